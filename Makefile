@@ -1,0 +1,47 @@
+# The two commands of the README, and those of developers. Each sets up what it needs.
+PYTHON ?= python3
+VENV ?= .venv
+BIN := $(VENV)/bin
+
+.DEFAULT_GOAL := help
+.PHONY: help compare test lint bench readme clean
+
+help:
+	@echo "make compare   install into $(VENV), train stock GAT and kernel GATs, print and draw the comparison"
+	@echo "make test      install into $(VENV) and run the tests"
+	@echo "make lint      formatting, linting and types"
+	@echo "make bench     time of our layers against PyG's, as JSON lines and a table"
+	@echo "make readme    write the result tables and the kernel table of README.md again"
+
+$(BIN)/python:
+	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "kgat needs Python 3.11 or newer (got " + sys.version.split()[0] + "); name one: make PYTHON=python3.12")'
+	$(PYTHON) -m venv $(VENV)
+
+$(VENV)/.kgat: pyproject.toml constraints.txt | $(BIN)/python
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e .
+	@touch $@
+
+$(VENV)/.kgat-dev: $(VENV)/.kgat
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,ogb]'
+	@touch $@
+
+compare: $(VENV)/.kgat
+	$(BIN)/kgat compare
+
+# One thread per test process: the tensors are tiny, and two processes share two cores well.
+test: $(VENV)/.kgat-dev
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
+
+lint: $(VENV)/.kgat-dev
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+
+bench: $(VENV)/.kgat
+	$(BIN)/kgat bench
+
+readme: $(VENV)/.kgat
+	$(BIN)/kgat table results --readme README.md
+
+clean:
+	rm -rf $(VENV) runs build dist *.egg-info

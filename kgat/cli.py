@@ -1,0 +1,349 @@
+r"""The command line: ``kgat compare | train | info | plot | table``."""
+
+import signal
+import sys
+import warnings
+from pathlib import Path
+from types import FrameType
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["app", "main"]
+
+app = typer.Typer(
+    help="Attention whose score is a kernel, compared with stock graph attention.",
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    rich_markup_mode=None,
+)
+
+# What our own checks raise, and what a file system or an optional package may answer.
+EXPECTED = (ValueError, IndexError, ImportError, NotImplementedError, OSError)
+UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # its module differs between versions
+
+Dataset = Annotated[str, typer.Option(help="Name of the data set; an unknown one lists them all.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the data sets. Default: the variable KGAT_DATA, else the user's cache."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of the protocol, e.g. --set lr=0.01. May be repeated; an unknown "
+        "key lists them all.",
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads of torch. Default: torch's own choice.", min=1)
+]
+Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
+
+
+@app.callback()
+def _options(
+    debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+) -> None:
+    # Read by main() from the arguments: it has to know also where parsing them fails.
+    pass
+
+
+@app.command()
+def compare(
+    dataset: Dataset = "digits",
+    root: Root = None,
+    models: Annotated[
+        str,
+        typer.Option(
+            help="Models, separated by commas: gat and gatv2 (stock layers), any kernel (rbf, dot, "
+            "spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp). An unknown "
+            "one lists them all."
+        ),
+    ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
+    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of results, figures and report. Default: runs/DATASET."),
+    ] = None,
+    overrides: Overrides = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)
+    ] = 20,
+) -> None:
+    r"""Train models over several seeds and compare them with stock GAT.
+
+    Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated.
+    Prints a table and draws figures and a report beside the results.
+    """
+    from kgat.compare import RESULTS, Interrupted
+    from kgat.compare import compare as run_all
+
+    settings = _settings(overrides)
+    _use(threads, device)
+    try:
+        records = run_all(
+            dataset,
+            [name for name in models.split(",") if name.strip()],
+            seeds,
+            out,
+            root,
+            settings,
+            progress=True,
+            device=device,
+            rounds=rounds,
+        )
+    except Interrupted as interrupted:
+        _say(f"kgat: {interrupted}")
+        raise typer.Exit(130) from None
+    folder = Path("runs") / records[-1]["dataset"] if out is None else out
+    _print_tables(records)
+    typer.echo(f"{folder / RESULTS}  {folder / 'report.html'}")
+
+
+@app.command()
+def train(
+    dataset: Dataset = "digits",
+    model: Annotated[str, typer.Option(help="The model, as in compare.")] = "rbf",
+    seed: Annotated[int, typer.Option(help="Seed of split, weights and dropout.", min=0)] = 0,
+    root: Root = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for model.pt and config.json. Default: nothing is written."),
+    ] = None,
+    overrides: Overrides = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    r"""Train one model with one seed, and save it if asked to.
+
+    kgat.training.restore(folder) builds it again.
+    """
+    from kgat import training
+    from kgat.compare import METRICS
+    from kgat.datasets import load
+
+    settings = _settings(overrides)
+    found = training.resolve_model(model)
+    if "projections" in settings and not found.takes_projections:
+        raise ValueError(
+            f"Expected a kernel model because 'projections' is set (got '{found.name}'); leave "
+            "it out for stock layers"
+        )
+    _use(threads, device)
+    task = load(dataset, root)
+    config = training.Config.of(task.name, model, seed, settings)
+    if out is not None:
+        _make_folder(out)
+    record, trained = training.train(task, config, device=device)
+    if out is not None:
+        training.save(out, trained, task, record)
+    scores = ", ".join(f"{part} {record[part]:.1%}" for part in ("train", "val", "test"))
+    typer.echo(
+        f"{task.name}, {config.model}, seed {seed}, split {record['split']}: "
+        f"{METRICS[task.metric]} {scores}; epoch {record['best_epoch']} of {record['epochs']}, "
+        f"{record['seconds']:.1f} s, {record['parameters']} parameters"
+    )
+    if out is not None:
+        typer.echo(f"{out / 'model.pt'}  {out / 'config.json'}")
+
+
+@app.command()
+def info(root: Root = None) -> None:
+    r"""Show versions, devices, backends and where data are looked for."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from kgat import __version__, functional, kernels
+    from kgat.datasets.files import resolve_root
+    from kgat.ops import sparse
+
+    def line(name: str, value: object) -> None:
+        typer.echo(f"{name:<16} {value}")
+
+    line("kgat", __version__)
+    line("python", sys.version.split()[0])
+    for package in ("torch", "torch_geometric", "numpy", "scipy"):
+        line(package, version(package))
+    for package in ("ogb", "torch_scatter", "triton"):
+        try:
+            line(package, version(package))
+        except PackageNotFoundError:
+            line(package, "not installed (optional)")
+    line("cpu", f"{torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            line(f"cuda:{index}", torch.cuda.get_device_name(index))
+    else:
+        line("cuda", "none")
+    x = torch.zeros(2, 1, 4)
+    gram = kernels.resolve("rbf", channels=4)(x, x)
+    answers = functional.explain(gram, x, torch.tensor([[0], [1]]))
+    line("backends", answers)
+    line("segment sums", f"{sparse.segment_sum_provider()} ({_why(sparse.segment_sum_provider())})")
+    folder = resolve_root(root)
+    line("data root", f"{folder}{'' if folder.is_dir() else ' (made at the first download)'}")
+
+
+@app.command()
+def plot(
+    folder: Annotated[Path, typer.Argument(help="A folder with results.jsonl.")],
+) -> None:
+    r"""Draw the figures and report.html again, from the results alone."""
+    from kgat.compare import RESULTS, draw
+    from kgat.records import read
+
+    results = folder / RESULTS
+    if not results.is_file():
+        raise FileNotFoundError(
+            f"Expected results in '{folder}' (got no {RESULTS}); run: kgat compare --out {folder}"
+        )
+    for path in draw(read(results), folder):
+        typer.echo(path)
+
+
+@app.command()
+def table(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Markdown file: replace what stands between <!-- results:begin --> and "
+            "<!-- results:end -->."
+        ),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown instead of tables for a terminal.")
+    ] = False,
+) -> None:
+    r"""Print the tables of comparisons, or write them into a README."""
+    from kgat.compare import readme_tables, result_files, update_readme
+    from kgat.records import read
+
+    if readme is not None or markdown:
+        text = readme_tables(*folders)
+        if markdown:
+            typer.echo(text)
+        if readme is not None:
+            changed = update_readme(readme, text)
+            typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
+        return
+    _print_tables([record for path in result_files(folders) for record in read(path)])
+
+
+def main(arguments: list[str] | None = None) -> int:
+    r"""Runs the command line; returns the exit code.
+
+    What can go wrong for a user is one line on stderr and exit code 2; :obj:`--debug`, anywhere,
+    shows the traceback.
+
+    Args:
+        arguments (list of str, optional): The arguments; those of the process if :obj:`None`.
+            (default: :obj:`None`)
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    debug = "--debug" in given
+    given = [argument for argument in given if argument != "--debug"] or ["--help"]
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal or a pipe without Unicode gets '?' for a sign rather than a traceback.
+        stream.reconfigure(errors="replace")  # type: ignore[union-attr]
+    stop = signal.signal(signal.SIGTERM, _interrupt)
+    try:
+        with warnings.catch_warnings():
+            warnings.showwarning = _show_warning
+            return app(args=given, prog_name="kgat", standalone_mode=False) or 0
+    except UsageError as error:
+        if debug:
+            raise
+        _say(f"kgat: error: {_one_line(error.format_message())}")  # type: ignore[attr-defined]
+        return 2
+    except EXPECTED as error:
+        if debug:
+            raise
+        _say(f"kgat: error: {_one_line(str(error) or type(error).__name__)}")
+        return 2
+    except (KeyboardInterrupt, typer.Abort):
+        _say("kgat: interrupted")
+        return 130
+    finally:
+        signal.signal(signal.SIGTERM, stop)
+
+
+def _interrupt(number: int, frame: FrameType | None) -> None:
+    raise KeyboardInterrupt
+
+
+def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:
+    _say(f"kgat: warning: {_one_line(str(message))}")
+
+
+def _one_line(text: str) -> str:
+    return " ".join(text.split())
+
+
+def _say(text: str) -> None:
+    typer.echo(text, err=True)
+
+
+def _settings(overrides: list[str] | None) -> dict[str, str]:
+    settings = {}
+    for override in overrides or []:
+        key, separator, value = override.partition("=")
+        if not separator or not key.strip() or not value.strip():
+            raise ValueError(f"Expected KEY=VALUE after --set (got '{override}'); e.g. lr=0.01")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def _use(threads: int | None, device: str) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        has = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise ValueError(f"Expected a device that is here (got '{device}'); choose from: {has}")
+
+
+def _make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(
+            f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose "
+            "another with --out"
+        ) from None
+
+
+def _print_tables(records: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+
+    from kgat.compare import rich_table
+    from kgat.compare import table as summarise
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file has no width: no line is broken for one
+    for dataset in dict.fromkeys(record["dataset"] for record in records):
+        own = [record for record in records if record["dataset"] == dataset]
+        metric = next((record["metric"] for record in own if record["kind"] == "run"), None)
+        if metric is not None:
+            console.print(rich_table(summarise(own), dataset, metric))
+
+
+def _why(provider: str) -> str:
+    if provider.startswith("torch_scatter"):
+        return "torch_scatter is installed and was measured faster for them"
+    return "torch_scatter is not installed or cannot be imported; pip install kgat[scatter]"
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,111 @@
+r"""Seeded splits for the benchmarks that fix none, written down so that they stay what they are."""
+
+import hashlib
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from numpy.typing import NDArray
+
+from kgat.datasets.files import atomic, read_npz, user_cache
+from kgat.datasets.task import Split
+
+Array = NDArray[Any]
+# From the labelled nodes in random order and all labels to a part (1, 2, 3: train, val, test) of
+# each node; 0 is a node without part.
+Rule = Callable[[Array, Array], Array]
+
+NUM_SPLITS = 10
+
+
+def per_class(order: Array, y: Array, *, train: int, val: int) -> Array:
+    r""":obj:`train` and :obj:`val` nodes of each class, the rest is for testing.
+
+    Of a class with few nodes no more than a third goes to either.
+    """
+    part = np.zeros(len(y), dtype=np.uint8)
+    part[order] = 3
+    for label in np.unique(y[order]):
+        nodes = order[y[order] == label]
+        first = min(train, max(1, len(nodes) // 3))
+        second = first + min(val, len(nodes) // 3)
+        part[nodes[:first]] = 1
+        part[nodes[first:second]] = 2
+    return part
+
+
+def per_class_train(order: Array, y: Array, *, train: int, val: int) -> Array:
+    r""":obj:`train` nodes of each class, then :obj:`val` nodes of any, the rest is for testing."""
+    part = per_class(order, y, train=train, val=0)
+    rest = order[part[order] == 3]
+    part[rest[:val]] = 2
+    return part
+
+
+def shares(order: Array, y: Array, *, train: float, val: float) -> Array:
+    r"""A share of all labelled nodes for training and validating, the rest is for testing."""
+    part = np.zeros(len(y), dtype=np.uint8)
+    first = round(train * len(order))
+    second = first + round(val * len(order))
+    part[order[:first]] = 1
+    part[order[first:second]] = 2
+    part[order[second:]] = 3
+    return part
+
+
+def draw(name: str, index: int, y: Array, rule: Rule) -> Array:
+    r"""Draws one split from nothing but the name of the data set and the index of the split.
+
+    Nodes are ordered by keys from the hash function SHAKE-256, so the order is the same on each
+    machine and does not depend on the version of a random number generator.
+    """
+    stream = hashlib.shake_256(f"{name}/{index}".encode()).digest(8 * len(y))
+    order = np.argsort(np.frombuffer(stream, dtype="<u8"), kind="stable")
+    return rule(order[y[order] >= 0], y)
+
+
+def seeded(name: str, y: Array, rule: Rule, root: Path) -> tuple[Split, ...]:
+    r"""Reads the seeded splits of a data set, or draws them and writes them down.
+
+    They lie at ``splits/NAME.npz`` below the root; next to a root that is read-only, below the
+    user's cache.
+
+    Raises:
+        PermissionError: If they are not there and can be written to neither place.
+        ValueError: If the file that is there belongs to other nodes or is corrupt.
+    """
+    refusals = []
+    for folder in (root, user_cache()):
+        place = folder / "splits" / f"{name}.npz"
+        if place.is_file():
+            return _masks(_read(place, len(y)))
+        parts = np.stack([draw(name, index, y, rule) for index in range(NUM_SPLITS)])
+        try:
+            with atomic(place) as file:
+                np.savez_compressed(file, parts=parts)
+        except PermissionError as error:
+            refusals.append(error)
+        else:
+            return _masks(parts)
+    # The first place is the one the user chose.
+    raise refusals[0]
+
+
+def _read(place: Path, num_nodes: int) -> Array:
+    (parts,) = read_npz(place, "parts")
+    if parts.ndim != 2 or parts.shape[1] != num_nodes or parts.dtype != np.uint8:
+        raise ValueError(
+            f"Expected splits of {num_nodes} nodes in '{place}' (got {parts.dtype} "
+            f"{list(parts.shape)}); delete it and load again"
+        )
+    return parts
+
+
+def _masks(parts: Array) -> tuple[Split, ...]:
+    masks = torch.from_numpy(parts)
+    return tuple(
+        Split(f"random-{index}", train=part == 1, val=part == 2, test=part == 3)
+        for index, part in enumerate(masks)
+    )

@@ -1,0 +1,604 @@
+r"""What a trained attention model attends to: entropy, profile and spectrum of its kernels."""
+
+import inspect
+import math
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import degree, scatter
+
+__all__ = [
+    "Layer",
+    "attention_entropy",
+    "attention_record",
+    "attention_weights",
+    "effective_rank",
+    "gram_matrix",
+    "gram_spectrum",
+    "kernel_profile",
+    "neighbourhood",
+    "smallest_eigenvalue",
+    "symmetry_gap",
+    "trace",
+]
+
+BINS = 20  # of the histogram of normalised entropies over [0, 1]
+POINTS = 25  # distances of a stored kernel profile
+SINGULAR_VALUES = 64  # stored per head: the tail beyond is below print resolution
+EDGES = 100  # of a stored neighbourhood; with 8 heads this keeps a record below 20 kB
+CANDIDATES = 4096  # among which the center of a neighbourhood is chosen
+HEADS = 8  # more heads than this are stored as their mean or by the first ones
+
+
+class Layer(NamedTuple):
+    r"""What one attention layer saw and did in a forward pass."""
+
+    conv: Any  # the module; its `kernel` and `project` are asked for by name
+    x: Any  # Tensor [N, F], dense or sparse, or the pair of a bipartite layer
+    edge_index: Tensor  # [2, E'] with the self-loops that the layer added
+    alpha: Tensor  # [E', H]
+
+
+def trace(
+    model: torch.nn.Module,
+    x: Tensor,
+    edge_index: Tensor,
+    edge_attr: Tensor | None = None,
+) -> list[Layer]:
+    r"""Runs the model once, in evaluation mode, and keeps what each attention layer saw and did.
+
+    The forward pass is the model's own, so that norms, activations and skip connections between
+    the layers are those it was trained with. The mode of every submodule is restored.
+
+    Args:
+        model (torch.nn.Module): A model whose layers are in :obj:`model.convs`, as in every
+            :class:`torch_geometric.nn.models.BasicGNN`.
+        x (torch.Tensor): The node features, dense or sparse.
+        edge_index (torch.Tensor): The edge indices.
+        edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+
+    Returns:
+        list[Layer]: One entry per layer.
+
+    Raises:
+        ValueError: If the model has no :obj:`convs`, or one of them gives no attention weights.
+    """
+    convs = list(getattr(model, "convs", ()))
+    if not convs:
+        raise ValueError(
+            f"Expected a model with its layers in 'convs' (got '{type(model).__name__}'); "
+            "build it as a torch_geometric BasicGNN"
+        )
+    for conv in convs:
+        if "return_attention_weights" not in inspect.signature(conv.forward).parameters:
+            raise ValueError(
+                "Expected layers that take 'return_attention_weights' "
+                f"(got '{type(conv).__name__}'); use an attention layer such as KernelGATConv"
+            )
+
+    layers: list[Layer] = []
+    inputs: list[Any] = []
+
+    def ask(_: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        inputs.append(args[0] if args else kwargs["x"])
+        return args, {**kwargs, "return_attention_weights": True}
+
+    def keep(conv: torch.nn.Module, _: tuple, output: Any) -> Tensor:
+        out, (index, alpha) = output
+        # `as_subclass` drops what an EdgeIndex knows and leaves its numbers.
+        layers.append(Layer(conv, inputs[-1], index.as_subclass(Tensor), alpha.detach()))
+        return out
+
+    modes = [(module, module.training) for module in model.modules()]
+    handles = [conv.register_forward_pre_hook(ask, with_kwargs=True) for conv in convs]
+    handles += [conv.register_forward_hook(keep) for conv in convs]
+    try:
+        model.eval()
+        with torch.no_grad():
+            if edge_attr is None:
+                model(x, edge_index)
+            else:
+                model(x, edge_index, edge_attr=edge_attr)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    return layers
+
+
+def attention_weights(
+    model: torch.nn.Module,
+    x: Tensor,
+    edge_index: Tensor,
+    edge_attr: Tensor | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    r"""Returns the edges and the attention weights of every layer of a model.
+
+    Args:
+        model (torch.nn.Module): A model with its attention layers in :obj:`convs`.
+        x (torch.Tensor): The node features.
+        edge_index (torch.Tensor): The edge indices.
+        edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+
+    Shapes:
+        - **output:** per layer, edges :math:`(2, E')` with the self-loops that the layer added,
+          and weights :math:`(E', H)`
+
+    Example:
+        >>> from torch_geometric.nn import GAT
+        >>> edge_index = torch.tensor([[0, 1, 2, 0], [1, 0, 0, 2]])
+        >>> model = GAT(4, 6, num_layers=2, out_channels=3, heads=3)
+        >>> [alpha.shape for _, alpha in attention_weights(model, torch.randn(3, 4), edge_index)]
+        [torch.Size([7, 3]), torch.Size([7, 3])]
+    """
+    layers = trace(model, x, edge_index, edge_attr)
+    return [(layer.edge_index, layer.alpha) for layer in layers]
+
+
+def attention_entropy(
+    alpha: Tensor,
+    index: Tensor,
+    num_nodes: int,
+    reduce: bool = True,
+) -> Tensor:
+    r"""Returns how evenly attention is spread over the neighbours.
+
+    .. math::
+        \eta_h = \frac{1}{\lvert \{ i : d_i \ge 2 \} \rvert} \sum_{i : d_i \ge 2}
+        \frac{- \sum_{j \in \mathcal{N}(i)} \alpha_{ijh} \log \alpha_{ijh}}{\log d_i}
+
+    where :math:`d_i` is the number of in-edges of :math:`i`: one is uniform attention, as in a
+    mean, and zero is attention to a single neighbour. Targets with fewer than two in-edges have
+    nothing to choose from and are left out.
+
+    Args:
+        alpha (torch.Tensor): The attention weights.
+        index (torch.Tensor): The target of each edge.
+        num_nodes (int): The number of targets :math:`N`.
+        reduce (bool, optional): If set to :obj:`False`, returns one row per target with two or
+            more in-edges instead of their mean. (default: :obj:`True`)
+
+    Shapes:
+        - **alpha:** :math:`(E, H)`, **index:** :math:`(E,)`
+        - **output:** :math:`(H,)`, not a number if no target has two in-edges
+
+    Example:
+        >>> alpha = torch.tensor([[0.5], [0.5], [1.0]])
+        >>> attention_entropy(alpha, torch.tensor([0, 0, 1]), num_nodes=2)
+        tensor([1.])
+    """
+    if alpha.dim() != 2 or index.shape != alpha.shape[:1]:
+        raise ValueError(
+            "Expected 'alpha' of shape [E, H] and 'index' of shape [E] "
+            f"(got {list(alpha.shape)} and {list(index.shape)}); pass the edges of one layer"
+        )
+    degrees = degree(index, num_nodes, dtype=alpha.dtype)
+    entropy = scatter(-torch.xlogy(alpha, alpha), index, 0, num_nodes, "sum")  # [N, H]
+    chosen = degrees >= 2
+    entropy = entropy[chosen] / degrees[chosen].log().unsqueeze(-1)
+    return entropy.mean(dim=0) if reduce else entropy
+
+
+def gram_matrix(
+    kernel: Callable[[Tensor, Tensor], Any],
+    query: Tensor,
+    key: Tensor,
+    max_nodes: int = 256,
+    seed: int = 0,
+) -> Tensor:
+    r"""Returns :math:`K_{ijh} = k_h(\mathbf{q}_i, \mathbf{k}_j) / \max_{ij} K_{ijh}` in float64.
+
+    Args:
+        kernel (Kernel): The kernel: :obj:`kernel(query, key).dense()` are the scores.
+        query (torch.Tensor): The queries.
+        key (torch.Tensor): The keys.
+        max_nodes (int, optional): With more nodes than this, the matrix is that of a seeded
+            sample; the same nodes on both sides if there are as many queries as keys.
+            (default: :obj:`256`)
+        seed (int, optional): The seed of the sample. (default: :obj:`0`)
+
+    Shapes:
+        - **query:** :math:`(N, H, D)`, **key:** :math:`(M, H, D)`
+        - **output:** :math:`(\min(N, n), \min(M, n), H)` with :math:`n` = :obj:`max_nodes`
+    """
+    rows = _sample(query.size(0), max_nodes, seed)
+    columns = _sample(key.size(0), max_nodes, seed)
+    with torch.no_grad():
+        score = kernel(query[rows], key[columns]).dense().double()  # [n, m, H]
+    return (score - score.amax(dim=(0, 1), keepdim=True)).exp()
+
+
+def gram_spectrum(
+    kernel: Callable[[Tensor, Tensor], Any],
+    query: Tensor,
+    key: Tensor,
+    max_nodes: int = 256,
+    seed: int = 0,
+) -> Tensor:
+    r"""Returns the singular values of the Gram matrix, divided by the largest of each head.
+
+    Args:
+        kernel (Kernel): The kernel: :obj:`kernel(query, key).dense()` are the scores.
+        query (torch.Tensor): The queries.
+        key (torch.Tensor): The keys.
+        max_nodes (int, optional): The largest sample, see :meth:`gram_matrix`.
+            (default: :obj:`256`)
+        seed (int, optional): The seed of the sample. (default: :obj:`0`)
+
+    Shapes:
+        - **query:** :math:`(N, H, D)`, **key:** :math:`(M, H, D)`
+        - **output:** :math:`(H, \min(N, M, n))`, decreasing
+    """
+    return _spectrum(gram_matrix(kernel, query, key, max_nodes, seed))
+
+
+def effective_rank(singular_values: Tensor) -> Tensor:
+    r"""Returns the effective rank of `"The Effective Rank"
+    <https://ieeexplore.ieee.org/document/7098875>`_ (Roy and Vetterli, 2007).
+
+    .. math::
+        \exp \Bigl( - \sum_i p_i \log p_i \Bigr), \quad p_i = \sigma_i / \sum_j \sigma_j
+
+    It is :math:`r` for :math:`r` equal singular values and one for a single one.
+
+    Shapes:
+        - **singular_values:** :math:`(H, n)`, **output:** :math:`(H,)`
+
+    Example:
+        >>> effective_rank(torch.tensor([[1.0, 1.0, 0.0]]))
+        tensor([2.])
+    """
+    p = singular_values / singular_values.sum(dim=-1, keepdim=True)
+    return (-torch.xlogy(p, p)).sum(dim=-1).exp()
+
+
+def symmetry_gap(gram: Tensor) -> Tensor:
+    r"""Returns how far the Gram matrix is from being symmetric.
+
+    .. math::
+        \lVert \mathbf{K} - \mathbf{K}^{\top} \rVert_F / (2 \lVert \mathbf{K} \rVert_F)
+
+    Zero for a symmetric matrix, one for an antisymmetric one.
+
+    Shapes:
+        - **gram:** :math:`(N, N, H)`, **output:** :math:`(H,)`
+    """
+    _expect_square(gram)
+    gap = torch.linalg.vector_norm(gram - gram.transpose(0, 1), dim=(0, 1))
+    return gap / (2 * torch.linalg.vector_norm(gram, dim=(0, 1)))
+
+
+def smallest_eigenvalue(gram: Tensor) -> Tensor:
+    r"""Returns the smallest eigenvalue of :math:`(\mathbf{K} + \mathbf{K}^{\top}) / 2`, divided by
+    the one of largest absolute value.
+
+    Negative beyond rounding: the matrix is not positive semi-definite.
+
+    Shapes:
+        - **gram:** :math:`(N, N, H)`, **output:** :math:`(H,)`
+    """
+    _expect_square(gram)
+    symmetric = (gram + gram.transpose(0, 1)).permute(2, 0, 1) / 2
+    values = torch.linalg.eigvalsh(symmetric)  # [H, N], increasing
+    return values[:, 0] / values.abs().amax(dim=-1)
+
+
+def kernel_profile(
+    kernel: Callable[[Tensor, Tensor], Any],
+    query: Tensor,
+    max_distance: float | None = None,
+    points: int = POINTS,
+    references: int = 8,
+    directions: int = 32,
+    seed: int = 0,
+) -> tuple[dict[str, Any] | None, str | None]:
+    r"""Measures :math:`k(\text{distance})`: how the kernel falls on straight lines.
+
+    From a few of the given queries :math:`\mathbf{q}`, keys :math:`\mathbf{q} + r \mathbf{u}` are
+    laid along random unit directions :math:`\mathbf{u}`, and the kernel is evaluated at each. For
+    a kernel of the distance alone all lines agree; else their spread shows how much the direction
+    matters. The kernel is divided by its value at distance zero on the same line, or, where it
+    (nearly) vanishes there, by the largest value of the median over the lines.
+
+    Args:
+        kernel (Kernel): The kernel: :obj:`kernel(query, key).at(row, col)` are the scores.
+        query (torch.Tensor): Queries of real nodes.
+        max_distance (float, optional): The length of the lines. The default is the 95 % quantile
+            of the distances between the queries, over all heads. (default: :obj:`None`)
+        points (int, optional): The number of distances. (default: :obj:`25`)
+        references (int, optional): The number of queries. (default: :obj:`8`)
+        directions (int, optional): The number of lines from each. (default: :obj:`32`)
+        seed (int, optional): The seed of queries and directions. (default: :obj:`0`)
+
+    Returns:
+        tuple[dict | None, str | None]: The profile and :obj:`None`, or :obj:`None` and the reason
+        why there is none. The profile holds :obj:`distance` (a list of :obj:`points`), the median
+        :obj:`kernel`, the quantiles :obj:`low` (10 %) and :obj:`high` (90 %), each of shape
+        :math:`(H, \text{points})`, and :obj:`normalised`: :obj:`"zero"` or :obj:`"maximum"`.
+    """
+    query = query.detach()[_sample(query.size(0), 256, seed)]
+    if query.size(0) == 0:
+        return None, "there are no nodes"
+    if max_distance is None:
+        pairs = torch.cdist(query.transpose(0, 1).double(), query.transpose(0, 1).double())
+        max_distance = float(pairs.flatten().quantile(0.95)) if pairs.numel() else 0.0
+        # All queries the same (one node, or a dead layer): any length is as good as another.
+        max_distance = max_distance if 0 < max_distance < math.inf else 1.0
+
+    generator = torch.Generator().manual_seed(seed)
+    start = query[_sample(query.size(0), references, seed)]  # [P, H, D]
+    unit = torch.randn(start.size(0), directions, *start.shape[1:], generator=generator)
+    unit = (unit / torch.linalg.vector_norm(unit, dim=-1, keepdim=True)).to(start)  # [P, U, H, D]
+    distance = torch.linspace(0, max_distance, points).to(start)  # [T]
+    steps = distance.view(-1, 1, 1) * unit.unsqueeze(2)  # [P, U, T, H, D]
+    key = (start[:, None, None] + steps).flatten(0, 2)  # [P * U * T, H, D]
+    row = torch.arange(start.size(0), device=start.device).repeat_interleave(directions * points)
+    try:
+        with torch.no_grad():
+            score = kernel(start, key).at(row, torch.arange(key.size(0), device=key.device))
+    except NotImplementedError as error:
+        return None, str(error).split("\n", 1)[0] or f"{type(kernel).__name__} gives no scores"
+    if not bool(torch.isfinite(score).all()):
+        return None, f"{type(kernel).__name__} gives scores that are not finite"
+
+    score = score.double().view(-1, points, score.size(-1)).permute(2, 0, 1)  # [H, lines, T]
+    at_zero = score[:, :, :1]
+    normalised = "zero"
+    median = (score - at_zero).median(dim=1).values  # [H, T]
+    # A kernel that grows a thousandfold along half of the lines has nothing to divide by at zero.
+    if float(median.amax()) > math.log(1e3):
+        normalised = "maximum"
+        at_zero = score.median(dim=1).values.amax(dim=-1).view(-1, 1, 1)
+    # Along single lines exp(q.k) may overflow what JSON and a figure can hold.
+    value = (score - at_zero).clamp(max=math.log(1e6)).exp()
+    low, middle, high = value.quantile(torch.tensor([0.1, 0.5, 0.9]).to(value), dim=1)
+    profile = {
+        "distance": distance.tolist(),
+        "kernel": middle.tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "normalised": normalised,
+    }
+    return profile, None
+
+
+def neighbourhood(
+    edge_index: Tensor,
+    alpha: Tensor,
+    center: int | None = None,
+    hops: int = 1,
+    max_nodes: int = 40,
+    labels: Tensor | None = None,
+    max_edges: int = EDGES,
+) -> dict[str, Any]:
+    r"""Cuts out the neighbourhood of a node, with the attention weights on its edges.
+
+    Without :obj:`center`, a node with more neighbours than most (80 % to 97 % quantile of the
+    degrees) is taken whose labels in the neighbourhood are the most mixed: the one place where
+    attention can matter. The choice depends on the graph and the labels only, hence is the same
+    for every model.
+
+    Args:
+        edge_index (torch.Tensor): The edges, with the self-loops of the layer.
+        alpha (torch.Tensor): The attention weights.
+        center (int, optional): The node. (default: :obj:`None`)
+        hops (int, optional): How far to go against the edges. (default: :obj:`1`)
+        max_nodes (int, optional): Nodes are dropped beyond this, the farthest and, among these,
+            those of highest index first. (default: :obj:`40`)
+        labels (torch.Tensor, optional): The class of each node. (default: :obj:`None`)
+        max_edges (int, optional): Edges that end farther from the center are dropped beyond this.
+            (default: :obj:`100`)
+
+    Returns:
+        dict: :obj:`center`, :obj:`nodes`, :obj:`edges` (source, target), :obj:`alpha` of each edge
+        and head, :obj:`labels` of the nodes (-1 if unknown), :obj:`targets` (the nodes all of
+        whose in-edges are there, if nothing was dropped), :obj:`hops` and :obj:`degree`, the
+        number of neighbours of the center in the graph.
+
+    Shapes:
+        - **edge_index:** :math:`(2, E)`, **alpha:** :math:`(E, H)`, **labels:** :math:`(N,)`
+
+    Example:
+        >>> edge_index = torch.tensor([[0, 1, 2], [1, 0, 0]])
+        >>> cut = neighbourhood(edge_index, torch.tensor([[1.0], [0.4], [0.6]]), center=0)
+        >>> cut["nodes"], cut["edges"]
+        ([0, 1, 2], [[1, 0], [2, 0], [0, 1]])
+    """
+    source, target = edge_index.cpu()
+    num_nodes = max(
+        int(edge_index.max()) + 1 if edge_index.numel() else 0,
+        0 if labels is None else labels.size(0),
+    )
+    if center is None:
+        center = _mixed_node(source, target, num_nodes, labels, max_nodes)
+    if not 0 <= center < num_nodes:
+        raise IndexError(f"Expected 'center' in 0..{num_nodes - 1} (got {center}); pass a node of the graph")
+    distance = torch.full((num_nodes,), hops + 1)
+    distance[center] = 0
+    for hop in range(1, hops + 1):
+        reached = source[distance[target] == hop - 1]
+        distance[reached] = distance[reached].clamp(max=hop)
+    inside = (distance <= hops).nonzero().flatten()
+    nodes = inside[distance[inside].argsort(stable=True)][:max_nodes]
+
+    kept = torch.zeros(num_nodes, dtype=torch.bool)
+    kept[nodes] = True
+    edges = (kept[source] & kept[target]).nonzero().flatten()
+    edges = edges[distance[target[edges]].argsort(stable=True)][:max_edges]
+    neighbours = source[(target == center) & (source != center)].unique()
+    classes = labels.cpu()[nodes].tolist() if labels is not None else [-1] * nodes.numel()
+    return {
+        "center": int(center),
+        "nodes": nodes.tolist(),
+        "labels": [int(label) for label in classes],
+        "edges": torch.stack([source[edges], target[edges]], dim=1).tolist(),
+        "alpha": alpha.cpu()[edges].tolist(),
+        "targets": nodes[distance[nodes] < hops].tolist(),
+        "hops": hops,
+        "degree": neighbours.numel(),
+    }
+
+
+def attention_record(
+    model: torch.nn.Module,
+    task: Any,
+    config: Any,
+    layer: int = 0,
+) -> dict[str, Any]:
+    r"""Returns everything that the figures show of a trained model, ready to be a JSON line.
+
+    Profile, spectrum and neighbourhood are those of one layer; the entropies of all of them. A
+    layer without :obj:`kernel` (GATConv, GATv2Conv) has neither profile nor spectrum, and
+    :obj:`reason` says so. At most eight heads are stored; the neighbourhood of a layer with more
+    holds the mean over its heads.
+
+    Args:
+        model (torch.nn.Module): The trained model, with its layers in :obj:`convs`.
+        task (Task): The task: its name, features, edges and labels.
+        config (dict or object): Where :obj:`model` and :obj:`seed` are read, if it has them.
+        layer (int, optional): The layer to look into. (default: :obj:`0`)
+    """
+    data = task.data
+    layers = trace(model, data.x, data.edge_index, getattr(data, "edge_attr", None))
+    if not -len(layers) <= layer < len(layers):
+        raise IndexError(f"Expected 'layer' below {len(layers)} (got {layer}); pass a layer of the model")
+    record: dict[str, Any] = {
+        "kind": "attention",
+        "dataset": task.name,
+        "model": _setting(config, "model"),
+        "seed": _setting(config, "seed"),
+        "layers": [],
+    }
+    for conv, _, edge_index, alpha in layers:
+        target = _to_target(conv, edge_index)[1]
+        entropy = attention_entropy(alpha, target, data.num_nodes, reduce=False)
+        counts = torch.histc(entropy.float().cpu(), bins=BINS, min=0, max=1 + 1e-6)
+        record["layers"].append(
+            {
+                "heads": alpha.size(1),
+                "entropy": _rounded(entropy.mean(dim=0).tolist()),
+                "histogram": [int(count) for count in counts],
+            }
+        )
+
+    conv, x, edge_index, alpha = layers[layer]
+    record["layer"] = layer % len(layers)
+    record.update(_kernel_record(conv, x))
+    labels = data.y if data.y is not None and data.y.dim() == 1 else None
+    if labels is not None and labels.is_floating_point():
+        labels = None
+    shown = alpha if alpha.size(1) <= HEADS else alpha.mean(dim=1, keepdim=True)
+    record["neighbourhood"] = None
+    if edge_index.numel():
+        cut = neighbourhood(_to_target(conv, edge_index), shown, labels=labels)
+        record["neighbourhood"] = _rounded(cut)
+    return record
+
+
+def _to_target(conv: Any, edge_index: Tensor) -> Tensor:
+    return edge_index.flip(0) if conv.flow == "target_to_source" else edge_index
+
+
+def _kernel_record(conv: Any, x: Any) -> dict[str, Any]:
+    absent: dict[str, Any] = {"profile": None, "spectrum": None}
+    kernel = getattr(conv, "kernel", None)
+    if kernel is None:
+        return absent | {"reason": f"{type(conv).__name__} has no kernel"}
+    with torch.no_grad():
+        query, key, _ = conv.project(x)
+    profile, reason = kernel_profile(kernel, query)
+    if profile is None:
+        return absent | {"reason": reason}
+    for name in ("kernel", "low", "high"):
+        profile[name] = profile[name][:HEADS]
+    gram = gram_matrix(kernel, query, key)
+    values = _spectrum(gram)
+    record = {
+        "profile": profile,
+        "spectrum": values[:HEADS, :SINGULAR_VALUES].tolist(),
+        "effective_rank": effective_rank(values).tolist(),
+        "nodes_sampled": min(gram.shape[:2]),
+        "reason": None,
+    }
+    if gram.size(0) == gram.size(1):
+        record["symmetry_gap"] = symmetry_gap(gram).tolist()
+        record["smallest_eigenvalue"] = smallest_eigenvalue(gram).tolist()
+    return _rounded(record)
+
+
+def _spectrum(gram: Tensor) -> Tensor:
+    values = torch.linalg.svdvals(gram.permute(2, 0, 1))  # [H, n]
+    return values / values[:, :1]
+
+
+def _expect_square(gram: Tensor) -> None:
+    if gram.dim() != 3 or gram.size(0) != gram.size(1):
+        raise ValueError(
+            f"Expected 'gram' of shape [N, N, H] (got {list(gram.shape)}); "
+            "take the queries and the keys of the same nodes"
+        )
+
+
+def _sample(size: int, most: int, seed: int) -> Tensor:
+    if size <= most:
+        return torch.arange(size)
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randperm(size, generator=generator)[:most].sort().values
+
+
+def _mixed_node(source: Tensor, target: Tensor, num_nodes: int, labels: Tensor | None, max_nodes: int) -> int:
+    if num_nodes == 0:
+        raise ValueError("Expected a graph with nodes (got none); pass the edges of a layer")
+    proper = source != target
+    source, target = source[proper], target[proper]
+    degrees = degree(target, num_nodes)
+    low, high = _quantiles(degrees, 0.8, 0.97)
+    fits = (degrees >= low) & (degrees <= high) & (degrees < max_nodes) & (degrees >= 2)
+    if not bool(fits.any()):
+        fits = degrees == degrees.clamp(max=max_nodes - 1).max()
+    if not bool(fits.any()):
+        fits = torch.ones_like(degrees, dtype=torch.bool)
+    nodes = fits.nonzero().flatten()
+    # Every n-th of very many, so that the choice costs no more on a huge graph.
+    nodes = nodes[:: -(-nodes.numel() // CANDIDATES)]
+    mixed = torch.zeros(nodes.numel())
+    if labels is not None:
+        position = torch.full((num_nodes,), -1).scatter(0, nodes, torch.arange(nodes.numel()))
+        ends = position[target]
+        classes = labels.cpu().long().clamp(min=-1) + 1  # unknown is a class of its own
+        count = torch.zeros(nodes.numel(), int(classes.max()) + 1)
+        one = torch.ones(())
+        count.index_put_((ends[ends >= 0], classes[source[ends >= 0]]), one, accumulate=True)
+        count.index_put_((torch.arange(nodes.numel()), classes[nodes]), one, accumulate=True)
+        share = count / count.sum(dim=1, keepdim=True)
+        mixed = (-torch.xlogy(share, share)).sum(dim=1)
+    # Rounded, so that the order of a sum cannot decide; then the larger, then the first node.
+    order = [
+        (-round(disorder, 4), -float(degrees[node]), node)
+        for disorder, node in zip(mixed.tolist(), nodes.tolist(), strict=True)
+    ]
+    return min(order)[2]
+
+
+def _quantiles(values: Tensor, *levels: float) -> list[float]:
+    # torch.quantile refuses more than 16 million values; a sort does not.
+    ordered = values.sort().values
+    last = ordered.numel() - 1
+    return [float(ordered[round(level * last)]) for level in levels]
+
+
+def _setting(config: Any, name: str) -> Any:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_rounded(item) for item in value]
+    return value

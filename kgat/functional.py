@@ -1,0 +1,193 @@
+r"""Attention as functions of tensors: they validate, then hand over to a backend."""
+
+from __future__ import annotations
+
+from torch import Tensor
+from torch_geometric import EdgeIndex
+
+from kgat import ops
+from kgat.gram import Gram
+from kgat.ops import eager
+from kgat.ops.call import Call
+from kgat.ops.structure import check_indices
+
+
+def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, power: float = 1.0) -> Tensor:
+    r"""Normalises edge scores over the edges that share a target.
+
+    .. math::
+        \alpha_e = \exp\Big( s_e - \tfrac{1}{p} \log \sum_{e' : i(e') = i(e)} \exp(p\, s_{e'}) \Big)
+
+    With :math:`p = 1` it is the softmax: weights of a target sum to 1. With another :obj:`power` their p-norm
+    is 1. Half-precision scores are normalised in single precision. A target all of whose scores are
+    :math:`-\infty` gets weights 0.
+
+    Args:
+        score (torch.Tensor): Scores :math:`s = \log k`.
+        index (torch.Tensor): Target :math:`i(e)` of each edge, in any order.
+        num_nodes (int, optional): Number of targets :math:`N`; the largest index plus one if :obj:`None`.
+            (default: :obj:`None`)
+        power (float, optional): :math:`p > 0`. (default: :obj:`1.0`)
+
+    Shapes:
+        - **score:** :math:`(E, H)` or :math:`(E)`, **index:** :math:`(E)`
+        - **output:** as :obj:`score`
+
+    Raises:
+        ValueError: If the shapes do not fit or :obj:`power` is not positive.
+        IndexError: If an index is negative or too large.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import edge_softmax
+        >>> edge_softmax(torch.tensor([0.0, 0.0, 5.0]), torch.tensor([0, 0, 1]))
+        tensor([0.5000, 0.5000, 1.0000])
+    """
+    if index.dim() != 1 or score.size(0) != index.numel():
+        raise ValueError(
+            f"Expected 'index' of shape [E={score.size(0)}] as 'score' {list(score.shape)} has E rows "
+            f"(got {list(index.shape)}); give one target per score"
+        )
+    if not power > 0:
+        raise ValueError(f"Expected a positive 'power' (got {power})")
+    if num_nodes is None:
+        num_nodes = int(index.max()) + 1 if index.numel() else 0
+    try:
+        return eager.edge_softmax(score, index, num_nodes, power)
+    except (IndexError, RuntimeError):
+        check_indices(index, index, num_nodes, num_nodes)
+        raise
+
+
+def edge_attention(
+    gram: Gram,
+    value: Tensor,
+    edge_index: Tensor,
+    *,
+    edge_bias: Tensor | None = None,
+    edge_weight: Tensor | None = None,
+    dropout: float = 0.0,
+    flow: str = "source_to_target",
+    backend: str | None = None,
+) -> Tensor:
+    r"""Averages values over the in-edges of each target, weighted by a kernel.
+
+    .. math::
+        \mathbf{o}_i = \sum_{e : j \to i} w_e\, \alpha_e \mathbf{v}_j, \qquad
+        \alpha_e = \frac{\exp(\log k(\mathbf{q}_i, \mathbf{k}_j) + c_e)}
+        {\sum_{e' : j' \to i} \exp(\log k(\mathbf{q}_i, \mathbf{k}_{j'}) + c_{e'})}
+
+    A target without in-edges gets exactly 0. The order of the edges never matters beyond rounding. A plain
+    :obj:`edge_index` is sorted once and remembered while that tensor lives.
+
+    Args:
+        gram (Gram): Scores of all pairs, not yet evaluated: what ``kernel(query, key)`` returns.
+        value (torch.Tensor): Values :math:`\mathbf{v}`.
+        edge_index (torch.Tensor): Edges, sources above targets (see :obj:`flow`).
+        edge_bias (torch.Tensor, optional): :math:`c`, added to the scores, or inside the link of a kernel
+            that says so (GAT). (default: :obj:`None`)
+        edge_weight (torch.Tensor, optional): :math:`w`, multiplies the normalised weights.
+            (default: :obj:`None`)
+        dropout (float, optional): Probability of dropping a weight; pass 0 in evaluation.
+            (default: :obj:`0.0`)
+        flow (str, optional): :obj:`"source_to_target"` averages over ``edge_index[0]``,
+            :obj:`"target_to_source"` over ``edge_index[1]``. (default: :obj:`"source_to_target"`)
+        backend (str, optional): Forces a backend, ``"eager"`` or ``"reference"``. (default: :obj:`None`)
+
+    Shapes:
+        - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(M, H, C)`
+        - **edge_index:** :math:`(2, E)`, **edge_bias:** :math:`(E, H)`
+        - **edge_weight:** :math:`(E)` or :math:`(E, H)`
+        - **output:** :math:`(N, H, C)`
+
+    Raises:
+        ValueError: If shapes do not fit or :obj:`backend` is unknown.
+        IndexError: If an index is negative or too large.
+        NotImplementedError: If the kernel can be negative, or the named backend cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import edge_attention
+        >>> from kgat.kernels import RBF
+        >>> kernel = RBF(4, heads=2)
+        >>> x = torch.randn(3, 2, 4)
+        >>> edge_index = torch.tensor([[0, 1], [2, 2]])
+        >>> edge_attention(kernel(x, x), x, edge_index).shape
+        torch.Size([3, 2, 4])
+    """
+    call = _call(gram, value, edge_index, edge_bias, edge_weight, dropout, flow)
+    try:
+        return ops.edge_attention(call, backend)
+    except (IndexError, RuntimeError):
+        # Ranges are not checked ahead of a call, which would wait for the device; only a failure asks why.
+        check_indices(call.row, call.col, call.num_targets, value.size(0))
+        raise
+
+
+def explain(gram: Gram, value: Tensor, edge_index: Tensor, *, flow: str = "source_to_target") -> str:
+    r"""Says which backends can run an :func:`edge_attention`, in order of preference, and why others cannot.
+
+    Args:
+        gram (Gram): As in :func:`edge_attention`.
+        value (torch.Tensor): As in :func:`edge_attention`.
+        edge_index (torch.Tensor): As in :func:`edge_attention`.
+        flow (str, optional): As in :func:`edge_attention`. (default: :obj:`"source_to_target"`)
+
+    Shapes:
+        - **value:** :math:`(M, H, C)`, **edge_index:** :math:`(2, E)`
+
+    Raises:
+        ValueError: If shapes do not fit.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import explain
+        >>> from kgat.kernels import RBF
+        >>> x = torch.randn(3, 1, 4)
+        >>> print(explain(RBF(4)(x, x), x, torch.tensor([[0], [1]])))
+        eager: ok; reference (only if named): ok
+    """
+    return ops.explain(_call(gram, value, edge_index, None, None, 0.0, flow))
+
+
+def _call(
+    gram: Gram,
+    value: Tensor,
+    edge_index: Tensor,
+    edge_bias: Tensor | None,
+    edge_weight: Tensor | None,
+    dropout: float,
+    flow: str,
+) -> Call:
+    targets, sources, heads = gram.size
+    if value.dim() != 3 or value.shape[:2] != (sources, heads):
+        raise ValueError(
+            f"Expected 'value' of shape [M={sources}, H={heads}, C] as the keys have (got "
+            f"{list(value.shape)}); give one value per key and head"
+        )
+    if isinstance(edge_index, EdgeIndex):
+        edge_index = edge_index.as_tensor()
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
+        dtype = str(edge_index.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"Expected integer 'edge_index' of shape [2, E] (got {dtype} {list(edge_index.shape)})"
+        )
+    edges = edge_index.size(1)
+    if edge_bias is not None and edge_bias.shape != (edges, heads):
+        raise ValueError(
+            f"Expected 'edge_bias' of shape [E={edges}, H={heads}] (got {list(edge_bias.shape)})"
+        )
+    if edge_weight is not None:
+        if edge_weight.dim() == 1:
+            edge_weight = edge_weight.unsqueeze(-1)
+        if edge_weight.size(0) != edges or edge_weight.size(1) not in (1, heads):
+            raise ValueError(
+                f"Expected 'edge_weight' of shape [E={edges}] or [E={edges}, H={heads}] "
+                f"(got {list(edge_weight.shape)})"
+            )
+    if not 0.0 <= dropout <= 1.0:
+        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
+    if flow not in ("source_to_target", "target_to_source"):
+        raise ValueError(f"Expected 'flow' as 'source_to_target' or 'target_to_source' (got {flow!r})")
+    target = 1 if flow == "source_to_target" else 0
+    return Call(gram, value, edge_index, targets, target, edge_bias, edge_weight, dropout)

@@ -1,0 +1,162 @@
+r"""Additive attention: the scores of GAT and GATv2."""
+
+from __future__ import annotations
+
+import functools
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Parameter
+from torch_geometric.nn.inits import glorot
+
+from kgat.gram import LazyGram
+from kgat.kernels.kernel import Kernel
+from kgat.rules import LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
+
+
+class Additive(Kernel):
+    r"""The score of `"Graph Attention Networks" <https://arxiv.org/abs/1710.10903>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \mathrm{LeakyReLU}(\mathbf{a}_q^\top \mathbf{q}
+        + \mathbf{a}_k^\top \mathbf{k})
+
+    As a lift it has two features, :math:`[s_i, 1]` and :math:`[1, t_j]`. It is an RBF between the
+    pair and the prototype :math:`[\mathbf{a}_q; \mathbf{a}_k]` times the exponential of L2 norms:
+    queries and keys are never compared with each other.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If query or key do not end in ``[heads, channels]``.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Additive
+        >>> Additive(4, heads=2)(torch.randn(3, 2, 4), torch.randn(5, 2, 4)).dense().shape
+        torch.Size([3, 5, 2])
+    """
+
+    def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
+        super().__init__(channels, heads)
+        self.negative_slope = negative_slope
+        self.att_query = Parameter(torch.empty(heads, channels))
+        self.att_key = Parameter(torch.empty(heads, channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        # GATConv's [1, H, D] parameters take their fans from the last two dimensions, as these do.
+        glorot(self.att_key)
+        glorot(self.att_query)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        s = (query * self.att_query).sum(dim=-1)  # [..., N, H]
+        t = (key * self.att_key).sum(dim=-1)  # [..., M, H]
+        return LazyGram.of(
+            torch.stack([s, torch.ones_like(s)], dim=-1),
+            torch.stack([torch.ones_like(t), t], dim=-1),
+            ScoreRule(link=LEAKY_RELU, link_args=(self.negative_slope,), edge_bias_inside=True),
+        )
+
+
+class AdditiveV2(Kernel):
+    r"""The score of `"How Attentive are Graph Attention Networks?"
+    <https://arxiv.org/abs/2105.14491>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \mathbf{a}^\top \mathrm{LeakyReLU}(\mathbf{q} + \mathbf{k})
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If query or key do not end in ``[heads, channels]``.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import AdditiveV2
+        >>> AdditiveV2(4, heads=2)(torch.randn(3, 2, 4), torch.randn(5, 2, 4)).dense().shape
+        torch.Size([3, 5, 2])
+    """
+
+    symmetric = True
+
+    def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
+        super().__init__(channels, heads)
+        self.negative_slope = negative_slope
+        self.att = Parameter(torch.empty(heads, channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        glorot(self.att)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        rule = ScoreRule(LEAKY_RELU_SUM, weight=self.att, pair_args=(self.negative_slope,))
+        return LazyGram.of(query, key, rule)
+
+
+class GatedAdditive(Kernel):
+    r"""The score of SuperGAT (MX) in `"How to Find Your Friendly Neighborhood: Graph Attention
+    Design with Self-Supervision" <https://openreview.net/forum?id=Wi5KUNlqWty>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \mathrm{LeakyReLU} \big( (\mathbf{a}_q^\top \mathbf{q}
+        + \mathbf{a}_k^\top \mathbf{k}) \, \sigma(\mathbf{q}^\top \mathbf{k}) \big)
+
+    :class:`Additive`, gated by the probability of an edge between the two nodes. The pair needs two
+    sums, so it runs on the eager backend.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If query or key do not end in ``[heads, channels]``.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import GatedAdditive
+        >>> GatedAdditive(4, heads=2)(torch.randn(3, 2, 4), torch.randn(5, 2, 4)).dense().shape
+        torch.Size([3, 5, 2])
+    """
+
+    def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
+        super().__init__(channels, heads)
+        self.negative_slope = negative_slope
+        self.att_query = Parameter(torch.empty(heads, channels))
+        self.att_key = Parameter(torch.empty(heads, channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        glorot(self.att_key)
+        glorot(self.att_query)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        s = (query * self.att_query).sum(dim=-1, keepdim=True)
+        t = (key * self.att_key).sum(dim=-1, keepdim=True)
+        rule = functools.partial(_gated, negative_slope=self.negative_slope)
+        return LazyGram.of(torch.cat([query, s], dim=-1), torch.cat([key, t], dim=-1), rule)
+
+
+def _gated(query: Tensor, key: Tensor, negative_slope: float) -> Tensor:
+    gate = (query[..., :-1] * key[..., :-1]).sum(dim=-1).sigmoid()
+    return F.leaky_relu((query[..., -1] + key[..., -1]) * gate, negative_slope)

@@ -1,0 +1,172 @@
+r"""Kernels of a distance that are not its exponential."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch_geometric.nn.inits import glorot
+
+from kgat.gram import LazyGram
+from kgat.kernels.kernel import Kernel, positive
+from kgat.kernels.rbf import centred, initial_lengthscale
+from kgat.rules import (
+    ABS_DIFFERENCE,
+    HALF_LOG,
+    RATIONAL_QUADRATIC,
+    RELU,
+    SQUARED_DIFFERENCE,
+    ScoreRule,
+)
+
+
+class L2Distance(Kernel):
+    r"""The L2 distance itself, as compared in `"Transformers are Deep Infinite-Dimensional
+    Non-Mercer Binary Kernel Machines" <https://arxiv.org/abs/2106.01506>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \tfrac{1}{2} \log \big( \lVert \mathbf{q} - \mathbf{k}
+        \rVert_2^2 + \epsilon \big)
+
+    A *dissimilarity*: it attends to what is far, and its Gram matrix has exactly one positive
+    eigenvalue. A scale would cancel in the softmax, so it has no parameter.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        eps (float, optional): Floor of the squared distance. (default: :obj:`1e-12`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`eps` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import L2Distance
+        >>> gram = L2Distance(4)(torch.zeros(1, 1, 4), torch.ones(1, 1, 4))
+        >>> round(gram.dense().exp().item(), 4)
+        2.0
+    """
+
+    symmetric = True
+    translation_invariant = True
+
+    def __init__(self, channels: int, heads: int = 1, eps: float = 1e-12) -> None:
+        super().__init__(channels, heads)
+        self.eps = positive("eps", eps)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        # The expanded square would cancel next to q = k, where the logarithm is steepest.
+        rule = ScoreRule(SQUARED_DIFFERENCE, HALF_LOG, link_args=(self.eps,))
+        return LazyGram.of(query, key, rule)
+
+
+class RationalQuadratic(Kernel):
+    r"""The rational quadratic kernel, a mixture of RBFs of many lengthscales: a stationary member
+    of the family that `"Implicit Kernel Attention" <https://arxiv.org/abs/2006.06147>`_ learns.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = - \alpha_h \log \Big( 1 + \frac{\lVert \mathbf{q} -
+        \mathbf{k} \rVert_2^2}{2 \alpha_h \ell_h^2} \Big)
+
+    Its tails are polynomial; with a large :math:`\alpha` it is :class:`RBF`. Both parameters are
+    learned per head and stay positive, as they are stored as logarithms.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        lengthscale (float, optional): Initial :math:`\ell_h`; :math:`D^{1/4}` if :obj:`None`.
+            (default: :obj:`None`)
+        alpha (float, optional): Initial :math:`\alpha_h`. (default: :obj:`1.0`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`lengthscale` or :obj:`alpha` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import RationalQuadratic
+        >>> kernel = RationalQuadratic(4, lengthscale=1.0)
+        >>> gram = kernel(torch.zeros(1, 1, 4), torch.ones(1, 1, 4))
+        >>> round(gram.dense().exp().item(), 4)  # 1 / (1 + 4 / 2)
+        0.3333
+    """
+
+    symmetric = True
+    positive_definite = True
+    translation_invariant = True
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        lengthscale: float | None = None,
+        alpha: float = 1.0,
+    ) -> None:
+        super().__init__(channels, heads)
+        self.initial_lengthscale = initial_lengthscale(lengthscale, channels**0.25)
+        self.initial_alpha = positive("alpha", alpha)
+        self.log_lengthscale = Parameter(torch.empty(heads, 1))
+        self.log_alpha = Parameter(torch.empty(heads, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
+        torch.nn.init.constant_(self.log_alpha, math.log(self.initial_alpha))
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        q, k = centred(query, key)  # or the products below round far from the origin
+        # 1 / sqrt(2 alpha l^2), so that the pairs sum to the argument of log1p.
+        scale = (-self.log_lengthscale - 0.5 * (self.log_alpha + math.log(2.0))).exp()
+        alpha = self.log_alpha.exp().squeeze(-1)
+        rule = ScoreRule(SQUARED_DIFFERENCE, RATIONAL_QUADRATIC, link_args=(alpha,))
+        return LazyGram.of(q * scale, k * scale, rule)
+
+
+class AbsoluteDifference(Kernel):
+    r"""The score of GLCN, `"Semi-supervised Learning with Graph Learning-Convolutional Networks"
+    <https://arxiv.org/abs/1811.09971>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \mathrm{ReLU}\Big( \sum_c a_{h c} \, |q_c - k_c| \Big)
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If query or key do not end in ``[heads, channels]``.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import AbsoluteDifference
+        >>> kernel = AbsoluteDifference(4, heads=2)
+        >>> kernel(torch.randn(3, 2, 4), torch.randn(5, 2, 4)).dense().shape
+        torch.Size([3, 5, 2])
+    """
+
+    symmetric = True
+    translation_invariant = True
+
+    def __init__(self, channels: int, heads: int = 1) -> None:
+        super().__init__(channels, heads)
+        self.att = Parameter(torch.empty(heads, channels))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        glorot(self.att)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        return LazyGram.of(query, key, ScoreRule(ABS_DIFFERENCE, RELU, weight=self.att))

@@ -1,0 +1,142 @@
+r"""Kernels of the inner product."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from kgat.gram import LazyGram
+from kgat.kernels.kernel import Kernel, positive
+from kgat.rules import LOG_SQUARE, SIGNED, ScoreRule
+
+
+class DotProduct(Kernel):
+    r"""The exponentiated dot product, as in `"Attention Is All You Need"
+    <https://arxiv.org/abs/1706.03762>`_ and, as a kernel between two domains, in `"Transformers are
+    Deep Infinite-Dimensional Non-Mercer Binary Kernel Machines"
+    <https://arxiv.org/abs/2106.01506>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \mathbf{q}^\top \mathbf{k} / \sqrt{D}
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If query or key do not end in ``[heads, channels]``.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import DotProduct
+        >>> DotProduct(4)(torch.ones(1, 1, 4), torch.ones(1, 1, 4)).dense().item()
+        2.0
+    """
+
+    symmetric = True
+    positive_definite = True
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        return LazyGram.of(query * self.channels**-0.5, key)
+
+
+class Linear(Kernel):
+    r"""The plain inner product, as in `"Transformer Dissection"
+    <https://arxiv.org/abs/1908.11775>`_.
+
+    .. math::
+        k(\mathbf{q}, \mathbf{k}) = \mathbf{q}^\top \mathbf{k}
+
+    It can be negative, so it has no logarithm: the Gram matrix refuses scores and offers features,
+    which are the queries and keys themselves. Its square is :class:`Polynomial`.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **features:** :math:`(*, N, H, D)` and :math:`(*, M, H, D)`
+
+    Raises:
+        NotImplementedError: If scores are asked for.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Linear
+        >>> f, g = Linear(4)(torch.ones(1, 1, 4), -torch.ones(1, 1, 4)).features()
+        >>> (f * g).sum().item()
+        -4.0
+    """
+
+    symmetric = True
+    positive_definite = True
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        return LazyGram.of(query, key, ScoreRule(link=SIGNED))
+
+
+class Polynomial(Kernel):
+    r"""The quadratic kernel, as in `"Transformer Dissection" <https://arxiv.org/abs/1908.11775>`_
+    and, with an offset, in `"Transformers are Deep Infinite-Dimensional Non-Mercer Binary Kernel
+    Machines" <https://arxiv.org/abs/2106.01506>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \log \big( (\mathbf{q}^\top \mathbf{k} / \sqrt D + g_h)^2
+        + \epsilon \big)
+
+    The learned offset :math:`g_h` is one more feature of the inner product. The kernel is positive
+    definite as long as no :math:`g_h` is negative.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        offset (float, optional): Initial :math:`g_h`. (default: :obj:`0.0`)
+        eps (float, optional): Floor of the kernel; :math:`1 / \sqrt\epsilon` bounds the slope of
+            the score. (default: :obj:`1e-5`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`eps` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Polynomial
+        >>> kernel = Polynomial(4, offset=1.0)
+        >>> gram = kernel(torch.ones(1, 1, 4), torch.ones(1, 1, 4))
+        >>> round(gram.dense().exp().item(), 3)  # (4 / 2 + 1)^2
+        9.0
+    """
+
+    symmetric = True
+
+    def __init__(self, channels: int, heads: int = 1, offset: float = 0.0, eps: float = 1e-5) -> None:
+        super().__init__(channels, heads)
+        self.initial_offset = offset
+        self.eps = positive("eps", eps)
+        self.offset = Parameter(torch.empty(heads, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.constant_(self.offset, self.initial_offset)
+
+    @property
+    def positive_definite(self) -> bool:  # type: ignore[override]
+        r"""Whether no head has a negative offset."""
+        return bool((self.offset >= 0).all())
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        offset = self.offset.to(query.dtype).expand(*query.shape[:-1], 1)
+        return LazyGram.of(
+            torch.cat([query * self.channels**-0.5, offset], dim=-1),
+            torch.cat([key, torch.ones_like(key[..., :1])], dim=-1),
+            ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)),
+        )

@@ -1,0 +1,238 @@
+r"""The contract of a kernel, and the algebra: products and sums."""
+
+from __future__ import annotations
+
+import functools
+import operator
+
+import torch
+from torch import Tensor
+
+from kgat.gram import Gram, LazyGram, SumGram
+
+
+class Kernel(torch.nn.Module):
+    r"""A similarity of queries and keys, in log space: :math:`\mathrm{score} = \log k(\mathbf{q},
+    \mathbf{k})`.
+
+    Softmax of the score over the keys is the kernel smoother
+    :math:`\sum_j k(\mathbf{q}_i, \mathbf{k}_j) \mathbf{v}_j / \sum_j k(\mathbf{q}_i,
+    \mathbf{k}_j)`. A kernel owns the parameters of the similarity and nothing else: it knows no
+    edges, values or softmax.
+
+    Write one by overriding *one* method. :meth:`score` is the simple way: it broadcasts over
+    leading dimensions and reduces the last. :meth:`lift` is the fast way: it transforms queries and
+    keys on nodes and names the rule that combines a pair. Then ``kernel(query, key)`` is a
+    :class:`~kgat.gram.LazyGram`, and ``k1 * k2`` and ``k1 + k2`` are kernels again.
+
+    Inputs in half precision are raised to single precision and autocast is off while lifting: a
+    score goes through an exponential, where bfloat16 keeps no digits.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If query or key do not end in ``[heads, channels]``.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Kernel
+        >>> class Triangle(Kernel):
+        ...     def score(self, query, key):
+        ...         return -(query - key).abs().amax(dim=-1)
+        >>> kernel = Triangle(channels=4, heads=2)
+        >>> gram = kernel(torch.zeros(3, 2, 4), torch.ones(5, 2, 4))
+        >>> gram.dense().shape
+        torch.Size([3, 5, 2])
+        >>> gram.at(torch.tensor([0]), torch.tensor([1]))
+        tensor([[-1., -1.]])
+    """
+
+    # Claims that check_kernel verifies: k(q, k) = k(k, q); a Gram matrix without negative
+    # eigenvalues; k(q + c, k + c) = k(q, k). They speak of the kernel: attention is asymmetric as
+    # soon as queries and keys are projected apart.
+    symmetric: bool = False
+    positive_definite: bool = False
+    translation_invariant: bool = False
+
+    def __init__(self, channels: int, heads: int = 1) -> None:
+        super().__init__()
+        if channels < 1 or heads < 1:
+            raise ValueError(
+                f"Expected positive 'channels' and 'heads' (got channels={channels}, heads={heads})"
+            )
+        self.channels = channels
+        self.heads = heads
+
+    def reset_parameters(self) -> None:
+        r"""Draws all learnable parameters (and random buffers) anew; a kernel without any has
+        nothing to do."""
+
+    def resample(self, generator: torch.Generator | None = None) -> None:
+        r"""Draws all random buffers anew; a kernel without any has nothing to do.
+
+        Args:
+            generator (torch.Generator, optional): Source of the numbers; torch's global one if
+                :obj:`None`. (default: :obj:`None`)
+        """
+
+    def forward(self, query: Tensor, key: Tensor) -> Gram:
+        r"""Returns the lazy Gram matrix of :obj:`query` and :obj:`key`.
+
+        Shapes:
+            - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        """
+        for name, x in (("query", query), ("key", key)):
+            if x.dim() < 3 or x.shape[-2:] != (self.heads, self.channels):
+                raise ValueError(
+                    f"Expected '{name}' of shape [..., nodes, heads={self.heads}, "
+                    f"channels={self.channels}] (got {list(x.shape)}); build the kernel with the "
+                    f"heads and channels of its input"
+                )
+        with torch.autocast(query.device.type, enabled=False):
+            return self.lift(_at_least_single(query), _at_least_single(key))
+
+    def lift(self, query: Tensor, key: Tensor) -> Gram:
+        r"""Transforms queries and keys on nodes; the default leaves them as they are and calls
+        :meth:`score` on every pair."""
+        if type(self).score is Kernel.score:
+            raise NotImplementedError(
+                f"Expected '{type(self).__name__}' to override 'score' or 'lift' (got neither); "
+                f"'score(query, key)' broadcasts over leading dimensions and reduces the last"
+            )
+        return LazyGram.of(query, key, self.score)
+
+    def score(self, query: Tensor, key: Tensor) -> Tensor:
+        r"""Returns the scores of operands that stand side by side.
+
+        Shapes:
+            - **query, key:** :math:`(*, H, D)`, broadcast against each other
+            - **score:** :math:`(*, H)`
+        """
+        return self(query, key).paired()
+
+    def __mul__(self, other: Kernel) -> Product:
+        return Product(self, other) if isinstance(other, Kernel) else NotImplemented
+
+    def __add__(self, other: Kernel) -> Sum:
+        return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
+
+    def extra_repr(self) -> str:
+        return f"{self.channels}, heads={self.heads}"
+
+
+class _Composite(Kernel):
+    def __init__(self, *kernels: Kernel) -> None:
+        if not kernels:
+            raise ValueError(f"Expected at least one kernel for '{type(self).__name__}' (got none)")
+        first = kernels[0]
+        super().__init__(first.channels, first.heads)
+        flat: list[Kernel] = []
+        for kernel in kernels:
+            if (kernel.channels, kernel.heads) != (self.channels, self.heads):
+                raise ValueError(
+                    f"Expected kernels of equal channels and heads (got {first!r} and {kernel!r}); "
+                    f"build both for the same layer"
+                )
+            flat += kernel.parts if type(kernel) is type(self) else [kernel]  # type: ignore[attr-defined]
+        self.kernels = torch.nn.ModuleList(flat)
+
+    @property
+    def parts(self) -> list[Kernel]:
+        r"""The kernels it is made of."""
+        return list(self.kernels)  # type: ignore[arg-type]
+
+    # Asked anew each time: a learned part may gain or lose a property.
+    @property
+    def symmetric(self) -> bool:  # type: ignore[override]
+        return all(kernel.symmetric for kernel in self.parts)
+
+    @property
+    def positive_definite(self) -> bool:  # type: ignore[override]
+        return all(kernel.positive_definite for kernel in self.parts)
+
+    @property
+    def translation_invariant(self) -> bool:  # type: ignore[override]
+        return all(kernel.translation_invariant for kernel in self.parts)
+
+    def reset_parameters(self) -> None:
+        for kernel in self.parts:
+            kernel.reset_parameters()
+
+    def resample(self, generator: torch.Generator | None = None) -> None:
+        for kernel in self.parts:
+            kernel.resample(generator)
+
+
+class Product(_Composite):
+    r"""The product of kernels: scores add.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \sum_m \log k_m(\mathbf{q}, \mathbf{k})
+
+    Parts whose rules are sums over features merge into one; a magnitude only adds node biases.
+
+    Args:
+        *kernels (Kernel): The factors, of equal channels and heads.
+
+    Shapes:
+        As :class:`Kernel`.
+
+    Raises:
+        ValueError: If channels or heads differ.
+
+    Example:
+        >>> from kgat.kernels import RBF, Magnitude, Product
+        >>> Product(RBF(8), Magnitude(8))  # the same as RBF(8) * Magnitude(8)
+        Product(RBF(8, heads=1) * Magnitude(8, heads=1, p=2.0))
+    """
+
+    def lift(self, query: Tensor, key: Tensor) -> Gram:
+        return functools.reduce(operator.mul, (kernel(query, key) for kernel in self.parts))
+
+    def __repr__(self) -> str:
+        return f"Product({' * '.join(repr(k) for k in self.parts)})"
+
+
+class Sum(_Composite):
+    r"""The sum of kernels: log-sum-exp of the scores.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \log \sum_m k_m(\mathbf{q}, \mathbf{k})
+
+    Args:
+        *kernels (Kernel): The summands, of equal channels and heads.
+
+    Shapes:
+        As :class:`Kernel`.
+
+    Raises:
+        ValueError: If channels or heads differ.
+
+    Example:
+        >>> from kgat.kernels import RBF, DotProduct, Sum
+        >>> Sum(RBF(8), DotProduct(8))
+        Sum(RBF(8, heads=1) + DotProduct(8, heads=1))
+    """
+
+    def lift(self, query: Tensor, key: Tensor) -> Gram:
+        return SumGram(tuple(kernel(query, key) for kernel in self.parts))
+
+    def __repr__(self) -> str:
+        return f"Sum({' + '.join(repr(k) for k in self.parts)})"
+
+
+def _at_least_single(x: Tensor) -> Tensor:
+    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+
+
+def positive(name: str, value: float) -> float:
+    r"""Returns a positive number, or says which argument is not one."""
+    if not value > 0:
+        raise ValueError(f"Expected a positive '{name}' (got {value})")
+    return value

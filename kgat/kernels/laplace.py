@@ -1,0 +1,101 @@
+r"""Kernels of the L1 distance and of the intersection."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from kgat.gram import LazyGram
+from kgat.kernels.kernel import Kernel
+from kgat.kernels.rbf import centred, initial_lengthscale
+from kgat.rules import ABS_DIFFERENCE, MINIMUM, ScoreRule
+
+
+class Laplace(Kernel):
+    r"""The Laplace kernel with one lengthscale per head: the similarity inside the exponentiated
+    intersection kernel of `"Transformers are Deep Infinite-Dimensional Non-Mercer Binary Kernel
+    Machines" <https://arxiv.org/abs/2106.01506>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = - \lVert \mathbf{q} - \mathbf{k} \rVert_1 / \ell_h
+
+    Its tails are heavier than those of :class:`RBF`. At the default :math:`\ell = 2 \sqrt D` it is
+    :class:`Intersection` without the preference for large keys.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        lengthscale (float, optional): Initial :math:`\ell_h`; :math:`2 \sqrt D` if :obj:`None`.
+            (default: :obj:`None`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`lengthscale` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Laplace
+        >>> kernel = Laplace(4, lengthscale=1.0)
+        >>> kernel(torch.zeros(1, 1, 4), torch.ones(1, 1, 4)).dense().item()
+        -4.0
+    """
+
+    symmetric = True
+    positive_definite = True
+    translation_invariant = True
+
+    def __init__(self, channels: int, heads: int = 1, lengthscale: float | None = None) -> None:
+        super().__init__(channels, heads)
+        self.initial_lengthscale = initial_lengthscale(lengthscale, 2.0 * channels**0.5)
+        self.log_lengthscale = Parameter(torch.empty(heads, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        q, k = centred(query, key)  # or the products below round far from the origin
+        scale = (-self.log_lengthscale).exp()
+        return LazyGram.of(q * scale, k * scale, ScoreRule(ABS_DIFFERENCE, weight=-1.0))
+
+
+class Intersection(Kernel):
+    r"""The exponentiated intersection kernel of `"Transformers are Deep Infinite-Dimensional
+    Non-Mercer Binary Kernel Machines" <https://arxiv.org/abs/2106.01506>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \sum_c \min(q_c, k_c) / \sqrt D
+
+    As :math:`\min(a, b) = (a + b - |a - b|) / 2` it is :class:`Laplace` times a bias of each side,
+    so it is positive definite for all real inputs.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If query or key do not end in ``[heads, channels]``.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Intersection
+        >>> Intersection(4)(torch.ones(1, 1, 4), 3 * torch.ones(1, 1, 4)).dense().item()
+        2.0
+    """
+
+    symmetric = True
+    positive_definite = True
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        scale = self.channels**-0.5
+        return LazyGram.of(query * scale, key * scale, ScoreRule(MINIMUM))

@@ -1,0 +1,132 @@
+r"""The L^p magnitude: how important a node is by itself."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Parameter
+
+from kgat.gram import LazyGram
+from kgat.kernels.kernel import Kernel
+
+
+class Magnitude(Kernel):
+    r"""The exponential of squared L^p norms, as in `"Implicit Kernel Attention"
+    <https://arxiv.org/abs/2006.06147>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \big( \lVert \mathbf{q} \rVert_p^2 + \lVert \mathbf{k}
+        \rVert_p^2 \big) / (2 \sqrt D)
+
+    It never compares query and key: it is the part of dot-product attention that says how much a
+    key matters to everyone. The query's norm cancels in the softmax. Smaller :math:`p` makes it
+    stronger, so that attention gets sparser. Multiply it with a similarity: ``RBF(D) * Magnitude(D,
+    p=1.5)``.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        p (float, optional): Order of the norm, at least 1; the initial value if it is learned.
+            (default: :obj:`2.0`)
+        learn_p (str, optional): :obj:`"layer"` or :obj:`"head"` learns :math:`p = 1 +
+            \mathrm{softplus}(\rho)`, one for the layer or one per head. (default: :obj:`None`)
+        scale_norm (bool, optional): Multiplies the squared norm by :math:`D^{1 - 2/p}`, which keeps
+            its value at the all-ones vector, so that different :math:`p` compare fairly. (default:
+            :obj:`False`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`p` is below 1 (or not above 1 where it is learned), or :obj:`learn_p`
+        unknown.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Magnitude
+        >>> kernel = Magnitude(4, p=1.0)
+        >>> kernel(torch.zeros(1, 1, 4), torch.ones(1, 1, 4)).dense().item()  # 4^2 / (2 * 2)
+        4.0
+    """
+
+    symmetric = True
+    positive_definite = True
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        p: float = 2.0,
+        learn_p: str | None = None,
+        scale_norm: bool = False,
+    ) -> None:
+        super().__init__(channels, heads)
+        if not p >= 1.0 or (learn_p is not None and not p > 1.0):
+            bound = "above 1, where it is learned," if learn_p is not None else "of at least 1"
+            raise ValueError(f"Expected 'p' {bound} (got {p}); an L^p norm needs p >= 1")
+        if learn_p not in (None, "layer", "head"):
+            raise ValueError(f"Expected 'learn_p' as None, 'layer' or 'head' (got {learn_p!r})")
+        self.initial_p = float(p)
+        self.learn_p = learn_p
+        self.scale_norm = scale_norm
+        if learn_p is None:
+            self.register_parameter("rho", None)
+        else:
+            self.rho = Parameter(torch.empty(heads if learn_p == "head" else 1, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        if self.rho is not None:  # the inverse of softplus
+            torch.nn.init.constant_(self.rho, math.log(math.expm1(self.initial_p - 1.0)))
+
+    @property
+    def p(self) -> float | Tensor:
+        r"""The order of the norm: a number, or :math:`(1, 1)` or :math:`(H, 1)` where it is
+        learned."""
+        return self.initial_p if self.rho is None else 1.0 + F.softplus(self.rho)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        return LazyGram(query_bias=self._half_norm(query), key_bias=self._half_norm(key))
+
+    def _half_norm(self, x: Tensor) -> Tensor:
+        p = self.p
+        norm = squared_norm(x, p)
+        if self.scale_norm:
+            exponent = 1.0 - 2.0 / p
+            factor = self.channels**exponent
+            norm = norm * (factor if isinstance(factor, float) else factor.squeeze(-1))
+        return norm / (2.0 * math.sqrt(self.channels))
+
+    def extra_repr(self) -> str:
+        learned = "" if self.learn_p is None else f", learn_p={self.learn_p!r}"
+        return f"{super().extra_repr()}, p={self.initial_p}{learned}"
+
+
+def squared_norm(x: Tensor, p: float | Tensor) -> Tensor:
+    r"""Computes :math:`\lVert \mathbf{x} \rVert_p^2 = (\sum_c |x_c|^p)^{2/p}`, twice differentiable
+    at zeros.
+
+    Args:
+        x (torch.Tensor): Vectors along the last dimension.
+        p (float or torch.Tensor): At least 1; a tensor broadcasts against :obj:`x`.
+
+    Shapes:
+        - **x:** :math:`(*, H, D)`, **p:** :math:`(H, 1)` or :math:`(1, 1)`
+        - **output:** :math:`(*, H)`
+    """
+    if not isinstance(p, Tensor) and p == 2.0:
+        return x.square().sum(dim=-1)
+    if not isinstance(p, Tensor) and p == 1.0:
+        return x.abs().sum(dim=-1).square()
+    # (x^2 + tiny)^(p/2) stands for |x|^p, whose second derivative at 0 is infinite for 1 < p < 2.
+    # The largest entry is taken out, so that neither a large p nor a large x overflows.
+    largest = x.detach().abs().amax(dim=-1, keepdim=True)
+    scale = torch.where(largest > 0, largest, 1.0)
+    tiny = 1e-12
+    powers = ((x / scale).square() + tiny).pow(0.5 * p)
+    exponent = 2.0 / p if not isinstance(p, Tensor) else (2.0 / p).squeeze(-1)
+    return scale.squeeze(-1).square() * powers.sum(dim=-1).pow(exponent)

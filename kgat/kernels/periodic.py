@@ -1,0 +1,78 @@
+r"""The periodic kernel."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from kgat.gram import LazyGram
+from kgat.kernels.kernel import Kernel, positive
+from kgat.kernels.rbf import centred, initial_lengthscale
+
+
+class Periodic(Kernel):
+    r"""The periodic kernel, a stationary member of the family that `"Implicit Kernel Attention"
+    <https://arxiv.org/abs/2006.06147>`_ learns.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = - \frac{2}{\ell_h^2} \sum_c \sin^2 \Big( \frac{\pi (q_c -
+        k_c)} {P_h} \Big) = \frac{1}{\ell_h^2} \sum_c \Big( \cos \frac{2 \pi q_c}{P_h} \cos \frac{2
+        \pi k_c}{P_h} + \sin \frac{2 \pi q_c}{P_h} \sin \frac{2 \pi k_c}{P_h} - 1 \Big)
+
+    The second form is an inner product of :math:`2 D` features and a constant bias.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        period (float, optional): Initial :math:`P_h`. (default: :obj:`1.0`)
+        lengthscale (float, optional): Initial :math:`\ell_h`. (default: :obj:`1.0`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`period` or :obj:`lengthscale` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Periodic
+        >>> kernel = Periodic(4, period=2.0)
+        >>> gram = kernel(torch.zeros(1, 1, 4), torch.ones(1, 1, 4))
+        >>> round(gram.dense().item(), 4)  # half a period away in each channel
+        -8.0
+    """
+
+    symmetric = True
+    positive_definite = True
+    translation_invariant = True
+
+    def __init__(self, channels: int, heads: int = 1, period: float = 1.0, lengthscale: float = 1.0) -> None:
+        super().__init__(channels, heads)
+        self.initial_period = positive("period", period)
+        self.initial_lengthscale = initial_lengthscale(lengthscale, 1.0)
+        self.log_period = Parameter(torch.empty(heads, 1))
+        self.log_lengthscale = Parameter(torch.empty(heads, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.constant_(self.log_period, math.log(self.initial_period))
+        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        q, k = centred(query, key)  # an angle of many turns loses its digits
+        speed = 2.0 * math.pi * (-self.log_period).exp()
+        scale = (-self.log_lengthscale).exp()
+        constant = -self.channels * scale.square().squeeze(-1)  # [H]
+        return LazyGram.of(
+            _circle(q * speed) * scale,
+            _circle(k * speed) * scale,
+            key_bias=constant.expand(k.shape[:-1]),
+        )
+
+
+def _circle(angle: Tensor) -> Tensor:
+    return torch.cat([angle.cos(), angle.sin()], dim=-1)

@@ -1,0 +1,90 @@
+r"""The Gaussian kernel."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from kgat.gram import LazyGram
+from kgat.kernels.kernel import Kernel, positive
+
+
+class RBF(Kernel):
+    r"""The Gaussian kernel with one lengthscale per head, as in `"Implicit Kernel Attention"
+    <https://arxiv.org/abs/2006.06147>`_ and `"Transformer Dissection"
+    <https://arxiv.org/abs/1908.11775>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = - \lVert \mathbf{q} - \mathbf{k} \rVert_2^2 / (2 \ell_h^2)
+
+    At the default :math:`\ell = D^{1/4}` it is scaled dot-product attention without its preference
+    for long keys: ``DotProduct(D) == RBF(D) * Magnitude(D, p=2)``. The square is expanded into an
+    inner product and two node biases; both sides are first centred on the mean key, because the
+    expansion loses all digits far from the origin.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        lengthscale (float, optional): Initial :math:`\ell_h`, in units of the queries;
+            :math:`D^{1/4}` if :obj:`None`. (default: :obj:`None`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`lengthscale` is not positive.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import RBF
+        >>> kernel = RBF(4, lengthscale=1.0)
+        >>> kernel(torch.zeros(1, 1, 4), torch.ones(1, 1, 4)).dense().item()
+        -2.0
+    """
+
+    symmetric = True
+    positive_definite = True
+    translation_invariant = True
+
+    def __init__(self, channels: int, heads: int = 1, lengthscale: float | None = None) -> None:
+        super().__init__(channels, heads)
+        self.initial_lengthscale = initial_lengthscale(lengthscale, channels**0.25)
+        self.log_lengthscale = Parameter(torch.empty(heads, 1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        q, k = centred(query, key)
+        scale = (-self.log_lengthscale).exp()
+        q, k = q * scale, k * scale
+        return LazyGram.of(
+            q,
+            k,
+            query_bias=-0.5 * q.square().sum(dim=-1),
+            key_bias=-0.5 * k.square().sum(dim=-1),
+        )
+
+
+def centred(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Moves both sides so that the mean key is the origin: free for a translation-invariant
+    kernel, and it keeps the digits that an expansion of the difference loses far from the origin.
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **output:** as :obj:`query` and :obj:`key`
+    """
+    # The score does not depend on the centre, so no gradient has to flow through it. It is 0 where
+    # the mean does not exist: without keys, and next to a broken feature, which stays in its row.
+    centre = key.detach().mean(dim=-3, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
+    return query - centre, key - centre
+
+
+def initial_lengthscale(lengthscale: float | None, default: float) -> float:
+    r"""Returns the given lengthscale, or the kernel's default."""
+    return default if lengthscale is None else positive("lengthscale", lengthscale)

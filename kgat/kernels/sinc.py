@@ -1,0 +1,89 @@
+r"""The kernel of the Fourier integral theorem."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from kgat.gram import LazyGram
+from kgat.kernels.kernel import Kernel, positive
+from kgat.kernels.rbf import centred
+from kgat.rules import LOG_ABS_SINC, ScoreRule
+
+
+class SincProduct(Kernel):
+    r"""The kernel of `"Transformer with Fourier Integral Attentions"
+    <https://arxiv.org/abs/2206.00206>`_ (FourierFormer).
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = l \sum_c \log \Big| \frac{\sin x_c}{x_c} \Big|, \qquad
+        x_c = R_{h c} (q_c - k_c)
+
+    The score is computed in log space, with a series near 0 and clamped zeros: the product itself
+    underflows for as few as 32 channels. Close by, it is an RBF with :math:`\ell^2 = 3 / (l R^2)`;
+    far away it decays like :math:`|x|^{-l}` in each channel, with zeros at multiples of
+    :math:`\pi`.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        power (int, optional): :math:`l`, an even number, so that no weight is negative. Every even
+            power gives a positive definite kernel; the convergence theorems of the Fourier integral
+            estimator need :math:`l \ge 4`. (default: :obj:`4`)
+        inverse_bandwidth (float, optional): Initial :math:`R`. The kernel is even in it.
+            (default: :obj:`2.0`)
+        per (str, optional): What owns an :math:`R` of its own: the :obj:`"layer"` (as in the
+            released code), each :obj:`"channel"`, shared by the heads, or each channel of each
+            :obj:`"head"`. (default: :obj:`"head"`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`power` is not a positive even number, :obj:`inverse_bandwidth` not
+            positive or :obj:`per` unknown.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import SincProduct
+        >>> kernel = SincProduct(1, inverse_bandwidth=1.0)
+        >>> gram = kernel(torch.zeros(1, 1, 1), torch.ones(1, 1, 1))
+        >>> round(gram.dense().exp().item(), 4)  # sin(1)^4
+        0.5014
+    """
+
+    symmetric = True
+    positive_definite = True
+    translation_invariant = True
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        power: int = 4,
+        inverse_bandwidth: float = 2.0,
+        per: str = "head",
+    ) -> None:
+        super().__init__(channels, heads)
+        if power < 2 or power % 2:
+            raise ValueError(
+                f"Expected an even 'power' of at least 2 (got {power}); an odd one gives negative weights"
+            )
+        shapes = {"layer": (1, 1), "channel": (1, channels), "head": (heads, channels)}
+        if per not in shapes:
+            raise ValueError(f"Expected 'per' as 'layer', 'channel' or 'head' (got {per!r})")
+        self.power = int(power)
+        self.initial_inverse_bandwidth = positive("inverse_bandwidth", inverse_bandwidth)
+        self.inverse_bandwidth = Parameter(torch.empty(shapes[per]))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        torch.nn.init.constant_(self.inverse_bandwidth, self.initial_inverse_bandwidth)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        q, k = centred(query, key)  # or the products below round far from the origin
+        scale = self.inverse_bandwidth
+        rule = ScoreRule(LOG_ABS_SINC, weight=float(self.power))
+        return LazyGram.of(q * scale, k * scale, rule)

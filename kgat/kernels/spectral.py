@@ -1,0 +1,280 @@
+r"""Kernels given by a spectral density: random or learned frequencies."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+from torch_geometric.nn.inits import glorot
+
+from kgat.gram import LazyGram
+from kgat.kernels.features import circle, normal, project
+from kgat.kernels.kernel import Kernel, positive
+from kgat.kernels.rbf import centred, initial_lengthscale
+from kgat.rules import LOG_SQUARE, SIGNED, ScoreRule
+
+
+class RandomFourier(Kernel):
+    r"""Random Fourier features of the Gaussian kernel, as in `"Random Features for Large-Scale
+    Kernel Machines"
+    <https://papers.nips.cc/paper/3182-random-features-for-large-scale-kernel-machines>`_; the
+    fixed-density case of `"Implicit Kernel Attention" <https://arxiv.org/abs/2006.06147>`_.
+
+    .. math::
+        k(\mathbf{q}, \mathbf{k}) = \frac{1}{S} \sum_{s=1}^{S} \cos \big( 2 \pi \,
+        \boldsymbol{\omega}_s^\top (\mathbf{q} - \mathbf{k}) \big), \qquad \boldsymbol{\omega}_s
+        \sim \mathcal{N}(\mathbf{0}, \mathbf{I} / (2 \pi \ell)^2)
+
+    An unbiased estimate of :class:`RBF` with that lengthscale. It can be negative, so it has no
+    logarithm: the Gram matrix refuses scores and offers features. :class:`Spectral` squares it.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        num_features (int, optional): Number :math:`S` of frequencies per head; there are twice as
+            many features. (default: :obj:`64`)
+        lengthscale (float, optional): :math:`\ell`; :math:`\sqrt 2 D^{1/4}` if :obj:`None`, whose
+            *square* has the lengthscale of dot-product attention. (default: :obj:`None`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **features:** :math:`(*, N, H, 2S)` and :math:`(*, M, H, 2S)`
+
+    Raises:
+        ValueError: If :obj:`num_features` or :obj:`lengthscale` is not positive.
+        NotImplementedError: If scores are asked for.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import RandomFourier
+        >>> f, g = RandomFourier(4)(torch.randn(3, 1, 4), torch.randn(5, 1, 4)).features()
+        >>> f.shape, g.shape
+        (torch.Size([3, 1, 128]), torch.Size([5, 1, 128]))
+    """
+
+    symmetric = True
+    positive_definite = True
+    translation_invariant = True
+    omega: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        num_features: int = 64,
+        lengthscale: float | None = None,
+    ) -> None:
+        super().__init__(channels, heads)
+        self.num_features = int(positive("num_features", num_features))
+        self.lengthscale = initial_lengthscale(lengthscale, math.sqrt(2.0) * channels**0.25)
+        self.register_buffer("omega", torch.empty(heads, channels, self.num_features))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        self.resample()
+
+    def resample(self, generator: torch.Generator | None = None) -> None:
+        self.omega.copy_(normal(self.omega, generator) / (2.0 * math.pi * self.lengthscale))
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        f, g = (circle(_angles(x, self.omega)) for x in centred(query, key))
+        return LazyGram.of(f, g, ScoreRule(link=SIGNED))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, num_features={self.num_features}"
+
+
+class Spectral(Kernel):
+    r"""The kernel with learned frequencies of `"Implicit Kernel Attention"
+    <https://arxiv.org/abs/2006.06147>`_ (there: IKAN-direct).
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) &= \log ( \kappa(\mathbf{q}, \mathbf{k})^2 + \epsilon ) \\
+        \kappa(\mathbf{q}, \mathbf{k}) &= \frac{1}{4 S} \sum_{s=1}^{S} \sum_{a, b \in \{1, 2\}}
+        \cos \big( 2 \pi (\boldsymbol{\omega}_{a s}^\top \mathbf{q}
+        - \boldsymbol{\omega}_{b s}^\top \mathbf{k}) \big)
+
+    Any kernel, stationary or not, has such a form, so learning the frequencies is learning the
+    kernel. With the default initialisation it starts near the RBF that is inside dot-product
+    attention; multiply it with a :class:`Magnitude` for the full model of the paper.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        num_features (int, optional): Number :math:`S` of frequency pairs per head; a node has
+            :math:`2 S` features. (default: :obj:`64`)
+        stationary (bool, optional): Ties :math:`\boldsymbol{\omega}_1 = \boldsymbol{\omega}_2`,
+            which makes the kernel translation invariant. (default: :obj:`False`)
+        init (str, optional): :obj:`"dot"` draws :math:`\boldsymbol{\omega}_1` from
+            :math:`\mathcal{N}(0, s^2)`, :math:`s = 1 / (2 \pi \sqrt 2 D^{1/4})`, and
+            :math:`\boldsymbol{\omega}_2` within :math:`0.1 s` of it; :obj:`"official"` draws both
+            uniformly within :math:`1 / \sqrt{H S}`, as the released code does.
+            (default: :obj:`"dot"`)
+        eps (float, optional): Floor of the kernel: it bounds the range of the score below by
+            :math:`\log \epsilon` and its slope by :math:`1 / \sqrt\epsilon`.
+            (default: :obj:`1e-5`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`num_features` or :obj:`eps` is not positive, or :obj:`init` unknown.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Spectral
+        >>> kernel = Spectral(4, heads=2, num_features=16)
+        >>> kernel(torch.randn(3, 2, 4), torch.randn(5, 2, 4)).dense().shape
+        torch.Size([3, 5, 2])
+    """
+
+    symmetric = True
+    positive_definite = True
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        num_features: int = 64,
+        stationary: bool = False,
+        init: str = "dot",
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__(channels, heads)
+        self.num_features = int(positive("num_features", num_features))
+        self.stationary = stationary
+        self.translation_invariant = stationary
+        self.init = _check_init(init)
+        self.eps = positive("eps", eps)
+        self.omega1 = Parameter(torch.empty(heads, channels, self.num_features))
+        if stationary:
+            self.register_parameter("omega2", None)
+        else:
+            self.omega2 = Parameter(torch.empty_like(self.omega1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        _draw_frequencies(self.omega1, self.omega2, self.init)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        if self.stationary:
+            query, key = centred(query, key)
+        rule = ScoreRule(link=LOG_SQUARE, link_args=(self.eps,))
+        return LazyGram.of(self._features(query), self._features(key), rule)
+
+    def _features(self, x: Tensor) -> Tensor:
+        first = circle(_angles(x, self.omega1))
+        if self.omega2 is None:
+            return first
+        return 0.5 * (first + circle(_angles(x, self.omega2)))
+
+    def extra_repr(self) -> str:
+        stationary = ", stationary=True" if self.stationary else ""
+        return f"{super().extra_repr()}, num_features={self.num_features}{stationary}"
+
+
+class SpectralConcat(Kernel):
+    r"""The spectral kernel between a learned prototype and the concatenated pair, the form of
+    `"Implicit Kernel Attention" <https://arxiv.org/abs/2006.06147>`_ that is closest to GAT.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) = \log \big( \kappa(\mathbf{a}_h, [\mathbf{q}; \mathbf{k}])^2
+        + \epsilon \big)
+
+    with :math:`\kappa` as in :class:`Spectral`. The angle sum splits into features of each node, so
+    that a pair costs an inner product of :math:`4 S` of them; unlike :class:`Additive`, query and
+    key do interact.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        num_features (int, optional): Number :math:`S` of frequency pairs per head.
+            (default: :obj:`64`)
+        init (str, optional): :obj:`"dot"` or :obj:`"official"`, as in :class:`Spectral`, for the
+            :math:`2 D` concatenated channels. (default: :obj:`"dot"`)
+        eps (float, optional): Floor of the kernel. (default: :obj:`1e-5`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`num_features` or :obj:`eps` is not positive, or :obj:`init` unknown.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import SpectralConcat
+        >>> kernel = SpectralConcat(4, heads=2, num_features=16)
+        >>> kernel(torch.randn(3, 2, 4), torch.randn(5, 2, 4)).dense().shape
+        torch.Size([3, 5, 2])
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        num_features: int = 64,
+        init: str = "dot",
+        eps: float = 1e-5,
+    ) -> None:
+        super().__init__(channels, heads)
+        self.num_features = int(positive("num_features", num_features))
+        self.init = _check_init(init)
+        self.eps = positive("eps", eps)
+        self.att = Parameter(torch.empty(heads, 2 * channels))
+        self.omega1 = Parameter(torch.empty(heads, 2 * channels, self.num_features))
+        self.omega2 = Parameter(torch.empty_like(self.omega1))
+        self.reset_parameters()
+
+    def reset_parameters(self) -> None:
+        glorot(self.att)
+        _draw_frequencies(self.omega1, self.omega2, self.init)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        prototype = [_angles(self.att, omega) for omega in (self.omega1, self.omega2)]  # [H, S]
+        a = prototype[0].cos() + prototype[1].cos()
+        b = prototype[0].sin() + prototype[1].sin()
+        psi, chi = [], []
+        for omega in (self.omega1, self.omega2):
+            u = _angles(query, omega[:, : self.channels])  # [..., N, H, S]
+            v = _angles(key, omega[:, self.channels :])  # [..., M, H, S]
+            psi += [a * u.cos() + b * u.sin(), b * u.cos() - a * u.sin()]
+            chi += [v.cos(), v.sin()]
+        scale = 0.5 * self.num_features**-0.5
+        return LazyGram.of(
+            torch.cat(psi, dim=-1) * scale,
+            torch.cat(chi, dim=-1) * scale,
+            ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)),
+        )
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, num_features={self.num_features}"
+
+
+def _angles(x: Tensor, omega: Tensor) -> Tensor:
+    return 2.0 * math.pi * project(x, omega)
+
+
+def _check_init(init: str) -> str:
+    if init not in ("dot", "official"):
+        raise ValueError(f"Expected 'init' as 'dot' or 'official' (got {init!r})")
+    return init
+
+
+@torch.no_grad()
+def _draw_frequencies(omega1: Tensor, omega2: Tensor | None, init: str) -> None:
+    heads, channels, size = omega1.shape
+    if init == "official":
+        bound = (heads * size) ** -0.5
+        for omega in (omega1, omega2):
+            if omega is not None:
+                omega.uniform_(-bound, bound)
+        return
+    # kappa^2 with these frequencies tends to exp(-|q - k|^2 / (2 sqrt(D))): the square halves l^2.
+    std = 1.0 / (2.0 * math.pi * math.sqrt(2.0) * channels**0.25)
+    omega1.normal_(0.0, std)
+    if omega2 is not None:
+        omega2.copy_(omega1 + 0.1 * std * torch.randn_like(omega1))

@@ -1,0 +1,205 @@
+r"""Stacks of attention layers: ours, and PyG's own layers in the very same stack to compare with."""
+
+from functools import partial
+from typing import Any, ClassVar, Final
+
+import torch
+from torch import Tensor
+from torch_geometric.nn.conv import GATConv, GATv2Conv, MessagePassing
+from torch_geometric.nn.dense.linear import Linear as PyGLinear
+from torch_geometric.nn.models.basic_gnn import BasicGNN
+from torch_geometric.typing import Adj, OptTensor
+
+from kgat.nn import KernelGATConv
+from kgat.nn.linear import Linear, drop_features
+from kgat.ops.dropout import dropout
+
+
+class AttentionGNN(BasicGNN):
+    r"""A stack of attention layers; subclasses name the layer.
+
+    As :class:`torch_geometric.nn.models.GAT`, with three differences: dropout on the input features, which
+    may be a ``torch.sparse_csr`` tensor; a number of heads for the last layer; and a last layer that averages
+    its heads also where :obj:`jk` is given.
+
+    Args:
+        in_channels (int or tuple): Size of each input sample, or :obj:`-1`.
+        hidden_channels (int): Width of the hidden layers, all heads together.
+        num_layers (int): Number of layers.
+        out_channels (int, optional): Size of the output. (default: :obj:`None`)
+        heads (int, optional): Heads of every layer but the last. (default: :obj:`1`)
+        out_heads (int, optional): Heads of the last layer, which are averaged; as :obj:`heads` if
+            :obj:`None`. (default: :obj:`None`)
+        dropout (float, optional): Dropout between layers and on attention weights. (default: :obj:`0.0`)
+        input_dropout (float, optional): Dropout on the features. (default: :obj:`0.0`)
+        value_dropout (float, optional): Dropout on projected features where they are averaged, not where
+            they are scored, as in the original GAT code. (default: :obj:`0.0`)
+        **kwargs (optional): ``act``, ``norm``, ``jk`` and so on of
+            :class:`torch_geometric.nn.models.basic_gnn.BasicGNN`, and arguments of the layer.
+
+    Shapes:
+        - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
+        - **output:** :math:`(N, F_{out})`
+    """
+
+    supports_edge_weight: Final[bool] = False  # type: ignore[misc]
+    supports_edge_attr: Final[bool] = True  # type: ignore[misc]
+    conv_class: ClassVar[type[MessagePassing]]
+
+    def __init__(
+        self,
+        in_channels: int | tuple[int, int],
+        hidden_channels: int,
+        num_layers: int,
+        out_channels: int | None = None,
+        *,
+        heads: int = 1,
+        out_heads: int | None = None,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+        value_dropout: float = 0.0,
+        **kwargs: Any,
+    ) -> None:
+        self.heads = heads
+        self.out_heads = heads if out_heads is None else out_heads
+        self.value_dropout = value_dropout
+        super().__init__(in_channels, hidden_channels, num_layers, out_channels, dropout=dropout, **kwargs)
+        self.input_dropout = input_dropout
+        # The same cheap dropout and sparse product for all layers alike, so that only attention differs.
+        self.dropout = _Dropout(dropout)
+        for module in self.convs[0].children():
+            if type(module) is PyGLinear:
+                module.__class__ = Linear
+
+    def init_conv(
+        self, in_channels: int | tuple[int, int], out_channels: int, **kwargs: Any
+    ) -> MessagePassing:
+        last = getattr(self, "_is_conv_to_out", False)
+        concat = kwargs.pop("concat", True) and not last
+        heads = self.out_heads if last else self.heads
+        if concat and out_channels % heads != 0:
+            raise ValueError(f"Expected 'hidden_channels' divisible by 'heads={heads}' (got {out_channels})")
+        if concat:
+            out_channels //= heads
+        conv = self.conv_class(
+            in_channels,
+            out_channels,
+            heads=heads,
+            concat=concat,
+            dropout=self.dropout.p,
+            **kwargs,
+        )
+        if self.value_dropout > 0.0:
+            self._drop_values(conv)
+        return conv
+
+    def _drop_values(self, conv: MessagePassing) -> None:
+        # Stock layers have no such option, but what they propagate can be changed on the way.
+        conv.register_propagate_forward_pre_hook(partial(_drop_propagated, self.value_dropout))
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        edge_index: Adj,
+        edge_weight: OptTensor = None,
+        edge_attr: OptTensor = None,
+        batch: OptTensor = None,
+        batch_size: int | None = None,
+        num_sampled_nodes_per_hop: list[int] | None = None,
+        num_sampled_edges_per_hop: list[int] | None = None,
+    ) -> Tensor:
+        r"""As :meth:`torch_geometric.nn.models.basic_gnn.BasicGNN.forward`, with dropout on :obj:`x` first.
+
+        Shapes:
+            - **x:** :math:`(N, F_{in})`, **edge_index:** :math:`(2, E)`, **output:** :math:`(N, F_{out})`
+        """
+        return super().forward(
+            drop_features(x, self.input_dropout) if self.training else x,
+            edge_index,
+            edge_weight,
+            edge_attr,
+            batch,
+            batch_size,
+            num_sampled_nodes_per_hop,
+            num_sampled_edges_per_hop,
+        )
+
+
+class KernelGAT(AttentionGNN):
+    r"""Graph attention with any kernel: a stack of :class:`~kgat.nn.KernelGATConv`.
+
+    Args:
+        *args: As :class:`AttentionGNN`.
+        **kwargs (optional): As :class:`AttentionGNN`; further ones (``kernel``, ``magnitude``,
+            ``projections``, ``residual``, ...) go to every :class:`~kgat.nn.KernelGATConv`.
+
+    Shapes:
+        - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
+        - **output:** :math:`(N, F_{out})`
+
+    Example:
+        >>> import torch
+        >>> from kgat import KernelGAT
+        >>> model = KernelGAT(16, 32, num_layers=2, out_channels=3, heads=4, out_heads=1, kernel="rbf")
+        >>> model(torch.randn(5, 16), torch.tensor([[0, 1], [1, 2]])).shape
+        torch.Size([5, 3])
+    """
+
+    supports_edge_weight: Final[bool] = True  # type: ignore[misc]
+    conv_class = KernelGATConv
+
+    def _drop_values(self, conv: MessagePassing) -> None:
+        conv.value_dropout = self.value_dropout
+
+
+class StockGAT(AttentionGNN):
+    r"""PyG's own :class:`GATConv` in the stack of :class:`KernelGAT`: only the layer differs.
+
+    Args:
+        *args: As :class:`AttentionGNN`.
+        **kwargs (optional): As :class:`AttentionGNN`.
+
+    Shapes:
+        - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
+        - **output:** :math:`(N, F_{out})`
+
+    Example:
+        >>> from kgat.models import StockGAT
+        >>> StockGAT(16, 32, num_layers=2, out_channels=3, heads=4)
+        StockGAT(16, 3, num_layers=2)
+    """
+
+    conv_class = GATConv
+
+
+class StockGATv2(AttentionGNN):
+    r"""PyG's own :class:`GATv2Conv` in the stack of :class:`KernelGAT`: only the layer differs.
+
+    Args:
+        *args: As :class:`AttentionGNN`.
+        **kwargs (optional): As :class:`AttentionGNN`.
+
+    Shapes:
+        - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
+        - **output:** :math:`(N, F_{out})`
+
+    Example:
+        >>> from kgat.models import StockGATv2
+        >>> StockGATv2(16, 32, num_layers=2, out_channels=3, heads=4)
+        StockGATv2(16, 3, num_layers=2)
+    """
+
+    conv_class = GATv2Conv
+
+
+def _drop_propagated(p: float, conv: MessagePassing, inputs: tuple[Any, ...]) -> tuple[Any, ...]:
+    edge_index, size, kwargs = inputs
+    if not conv.training:
+        return inputs
+    source, target = kwargs["x"]
+    return edge_index, size, {**kwargs, "x": (dropout(source, p), target)}
+
+
+class _Dropout(torch.nn.Dropout):
+    def forward(self, x: Tensor) -> Tensor:
+        return dropout(x, self.p) if self.training else x

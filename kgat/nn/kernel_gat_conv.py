@@ -1,0 +1,560 @@
+r"""The layer: graph attention with any kernel, a drop-in for PyG's GATConv."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Parameter
+from torch_geometric.nn.aggr import SumAggregation
+from torch_geometric.nn.conv import GATConv, MessagePassing
+from torch_geometric.nn.inits import glorot, zeros
+from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
+from torch_geometric.utils import is_torch_sparse_tensor
+
+from kgat import functional, kernels
+from kgat.kernels import Additive, AdditiveV2, Kernel, Magnitude, Product
+from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops
+from kgat.nn.linear import Linear
+from kgat.ops.dropout import dropout
+from kgat.ops.structure import check_indices
+
+PROJECTIONS = ("shared", "shared_qk", "shared_kv", "separate")
+EDGE_MODES = ("score", "key", "key_value")
+WEIGHT_MODES = ("kernel", "alpha")
+
+
+class KernelGATConv(MessagePassing):
+    r"""Graph attention whose score is a kernel: a drop-in for :class:`torch_geometric.nn.conv.GATConv`.
+
+    .. math::
+        \mathbf{x}^{\prime}_i = \sum_{j \in \mathcal{N}(i)} \alpha_{ij} \mathbf{W}_v \mathbf{x}_j, \qquad
+        \alpha_{ij} = \frac{k(\mathbf{W}_q \mathbf{x}_i, \mathbf{W}_k \mathbf{x}_j)}
+        {\sum_{j' \in \mathcal{N}(i)} k(\mathbf{W}_q \mathbf{x}_i, \mathbf{W}_k \mathbf{x}_{j'})}
+
+    This is the kernel smoother of `"Transformer Dissection" <https://arxiv.org/abs/1908.11775>`_ on the
+    in-edges of a node. With ``kernel="additive"`` it is `"Graph Attention Networks"
+    <https://arxiv.org/abs/1710.10903>`_, number for number, and loads a GATConv state dict;
+    ``"additive_v2"`` is GATv2Conv, ``"dot_product"`` TransformerConv, ``"scaled_cosine"`` AGNNConv.
+
+    All positional arguments and their defaults are those of GATConv; the others are keyword-only.
+
+    Args:
+        in_channels (int or tuple): Size of each input sample, or :obj:`-1` to derive it from the first input.
+            A tuple holds the sizes of sources and targets.
+        out_channels (int): Channels per head, of values as of queries and keys.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        concat (bool, optional): Whether heads are concatenated or averaged. (default: :obj:`True`)
+        negative_slope (float, optional): Slope of the LeakyReLU of the kernels that have one.
+            (default: :obj:`0.2`)
+        dropout (float, optional): Dropout on the normalised weights. (default: :obj:`0.0`)
+        add_self_loops (bool, optional): Whether each node attends to itself. Loops in the input are
+            replaced. (default: :obj:`True`)
+        edge_dim (int, optional): Size of edge features. (default: :obj:`None`)
+        fill_value (float, torch.Tensor or str, optional): Features of the added self-loops: a value or how to
+            reduce those of the in-edges. (default: :obj:`"mean"`)
+        bias (bool, optional): Whether a bias is added to the output. (default: :obj:`True`)
+        residual (bool, optional): Whether a linear map of the target is added. (default: :obj:`False`)
+        kernel (str, type, callable or Kernel, optional): A name of :mod:`kgat.kernels`, a
+            :class:`~kgat.kernels.Kernel` class, a factory called with ``(channels, heads)``, or a kernel made
+            for this layer. (default: :obj:`"additive"`)
+        kernel_kwargs (dict, optional): Further arguments of the kernel class. (default: :obj:`None`)
+        projections (str, optional): Which of :math:`\mathbf{W}_q, \mathbf{W}_k, \mathbf{W}_v` are one:
+            :obj:`"shared"` all (GAT), :obj:`"shared_qk"` queries and keys, which makes attention of a
+            symmetric kernel symmetric, :obj:`"shared_kv"` keys and values (GATv2), :obj:`"separate"` none
+            (Transformer). With a tuple of :obj:`in_channels`, :obj:`"shared"` still maps sources and targets
+            apart. (default: :obj:`"shared"`)
+        projection_bias (bool, optional): Whether the projections have biases. (default: :obj:`False`)
+        magnitude (float or str, optional): Multiplies the kernel by an L^p
+            :class:`~kgat.kernels.Magnitude`: the order p, or :obj:`"learned"`. (default: :obj:`None`)
+        edge_mode (str, optional): Where edge features enter: :obj:`"score"` adds one learned number per edge
+            and head to the score (for the additive kernel inside its LeakyReLU, as GATConv does),
+            :obj:`"key"` adds a vector to the key (GATv2Conv), :obj:`"key_value"` to key and value
+            (TransformerConv). (default: :obj:`"score"`)
+        weight_mode (str, optional): What :obj:`edge_weight` multiplies: the :obj:`"kernel"`, before it is
+            normalised (weights must not be negative; 0 removes the edge), or :obj:`"alpha"` afterwards.
+            (default: :obj:`"kernel"`)
+        value_dropout (float, optional): Dropout on the values but not on the keys, as the original GAT code
+            has it and GATConv has not. (default: :obj:`0.0`)
+        backend (str, optional): Forces a backend of :func:`kgat.functional.edge_attention`.
+            (default: :obj:`None`)
+        **kwargs (optional): Arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
+
+    Shapes:
+        - **input:** node features :math:`(N, F_{in})` or :math:`((M, F_s), (N, F_t))` if bipartite, edges
+          :math:`(2, E)`, edge features :math:`(E, F_e)` *(optional)*
+        - **output:** :math:`(N, H \cdot F_{out})`, or :math:`(N, F_{out})` if heads are averaged. With
+          ``return_attention_weights=True``, :math:`((N, H \cdot F_{out}), ((2, E'), (E', H)))`
+
+    Raises:
+        ValueError: If an argument is unknown or shapes do not fit; also if edge features are given to a layer
+            without :obj:`edge_dim`, where GATConv ignores them silently.
+        IndexError: If an edge points outside of the nodes.
+
+    Example:
+        >>> import torch
+        >>> from kgat import KernelGATConv
+        >>> conv = KernelGATConv(16, 8, heads=4, kernel="rbf", magnitude=1.5)
+        >>> x, edge_index = torch.randn(3, 16), torch.tensor([[0, 1, 2], [1, 2, 0]])
+        >>> conv(x, edge_index).shape
+        torch.Size([3, 32])
+        >>> out, (edge_index, alpha) = conv(x, edge_index, return_attention_weights=True)
+        >>> alpha.shape  # with a self-loop per node
+        torch.Size([6, 4])
+    """
+
+    def __init__(
+        self,
+        in_channels: int | tuple[int, int],
+        out_channels: int,
+        heads: int = 1,
+        concat: bool = True,
+        negative_slope: float = 0.2,
+        dropout: float = 0.0,
+        add_self_loops: bool = True,
+        edge_dim: int | None = None,
+        fill_value: FillValue = "mean",
+        bias: bool = True,
+        residual: bool = False,
+        *,
+        kernel: str | type[Kernel] | Callable[[int, int], Kernel] | Kernel = "additive",
+        kernel_kwargs: dict[str, Any] | None = None,
+        projections: str = "shared",
+        projection_bias: bool = False,
+        magnitude: float | str | None = None,
+        edge_mode: str = "score",
+        weight_mode: str = "kernel",
+        value_dropout: float = 0.0,
+        backend: str | None = None,
+        **kwargs: Any,
+    ) -> None:
+        kwargs.setdefault("aggr", "add")
+        super().__init__(node_dim=0, **kwargs)
+        for name, option, choices in (
+            ("projections", projections, PROJECTIONS),
+            ("edge_mode", edge_mode, EDGE_MODES),
+            ("weight_mode", weight_mode, WEIGHT_MODES),
+        ):
+            if option not in choices:
+                known = ", ".join(repr(choice) for choice in choices)
+                raise ValueError(f"Expected '{name}' as one of {known} (got {option!r})")
+
+        self.in_channels = in_channels
+        self.out_channels = out_channels
+        self.heads = heads
+        self.concat = concat
+        self.negative_slope = negative_slope
+        self.dropout = dropout
+        self.add_self_loops = add_self_loops
+        self.edge_dim = edge_dim
+        self.fill_value = fill_value
+        self.residual = residual
+        self.projections = projections
+        self.magnitude = magnitude
+        self.edge_mode = edge_mode
+        self.weight_mode = weight_mode
+        self.value_dropout = value_dropout
+        self.backend = backend
+
+        self._build_projections(projection_bias)
+        self.kernel = _build_kernel(kernel, out_channels, heads, negative_slope, kernel_kwargs, magnitude)
+
+        width = heads * out_channels
+        self.lin_edge = self.res = None
+        self.register_parameter("att_edge", None)
+        if edge_dim is not None:
+            self.lin_edge = Linear(edge_dim, width, bias=False, weight_initializer="glorot")
+            if edge_mode == "score":
+                self.att_edge = Parameter(torch.empty(1, heads, out_channels))
+        total_out_channels = width if concat else out_channels
+        if residual:
+            targets = in_channels if isinstance(in_channels, int) else in_channels[1]
+            self.res = Linear(targets, total_out_channels, bias=False, weight_initializer="glorot")
+        if bias:
+            self.bias = Parameter(torch.empty(total_out_channels))
+        else:
+            self.register_parameter("bias", None)
+
+        self.register_load_state_dict_pre_hook(_rename_stock_parameters)
+        self.reset_parameters()
+
+    def _build_projections(self, bias: bool) -> None:
+        def linear(in_channels: int) -> Linear:
+            width = self.heads * self.out_channels
+            return Linear(in_channels, width, bias=bias, weight_initializer="glorot")
+
+        self.lin = self.lin_src = self.lin_dst = None
+        self.lin_query = self.lin_key = self.lin_value = None
+        keys, queries = self._pair(self.in_channels)
+        if self.projections == "shared":
+            if isinstance(self.in_channels, int):
+                self.lin = linear(self.in_channels)
+            else:
+                self.lin_src, self.lin_dst = linear(keys), linear(queries)
+            return
+        self.lin_query = linear(queries)
+        if self.projections != "shared_qk":
+            self.lin_key = linear(keys)
+        elif queries != keys:
+            raise ValueError(
+                f"Expected equal 'in_channels' of sources and targets where projections='shared_qk' "
+                f"(got {self.in_channels}); use 'separate'"
+            )
+        if self.projections != "shared_kv":
+            self.lin_value = linear(keys)
+
+    @staticmethod
+    def _pair(in_channels: int | tuple[int, int]) -> tuple[int, int]:
+        return (in_channels, in_channels) if isinstance(in_channels, int) else in_channels
+
+    @property
+    def _target(self) -> int:  # which row of edge_index holds the targets
+        return 1 if self.flow == "source_to_target" else 0
+
+    def reset_parameters(self) -> None:
+        r"""Draws all learnable parameters anew."""
+        super().reset_parameters()
+        for lin in (
+            *(self.lin, self.lin_src, self.lin_dst),
+            *(self.lin_query, self.lin_key, self.lin_value),
+            *(self.lin_edge, self.res),
+        ):
+            if lin is not None:
+                lin.reset_parameters()
+        self.kernel.reset_parameters()
+        glorot(self.att_edge)
+        zeros(self.bias)
+
+    @classmethod
+    def from_gat(cls, conv: GATConv, **kwargs: Any) -> "KernelGATConv":
+        r"""Makes the layer that computes what a :class:`GATConv` computes, with its weights.
+
+        Args:
+            conv (GATConv): An initialised GATConv.
+            **kwargs (optional): Keyword-only arguments of this class.
+
+        Example:
+            >>> from kgat import KernelGATConv
+            >>> from torch_geometric.nn import GATConv
+            >>> KernelGATConv.from_gat(GATConv(16, 8, heads=4))
+            KernelGATConv(16, 8, heads=4)
+        """
+        new = cls(
+            conv.in_channels,
+            conv.out_channels,
+            conv.heads,
+            conv.concat,
+            conv.negative_slope,
+            conv.dropout,
+            conv.add_self_loops,
+            conv.edge_dim,
+            conv.fill_value,
+            bias=conv.bias is not None,
+            residual=conv.residual,
+            aggr=conv.aggr,
+            flow=conv.flow,
+            **kwargs,
+        )
+        new.load_state_dict(conv.state_dict())
+        reference = next(conv.parameters())
+        return new.to(reference.device, reference.dtype).train(conv.training)
+
+    def project(
+        self, x: Tensor | OptPairTensor, num_targets: int | None = None
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Returns queries, keys and values of all heads.
+
+        Args:
+            x (torch.Tensor or tuple): Node features, of sources and targets if a tuple; targets may be
+                :obj:`None`, whose queries are then zero vectors.
+            num_targets (int, optional): Number of targets where they have no features.
+                (default: :obj:`None`)
+
+        Shapes:
+            - **x:** :math:`(N, F_{in})` or :math:`((M, F_s), (N, F_t))`
+            - **query:** :math:`(N, H, D)`, **key, value:** :math:`(M, H, D)`
+        """
+        same = not isinstance(x, tuple)
+        x_key, x_query = (x, x) if same else x
+        self._check_features(x_key, x_query)
+
+        def heads(lin: Linear | None, features: Tensor) -> Tensor:
+            assert lin is not None
+            return lin(features).view(-1, self.heads, self.out_channels)
+
+        if self.projections == "shared":
+            lin_key, lin_query = (self.lin_src, self.lin_dst) if self.lin is None else [self.lin] * 2
+        else:
+            lin_query = self.lin_query
+            lin_key = self.lin_query if self.lin_key is None else self.lin_key
+        key = heads(lin_key, x_key)
+        value = key if self.lin_value is None else heads(self.lin_value, x_key)
+        if x_query is None:
+            rows = key.size(0) if num_targets is None else num_targets
+            query = key.new_zeros(rows, self.heads, self.out_channels)
+        elif same and lin_query is lin_key:
+            query = key
+        else:
+            query = heads(lin_query, x_query)
+        return query, key, value
+
+    def forward(
+        self,
+        x: Tensor | OptPairTensor,
+        edge_index: Adj,
+        edge_attr: OptTensor = None,
+        size: Size = None,
+        return_attention_weights: bool | None = None,
+        edge_weight: OptTensor = None,
+    ) -> Tensor | tuple[Tensor, tuple[Adj, Tensor]] | tuple[Tensor, SparseTensor]:
+        r"""Runs the forward pass of the module.
+
+        Args:
+            x (torch.Tensor or (torch.Tensor, torch.Tensor)): Node features; a tuple holds those of sources
+                and targets, and targets may be :obj:`None`.
+            edge_index (torch.Tensor, EdgeIndex, torch.sparse tensor or SparseTensor): The edges.
+            edge_attr (torch.Tensor, optional): Edge features. (default: :obj:`None`)
+            size ((int, int), optional): Numbers of sources and targets. (default: :obj:`None`)
+            return_attention_weights (bool, optional): If :obj:`True`, returns
+                ``(out, (edge_index, alpha))``: the edges with their self-loops and the weights of each edge
+                and head, after dropout in training. (default: :obj:`None`)
+            edge_weight (torch.Tensor, optional): A number per edge; see :obj:`weight_mode`.
+                (default: :obj:`None`)
+
+        Shapes:
+            - **x:** :math:`(N, F_{in})` or :math:`((M, F_s), (N, F_t))`
+            - **edge_attr:** :math:`(E, F_e)` or :math:`(E)`, **edge_weight:** :math:`(E)`
+        """
+        if edge_attr is not None and self.edge_dim is None:
+            raise ValueError(
+                f"Expected no 'edge_attr' because 'edge_dim=None' (got {list(edge_attr.shape)}); build the "
+                f"layer with 'edge_dim={edge_attr.size(-1) if edge_attr.dim() > 1 else 1}'"
+            )
+        edges = read_edges(edge_index, edge_attr, edge_weight)
+        self._check_edges(edges)
+        num_targets = self._num_targets(edge_index, size)
+        query, key, value = self.project(x, num_targets)
+        if size is not None:
+            self._check_size(size, query, key)
+        if self.training:
+            value = dropout(value, self.value_dropout)
+        if self.add_self_loops:
+            num_nodes = min(query.size(0), key.size(0)) if size is None else min(size)
+            edges = with_self_loops(edges, num_nodes, self.fill_value)
+
+        edge = self._edge_features(edges)
+        edge_bias, edge_scale = self._edge_terms(edges, edge)
+        vectors = edge is not None and self.edge_mode != "score"
+        if vectors or return_attention_weights or self._needs_messages():
+            out, alpha = self._message_route(
+                query, key, value, edges, edge if vectors else None, edge_bias, edge_scale
+            )
+        else:
+            alpha = None
+            out = functional.edge_attention(
+                self.kernel(query, key),
+                value,
+                edges.index,
+                edge_bias=edge_bias,
+                edge_weight=edge_scale,
+                dropout=self.dropout if self.training else 0.0,
+                flow=self.flow,
+                backend=self.backend,
+            )
+
+        if self.concat:
+            out = out.view(-1, self.heads * self.out_channels)
+        else:
+            out = out.mean(dim=1)
+        if self.res is not None:
+            target = x[1] if isinstance(x, tuple) else x
+            if target is not None:
+                out = out + self.res(target)
+        if self.bias is not None:
+            out = out + self.bias
+
+        if return_attention_weights:
+            assert alpha is not None
+            attached = edges.with_alpha(alpha)
+            return out, attached  # type: ignore[return-value]
+        return out
+
+    def _message_route(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        edges: Edges,
+        edge: OptTensor,
+        edge_bias: OptTensor,
+        edge_scale: OptTensor,
+    ) -> tuple[Tensor, Tensor]:
+        # PyG's own message and aggregate: what explainers, hooks and subclasses reach into.
+        if self.backend not in (None, "eager"):
+            raise NotImplementedError(
+                f"backend={self.backend!r} cannot return attention weights, call hooks, explain, take "
+                f"edge vectors or aggregate with '{self.aggr}'. eager: ok"
+            )
+        row, col = edges.index[self._target], edges.index[1 - self._target]
+        try:
+            if edge is None:
+                score = self.kernel(query, key).at(row, col, edge_bias)
+            else:
+                pairs = self.kernel(query.index_select(0, row), key.index_select(0, col) + edge)
+                score = pairs.paired(edge_bias)
+        except (IndexError, RuntimeError):
+            check_indices(row, col, query.size(0), key.size(0))
+            raise
+        alpha = functional.edge_softmax(score, row, query.size(0))
+        alpha = F.dropout(alpha, p=self.dropout, training=self.training)
+        weight = alpha if edge_scale is None else alpha * edge_scale.unsqueeze(-1)
+        size = (key.size(0), query.size(0))
+        out = self.propagate(
+            edges.index,
+            value=value,
+            alpha=weight.to(value.dtype),
+            edge=edge if self.edge_mode == "key_value" else None,
+            size=size if self._target == 1 else size[::-1],
+        )
+        return out, alpha
+
+    def message(self, value_j: Tensor, alpha: Tensor, edge: OptTensor) -> Tensor:
+        if edge is not None:
+            value_j = value_j + edge
+        return alpha.unsqueeze(-1) * value_j
+
+    def _needs_messages(self) -> bool:
+        overridden = any(
+            getattr(type(self), name) is not getattr(KernelGATConv, name)
+            for name in ("message", "aggregate", "update", "message_and_aggregate")
+        )
+        hooks = (
+            *(self._propagate_forward_pre_hooks, self._propagate_forward_hooks),
+            *(self._message_forward_pre_hooks, self._message_forward_hooks),
+            *(self._aggregate_forward_pre_hooks, self._aggregate_forward_hooks),
+        )
+        plain_sum = isinstance(self.aggr_module, SumAggregation)
+        return bool(overridden or self.explain or any(hooks) or not plain_sum)
+
+    def _edge_features(self, edges: Edges) -> OptTensor:
+        attr = edges.attr
+        if attr is None or self.lin_edge is None:
+            return None
+        if attr.dim() == 1:
+            attr = attr.view(-1, 1)
+        return self.lin_edge(attr).view(-1, self.heads, self.out_channels)
+
+    def _edge_terms(self, edges: Edges, edge: OptTensor) -> tuple[OptTensor, OptTensor]:
+        # What is added to the score, and what multiplies the normalised weights.
+        bias = None
+        if edge is not None and self.edge_mode == "score":
+            bias = (edge * self.att_edge).sum(dim=-1)
+        weight = edges.weight
+        if weight is None:
+            return bias, None
+        if self.weight_mode == "alpha":
+            return bias, weight
+        absent = weight == 0
+        log_weight = torch.where(absent, 1.0, weight).log().masked_fill(absent, -torch.inf)
+        log_weight = log_weight.unsqueeze(-1).expand(-1, self.heads)
+        if bias is None:
+            return log_weight, None
+        if self._takes_edge_inside():
+            raise NotImplementedError(
+                "Expected either 'edge_attr' or 'edge_weight' with a kernel that takes its edge term inside "
+                "the link (got both); use weight_mode='alpha'"
+            )
+        return bias + log_weight, None
+
+    def _takes_edge_inside(self) -> bool:
+        return any(isinstance(module, Additive) for module in self.kernel.modules())
+
+    def _check_edges(self, edges: Edges) -> None:
+        count, attr, weight = edges.index.size(1), edges.attr, edges.weight
+        if self.edge_dim is not None and attr is not None:
+            given = attr.shape if attr.dim() != 1 else (attr.size(0), 1)
+            if given != (count, self.edge_dim):
+                raise ValueError(
+                    f"Expected 'edge_attr' of shape [E={count}, {self.edge_dim}] because "
+                    f"'edge_dim={self.edge_dim}' (got {list(attr.shape)})"
+                )
+        if weight is not None and weight.shape != (count,):
+            raise ValueError(
+                f"Expected 'edge_weight' of shape [E={count}] (got {list(weight.shape)}); one number per edge"
+            )
+
+    def _num_targets(self, adjacency: Adj, size: Size) -> int | None:
+        if size is not None and size[1] is not None:
+            return size[1]
+        if isinstance(adjacency, SparseTensor) or is_torch_sparse_tensor(adjacency):
+            if self._target == 0:
+                raise ValueError(
+                    "Expected flow='source_to_target' with a sparse adjacency (got 'target_to_source'); "
+                    "pass its transpose, or 'edge_index' of shape [2, E]"
+                )
+            return adjacency.size(0)
+        return None
+
+    def _check_size(self, size: tuple[int, int], query: Tensor, key: Tensor) -> None:
+        rows = (key.size(0), query.size(0))
+        for given, found in zip(size, rows, strict=True):
+            if given is not None and given != found:
+                raise ValueError(
+                    f"Expected 'size' equal to the numbers of sources and targets {rows} (got {tuple(size)})"
+                )
+
+    def _check_features(self, x_key: OptTensor, x_query: OptTensor) -> None:
+        if x_key is None:
+            raise ValueError("Expected features of the sources (got 'None'); only targets may have none")
+        for x, expected in zip((x_key, x_query), self._pair(self.in_channels), strict=True):
+            if x is not None and (x.dim() != 2 or (expected != -1 and x.size(1) != expected)):
+                want = "in_channels" if expected == -1 else f"in_channels={expected}"
+                raise ValueError(
+                    f"Expected node features of shape [nodes, {want}] (got {list(x.shape)}); a batch of "
+                    f"graphs is one graph of many components in PyG"
+                )
+
+    def __repr__(self) -> str:
+        kernel = "" if type(self.kernel) is Additive else f", kernel={self.kernel!r}"
+        name = type(self).__name__
+        return f"{name}({self.in_channels}, {self.out_channels}, heads={self.heads}{kernel})"
+
+
+def _build_kernel(
+    kernel: str | type[Kernel] | Callable[[int, int], Kernel] | Kernel,
+    channels: int,
+    heads: int,
+    negative_slope: float,
+    kernel_kwargs: dict[str, Any] | None,
+    magnitude: float | str | None,
+) -> Kernel:
+    kwargs = dict(kernel_kwargs or {})
+    if negative_slope != 0.2:  # a kernel without a slope refuses it, rather than ignore it
+        kwargs.setdefault("negative_slope", negative_slope)
+    built = kernels.resolve(kernel, channels, heads, **kwargs)
+    if magnitude is None:
+        return built
+    if magnitude == "learned":
+        return Product(built, Magnitude(channels, heads, learn_p="layer"))
+    if isinstance(magnitude, str):
+        raise ValueError(f"Expected 'magnitude' as None, a number p or 'learned' (got {magnitude!r})")
+    return Product(built, Magnitude(channels, heads, p=magnitude))
+
+
+def _rename_stock_parameters(conv: KernelGATConv, state: dict[str, Any], prefix: str, *_: Any) -> None:
+    # Lets a layer load what GATConv, GATv2Conv and TransformerConv saved, and GATConv before PyG 2.5.
+    names = {"lin_skip.weight": "res.weight", "lin_skip.bias": "bias"}
+    if conv.lin is not None:
+        names["lin_src.weight"] = "lin.weight"
+    for path, module in conv.named_modules():
+        if isinstance(module, Additive):
+            names |= {"att_src": f"{path}.att_key", "att_dst": f"{path}.att_query"}
+        elif isinstance(module, AdditiveV2):
+            names["att"] = f"{path}.att"
+            for side, name in (("lin_l", "lin_key"), ("lin_r", "lin_query")):
+                names |= {f"{side}.{part}": f"{name}.{part}" for part in ("weight", "bias")}
+    for old, new in names.items():
+        if prefix + old in state and prefix + new not in state:
+            value = state.pop(prefix + old)
+            state[prefix + new] = value.squeeze(0) if old.startswith("att") else value

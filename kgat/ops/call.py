@@ -1,0 +1,66 @@
+r"""One request for edge attention, as the backends see it."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+
+from kgat.gram import Gram
+
+
+@dataclass(frozen=True, eq=False)
+class Call:
+    r"""The arguments of one edge attention, already validated.
+
+    Args:
+        gram (Gram): Scores of all pairs, not yet evaluated.
+        value (torch.Tensor): What is averaged.
+        edge_index (torch.Tensor): The edges.
+        num_targets (int): :math:`N`.
+        target (int): Which row of :obj:`edge_index` holds the targets: 1 for messages from source to
+            target, 0 for the other flow.
+        edge_bias (torch.Tensor, optional): Added to the scores. (default: :obj:`None`)
+        edge_weight (torch.Tensor, optional): Multiplies the normalised weights. (default: :obj:`None`)
+        dropout (float): Probability of dropping a normalised weight.
+
+    Shapes:
+        - **value:** :math:`(M, H, C)`, **edge_index:** :math:`(2, E)`
+        - **edge_bias:** :math:`(E, H)`, **edge_weight:** :math:`(E, 1)` or :math:`(E, H)`
+    """
+
+    gram: Gram
+    value: Tensor
+    edge_index: Tensor
+    num_targets: int
+    target: int = 1
+    edge_bias: Tensor | None = None
+    edge_weight: Tensor | None = None
+    dropout: float = 0.0
+
+    @property
+    def row(self) -> Tensor:
+        return self.edge_index[self.target]
+
+    @property
+    def col(self) -> Tensor:
+        return self.edge_index[1 - self.target]
+
+    def __str__(self) -> str:
+        value, edges = list(self.value.shape), self.edge_index.size(1)
+        dtype = str(self.value.dtype).removeprefix("torch.")
+        kind = type(self.gram).__name__
+        return (
+            f"edge_attention({kind}, value {value} {dtype}, {edges} edges, "
+            f"{self.num_targets} targets, {self.value.device.type})"
+        )
+
+
+def score_dtype(*tensors: Tensor | None) -> torch.dtype:
+    r"""The type in which scores are normalised and sums kept: single precision for half inputs."""
+    types = [t.dtype for t in tensors if t is not None]
+    wide = types[0]
+    for dtype in types[1:]:
+        wide = torch.promote_types(wide, dtype)
+    return torch.float32 if wide in (torch.float16, torch.bfloat16) else wide

@@ -1,0 +1,144 @@
+r"""Edge attention in plain torch: takes every kernel, every device, every transform and every derivative.
+
+On the CPU it works on the edges sorted by target, with sparse matrix products: inner-product kernels then
+never hold a tensor with a row of channels per edge. Elsewhere, and under ``torch.compile``, ``torch.export``,
+``vmap`` and forward-mode differentiation, it gathers and scatters.
+"""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kgat.gram import LazyGram, Term
+from kgat.ops import sparse
+from kgat.ops.call import Call, score_dtype
+from kgat.ops.dropout import dropout as drop
+from kgat.ops.structure import Structure
+from kgat.rules import MUL, ScoreRule
+
+NAME = "eager"
+
+
+def reasons(call: Call) -> list[str]:
+    r"""Returns why this backend cannot run the call: nothing."""
+    return []
+
+
+def edge_attention(call: Call) -> Tensor:
+    r"""Computes :math:`\mathbf{o}_{ih} = \sum_{e \to i} w_e\, m_{eh}\, \alpha_{eh} \mathbf{v}_{j(e)h}` with
+    :math:`\alpha = \mathrm{softmax}` of the scores over the edges of a target.
+
+    Shapes:
+        - **output:** :math:`(N, H, C)`
+    """
+    if sorts_edges(call.value):
+        return _sorted_attention(call)
+    score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
+    alpha = edge_softmax(score, call.row, call.num_targets)
+    return aggregate(_weights(alpha, call.edge_weight, call.dropout), call)
+
+
+def edge_softmax(score: Tensor, index: Tensor, num_nodes: int, power: float = 1.0) -> Tensor:
+    r"""Normalises scores over equal :obj:`index`; see :func:`kgat.functional.edge_softmax`.
+
+    Shapes:
+        - **score, output:** :math:`(E, H)`, **index:** :math:`(E)`
+    """
+    dtype = score_dtype(score)
+    s = score.to(dtype)
+    shape = (num_nodes, *s.shape[1:])
+    spread = index.view(-1, *[1] * (s.dim() - 1)).expand_as(s)
+    top = s.new_full(shape, -torch.inf).scatter_reduce(0, spread, s.detach(), "amax")
+    # A group whose scores are all -inf shifts by 0 instead: its weights are then 0, not NaN.
+    top = torch.where(top == -torch.inf, 0.0, top)
+    shifted = s - top.index_select(0, index)
+    total = s.new_zeros(shape).index_add(0, index, (power * shifted).exp())
+    total = torch.where(total == 0, 1.0, total)
+    if power == 1.0:
+        alpha = shifted.exp() / total.index_select(0, index)
+    else:
+        alpha = (shifted - total.log().index_select(0, index) / power).exp()
+    return alpha.to(score.dtype)
+
+
+def aggregate(alpha: Tensor, call: Call) -> Tensor:
+    r"""Sums weighted values per target by gathering and scattering.
+
+    Shapes:
+        - **alpha:** :math:`(E, H)`, **output:** :math:`(N, H, C)`
+    """
+    value = call.value
+    dtype = score_dtype(value)  # half values are summed in single precision
+    message = alpha.unsqueeze(-1).to(dtype) * value.index_select(0, call.col).to(dtype)
+    out = torch.zeros(call.num_targets, *value.shape[1:], dtype=dtype, device=value.device).index_add(
+        0, call.row, message
+    )
+    return out.to(value.dtype)
+
+
+def sorts_edges(value: Tensor) -> bool:
+    r"""Returns whether attention on :obj:`value` sorts the edges: on the CPU, outside of transforms that
+    custom autograd functions do not take part in."""
+    return (
+        value.device.type == "cpu"
+        and not torch.compiler.is_compiling()
+        and not torch.jit.is_tracing()
+        and torch._C._functorch.peek_interpreter_stack() is None
+        and torch.autograd.forward_ad._current_level < 0
+    )
+
+
+def _sorted_attention(call: Call) -> Tensor:
+    value = call.value
+    sources, heads, channels = value.shape
+    structure = Structure.of(call.edge_index, call.target, call.num_targets, sources, heads)
+    score = _sorted_score(call, structure)  # [E H]
+    dtype = score_dtype(score, value)
+    alpha = sparse.softmax(score.to(dtype), structure)
+    edge_weight = None if call.edge_weight is None else _entries(call.edge_weight, heads, structure)
+    weight = _weights(alpha, edge_weight, call.dropout).to(dtype)
+    out = sparse.spmm(weight, value.to(dtype).reshape(sources * heads, channels), structure)
+    return out.view(call.num_targets, heads, channels).to(value.dtype)
+
+
+def _sorted_score(call: Call, structure: Structure) -> Tensor:
+    gram, heads = call.gram, call.value.size(1)
+    if not isinstance(gram, LazyGram) or not all(_is_inner_product(t) for t in gram.terms):
+        return _entries(gram.at(call.row, call.col, call.edge_bias), heads, structure)
+    edge_bias = None if call.edge_bias is None else _entries(call.edge_bias, heads, structure)
+
+    def score(term: Term, inside: tuple[Tensor, ...]) -> Tensor:
+        rule = term.rule
+        assert isinstance(rule, ScoreRule)
+        query = term.query * rule.weight if isinstance(rule.weight, Tensor) else term.query
+        dtype = torch.promote_types(query.dtype, term.key.dtype)
+        total = sparse.sddmm(query.to(dtype).flatten(0, 1), term.key.to(dtype).flatten(0, 1), structure)
+        if any(isinstance(arg, Tensor) for arg in rule.link_args):  # one per head, so one per row
+            head = structure.row % heads
+            args = (a.index_select(0, head) if isinstance(a, Tensor) else a for a in rule.link_args)
+            rule = ScoreRule(
+                rule.pair, rule.link, rule.weight, rule.pair_args, tuple(args), rule.edge_bias_inside
+            )
+        return rule.finish(total, *inside)
+
+    biases = []
+    if gram.query_bias is not None:
+        biases.append(sparse.spread(gram.query_bias.flatten(), structure))
+    if gram.key_bias is not None:
+        biases.append(gram.key_bias.flatten().index_select(0, structure.col))
+    return LazyGram(gram.terms).total(score, edge_bias, biases)
+
+
+def _entries(x: Tensor, heads: int, structure: Structure) -> Tensor:
+    # [E, H] or [E, 1] in the caller's order -> [E H] in that of the structure
+    return x.expand(-1, heads).reshape(-1).index_select(0, structure.edge)
+
+
+def _is_inner_product(term: Term) -> bool:
+    return isinstance(term.rule, ScoreRule) and term.rule.pair is MUL and term.query.dim() == 3
+
+
+def _weights(alpha: Tensor, edge_weight: Tensor | None, dropout: float) -> Tensor:
+    alpha = drop(alpha, dropout)
+    return alpha if edge_weight is None else alpha * edge_weight

@@ -1,0 +1,49 @@
+r"""The specification: edge attention as loops over nodes, edges and heads. Never chosen by itself."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+from kgat.ops.call import Call
+
+NAME = "reference"
+
+
+def reasons(call: Call) -> list[str]:
+    r"""Returns why this backend cannot run the call: nothing."""
+    return []
+
+
+def edge_attention(call: Call) -> Tensor:
+    r"""Computes :math:`\mathbf{o}_{ih} = \sum_{e \to i} w_e\, m_{eh}\, \alpha_{eh} \mathbf{v}_{j(e)h}`, one
+    target and head at a time, where :math:`m` is the (scaled) dropout mask.
+
+    Shapes:
+        - **output:** :math:`(N, H, C)`
+    """
+    value = call.value
+    heads, channels = value.shape[1:]
+    score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
+    keep = torch.nn.functional.dropout(torch.ones_like(score), call.dropout)
+    edges_of: list[list[int]] = [[] for _ in range(call.num_targets)]
+    for e, i in enumerate(call.row.tolist()):
+        edges_of[i].append(e)
+    source = call.col.tolist()
+    out = []
+    for i in range(call.num_targets):
+        for h in range(heads):
+            o = value.new_zeros(channels)
+            edges = edges_of[i]
+            if edges:
+                s = torch.stack([score[e, h] for e in edges])
+                k = (s - s.detach().max()).exp()
+                alpha = k / k.sum()
+                for weight, e in zip(alpha, edges, strict=True):
+                    if call.edge_weight is not None:
+                        weight = weight * call.edge_weight[e].expand(heads)[h]
+                    o = o + (weight * keep[e, h]).to(value.dtype) * value[source[e], h]
+            out.append(o)
+    if not out:
+        return value.new_zeros(call.num_targets, heads, channels)
+    return torch.stack(out).view(call.num_targets, heads, channels)

@@ -1,0 +1,351 @@
+r"""Each law of check_kernel is seen to fail on a kernel that breaks it."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from torch import Tensor
+from torch.nn import Parameter
+
+from kgat.gram import LazyGram
+from kgat.kernels import RBF, DotProduct, Kernel, Linear, Polynomial
+from kgat.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, ScoreRule
+from kgat.testing import check_kernel
+
+
+class Asymmetric(Kernel):
+    symmetric = True
+
+    def score(self, query, key):
+        return (query * key.roll(1, dims=-1)).sum(dim=-1)
+
+
+class Indefinite(Kernel):  # a dissimilarity
+    symmetric = True
+    positive_definite = True
+
+    def score(self, query, key):
+        return (query - key).square().sum(dim=-1)
+
+
+class Anchored(Kernel):
+    translation_invariant = True
+
+    def score(self, query, key):
+        return (query * key).sum(dim=-1)
+
+
+class _TiltedGram(LazyGram):
+    def dense(self) -> Tensor:
+        return super().dense() * 1.001
+
+
+class TiltedDense(Kernel):
+    def lift(self, query, key):
+        gram = LazyGram.of(query, key)
+        return _TiltedGram(gram.terms)
+
+
+class ScoreDiffers(DotProduct):
+    def score(self, query, key):
+        return (query * key).sum(dim=-1)
+
+
+class HeadMixing(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(query, key + key.mean(dim=-2, keepdim=True))
+
+
+class TokenMixing(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(query, key - key.mean(dim=-3, keepdim=True))
+
+
+class BatchMixing(Kernel):
+    def lift(self, query, key):
+        if key.dim() > 3:
+            key = key - key.mean(dim=0, keepdim=True)
+        return LazyGram.of(query, key)
+
+
+class OrderSeeing(Kernel):
+    def lift(self, query, key):
+        position = torch.arange(key.size(-3), dtype=key.dtype)
+        return LazyGram.of(query, key, key_bias=position.unsqueeze(-1).expand(key.shape[:-1]))
+
+
+class NaNAtZero(Kernel):
+    def score(self, query, key):
+        return (query / query.norm(dim=-1, keepdim=True) * key).sum(dim=-1)
+
+
+class InfiniteAtEqual(Kernel):
+    def score(self, query, key):
+        return -(query - key).abs().sum(dim=-1).log()
+
+
+class NaNGradientAtEqual(Kernel):
+    def score(self, query, key):
+        return -(query - key).square().sum(dim=-1).sqrt()
+
+
+class OverflowFarAway(Kernel):
+    def score(self, query, key):
+        return -(query - key).square().exp().sum(dim=-1).log()
+
+
+WRONG_LOG = Link("wrong_log", LOG.function, features=lambda q, eps: q)
+
+
+class WrongFeatures(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(query.sigmoid(), key.sigmoid(), ScoreRule(link=WRONG_LOG, link_args=(0.1,)))
+
+
+class SignedWithScores(Linear):
+    def lift(self, query, key):
+        return _LooseGram(super().lift(query, key).terms)
+
+
+class _LooseGram(LazyGram):
+    def dense(self) -> Tensor:
+        return torch.zeros(1)
+
+
+class SignedWithNothing(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(query, key, ScoreRule(ABS_DIFFERENCE, link=SIGNED))
+
+
+class _HalfGradient(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        return x.clone()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 0.5 * grad
+
+
+class WrongGradient(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(_HalfGradient.apply(query), key)
+
+
+class WrongParameterGradient(Kernel):
+    def __init__(self, channels, heads):
+        super().__init__(channels, heads)
+        self.slope = Parameter(torch.ones(heads, 1))
+
+    def reset_parameters(self):
+        torch.nn.init.ones_(self.slope)
+
+    def lift(self, query, key):
+        return LazyGram.of(query * _HalfGradient.apply(self.slope), key)
+
+
+class _OnceDifferentiable(torch.autograd.Function):
+    @staticmethod
+    def forward(ctx, x):
+        ctx.x = x.detach()
+        return x.square()
+
+    @staticmethod
+    def backward(ctx, grad):
+        return 2.0 * grad * ctx.x  # the second derivative is lost
+
+
+class WrongSecondGradient(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(_OnceDifferentiable.apply(query), key)
+
+
+class LowPrecision(Kernel):
+    def score(self, query, key):
+        score = (query * key).sum(dim=-1)
+        return score if score.dtype == torch.float64 else score.bfloat16().float()
+
+
+class HalfScores(Kernel):
+    def forward(self, query, key):  # overrides what raises half precision
+        if query.shape[-2:] != key.shape[-2:] or query.size(-1) != self.channels:
+            raise ValueError
+        if query.size(-2) != self.heads:
+            raise ValueError
+        return LazyGram.of(query, key)
+
+
+class AutocastScores(Kernel):
+    def forward(self, query, key):
+        gram = super().forward(query, key)
+        bias = torch.einsum("...d,d->...", key.to(query.dtype), torch.ones(key.size(-1)).to(query))
+        return LazyGram(gram.terms, key_bias=bias.to(gram.terms[0].key.dtype))
+
+    def lift(self, query, key):
+        return LazyGram.of(query, key)
+
+
+class Unsaved(Kernel):
+    def __init__(self, channels, heads):
+        super().__init__(channels, heads)
+        self.register_buffer("omega", torch.empty(channels), persistent=False)
+        self.reset_parameters()
+
+    def reset_parameters(self):
+        self.omega.normal_()
+
+    def resample(self, generator=None):
+        self.omega.normal_(generator=generator)
+
+    def lift(self, query, key):
+        return LazyGram.of(query * self.omega, key)
+
+
+class NoReset(Kernel):
+    def __init__(self, channels, heads):
+        super().__init__(channels, heads)
+        self.slope = Parameter(torch.ones(heads, 1))
+
+    def lift(self, query, key):
+        return LazyGram.of(query * self.slope, key)
+
+
+class DeafToGenerator(Unsaved):
+    def __init__(self, channels, heads):
+        Kernel.__init__(self, channels, heads)
+        self.register_buffer("omega", torch.empty(channels))
+        self.reset_parameters()
+
+    def resample(self, generator=None):
+        own = torch.Generator().manual_seed(next(_TICKS))
+        self.omega.copy_(torch.randn(self.omega.shape, generator=own))
+
+
+_TICKS = itertools.count()
+
+
+class RandomEval(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(query * (1.0 + 1e-6 * torch.rand(())), key)
+
+
+class RandomInTraining(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(query * (1.0 + self.training * torch.rand(())), key)
+
+
+class Nameless(Kernel):
+    def score(self, query, key):
+        return (query * key).sum(dim=-1)
+
+    def __repr__(self):
+        return "Kernel()"
+
+
+class Careless(Kernel):
+    def forward(self, query, key):
+        return LazyGram.of(query.flatten(-2).unsqueeze(-2), key.flatten(-2).unsqueeze(-2))
+
+
+class OneHead(Kernel):
+    def score(self, query, key):
+        return (query * key).sum(dim=-1)[..., :1]
+
+
+class GradientWithoutKeys(Kernel):  # the mean of no keys is NaN, and 0 * NaN is a NaN gradient
+    def __init__(self, channels, heads):
+        super().__init__(channels, heads)
+        self.slope = Parameter(torch.ones(heads, 1))
+
+    def reset_parameters(self):
+        torch.nn.init.ones_(self.slope)
+
+    def lift(self, query, key):
+        centre = key.detach().mean(dim=-3, keepdim=True)
+        q, k = (query - centre) * self.slope, (key - centre) * self.slope
+        return LazyGram.of(q, k, None, -0.5 * q.square().sum(-1), -0.5 * k.square().sum(-1))
+
+
+class OnlyWhenFresh(Polynomial):  # claims a property that holds at offset 0 and not after a step
+    @property
+    def positive_definite(self):
+        return True
+
+
+PLANTED = [
+    (Asymmetric, "symmetric"),
+    (Indefinite, "positive definite"),
+    (Anchored, "translation invariant"),
+    (TiltedDense, "at == dense"),
+    (ScoreDiffers, "at == dense"),
+    (HeadMixing, "pairs"),
+    (TokenMixing, "pairs"),
+    (BatchMixing, "pairs"),
+    (OrderSeeing, "pairs"),
+    (NaNAtZero, "finite"),
+    (InfiniteAtEqual, "finite"),
+    (NaNGradientAtEqual, "finite"),
+    (OverflowFarAway, "finite"),
+    (GradientWithoutKeys, "finite"),
+    (WrongFeatures, "features"),
+    (SignedWithScores, "signed"),
+    (SignedWithNothing, "signed"),
+    (WrongGradient, "gradient"),
+    (WrongParameterGradient, "gradient"),
+    (WrongSecondGradient, "second gradient"),
+    (LowPrecision, "precision"),
+    (HalfScores, "precision"),
+    (AutocastScores, "precision"),
+    (Unsaved, "state"),
+    (NoReset, "reset"),
+    (DeafToGenerator, "reset"),
+    (RandomEval, "eval"),
+    (Nameless, "repr"),
+    (Careless, "shape"),
+    (OneHead, "shape"),
+    (OnlyWhenFresh, "positive definite"),
+]
+
+
+@pytest.mark.parametrize(("broken", "law"), PLANTED, ids=[c.__name__ for c, _ in PLANTED])
+def test_a_planted_error_is_named(broken, law):
+    with pytest.raises(AssertionError, match=f"^Law '{law}' fails for ") as caught:
+        check_kernel(broken)
+    assert broken.__name__ in str(caught.value) or law == "repr"
+    assert "\n" not in str(caught.value)
+
+
+def test_a_factory_must_give_the_kernel_it_was_asked_for():
+    with pytest.raises(TypeError, match="Expected 'factory' to return a 'Kernel'"):
+        check_kernel(lambda channels, heads: torch.nn.Linear(channels, heads))
+    with pytest.raises(AssertionError, match="Law 'shape' fails"):
+        check_kernel(lambda channels, heads: RBF(channels, 1))
+
+
+def test_the_numbers_are_told():
+    with pytest.raises(AssertionError, match=r"expected -?\d.*got -?\d.*tolerance"):
+        check_kernel(Asymmetric)
+
+
+def test_own_kernel_of_two_lines_passes():
+    class Cauchy(Kernel):
+        symmetric = positive_definite = translation_invariant = True
+
+        def score(self, query, key):
+            return -(1.0 + (query - key).square()).log().sum(dim=-1)
+
+    check_kernel(Cauchy)
+
+
+def test_a_kernel_may_sample_in_training():
+    check_kernel(RandomInTraining)
+
+
+def test_the_global_generator_is_left_alone():
+    torch.manual_seed(3)
+    expected = torch.rand(3)
+    torch.manual_seed(3)
+    check_kernel(RBF)
+    assert torch.equal(torch.rand(3), expected)
+    assert math.isfinite(expected.sum().item())

@@ -1,0 +1,235 @@
+r"""RBF, Laplace, Intersection, L2Distance, RationalQuadratic, AbsoluteDifference and Periodic."""
+
+import math
+
+import numpy as np
+import pytest
+import torch
+from sklearn.gaussian_process.kernels import ExpSineSquared
+from sklearn.gaussian_process.kernels import RationalQuadratic as SklearnRationalQuadratic
+from sklearn.metrics.pairwise import laplacian_kernel, rbf_kernel
+
+from kgat.kernels import (
+    RBF,
+    AbsoluteDifference,
+    DotProduct,
+    Intersection,
+    L2Distance,
+    Laplace,
+    Periodic,
+    RationalQuadratic,
+)
+
+H, D = 3, 5
+
+
+def points(n: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, H, D, dtype=torch.float64, generator=generator)
+
+
+def head(x: torch.Tensor, h: int) -> np.ndarray:
+    return x[:, h].numpy()
+
+
+def test_rbf_equals_sklearn():
+    q, k = points(7), points(6, 1)
+    kernel = RBF(D, H).double()
+    with torch.no_grad():
+        kernel.log_lengthscale.copy_(torch.tensor([[0.5], [1.0], [3.0]]).log())
+    value = kernel(q, k).dense().exp().detach().numpy()
+    for h, scale in enumerate((0.5, 1.0, 3.0)):
+        expected = rbf_kernel(head(q, h), head(k, h), gamma=0.5 / scale**2)
+        np.testing.assert_allclose(value[..., h], expected, rtol=1e-6)  # float32 logarithms
+
+
+def test_laplace_equals_sklearn():
+    q, k = points(7), points(6, 1)
+    value = Laplace(D, H, lengthscale=1.7).double()(q, k).dense().exp().detach().numpy()
+    for h in range(H):
+        expected = laplacian_kernel(head(q, h), head(k, h), gamma=1 / 1.7)
+        np.testing.assert_allclose(value[..., h], expected, rtol=1e-6)
+
+
+def test_rational_quadratic_equals_sklearn():
+    q, k = points(7), points(6, 1)
+    kernel = RationalQuadratic(D, H, lengthscale=0.8, alpha=2.5).double()
+    value = kernel(q, k).dense().exp().detach().numpy()
+    reference = SklearnRationalQuadratic(length_scale=0.8, alpha=2.5)
+    for h in range(H):
+        np.testing.assert_allclose(value[..., h], reference(head(q, h), head(k, h)), rtol=1e-6)
+
+
+def test_rational_quadratic_tends_to_rbf():
+    q, k = points(7), points(6, 1)
+    value = RationalQuadratic(D, H, alpha=1e7).double()(q, k).dense()
+    torch.testing.assert_close(value, RBF(D, H).double()(q, k).dense(), rtol=1e-5, atol=1e-5)
+
+
+def test_periodic_equals_sklearn():
+    q, k = points(7), points(6, 1)
+    kernel = Periodic(D, H, period=1.3, lengthscale=0.9).double()
+    value = kernel(q, k).dense().exp().detach().numpy()
+    reference = ExpSineSquared(length_scale=0.9, periodicity=1.3)  # of one channel
+    for h in range(H):
+        expected = np.ones((7, 6))
+        for c in range(D):
+            expected *= reference(head(q, h)[:, c : c + 1], head(k, h)[:, c : c + 1])
+        np.testing.assert_allclose(value[..., h], expected, rtol=1e-5)
+
+
+def test_periodic_repeats():
+    q, k = points(7), points(6, 1)
+    kernel = Periodic(D, H, period=2.0).double()
+    period = kernel.log_period.exp()
+    torch.testing.assert_close(kernel(q + 3 * period, k).dense(), kernel(q, k).dense())
+
+
+# TD T4, BKM T5: the query norm cancels.
+def test_rbf_rows_are_those_of_a_dot_product_with_a_key_penalty():
+    q, k = points(7), points(6, 1)
+    rows = RBF(D, H).double()(q, k).dense().softmax(dim=1)
+    penalised = DotProduct(D, H)(q, k).dense() - 0.5 * k.square().sum(-1) / math.sqrt(D)
+    torch.testing.assert_close(rows, penalised.softmax(dim=1), rtol=1e-6, atol=1e-9)
+    # One more channel: [2 tau q, 1].[k, -tau |k|^2] at scale 1.
+    tau = 0.5 / math.sqrt(D)
+    wide_q = torch.cat([2 * tau * q, torch.ones_like(q[..., :1])], dim=-1)
+    wide_k = torch.cat([k, -tau * k.square().sum(-1, keepdim=True)], dim=-1)
+    wide = torch.einsum("nhr,mhr->nmh", wide_q, wide_k).softmax(dim=1)
+    torch.testing.assert_close(rows, wide, rtol=1e-6, atol=1e-9)
+
+
+# TD T3: k is positive definite, so D^-1 K has eigenvalues in [0, 1].
+@pytest.mark.parametrize("kernel", [RBF(D, H), DotProduct(D, H)], ids=["RBF", "DotProduct"])
+def test_symmetric_attention_has_real_eigenvalues(kernel):
+    x = points(20)
+    rows = kernel(x, x).dense().softmax(dim=1).permute(2, 0, 1)
+    eigenvalues = torch.linalg.eigvals(rows)
+    assert eigenvalues.imag.abs().max() < 1e-7
+    assert eigenvalues.real.min() > -1e-7
+    assert (eigenvalues.real.amax(dim=-1) - 1.0).abs().max() < 1e-7
+
+
+def test_rbf_keeps_its_digits_far_from_the_origin():
+    q, k = points(50).float() + 1e3, points(40, 1).float() + 1e3
+    kernel = RBF(D, H)
+    exact = RBF(D, H).double()(q.double(), k.double()).dense()
+    assert (kernel(q, k).dense().double() - exact).abs().max() < 1e-5
+    row, col = torch.arange(40), torch.arange(40)
+    assert (kernel(q, k).at(row, col).double() - exact[row, col]).abs().max() < 1e-5
+
+
+def test_rbf_of_a_broken_node_breaks_its_own_pairs_only():
+    q, k = points(7).float(), points(6, 1).float()
+    k[2] = float("nan")
+    k[3] = float("inf")
+    score = RBF(D, H)(q, k).dense()
+    good = torch.tensor([0, 1, 4, 5])
+    torch.testing.assert_close(score[:, good], RBF(D, H)(q, k[good]).dense())
+
+
+def test_rbf_is_largest_at_equal_points():
+    x = points(9)
+    score = RBF(D, H).double()(x, x).dense()
+    torch.testing.assert_close(score.diagonal(), torch.zeros(H, 9).double(), rtol=0, atol=1e-12)
+    assert (score <= 1e-12).all()
+
+
+# BKM T2
+def test_intersection_is_laplace_times_biases():
+    q, k = points(7), points(6, 1)
+    score = Intersection(D, H)(q, k).dense()
+    laplace = Laplace(D, H).double()
+    with torch.no_grad():
+        laplace.log_lengthscale.fill_(math.log(2.0 * math.sqrt(D)))
+    bias = [x.sum(-1) / (2.0 * math.sqrt(D)) for x in (q, k)]
+    expected = laplace(q, k).dense() + bias[0][:, None] + bias[1]
+    torch.testing.assert_close(score, expected, rtol=1e-12, atol=1e-12)
+    rows = (laplace(q, k).dense() + bias[1]).softmax(dim=1)
+    torch.testing.assert_close(score.softmax(dim=1), rows, rtol=1e-12, atol=1e-12)
+
+
+def test_only_the_exponentiated_intersection_is_positive_definite():
+    x = points(20)
+    score = Intersection(D, H)(x, x).dense().permute(2, 0, 1)
+    assert torch.linalg.eigvalsh(score.exp()).min() > -1e-10
+    assert (torch.linalg.eigvalsh(score)[:, 0] < -1e-2).all()
+
+
+# BKM T3
+def test_the_l2_distance_has_one_positive_eigenvalue():
+    x = points(20)
+    distance = L2Distance(D, H, eps=1e-30)(x, x).dense().exp().permute(2, 0, 1)
+    assert ((torch.linalg.eigvalsh(distance) > 1e-10).sum(dim=-1) == 1).all()
+    torch.testing.assert_close(distance[0], torch.cdist(x[:, 0], x[:, 0]), rtol=1e-10, atol=1e-10)
+
+
+def test_a_scale_of_the_l2_distance_cancels():
+    q, k = points(7), points(6, 1)
+    kernel = L2Distance(D, H)
+    rows = kernel(q, k).dense().softmax(dim=1)
+    torch.testing.assert_close(kernel(3.0 * q, 3.0 * k).dense().softmax(dim=1), rows)
+
+
+# BKM T6
+@pytest.mark.parametrize("kernel", [RBF(D, H), Intersection(D, H)], ids=["RBF", "Intersection"])
+def test_rows_are_invariant_to_a_joint_shift(kernel):
+    q, k, shift = points(7), points(6, 1), points(1, 2)
+    rows = kernel(q, k).dense().softmax(dim=1)
+    torch.testing.assert_close(kernel(q + shift, k + shift).dense().softmax(dim=1), rows)
+
+
+# BKM T8
+@pytest.mark.parametrize("kernel", [L2Distance(D, H), Laplace(D, H), AbsoluteDifference(D, H)])
+def test_equal_points_get_a_zero_subgradient(kernel):
+    x = points(4)
+    q, k = x.clone().requires_grad_(), x.clone().requires_grad_()
+    index = torch.arange(4)
+    score = kernel(q, k).at(index, index)
+    assert torch.isfinite(score).all()
+    for grad in torch.autograd.grad(score.sum(), (q, k)):
+        assert torch.equal(grad, torch.zeros_like(grad))
+
+
+# BKM T9
+def test_laplace_is_the_mean_of_cauchy_features():
+    generator = torch.Generator().manual_seed(0)
+    scale, n = 1.5, 10**6
+    difference = torch.tensor([0.3, -0.8], dtype=torch.float64)
+    uniform = torch.rand(n, 2, dtype=torch.float64, generator=generator)
+    omega = torch.tan(math.pi * (uniform - 0.5)) / scale
+    estimate = (omega @ difference).cos().mean().item()
+    kernel = Laplace(2, lengthscale=scale).double()
+    score = kernel(difference.view(1, 1, 2), torch.zeros(1, 1, 2).double()).dense().item()
+    assert abs(estimate - math.exp(score)) < 3e-3
+
+
+def test_absolute_difference_by_formula():
+    q, k = points(7), points(6, 1)
+    kernel = AbsoluteDifference(D, H).double()
+    expected = ((q[:, None] - k).abs() * kernel.att).sum(-1).relu()
+    torch.testing.assert_close(kernel(q, k).dense(), expected)
+    assert (expected == 0).any()
+    assert (expected > 0).any()
+
+
+@pytest.mark.parametrize("kernel", [RBF, Laplace, RationalQuadratic, Periodic])
+def test_lengthscales_are_positive(kernel):
+    with pytest.raises(ValueError, match=r"positive 'lengthscale' \(got -1.0\)"):
+        kernel(4, lengthscale=-1.0)
+
+
+def test_other_constants_are_positive():
+    with pytest.raises(ValueError, match="positive 'alpha'"):
+        RationalQuadratic(4, alpha=0.0)
+    with pytest.raises(ValueError, match="positive 'period'"):
+        Periodic(4, period=float("nan"))
+    with pytest.raises(ValueError, match="positive 'eps'"):
+        L2Distance(4, eps=-1.0)
+
+
+def test_default_lengthscales():
+    assert RBF(16).log_lengthscale.exp().item() == pytest.approx(2.0)
+    assert Laplace(16).log_lengthscale.exp().item() == pytest.approx(8.0)
+    assert RationalQuadratic(16).log_lengthscale.exp().item() == pytest.approx(2.0)
+    assert Periodic(16).log_lengthscale.exp().item() == pytest.approx(1.0)

@@ -1,0 +1,118 @@
+import itertools
+import math
+
+import pytest
+import torch
+
+from kgat.kernels import RBF, DotProduct, Linear, Magnitude, Polynomial
+
+H, D = 3, 5
+
+
+def points(n: int, seed: int = 0, channels: int = D) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, H, channels, dtype=torch.float64, generator=generator)
+
+
+# IKA T1
+def test_dot_product_is_rbf_times_magnitude():
+    q, k = points(7), points(6, 1)
+    product = (RBF(D, H) * Magnitude(D, H, p=2.0)).double()
+    product.reset_parameters()  # the lengthscale in double precision
+    expected = DotProduct(D, H)(q, k).dense()
+    torch.testing.assert_close(product(q, k).dense(), expected, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(expected, torch.einsum("nhd,mhd->nmh", q, k) / math.sqrt(D))
+
+
+# BKM T1: sum over multi-indices p of prod q^p k^p / (sqrt(D)^n p!), n = |p|.
+@pytest.mark.parametrize(("degree", "tolerance"), [(14, 1e-10), (2, 1e-14), (4, 1e-14)])
+def test_dot_product_has_a_graded_feature_map(degree, tolerance):
+    channels = 3
+    q, k = 0.5 * points(4, 0, channels), 0.5 * points(5, 1, channels)
+
+    def feature_map(x: torch.Tensor) -> torch.Tensor:
+        columns = []
+        for p in itertools.product(range(degree), repeat=channels):
+            n = sum(p)
+            if n < degree:
+                factorials = math.prod(math.factorial(i) for i in p)
+                powers = torch.stack([x[..., c] ** p[c] for c in range(channels)]).prod(dim=0)
+                columns.append(powers / (channels ** (n / 4) * math.sqrt(factorials)))
+        return torch.stack(columns, dim=-1)
+
+    f, g = feature_map(q), feature_map(k)
+    assert f.size(-1) == math.comb(channels + degree - 1, channels)
+    product = torch.einsum("nhr,mhr->nmh", f, g)
+    score = DotProduct(channels, H)(q, k).dense()
+    remainder = sum(score**n / float(math.factorial(n)) for n in range(degree, 60))
+    torch.testing.assert_close(product + remainder, score.exp(), rtol=tolerance, atol=tolerance)
+    if degree == 14:
+        torch.testing.assert_close(product, score.exp(), rtol=1e-10, atol=1e-10)
+
+
+# BKM T6
+def test_a_shift_of_the_keys_cancels_and_a_joint_shift_does_not():
+    q, k = points(7), points(6, 1)
+    shift = points(1, 2)
+    kernel = DotProduct(D, H)
+    rows = kernel(q, k).dense().softmax(dim=1)
+    torch.testing.assert_close(kernel(q, k + shift).dense().softmax(dim=1), rows)
+    assert (kernel(q + shift, k + shift).dense().softmax(dim=1) - rows).abs().max() > 1e-3
+
+
+# BKM T4 and TD 3
+def test_polynomial_has_finite_rank():
+    x = points(60)
+    kernel = Polynomial(D, H, offset=0.3).double()
+    gram = kernel(x, x).dense().exp().permute(2, 0, 1)
+    assert (torch.linalg.matrix_rank(gram, hermitian=True) == D * (D + 1) // 2 + D + 1).all()
+    assert torch.linalg.eigvalsh(gram).min() > -1e-10
+    indefinite = Polynomial(D, H, offset=-0.3).double()
+    assert not indefinite.positive_definite
+    gram = indefinite(x, x).dense().exp().permute(2, 0, 1)
+    assert (torch.linalg.eigvalsh(gram)[:, 0] < -1e-3).all()
+
+
+def test_polynomial_equals_its_formula_and_its_feature_map():
+    q, k = points(7), points(6, 1)
+    kernel = Polynomial(D, H, offset=0.3, eps=1e-4).double()
+    base = torch.einsum("nhd,mhd->nmh", q, k) / math.sqrt(D)
+    gram = kernel(q, k)
+    g = kernel.offset.detach()[0, 0]
+    torch.testing.assert_close(gram.dense(), ((base + g).square() + 1e-4).log())
+
+    def by_hand(x: torch.Tensor) -> torch.Tensor:  # BKM 4, all of one side
+        row, col = torch.triu_indices(D, D)
+        scale = torch.where(row == col, 1.0, 2.0).double().sqrt() / math.sqrt(D)
+        linear = math.sqrt(2 * g) * x / D**0.25
+        squares = x[..., row] * x[..., col] * scale
+        return torch.cat([squares, linear, g.expand(*x.shape[:-1], 1)], dim=-1)
+
+    expected = torch.einsum("nhr,mhr->nmh", by_hand(q), by_hand(k))
+    f, h = gram.features()
+    product = torch.einsum("nhr,mhr->nmh", f, h)
+    torch.testing.assert_close(product - 1e-4, expected, rtol=1e-12, atol=1e-12)
+
+
+# TD T5
+def test_polynomial_rows_do_not_depend_on_the_scale():
+    q, k = points(7) + 0.5, points(6, 1) + 0.5
+    kernel = Polynomial(D, H, eps=1e-12).double()
+    rows = kernel(q, k).dense().softmax(dim=1)
+    torch.testing.assert_close(kernel(10.0 * q, k).dense().softmax(dim=1), rows, atol=1e-6, rtol=0)
+
+
+def test_polynomial_slope_is_bounded_by_eps():
+    k = torch.eye(1).double().view(1, 1, 1)
+    q = torch.linspace(-0.1, 0.1, 20001).double().view(-1, 1, 1).requires_grad_()
+    score = Polynomial(1, eps=1e-3).double()(q, k).dense()
+    (grad,) = torch.autograd.grad(score.sum(), q)
+    assert grad.abs().max().item() == pytest.approx(1e-3**-0.5, rel=1e-4)
+    with pytest.raises(ValueError, match="positive 'eps'"):
+        Polynomial(4, eps=0.0)
+
+
+def test_linear_features():
+    q, k = points(7), points(6, 1)
+    f, g = Linear(D, H)(q, k).features()
+    torch.testing.assert_close(torch.einsum("nhr,mhr->nmh", f, g), torch.einsum("nhd,mhd->nmh", q, k))

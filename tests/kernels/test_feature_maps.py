@@ -1,0 +1,169 @@
+r"""EluPlusOne, FAVORPlus and RFA."""
+
+import math
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+from kgat.kernels import RFA, DotProduct, EluPlusOne, FAVORPlus
+
+H, D = 3, 4
+
+
+def points(n: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, H, D, dtype=torch.float64, generator=generator)
+
+
+def product(f: torch.Tensor, g: torch.Tensor) -> torch.Tensor:
+    return torch.einsum("nhr,mhr->nmh", f, g)
+
+
+def test_elu_plus_one_by_formula():
+    q, k = points(4), points(6, 1)
+    expected = (product(F.elu(q) + 1, F.elu(k) + 1) + 1e-6).log()
+    torch.testing.assert_close(EluPlusOne(D, H)(q, k).dense(), expected)
+
+
+def test_elu_plus_one_keeps_small_features():
+    x = torch.full((1, H, D), -20.0)
+    score = EluPlusOne(D, H, eps=1e-30)(x, -x).dense()
+    expected = math.log(D * math.exp(-20.0) * 21.0)
+    torch.testing.assert_close(score, torch.full((1, 1, H), expected))
+    (grad,) = torch.autograd.grad(
+        EluPlusOne(D, H)(zero := torch.zeros(1, H, D, requires_grad=True), zero).dense().sum(), zero
+    )
+    torch.testing.assert_close(grad, torch.full_like(grad, 2.0 / D))
+
+
+def test_eps_keeps_scores_finite():
+    x = torch.full((1, H, D), -200.0)
+    score = EluPlusOne(D, H)(x, x).dense()
+    torch.testing.assert_close(score, torch.full_like(score, math.log(1e-6)))
+
+
+def favor_features(x: torch.Tensor, omega: torch.Tensor, kind: str) -> torch.Tensor:
+    x = x / D**0.25
+    u = torch.einsum("nhd,hdm->nhm", x, omega.double())
+    if kind == "hyperbolic":
+        u = torch.cat([u, -u], dim=-1)
+    return (u - 0.5 * x.square().sum(-1, keepdim=True)).exp() / math.sqrt(u.size(-1))
+
+
+@pytest.mark.parametrize("kind", ["positive", "hyperbolic"])
+def test_favor_stabilisers_change_nothing(kind):
+    q, k = 2.0 * points(4), 2.0 * points(6, 1)
+    kernel = FAVORPlus(D, H, num_features=9, kind=kind, eps=1e-30)
+    expected = product(*(favor_features(x, kernel.omega, kind) for x in (q, k)))
+    gram = kernel(q, k)
+    torch.testing.assert_close(gram.dense(), expected.log(), rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(product(*gram.features()), expected, rtol=1e-12, atol=1e-12)
+    row, col = torch.tensor([3, 0]), torch.tensor([5, 0])
+    torch.testing.assert_close(gram.at(row, col), expected[row, col].log(), rtol=1e-12, atol=1e-12)
+
+
+def test_favor_does_not_overflow():
+    q, k = 100.0 * points(4).float(), 100.0 * points(6, 1).float()
+    kernel = FAVORPlus(D, H, num_features=9)
+    assert torch.isfinite(kernel(q, k).dense()).all()
+
+
+# REF 2: unbiased, and the stated mean squared errors of iid directions.
+@pytest.mark.parametrize("kind", ["positive", "hyperbolic"])
+def test_favor_is_unbiased_with_the_stated_error(kind):
+    q, k = 0.5 * points(1), 0.5 * points(1, 1)
+    exact = DotProduct(D, H)(q, k).dense().exp()[0, 0]  # [H]
+    z = ((q + k) / D**0.25).square().sum(-1)[0]
+    trials, m = 20_000, 4
+    torch.manual_seed(0)
+    omega = torch.randn(H, D, trials * m)
+    f, g = (favor_features(x, omega, kind) for x in (q, k))
+    if kind == "hyperbolic":
+        terms = 0.5 * (f * g).view(H, 2, trials, m).sum(1) * 2 * trials * m
+    else:
+        terms = (f * g).view(H, trials, m) * trials * m
+    estimates = terms.mean(-1)  # [H, trials]
+    stated = z.exp() * exact.square() * (1 - (-z).exp()) / m
+    if kind == "hyperbolic":
+        stated = stated * (1 - (-z).exp()) / 2
+    torch.testing.assert_close(estimates.mean(1), exact, rtol=0.03, atol=0)
+    error = (estimates - exact[:, None]).square().mean(1)
+    torch.testing.assert_close(error, stated, rtol=0.25, atol=0)
+
+
+@pytest.mark.parametrize("orthogonal", [True, False])
+@pytest.mark.parametrize("kind", ["positive", "hyperbolic"])
+def test_favor_converges_to_the_dot_product(kind, orthogonal):
+    torch.manual_seed(0)
+    q, k = 0.4 * points(5), 0.4 * points(6, 1)  # the error grows like exp(|q + k|^2)
+    exact = DotProduct(D, H)(q, k).dense()
+    kernel = FAVORPlus(D, H, num_features=40_000, kind=kind, orthogonal=orthogonal, eps=1e-12)
+    assert (kernel(q, k).dense() - exact).abs().max() < 0.05
+
+
+def test_orthogonal_directions():
+    torch.manual_seed(0)
+    omega = FAVORPlus(D, 2, num_features=2 * D + 1).omega
+    for block in omega.split(D, dim=-1):
+        gram = torch.einsum("hds,hdt->hst", block, block)
+        off = gram - torch.diag_embed(gram.diagonal(dim1=1, dim2=2))
+        assert off.abs().max() < 1e-5
+    many = FAVORPlus(D, 1, num_features=40_000).omega[0]  # each is a standard normal vector
+    assert many.mean(dim=1).abs().max() < 0.03
+    torch.testing.assert_close(many @ many.T / 40_000, torch.eye(D), rtol=0, atol=0.05)
+    chi = many.norm(dim=0).square()
+    assert chi.var().item() == pytest.approx(2 * D, rel=0.05)
+
+
+def test_orthogonal_directions_have_a_smaller_error():
+    q, k = 0.7 * points(1), 0.7 * points(1, 1)
+    exact = DotProduct(D, H)(q, k).dense().exp()
+
+    def error(orthogonal: bool) -> float:
+        torch.manual_seed(0)
+        kernel = FAVORPlus(D, H, num_features=D, orthogonal=orthogonal, eps=1e-12)
+        errors = []
+        for _ in range(1500):
+            kernel.resample()
+            errors.append((kernel(q, k).dense().exp() - exact).square().mean())
+        return torch.stack(errors).mean().item()
+
+    assert error(True) < error(False)
+
+
+def test_favor_defaults_and_bad_options():
+    assert FAVORPlus(8).num_features == int(8 * math.log(8))
+    assert FAVORPlus(1).num_features == 1
+    with pytest.raises(ValueError, match=r"'kind' as 'positive' or 'hyperbolic' \(got 'trig'\)"):
+        FAVORPlus(4, kind="trig")
+    with pytest.raises(ValueError, match="positive 'num_features'"):
+        FAVORPlus(4, num_features=-1)
+
+
+def test_rfa_converges_to_the_exponential_of_the_cosine():
+    torch.manual_seed(0)
+    q, k = points(5), points(6, 1)
+    f, g = RFA(D, H, num_features=40_000, sigma=0.8)(q, k).features()
+    cos = F.cosine_similarity(q[:, None], k[None], dim=-1)
+    expected = ((cos - 1.0) / 0.8**2).exp()
+    assert (product(f, g) - expected).abs().max() < 0.02
+
+
+def test_rfa_can_be_negative_and_refuses_scores():
+    torch.manual_seed(0)
+    q, k = points(50), points(60, 1)
+    gram = RFA(D, H, num_features=2, sigma=0.3)(q, k)
+    assert (product(*gram.features()) < 0).any()
+    with pytest.raises(NotImplementedError, match="log k does not exist"):
+        gram.dense()
+
+
+def test_learned_sigma():
+    kernel = RFA(D, H, sigma=0.5, learn_sigma=True)
+    q, k = points(5).float(), points(6, 1).float()
+    product(*kernel(q, k).features()).sum().backward()
+    assert kernel.log_sigma.shape == (H, 1)
+    assert (kernel.log_sigma.grad != 0).all()
+    torch.testing.assert_close(kernel.log_sigma.exp(), torch.full((H, 1), 0.5))
+    assert RFA(D, H).log_sigma is None

@@ -1,0 +1,89 @@
+from functools import partial
+
+import pytest
+import torch
+
+from kgat import kernels
+from kgat.kernels import (
+    RBF,
+    RFA,
+    Additive,
+    Cosine,
+    DotProduct,
+    FAVORPlus,
+    KANScore,
+    Laplace,
+    LeakyCosine,
+    Linear,
+    Magnitude,
+    Polynomial,
+    Product,
+    ScaledCosine,
+    SincProduct,
+    Spectral,
+    SpectralConcat,
+    Sum,
+)
+from kgat.testing import check_kernel
+
+
+@pytest.mark.parametrize("name", kernels.names())
+def test_every_kernel_of_the_registry(name):
+    check_kernel(getattr(kernels, name))
+
+
+@pytest.mark.parametrize("name", kernels.names())
+def test_every_kernel_with_one_channel_in_single_precision(name):
+    check_kernel(getattr(kernels, name), channels=1, heads=2, dtype=torch.float32, seed=1)
+
+
+OPTIONS = [
+    partial(Additive, negative_slope=0.0),
+    partial(FAVORPlus, kind="hyperbolic"),
+    partial(FAVORPlus, num_features=3, orthogonal=False),
+    partial(KANScore, num_layers=1),
+    partial(KANScore, num_layers=3, grid_size=1, spline_order=2),
+    partial(LeakyCosine, negative_slope=1.0),
+    partial(Magnitude, p=1.0),
+    partial(Magnitude, p=1.5),
+    partial(Magnitude, p=3.0, scale_norm=True),
+    partial(Magnitude, p=1.8, learn_p="layer"),
+    partial(Magnitude, p=2.0, learn_p="head", scale_norm=True),
+    partial(Polynomial, offset=0.5, eps=1e-3),
+    partial(Polynomial, offset=-0.5),
+    partial(ScaledCosine, beta=-1.0),
+    partial(RFA, num_features=7, learn_sigma=True),
+    partial(SincProduct, per="layer", power=2),
+    partial(SincProduct, per="channel", power=6),
+    partial(Spectral, num_features=3, stationary=True),
+    partial(Spectral, num_features=3, init="official"),
+    partial(SpectralConcat, num_features=2, init="official"),
+]
+
+
+@pytest.mark.parametrize("factory", OPTIONS, ids=lambda f: f"{f.func.__name__}-{f.keywords}")
+def test_options(factory):
+    check_kernel(factory)
+
+
+COMPOSITES = {
+    "rbf*magnitude": lambda c, h: RBF(c, h) * Magnitude(c, h, p=1.5, learn_p="head"),
+    "dot*laplace": lambda c, h: DotProduct(c, h) * Laplace(c, h),
+    "spectral*magnitude": lambda c, h: Spectral(c, h, num_features=2) * Magnitude(c, h, p=3.0),
+    "linear*cosine": lambda c, h: Linear(c, h) * Cosine(c, h),
+    "dot+laplace": lambda c, h: DotProduct(c, h) + Laplace(c, h),
+    "polynomial+polynomial": lambda c, h: Polynomial(c, h) + Polynomial(c, h, offset=1.0),
+    "linear+cosine": lambda c, h: Linear(c, h) + Cosine(c, h),
+    "(dot+rbf)*additive": lambda c, h: (DotProduct(c, h) + RBF(c, h)) * Additive(c, h),
+    "additive*(dot+(rbf+laplace)*laplace)": lambda c, h: (
+        Additive(c, h) * Sum(DotProduct(c, h), Product(RBF(c, h) + Laplace(c, h), Laplace(c, h)))
+    ),
+    "(dot+rbf)*(dot+laplace)": lambda c, h: (
+        (DotProduct(c, h) + RBF(c, h)) * (DotProduct(c, h) + Laplace(c, h))
+    ),
+}
+
+
+@pytest.mark.parametrize("factory", COMPOSITES.values(), ids=COMPOSITES.keys())
+def test_products_and_sums(factory):
+    check_kernel(factory)

@@ -1,0 +1,183 @@
+import math
+
+import pytest
+import torch
+
+from kgat.kernels import RBF, DotProduct, Magnitude, RandomFourier, Spectral, SpectralConcat
+
+H, D, S = 3, 5, 7
+
+
+def points(n: int, seed: int = 0, channels: int = D) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, H, channels, dtype=torch.float64, generator=generator)
+
+
+def four_terms(q, k, w1, w2):  # 1/(4S) sum_s sum_ab cos(2 pi (w_a.q - w_b.k))
+    total = 0.0
+    for a in (w1, w2):
+        for b in (w1, w2):
+            u = torch.einsum("nhd,hds->nhs", q, a)[:, None]
+            v = torch.einsum("mhd,hds->mhs", k, b)
+            total = total + (2 * math.pi * (u - v)).cos().sum(-1)
+    return total / (4 * w1.size(-1))
+
+
+def spectral(**kwargs) -> Spectral:
+    torch.manual_seed(0)
+    kernel = Spectral(D, H, num_features=S, **kwargs).double()
+    if not kernel.stationary:
+        with torch.no_grad():  # far from stationary
+            kernel.omega2.normal_(0.0, 0.2)
+    return kernel
+
+
+# IKA T3
+def test_features_equal_the_sum_of_cosines():
+    q, k = points(4), points(6, 1)
+    kernel = spectral(eps=1e-3)
+    kappa = four_terms(q, k, kernel.omega1, kernel.omega2)
+    torch.testing.assert_close(kernel(q, k).dense(), (kappa.square() + 1e-3).log())
+    assert kappa.abs().max() <= 1.0
+
+
+def test_diagonal():
+    x = points(4)
+    kernel = spectral(eps=1e-12)
+    difference = torch.einsum("nhd,hds->nhs", x, kernel.omega1 - kernel.omega2)
+    expected = (1.0 + (2 * math.pi * difference).cos().mean(-1)) / 2.0
+    value = (0.5 * kernel(x, x).dense()).exp()[range(4), range(4)]
+    torch.testing.assert_close(value, expected)
+
+
+# IKA T4
+def test_the_square_is_positive_definite():
+    x = points(20)
+    value = spectral()(x, x).dense().exp().permute(2, 0, 1)
+    assert torch.linalg.eigvalsh(value).min() > -1e-10
+
+
+# IKA T5
+def test_stationary_frequencies_are_translation_invariant_and_others_are_not():
+    q, k, shift = points(4), points(6, 1), points(1, 2)
+    kernel = spectral(stationary=True)
+    assert kernel.omega2 is None
+    assert kernel.translation_invariant
+    torch.testing.assert_close(kernel(q + shift, k + shift).dense(), kernel(q, k).dense())
+    kappa = four_terms(q, k, kernel.omega1, kernel.omega1)
+    torch.testing.assert_close(kernel(q, k).dense(), (kappa.square() + 1e-5).log())
+    other = spectral()
+    assert not other.translation_invariant
+    assert (other(q + shift, k + shift).dense() - other(q, k).dense()).abs().max() > 1e-2
+
+
+# IKA T6, in blocks that fit a small machine
+def test_many_frequencies_give_the_rbf_of_dot_product_attention():
+    torch.manual_seed(0)
+    channels, blocks, size = 4, 8, 50_000
+    q, k = (torch.randn(n, 1, channels) for n in (5, 6))
+    kernel = Spectral(channels, num_features=size, stationary=True)
+    kappa = torch.zeros(5, 6, 1)
+    for _ in range(blocks):
+        kernel.reset_parameters()
+        (term,) = kernel(q, k).terms
+        kappa += torch.einsum("nhr,mhr->nmh", term.query, term.key).detach() / blocks
+    expected = RBF(channels)(q, k).dense().exp()
+    assert (kappa.square() - expected).abs().max() < 5e-3
+    score = kappa.square().log() + Magnitude(channels)(q, k).dense()
+    near = expected > 0.3
+    dot = DotProduct(channels)(q, k).dense()
+    assert near.any()
+    assert (score - dot)[near].abs().max() < 5e-2
+
+
+def test_initial_frequencies():
+    torch.manual_seed(0)
+    std = 1 / (2 * math.pi * math.sqrt(2) * D**0.25)
+    kernel = Spectral(D, 8, num_features=5000)
+    assert kernel.omega1.std().item() == pytest.approx(std, rel=0.02)
+    assert (kernel.omega2 - kernel.omega1).std().item() == pytest.approx(0.1 * std, rel=0.02)
+    kernel = Spectral(D, 8, num_features=64, init="official")
+    bound = 1 / math.sqrt(8 * 64)
+    for omega in (kernel.omega1, kernel.omega2):
+        assert omega.abs().max() <= bound
+        assert omega.std().item() == pytest.approx(bound / math.sqrt(3), rel=0.1)
+
+
+def test_eps_bounds_the_score():
+    q = 50.0 * points(40)
+    score = spectral(eps=1e-3)(q, q.flip(0)).dense()
+    assert score.min() >= math.log(1e-3)
+
+
+# IKA T11
+def test_concat_equals_the_kernel_to_the_prototype():
+    q, k = points(4), points(6, 1)
+    torch.manual_seed(0)
+    kernel = SpectralConcat(D, H, num_features=S, eps=1e-3).double()
+    with torch.no_grad():
+        kernel.omega2.normal_(0.0, 0.2)
+    score = kernel(q, k).dense()
+    (term,) = kernel(q, k).terms
+    assert term.query.shape == (4, H, 4 * S)
+    for i in range(4):
+        for j in range(6):
+            pair = torch.cat([q[i : i + 1], k[j : j + 1]], dim=-1)
+            kappa = four_terms(kernel.att[None], pair, kernel.omega1, kernel.omega2)
+            expected = (kappa.square() + 1e-3).log()[0, 0]
+            torch.testing.assert_close(score[i, j], expected, rtol=1e-12, atol=1e-12)
+
+
+def test_concat_does_compare_query_and_key():
+    q, k = points(4), points(6, 1)
+    score = SpectralConcat(D, H, num_features=S).double()(q, k).dense()
+    mixed = score - score.mean(0, keepdim=True) - score.mean(1, keepdim=True) + score.mean((0, 1))
+    assert mixed.abs().max() > 1e-3  # no sum of a query and a key term
+
+
+# RandomFourier
+def test_random_features_converge_to_the_rbf():
+    torch.manual_seed(0)
+    q, k = points(5).float(), points(6, 1).float()
+    exact = RBF(D, H, lengthscale=1.3)(q, k).dense().exp()
+    errors = []
+    for size in (100, 40_000):
+        f, g = RandomFourier(D, H, num_features=size, lengthscale=1.3)(q, k).features()
+        assert f.shape == (5, H, 2 * size)
+        errors.append((torch.einsum("nhr,mhr->nmh", f, g) - exact).abs().max().item())
+    assert errors[1] < 0.02 < errors[0]
+
+
+def test_default_random_features_square_to_the_default_rbf():
+    torch.manual_seed(0)
+    q, k = points(5).float(), points(6, 1).float()
+    f, g = RandomFourier(D, H, num_features=40_000)(q, k).features()
+    square = torch.einsum("nhr,mhr->nmh", f, g).square()
+    assert (square - RBF(D, H)(q, k).dense().exp()).abs().max() < 0.03
+
+
+def test_resampling():
+    kernel = RandomFourier(D, H)
+    before = kernel.omega.clone()
+    assert torch.equal(kernel.omega, before)
+    kernel.resample(torch.Generator().manual_seed(1))
+    first = kernel.omega.clone()
+    assert not torch.equal(first, before)
+    kernel.resample(torch.Generator().manual_seed(1))
+    assert torch.equal(kernel.omega, first)
+    torch.manual_seed(4)
+    kernel.reset_parameters()
+    torch.manual_seed(4)
+    kernel.resample()
+    assert "omega" in kernel.state_dict()
+    assert not any(True for _ in kernel.parameters())
+
+
+@pytest.mark.parametrize("cls", [Spectral, SpectralConcat])
+def test_bad_options(cls):
+    with pytest.raises(ValueError, match=r"'init' as 'dot' or 'official' \(got 'xavier'\)"):
+        cls(4, init="xavier")
+    with pytest.raises(ValueError, match="positive 'num_features'"):
+        cls(4, num_features=0)
+    with pytest.raises(ValueError, match="positive 'eps'"):
+        cls(4, eps=0.0)

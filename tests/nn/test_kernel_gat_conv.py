@@ -1,0 +1,580 @@
+r"""KernelGATConv against PyG's own layers, under every transform and format that those support."""
+
+import copy
+import io
+import warnings
+
+import pytest
+import torch
+from torch_geometric import EdgeIndex
+from torch_geometric.explain import (
+    AttentionExplainer,
+    Explainer,
+    GNNExplainer,
+    ModelConfig,
+)
+from torch_geometric.nn import (
+    AGNNConv,
+    GATConv,
+    GATv2Conv,
+    HeteroConv,
+    TransformerConv,
+    to_hetero,
+)
+from torch_geometric.utils import to_torch_coo_tensor, to_torch_csr_tensor
+
+from kgat import KernelGATConv, kernels
+from kgat.kernels import RBF, Additive, Magnitude
+
+X = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
+# A given loop (3, 3), duplicates of (0, 1), node 5 isolated, unsorted.
+EDGES = torch.tensor([[0, 1, 2, 3, 3, 0, 0, 4], [1, 2, 0, 3, 1, 1, 1, 0]])
+ATTR = torch.randn(8, 3, generator=torch.Generator().manual_seed(1))
+SCORED = [name for name in kernels.names() if name not in {"Cosine", "Linear", "RandomFourier", "RFA"}]
+
+
+def assert_same_layer(ours, stock, x, edge_index, *args, **kwargs):
+    r"""Values, attention weights and the gradients of inputs and of all parameters."""
+    inputs = x if isinstance(x, tuple) else (x,)
+    inputs = [None if t is None else t.clone().requires_grad_() for t in inputs]
+    given = tuple(inputs) if isinstance(x, tuple) else inputs[0]
+    results = []
+    for layer in (ours, stock):
+        out = layer(given, edge_index, *args, **kwargs)
+        slope = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+        wanted = [t for t in inputs if t is not None]
+        grads = torch.autograd.grad((out * slope).sum(), wanted, retain_graph=True)
+        layer.zero_grad()
+        (out * slope).sum().backward()
+        results.append((out, *grads))
+    for found, expected in zip(*results, strict=True):
+        torch.testing.assert_close(found, expected)
+    copied = copy.deepcopy(ours)  # a stock layer's gradients, under our names, through our own loading
+    state = {name: torch.zeros_like(p) if p.grad is None else p.grad for name, p in stock.named_parameters()}
+    copied.load_state_dict(state)
+    for (name, p), expected in zip(ours.named_parameters(), copied.parameters(), strict=True):
+        found = torch.zeros_like(p) if p.grad is None else p.grad
+        torch.testing.assert_close(found, expected, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"concat": False},
+        {"residual": True},
+        {"residual": True, "concat": False},
+        {"add_self_loops": False},
+        {"edge_dim": 3},
+        {"edge_dim": 3, "fill_value": 1.0},
+        {"edge_dim": 3, "fill_value": "max"},
+        {"edge_dim": 3, "add_self_loops": False},
+        {"bias": False},
+        {"negative_slope": 0.3},
+        {"flow": "target_to_source"},
+    ],
+    ids=str,
+)
+def test_additive_is_gat_conv(options, dtype):
+    torch.manual_seed(0)
+    stock = GATConv(16, 5, heads=3, **options).to(dtype)
+    ours = KernelGATConv.from_gat(stock)
+    args = (ATTR.to(dtype),) if "edge_dim" in options else ()
+    assert_same_layer(ours, stock, X.to(dtype), EDGES, *args)
+    for found, expected in zip(
+        ours(X.to(dtype), EDGES, *args, return_attention_weights=True)[1],
+        stock(X.to(dtype), EDGES, *args, return_attention_weights=True)[1],
+        strict=True,
+    ):
+        torch.testing.assert_close(found, expected)
+
+
+def test_bipartite_is_gat_conv():
+    torch.manual_seed(0)
+    stock = GATConv((16, 7), 5, heads=3)
+    ours = KernelGATConv.from_gat(stock)
+    x = (X, torch.randn(4, 7))
+    edges = torch.tensor([[0, 1, 5, 3], [0, 3, 3, 1]])
+    assert_same_layer(ours, stock, x, edges)
+    assert_same_layer(ours, stock, (X, None), edges, size=(6, 4))
+    shared = GATConv(16, 5, heads=3)
+    assert_same_layer(KernelGATConv.from_gat(shared), shared, (X, X[:4]), edges)
+
+
+def test_plain_input_with_a_pair_of_channels():
+    torch.manual_seed(0)
+    stock = GATConv((16, 16), 5, heads=3)
+    assert_same_layer(KernelGATConv.from_gat(stock), stock, X, EDGES)
+
+
+@pytest.mark.parametrize("edge_dim", [None, 3])
+def test_additive_v2_is_gatv2_conv(edge_dim):
+    torch.manual_seed(0)
+    stock = GATv2Conv(16, 5, heads=3, edge_dim=edge_dim)
+    ours = KernelGATConv(
+        *(16, 5, 3),
+        kernel="additive_v2",
+        projections="shared_kv",
+        projection_bias=True,
+        edge_dim=edge_dim,
+        edge_mode="key",
+    )
+    ours.load_state_dict(stock.state_dict())
+    assert_same_layer(ours, stock, X, EDGES, *(() if edge_dim is None else (ATTR,)))
+
+
+@pytest.mark.parametrize("edge_dim", [None, 3])
+def test_dot_product_is_transformer_conv(edge_dim):
+    torch.manual_seed(0)
+    stock = TransformerConv(16, 5, heads=3, edge_dim=edge_dim)
+    ours = KernelGATConv(
+        *(16, 5, 3),
+        add_self_loops=False,
+        kernel="dot_product",
+        projections="separate",
+        projection_bias=True,
+        residual=True,
+        edge_dim=edge_dim,
+        edge_mode="key_value",
+    )
+    ours.load_state_dict(stock.state_dict())
+    assert_same_layer(ours, stock, X, EDGES, *(() if edge_dim is None else (ATTR,)))
+
+
+def test_scaled_cosine_is_agnn_conv():
+    stock = AGNNConv()
+    ours = KernelGATConv(16, 16, bias=False, kernel="scaled_cosine")
+    ours.lin.weight.data = torch.eye(16)
+    with torch.no_grad():
+        stock.beta.fill_(1.7)
+        ours.kernel.beta.fill_(1.7)
+    x, y = X.clone().requires_grad_(), X.clone().requires_grad_()
+    out, expected = ours(x, EDGES), stock(y, EDGES)
+    torch.testing.assert_close(out, expected)
+    out.square().sum().backward()
+    expected.square().sum().backward()
+    torch.testing.assert_close(x.grad, y.grad)
+    torch.testing.assert_close(ours.kernel.beta.grad.flatten(), stock.beta.grad)
+
+
+def test_checkpoints_of_older_pyg_load():
+    stock = GATConv(16, 5, heads=3)
+    state = stock.state_dict()
+    state["lin_src.weight"] = state.pop("lin.weight")  # as PyG 2.4 saved it
+    ours = KernelGATConv(16, 5, heads=3)
+    ours.load_state_dict(state)
+    torch.testing.assert_close(ours(X, EDGES), stock(X, EDGES))
+
+
+def test_own_state_dict_round_trip():
+    layer = KernelGATConv(16, 5, 3, kernel="additive", magnitude="learned", residual=True)
+    other = KernelGATConv(16, 5, 3, kernel="additive", magnitude="learned", residual=True)
+    buffer = io.BytesIO()
+    torch.save(layer.state_dict(), buffer)
+    buffer.seek(0)
+    other.load_state_dict(torch.load(buffer, weights_only=True))
+    assert torch.equal(layer(X, EDGES), other(X, EDGES))
+
+
+@pytest.mark.parametrize("name", SCORED)
+def test_every_kernel_makes_a_layer(name):
+    torch.manual_seed(0)
+    layer = KernelGATConv(16, 5, heads=3, kernel=name, magnitude=1.5, projections="separate")
+    out, (edge_index, alpha) = layer(X, EDGES, return_attention_weights=True)
+    assert out.isfinite().all()
+    sums = torch.zeros(6, 3).index_add(0, edge_index[1], alpha)
+    torch.testing.assert_close(sums, torch.ones(6, 3))
+    torch.testing.assert_close(layer(X, EDGES), out, rtol=1e-4, atol=1e-5)  # both routes
+    layer(X, EDGES).sum().backward()
+    for parameter in layer.parameters():
+        assert parameter.grad is None or parameter.grad.isfinite().all()
+
+
+@pytest.mark.parametrize("name", sorted(set(kernels.names()) - set(SCORED)))
+def test_kernels_that_can_be_negative_refuse_edges(name):
+    layer = KernelGATConv(16, 5, heads=3, kernel=name)
+    with pytest.raises(NotImplementedError, match="non-negative kernel"):
+        layer(X, EDGES)
+
+
+@pytest.mark.parametrize("projections", ["shared", "shared_qk", "shared_kv", "separate"])
+def test_layer_is_the_formula(projections):
+    torch.manual_seed(0)
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf", projections=projections).double()
+    x = X.double()
+    query, key, value = layer.project(x)
+    score = layer.kernel(query, key).dense()  # [N, N, H]
+    count = torch.zeros(6, 6, 1, dtype=torch.float64)
+    for j, i in EDGES.t().tolist():
+        count[i, j] += i != j
+    count += torch.eye(6)[..., None]
+    weight = count * score.exp()
+    expected = torch.einsum("nmh,mhc->nhc", weight / weight.sum(1, keepdim=True), value)
+    torch.testing.assert_close(layer(x, EDGES), expected.reshape(6, 15) + layer.bias)
+    owned = {name.split(".")[0] for name, _ in layer.named_parameters() if name.startswith("lin")}
+    assert (
+        owned
+        == {
+            "shared": {"lin"},
+            "shared_qk": {"lin_query", "lin_value"},
+            "shared_kv": {"lin_query", "lin_key"},
+            "separate": {"lin_query", "lin_key", "lin_value"},
+        }[projections]
+    )
+
+
+def test_shared_queries_and_keys_make_symmetric_scores():
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf", projections="shared_qk")
+    query, key, _ = layer.project(X)
+    dense = layer.kernel(query, key).dense()
+    torch.testing.assert_close(dense, dense.transpose(0, 1))
+
+
+def test_magnitude_multiplies():
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf", magnitude=2)
+    dot = KernelGATConv(16, 5, heads=3, kernel="dot_product")
+    dot.lin.weight = layer.lin.weight
+    torch.testing.assert_close(layer(X, EDGES), dot(X, EDGES))  # exp-dot = RBF x L2 magnitude
+    learned = KernelGATConv(16, 5, heads=3, kernel="rbf", magnitude="learned")
+    learned(X, EDGES).square().sum().backward()
+    assert learned.kernel.kernels[1].rho.grad.abs().sum() > 0
+
+
+@pytest.mark.parametrize("mode", ["kernel", "alpha"])
+def test_edge_weights(mode):
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf", add_self_loops=False, weight_mode=mode)
+    # A weight of 2 in the kernel is the edge twice; a weight of 0 is no edge.
+    single = torch.tensor([[0, 2, 3], [1, 1, 1]])
+    double = torch.tensor([[0, 0, 2], [1, 1, 1]])
+    weight = torch.tensor([2.0, 1.0, 0.0], requires_grad=True)
+    out, (_, alpha) = layer(X, single, edge_weight=weight, return_attention_weights=True)
+    torch.testing.assert_close(layer(X, single, edge_weight=weight), out)
+    if mode == "kernel":
+        torch.testing.assert_close(out, layer(X, double))
+        torch.testing.assert_close(alpha[2], torch.zeros(3))
+    else:
+        query, key, value = layer.project(X)
+        plain = layer.kernel(query, key).dense()[1, [0, 2, 3]].softmax(0)
+        expected = (weight[:, None, None] * plain[..., None] * value[[0, 2, 3]]).sum(0)
+        torch.testing.assert_close(out[1], expected.flatten())
+        torch.testing.assert_close(alpha, plain)
+    out.sum().backward()
+    assert weight.grad.isfinite().all()
+
+
+def test_self_loops_get_weight_one():
+    layer = KernelGATConv(16, 5, kernel="rbf")
+    ones = torch.ones(EDGES.size(1))
+    torch.testing.assert_close(layer(X, EDGES, edge_weight=ones), layer(X, EDGES))
+
+
+@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("layout", ["csr", "coo"])
+def test_sparse_adjacencies(layout, loops):
+    torch.manual_seed(0)
+    stock = GATConv(16, 5, heads=3, add_self_loops=loops)
+    ours = KernelGATConv.from_gat(stock)
+    edges = torch.tensor([[0, 1, 3, 2, 4], [0, 0, 1, 2, 2]])
+    convert = to_torch_csr_tensor if layout == "csr" else to_torch_coo_tensor
+    adjacency = convert(edges.flip(0), size=(6, 6))
+    torch.testing.assert_close(ours(X, adjacency), ours(X, edges))
+    (out, (adj, alpha)), (expected, (stock_adj, stock_alpha)) = (
+        layer(X, adjacency, return_attention_weights=True) for layer in (ours, stock)
+    )
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(alpha, stock_alpha)
+    assert adj.layout == stock_adj.layout
+    assert adj.shape == stock_adj.shape
+
+
+def test_edge_index_class():
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf")
+    edges = EdgeIndex(EDGES, sparse_size=(6, 6))
+    for order in ("row", "col"):
+        torch.testing.assert_close(layer(X, edges.sort_by(order)[0]), layer(X, EDGES))
+
+
+def test_sparse_features():
+    x = X * (X > 0.8)
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf", residual=True, projections="separate")
+    torch.testing.assert_close(layer(x.to_sparse_csr(), EDGES), layer(x, EDGES))
+
+
+def test_lazy_channels():
+    layer = KernelGATConv(-1, 5, heads=3, kernel="rbf", residual=True, projections="separate")
+    assert layer(X, EDGES).shape == (6, 15)
+    layer = KernelGATConv((-1, -1), 5, kernel="rbf")
+    assert layer((X, X[:3]), torch.tensor([[0, 5], [1, 2]])).shape == (3, 5)
+
+
+def test_repr():
+    assert repr(KernelGATConv(16, 5, heads=3)) == "KernelGATConv(16, 5, heads=3)"
+    assert "RBF(5, heads=3)" in repr(KernelGATConv(16, 5, heads=3, kernel="rbf"))
+
+
+@pytest.mark.parametrize("kernel", ["additive", "additive_v2", "rbf", "spectral", "sinc_product"])
+def test_isolated_and_empty(kernel):
+    torch.manual_seed(0)
+    layer = KernelGATConv(16, 5, heads=3, kernel=kernel, add_self_loops=False, residual=True)
+    torch.nn.init.normal_(layer.bias)
+    out = layer(X, EDGES)
+    torch.testing.assert_close(out[5], layer.bias + layer.res(X[5]))
+    none = torch.empty(2, 0, dtype=torch.long)
+    torch.testing.assert_close(layer(X, none), layer.bias + layer.res(X))
+    assert layer(X[:0], none).shape == (0, 15)
+    looped = KernelGATConv(16, 5, heads=3, kernel=kernel)
+    assert looped(X[:0], none).shape == (0, 15)
+    torch.testing.assert_close(looped(X, none), looped.project(X)[2].reshape(6, 15) + looped.bias)
+    _, (_, alpha) = layer(X, none, return_attention_weights=True)
+    assert alpha.shape == (0, 3)
+
+
+def test_dropout_only_in_training():
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf", dropout=0.6)
+    assert not torch.equal(layer(X, EDGES), layer(X, EDGES))
+    _, (_, alpha) = layer(X, EDGES, return_attention_weights=True)
+    assert (alpha == 0).any()
+    layer.eval()
+    assert torch.equal(layer(X, EDGES), layer(X, EDGES))
+    assert (layer(X, EDGES, return_attention_weights=True)[1][1] > 0).all()
+
+
+def test_other_aggregations():
+    torch.manual_seed(0)
+    stock = GATConv(16, 5, heads=3, aggr="max")
+    assert_same_layer(KernelGATConv.from_gat(stock), stock, X, EDGES)
+
+
+def test_overridden_message_and_hooks_are_called():
+    class Doubled(KernelGATConv):
+        def message(self, value_j, alpha, edge):
+            return 2 * super().message(value_j, alpha, edge)
+
+    plain = KernelGATConv(16, 5, bias=False, kernel="rbf")
+    doubled = Doubled(16, 5, bias=False, kernel="rbf")
+    doubled.load_state_dict(plain.state_dict())
+    torch.testing.assert_close(doubled(X, EDGES), 2 * plain(X, EDGES))
+    seen = []
+    plain.register_message_forward_hook(lambda module, inputs, out: seen.append(inputs[0]["alpha"]))
+    plain(X, EDGES)
+    assert seen[0].shape == (13, 1)  # seven edges without the loop, six loops
+
+
+class Net(torch.nn.Module):
+    def __init__(self):
+        super().__init__()
+        self.conv = KernelGATConv(16, 3, heads=2, concat=False, kernel="rbf", add_self_loops=False)
+
+    def forward(self, x, edge_index):
+        return self.conv(x, edge_index)
+
+
+@pytest.mark.parametrize(
+    "algorithm", [AttentionExplainer(), GNNExplainer(epochs=3)], ids=["attention", "gnn"]
+)
+def test_explainers(algorithm):
+    explainer = Explainer(
+        Net(),
+        algorithm=algorithm,
+        explanation_type="model",
+        edge_mask_type="object",
+        model_config=ModelConfig("multiclass_classification", "node", return_type="raw"),
+    )
+    explanation = explainer(X, EDGES)
+    assert explanation.edge_mask.shape == (8,)
+    assert explanation.edge_mask.isfinite().all()
+    assert explanation.edge_mask.max() > 0
+
+
+def test_hetero():
+    edges = {
+        ("a", "to", "b"): torch.tensor([[0, 5], [1, 2]]),
+        ("b", "to", "b"): torch.tensor([[0], [2]]),
+    }
+    features = {"a": X, "b": torch.randn(3, 16)}
+    conv = HeteroConv(
+        {kind: KernelGATConv((-1, -1), 5, kernel="rbf", add_self_loops=kind[0] == kind[2]) for kind in edges}
+    )
+    assert conv(features, edges)["b"].shape == (3, 5)
+    model = to_hetero(Net(), (["a", "b"], [*edges, ("b", "to", "a")]))
+    edges["b", "to", "a"] = torch.tensor([[0], [2]])
+    assert model(features, edges)["a"].shape == (6, 3)
+    with pytest.raises(ValueError, match="add_self_loops"):
+        HeteroConv({("a", "to", "b"): KernelGATConv((-1, -1), 5, kernel="rbf")})
+
+
+@pytest.mark.parametrize("kernel", ["additive", "rbf", "spectral"])
+def test_autocast(kernel):
+    torch.manual_seed(0)
+    layer = KernelGATConv(16, 8, heads=3, kernel=kernel)
+    expected = layer(X, EDGES)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(X, EDGES)
+    torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+    half = copy.deepcopy(layer).bfloat16()
+    torch.testing.assert_close(half(X.bfloat16(), EDGES).float(), expected, rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("kernel", ["additive", "additive_v2", "dot_product", "rbf", "spectral"])
+def test_compile_fullgraph(kernel, loops):
+    torch._dynamo.reset()
+    layer = KernelGATConv(16, 5, heads=3, kernel=kernel, magnitude=1.5, add_self_loops=loops)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager", dynamic=True)
+    for nodes in (6, 5, 4):
+        x = X[:nodes].clone().requires_grad_()
+        edges = EDGES[:, (nodes > EDGES).all(0)]
+        expected = layer(x, edges)
+        torch.testing.assert_close(compiled(x, edges), expected)
+        found, wanted = (torch.autograd.grad(f(x, edges).square().sum(), x)[0] for f in (compiled, layer))
+        torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("kernel", ["additive", "rbf"])
+def test_export_with_dynamic_sizes(kernel):
+    layer = KernelGATConv(16, 5, heads=3, kernel=kernel, add_self_loops=False)
+    nodes, edges = torch.export.Dim("nodes", min=2), torch.export.Dim("edges", min=2)
+    program = torch.export.export(layer, (X, EDGES), dynamic_shapes=({0: nodes}, {1: edges}))
+    x, edge_index = torch.randn(9, 16), torch.randint(0, 9, (2, 21))
+    torch.testing.assert_close(program.module()(x, edge_index), layer(x, edge_index))
+
+
+def test_trace():
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf", add_self_loops=False)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        traced = torch.jit.trace(layer, (X, EDGES))
+    torch.testing.assert_close(traced(X[:5] + 1, EDGES[:, :7]), layer(X[:5] + 1, EDGES[:, :7]))
+
+
+def test_vmap_and_forward_mode():
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf", magnitude=1.5).double()
+    batch = torch.randn(4, 6, 16, dtype=torch.float64)
+    found = torch.vmap(lambda x: layer(x, EDGES))(batch)
+    torch.testing.assert_close(found, torch.stack([layer(x, EDGES) for x in batch]))
+    x = X.double()
+    _, tangent = torch.func.jvp(lambda x: layer(x, EDGES), (x,), (batch[0],))
+    step = 1e-6
+    numeric = (layer(x + step * batch[0], EDGES) - layer(x - step * batch[0], EDGES)) / (2 * step)
+    torch.testing.assert_close(tangent, numeric, rtol=1e-5, atol=1e-7)
+
+
+@pytest.mark.parametrize("kernel", ["additive_v2", "rbf", "spectral"])
+def test_double_backward(kernel):
+    torch.manual_seed(0)
+    layer = KernelGATConv(4, 3, heads=2, kernel=kernel, magnitude=1.5).double()
+    x = X[:, :4].double().requires_grad_()
+    torch.autograd.gradcheck(lambda x: layer(x, EDGES), x)
+    torch.autograd.gradgradcheck(lambda x: layer(x, EDGES), x)
+
+
+def test_deterministic_mode():
+    layer = KernelGATConv(16, 5, heads=3, kernel="rbf")
+    torch.use_deterministic_algorithms(True)
+    try:
+        first, again = layer(X, EDGES), layer(X, EDGES)
+    finally:
+        torch.use_deterministic_algorithms(False)
+    assert torch.equal(first, again)
+
+
+def test_resetting_under_a_seed_repeats():
+    layer = KernelGATConv(16, 5, heads=3, kernel="spectral", residual=True)
+    states = []
+    for _ in range(2):
+        torch.manual_seed(3)
+        layer.reset_parameters()
+        states.append({k: v.clone() for k, v in layer.state_dict().items()})
+    for name, value in states[0].items():
+        assert torch.equal(value, states[1][name]), name
+
+
+def test_kernel_argument_takes_all_forms():
+    for kernel in ("rbf", "RBF", RBF, lambda c, h: RBF(c, h), RBF(5, 3)):
+        assert isinstance(KernelGATConv(16, 5, 3, kernel=kernel).kernel, RBF)
+    layer = KernelGATConv(16, 5, 3, kernel="rbf", kernel_kwargs={"lengthscale": 3.0})
+    assert layer.kernel.log_lengthscale.exp()[0].item() == pytest.approx(3.0)
+    assert isinstance(KernelGATConv(16, 5, 3, kernel=Magnitude).kernel, Magnitude)
+
+
+def layer(**kwargs):
+    return KernelGATConv(16, 5, heads=3, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("act", "error", "message"),
+    [
+        (
+            lambda: layer()(X, EDGES, ATTR),
+            ValueError,
+            r"no 'edge_attr' because 'edge_dim=None' \(got \[8, 3\]\); build the layer with 'edge_dim=3'",
+        ),
+        (lambda: layer(edge_dim=2)(X, EDGES, ATTR), ValueError, r"'edge_attr' of shape \[E=8, 2\]"),
+        (
+            lambda: layer()(X[:, :5], EDGES),
+            ValueError,
+            r"\[nodes, in_channels=16\] \(got \[6, 5\]\)",
+        ),
+        (lambda: layer()(X[None], EDGES), ValueError, r"got \[1, 6, 16\]"),
+        (lambda: layer()((None, X), EDGES), ValueError, "features of the sources"),
+        (lambda: layer()(X, EDGES + 2), IndexError, r"\[0, 5\] for 6 .* nodes \(got 6\)"),
+        (lambda: layer()(X, EDGES - 1), IndexError, r"got -1"),
+        (lambda: layer()(X, EDGES + 2, return_attention_weights=True), IndexError, r"got 6"),
+        (lambda: layer()(X, EDGES.float()), ValueError, r"integer 'edge_index'"),
+        (
+            lambda: layer()(X, EDGES, size=(6, 5)),
+            ValueError,
+            r"'size' equal to .* \(6, 6\) \(got \(6, 5\)\)",
+        ),
+        (lambda: layer()(X, EDGES, edge_weight=torch.ones(3)), ValueError, r"edge_weight"),
+        (lambda: layer(kernel="rfb"), ValueError, "RBF"),
+        (lambda: layer(kernel=RBF(4, 3)), ValueError, r"channels"),
+        (lambda: layer(kernel=RBF, negative_slope=0.1), ValueError, "negative_slope"),
+        (lambda: layer(magnitude=0.5), ValueError, r"'p' of at least 1 \(got 0.5\)"),
+        (lambda: layer(magnitude="big"), ValueError, r"'learned' \(got 'big'\)"),
+        (
+            lambda: layer(projections="tied"),
+            ValueError,
+            r"'projections' as one of .* \(got 'tied'\)",
+        ),
+        (lambda: layer(edge_mode="value"), ValueError, r"'edge_mode' as one of"),
+        (lambda: layer(weight_mode="after"), ValueError, r"'weight_mode' as one of"),
+        (
+            lambda: KernelGATConv((3, 4), 5, projections="shared_qk"),
+            ValueError,
+            "equal 'in_channels'",
+        ),
+        (lambda: layer(backend="tpu")(X, EDGES), ValueError, "'eager', 'reference'"),
+        (
+            lambda: layer(backend="reference")(X, EDGES, return_attention_weights=True),
+            NotImplementedError,
+            "eager: ok",
+        ),
+    ],
+)
+def test_bad_input_is_a_sentence(act, error, message):
+    with pytest.raises(error, match=message):
+        act()
+
+
+def test_edge_dim_without_edge_attr_passes_as_in_gat_conv():
+    assert layer(edge_dim=3)(X, EDGES).shape == (6, 15)
+
+
+def test_one_dimensional_edge_attr():
+    net = layer(edge_dim=1)
+    torch.testing.assert_close(net(X, EDGES, ATTR[:, 0]), net(X, EDGES, ATTR[:, :1]))
+
+
+def test_edge_terms_inside_the_link_and_weights_do_not_mix():
+    net = layer(edge_dim=3)
+    weight = torch.ones(8)
+    with pytest.raises(NotImplementedError, match="weight_mode='alpha'"):
+        net(X, EDGES, ATTR, edge_weight=weight)
+    assert layer(edge_dim=3, weight_mode="alpha")(X, EDGES, ATTR, edge_weight=weight).shape == (
+        6,
+        15,
+    )
+    assert layer(edge_dim=3, kernel="rbf")(X, EDGES, ATTR, edge_weight=weight).shape == (6, 15)
+    assert isinstance(net.kernel, Additive)

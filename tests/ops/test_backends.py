@@ -1,0 +1,208 @@
+r"""Every backend computes what the loops of ``ops/reference.py`` compute: values and all gradients."""
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from kgat import kernels
+from kgat.functional import edge_attention, explain
+from kgat.kernels import RBF, Additive, DotProduct, Magnitude
+from kgat.ops import BACKENDS, eager
+
+H, D, C = 3, 5, 4
+
+GRAPHS = {  # name: targets N, sources M, edges (source, target)
+    "empty": (4, 3, []),
+    "no_targets": (0, 2, []),
+    "one_node": (1, 1, [(0, 0)]),
+    "isolated": (4, 4, [(0, 1), (2, 1)]),
+    "hub": (6, 9, [(j, 2) for j in range(9)] + [(0, 0)]),
+    "duplicates": (2, 2, [(0, 1)] * 7 + [(1, 1), (1, 0)]),
+    "bipartite": (3, 7, [(6, 0), (5, 2), (0, 2), (6, 2), (3, 0)]),
+    "unsorted": (5, 5, [(0, 4), (1, 0), (2, 3), (4, 0), (3, 4), (0, 0)]),
+}
+KERNELS = {
+    "additive": Additive,
+    "additive_v2": kernels.AdditiveV2,
+    "dot": DotProduct,
+    "rbf": RBF,
+    "magnitude": Magnitude,
+    "product_merged": lambda c, h: RBF(c, h) * DotProduct(c, h) * Magnitude(c, h, p=1.5),
+    "product_of_terms": lambda c, h: Additive(c, h) * RBF(c, h),
+    "sum": lambda c, h: RBF(c, h) + DotProduct(c, h),
+}
+
+
+def inputs(graph, kernel, dtype, seed=0):
+    targets, sources, edges = GRAPHS[graph] if isinstance(graph, str) else graph
+    torch.manual_seed(seed)
+    module = KERNELS[kernel](D, H).to(dtype)
+    edge_index = torch.tensor(edges, dtype=torch.long).view(-1, 2).t()
+    tensors = [  # drawn in one precision, so that both see the same numbers
+        torch.randn(targets, H, D),
+        torch.randn(sources, H, D),
+        torch.randn(sources, H, C),
+        torch.randn(len(edges), H),
+        torch.rand(len(edges)) + 0.5,
+    ]
+    return module, edge_index, [t.to(dtype).requires_grad_() for t in tensors]
+
+
+def outcome(backend, module, edge_index, tensors, second=True):
+    query, key, value, edge_bias, edge_weight = tensors
+    out = edge_attention(
+        module(query, key),
+        value,
+        edge_index,
+        edge_bias=edge_bias,
+        edge_weight=edge_weight,
+        backend=backend,
+    )
+    wanted = [*tensors, *module.parameters()]
+    if not out.requires_grad:  # the loops over nothing
+        return [out] + [None] * len(wanted) * (2 if second else 1)
+    slope = torch.linspace(-1, 1, max(out.numel(), 1), dtype=out.dtype)[: out.numel()]
+    grads = torch.autograd.grad(
+        (out * slope.view_as(out)).sum(), wanted, create_graph=second, allow_unused=True
+    )
+    results = [out, *grads]
+    if second:
+        total = sum(g.square().sum() for g in grads if g is not None)
+        results += torch.autograd.grad(total, wanted, allow_unused=True)
+    return results
+
+
+def assert_same(found, expected, rtol, atol):
+    for f, e in zip(found, expected, strict=True):
+        zero = torch.zeros(())
+        f, e = (zero if x is None else x for x in (f, e))
+        torch.testing.assert_close(f, e.expand_as(f).to(f.dtype), rtol=rtol, atol=atol)
+
+
+@pytest.fixture(params=["sorted", "scattered"])
+def route(request, monkeypatch):
+    if request.param == "scattered":
+        monkeypatch.setattr(eager, "sorts_edges", lambda value: False)
+    return request.param
+
+
+@pytest.mark.parametrize("backend", [module.NAME for module in BACKENDS])
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("kernel", KERNELS)
+def test_equals_reference(backend, graph, kernel, route):
+    expected = outcome("reference", *inputs(graph, kernel, torch.float64))
+    found = outcome(backend, *inputs(graph, kernel, torch.float64))
+    assert_same(found, expected, 1e-9, 1e-9)
+    single = outcome(backend, *inputs(graph, kernel, torch.float32), second=False)
+    assert_same(single, expected[: len(single)], 2e-4, 2e-5)
+
+
+@st.composite
+def graphs(draw):
+    targets, sources = draw(st.integers(1, 6)), draw(st.integers(1, 6))
+    edge = st.tuples(st.integers(0, sources - 1), st.integers(0, targets - 1))
+    return targets, sources, draw(st.lists(edge, max_size=30))
+
+
+@settings(max_examples=40, deadline=None)
+@given(graph=graphs(), kernel=st.sampled_from(["additive", "rbf", "additive_v2"]))
+def test_equals_reference_on_any_graph(graph, kernel):
+    expected = outcome("reference", *inputs(graph, kernel, torch.float64), second=False)
+    found = outcome("eager", *inputs(graph, kernel, torch.float64), second=False)
+    assert_same(found, expected, 1e-9, 1e-9)
+
+
+@pytest.mark.parametrize("kernel", ["additive", "rbf", "additive_v2"])
+def test_order_of_edges_does_not_matter(kernel, route):
+    module, edge_index, tensors = inputs("unsorted", kernel, torch.float64)
+    perm = torch.randperm(edge_index.size(1))
+    shuffled = [*tensors[:3], tensors[3][perm], tensors[4][perm]]
+    found = outcome("eager", module, edge_index[:, perm], shuffled, second=False)
+    expected = outcome("eager", module, edge_index, tensors, second=False)
+    expected[4:6] = [expected[4][perm], expected[5][perm]]
+    assert_same(found, expected, 1e-12, 1e-12)
+
+
+def test_sorted_route_is_bitwise_repeatable():
+    runs = [outcome("eager", *inputs("hub", "rbf", torch.float32), second=False) for _ in range(2)]
+    for first, again in zip(*runs, strict=True):
+        assert torch.equal(first, again)
+
+
+def test_int32_and_strided_inputs(route):
+    module, edge_index, tensors = inputs("unsorted", "rbf", torch.float64)
+    expected = edge_attention(module(*tensors[:2]), tensors[2], edge_index)
+    strided = [t.detach().transpose(0, 1).contiguous().transpose(0, 1) for t in tensors[:3]]
+    edges = edge_index.t().contiguous().t().int()
+    found = edge_attention(module(*strided[:2]), strided[2], edges)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_half_is_as_good_as_its_storage(dtype, route):
+    # Sums are kept in single precision: the error is that of rounding the inputs and the output.
+    module, edge_index, tensors = inputs("hub", "rbf", torch.float32)
+    q, k, v = (t.detach().to(dtype) for t in tensors[:3])
+    out = edge_attention(module(q, k), v, edge_index)
+    assert out.dtype == dtype
+    expected = edge_attention(module(q.float(), k.float()), v.float(), edge_index)
+    torch.testing.assert_close(out.float(), expected, rtol=2 * torch.finfo(dtype).eps, atol=1e-6)
+
+
+def test_dropout_scales_and_depends_on_the_seed(route):
+    module, _, _ = inputs("hub", "dot", torch.float32)
+    n = 400
+    edge_index = torch.stack([torch.arange(n), torch.zeros(n, dtype=torch.long)])
+    q, v = torch.zeros(1, H, D), torch.ones(n, H, 1)
+    gram = module(q, torch.zeros(n, H, D))
+    torch.manual_seed(1)
+    first = edge_attention(gram, v, edge_index, dropout=0.5)
+    torch.manual_seed(1)
+    assert torch.equal(first, edge_attention(gram, v, edge_index, dropout=0.5))
+    assert not torch.equal(first, edge_attention(gram, v, edge_index, dropout=0.5))
+    assert (first - 1).abs().max() < 0.25  # 400 draws: five standard deviations
+
+
+def test_inner_products_hold_no_channels_per_edge():
+    from torch.utils._python_dispatch import TorchDispatchMode
+
+    class Largest(TorchDispatchMode):
+        numel = 0
+
+        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+            out = func(*args, **(kwargs or {}))
+            for t in out if isinstance(out, (tuple, list)) else (out,):
+                if isinstance(t, torch.Tensor):
+                    self.numel = max(self.numel, t.numel())
+            return out
+
+    n, edges, channels = 20, 2000, 64
+    torch.manual_seed(0)
+    edge_index = torch.randint(0, n, (2, edges))
+    edge_index = torch.unique(edge_index, dim=1)
+    edges = edge_index.size(1)
+    x = torch.randn(n, H, channels, requires_grad=True)
+    for kernel in (Additive, DotProduct, RBF):
+        module = kernel(channels, H)
+        with Largest() as mode:
+            edge_attention(module(x, x), x, edge_index).sum().backward()
+        assert mode.numel < edges * H * channels, kernel.__name__
+
+
+def test_named_backends_and_reasons():
+    module, edge_index, tensors = inputs("hub", "rbf", torch.float32)
+    gram, value = module(*tensors[:2]), tensors[2]
+    with pytest.raises(ValueError, match=r"one of 'eager', 'reference' \(got 'tpu'\)"):
+        edge_attention(gram, value, edge_index, backend="tpu")
+    assert explain(gram, value, edge_index) == "eager: ok; reference (only if named): ok"
+
+
+def test_a_backend_that_cannot_run_says_why(monkeypatch):
+    module, edge_index, tensors = inputs("hub", "rbf", torch.float32)
+    monkeypatch.setattr(eager, "reasons", lambda call: ["no power", "no time"])
+    gram, value = module(*tensors[:2]), tensors[2]
+    with pytest.raises(NotImplementedError, match="no power, no time"):
+        edge_attention(gram, value, edge_index, backend="eager")
+    with pytest.raises(NotImplementedError, match="Expected a backend"):
+        edge_attention(gram, value, edge_index)

@@ -1,0 +1,95 @@
+import gc
+
+import pytest
+import torch
+
+from kgat.ops import structure
+from kgat.ops.structure import Structure, Transpose, remember
+
+
+def test_structure_sorts_both_ways():
+    edge_index = torch.tensor([[3, 0, 1, 0], [1, 0, 1, 2]])
+    s = Structure.of(edge_index, 1, 3, 4, 1)
+    assert s.row.tolist() == [0, 1, 1, 2]
+    assert s.col.tolist() == [0, 3, 1, 0]
+    assert s.rowptr.tolist() == [0, 1, 3, 4]
+    assert s.edge.tolist() == [1, 0, 2, 3]
+    assert s.col[s.csc_perm].tolist() == [0, 0, 1, 3]
+    assert s.csc_row.tolist() == [0, 2, 1, 1]
+    assert s.colptr.tolist() == [0, 2, 3, 3, 4]
+
+
+def test_heads_are_rows_of_their_own():
+    torch.manual_seed(0)
+    edge_index = torch.stack([torch.randint(0, 4, (9,)), torch.randint(0, 3, (9,))])
+    heads = 3
+    s = Structure.of(edge_index, 1, 5, 4, heads)
+    assert (s.num_rows, s.num_cols) == (15, 12)
+    edge, head = s.edge // heads, s.edge % heads
+    assert torch.equal(s.row, (edge_index[1][edge] * heads + head).int())
+    assert torch.equal(s.col, (edge_index[0][edge] * heads + head).int())
+    assert torch.equal(s.row, s.row.sort().values)
+    assert torch.equal(s.rowptr, torch.searchsorted(s.row, torch.arange(16), out_int32=True))
+    assert sorted(s.edge.tolist()) == list(range(27))
+    perm = s.csc_perm.long()
+    assert torch.equal(s.col[perm], s.col.sort().values)
+    assert torch.equal(s.colptr, torch.searchsorted(s.col[perm], torch.arange(13), out_int32=True))
+    assert torch.equal(s.csc_row, s.row[perm])
+
+
+def test_structure_is_built_once_and_forgotten_with_its_tensor():
+    edge_index = torch.tensor([[0, 1], [1, 0]])
+    first = Structure.of(edge_index, 1, 2, 2, 1)
+    assert Structure.of(edge_index, 1, 2, 2, 1) is first
+    assert Structure.of(edge_index, 1, 3, 2, 1) is not first
+    assert Structure.of(edge_index, 0, 2, 2, 1) is not first
+    assert Structure.of(edge_index, 1, 2, 2, 2) is not first
+    key = id(edge_index)
+    assert key in structure._MEMORY
+    del edge_index
+    gc.collect()
+    assert key not in structure._MEMORY
+
+
+def test_in_place_change_is_noticed():
+    edge_index = torch.tensor([[0, 1], [1, 0]])
+    Structure.of(edge_index, 1, 2, 2, 1)
+    edge_index[1] = torch.tensor([0, 1])
+    assert Structure.of(edge_index, 1, 2, 2, 1).row.tolist() == [0, 1]
+    assert Structure.of(edge_index, 1, 2, 2, 1).col.tolist() == [0, 1]
+
+
+def test_inference_tensors_are_not_remembered():
+    with torch.inference_mode():
+        tensor = torch.arange(3)
+    calls = []
+    for _ in range(2):
+        remember(tensor, "key", lambda: calls.append(1))
+    assert len(calls) == 2
+
+
+@pytest.mark.parametrize(
+    ("edges", "message"),
+    [
+        (
+            [[0, 5], [0, 1]],
+            r"source indices of 'edge_index' in \[0, 3\] for 4 source nodes \(got 5\)",
+        ),
+        ([[0, -2], [0, 1]], r"source indices .* \(got -2\)"),
+        (
+            [[0, 1], [0, 3]],
+            r"target indices of 'edge_index' in \[0, 2\] for 3 target nodes \(got 3\)",
+        ),
+    ],
+)
+def test_indices_out_of_range_are_named(edges, message):
+    with pytest.raises(IndexError, match=message):
+        Structure.of(torch.tensor(edges), 1, 3, 4, 1)
+
+
+def test_transpose():
+    torch.manual_seed(0)
+    dense = torch.randn(5, 4) * (torch.rand(5, 4) > 0.5)
+    matrix = dense.to_sparse_csr()
+    transpose = Transpose.of(matrix)
+    assert torch.equal(transpose.apply(matrix.values()).to_dense(), dense.t())

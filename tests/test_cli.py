@@ -1,0 +1,212 @@
+import json
+import os
+import re
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from kgat import cli, compare, records, training
+
+FAST = ["--set", "max_epochs=3", "--set", "heads=2", "--set", "hidden_channels=8"]
+KARATE = ["compare", "--dataset", "karate", "--models", "gat,rbf", *FAST, "--rounds", "0"]
+
+
+def run(capsys, *arguments):
+    code = cli.main(list(map(str, arguments)))
+    captured = capsys.readouterr()
+    return code, captured.out, captured.err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["compare", "--dataset", "Corra"], "Expected the name of a data set .*Cora"),
+        (["compare", "--models", "gat,gta"], "Expected the name of a model .got 'gta'.*gatv2"),
+        (["compare", "--models", ","], "Expected at least one model"),
+        (["compare", "--set", "lr"], "Expected KEY=VALUE after --set .got 'lr'"),
+        (["compare", "--set", "lrr=1"], "Expected settings that exist.*got 'lrr'.*lr, weight"),
+        (["compare", "--set", "lr=fast"], "Expected 'lr' as a number .got 'fast'"),
+        (["compare", "--device", "gpu"], "Expected a device that is here .got 'gpu'"),
+        (["compare", "--seeds", "0"], "--seeds"),
+        (["compare", "--sedes", "3"], "--sedes"),
+        (["compere"], "compere"),
+        (["train", "--model", "gat", "--set", "projections=shared"], "Expected a kernel model"),
+        (["train", "--dataset", "karate", "--set", "act=rellu", *FAST], "rellu"),
+        (["train", "--dataset", "karate", "--set", "projections=x", *FAST], "'projections'"),
+        (["plot", "no-such-folder"], "Expected results in 'no-such-folder'.*kgat compare"),
+        (["table", "no-such-folder"], "Expected results in 'no-such-folder'.*kgat compare"),
+        (["table"], "(?i:folders)"),
+    ],
+)
+def test_errors_are_one_line(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    code, out, err = run(capsys, *arguments)
+    assert code == 2
+    assert out == ""
+    assert re.fullmatch(rf"kgat: error: .*{message}.*\n", err)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_unwritable_folders(capsys, tmp_path):
+    (tmp_path / "file").write_text("")
+    for command in (KARATE, ["train", "--dataset", "karate"]):
+        code, _, err = run(capsys, *command, "--out", tmp_path / "file")
+        assert code == 2
+        assert re.fullmatch("kgat: error: Expected a folder that can be written .*--out\n", err)
+
+
+def test_debug_shows_the_traceback(capsys):
+    with pytest.raises(ValueError, match=r"Expected the name of a data set"):
+        cli.main(["compare", "--dataset", "Corra", "--debug"])
+
+
+def test_errors_that_nobody_expects_are_not_hidden(monkeypatch):
+    def broken(*args, **kwargs):
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(compare, "compare", broken)
+    with pytest.raises(ZeroDivisionError):
+        cli.main(KARATE)
+
+
+@pytest.mark.parametrize("arguments", [[], ["--help"], ["compare", "--help"], ["table", "--help"]])
+def test_help(capsys, arguments):
+    code, out, err = run(capsys, *arguments)
+    assert (code, err) == (0, "")
+    assert "Usage: kgat" in out
+    if arguments in ([], ["--help"]):
+        for command in ("compare", "train", "info", "plot", "table"):
+            assert f"  {command}  " in out
+
+
+def test_every_option_has_a_help_text():
+    import typer
+
+    group = typer.main.get_command(cli.app)
+    for command in group.commands.values():
+        assert command.help
+        for parameter in command.params:
+            if parameter.name != "help":
+                assert getattr(parameter, "help", None), (command.name, parameter.name)
+
+
+def test_compare_prints_a_table_and_draws(capsys, tmp_path):
+    code, out, err = run(capsys, *KARATE, "--seeds", "2", "--out", tmp_path)
+    assert code == 0
+    assert "4/4 rbf, seed 1" in err
+    assert re.search(r"gat +2 .* rbf +2 ", out, re.DOTALL)
+    assert str(tmp_path / "report.html") in out
+    found = records.read(tmp_path / "results.jsonl")
+    assert [record["kind"] for record in found].count("run") == 4
+    assert all(record["config"]["max_epochs"] == 3 for record in found if record["kind"] == "run")
+
+    (tmp_path / "report.html").unlink()
+    code, out, err = run(capsys, "plot", tmp_path)
+    assert (code, err) == (0, "")
+    assert str(tmp_path / "report.html") in out.split()
+    assert (tmp_path / "report.html").exists()
+
+
+def test_table_writes_the_readme(capsys, tmp_path):
+    run(capsys, *KARATE, "--seeds", "2", "--out", tmp_path / "runs/karate")
+    readme = tmp_path / "README.md"
+    readme.write_text(f"# Title\n{compare.BEGIN}\n{compare.END}\nEnd.\n")
+    code, out, _ = run(capsys, "table", tmp_path / "runs", "--readme", readme)
+    assert (code, out) == (0, f"{readme}: results replaced\n")
+    text = readme.read_text()
+    assert text.startswith("# Title\n")
+    assert text.endswith("End.\n")
+    assert "| `rbf` | 2 |" in text
+    code, out, _ = run(capsys, "table", tmp_path / "runs", "--readme", readme)
+    assert out == f"{readme}: results are up to date\n"
+    code, out, _ = run(capsys, "table", tmp_path / "runs", "--markdown")
+    assert f"\n{out.strip()}\n" in text
+    code, out, _ = run(capsys, "table", tmp_path / "runs")
+    assert re.search(r"karate *\n.* rbf +2 ", out, re.DOTALL)
+
+    readme.write_text("# Title\n")
+    code, _, err = run(capsys, "table", tmp_path / "runs", "--readme", readme)
+    assert code == 2
+    assert re.fullmatch("kgat: error: Expected the lines .*\n", err)
+
+
+def test_train_saves_a_model(capsys, tmp_path):
+    arguments = ["train", "--dataset", "karate", "--model", "rbf*l2", "--seed", "1", *FAST]
+    code, out, err = run(capsys, *arguments, "--out", tmp_path / "model")
+    assert (code, err) == (0, "")
+    assert "karate, rbf*l2, seed 1, split random-1: accuracy train" in out
+    config = json.loads((tmp_path / "model/config.json").read_text())["config"]
+    assert (config["model"], config["seed"], config["heads"]) == ("rbf*l2", 1, 2)
+    assert training.restore(tmp_path / "model").convs[0].magnitude == 2.0
+
+
+def test_threads_are_set(capsys, monkeypatch):
+    import torch
+
+    asked = []
+    monkeypatch.setattr(torch, "set_num_threads", asked.append)
+    run(capsys, "train", "--dataset", "karate", "--threads", "3", *FAST)
+    assert asked == [3]
+
+
+def test_info(capsys, tmp_path):
+    code, out, err = run(capsys, "info", "--root", tmp_path)
+    assert (code, err) == (0, "")
+    lines = dict(line.split(maxsplit=1) for line in out.splitlines())
+    assert lines["kgat"] == training.kgat.__version__
+    assert "eager: ok" in lines["backends"]
+    assert lines["data"].endswith(str(tmp_path))
+    assert "torch_scatter" in out
+
+
+def test_a_truncated_line_is_a_warning_of_one_line(capsys, tmp_path):
+    run(capsys, *KARATE, "--seeds", "1", "--out", tmp_path)
+    path = tmp_path / "results.jsonl"
+    path.write_bytes(path.read_bytes()[:-9])
+    code, _, err = run(capsys, *KARATE, "--seeds", "1", "--out", tmp_path)
+    assert code == 0
+    assert re.search("^kgat: warning: dropped the unfinished last line .* repeated\n", err, re.M)
+    assert "Warning" not in err
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_stopped_comparison_goes_on(capsys, tmp_path, number):
+    path = tmp_path / "out/results.jsonl"
+    root = Path(cli.__file__).resolve().parents[1]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "kgat.cli", *KARATE, "--seeds", "2000", "--out", str(path.parent)],
+        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        deadline = time.monotonic() + 120
+        while not path.exists() or path.read_bytes().count(b'"kind": "run"') < 3:
+            assert process.poll() is None, process.stderr.read()
+            assert time.monotonic() < deadline
+            time.sleep(0.05)
+        process.send_signal(number)
+        out, err = process.communicate(timeout=60)
+    finally:
+        process.kill()
+    assert process.returncode == 130
+    assert "Traceback" not in err
+    kept = [record for record in records.read(path) if record["kind"] == "run"]
+    last = err.strip().splitlines()[-1]
+    assert last == (
+        f"kgat: interrupted: {len(kept)} of 4000 runs are kept in {path}; run the same command again to go on"
+    )
+    assert out == ""
+
+    seeds = max(record["seed"] for record in kept) + 1
+    code, _, _ = run(capsys, *KARATE, "--seeds", seeds, "--out", path.parent)
+    assert code == 0
+    after = [record for record in records.read(path) if record["kind"] == "run"]
+    assert after[: len(kept)] == kept
+    assert len(after) == len({record["key"] for record in after}) == 2 * seeds

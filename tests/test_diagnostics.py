@@ -1,0 +1,325 @@
+import json
+import math
+from types import SimpleNamespace
+
+import pytest
+import torch
+from torch_geometric.data import Data
+from torch_geometric.nn import GAT, GCN
+from torch_geometric.utils import barabasi_albert_graph, to_undirected
+
+from kgat import diagnostics, kernels
+from kgat.models import KernelGAT, StockGAT
+
+
+class Gaussian(kernels.Kernel):
+    def score(self, query, key):
+        return -(query - key).square().sum(dim=-1)
+
+
+class Given:
+    r"""A 'kernel' whose Gram matrix is written down."""
+
+    def __init__(self, *matrices):
+        self.score = torch.tensor(matrices, dtype=torch.float64).permute(1, 2, 0).log()
+
+    def __call__(self, query, key):
+        return self
+
+    def dense(self):
+        return self.score
+
+
+def graph(num_nodes=60, classes=4):
+    torch.manual_seed(0)
+    edge_index = to_undirected(barabasi_albert_graph(num_nodes, 3))
+    y = torch.randint(0, classes, (num_nodes,))
+    return Data(x=torch.randn(num_nodes, 5), edge_index=edge_index, y=y)
+
+
+def test_entropy_by_hand():
+    # Target 0 has three in-edges, target 1 two, target 2 one, target 3 none.
+    index = torch.tensor([0, 1, 0, 2, 1, 0])
+    alpha = torch.tensor(
+        [[0.5, 1 / 3], [0.25, 0.5], [0.25, 1 / 3], [1.0, 1.0], [0.75, 0.5], [0.25, 1 / 3]],
+        dtype=torch.float64,
+    )
+    first = (0.5 * math.log(2) + 0.5 * math.log(4)) / math.log(3)
+    second = -(0.25 * math.log(0.25) + 0.75 * math.log(0.75)) / math.log(2)
+    entropy = diagnostics.attention_entropy(alpha, index, num_nodes=4)
+    expected = torch.tensor([(first + second) / 2, 1.0], dtype=torch.float64)
+    torch.testing.assert_close(entropy, expected)
+
+
+def test_entropy_of_attention_to_one_neighbour_is_zero():
+    alpha = torch.tensor([[1.0], [0.0]])
+    entropy = diagnostics.attention_entropy(alpha, torch.tensor([0, 0]), 1)
+    assert entropy.tolist() == [0.0]
+
+
+def test_entropy_without_a_choice_is_not_a_number():
+    entropy = diagnostics.attention_entropy(torch.ones(2, 3), torch.tensor([0, 1]), 2)
+    assert entropy.shape == (3,)
+    assert bool(entropy.isnan().all())
+
+
+def test_entropy_refuses_other_edges():
+    with pytest.raises(ValueError, match=r"Expected 'alpha' of shape \[E, H\].*\[2, 3\]"):
+        diagnostics.attention_entropy(torch.ones(2, 3), torch.tensor([0]), 2)
+
+
+def test_attention_weights_are_those_of_the_forward_pass():
+    data = graph()
+    model = GAT(5, 6, 2, 4, heads=3, dropout=0.5, norm="batch_norm", act="elu")
+    model.norms[0].module.running_mean += 1.5
+    found = diagnostics.attention_weights(model, data.x, data.edge_index)
+
+    model.eval()
+    first, second = model.convs
+    hidden, expected = first(data.x, data.edge_index, return_attention_weights=True)
+    hidden = torch.nn.functional.elu(model.norms[0](hidden))
+    _, also_expected = second(hidden, data.edge_index, return_attention_weights=True)
+    for (edges, alpha), (edges_expected, alpha_expected) in zip(
+        found, (expected, also_expected), strict=True
+    ):
+        assert torch.equal(edges, edges_expected)
+        torch.testing.assert_close(alpha, alpha_expected)
+
+
+def test_attention_weights_leave_the_model_as_it_was():
+    data = graph()
+    model = GAT(5, 6, 2, 4, heads=3, dropout=0.5, norm="batch_norm")
+    model.train()
+    model.norms[0].eval()
+    modes = [module.training for module in model.modules()]
+    state = torch.get_rng_state()
+    diagnostics.attention_weights(model, data.x, data.edge_index)
+    with pytest.raises(RuntimeError):
+        diagnostics.attention_weights(model, torch.randn(60, 7), data.edge_index)
+    assert [module.training for module in model.modules()] == modes
+    assert torch.is_tensor(model(data.x, data.edge_index))  # no hook was left behind
+    torch.set_rng_state(state)
+    repeated = diagnostics.attention_weights(model, data.x, data.edge_index)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert not repeated[0][1].requires_grad
+
+
+def test_attention_weights_with_edge_features():
+    data = graph()
+    edge_attr = torch.randn(data.edge_index.size(1), 2)
+    model = GAT(5, 6, 1, heads=2, edge_dim=2)
+    with_features = diagnostics.attention_weights(model, data.x, data.edge_index, edge_attr)
+    model.eval()
+    conv = model.convs[0]
+    _, (_, expected) = conv(data.x, data.edge_index, edge_attr, return_attention_weights=True)
+    torch.testing.assert_close(with_features[0][1], expected)
+
+
+@pytest.mark.parametrize("model", [GCN(5, 6, 2), torch.nn.Linear(5, 6)])
+def test_attention_weights_need_attention_layers(model):
+    data = graph()
+    with pytest.raises(ValueError, match="Expected"):
+        diagnostics.attention_weights(model, data.x, data.edge_index)
+
+
+def test_spectrum_of_a_known_matrix():
+    kernel = Given([[1.0, 0.5], [0.5, 1.0]], [[3.0, 3.0], [3.0, 3.0]])
+    nodes = torch.zeros(2, 2, 1)
+    values = diagnostics.gram_spectrum(kernel, nodes, nodes)
+    expected = torch.tensor([[1.0, 1 / 3], [1.0, 0.0]], dtype=torch.float64)
+    torch.testing.assert_close(values, expected)
+    ranks = diagnostics.effective_rank(values)
+    entropy = -(0.75 * math.log(0.75) + 0.25 * math.log(0.25))
+    expected = torch.tensor([math.exp(entropy), 1.0], dtype=torch.float64)
+    torch.testing.assert_close(ranks, expected)
+
+
+def test_spectrum_does_not_overflow():
+    query = 100 * torch.eye(3).view(3, 1, 3)  # scores up to 5774, whose exponential is infinite
+    values = diagnostics.gram_spectrum(kernels.DotProduct(3), query, query)
+    torch.testing.assert_close(values, torch.ones(1, 3, dtype=torch.float64))
+
+
+def test_symmetry_gap_and_smallest_eigenvalue():
+    matrices = [[[2.0, 1.0], [1.0, 2.0]], [[0.0, 1.0], [-1.0, 0.0]], [[1.0, 3.0], [3.0, 1.0]]]
+    gram = torch.tensor(matrices, dtype=torch.float64).permute(1, 2, 0)
+    gap = diagnostics.symmetry_gap(gram)
+    torch.testing.assert_close(gap, torch.tensor([0.0, 1.0, 0.0], dtype=torch.float64))
+    smallest = diagnostics.smallest_eigenvalue(gram[..., [0, 2]])
+    torch.testing.assert_close(smallest, torch.tensor([1 / 3, -0.5], dtype=torch.float64))
+    # The eigenvalues -3 and -1: the one of largest absolute value is the smallest itself.
+    negative = torch.tensor([[-2.0, 1.0], [1.0, -2.0]]).unsqueeze(-1)
+    torch.testing.assert_close(diagnostics.smallest_eigenvalue(negative), torch.tensor([-1.0]))
+    with pytest.raises(ValueError, match=r"Expected 'gram' of shape \[N, N, H\]"):
+        diagnostics.symmetry_gap(gram[:1])
+
+
+def test_large_gram_matrices_are_sampled_with_a_seed():
+    query = torch.randn(400, 2, 5)
+    first = diagnostics.gram_matrix(kernels.RBF(5, 2), query, query)
+    assert first.shape == (256, 256, 2)
+    assert torch.equal(first, diagnostics.gram_matrix(kernels.RBF(5, 2), query, query))
+    assert not torch.equal(first, diagnostics.gram_matrix(kernels.RBF(5, 2), query, query, seed=1))
+    # The same nodes stand on both sides.
+    assert float(diagnostics.symmetry_gap(first).max()) < 1e-6
+
+
+def test_profile_of_a_users_gaussian():
+    query = torch.randn(30, 3, 5, dtype=torch.float64)
+    state = torch.get_rng_state()
+    profile, reason = diagnostics.kernel_profile(Gaussian(5, 3), query, max_distance=2.0)
+    assert torch.equal(torch.get_rng_state(), state)
+    assert reason is None
+    assert profile["normalised"] == "zero"
+    distance = torch.tensor(profile["distance"], dtype=torch.float64)
+    assert distance[0] == 0
+    assert distance[-1] == 2.0
+    expected = (-distance.square()).exp().expand(3, -1)
+    for name in ("kernel", "low", "high"):
+        torch.testing.assert_close(torch.tensor(profile[name], dtype=torch.float64), expected)
+
+
+def test_profile_reaches_as_far_as_the_data():
+    query = torch.zeros(20, 1, 2)
+    query[10:, :, 0] = 3.0
+    profile, _ = diagnostics.kernel_profile(Gaussian(2), query)
+    assert profile["distance"][-1] == pytest.approx(3.0)
+    single, _ = diagnostics.kernel_profile(Gaussian(2), query[:1])
+    assert single["distance"][-1] == 1.0
+
+
+def test_profile_of_a_kernel_that_vanishes_at_zero():
+    profile, reason = diagnostics.kernel_profile(kernels.L2Distance(4, 2), torch.randn(30, 2, 4))
+    assert reason is None
+    assert profile["normalised"] == "maximum"
+    for head in profile["kernel"]:
+        assert max(head) == pytest.approx(1.0)
+        assert head[0] < 1e-2
+
+
+def test_profile_says_why_there_is_none():
+    query = torch.randn(6, 2, 4)
+    profile, reason = diagnostics.kernel_profile(kernels.Cosine(4, 2), query)
+    assert profile is None
+    assert "non-negative kernel" in reason
+
+    class Broken(kernels.Kernel):
+        def score(self, query, key):
+            return (query * key).sum(dim=-1) * math.nan
+
+    profile, reason = diagnostics.kernel_profile(Broken(4, 2), query)
+    assert profile is None
+    assert reason == "Broken gives scores that are not finite"
+    assert diagnostics.kernel_profile(Gaussian(4, 2), query[:0])[0] is None
+
+
+def test_neighbourhood_is_the_same_for_every_model():
+    data = graph(200)
+    alphas = torch.rand(2, data.edge_index.size(1), 3)
+    first, second = (diagnostics.neighbourhood(data.edge_index, alpha, labels=data.y) for alpha in alphas)
+    assert first["nodes"] == second["nodes"]
+    assert first["edges"] == second["edges"]
+    assert first["alpha"] != second["alpha"]
+    order = torch.randperm(data.edge_index.size(1))
+    shuffled = diagnostics.neighbourhood(data.edge_index[:, order], alphas[0][order], labels=data.y)
+    assert shuffled["nodes"] == first["nodes"]
+
+
+def test_neighbourhood_by_hand():
+    # 4 and 5 both have three neighbours; those of 5 are of mixed classes.
+    edges = [(0, 4), (1, 4), (2, 4), (0, 5), (1, 5), (3, 5), (5, 5), (2, 0)]
+    edge_index = torch.tensor(edges).t()
+    labels = torch.tensor([0, 1, 0, 2, 0, 0])
+    labels[1] = 0
+    labels[3] = 1
+    alpha = torch.arange(8.0).view(8, 1)
+    cut = diagnostics.neighbourhood(edge_index, alpha, labels=labels)
+    assert cut["center"] == 5
+    assert cut["nodes"] == [5, 0, 1, 3]
+    assert cut["labels"] == [0, 0, 0, 1]
+    assert cut["edges"] == [[0, 5], [1, 5], [3, 5], [5, 5]]
+    assert cut["alpha"] == [[3.0], [4.0], [5.0], [6.0]]
+    assert cut["targets"] == [5]
+    assert cut["degree"] == 3
+    two = diagnostics.neighbourhood(edge_index, alpha, center=5, hops=2)
+    assert two["nodes"] == [5, 0, 1, 3, 2]
+    assert two["targets"] == [5, 0, 1, 3]
+    assert two["edges"][-1] == [2, 0]
+    assert two["labels"] == [-1] * 5
+
+
+def test_neighbourhood_of_a_hub_is_cut():
+    edge_index = torch.stack([torch.arange(1, 101), torch.zeros(100, dtype=torch.long)])
+    cut = diagnostics.neighbourhood(edge_index, torch.rand(100, 2), center=0, max_nodes=40)
+    assert cut["nodes"] == list(range(40))
+    assert len(cut["edges"]) == 39
+    assert cut["degree"] == 100
+
+
+def test_neighbourhood_refuses_a_node_outside():
+    edge_index = torch.tensor([[0, 1], [1, 0]])
+    with pytest.raises(IndexError, match=r"Expected 'center' in 0..1 \(got 2\)"):
+        diagnostics.neighbourhood(edge_index, torch.rand(2, 1), center=2)
+
+
+@pytest.mark.parametrize("heads", [1, 8, 16])
+def test_record_is_small_and_strict_json(heads):
+    data = graph(300, classes=7)
+    data.x = torch.eye(300).to_sparse_csr()
+    model = KernelGAT(300, 4 * heads, 2, 7, heads=heads, out_heads=1, kernel="rbf")
+    model.train()
+    task = SimpleNamespace(name="made", data=data)
+    record = diagnostics.attention_record(model, task, {"model": "rbf", "seed": 3})
+    text = json.dumps(record, allow_nan=False)
+    assert len(text) < 20_000
+    assert record == json.loads(text)
+    assert model.training
+    assert record["kind"] == "attention"
+    assert (record["dataset"], record["model"], record["seed"]) == ("made", "rbf", 3)
+    assert [layer["heads"] for layer in record["layers"]] == [heads, 1]
+    assert len(record["layers"][0]["entropy"]) == heads
+    assert sum(record["layers"][0]["histogram"]) == 300 * heads
+    assert record["reason"] is None
+    assert len(record["profile"]["kernel"]) == len(record["spectrum"]) == min(heads, 8)
+    assert record["nodes_sampled"] == 256
+    # Queries and keys have one projection, and RBF is positive definite.
+    assert max(record["symmetry_gap"]) < 1e-5
+    assert min(record["smallest_eigenvalue"]) > -1e-5
+    cut = record["neighbourhood"]
+    into = [a for (_, target), a in zip(cut["edges"], cut["alpha"], strict=True)
+            if target == cut["center"]]  # fmt: skip
+    assert torch.tensor(into).sum(dim=0).tolist() == pytest.approx([1.0] * len(into[0]), abs=1e-2)
+
+
+def test_record_of_a_stock_layer_has_no_kernel():
+    task = SimpleNamespace(name="made", data=graph())
+    record = diagnostics.attention_record(StockGAT(5, 8, 2, 4, heads=2), task, {})
+    assert record["profile"] is None
+    assert record["spectrum"] is None
+    assert record["reason"] == "GATConv has no kernel"
+    assert record["neighbourhood"]["edges"]
+
+
+def test_record_of_a_graph_without_edges():
+    data = Data(x=torch.randn(2, 5), edge_index=torch.empty(2, 0, dtype=torch.long))
+    model = GAT(5, 6, 1, heads=2, add_self_loops=False)
+    task = SimpleNamespace(name="made", data=data)
+    record = diagnostics.attention_record(model, task, {})
+    assert record["neighbourhood"] is None
+    assert record["layers"][0]["entropy"] == [None, None]
+    json.dumps(record, allow_nan=False)
+
+
+def test_record_of_the_other_flow_ends_at_the_targets():
+    data = Data(x=torch.randn(4, 5), edge_index=torch.tensor([[0, 0, 0], [1, 2, 3]]))
+    task = SimpleNamespace(name="made", data=data)
+    model = GAT(5, 6, 1, heads=2, add_self_loops=False, flow="target_to_source")
+    cut = diagnostics.attention_record(model, task, {})["neighbourhood"]
+    assert cut["center"] == 0
+    assert cut["edges"] == [[1, 0], [2, 0], [3, 0]]
+
+
+def test_record_refuses_a_layer_that_is_not_there():
+    task = SimpleNamespace(name="made", data=graph())
+    with pytest.raises(IndexError, match=r"Expected 'layer' below 2 \(got 2\)"):
+        diagnostics.attention_record(StockGAT(5, 8, 2, 4, heads=2), task, {}, layer=2)

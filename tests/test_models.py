@@ -1,0 +1,112 @@
+import pytest
+import torch
+from torch_geometric.data import Data
+from torch_geometric.loader import NeighborLoader
+from torch_geometric.nn.models import GAT
+from torch_geometric.testing import withPackage
+from torch_geometric.utils import k_hop_subgraph
+
+from kgat import KernelGAT, KernelGATConv
+from kgat.models import StockGAT, StockGATv2
+
+torch.manual_seed(0)
+X = torch.randn(30, 16)
+EDGES = torch.randint(0, 30, (2, 90))
+
+
+@pytest.mark.parametrize("jk", [None, "last", "cat", "max", "lstm"])
+@pytest.mark.parametrize("norm", [None, "batch_norm", "layer_norm"])
+def test_shapes(norm, jk):
+    model = KernelGAT(16, 24, 3, 5, heads=4, kernel="rbf", norm=norm, jk=jk, act="elu", dropout=0.1)
+    assert model(X, EDGES).shape == (30, 5)
+    model(X, EDGES).sum().backward()
+    without_out = KernelGAT(16, 24, 2, heads=4, kernel="rbf", jk=jk)
+    assert without_out(X, EDGES).shape == (30, 24)
+
+
+def test_equals_pyg_gat():
+    stock = GAT(16, 24, 2, 5, heads=4)
+    for ours in (StockGAT(16, 24, 2, 5, heads=4), KernelGAT(16, 24, 2, 5, heads=4)):
+        ours.load_state_dict(stock.state_dict())
+        torch.testing.assert_close(ours(X, EDGES), stock(X, EDGES))
+
+
+def test_last_layer_has_its_own_heads():
+    model = KernelGAT(16, 24, 2, 5, heads=4, out_heads=1)
+    assert [conv.heads for conv in model.convs] == [4, 1]
+    assert [conv.concat for conv in model.convs] == [True, False]
+
+
+def test_edge_features_and_weights_reach_the_layers():
+    model = KernelGAT(16, 24, 2, 5, heads=4, kernel="rbf", edge_dim=3)
+    attr, weight = torch.randn(90, 3), torch.rand(90)
+    plain = model(X, EDGES)
+    assert not torch.allclose(plain, model(X, EDGES, edge_attr=attr))
+    assert not torch.allclose(plain, model(X, EDGES, edge_weight=weight))
+
+
+@pytest.mark.parametrize("layout", ["dense", "csr"])
+def test_input_dropout(layout):
+    x = (X > 1).float()
+    given = x.to_sparse_csr() if layout == "csr" else x
+    model = KernelGAT(16, 24, 1, heads=4, add_self_loops=False, input_dropout=0.5)
+    assert not torch.equal(model(given, EDGES), model(given, EDGES))
+    model.eval()
+    torch.testing.assert_close(model(given, EDGES), model(x, EDGES))
+    model.train()
+    # Dropped entries are 0, kept ones doubled: seen through a layer that passes its input on.
+    conv = KernelGATConv(16, 16, kernel="rbf", bias=False)
+    conv.lin.weight.data = torch.eye(16)
+    model.convs[0] = conv
+    out = model(given, torch.empty(2, 0, dtype=torch.long)).detach()
+    assert set(out[x > 0].tolist()) == {0.0, 2.0}
+    assert set(out[x == 0].tolist()) == {0.0}
+
+
+@withPackage("pyg_lib|torch_sparse")
+@pytest.mark.parametrize("model_class", [KernelGAT, StockGAT, StockGATv2])
+def test_layer_wise_inference_equals_the_full_graph(model_class):
+    model = model_class(16, 24, 2, 5, heads=4, input_dropout=0.5).eval()
+    loader = NeighborLoader(Data(x=X, edge_index=EDGES), num_neighbors=[-1], batch_size=7)
+    torch.testing.assert_close(model.inference(loader), model(X, EDGES))
+
+
+@withPackage("pyg_lib|torch_sparse")
+def test_sampled_blocks_with_trimming():
+    model = KernelGAT(16, 24, 2, 5, heads=4, kernel="rbf").eval()
+    loader = NeighborLoader(Data(x=X, edge_index=EDGES), num_neighbors=[-1, -1], batch_size=6)
+    full = model(X, EDGES)
+    for batch in loader:
+        sizes = {
+            "num_sampled_nodes_per_hop": batch.num_sampled_nodes,
+            "num_sampled_edges_per_hop": batch.num_sampled_edges,
+        }
+        for extra in ({}, sizes):
+            out = model(batch.x, batch.edge_index, **extra)[: batch.batch_size]
+            torch.testing.assert_close(out, full[batch.input_id], rtol=1e-4, atol=1e-5)
+
+
+def test_a_block_of_whole_neighbourhoods_equals_the_full_graph():
+    model = KernelGAT(16, 24, 2, 5, heads=4, kernel="rbf").eval()
+    full = model(X, EDGES)
+    for seeds in (torch.tensor([3]), torch.tensor([7, 0, 12])):
+        nodes, edges, where, _ = k_hop_subgraph(seeds, 2, EDGES, relabel_nodes=True, num_nodes=30)
+        torch.testing.assert_close(model(X[nodes], edges)[where], full[seeds])
+
+
+def test_bipartite_block_whose_targets_come_first():
+    conv = KernelGATConv(16, 5, heads=3, kernel="rbf")
+    targets = torch.arange(10)
+    keep = EDGES[1] < 10
+    sources = torch.unique(EDGES[0, keep])
+    nodes = torch.cat([targets, sources[sources >= 10]])
+    position = torch.full((30,), -1)
+    position[nodes] = torch.arange(nodes.numel())
+    block = position[EDGES[:, keep]]
+    out = conv((X[nodes], X[targets]), block)
+    torch.testing.assert_close(out, conv(X, EDGES)[targets])
+
+
+def test_hidden_channels_must_divide():
+    with pytest.raises(ValueError, match=r"'hidden_channels' divisible by 'heads=3' \(got 16\)"):
+        KernelGAT(8, 16, 2, 4, heads=3)

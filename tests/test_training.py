@@ -1,0 +1,393 @@
+import dataclasses
+import math
+
+import pytest
+import torch
+from sklearn.metrics import roc_auc_score
+from torch_geometric import seed_everything
+from torch_geometric.data import Data
+from torch_geometric.utils import barabasi_albert_graph, to_undirected
+
+from kgat import datasets, kernels, training
+from kgat.datasets import Split, Task
+from kgat.models import KernelGAT
+from kgat.training import Config, Trainer, evaluate, fit, resolve_model, run
+
+
+def make_task(y=None, *, nodes=60, classes=3, metric="accuracy", edge_dim=None, sparse=False):
+    generator = torch.Generator().manual_seed(0)
+    seed_everything(0)  # the graph is drawn by Python's and NumPy's generators
+    edge_index = to_undirected(barabasi_albert_graph(nodes, 3))
+    x = torch.randn(nodes, 5, generator=generator)
+    if y is None:
+        y = torch.randint(0, classes, (nodes,), generator=generator)
+    part = torch.arange(nodes) % 3
+    split = Split("mod-3", part == 0, part == 1, part == 2)
+    edge_attr = None if edge_dim is None else torch.ones(edge_index.size(1), edge_dim)
+    data = Data(x=x.to_sparse_csr() if sparse else x, edge_index=edge_index, y=y)
+    if edge_attr is not None:
+        data.edge_attr = edge_attr
+    return Task("made", data, (split,), metric, classes, "made here", "none")
+
+
+def make_config(model="gat", seed=0, **settings):
+    settings = {"max_epochs": 20, "hidden_channels": 8, "heads": 2, **settings}
+    return Config.of("made", model, seed, settings)
+
+
+# Settings
+
+
+def test_every_data_set_has_a_protocol():
+    for name in datasets.names():
+        assert Config.of(name, "gat").dataset == name
+
+
+def test_protocols_name_data_sets_that_exist():
+    listed = [name for table in training._protocols().values() for name in table.get("datasets", ())]
+    assert len(listed) == len(set(listed))
+    assert set(listed) <= set(datasets.names())
+
+
+def test_default_protocol_is_complete():
+    assert set(training._protocols()["default"]) == set(training.SETTINGS)
+
+
+@pytest.mark.parametrize(
+    ("name", "out_heads", "lr", "weight_decay"),
+    [("Cora", 1, 0.005, 5e-4), ("citeseer", 1, 0.005, 5e-4), ("PubMed", 8, 0.01, 1e-3)],
+)
+def test_planetoid_protocol_is_that_of_the_gat_paper(name, out_heads, lr, weight_decay):
+    config = Config.of(name, "gat")
+    assert (config.num_layers, config.heads, config.hidden_channels) == (2, 8, 64)
+    assert (config.dropout, config.input_dropout, config.act) == (0.6, 0.6, "elu")
+    assert (config.patience, config.norm, config.residual) == (100, None, False)
+    assert (config.out_heads, config.lr, config.weight_decay) == (out_heads, lr, weight_decay)
+
+
+def test_unknown_setting_lists_the_known_ones():
+    with pytest.raises(ValueError, match=r"overrides.*got 'learning_rate'.*lr, weight_decay"):
+        Config.of("Cora", "gat", overrides={"learning_rate": 1})
+    text = "[default]\nlr = 1.0\n[Cora]\nlrr = 1.0\n"
+    with pytest.raises(ValueError, match=r"\[Cora\] of 'my.toml'.*got 'lrr'.*lr, weight_decay"):
+        training.read_protocols(text, "my.toml")
+
+
+def test_protocols_that_are_no_protocols():
+    with pytest.raises(ValueError, match=r"Expected TOML in 'my.toml'"):
+        training.read_protocols("lr = ", "my.toml")
+    with pytest.raises(ValueError, match=r"Expected a table \[default\]"):
+        training.read_protocols("[Cora]\n", "my.toml")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("lr", "fast", "'lr' as a number"),
+        ("lr", "0", "'lr' above 0"),
+        ("lr", "nan", "'lr' above 0"),
+        ("weight_decay", -1, "'weight_decay' of at least 0"),
+        ("max_epochs", "2.5", "'max_epochs' as a whole number"),
+        ("max_epochs", True, "'max_epochs' as a whole number"),
+        ("patience", 0, "'patience' of at least 1"),
+        ("dropout", 1, r"'dropout' in \[0, 1\)"),
+        ("residual", "yes", "'residual' as true or false"),
+        ("heads", 7, "'hidden_channels' divisible by 'heads=7'"),
+        ("act", 3, "'act' as a name"),
+    ],
+)
+def test_impossible_settings(name, value, message):
+    with pytest.raises(ValueError, match=f"Expected {message}.*--set"):
+        Config.of("Cora", "gat", overrides={name: value})
+
+
+def test_settings_from_strings():
+    overrides = {"lr": "1", "heads": "4", "residual": "True", "norm": "none", "act": "relu"}
+    config = Config.of("chameleon_filtered", "gat", overrides=overrides)
+    assert (config.lr, config.heads, config.residual) == (1.0, 4, True)
+    assert (config.norm, config.act) == (None, "relu")
+
+
+def test_key_is_that_of_the_settings():
+    config = make_config()
+    assert config.key == make_config().key
+    assert len(config.key) == 16
+    for change in ({"seed": 1}, {"lr": 0.1}, {"model": "rbf"}, {"dataset": "other"}):
+        assert dataclasses.replace(config, **change).key != config.key
+
+
+# Models
+
+
+@pytest.mark.parametrize(
+    ("given", "name", "kwargs"),
+    [
+        ("GAT", "gat", {}),
+        ("Dot Product", "dot", {"kernel": "DotProduct"}),
+        ("sinc_product", "sinc", {"kernel": "SincProduct"}),
+        ("agnn", "scaled_cosine", {"kernel": "ScaledCosine"}),
+        ("rbf*l2", "rbf*l2", {"kernel": "RBF", "magnitude": 2.0}),
+        ("RBF * L1.50", "rbf*l1.5", {"kernel": "RBF", "magnitude": 1.5}),
+        ("spectral*lp", "spectral*lp", {"kernel": "Spectral", "magnitude": "learned"}),
+        ("rbf*laplace", "rbf*laplace", {"kernel": "RBF * Laplace"}),
+        ("rbf+dot", "rbf+dot", {"kernel": "RBF + DotProduct"}),
+    ],
+)
+def test_names_of_models(given, name, kwargs):
+    model = resolve_model(given)
+    assert (model.name, dict(model.kwargs)) == (name, kwargs)
+    assert resolve_model(model.name) == model
+
+
+def test_every_kernel_is_a_model_or_can_be_negative():
+    built = {model.kwargs["kernel"] for model in training.MODELS.values() if model.kwargs}
+    x = torch.randn(9, 1, 4)
+    signed = {name for name in kernels.names() if kernels.resolve(name, 4)(x, x).signed}
+    assert built == set(kernels.names()) - signed
+
+
+@pytest.mark.parametrize(
+    "name", ["", "*", "gta", "cosine", "rff", "rbf*", "gat*l2", "rbf*l0.5", "rbf+dot*l2"]
+)
+def test_unknown_models(name):
+    with pytest.raises(ValueError, match=r"Expected .* model .*gat, gatv2|Expected an L"):
+        resolve_model(name)
+
+
+@pytest.mark.parametrize("name", [*training.MODELS, "rbf*lp", "laplace*l1.5", "rbf+dot"])
+def test_every_model_trains(name):
+    record = run(make_task(), make_config(name, max_epochs=2))
+    assert record["model"] == name
+    assert record["epochs"] == 2
+    assert all(0.0 <= record[part] <= 1.0 for part in ("train", "val", "test"))
+
+
+def test_projections_are_those_of_kernel_models():
+    task = make_task()
+    separate = make_config("dot", projections="separate")
+    shared = make_config("dot")
+    assert run(task, separate)["parameters"] > run(task, shared)["parameters"]
+    assert make_config("gat", projections="separate").projections is None
+
+
+def test_additive_models_are_the_stock_ones():
+    task = make_task()
+    for stock, kernel in (("gat", "additive"), ("gatv2", "additive_v2")):
+        first = run(task, make_config(stock, dropout=0, input_dropout=0))
+        second = run(task, make_config(kernel, dropout=0, input_dropout=0))
+        assert first["parameters"] == second["parameters"]
+
+
+# Fit
+
+
+def test_fit_cannot_see_test_labels():
+    task = make_task()
+    split = task.split(0)
+    y = task.data.y.clone()
+    y[split.test] = (y[split.test] + 1) % 3
+    other = make_task(y)
+    config = make_config(max_epochs=30)
+    fitted = []
+    for one in (task, other):
+        torch.manual_seed(0)
+        model = training.build(one, config)
+        fitted.append(fit(model, one.visible(split), config))
+    first, second = fitted
+    assert first.curve == second.curve
+    assert first.best_epoch == second.best_epoch
+    assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
+    records = [run(one, config) for one in (task, other)]
+    for name in ("curve", "best_epoch", "epochs", "train", "val"):
+        assert records[0][name] == records[1][name]
+    assert records[0]["test"] != records[1]["test"]
+
+
+def test_test_labels_are_read_once(monkeypatch):
+    asked = []
+    score = Task.score
+
+    def counted(self, output, split, part):
+        asked.append(part)
+        return score(self, output, split, part)
+
+    monkeypatch.setattr(Task, "score", counted)
+    run(make_task(), make_config())
+    assert sorted(asked) == ["test", "train", "val"]
+
+
+class Script:
+    r"""Stands for a trainer whose validation is written down; a step counts up the weight."""
+
+    validation = ()
+
+    def __init__(self, model, visible, config):
+        self.model = model
+        self.left = iter(self.validation)
+
+    def step(self):
+        with torch.no_grad():
+            self.model.weight += 1
+        return 0.0
+
+    def validate(self):
+        return next(self.left)
+
+
+@pytest.mark.parametrize(
+    ("validation", "best_epoch", "epochs"),
+    [
+        # Both at once are kept; one of them alone only buys time.
+        ([(1.0, 0.5), (0.9, 0.6), (1.1, 0.7), (0.8, 0.6), (2.0, 0.1), (2.0, 0.1)], 2, 6),
+        # Ties count as progress, and are kept.
+        ([(1.0, 0.5), (1.0, 0.5), (2.0, 0.1), (2.0, 0.1), (0.1, 0.9)], 2, 4),
+        ([(1.0, 0.0), (2.0, 0.0), (3.0, 0.0), (0.5, 0.0)], 4, 4),
+        ([(1.0, 0.5), (2.0, 0.4), (0.5, 0.6), (2.0, 0.1), (2.0, 0.1)], 3, 5),
+    ],
+)
+def test_early_stopping_by_hand(monkeypatch, validation, best_epoch, epochs):
+    monkeypatch.setattr(training, "Trainer", Script)
+    monkeypatch.setattr(Script, "validation", validation)
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    config = make_config(patience=2, max_epochs=len(validation))
+    fitted = fit(model, None, config)
+    assert (fitted.best_epoch, fitted.epochs) == (best_epoch, epochs)
+    assert fitted.val == validation[best_epoch - 1][1]
+    assert float(model.weight) == best_epoch  # has the kept weights, not the last
+    assert float(fitted.state["weight"]) == best_epoch
+
+
+def test_the_kept_epoch_is_what_is_scored():
+    task = make_task()
+    config = make_config(max_epochs=60, norm="batch_norm", lr=0.05)
+    torch.manual_seed(0)
+    model = training.build(task, config)
+    split = task.split(0)
+    fitted = fit(model, task.visible(split), config)
+    assert fitted.best_epoch < fitted.epochs
+    assert evaluate(model, task, split)["val"] == pytest.approx(fitted.val)
+
+
+def test_training_learns():
+    y = (make_task(nodes=300).data.x[:, 0] > 0).long()
+    config = make_config("rbf", max_epochs=100, lr=0.02, residual=True, input_dropout=0)
+    record = run(make_task(y, nodes=300), config)
+    assert record["test"] > 0.8
+    assert record["curve"]["train_loss"][-1] < 0.7 * record["curve"]["train_loss"][0]
+
+
+def test_same_seed_same_record():
+    task = make_task()
+    records = [run(task, make_config("rbf*lp", seed=3)) for _ in range(2)]
+    for record in records:
+        for name in ("seconds", "epoch_seconds", "date"):
+            record.pop(name)
+    assert records[0] == records[1]
+    assert run(task, make_config("rbf*lp", seed=4))["curve"] != records[0]["curve"]
+
+
+def test_sparse_features_train_as_dense_ones():
+    config = make_config(input_dropout=0)
+    dense, sparse = (run(make_task(sparse=sparse), config) for sparse in (False, True))
+    assert sparse["curve"]["train_loss"] == pytest.approx(dense["curve"]["train_loss"], rel=1e-3)
+    assert run(make_task(sparse=True), make_config(input_dropout=0.5))["epochs"] > 0
+
+
+@pytest.mark.parametrize("name", ["gat", "gatv2", "rbf"])
+def test_edge_features_reach_the_layers(name):
+    task = make_task(edge_dim=2)
+    with_features, without = run(task, make_config(name)), run(make_task(), make_config(name))
+    assert with_features["parameters"] > without["parameters"]
+    assert with_features["curve"] != without["curve"]
+
+
+def test_multi_label_loss_and_metric_by_hand():
+    generator = torch.Generator().manual_seed(1)
+    y = torch.randint(0, 2, (60, 3), generator=generator).float()
+    y[torch.rand(60, 3, generator=generator) < 0.2] = math.nan
+    y[:, 0] = torch.arange(60) % 2  # so that no node is without any label
+    task = make_task(y, metric="roc_auc")
+    split = task.split(0)
+    config = make_config(dropout=0, input_dropout=0)
+    model = training.build(task, config)
+    trainer = Trainer(model, task.visible(split), config)
+    loss, score = trainer.validate()
+    output = model(task.data.x, task.data.edge_index)[split.val].detach()
+    known = ~y[split.val].isnan()
+    p, t = output.sigmoid()[known], y[split.val][known]
+    assert loss == pytest.approx(float(-(t * p.log() + (1 - t) * (1 - p).log()).mean()))
+    assert score == pytest.approx(task.score(model(task.data.x, task.data.edge_index), split, "val"))
+    assert run(task, config)["metric"] == "roc_auc"
+
+
+def test_roc_auc_is_that_of_scikit_learn():
+    generator = torch.Generator().manual_seed(0)
+    score = torch.randint(0, 5, (40, 3), generator=generator).float()  # many ties
+    y = torch.randint(0, 2, (40, 3), generator=generator).float()
+    y[0, 0] = math.nan
+    y[:, 2] = 1.0  # one class only: left out
+    expected = [
+        roc_auc_score(y[1:, 0], score[1:, 0]),
+        roc_auc_score(y[:, 1], score[:, 1]),
+    ]
+    assert training.roc_auc(score, y) == pytest.approx(sum(expected) / 2)
+    pair = torch.stack([torch.zeros(40), score[:, 1]], dim=1)
+    assert training.roc_auc(pair, y[:, 1].long()) == pytest.approx(expected[1])
+    with pytest.raises(ValueError, match=r"Expected both classes"):
+        training.roc_auc(pair, torch.ones(40, dtype=torch.long))
+
+
+def test_non_finite_loss_names_the_module():
+    task = make_task()
+    config = make_config()
+    model = training.build(task, config)
+    with torch.no_grad():
+        model.convs[1].lin.weight[0, 0] = math.nan
+    with pytest.raises(
+        ValueError, match=r"'gat' on 'made', seed 0 \(got nan in epoch 1; .*'convs.1.lin' \(Linear"
+    ):
+        fit(model, task.visible(task.split(0)), config)
+
+
+def test_divergence_is_an_error():
+    with pytest.raises(ValueError, match=r"Expected a finite .* loss .* --set lr="):
+        run(make_task(), make_config("rbf", lr=1e30))
+
+
+def test_curve_is_short_and_has_both_ends():
+    history = [(1.0 / (i + 1), 2.0, 0.5) for i in range(1234)]
+    curve = training._curve(history)
+    assert curve["epoch"][0] == 1
+    assert curve["epoch"][-1] == 1234
+    assert all(len(values) == 100 for values in curve.values())
+    assert training._curve(history[:1])["epoch"] == [1]
+
+
+def test_on_epoch_sees_every_epoch():
+    seen = []
+    record = run(make_task(), make_config(max_epochs=5), on_epoch=lambda *a: seen.append(a))
+    assert [epoch for epoch, *_ in seen] == [1, 2, 3, 4, 5]
+    assert [float(f"{loss:.5g}") for _, loss, *_ in seen] == record["curve"]["train_loss"]
+
+
+@pytest.mark.parametrize("name", ["gatv2", "rbf*lp"])
+def test_saved_models_are_restored(tmp_path, name):
+    task = make_task(edge_dim=2)
+    record, model = training.train(task, make_config(name, norm="batch_norm"))
+    training.save(tmp_path / "new", model, task, record)
+    restored = training.restore(tmp_path / "new")
+    assert type(restored) is type(model)
+    split = task.split(0)
+    assert evaluate(restored, task, split) == evaluate(model, task, split)
+    assert {path.name for path in (tmp_path / "new").iterdir()} == {"model.pt", "config.json"}
+
+
+def test_build_passes_the_settings():
+    config = make_config("rbf*l2", out_heads=3, num_layers=3, dropout=0.25, input_dropout=0.125)
+    model = training.build(make_task(), config)
+    assert isinstance(model, KernelGAT)
+    assert [conv.heads for conv in model.convs] == [2, 2, 3]
+    assert [conv.dropout for conv in model.convs] == [0.25] * 3
+    assert model.input_dropout == 0.125
+    assert model.convs[0].magnitude == 2.0
