@@ -90,7 +90,8 @@ class Magnitude(Kernel):
         return self.initial_p if self.rho is None else 1.0 + F.softplus(self.rho)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        return LazyGram(query_bias=self._half_norm(query), key_bias=self._half_norm(key))
+        a = self._half_norm(query)
+        return LazyGram(query_bias=a, key_bias=a if key is query else self._half_norm(key))
 
     def _half_norm(self, x: Tensor) -> Tensor:
         p = self.p

@@ -62,13 +62,11 @@ class RBF(Kernel):
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         q, k = centred(query, key)
         scale = (-self.log_lengthscale).exp()
-        q, k = q * scale, k * scale
-        return LazyGram.of(
-            q,
-            k,
-            query_bias=-0.5 * q.square().sum(dim=-1),
-            key_bias=-0.5 * k.square().sum(dim=-1),
-        )
+        same = k is q  # queries that are the keys are lifted once
+        q = q * scale
+        k = q if same else k * scale
+        a = -0.5 * q.square().sum(dim=-1)
+        return LazyGram.of(q, k, query_bias=a, key_bias=a if same else -0.5 * k.square().sum(dim=-1))
 
 
 def centred(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
@@ -82,7 +80,8 @@ def centred(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
     # The score does not depend on the centre, so no gradient has to flow through it. It is 0 where
     # the mean does not exist: without keys, and next to a broken feature, which stays in its row.
     centre = key.detach().mean(dim=-3, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
-    return query - centre, key - centre
+    query, same = query - centre, key is query
+    return query, query if same else key - centre
 
 
 def initial_lengthscale(lengthscale: float | None, default: float) -> float:
