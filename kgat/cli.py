@@ -1,5 +1,6 @@
 r"""The command line: ``kgat compare | train | info | plot | table``."""
 
+import os
 import signal
 import sys
 import warnings
@@ -73,6 +74,14 @@ def compare(
     rounds: Annotated[
         int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)
     ] = 20,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Runs at once, each with its share of the CPU threads. Default: one per core, at most "
+            "4, or 1 on a GPU.",
+            min=1,
+        ),
+    ] = None,
 ) -> None:
     r"""Train models over several seeds and compare them with stock GAT.
 
@@ -84,6 +93,10 @@ def compare(
 
     settings = _settings(overrides)
     _use(threads, device)
+    if jobs is None:
+        jobs = 1 if device.startswith("cuda") else min(4, os.cpu_count() or 1)
+    if jobs > 1 and threads is None:
+        _use(max(1, (os.cpu_count() or 1) // jobs), device)
     try:
         records = run_all(
             dataset,
@@ -95,6 +108,7 @@ def compare(
             progress=True,
             device=device,
             rounds=rounds,
+            jobs=jobs,
         )
     except Interrupted as interrupted:
         _say(f"kgat: {interrupted}")

@@ -3,7 +3,9 @@ r"""Compares models: runs over seeds, the cost of an epoch, paired statistics, a
 import gc
 import json
 import math
+import multiprocessing
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -25,6 +27,7 @@ from kgat.datasets import Task, Visible, load
 from kgat.training import (
     MODELS,
     Config,
+    OnEpoch,
     Trainer,
     build,
     circumstances,
@@ -86,9 +89,6 @@ class Interrupted(KeyboardInterrupt):
         self.path = path
 
 
-# Runs ---------------------------------------------------------------------------------------------
-
-
 def compare(
     dataset: str | Task,
     models: Sequence[str] = DEFAULT_MODELS,
@@ -101,6 +101,7 @@ def compare(
     device: str = "cpu",
     rounds: int = ROUNDS,
     figures: bool = True,
+    jobs: int = 1,
 ) -> list[dict[str, Any]]:
     r"""Trains every model with every seed, measures their cost, and draws the figures.
 
@@ -121,6 +122,8 @@ def compare(
         rounds (int, optional): Rounds of the measurement of cost; 0 leaves it out.
             (default: :obj:`20`)
         figures (bool, optional): Whether to draw figures and report. (default: :obj:`True`)
+        jobs (int, optional): How many runs go on at once, each in a process of its own with as many
+            threads as this one; the records are the same. (default: :obj:`1`)
 
     Returns:
         list of dict: All records of the folder.
@@ -133,6 +136,8 @@ def compare(
     """
     if seeds < 1:
         raise ValueError(f"Expected at least one seed (got {seeds}); pass --seeds 5")
+    if jobs < 1:
+        raise ValueError(f"Expected at least one job (got {jobs}); pass --jobs 1")
     names = _unique(resolve_model(name).name for name in models)
     if not names:
         raise ValueError("Expected at least one model (got none); pass --models gat,rbf")
@@ -153,17 +158,18 @@ def compare(
     try:
         kept = sum(config.key in keys for config in configs)
         with _progress(task, len(configs), kept, progress) as bar:
+            missing = []
             for config in configs:
-                wanted = figures and config.seed == 0 and config.key not in drawn
-                if config.key in keys and not wanted:
-                    continue
-                record, model = train(task, config, device=device, on_epoch=bar.epoch(config))
-                if config.key not in keys:
+                drawing = figures and config.seed == 0 and config.key not in drawn
+                if config.key not in keys or drawing:
+                    missing.append((config, drawing))
+            for record, attention in _runs(task, missing, device, jobs, bar):
+                if record["key"] not in keys:
                     keep(record)
-                    keys.add(config.key)
+                    keys.add(record["key"])
                     bar.finished(record)
-                if wanted:
-                    keep({**_attention(model, task, config), "key": config.key})
+                if attention is not None:
+                    keep(attention)
             if rounds and not _has_cost(records, task.name, names):
                 bar.say("measuring time and memory of an epoch")
                 keep(measure_cost(task, configs[0], names, rounds, device=device))
@@ -176,6 +182,48 @@ def compare(
         kept = sum(config.key in keys for config in configs)
         raise Interrupted(kept, len(configs), path) from None
     return records
+
+
+Outcome = tuple[dict[str, Any], dict[str, Any] | None]
+
+
+def _runs(
+    task: Task, missing: Sequence[tuple[Config, bool]], device: str, jobs: int, bar: "_Progress"
+) -> Iterator[Outcome]:
+    if jobs == 1 or len(missing) < 2:
+        for config, drawing in missing:
+            yield _outcome(task, config, drawing, device, bar.epoch(config))
+        return
+    bar.say(f"{jobs} runs at once")
+    context = multiprocessing.get_context("spawn")  # a fork of threads that hold locks may hang
+    threads = torch.get_num_threads()
+    # Leaving the block, also by Ctrl-C, ends the processes; results come in the order of the runs.
+    with context.Pool(jobs, _start_worker, (task, device, threads)) as pool:
+        yield from pool.imap(_work, missing)
+
+
+def _outcome(
+    task: Task, config: Config, drawing: bool, device: str, on_epoch: OnEpoch | None = None
+) -> Outcome:
+    record, model = train(task, config, device=device, on_epoch=on_epoch)
+    if not drawing:
+        return record, None
+    return record, {**_attention(model, task, config), "key": config.key}
+
+
+_worker: tuple[Task, str]  # what all runs of a worker process share
+
+
+def _start_worker(task: Task, device: str, threads: int) -> None:
+    global _worker
+    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
+    torch.set_num_threads(threads)
+    _worker = (task, device)
+
+
+def _work(job: tuple[Config, bool]) -> Outcome:
+    task, device = _worker
+    return _outcome(task, *job, device)
 
 
 def draw(records: Sequence[Record], folder: Path) -> list[Path]:
@@ -311,9 +359,6 @@ def _progress(task: Task, total: int, kept: int, shown: bool) -> Iterator[_Progr
         row = bar.add_task(task.name, total=total, completed=kept, now="")
         yield _Bar(bar, row, task.metric)
         bar.update(row, now="")
-
-
-# Cost ---------------------------------------------------------------------------------------------
 
 
 def measure_cost(
@@ -486,9 +531,6 @@ def _kilobytes(name: str) -> int:
     raise OSError(f"Expected '{name}' in /proc/self/status (got none); this needs Linux")
 
 
-# Statistics ---------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Row:
     r"""One model in the table of a data set. Scores are shares, not per cent.
@@ -657,9 +699,6 @@ def _interval(values: np.ndarray) -> tuple[float | None, float | None]:
 
     half = stats.t.ppf(0.975, values.size - 1) * values.std(ddof=1) / math.sqrt(values.size)
     return float(values.mean() - half), float(values.mean() + half)
-
-
-# Tables -------------------------------------------------------------------------------------------
 
 
 def markdown(rows: Sequence[Row], metric: str = "accuracy", baseline: str = BASELINE) -> str:
@@ -876,6 +915,7 @@ def _protocol_line(runs: Sequence[Record]) -> str:
     normalised = "" if of("norm") == "none" else f", {of('norm')}"
     skip = ", residual" if of("residual") == "true" else ""
     shared = "" if of("projections") == "none" else f", projections {of('projections')}"
+    values = "" if of("value_dropout") == "0" else f", on values {of('value_dropout')}"
     versions = _unique(
         f"torch {run['versions']['torch']}, torch_geometric {run['versions']['torch_geometric']}"
         for run in runs
@@ -883,7 +923,7 @@ def _protocol_line(runs: Sequence[Record]) -> str:
     return (
         f"{split}, {' or '.join(seeds)} seeds; {of('num_layers')} layers of {width}, last layer "
         f"{of('out_heads')} head{'s' * (of('out_heads') != '1')}, {of('act')}{normalised}{skip}"
-        f"{shared}; dropout {of('dropout')}, on the input {of('input_dropout')}; Adam, learning "
+        f"{shared}; dropout {of('dropout')}, on the input {of('input_dropout')}{values}; Adam, learning "
         f"rate {of('lr')}, weight decay {of('weight_decay')}; at most {of('max_epochs')} epochs, "
         f"early stopping on validation loss and {METRICS[runs[0]['metric']]}, patience "
         f"{of('patience')}; {' or '.join(versions)}."

@@ -50,9 +50,6 @@ CURVE_POINTS = 100  # of a stored learning curve
 OnEpoch = Callable[[int, float, float, float], None]
 
 
-# Settings -----------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Config:
     r"""Everything that decides how a run goes, but the data themselves.
@@ -258,9 +255,6 @@ def _converted(name: str, kind: Any, value: Any) -> Any:
     )
 
 
-# Models -------------------------------------------------------------------------------------------
-
-
 @dataclass(frozen=True)
 class Model:
     r"""A model that can be trained by name: which stack, and which kernel in it.
@@ -416,9 +410,6 @@ def build(task: Task, config: Config) -> AttentionGNN:
     edge_dim = None if attr is None else (attr.size(-1) if attr.dim() > 1 else 1)
     model = resolve_model(config.model)
     return model.build(config, task.data.x.size(1), task.num_classes, edge_dim)
-
-
-# Fit ----------------------------------------------------------------------------------------------
 
 
 class Trainer:
@@ -669,9 +660,6 @@ def _curve(history: list[tuple[float, float, float]]) -> dict[str, list[float]]:
     for column, name in enumerate(("train_loss", "val_loss", "val")):
         curve[name] = [float(f"{history[point][column]:.5g}") for point in points]
     return curve
-
-
-# Runs ---------------------------------------------------------------------------------------------
 
 
 def train(

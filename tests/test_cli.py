@@ -174,12 +174,14 @@ def test_a_truncated_line_is_a_warning_of_one_line(capsys, tmp_path):
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
-def test_a_stopped_comparison_goes_on(capsys, tmp_path, number):
+def test_a_stopped_comparison_goes_on(capsys, tmp_path, number, jobs):
     path = tmp_path / "out/results.jsonl"
     root = Path(cli.__file__).resolve().parents[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "kgat.cli", *KARATE, "--seeds", "2000", "--out", str(path.parent)],
+        [sys.executable, "-m", "kgat.cli", *KARATE, "--seeds", "2000", "--out", str(path.parent)]
+        + ["--jobs", str(jobs)],
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

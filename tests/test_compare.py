@@ -358,6 +358,27 @@ def test_compare_draws_one_model_of_each_name(tmp_path, trained):
     assert sorted(map(str, again)) == sorted(map(str, found))
 
 
+def test_runs_at_once_give_the_same_records(tmp_path):
+    files = []
+    for jobs in (1, 2):
+        found = compare(
+            *("karate", ["rbf", "gat"], 2, tmp_path / str(jobs)),
+            overrides=FAST,
+            rounds=0,
+            figures=False,
+            jobs=jobs,
+        )
+        volatile = {"seconds", "epoch_seconds", "date"}
+        files.append([{k: v for k, v in record.items() if k not in volatile} for record in found])
+    assert files[0] == files[1]
+
+
+def test_an_error_in_one_of_the_runs_at_once_arrives(tmp_path):
+    overrides = {**FAST, "lr": 1e30}
+    with pytest.raises(ValueError, match="finite"):
+        compare("karate", ["gat"], 2, tmp_path, overrides=overrides, rounds=0, figures=False, jobs=2)
+
+
 def test_progress_says_what_is_going_on(tmp_path, capsys):
     run(tmp_path, progress=True)
     shown = capsys.readouterr().err
