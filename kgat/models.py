@@ -129,9 +129,21 @@ class KernelGAT(AttentionGNN):
     r"""Graph attention with any kernel: a stack of :class:`~kgat.nn.KernelGATConv`.
 
     Args:
-        *args: As :class:`AttentionGNN`.
-        **kwargs (optional): As :class:`AttentionGNN`; further ones (``kernel``, ``magnitude``,
-            ``projections``, ``residual``, ...) go to every :class:`~kgat.nn.KernelGATConv`.
+        in_channels (int or tuple): Size of each input sample, or :obj:`-1`.
+        hidden_channels (int): Width of the hidden layers, all heads together.
+        num_layers (int): Number of layers.
+        out_channels (int, optional): Size of the output. (default: :obj:`None`)
+        heads (int, optional): Heads of every layer but the last. (default: :obj:`1`)
+        out_heads (int, optional): Heads of the last layer, which are averaged; as :obj:`heads` if
+            :obj:`None`. (default: :obj:`None`)
+        dropout (float, optional): Dropout between layers and on attention weights. (default: :obj:`0.0`)
+        input_dropout (float, optional): Dropout on the features. (default: :obj:`0.0`)
+        value_dropout (float, optional): Dropout on projected features where they are averaged, not where
+            they are scored, as in the original GAT code. (default: :obj:`0.0`)
+        **kwargs (optional): ``act``, ``norm``, ``jk`` and so on of
+            :class:`torch_geometric.nn.models.basic_gnn.BasicGNN`, and keyword arguments
+            (``kernel``, ``magnitude``, ``projections``, ``residual``, ...) of every
+            :class:`~kgat.nn.KernelGATConv`.
 
     Shapes:
         - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`

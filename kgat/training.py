@@ -28,6 +28,7 @@ from torch_geometric.resolver import normalize_string
 import kgat
 from kgat import kernels
 from kgat.datasets import Split, Task, Visible
+from kgat.datasets.task import roc_auc
 from kgat.models import AttentionGNN, KernelGAT, StockGAT, StockGATv2
 from kgat.records import write_atomically
 
@@ -466,7 +467,7 @@ class Trainer:
             raise self._diverged("validation", value)
         if self.metric == "accuracy":
             return value, int((output.argmax(dim=-1) == self.val_y).sum()) / len(self.val_y)
-        return value, roc_auc(output, self.val_y)
+        return value, roc_auc(output, self.val_y, "the validation nodes")
 
     def _output(self, nodes: Tensor) -> Tensor:
         if self.edge_attr is None:
@@ -600,47 +601,6 @@ def evaluate(model: torch.nn.Module, task: Task, split: Split) -> dict[str, floa
     with torch.no_grad():
         output = model(data.x.to(device), data.edge_index.to(device), **kwargs).cpu()
     return {part: task.score(output, split, part) for part in ("train", "val", "test")}
-
-
-def roc_auc(output: Tensor, y: Tensor) -> float:
-    r"""The area under the ROC curve: how often a positive outranks a negative; ties count half.
-
-    Args:
-        output (torch.Tensor): Logits; of two classes, or one per label.
-        y (torch.Tensor): Classes, or labels with :obj:`nan` where unknown. The area is then the
-            mean over the labels that occur with both values.
-
-    Shapes:
-        - **output:** :math:`(N, C)`, **y:** :math:`(N)` or :math:`(N, C)`
-
-    Raises:
-        ValueError: If no label occurs with both values.
-
-    Example:
-        >>> roc_auc(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 1]))
-        1.0
-    """
-    if y.dim() == 1:
-        output, y = output[:, 1:] - output[:, :1], y.unsqueeze(-1)
-    areas = []
-    for score, label in zip(output.unbind(1), y.unbind(1), strict=True):
-        known = ~label.isnan() if label.is_floating_point() else label >= 0
-        positive = label[known] > 0
-        ones = int(positive.sum())
-        zeros = positive.numel() - ones
-        if ones == 0 or zeros == 0:
-            continue
-        _, rank, count = torch.unique(score[known], return_inverse=True, return_counts=True)
-        count = count.double()
-        middle = count.cumsum(0) - (count - 1) / 2  # equal scores share the mean of their ranks
-        total = float(middle[rank[positive]].sum())
-        areas.append((total - ones * (ones + 1) / 2) / (ones * zeros))
-    if not areas:
-        raise ValueError(
-            "Expected both classes among the validation nodes because metric='roc_auc' (got one); "
-            "use a split whose validation part holds both"
-        )
-    return sum(areas) / len(areas)
 
 
 def _cross_entropy(output: Tensor, y: Tensor) -> Tensor:

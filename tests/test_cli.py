@@ -180,8 +180,18 @@ def test_a_stopped_comparison_goes_on(capsys, tmp_path, number, jobs):
     path = tmp_path / "out/results.jsonl"
     root = Path(cli.__file__).resolve().parents[1]
     process = subprocess.Popen(
-        [sys.executable, "-m", "kgat.cli", *KARATE, "--seeds", "2000", "--out", str(path.parent)]
-        + ["--jobs", str(jobs)],
+        [
+            sys.executable,
+            "-m",
+            "kgat.cli",
+            *KARATE,
+            "--seeds",
+            "2000",
+            "--out",
+            str(path.parent),
+            "--jobs",
+            str(jobs),
+        ],
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,

@@ -3,7 +3,6 @@ import math
 
 import pytest
 import torch
-from sklearn.metrics import roc_auc_score
 from torch_geometric import seed_everything
 from torch_geometric.data import Data
 from torch_geometric.utils import barabasi_albert_graph, to_undirected
@@ -319,23 +318,6 @@ def test_multi_label_loss_and_metric_by_hand():
     assert loss == pytest.approx(float(-(t * p.log() + (1 - t) * (1 - p).log()).mean()))
     assert score == pytest.approx(task.score(model(task.data.x, task.data.edge_index), split, "val"))
     assert run(task, config)["metric"] == "roc_auc"
-
-
-def test_roc_auc_is_that_of_scikit_learn():
-    generator = torch.Generator().manual_seed(0)
-    score = torch.randint(0, 5, (40, 3), generator=generator).float()  # many ties
-    y = torch.randint(0, 2, (40, 3), generator=generator).float()
-    y[0, 0] = math.nan
-    y[:, 2] = 1.0  # one class only: left out
-    expected = [
-        roc_auc_score(y[1:, 0], score[1:, 0]),
-        roc_auc_score(y[:, 1], score[:, 1]),
-    ]
-    assert training.roc_auc(score, y) == pytest.approx(sum(expected) / 2)
-    pair = torch.stack([torch.zeros(40), score[:, 1]], dim=1)
-    assert training.roc_auc(pair, y[:, 1].long()) == pytest.approx(expected[1])
-    with pytest.raises(ValueError, match=r"Expected both classes"):
-        training.roc_auc(pair, torch.ones(40, dtype=torch.long))
 
 
 def test_non_finite_loss_names_the_module():

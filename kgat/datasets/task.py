@@ -185,10 +185,28 @@ class Task:
             )
         if self.metric == "accuracy":
             return float((output.argmax(dim=-1) == y).double().mean())
-        return _roc_auc(self.name, output, y, part)
+        return roc_auc(output, y, f"part '{part}' of '{self.name}'")
 
 
-def _roc_auc(name: str, output: Tensor, y: Tensor, part: str) -> float:
+def roc_auc(output: Tensor, y: Tensor, where: str = "the nodes that are scored") -> float:
+    r"""The area under the ROC curve, as scikit-learn has it.
+
+    Args:
+        output (torch.Tensor): Logits; of two classes, or one per label.
+        y (torch.Tensor): Classes, or labels with :obj:`nan` where unknown. The area is then the mean over the
+            labels that occur with both values.
+        where (str, optional): What an error calls these nodes.
+
+    Shapes:
+        - **output:** :math:`(N, C)`, **y:** :math:`(N)` or :math:`(N, C)`
+
+    Raises:
+        ValueError: If no label occurs with both values.
+
+    Example:
+        >>> roc_auc(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 1]))
+        1.0
+    """
     from sklearn.metrics import roc_auc_score
 
     if y.dim() == 1:
@@ -197,11 +215,11 @@ def _roc_auc(name: str, output: Tensor, y: Tensor, part: str) -> float:
     for label, answer in zip(y.unbind(1), output.unbind(1), strict=True):
         known = _labelled(label)
         if label[known].unique().numel() == 2:
-            scores.append(float(roc_auc_score(label[known].numpy(), answer[known].numpy())))
+            scores.append(float(roc_auc_score(label[known].cpu().numpy(), answer[known].cpu().numpy())))
     if not scores:
         raise ValueError(
-            f"Expected both classes in part '{part}' of '{name}' because metric='roc_auc' "
-            f"(got one); use a split whose '{part}' part holds both"
+            f"Expected both classes among {where} because metric='roc_auc' (got one); use a split that "
+            f"holds both"
         )
     return sum(scores) / len(scores)
 

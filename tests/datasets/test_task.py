@@ -135,7 +135,7 @@ def test_roc_auc_counts_ordered_pairs():
     # Score differences of the test nodes: 0: -1, 0: 2, 1: 1, 1: 3, so 3 of 4 pairs are in order.
     output = torch.tensor([[0.0, 0], [0, 0], [1, 0], [3, 5], [0, 1], [-3, 0]])
     assert task.score(output, split, "test") == 0.75
-    with pytest.raises(ValueError, match="both classes in part 'train' of 'toy'"):
+    with pytest.raises(ValueError, match="both classes among part 'train' of 'toy'"):
         task.score(output, split, "train")
 
 

@@ -1,0 +1,101 @@
+r"""How the package hangs together: imports in one direction, a light ``import kgat``, docs that are complete."""
+
+import ast
+import inspect
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+import kgat
+from kgat import kernels
+
+PACKAGE = Path(kgat.__file__).parent
+# A module may import what stands above it, and its own room.
+ROOMS = [
+    ["rules"],
+    ["gram"],
+    ["ops"],
+    ["kernels"],
+    ["functional"],
+    ["nn"],
+    ["models"],
+    ["testing"],
+    ["datasets"],
+    ["records"],
+    ["training"],
+    ["diagnostics"],
+    ["compare", "plots", "report", "bench"],
+    ["cli"],
+]
+RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}
+
+
+def modules():
+    for path in sorted(PACKAGE.rglob("*.py")):
+        parts = path.relative_to(PACKAGE).with_suffix("").parts
+        if parts != ("__init__",):
+            yield path, parts[0]
+
+
+def imported(path):
+    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module == "kgat":
+            yield from (f"kgat.{alias.name}" for alias in node.names)
+        elif isinstance(node, ast.ImportFrom) and node.module is not None:
+            yield node.module
+
+
+@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda x: getattr(x, "name", x))
+def test_imports_point_one_way(path, room):
+    assert room in RANK, f"{path.name} has no room: add it to ROOMS"
+    for name in imported(path):
+        if name.startswith("kgat.") and (target := name.split(".")[1]) in RANK:
+            assert RANK[target] <= RANK[room], f"{path.name} imports kgat.{target}"
+
+
+def test_import_brings_no_heavy_extras():
+    heavy = [
+        "matplotlib",
+        "sklearn",
+        "pandas",
+        "networkx",
+        "ogb",
+        "typer",
+        "rich",
+        "kgat.datasets",
+        "kgat.plots",
+    ]
+    code = (
+        "import sys, torch_geometric; before = set(sys.modules); import kgat; "
+        "print(*sorted(set(sys.modules) - before))"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    new = done.stdout.split()
+    assert "kgat" in new
+    assert not [name for name in heavy if name in new]
+
+
+def public_classes():
+    yield from (getattr(kernels, name) for name in kernels.__all__)
+    yield from (kgat.KernelGAT, kgat.KernelGATConv)
+
+
+@pytest.mark.parametrize("cls", list(public_classes()), ids=lambda cls: cls.__name__)
+def test_docstrings_are_whole(cls):
+    doc = inspect.getdoc(cls)
+    for section in ("Args:", "Shapes:", "Example:"):
+        assert section in doc, f"{cls.__name__} has no section {section}"
+    signature = inspect.signature(cls.__init__)
+    for name, parameter in list(signature.parameters.items())[1:]:
+        kinds = (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        shown = f"*{name}" if parameter.kind in kinds else f"{name} ("
+        assert shown in doc, f"{cls.__name__} does not document '{name}'"
+
+
+def test_version_is_in_the_changelog_or_unreleased():
+    text = (PACKAGE.parent / "CHANGELOG.md").read_text(encoding="utf8")
+    assert "## [Unreleased]" in text or f"## [{kgat.__version__}]" in text
