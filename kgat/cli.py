@@ -1,4 +1,4 @@
-r"""The command line: ``kgat compare | train | info | plot | table``."""
+r"""The command line: ``kgat compare | train | info | bench | plot | table``."""
 
 import os
 import signal
@@ -201,6 +201,33 @@ def info(root: Root = None) -> None:
     line("segment sums", f"{sparse.segment_sum_provider()} ({_why(sparse.segment_sum_provider())})")
     folder = resolve_root(root)
     line("data root", f"{folder}{'' if folder.is_dir() else ' (made at the first download)'}")
+
+
+@app.command()
+def bench(
+    sizes: Annotated[
+        str, typer.Option(help="Sizes, separated by commas; an unknown one lists them all.")
+    ] = "cora,pubmed,arxiv/10",
+    rounds: Annotated[int, typer.Option(help="Rounds per measurement.", min=1)] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="File of JSON lines to append to. Default: nothing is written.")
+    ] = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+) -> None:
+    r"""Time our layers against the PyG layers that compute the same.
+
+    Ratios are the peer's time over ours, paired round by round in this process.
+    """
+    from kgat.bench import run
+
+    def say(record: dict[str, Any]) -> None:
+        middle, low, high = record["ratio"]
+        note = "  (contended: do not trust it)" if record["contended"] else ""
+        name = f"{record['size']}  {record['what']}, against {record['peer']}"
+        typer.echo(f"{name:<70} {middle:6.2f}x  [{low:.2f}, {high:.2f}]{note}")
+
+    _use(threads, "cpu")
+    run([name.strip() for name in sizes.split(",") if name.strip()], rounds, out, say)
 
 
 @app.command()

@@ -8,7 +8,6 @@ of a data set, the first one by default, and returns a :class:`matplotlib.figure
 import math
 import os
 import re
-import tempfile
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import wraps
@@ -24,6 +23,8 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_r
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+
+from kgat.records import write_atomically
 
 __all__ = [
     "FIGURES",
@@ -41,7 +42,6 @@ __all__ = [
     "save_all",
     "spectrum",
     "styles",
-    "write_file",
 ]
 
 Record = Mapping[str, Any]
@@ -563,7 +563,7 @@ def save_all(records: Sequence[Record], folder: str | os.PathLike[str]) -> list[
             if figure is None:
                 continue
             path = folder / file_name(dataset, name)
-            write_file(path, png(figure))
+            write_atomically(path, png(figure))
             paths.append(path)
     return paths
 
@@ -575,18 +575,6 @@ def png(figure: Figure) -> bytes:
         # Without the version number of matplotlib, which is in the file by default.
         figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
     return buffer.getvalue()
-
-
-def write_file(path: Path, content: bytes) -> None:
-    r"""Writes a file beside its place and moves it there: it is complete, or as it was before."""
-    handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
-    try:
-        with os.fdopen(handle, "wb") as file:
-            file.write(content)
-        os.chmod(temporary, 0o644)  # mkstemp leaves it readable by its owner only
-        os.replace(temporary, path)
-    finally:
-        Path(temporary).unlink(missing_ok=True)
 
 
 def _models(records: Iterable[Record]) -> list[str]:

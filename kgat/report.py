@@ -9,6 +9,7 @@ from typing import Any
 
 from kgat import plots
 from kgat.compare import Row, table
+from kgat.records import write_atomically
 
 __all__ = ["page", "write"]
 
@@ -132,7 +133,7 @@ def write(records: Sequence[Record], folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     path = folder / "report.html"
-    plots.write_file(path, page(records).encode())
+    write_atomically(path, page(records).encode())
     return path
 
 

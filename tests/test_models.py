@@ -1,3 +1,5 @@
+import copy
+
 import pytest
 import torch
 from torch_geometric.data import Data
@@ -61,6 +63,19 @@ def test_input_dropout(layout):
     out = model(given, torch.empty(2, 0, dtype=torch.long)).detach()
     assert set(out[x > 0].tolist()) == {0.0, 2.0}
     assert set(out[x == 0].tolist()) == {0.0}
+
+
+@pytest.mark.parametrize("model_class", [KernelGAT, StockGAT, StockGATv2])
+def test_value_dropout(model_class):
+    torch.manual_seed(0)
+    model = model_class(16, 24, 1, heads=4, value_dropout=0.5)
+    none = torch.empty(2, 0, dtype=torch.long)  # each node sees itself alone: its value comes out
+    value = model.eval()(X, none)
+    ratio = model.train()(X, none) / value
+    assert set(ratio.round().flatten().tolist()) == {0.0, 2.0}
+    assert torch.equal(model.eval()(X, none), value)
+    copied = copy.deepcopy(model)
+    assert torch.equal(copied(X, none), value)
 
 
 @withPackage("pyg_lib|torch_sparse")

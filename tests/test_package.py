@@ -1,4 +1,4 @@
-r"""How the package hangs together: imports in one direction, a light ``import kgat``, docs that are complete."""
+r"""How the package hangs together: one direction of imports, a light ``import kgat``, whole docstrings."""
 
 import ast
 import inspect

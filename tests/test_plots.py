@@ -239,20 +239,6 @@ def test_save_all_writes_one_file_per_figure_and_data_set(tmp_path):
     assert plots.save_all(records, tmp_path / "new")[0].read_bytes() == first
 
 
-def test_a_failed_write_leaves_the_old_file(tmp_path, monkeypatch):
-    path = tmp_path / "figure.png"
-    plots.write_file(path, b"old")
-
-    def fail(*_):
-        raise OSError("disk full")
-
-    monkeypatch.setattr(plots.os, "replace", fail)
-    with pytest.raises(OSError, match="disk full"):
-        plots.write_file(path, b"new")
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
-
-
 def test_the_users_style_is_neither_used_nor_changed():
     plain = plots.png(plots.accuracy(FULL))
     with mpl.rc_context():

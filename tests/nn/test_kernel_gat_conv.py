@@ -340,6 +340,19 @@ def test_dropout_only_in_training():
     assert (layer(X, EDGES, return_attention_weights=True)[1][1] > 0).all()
 
 
+def test_value_dropout_drops_values_but_not_scores():
+    torch.manual_seed(0)
+    net = KernelGATConv(16, 5, heads=3, kernel="rbf", value_dropout=0.5, bias=False)
+    _, (_, alpha) = net(X, EDGES, return_attention_weights=True)
+    torch.testing.assert_close(alpha, net.eval()(X, EDGES, return_attention_weights=True)[1][1])
+    none = torch.empty(2, 0, dtype=torch.long)  # each node sees itself alone: its value comes out
+    value = net.project(X)[2].reshape(6, 15)
+    torch.testing.assert_close(net(X, none), value)
+    ratio = net.train()(X, none) / value
+    torch.testing.assert_close(ratio, ratio.round())
+    assert set(ratio.round().flatten().tolist()) == {0.0, 2.0}
+
+
 def test_other_aggregations():
     torch.manual_seed(0)
     stock = GATConv(16, 5, heads=3, aggr="max")

@@ -1,0 +1,58 @@
+import pytest
+import torch
+
+from kgat import bench, records
+from kgat.bench import SIZES, bench_layers, paired, run
+
+
+def test_records_of_all_peers(tmp_path):
+    path = tmp_path / "bench.jsonl"
+    said = []
+    found = run(["tiny"], 2, path, said.append)
+    layers = [record for record in found if record["peer"].endswith("Conv")]
+    assert [(r["peer"], r["what"]) for r in layers] == [
+        (peer, what)
+        for peer in ("GATConv", "GATv2Conv", "TransformerConv")
+        for what in ("forward", "forward+backward")
+    ]
+    for record in layers:
+        middle, low, high = record["ratio"]
+        assert 0 < low <= middle <= high
+    assert said == found == records.read(path)
+
+
+def test_unequal_layers_are_not_timed(monkeypatch):
+    def broken(size):
+        stock, ours = torch.nn.Identity(), torch.nn.Identity()
+        stock.forward = lambda x, edges: x
+        ours.forward = lambda x, edges: x + 1
+        return {"GATConv": (stock, ours)}
+
+    monkeypatch.setattr(bench, "pairs", broken)
+    with pytest.raises(ValueError, match=r"equal outputs of GATConv and ours .* \(got 1 apart\)"):
+        bench_layers(SIZES["tiny"], 1)
+
+
+def test_ratio_is_peer_over_ours(monkeypatch):
+    clock = [0.0]
+    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+
+    def takes(seconds):
+        def step():
+            clock[0] += seconds
+
+        return step
+
+    assert paired(takes(3.0), takes(2.0), 4) == [1.5, 1.5, 1.5]
+
+
+def test_unknown_size():
+    with pytest.raises(ValueError, match=r"got huge\); choose from: tiny, cora"):
+        run(["huge"], 1, None, print)
+
+
+def test_graphs_have_hubs():
+    size = SIZES["cora"]
+    degree = torch.bincount(size.graph()[1], minlength=size.nodes)
+    assert degree.sum() == size.edges
+    assert degree.max() > 20 * size.edges / size.nodes
