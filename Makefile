@@ -11,7 +11,7 @@ help:
 	@echo "make test      install into $(VENV) and run the tests"
 	@echo "make lint      formatting, linting and types"
 	@echo "make bench     time of our layers against PyG's, as JSON lines and a table"
-	@echo "make readme    write the result tables and the kernel table of README.md again"
+	@echo "make readme    draw the figures of results/ and write the tables of README.md again"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "kgat needs Python 3.11 or newer (got " + sys.version.split()[0] + "); name one: make PYTHON=python3.12")'
@@ -41,6 +41,7 @@ bench: $(VENV)/.kgat
 	$(BIN)/kgat bench
 
 readme: $(VENV)/.kgat
+	for folder in results/*/; do $(BIN)/kgat plot $$folder; done
 	$(BIN)/kgat table results --readme README.md
 
 clean:
