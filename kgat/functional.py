@@ -65,6 +65,7 @@ def edge_attention(
     edge_index: Tensor,
     *,
     edge_bias: Tensor | None = None,
+    edge_log_weight: Tensor | None = None,
     edge_weight: Tensor | None = None,
     dropout: float = 0.0,
     flow: str = "source_to_target",
@@ -75,7 +76,8 @@ def edge_attention(
     .. math::
         \mathbf{o}_i = \sum_{e : j \to i} w_e\, \alpha_e \mathbf{v}_j, \qquad
         \alpha_e = \frac{\exp(\log k(\mathbf{q}_i, \mathbf{k}_j) + c_e)}
-        {\sum_{e' : j' \to i} \exp(\log k(\mathbf{q}_i, \mathbf{k}_{j'}) + c_{e'})}
+        {\sum_{e' : j' \to i} \exp(\log k(\mathbf{q}_i, \mathbf{k}_{j'}) + c_{e'})}, \qquad
+        c_e = b_e + \log u_e
 
     A target without in-edges gets exactly 0. The order of the edges never matters beyond rounding. A plain
     :obj:`edge_index` is sorted once and remembered while that tensor lives.
@@ -84,8 +86,10 @@ def edge_attention(
         gram (Gram): Scores of all pairs, not yet evaluated: what ``kernel(query, key)`` returns.
         value (torch.Tensor): Values :math:`\mathbf{v}`.
         edge_index (torch.Tensor): Edges, sources above targets (see :obj:`flow`).
-        edge_bias (torch.Tensor, optional): :math:`c`, added to the scores, or inside the link of a kernel
+        edge_bias (torch.Tensor, optional): :math:`b`, added to the scores, or inside the link of a kernel
             that says so (GAT). (default: :obj:`None`)
+        edge_log_weight (torch.Tensor, optional): :math:`\log u`, so that :math:`u` multiplies the kernel
+            before it is normalised; :math:`-\infty` removes an edge. (default: :obj:`None`)
         edge_weight (torch.Tensor, optional): :math:`w`, multiplies the normalised weights.
             (default: :obj:`None`)
         dropout (float, optional): Probability of dropping a weight; pass 0 in evaluation.
@@ -97,7 +101,7 @@ def edge_attention(
     Shapes:
         - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(M, H, C)`
         - **edge_index:** :math:`(2, E)`, **edge_bias:** :math:`(E, H)`
-        - **edge_weight:** :math:`(E)` or :math:`(E, H)`
+        - **edge_log_weight, edge_weight:** :math:`(E)` or :math:`(E, H)`
         - **output:** :math:`(N, H, C)`
 
     Raises:
@@ -115,7 +119,7 @@ def edge_attention(
         >>> edge_attention(kernel(x, x), x, edge_index).shape
         torch.Size([3, 2, 4])
     """
-    call = _call(gram, value, edge_index, edge_bias, edge_weight, dropout, flow)
+    call = _call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, flow)
     try:
         return ops.edge_attention(call, backend)
     except (IndexError, RuntimeError):
@@ -147,7 +151,7 @@ def explain(gram: Gram, value: Tensor, edge_index: Tensor, *, flow: str = "sourc
         >>> print(explain(RBF(4)(x, x), x, torch.tensor([[0], [1]])))
         eager: ok; reference (only if named): ok
     """
-    return ops.explain(_call(gram, value, edge_index, None, None, 0.0, flow))
+    return ops.explain(_call(gram, value, edge_index, None, None, None, 0.0, flow))
 
 
 def _call(
@@ -155,6 +159,7 @@ def _call(
     value: Tensor,
     edge_index: Tensor,
     edge_bias: Tensor | None,
+    edge_log_weight: Tensor | None,
     edge_weight: Tensor | None,
     dropout: float,
     flow: str,
@@ -177,17 +182,22 @@ def _call(
         raise ValueError(
             f"Expected 'edge_bias' of shape [E={edges}, H={heads}] (got {list(edge_bias.shape)})"
         )
-    if edge_weight is not None:
-        if edge_weight.dim() == 1:
-            edge_weight = edge_weight.unsqueeze(-1)
-        if edge_weight.size(0) != edges or edge_weight.size(1) not in (1, heads):
-            raise ValueError(
-                f"Expected 'edge_weight' of shape [E={edges}] or [E={edges}, H={heads}] "
-                f"(got {list(edge_weight.shape)})"
-            )
+    edge_log_weight = _per_edge("edge_log_weight", edge_log_weight, edges, heads)
+    edge_weight = _per_edge("edge_weight", edge_weight, edges, heads)
     if not 0.0 <= dropout <= 1.0:
         raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
     if flow not in ("source_to_target", "target_to_source"):
         raise ValueError(f"Expected 'flow' as 'source_to_target' or 'target_to_source' (got {flow!r})")
     target = 1 if flow == "source_to_target" else 0
-    return Call(gram, value, edge_index, targets, target, edge_bias, edge_weight, dropout)
+    return Call(gram, value, edge_index, targets, target, edge_bias, edge_log_weight, edge_weight, dropout)
+
+
+def _per_edge(name: str, x: Tensor | None, edges: int, heads: int) -> Tensor | None:
+    if x is None:
+        return None
+    given = list(x.shape)
+    if x.dim() == 1:
+        x = x.unsqueeze(-1)
+    if x.dim() != 2 or x.size(0) != edges or x.size(1) not in (1, heads):
+        raise ValueError(f"Expected '{name}' of shape [E={edges}] or [E={edges}, H={heads}] (got {given})")
+    return x

@@ -344,11 +344,15 @@ class KernelGATConv(MessagePassing):
             edges = with_self_loops(edges, num_nodes, self.fill_value)
 
         edge = self._edge_features(edges)
-        edge_bias, edge_scale = self._edge_terms(edges, edge)
+        edge_bias = None
+        if edge is not None and self.edge_mode == "score":
+            edge_bias = (edge * self.att_edge).sum(dim=-1)
+        edge_log_weight, edge_scale = self._edge_weights(edges.weight)
         vectors = edge is not None and self.edge_mode != "score"
         if vectors or return_attention_weights or self._needs_messages():
+            vector = edge if vectors else None
             out, alpha = self._message_route(
-                query, key, value, edges, edge if vectors else None, edge_bias, edge_scale
+                *(query, key, value, edges, vector, edge_bias, edge_log_weight, edge_scale)
             )
         else:
             alpha = None
@@ -357,6 +361,7 @@ class KernelGATConv(MessagePassing):
                 value,
                 edges.index,
                 edge_bias=edge_bias,
+                edge_log_weight=edge_log_weight,
                 edge_weight=edge_scale,
                 dropout=self.dropout if self.training else 0.0,
                 flow=self.flow,
@@ -388,6 +393,7 @@ class KernelGATConv(MessagePassing):
         edges: Edges,
         edge: OptTensor,
         edge_bias: OptTensor,
+        edge_log_weight: OptTensor,
         edge_scale: OptTensor,
     ) -> tuple[Tensor, Tensor]:
         # PyG's own message and aggregate: what explainers, hooks and subclasses reach into.
@@ -406,6 +412,8 @@ class KernelGATConv(MessagePassing):
         except (IndexError, RuntimeError):
             check_indices(row, col, query.size(0), key.size(0))
             raise
+        if edge_log_weight is not None:
+            score = score + edge_log_weight.unsqueeze(-1)
         alpha = functional.edge_softmax(score, row, query.size(0))
         alpha = F.dropout(alpha, p=self.dropout, training=self.training)
         weight = alpha if edge_scale is None else alpha * edge_scale.unsqueeze(-1)
@@ -445,30 +453,12 @@ class KernelGATConv(MessagePassing):
             attr = attr.view(-1, 1)
         return self.lin_edge(attr).view(-1, self.heads, self.out_channels)
 
-    def _edge_terms(self, edges: Edges, edge: OptTensor) -> tuple[OptTensor, OptTensor]:
-        # What is added to the score, and what multiplies the normalised weights.
-        bias = None
-        if edge is not None and self.edge_mode == "score":
-            bias = (edge * self.att_edge).sum(dim=-1)
-        weight = edges.weight
-        if weight is None:
-            return bias, None
-        if self.weight_mode == "alpha":
-            return bias, weight
+    def _edge_weights(self, weight: OptTensor) -> tuple[OptTensor, OptTensor]:
+        # What multiplies the kernel, as a logarithm, and what multiplies the normalised weights.
+        if weight is None or self.weight_mode == "alpha":
+            return None, weight
         absent = weight == 0
-        log_weight = torch.where(absent, 1.0, weight).log().masked_fill(absent, -torch.inf)
-        log_weight = log_weight.unsqueeze(-1).expand(-1, self.heads)
-        if bias is None:
-            return log_weight, None
-        if self._takes_edge_inside():
-            raise NotImplementedError(
-                "Expected either 'edge_attr' or 'edge_weight' with a kernel that takes its edge term inside "
-                "the link (got both); use weight_mode='alpha'"
-            )
-        return bias + log_weight, None
-
-    def _takes_edge_inside(self) -> bool:
-        return any(isinstance(module, Additive) for module in self.kernel.modules())
+        return torch.where(absent, 1.0, weight).log().masked_fill(absent, -torch.inf), None
 
     def _check_edges(self, edges: Edges) -> None:
         count, attr, weight = edges.index.size(1), edges.attr, edges.weight

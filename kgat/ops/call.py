@@ -21,13 +21,16 @@ class Call:
         num_targets (int): :math:`N`.
         target (int): Which row of :obj:`edge_index` holds the targets: 1 for messages from source to
             target, 0 for the other flow.
-        edge_bias (torch.Tensor, optional): Added to the scores. (default: :obj:`None`)
+        edge_bias (torch.Tensor, optional): Added to the scores, inside the link where the kernel says so.
+            (default: :obj:`None`)
+        edge_log_weight (torch.Tensor, optional): Added to the scores in any case. (default: :obj:`None`)
         edge_weight (torch.Tensor, optional): Multiplies the normalised weights. (default: :obj:`None`)
         dropout (float): Probability of dropping a normalised weight.
 
     Shapes:
         - **value:** :math:`(M, H, C)`, **edge_index:** :math:`(2, E)`
-        - **edge_bias:** :math:`(E, H)`, **edge_weight:** :math:`(E, 1)` or :math:`(E, H)`
+        - **edge_bias:** :math:`(E, H)`
+        - **edge_log_weight, edge_weight:** :math:`(E, 1)` or :math:`(E, H)`
     """
 
     gram: Gram
@@ -36,6 +39,7 @@ class Call:
     num_targets: int
     target: int = 1
     edge_bias: Tensor | None = None
+    edge_log_weight: Tensor | None = None
     edge_weight: Tensor | None = None
     dropout: float = 0.0
 

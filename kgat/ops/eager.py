@@ -35,6 +35,8 @@ def edge_attention(call: Call) -> Tensor:
     if sorts_edges(call.value):
         return _sorted_attention(call)
     score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
+    if call.edge_log_weight is not None:
+        score = score + call.edge_log_weight
     alpha = edge_softmax(score, call.row, call.num_targets)
     return aggregate(_weights(alpha, call.edge_weight, call.dropout), call)
 
@@ -94,6 +96,8 @@ def _sorted_attention(call: Call) -> Tensor:
     sources, heads, channels = value.shape
     structure = Structure.of(call.edge_index, call.target, call.num_targets, sources, heads)
     score = _sorted_score(call, structure)  # [E H]
+    if call.edge_log_weight is not None:
+        score = score + _entries(call.edge_log_weight, heads, structure)
     dtype = score_dtype(score, value)
     alpha = sparse.softmax(score.to(dtype), structure)
     edge_weight = None if call.edge_weight is None else _entries(call.edge_weight, heads, structure)

@@ -25,6 +25,8 @@ def edge_attention(call: Call) -> Tensor:
     value = call.value
     heads, channels = value.shape[1:]
     score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
+    if call.edge_log_weight is not None:
+        score = score + call.edge_log_weight
     keep = torch.nn.functional.dropout(torch.ones_like(score), call.dropout)
     edges_of: list[list[int]] = [[] for _ in range(call.num_targets)]
     for e, i in enumerate(call.row.tolist()):

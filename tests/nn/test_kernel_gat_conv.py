@@ -24,7 +24,7 @@ from torch_geometric.nn import (
 from torch_geometric.utils import to_torch_coo_tensor, to_torch_csr_tensor
 
 from kgat import KernelGATConv, kernels
-from kgat.kernels import RBF, Additive, Magnitude
+from kgat.kernels import RBF, Magnitude
 
 X = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
 # A given loop (3, 3), duplicates of (0, 1), node 5 isolated, unsorted.
@@ -242,8 +242,9 @@ def test_magnitude_multiplies():
 
 
 @pytest.mark.parametrize("mode", ["kernel", "alpha"])
-def test_edge_weights(mode):
-    layer = KernelGATConv(16, 5, heads=3, kernel="rbf", add_self_loops=False, weight_mode=mode)
+@pytest.mark.parametrize("kernel", ["additive", "additive_v2", "rbf"])
+def test_edge_weights(mode, kernel):
+    layer = KernelGATConv(16, 5, heads=3, kernel=kernel, add_self_loops=False, weight_mode=mode)
     # A weight of 2 in the kernel is the edge twice; a weight of 0 is no edge.
     single = torch.tensor([[0, 2, 3], [1, 1, 1]])
     double = torch.tensor([[0, 0, 2], [1, 1, 1]])
@@ -580,14 +581,11 @@ def test_one_dimensional_edge_attr():
     torch.testing.assert_close(net(X, EDGES, ATTR[:, 0]), net(X, EDGES, ATTR[:, :1]))
 
 
-def test_edge_terms_inside_the_link_and_weights_do_not_mix():
-    net = layer(edge_dim=3)
+@pytest.mark.parametrize("kernel", ["additive", "rbf"])
+def test_edge_features_and_weights_together(kernel):
+    net = layer(edge_dim=3, kernel=kernel, add_self_loops=False)
+    double = torch.cat([EDGES, EDGES[:, :1]], dim=1)
     weight = torch.ones(8)
-    with pytest.raises(NotImplementedError, match="weight_mode='alpha'"):
-        net(X, EDGES, ATTR, edge_weight=weight)
-    assert layer(edge_dim=3, weight_mode="alpha")(X, EDGES, ATTR, edge_weight=weight).shape == (
-        6,
-        15,
-    )
-    assert layer(edge_dim=3, kernel="rbf")(X, EDGES, ATTR, edge_weight=weight).shape == (6, 15)
-    assert isinstance(net.kernel, Additive)
+    weight[0] = 2.0
+    expected = net(X, double, torch.cat([ATTR, ATTR[:1]]))
+    torch.testing.assert_close(net(X, EDGES, ATTR, edge_weight=weight), expected)

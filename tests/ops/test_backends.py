@@ -45,18 +45,20 @@ def inputs(graph, kernel, dtype, seed=0):
         torch.randn(sources, H, C),
         torch.randn(len(edges), H),
         torch.rand(len(edges)) + 0.5,
+        torch.randn(len(edges), H),
     ]
     return module, edge_index, [t.to(dtype).requires_grad_() for t in tensors]
 
 
 def outcome(backend, module, edge_index, tensors, second=True):
-    query, key, value, edge_bias, edge_weight = tensors
+    query, key, value, edge_bias, edge_weight, edge_log_weight = tensors
     out = edge_attention(
         module(query, key),
         value,
         edge_index,
         edge_bias=edge_bias,
         edge_weight=edge_weight,
+        edge_log_weight=edge_log_weight,
         backend=backend,
     )
     wanted = [*tensors, *module.parameters()]
@@ -117,10 +119,10 @@ def test_equals_reference_on_any_graph(graph, kernel):
 def test_order_of_edges_does_not_matter(kernel, route):
     module, edge_index, tensors = inputs("unsorted", kernel, torch.float64)
     perm = torch.randperm(edge_index.size(1))
-    shuffled = [*tensors[:3], tensors[3][perm], tensors[4][perm]]
+    shuffled = [*tensors[:3], *(t[perm] for t in tensors[3:])]
     found = outcome("eager", module, edge_index[:, perm], shuffled, second=False)
     expected = outcome("eager", module, edge_index, tensors, second=False)
-    expected[4:6] = [expected[4][perm], expected[5][perm]]
+    expected[4:7] = [grad[perm] for grad in expected[4:7]]
     assert_same(found, expected, 1e-12, 1e-12)
 
 
