@@ -1,9 +1,24 @@
 r"""Attention whose score is a kernel, for PyTorch Geometric."""
 
-from kgat import functional, kernels
-from kgat.models import KernelGAT
-from kgat.nn import KernelGATConv
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from kgat import functional, kernels
+    from kgat.models import KernelGAT
+    from kgat.nn import KernelGATConv
 
 __version__ = "0.1.0"
 
 __all__ = ["KernelGAT", "KernelGATConv", "__version__", "functional", "kernels"]
+
+_CLASSES = {"KernelGAT": "kgat.models", "KernelGATConv": "kgat.nn"}
+
+
+def __getattr__(name: str) -> Any:
+    # Looked up at first use: torch and PyG take seconds to import, which `kgat --help` should not.
+    if name in _CLASSES:
+        return getattr(import_module(_CLASSES[name]), name)
+    if name in __all__:
+        return import_module(f"kgat.{name}")
+    raise AttributeError(f"module 'kgat' has no attribute '{name}'")

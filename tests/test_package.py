@@ -70,13 +70,27 @@ def test_import_brings_no_heavy_extras():
         "kgat.plots",
     ]
     code = (
-        "import sys, torch_geometric; before = set(sys.modules); import kgat; "
+        "import sys, torch_geometric; before = set(sys.modules); "
+        "import kgat; kgat.KernelGATConv, kgat.KernelGAT; "
         "print(*sorted(set(sys.modules) - before))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     new = done.stdout.split()
     assert "kgat" in new
     assert not [name for name in heavy if name in new]
+
+
+def test_public_names_are_found():
+    for name in kgat.__all__:
+        assert getattr(kgat, name) is not None
+    with pytest.raises(AttributeError, match="no attribute 'KernelGCN'"):
+        kgat.KernelGCN
+
+
+def test_help_does_not_wait_for_torch():
+    code = "import sys; from kgat.cli import main; main(['--help']); print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.splitlines()[-1] == "False"
 
 
 def public_classes():
