@@ -266,8 +266,12 @@ def test_edge_weights(mode, kernel):
 
 def test_self_loops_get_weight_one():
     layer = KernelGATConv(16, 5, kernel="rbf")
-    ones = torch.ones(EDGES.size(1))
-    torch.testing.assert_close(layer(X, EDGES, edge_weight=ones), layer(X, EDGES))
+    weight = torch.ones(EDGES.size(1))
+    torch.testing.assert_close(layer(X, EDGES, edge_weight=weight), layer(X, EDGES))
+    weight[0] = 2.0  # the edge twice
+    weight[3] = 5.0  # a given loop, which is replaced
+    double = torch.cat([EDGES, EDGES[:, :1]], dim=1)
+    torch.testing.assert_close(layer(X, EDGES, edge_weight=weight), layer(X, double))
 
 
 @pytest.mark.parametrize("loops", [True, False])
