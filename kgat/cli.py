@@ -174,7 +174,6 @@ def info(root: Root = None) -> None:
 
     from kgat import __version__, functional, kernels
     from kgat.datasets.files import resolve_root
-    from kgat.ops import sparse
 
     def line(name: str, value: object) -> None:
         typer.echo(f"{name:<16} {value}")
@@ -198,7 +197,7 @@ def info(root: Root = None) -> None:
     gram = kernels.resolve("rbf", channels=4)(x, x)
     answers = functional.explain(gram, x, torch.tensor([[0], [1]]))
     line("backends", answers)
-    line("segment sums", f"{sparse.segment_sum_provider()} ({_why(sparse.segment_sum_provider())})")
+    line("segment sums", f"torch.segment_reduce ({_why_not_torch_scatter()})")
     folder = resolve_root(root)
     line("data root", f"{folder}{'' if folder.is_dir() else ' (made at the first download)'}")
 
@@ -380,10 +379,12 @@ def _print_tables(records: list[dict[str, Any]]) -> None:
             console.print(rich_table(summarise(own), dataset, metric))
 
 
-def _why(provider: str) -> str:
-    if provider.startswith("torch_scatter"):
-        return "torch_scatter is installed and was measured faster for them"
-    return "torch_scatter is not installed or cannot be imported; pip install kgat[scatter]"
+def _why_not_torch_scatter() -> str:
+    from importlib.util import find_spec
+
+    if find_spec("torch_scatter") is None:
+        return "torch_scatter is not installed, and was measured slower"
+    return "torch_scatter is installed but not used: it was measured slower, see kgat bench"
 
 
 if __name__ == "__main__":

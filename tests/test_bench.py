@@ -46,6 +46,15 @@ def test_ratio_is_peer_over_ours(monkeypatch):
     assert paired(takes(3.0), takes(2.0), 4) == [1.5, 1.5, 1.5]
 
 
+def test_torch_scatter_against_torch():
+    pytest.importorskip("torch_scatter", reason="torch_scatter is not installed")
+    found = bench.bench_segments(SIZES["tiny"], 1)
+    assert [record["what"] for record in found] == [
+        "torch_scatter.segment_csr sum",
+        "torch_scatter.segment_csr max",
+    ]
+
+
 def test_unknown_size():
     with pytest.raises(ValueError, match=r"got huge\); choose from: tiny, cora"):
         run(["huge"], 1, None, print)

@@ -27,24 +27,11 @@ from torch.autograd import Function
 
 from kgat.ops.structure import Structure
 
-try:
-    from torch_scatter import segment_csr as _segment_csr
-except ImportError:
-    _segment_csr = None
-
 # Torch says once per process that CSR tensors are in beta. It says it here, unheard, and not to users who
 # never asked for one.
 with warnings.catch_warnings():
     warnings.simplefilter("ignore")
     torch.sparse_csr_tensor([0, 1], [0], [1.0])
-
-
-def segment_sum_provider() -> str:
-    r"""Names the function that sums the entries of a row, for ``kgat info``.
-
-    SEGMENT_NOTE
-    """
-    return "torch.segment_reduce" if _segment_csr is None else "torch_scatter.segment_csr"
 
 
 def _matrix(structure: Structure, values: Tensor, transposed: bool) -> Tensor:
@@ -169,8 +156,7 @@ class _Softmax(Function):
 def _sums(x: Tensor, structure: Structure) -> Tensor:
     if x.numel() == 0:
         return x.new_zeros(structure.num_rows)
-    if _segment_csr is not None:
-        return _segment_csr(x.contiguous(), structure.rowptr.long(), reduce="sum")
+    # torch_scatter.segment_csr takes twice as long here (benchmarks/layers.jsonl), so it is not asked for.
     return torch.segment_reduce(x.contiguous(), "sum", offsets=structure.rowptr.long())
 
 

@@ -48,17 +48,3 @@ def test_more_edges_than_cells():
     s = Structure.of(torch.zeros(2, 7, dtype=torch.long), 1, 1, 1, 2)
     inputs = (randn(2, 3), randn(2, 3))
     torch.autograd.gradcheck(lambda q, k: sparse.sddmm(q, k, s), inputs)
-
-
-def test_torch_scatter_gives_the_same_sums(graph, monkeypatch):
-    pytest.importorskip("torch_scatter", reason="torch_scatter is not installed")
-    assert sparse.segment_sum_provider() == "torch_scatter.segment_csr"
-    x = torch.randn(18, requires_grad=True)
-    found = sparse.softmax(x, graph)
-    monkeypatch.setattr(sparse, "_segment_csr", None)
-    assert sparse.segment_sum_provider() == "torch.segment_reduce"
-    torch.testing.assert_close(found, sparse.softmax(x, graph))
-
-
-def test_the_provider_is_named():
-    assert sparse.segment_sum_provider() in ("torch.segment_reduce", "torch_scatter.segment_csr")
