@@ -14,11 +14,10 @@ from torch_geometric import seed_everything
 from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 
 from kgat import KernelGATConv
+from kgat.compare import CONTENDED
 from kgat.ops.structure import Structure
 from kgat.records import append
 from kgat.training import circumstances
-
-CONTENDED = 1.6  # largest over smallest ratio of a round above which a timing is not to be trusted
 
 
 @dataclass(frozen=True)

@@ -18,24 +18,12 @@ from kgat.ops.dropout import dropout
 class AttentionGNN(BasicGNN):
     r"""A stack of attention layers; subclasses name the layer.
 
-    As :class:`torch_geometric.nn.models.GAT`, with three differences: dropout on the input features, which
-    may be a ``torch.sparse_csr`` tensor; a number of heads for the last layer; and a last layer that averages
-    its heads also where :obj:`jk` is given.
+    As :class:`torch_geometric.nn.models.GAT`, with three additions: dropout on the input features, which may
+    be a ``torch.sparse_csr`` tensor; dropout on values; and a number of heads for the last layer.
 
     Args:
-        in_channels (int or tuple): Size of each input sample, or :obj:`-1`.
-        hidden_channels (int): Width of the hidden layers, all heads together.
-        num_layers (int): Number of layers.
-        out_channels (int, optional): Size of the output. (default: :obj:`None`)
-        heads (int, optional): Heads of every layer but the last. (default: :obj:`1`)
-        out_heads (int, optional): Heads of the last layer, which are averaged; as :obj:`heads` if
-            :obj:`None`. (default: :obj:`None`)
-        dropout (float, optional): Dropout between layers and on attention weights. (default: :obj:`0.0`)
-        input_dropout (float, optional): Dropout on the features. (default: :obj:`0.0`)
-        value_dropout (float, optional): Dropout on projected features where they are averaged, not where
-            they are scored, as in the original GAT code. (default: :obj:`0.0`)
-        **kwargs (optional): ``act``, ``norm``, ``jk`` and so on of
-            :class:`torch_geometric.nn.models.basic_gnn.BasicGNN`, and arguments of the layer.
+        *args, **kwargs: As :class:`KernelGAT`, but for the keyword arguments of the layer, which are those of
+            :attr:`conv_class`.
 
     Shapes:
         - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
@@ -168,8 +156,7 @@ class StockGAT(AttentionGNN):
     r"""PyG's own :class:`GATConv` in the stack of :class:`KernelGAT`: only the layer differs.
 
     Args:
-        *args: As :class:`AttentionGNN`.
-        **kwargs (optional): As :class:`AttentionGNN`.
+        *args, **kwargs: As :class:`AttentionGNN`.
 
     Shapes:
         - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
@@ -188,8 +175,7 @@ class StockGATv2(AttentionGNN):
     r"""PyG's own :class:`GATv2Conv` in the stack of :class:`KernelGAT`: only the layer differs.
 
     Args:
-        *args: As :class:`AttentionGNN`.
-        **kwargs (optional): As :class:`AttentionGNN`.
+        *args, **kwargs: As :class:`AttentionGNN`.
 
     Shapes:
         - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
