@@ -8,8 +8,8 @@ from torch_geometric import EdgeIndex
 from kgat import ops
 from kgat.gram import Gram
 from kgat.ops import eager
+from kgat.ops.adjacency import check_indices
 from kgat.ops.call import Call
-from kgat.ops.structure import check_indices
 
 
 def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, power: float = 1.0) -> Tensor:

@@ -8,17 +8,20 @@ of that sum:
     s_{ij} = \mathrm{link}(t_{ij})
 
 Both are small on purpose: a backend that compiles code needs no more than these two scalar
-functions, and a new kernel that runs fused is a new :class:`Pair` or :class:`Link`.
+functions and their derivatives, and a new kernel that runs fused is a new :class:`Pair` or :class:`Link`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+
+from kgat.scalar import absolute, cos, log, maximum, minimum, sin, where
 
 Argument = float | Tensor  # a constant of a rule; a tensor is per head, shape [H]
 
@@ -31,6 +34,11 @@ class Pair:
         name (str): Its name, in messages and in the choice of a compiled backend.
         function (Callable): ``function(x, y, *args)``, elementwise on broadcast tensors, twice
             differentiable almost everywhere, finite at ``x == y``.
+        derivative (Callable, optional): ``derivative(x, y, *args)`` returns the derivatives by ``x`` and by
+            ``y``, as scalars in the functions of :mod:`kgat.scalar`. With it the rule runs fused; without,
+            on the eager backend. (default: :obj:`None`)
+        scalar (Callable, optional): :obj:`function` in the functions of :mod:`kgat.scalar`, where it is not
+            already written in them. (default: :obj:`None`)
 
     Example:
         >>> import torch
@@ -41,6 +49,13 @@ class Pair:
 
     name: str
     function: Callable[..., Tensor] = field(compare=False)
+    derivative: Callable[..., tuple[Any, Any]] | None = field(default=None, compare=False)
+    scalar: Callable[..., Any] | None = field(default=None, compare=False)
+
+    @property
+    def in_scalars(self) -> Callable[..., Any]:
+        r"""The function as a compiling backend reads it."""
+        return self.function if self.scalar is None else self.scalar
 
 
 @dataclass(frozen=True)
@@ -55,6 +70,9 @@ class Link:
             \rangle))`. :obj:`None` where no finite map exists. (default: :obj:`None`)
         signed (bool, optional): Whether the kernel behind the link can be negative, so that it has
             no logarithm and only its features can be used. (default: :obj:`False`)
+        derivative (Callable, optional): ``derivative(t, *args)``, as of :class:`Pair`. Without it the link is
+            applied to the sums of all edges, outside of the fused pass. (default: :obj:`None`)
+        scalar (Callable, optional): As of :class:`Pair`. (default: :obj:`None`)
 
     Example:
         >>> import torch
@@ -67,6 +85,13 @@ class Link:
     function: Callable[..., Tensor] = field(compare=False)
     features: Callable[..., Tensor] | None = field(default=None, compare=False)
     signed: bool = False
+    derivative: Callable[..., Any] | None = field(default=None, compare=False)
+    scalar: Callable[..., Any] | None = field(default=None, compare=False)
+
+    @property
+    def in_scalars(self) -> Callable[..., Any]:
+        r"""The function as a compiling backend reads it."""
+        return self.function if self.scalar is None else self.scalar
 
 
 def log_abs_sinc(x: Tensor) -> Tensor:
@@ -125,20 +150,170 @@ def _append_root(f: Tensor, eps: Argument) -> Tensor:
     return torch.cat([f, root.unsqueeze(-1).expand(*f.shape[:-1], 1)], dim=-1)
 
 
-MUL = Pair("mul", torch.mul)
-ABS_DIFFERENCE = Pair("abs_difference", lambda x, y: (x - y).abs())
-SQUARED_DIFFERENCE = Pair("squared_difference", lambda x, y: (x - y).square())
-LOG_ABS_SINC = Pair("log_abs_sinc", lambda x, y: log_abs_sinc(x - y))
-MINIMUM = Pair("minimum", torch.minimum)
-LEAKY_RELU_SUM = Pair("leaky_relu_sum", lambda x, y, slope: F.leaky_relu(x + y, slope))
+# Rules as scalars: what compiling backends read. On tensors the functions of torch are leaner, where there
+# are any. Derivatives at kinks are those of torch: 0 for an absolute value, shared at a tie of a minimum.
 
-IDENTITY = Link("identity", lambda t: t)
-LEAKY_RELU = Link("leaky_relu", F.leaky_relu)
-RELU = Link("relu", F.relu)
-LOG = Link("log", lambda t, eps: (t + eps).log(), features=_append_root)
-LOG_SQUARE = Link("log_square", lambda t, eps: (t.square() + eps).log(), features=square_features)
-HALF_LOG = Link("half_log", lambda t, eps: 0.5 * (t + eps).log())
-RATIONAL_QUADRATIC = Link("rational_quadratic", lambda t, alpha: -alpha * t.log1p())
+
+def _mul(x, y):  # type: ignore[no-untyped-def]
+    return x * y
+
+
+def _d_mul(x, y):  # type: ignore[no-untyped-def]
+    return y, x
+
+
+def _abs_difference(x, y):  # type: ignore[no-untyped-def]
+    return absolute(x - y)
+
+
+def _d_abs_difference(x, y):  # type: ignore[no-untyped-def]
+    sign = where(x > y, 1.0, 0.0) - where(x < y, 1.0, 0.0)
+    return sign, -sign
+
+
+def _squared_difference(x, y):  # type: ignore[no-untyped-def]
+    return (x - y) * (x - y)
+
+
+def _d_squared_difference(x, y):  # type: ignore[no-untyped-def]
+    slope = 2.0 * (x - y)
+    return slope, -slope
+
+
+def _log_abs_sinc(x, y):  # type: ignore[no-untyped-def]
+    d = x - y
+    near = absolute(d) < 0.5
+    u = where(near, d * d, 0.0)
+    series = u * (
+        1 / 6 + u * (1 / 180 + u * (1 / 2835 + u * (1 / 37800 + u * (1 / 467775 + u * (691 / 3831077250)))))
+    )
+    far = where(near, 1.0, absolute(d))
+    return where(near, -series, log(maximum(absolute(sin(far)), 1e-30) / far))
+
+
+def _d_log_abs_sinc(x, y):  # type: ignore[no-untyped-def]
+    d = x - y
+    near = absolute(d) < 0.5
+    u = where(near, d * d, 0.0)
+    series = 1 / 3 + u * (1 / 45 + u * (2 / 945 + u * (1 / 4725 + u * (2 / 93555 + u * (1382 / 638512875)))))
+    far = where(near, 1.0, d)
+    sine = sin(far)
+    at_pole = absolute(sine) < 1e-30
+    cot = where(at_pole, 0.0, cos(far)) / where(at_pole, 1.0, sine)
+    slope = where(near, -d * series, cot - 1.0 / far)
+    return slope, -slope
+
+
+def _minimum(x, y):  # type: ignore[no-untyped-def]
+    return minimum(x, y)
+
+
+def _d_minimum(x, y):  # type: ignore[no-untyped-def]
+    share = where(x < y, 1.0, where(x > y, 0.0, 0.5))
+    return share, 1.0 - share
+
+
+def _leaky_relu_sum(x, y, slope):  # type: ignore[no-untyped-def]
+    t = x + y
+    return where(t > 0.0, t, slope * t)
+
+
+def _d_leaky_relu_sum(x, y, slope):  # type: ignore[no-untyped-def]
+    d = where(x + y > 0.0, 1.0, slope)
+    return d, d
+
+
+def _identity(t):  # type: ignore[no-untyped-def]
+    return t
+
+
+def _d_identity(t):  # type: ignore[no-untyped-def]
+    return 1.0 + 0.0 * t
+
+
+def _leaky_relu(t, slope):  # type: ignore[no-untyped-def]
+    return where(t > 0.0, t, slope * t)
+
+
+def _d_leaky_relu(t, slope):  # type: ignore[no-untyped-def]
+    return where(t > 0.0, 1.0, slope)
+
+
+def _relu(t):  # type: ignore[no-untyped-def]
+    return maximum(t, 0.0)
+
+
+def _d_relu(t):  # type: ignore[no-untyped-def]
+    return where(t > 0.0, 1.0, 0.0)
+
+
+def _log(t, eps):  # type: ignore[no-untyped-def]
+    return log(t + eps)
+
+
+def _d_log(t, eps):  # type: ignore[no-untyped-def]
+    return 1.0 / (t + eps)
+
+
+def _log_square(t, eps):  # type: ignore[no-untyped-def]
+    return log(t * t + eps)
+
+
+def _d_log_square(t, eps):  # type: ignore[no-untyped-def]
+    return 2.0 * t / (t * t + eps)
+
+
+def _half_log(t, eps):  # type: ignore[no-untyped-def]
+    return 0.5 * log(t + eps)
+
+
+def _d_half_log(t, eps):  # type: ignore[no-untyped-def]
+    return 0.5 / (t + eps)
+
+
+def _rational_quadratic(t, alpha):  # type: ignore[no-untyped-def]
+    return -alpha * _log1p(t)
+
+
+def _d_rational_quadratic(t, alpha):  # type: ignore[no-untyped-def]
+    return -alpha / (1.0 + t)
+
+
+def _log1p(t):  # type: ignore[no-untyped-def]
+    # What 1 + t rounds off, divided by the slope there, is put back (t is not negative).
+    u = 1.0 + t
+    return log(u) + (t - (u - 1.0)) / u
+
+
+MUL = Pair("mul", torch.mul, _d_mul, _mul)
+ABS_DIFFERENCE = Pair("abs_difference", lambda x, y: (x - y).abs(), _d_abs_difference, _abs_difference)
+SQUARED_DIFFERENCE = Pair(
+    "squared_difference", lambda x, y: (x - y).square(), _d_squared_difference, _squared_difference
+)
+LOG_ABS_SINC = Pair("log_abs_sinc", lambda x, y: log_abs_sinc(x - y), _d_log_abs_sinc, _log_abs_sinc)
+MINIMUM = Pair("minimum", torch.minimum, _d_minimum, _minimum)
+LEAKY_RELU_SUM = Pair(
+    "leaky_relu_sum", lambda x, y, slope: F.leaky_relu(x + y, slope), _d_leaky_relu_sum, _leaky_relu_sum
+)
+
+IDENTITY = Link("identity", lambda t: t, derivative=_d_identity, scalar=_identity)
+LEAKY_RELU = Link("leaky_relu", F.leaky_relu, derivative=_d_leaky_relu, scalar=_leaky_relu)
+RELU = Link("relu", F.relu, derivative=_d_relu, scalar=_relu)
+LOG = Link("log", lambda t, eps: (t + eps).log(), _append_root, derivative=_d_log, scalar=_log)
+LOG_SQUARE = Link(
+    "log_square",
+    lambda t, eps: (t.square() + eps).log(),
+    square_features,
+    derivative=_d_log_square,
+    scalar=_log_square,
+)
+HALF_LOG = Link("half_log", lambda t, eps: 0.5 * (t + eps).log(), derivative=_d_half_log, scalar=_half_log)
+RATIONAL_QUADRATIC = Link(
+    "rational_quadratic",
+    lambda t, alpha: -alpha * t.log1p(),
+    derivative=_d_rational_quadratic,
+    scalar=_rational_quadratic,
+)
 SIGNED = Link("signed", lambda t: t, features=lambda q: q, signed=True)
 
 

@@ -14,6 +14,7 @@ from kgat import kernels
 PACKAGE = Path(kgat.__file__).parent
 # A module may import what stands above it, and its own room.
 ROOMS = [
+    ["scalar"],
     ["rules"],
     ["gram"],
     ["ops"],

@@ -14,7 +14,7 @@ from torch_geometric.utils import (
 )
 from torch_geometric.utils.sparse import set_sparse_value
 
-from kgat.ops.structure import remember
+from kgat.ops.memory import remember
 
 FillValue = float | Tensor | str
 

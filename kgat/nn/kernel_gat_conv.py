@@ -17,8 +17,8 @@ from kgat import functional, kernels
 from kgat.kernels import Additive, AdditiveV2, Kernel, Magnitude, Product
 from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops
 from kgat.nn.linear import Linear
+from kgat.ops.adjacency import check_indices
 from kgat.ops.dropout import dropout
-from kgat.ops.structure import check_indices
 
 PROJECTIONS = ("shared", "shared_qk", "shared_kv", "separate")
 EDGE_MODES = ("score", "key", "key_value")

@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from kgat.ops.dropout import dropout
-from kgat.ops.structure import Transpose, remember
+from kgat.ops.memory import remember
+from kgat.ops.structure import Transpose
 
 
 class Linear(pyg.Linear):

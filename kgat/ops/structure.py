@@ -1,41 +1,14 @@
-r"""The edges of a graph, sorted both ways once and remembered while their tensor lives."""
+r"""The sorted edges of a graph as one sparse matrix of all heads."""
 
 from __future__ import annotations
 
-import weakref
-from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, TypeVar
 
 import torch
 from torch import Tensor
 
-T = TypeVar("T")
-
-# id of a tensor -> (weak reference, version, what was derived from it). The reference's callback drops the
-# entry with the tensor, so that a reused id can never meet a stale one.
-_MEMORY: dict[int, tuple[weakref.ref[Tensor], int, dict[Any, Any]]] = {}
-
-
-def remember(tensor: Tensor, key: Any, build: Callable[[], T]) -> T:
-    r"""Returns ``build()``, computed once per :obj:`key` for as long as :obj:`tensor` lives unchanged.
-
-    Args:
-        tensor (torch.Tensor): What the result is derived from. An in-place change forgets the result.
-        key (Hashable): Names the result among others of the same tensor.
-        build (Callable): Computes it; must not depend on anything but the tensor and the key.
-    """
-    if tensor.is_inference():  # such tensors count no versions: a change could not be noticed
-        return build()
-    entry = _MEMORY.get(id(tensor))
-    if entry is None or entry[0]() is not tensor or entry[1] != tensor._version:
-        identity = id(tensor)
-        reference = weakref.ref(tensor, lambda _: _MEMORY.pop(identity, None))
-        entry = _MEMORY[identity] = (reference, tensor._version, {})
-    results = entry[2]
-    if key not in results:
-        results[key] = build()
-    return results[key]
+from kgat.ops.adjacency import Adjacency
+from kgat.ops.memory import remember
 
 
 @dataclass(frozen=True, eq=False)
@@ -89,31 +62,26 @@ class Structure:
         return remember(
             edge_index,
             (cls, target, num_targets, num_sources, heads),
-            lambda: cls._build(
-                edge_index[target].long(), edge_index[1 - target].long(), num_targets, num_sources, heads
-            ),
+            lambda: cls._build(Adjacency.of(edge_index, target, num_targets, num_sources), heads),
         )
 
     @classmethod
-    def _build(cls, row: Tensor, col: Tensor, num_targets: int, num_sources: int, heads: int) -> Structure:
-        check_indices(row, col, num_targets, num_sources)
-        edges = row.numel()
-        row, perm = row.sort(stable=True)
-        col = col.index_select(0, perm)
-        rowptr = _pointer(row, num_targets)
-        sorted_col, csc_perm = col.sort(stable=True)
-        colptr = _pointer(sorted_col, num_sources)
-
+    def _build(cls, adjacency: Adjacency, heads: int) -> Structure:
+        edges, num_targets, num_sources = (
+            adjacency.num_edges,
+            adjacency.num_targets,
+            adjacency.num_sources,
+        )
         # The entries of row (i, h) are the edges of i once more: only edges are sorted, not entries.
-        entry_row, entry_rowptr, e = _per_head(rowptr, heads)
+        entry_row, entry_rowptr, e = _per_head(adjacency.rowptr, heads)
         head = entry_row % heads
-        entry_col, entry_colptr, c = _per_head(colptr, heads)
+        entry_col, entry_colptr, c = _per_head(adjacency.colptr, heads)
         csc_head = entry_col % heads
-        csc_edge = csc_perm.index_select(0, c)
-        csc_row = row.index_select(0, csc_edge)
+        csc_edge = adjacency.place.long().index_select(0, c)
+        csc_row = adjacency.row.long().index_select(0, c)
         csc_entry_row = csc_row * heads + csc_head
         first = entry_rowptr.index_select(0, csc_entry_row)
-        place = csc_edge - rowptr.index_select(0, csc_row)
+        place = csc_edge - adjacency.rowptr.index_select(0, csc_row)
 
         # MKL multiplies with 32-bit indices and would convert others at every product.
         largest = max(edges * heads, num_targets * heads, num_sources * heads)
@@ -121,9 +89,9 @@ class Structure:
         return cls(
             num_targets * heads,
             num_sources * heads,
-            (perm.index_select(0, e) * heads + head).to(dtype),
+            (adjacency.edge.long().index_select(0, e) * heads + head).to(dtype),
             entry_row.to(dtype),
-            (col.index_select(0, e) * heads + head).to(dtype),
+            (adjacency.col.long().index_select(0, e) * heads + head).to(dtype),
             entry_rowptr.to(dtype),
             (first + place).to(dtype),
             csc_entry_row.to(dtype),
@@ -140,27 +108,6 @@ def _per_head(pointer: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     offset = pointer[:-1].repeat_interleave(heads) - entry_pointer[:-1]
     edge = torch.arange(segment.numel(), device=segment.device) + offset.index_select(0, segment)
     return segment, entry_pointer, edge
-
-
-def check_indices(row: Tensor, col: Tensor, num_targets: int, num_sources: int) -> None:
-    r"""Raises an :class:`IndexError` that names the first index outside its range.
-
-    Args:
-        row (torch.Tensor): Target indices.
-        col (torch.Tensor): Source indices.
-        num_targets (int): :math:`N`.
-        num_sources (int): :math:`M`.
-    """
-    for name, index, bound in (("target", row, num_targets), ("source", col, num_sources)):
-        if index.numel() == 0:
-            continue
-        low, high = (int(v) for v in torch.aminmax(index))
-        if low < 0 or high >= bound:
-            wrong = low if low < 0 else high
-            raise IndexError(
-                f"Expected {name} indices of 'edge_index' in [0, {bound - 1}] for {bound} {name} nodes "
-                f"(got {wrong}); check that 'edge_index' and the node features belong together"
-            )
 
 
 def _pointer(index: Tensor, size: int) -> Tensor:

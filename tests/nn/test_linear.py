@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kgat.nn.linear import Linear, drop_features
-from kgat.ops import structure
+from kgat.ops import memory, structure
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -48,10 +48,10 @@ def test_nothing_is_kept_after_the_features_are_gone():
     lin = Linear(4, 2)
     lin(drop_features(x, 0.5)).sum().backward()
     key = id(x)
-    assert key in structure._MEMORY
+    assert key in memory._MEMORY
     del x
     gc.collect()
-    assert key not in structure._MEMORY
+    assert key not in memory._MEMORY
 
 
 def test_lazy():

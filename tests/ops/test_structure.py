@@ -3,8 +3,9 @@ import gc
 import pytest
 import torch
 
-from kgat.ops import structure
-from kgat.ops.structure import Structure, Transpose, remember
+from kgat.ops import memory
+from kgat.ops.memory import remember
+from kgat.ops.structure import Structure, Transpose
 
 
 def test_structure_sorts_both_ways():
@@ -45,10 +46,10 @@ def test_structure_is_built_once_and_forgotten_with_its_tensor():
     assert Structure.of(edge_index, 0, 2, 2, 1) is not first
     assert Structure.of(edge_index, 1, 2, 2, 2) is not first
     key = id(edge_index)
-    assert key in structure._MEMORY
+    assert key in memory._MEMORY
     del edge_index
     gc.collect()
-    assert key not in structure._MEMORY
+    assert key not in memory._MEMORY
 
 
 def test_in_place_change_is_noticed():
