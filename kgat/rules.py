@@ -14,7 +14,7 @@ functions and their derivatives, and a new kernel that runs fused is a new :clas
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import Any
 
 import torch
@@ -26,7 +26,7 @@ from kgat.scalar import absolute, cos, log, maximum, minimum, sin, where
 Argument = float | Tensor  # a constant of a rule; a tensor is per head, shape [H]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)  # two rules may bear one name
 class Pair:
     r"""A scalar function of one lifted query feature and one lifted key feature.
 
@@ -48,9 +48,9 @@ class Pair:
     """
 
     name: str
-    function: Callable[..., Tensor] = field(compare=False)
-    derivative: Callable[..., tuple[Any, Any]] | None = field(default=None, compare=False)
-    scalar: Callable[..., Any] | None = field(default=None, compare=False)
+    function: Callable[..., Tensor]
+    derivative: Callable[..., tuple[Any, Any]] | None = None
+    scalar: Callable[..., Any] | None = None
 
     @property
     def in_scalars(self) -> Callable[..., Any]:
@@ -58,7 +58,7 @@ class Pair:
         return self.function if self.scalar is None else self.scalar
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class Link:
     r"""A scalar function of the summed pairs, with the finite feature map it allows, if any.
 
@@ -82,11 +82,11 @@ class Link:
     """
 
     name: str
-    function: Callable[..., Tensor] = field(compare=False)
-    features: Callable[..., Tensor] | None = field(default=None, compare=False)
+    function: Callable[..., Tensor]
+    features: Callable[..., Tensor] | None = None
     signed: bool = False
-    derivative: Callable[..., Any] | None = field(default=None, compare=False)
-    scalar: Callable[..., Any] | None = field(default=None, compare=False)
+    derivative: Callable[..., Any] | None = None
+    scalar: Callable[..., Any] | None = None
 
     @property
     def in_scalars(self) -> Callable[..., Any]:
@@ -160,6 +160,14 @@ def _mul(x, y):  # type: ignore[no-untyped-def]
 
 def _d_mul(x, y):  # type: ignore[no-untyped-def]
     return y, x
+
+
+def _add(x, y):  # type: ignore[no-untyped-def]
+    return x + y
+
+
+def _d_add(x, y):  # type: ignore[no-untyped-def]
+    return 1.0 + 0.0 * x, 1.0 + 0.0 * y
 
 
 def _abs_difference(x, y):  # type: ignore[no-untyped-def]
@@ -286,6 +294,7 @@ def _log1p(t):  # type: ignore[no-untyped-def]
 
 
 MUL = Pair("mul", torch.mul, _d_mul, _mul)
+ADD = Pair("add", torch.add, _d_add, _add)  # with one feature: a number of the query plus one of the key
 ABS_DIFFERENCE = Pair("abs_difference", lambda x, y: (x - y).abs(), _d_abs_difference, _abs_difference)
 SQUARED_DIFFERENCE = Pair(
     "squared_difference", lambda x, y: (x - y).square(), _d_squared_difference, _squared_difference

@@ -12,7 +12,7 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel
-from kgat.rules import LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
+from kgat.rules import ADD, LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
 
 
 class Additive(Kernel):
@@ -58,12 +58,10 @@ class Additive(Kernel):
         glorot(self.att_query)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        s = (query * self.att_query).sum(dim=-1)  # [..., N, H]
-        t = (key * self.att_key).sum(dim=-1)  # [..., M, H]
+        s = (query * self.att_query).sum(dim=-1, keepdim=True)  # [..., N, H, 1]
+        t = (key * self.att_key).sum(dim=-1, keepdim=True)  # [..., M, H, 1]
         return LazyGram.of(
-            torch.stack([s, torch.ones_like(s)], dim=-1),
-            torch.stack([torch.ones_like(t), t], dim=-1),
-            ScoreRule(link=LEAKY_RELU, link_args=(self.negative_slope,), edge_bias_inside=True),
+            s, t, ScoreRule(ADD, LEAKY_RELU, link_args=(self.negative_slope,), edge_bias_inside=True)
         )
 
 

@@ -11,14 +11,18 @@ from types import ModuleType
 
 from torch import Tensor
 
-from kgat.ops import eager, reference
+from kgat.ops import cpu, eager, gpu, reference
 from kgat.ops.call import Call
+from kgat.ops.fused import FusedBackend, fall_back
+from kgat.ops.recipe import BackendError
 
-BACKENDS: tuple[ModuleType, ...] = (eager,)
-ON_REQUEST: tuple[ModuleType, ...] = (reference,)
+Backend = ModuleType | FusedBackend
+
+BACKENDS: tuple[Backend, ...] = (FusedBackend("gpu", "cuda", gpu), FusedBackend("cpu", "cpu", cpu), eager)
+ON_REQUEST: tuple[Backend, ...] = (reference,)
 
 
-def choose(call: Call, backend: str | None = None) -> ModuleType:
+def choose(call: Call, backend: str | None = None) -> Backend:
     r"""Returns the backend that runs :obj:`call`: the named one, else the first that can.
 
     Args:
@@ -54,5 +58,16 @@ def explain(call: Call) -> str:
 
 
 def edge_attention(call: Call, backend: str | None = None) -> Tensor:
-    r"""Runs :obj:`call` on the backend that :func:`choose` returns."""
-    return choose(call, backend).edge_attention(call)
+    r"""Runs :obj:`call` on the backend that :func:`choose` returns.
+
+    A rule that a fused backend cannot compile runs on the eager one, which says so once; a backend that was
+    named raises instead.
+    """
+    chosen = choose(call, backend)
+    try:
+        return chosen.edge_attention(call)  # type: ignore[no-any-return]
+    except BackendError as error:
+        if backend is not None:
+            raise
+        fall_back("fused attention", error)
+        return eager.edge_attention(call)

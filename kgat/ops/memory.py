@@ -28,7 +28,7 @@ def remember(tensor: Tensor, key: Any, build: Callable[[], T]) -> T:
     entry = _MEMORY.get(id(tensor))
     if entry is None or entry[0]() is not tensor or entry[1] != tensor._version:
         identity = id(tensor)
-        reference = weakref.ref(tensor, lambda _: _MEMORY.pop(identity, None))
+        reference = weakref.ref(tensor, lambda _, memory=_MEMORY: memory.pop(identity, None))
         entry = _MEMORY[identity] = (reference, tensor._version, {})
     results = entry[2]
     if key not in results:

@@ -34,6 +34,10 @@ from torch import Tensor
 from kgat.rules import Link, Pair
 
 
+class BackendError(RuntimeError):
+    r"""A backend could not compile what it was given; another one can run it."""
+
+
 @dataclass(frozen=True)
 class Recipe:
     r"""What a backend specialises its code on.

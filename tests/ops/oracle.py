@@ -15,7 +15,8 @@ def scores(recipe, edge_index, x):
     col, row = edge_index
     t = 0.0
     if recipe.pair is not None:
-        pair = recipe.pair.function(x.query[row], x.key[col], *x.pair_args.unsqueeze(-1))  # [E, H, R]
+        constants = [_constant(a.unsqueeze(-1)) for a in x.pair_args]
+        pair = recipe.pair.function(x.query[row], x.key[col], *constants)  # [E, H, R]
         t = x.scale * (pair * (1.0 if x.weight is None else x.weight)).sum(-1)
     elif x.key_bias is not None:
         t = x.query_bias[row] + x.key_bias[col]
@@ -24,12 +25,17 @@ def scores(recipe, edge_index, x):
     inside = recipe.pair is None or recipe.bias_inside
     if x.edge_bias is not None and inside:
         t = t + x.edge_bias
-    s = recipe.link.function(t, *x.link_args)
+    s = recipe.link.function(t, *map(_constant, x.link_args))
     if x.edge_bias is not None and not inside:
         s = s + x.edge_bias
     if x.key_bias is not None and recipe.pair is not None:
         s = s + x.key_bias[col]
     return t, s
+
+
+def _constant(arg):
+    # Functions of torch.nn.functional take numbers alone.
+    return arg.flatten()[0].item() if (arg == arg.flatten()[0]).all() else arg
 
 
 def attention(recipe, edge_index, targets, x, mask=1.0):

@@ -1,0 +1,232 @@
+r"""Elementary functions as Numba scalars that LLVM can vectorise, and what turns rules into them.
+
+In single precision ``exp``, ``log``, ``sin`` and ``cos`` are polynomials after Cephes (errors under 2 units in the
+last place): a call of the C library would keep a loop from being vectorised. In double precision they are the C
+library's.
+"""
+
+from __future__ import annotations
+
+import math
+import types
+from collections.abc import Callable
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from kgat.scalar import translate
+
+# Sums over features may be reordered, which makes them vectors. NaN and infinity keep their meaning.
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+# Inside a polynomial or a rule every rounding is meant, so that nothing is reordered there.
+EXACT = {"contract"}
+
+_f = np.float32
+_i = np.int32
+
+
+@intrinsic
+def _bits(typingctx, x):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return numba.types.int32(numba.types.float32), codegen
+
+
+@intrinsic
+def _from_bits(typingctx, x):  # type: ignore[no-untyped-def]
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return numba.types.float32(numba.types.int32), codegen
+
+
+def _inline(function: Callable[..., Any]) -> Any:
+    return numba.njit(function, fastmath=EXACT, error_model="numpy", forceinline=True)
+
+
+@_inline
+def _select(condition, x, y):  # type: ignore[no-untyped-def]
+    return x if condition else y
+
+
+@_inline
+def _exp32(x):  # type: ignore[no-untyped-def]
+    # 2^n exp(r) with |r| <= log(2) / 2; the sum with 1.5 2^23 rounds to an integer.
+    known = _select(x == x, x, _f(0.0))
+    bounded = _select(known < _f(-87.33), _f(-87.33), _select(known > _f(88.72), _f(88.72), known))
+    n = (bounded * _f(1.44269504088896341) + _f(12582912.0)) - _f(12582912.0)
+    r = bounded - n * _f(0.693359375)
+    r = r - n * _f(-2.12194440e-4)
+    p = _f(1.9875691500e-4)
+    p = p * r + _f(1.3981999507e-3)
+    p = p * r + _f(8.3334519073e-3)
+    p = p * r + _f(4.1665795894e-2)
+    p = p * r + _f(1.6666665459e-1)
+    p = p * r + _f(5.0000001201e-1)
+    p = p * r * r + r + _f(1.0)
+    # In two factors, because 2^128 is no number of single precision.
+    half = _i(n) >> _i(1)
+    low = _from_bits((half + _i(127)) << _i(23))
+    high = _from_bits((_i(n) - half + _i(127)) << _i(23))
+    y = p * low * high
+    y = _select(x < _f(-87.33), _f(0.0), _select(x > _f(88.72), _f(np.inf), y))
+    return _select(x == x, y, x)
+
+
+@_inline
+def _log32(x):  # type: ignore[no-untyped-def]
+    tiny = x < _f(1.17549435e-38)
+    scaled = _select(tiny, x * _f(8388608.0), x)
+    bits = _bits(scaled)
+    # m in [sqrt(1/2), sqrt(2)), x = m 2^e
+    e = (bits - _i(0x3F3504F3)) >> _i(23)
+    m = _from_bits(bits - (e << _i(23))) - _f(1.0)
+    exponent = _f(e) - _select(tiny, _f(23.0), _f(0.0))
+    z = m * m
+    p = _f(7.0376836292e-2)
+    p = p * m + _f(-1.1514610310e-1)
+    p = p * m + _f(1.1676998740e-1)
+    p = p * m + _f(-1.2420140846e-1)
+    p = p * m + _f(1.4249322787e-1)
+    p = p * m + _f(-1.6668057665e-1)
+    p = p * m + _f(2.0000714765e-1)
+    p = p * m + _f(-2.4999993993e-1)
+    p = p * m + _f(3.3333331174e-1)
+    y = p * m * z + exponent * _f(-2.12194440e-4) - _f(0.5) * z
+    y = m + y + exponent * _f(0.693359375)
+    y = _select(x == _f(np.inf), x, _select(x == _f(0.0), _f(-np.inf), y))
+    return _select(x >= _f(0.0), y, _f(np.nan))
+
+
+@_inline
+def _quadrant(x):  # type: ignore[no-untyped-def]
+    # x = n pi / 2 + r. In double precision, so that large angles keep their digits.
+    d = np.float64(x)
+    n = (d * 0.6366197723675814 + 6755399441055744.0) - 6755399441055744.0
+    r = (d - n * 1.5707963267948966) - n * 6.123233995736766e-17
+    turn = n - 4.0 * ((n * 0.25 - 0.375 + 6755399441055744.0) - 6755399441055744.0)
+    return _f(r), _f(turn)
+
+
+@_inline
+def _sine(r):  # type: ignore[no-untyped-def]
+    z = r * r
+    p = (_f(-1.9515295891e-4) * z + _f(8.3321608736e-3)) * z + _f(-1.6666654611e-1)
+    return p * z * r + r
+
+
+@_inline
+def _cosine(r):  # type: ignore[no-untyped-def]
+    z = r * r
+    p = (_f(2.443315711809948e-5) * z + _f(-1.388731625493765e-3)) * z + _f(4.166664568298827e-2)
+    return p * z * z - _f(0.5) * z + _f(1.0)
+
+
+@_inline
+def _sin32(x):  # type: ignore[no-untyped-def]
+    r, turn = _quadrant(x)
+    odd = (turn == _f(1.0)) | (turn == _f(3.0))
+    y = _select(odd, _cosine(r), _sine(r))
+    return _select(turn >= _f(2.0), -y, y)
+
+
+@_inline
+def _cos32(x):  # type: ignore[no-untyped-def]
+    r, turn = _quadrant(x)
+    odd = (turn == _f(1.0)) | (turn == _f(3.0))
+    y = _select(odd, _sine(r), _cosine(r))
+    return _select((turn == _f(1.0)) | (turn == _f(2.0)), -y, y)
+
+
+@_inline
+def _abs(x):  # type: ignore[no-untyped-def]
+    return abs(x)
+
+
+@_inline
+def _minimum(x, y):  # type: ignore[no-untyped-def]
+    return x if x < y else y
+
+
+@_inline
+def _maximum(x, y):  # type: ignore[no-untyped-def]
+    return x if x > y else y
+
+
+@_inline
+def _sqrt(x):  # type: ignore[no-untyped-def]
+    return math.sqrt(x)
+
+
+@_inline
+def _exp64(x):  # type: ignore[no-untyped-def]
+    return math.exp(x)
+
+
+@_inline
+def _log64(x):  # type: ignore[no-untyped-def]
+    return math.log(x)
+
+
+@_inline
+def _sin64(x):  # type: ignore[no-untyped-def]
+    return math.sin(x)
+
+
+@_inline
+def _cos64(x):  # type: ignore[no-untyped-def]
+    return math.cos(x)
+
+
+_COMMON = {"where": _select, "sqrt": _sqrt, "absolute": _abs, "minimum": _minimum, "maximum": _maximum}
+VOCABULARY = {
+    "float32": {"exp": _exp32, "log": _log32, "sin": _sin32, "cos": _cos32, **_COMMON},
+    "float64": {"exp": _exp64, "log": _log64, "sin": _sin64, "cos": _cos64, **_COMMON},
+}
+
+
+def compile_rule(function: Callable[..., Any], dtype: str, operands: int) -> Any:
+    r"""Compiles a pair or link function for scalars of one type.
+
+    Args:
+        function (Callable): The function, or its derivative.
+        dtype (str): ``"float32"`` or ``"float64"``.
+        operands (int): How many of its arguments are not constants of the rule: 2 for a pair, 1 for a link.
+
+    Returns:
+        A Numba function of the operands and always two constants, of which it takes as many as it knows.
+    """
+    number = np.float32 if dtype == "float32" else np.float64
+
+    def typed(value: Any) -> Any:
+        return number(value) if isinstance(value, float) else value
+
+    def compiler(plain: types.FunctionType) -> Any:
+        # Numba takes a literal for double precision, and would compute all that it touches there.
+        code = plain.__code__
+        code = code.replace(co_consts=tuple(typed(value) for value in code.co_consts))
+        names = {name: typed(value) for name, value in plain.__globals__.items()}
+        return _inline(types.FunctionType(code, names, plain.__name__, plain.__defaults__))
+
+    inner = translate(function, VOCABULARY[dtype], compiler)
+    constants = function.__code__.co_argcount - operands
+    if not 0 <= constants <= 2:
+        raise TypeError(
+            f"Expected '{function.__name__}' to take {operands} numbers and at most 2 constants (got "
+            f"{function.__code__.co_argcount} arguments)"
+        )
+    return _inline(_ADAPTERS[operands, constants](inner))
+
+
+_ADAPTERS: dict[tuple[int, int], Callable[[Any], Any]] = {
+    (1, 0): lambda f: lambda t, a, b: f(t),
+    (1, 1): lambda f: lambda t, a, b: f(t, a),
+    (1, 2): lambda f: lambda t, a, b: f(t, a, b),
+    (2, 0): lambda f: lambda x, y, a, b: f(x, y),
+    (2, 1): lambda f: lambda x, y, a, b: f(x, y, a),
+    (2, 2): lambda f: lambda x, y, a, b: f(x, y, a, b),
+}

@@ -1,0 +1,542 @@
+r"""Fused edge attention: one op, whose forward and backward hold nothing of the size of edges times channels.
+
+A call is turned into a :class:`~kgat.ops.recipe.Recipe` and its operands. Where the score is one rule, all of it
+runs in one pass. A product or sum of kernels, and a rule that is not written in scalars, first become one score per
+edge and head (:func:`edge_score`, or the kernel's own code on a piece of the edges at a time), which the pass then
+takes as its edge bias.
+
+Both ops are registered with torch, so that ``torch.compile`` sees no break. A derivative of their derivative goes
+through :mod:`kgat.ops.eager`.
+"""
+
+from __future__ import annotations
+
+import logging
+from types import ModuleType
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.checkpoint import checkpoint
+
+from kgat.gram import Gram, LazyGram, SumGram, Term
+from kgat.ops import cpu, eager, gpu
+from kgat.ops.adjacency import Adjacency
+from kgat.ops.call import Call, score_dtype
+from kgat.ops.recipe import BackendError, Operands, Recipe
+from kgat.rules import ADD, IDENTITY, Argument, ScoreRule
+
+logger = logging.getLogger("kgat")
+
+# Scores of a rule that is not compiled are computed for so many bytes of gathered features at a time.
+CHUNK_BYTES = 1 << 26
+
+# Ops take numbers, text and tensors: a recipe goes by its name.
+_RECIPES: dict[str, Recipe] = {}
+_NAMES: dict[Recipe, str] = {}
+
+
+def _name(recipe: Recipe) -> str:
+    if recipe not in _NAMES:
+        name = f"{recipe} {len(_NAMES)}"
+        _RECIPES[name], _NAMES[recipe] = recipe, name
+    return _NAMES[recipe]
+
+
+def reasons(call: Call) -> list[str]:
+    r"""Returns why a call cannot run fused on any device; empty if it can."""
+    why = []
+    if call.gram.signed:
+        why.append("the kernel can be negative")
+    if torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None:
+        why.append("inside of vmap, grad or jvp of torch.func, or of torch.jit.trace")
+    if torch.autograd.forward_ad._current_level >= 0:
+        why.append("forward-mode differentiation")
+    if torch.compiler.is_exporting():
+        why.append("torch.export keeps to torch's own ops")
+    if call.value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
+        why.append(f"values are {str(call.value.dtype).removeprefix('torch.')}")
+    if call.value.dim() != 3:
+        why.append("values are batched")
+    return why
+
+
+def edge_attention(call: Call) -> Tensor:
+    r"""Computes what :func:`kgat.functional.edge_attention` says.
+
+    Shapes:
+        - **output:** :math:`(N, H, C)`
+
+    Raises:
+        BackendError: If a rule could not be compiled.
+    """
+    operands, recipe = _one_pass(call)
+    dtype = score_dtype(call.value, *(x for x in operands.values() if x is not None))
+    value = call.value
+    if dtype == torch.float64:
+        value = value.to(dtype)
+    given = {name: None if x is None else x.to(dtype) for name, x in operands.items()}
+    seed = None
+    if call.dropout > 0:
+        seed = torch.randint(2**62, (1,), device=value.device)
+    rule = _rule(call.gram, recipe)
+    heads = value.size(1)
+    pair_args = _constants(rule.pair_args if recipe.pair is not None else (), heads, dtype, value.device)
+    link_args = _constants(rule.link_args if recipe.link is not IDENTITY else (), heads, dtype, value.device)
+    scale = 1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight)
+    tensors = [given[name] for name in _INPUTS]
+    out, _ = _edge_attention(
+        *(value, *tensors, pair_args, link_args, call.edge_index, seed),
+        *(_name(recipe), scale, call.dropout, call.target, call.num_targets),
+    )
+    return out.to(call.value.dtype)
+
+
+def edge_score(term: Term, call: Call) -> Tensor:
+    r"""Computes the sums :math:`t = \sum_r w_r \mathrm{pair}(q_{ir}, k_{jr})` of a term, before its scalar weight.
+
+    Shapes:
+        - **output:** :math:`(E, H)`
+    """
+    rule = term.rule
+    assert isinstance(rule, ScoreRule)
+    weight = rule.weight if isinstance(rule.weight, Tensor) else None
+    dtype = score_dtype(term.query, term.key, weight)
+    query, key = term.query.to(dtype), term.key.to(dtype)
+    recipe = Recipe(rule.pair, IDENTITY, weight is not None)
+    args = _constants(rule.pair_args, query.size(1), dtype, query.device)
+    weight = None if weight is None else weight.to(dtype)
+    return _edge_score(query, key, weight, args, call.edge_index, _name(recipe), call.target)  # type: ignore[no-any-return]
+
+
+class FusedBackend:
+    r"""The fused ops on one kind of device, as a backend that :func:`kgat.ops.choose` can choose.
+
+    Args:
+        name (str): ``"cpu"`` or ``"gpu"``.
+        device (str): The type of the devices it runs on.
+        module (ModuleType): What computes there.
+    """
+
+    def __init__(self, name: str, device: str, module: ModuleType) -> None:
+        self.NAME = name
+        self._device = device
+        self._module = module
+
+    def reasons(self, call: Call) -> list[str]:
+        r"""Returns why it cannot run :obj:`call`; empty if it can."""
+        if call.value.device.type != self._device:
+            return [f"tensors are on {call.value.device.type}"]
+        missing = self._module.available()
+        return reasons(call) + ([] if missing is None else [missing])
+
+    def edge_attention(self, call: Call) -> Tensor:
+        r"""Computes it, or raises a :class:`BackendError` if a rule could not be compiled."""
+        return edge_attention(call)
+
+
+# --- From a call to one pass ------------------------------------------------------------------------------
+
+_INPUTS = ("query", "key", "weight", "query_bias", "key_bias", "edge_bias", "edge_weight")
+
+
+def _one_pass(call: Call) -> tuple[dict[str, Tensor | None], Recipe]:
+    # The operands and the recipe of the pass; where the score is more than one rule it comes as an edge bias.
+    gram, heads = call.gram, call.value.size(1)
+    operands: dict[str, Tensor | None] = dict.fromkeys(_INPUTS)
+    if call.edge_weight is not None:
+        operands["edge_weight"] = call.edge_weight.expand(-1, heads)
+    weight = None if call.edge_log_weight is None else call.edge_log_weight.expand(-1, heads)
+    term = _only_term(gram)
+    if term is not None:
+        assert isinstance(gram, LazyGram) and isinstance(term.rule, ScoreRule)
+        rule = term.rule
+        inside = rule.edge_bias_inside and call.edge_bias is not None
+        by_bias = rule.pair is ADD and term.query.size(-1) == 1 and not isinstance(rule.weight, Tensor)
+        by_bias = by_bias and rule.weight == 1.0 and gram.key_bias is None
+        outer = weight if inside or call.edge_bias is None else _add(call.edge_bias, weight)
+        if by_bias and (outer is None or (rule.link is IDENTITY)):
+            operands["query_bias"], operands["key_bias"] = term.query[..., 0], term.key[..., 0]
+            operands["edge_bias"] = call.edge_bias if inside else outer
+            return operands, Recipe(None, rule.link)
+        if not (inside and outer is not None):
+            operands["query"], operands["key"], operands["key_bias"] = term.query, term.key, gram.key_bias
+            operands["weight"] = rule.weight if isinstance(rule.weight, Tensor) else None
+            operands["edge_bias"] = call.edge_bias if inside else outer
+            weighted = operands["weight"] is not None
+            return operands, Recipe(rule.pair, rule.link, weighted, inside)
+    if isinstance(gram, LazyGram):
+        # The query bias cancels in the softmax; the key bias goes by node, as it came.
+        bias = gram.key_bias
+        if gram.terms or call.edge_bias is not None:
+            rest = LazyGram(gram.terms)
+            operands["edge_bias"] = _add(_scores(rest, call), weight)
+        else:
+            operands["edge_bias"] = weight
+        if bias is not None:
+            operands["key_bias"] = bias
+            operands["query_bias"] = bias.new_zeros(call.num_targets, heads)
+    else:
+        operands["edge_bias"] = _add(_scores(gram, call), weight)
+    return operands, Recipe(None, IDENTITY)
+
+
+def _only_term(gram: Gram) -> Term | None:
+    # The term of a kernel that is one compiled rule.
+    if not isinstance(gram, LazyGram) or len(gram.terms) != 1:
+        return None
+    term = gram.terms[0]
+    rule = term.rule
+    if not isinstance(rule, ScoreRule) or term.query.dim() != 3 or term.key.dim() != 3:
+        return None
+    if rule.pair.derivative is None or rule.link.derivative is None or _learned(rule.link_args):
+        return None
+    return None if _learned(rule.pair_args) or max(len(rule.link_args), len(rule.pair_args)) > 2 else term
+
+
+def _learned(args: tuple[Argument, ...]) -> bool:
+    return any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+
+
+def _rule(gram: Gram, recipe: Recipe) -> ScoreRule:
+    # Whose constants the pass takes: those of its one rule, if it has one.
+    term = _only_term(gram)
+    if term is None or (recipe.pair is None and recipe.link is IDENTITY):
+        return ScoreRule()
+    assert isinstance(term.rule, ScoreRule)
+    return term.rule
+
+
+def _constants(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # Two rows always, because compiled code takes two.
+    if all(isinstance(arg, float | int) for arg in args):
+        numbers = [float(arg) for arg in args] + [0.0] * (2 - len(args))  # type: ignore[arg-type]
+        return torch.tensor(numbers, dtype=dtype, device=device).unsqueeze(-1).expand(2, heads).contiguous()
+    rows = [torch.as_tensor(arg, dtype=dtype, device=device).expand(heads) for arg in args]
+    rows += [torch.zeros(heads, dtype=dtype, device=device)] * (2 - len(rows))
+    return torch.stack(rows)
+
+
+def _scores(gram: Gram, call: Call) -> Tensor:
+    # One score per edge and head, of any kernel, with the edge bias.
+    if isinstance(gram, SumGram):
+        score = torch.stack([_scores(part, _without_bias(call)) for part in gram.parts]).logsumexp(dim=0)
+        return score if call.edge_bias is None else score + call.edge_bias
+    if not isinstance(gram, LazyGram):
+        return gram.at(call.row, call.col, call.edge_bias)
+    nodes = []
+    if gram.query_bias is not None or gram.key_bias is not None:
+        a, b = gram.query_bias, gram.key_bias
+        a = b.new_zeros(call.num_targets, b.size(1)) if a is None else a  # type: ignore[union-attr]
+        b = a.new_zeros(call.value.size(0), a.size(1)) if b is None else b
+        nodes.append(edge_score(Term(a.unsqueeze(-1), b.unsqueeze(-1), ScoreRule(ADD)), call))
+
+    def score(term: Term, inside: tuple[Tensor, ...]) -> Tensor:
+        rule = term.rule
+        if not isinstance(rule, ScoreRule) or rule.pair.derivative is None or _learned(rule.pair_args):
+            return _in_pieces(term, inside, call)
+        return rule.finish(edge_score(term, call), *inside)
+
+    return LazyGram(gram.terms).total(score, call.edge_bias, nodes)
+
+
+def _in_pieces(term: Term, inside: tuple[Tensor, ...], call: Call) -> Tensor:
+    # A rule of torch alone: on so many edges at a time that what it gathers stays small, once more in backward.
+    row, col = call.row, call.col
+    per_edge = 2 * term.query.size(-1) * term.query.size(-2) * term.query.element_size()
+    size = max(1, CHUNK_BYTES // max(1, per_edge))
+
+    def piece(query: Tensor, key: Tensor, row: Tensor, col: Tensor, *inside: Tensor) -> Tensor:
+        return term.rule(query.index_select(0, row), key.index_select(0, col), *inside)
+
+    if row.numel() <= size:
+        return piece(term.query, term.key, row, col, *inside)
+    pieces = []
+    for start in range(0, row.numel(), size):
+        part = slice(start, start + size)
+        pieces.append(
+            checkpoint(
+                *(piece, term.query, term.key, row[part], col[part], *(c[part] for c in inside)),
+                use_reentrant=False,
+                preserve_rng_state=False,
+            )
+        )
+    return torch.cat(pieces)
+
+
+def _without_bias(call: Call) -> Call:
+    return Call(call.gram, call.value, call.edge_index, call.num_targets, call.target)
+
+
+def _add(x: Tensor, y: Tensor | None) -> Tensor:
+    return x if y is None else x + y
+
+
+# --- The ops ----------------------------------------------------------------------------------------------
+
+
+def _backend(x: Tensor) -> ModuleType:
+    return gpu if x.is_cuda else cpu
+
+
+def _contiguous(x: Tensor | None) -> Tensor | None:
+    return None if x is None else x.contiguous()
+
+
+@torch.library.custom_op("kgat::edge_attention", mutates_args=())
+def _edge_attention(
+    value: Tensor,
+    query: Tensor | None,
+    key: Tensor | None,
+    weight: Tensor | None,
+    query_bias: Tensor | None,
+    key_bias: Tensor | None,
+    edge_bias: Tensor | None,
+    edge_weight: Tensor | None,
+    pair_args: Tensor,
+    link_args: Tensor,
+    edge_index: Tensor,
+    seed: Tensor | None,
+    recipe: str,
+    scale: float,
+    dropout: float,
+    target: int,
+    num_targets: int,
+) -> tuple[Tensor, Tensor]:
+    adjacency = Adjacency.of(edge_index, target, num_targets, value.size(0))
+    nodes = (query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
+    operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout)
+    return _backend(value).attention(_RECIPES[recipe], adjacency, operands)  # type: ignore[no-any-return]
+
+
+@_edge_attention.register_fake
+def _(value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
+    link_args, num_targets = rest[8], rest[-1]
+    out = value.new_empty(num_targets, value.size(1), value.size(2))
+    return out, link_args.new_empty(num_targets, value.size(1))
+
+
+@torch.library.custom_op("kgat::edge_attention_backward", mutates_args=())
+def _edge_attention_backward(
+    grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    value: Tensor,
+    query: Tensor | None,
+    key: Tensor | None,
+    weight: Tensor | None,
+    query_bias: Tensor | None,
+    key_bias: Tensor | None,
+    edge_bias: Tensor | None,
+    edge_weight: Tensor | None,
+    pair_args: Tensor,
+    link_args: Tensor,
+    edge_index: Tensor,
+    seed: Tensor | None,
+    recipe: str,
+    scale: float,
+    dropout: float,
+    target: int,
+    num_targets: int,
+) -> list[Tensor]:
+    adjacency = Adjacency.of(edge_index, target, num_targets, value.size(0))
+    nodes = (query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
+    operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout)
+    found = _backend(value).attention_backward(_RECIPES[recipe], adjacency, operands, out, lse, grad)
+    return [x for name in ("value", *_INPUTS) if (x := getattr(found, name)) is not None]
+
+
+@_edge_attention_backward.register_fake
+def _(grad: Tensor, out: Tensor, lse: Tensor, *rest: Any) -> list[Tensor]:
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in rest[:8] if x is not None]
+
+
+def _operands(
+    value: Tensor,
+    tensors: tuple[Tensor | None, ...],
+    pair_args: Tensor,
+    link_args: Tensor,
+    seed: Tensor | None,
+    scale: float,
+    dropout: float,
+) -> Operands:
+    given = {name: _contiguous(x) for name, x in zip(_INPUTS, tensors, strict=True)}
+    return Operands(
+        value.contiguous(), pair_args, link_args, **given, scale=scale, dropout=dropout, seed=seed
+    )
+
+
+def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*output, *inputs[:12])
+    ctx.rest = inputs[12:]
+    ctx.mark_non_differentiable(output[1])
+
+
+def _attention_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    out, lse, *inputs = ctx.saved_tensors
+    rest = (None,) * (4 + len(ctx.rest))
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (grad, *inputs[:8])):
+        return (*_through_eager(grad, inputs, ctx.rest), *rest)
+    try:
+        found = iter(_edge_attention_backward(grad, out, lse, *inputs, *ctx.rest))
+    except BackendError as error:
+        fall_back("the backward of fused attention", error)
+        with torch.enable_grad():
+            slow = _through_eager(grad, inputs, ctx.rest, leaves=True)
+        return (*(None if x is None else x.detach() for x in slow), *rest)
+    return (*(None if x is None else next(found) for x in inputs[:8]), *rest)
+
+
+_edge_attention.register_autograd(_attention_gradients, setup_context=_save_attention)
+
+
+@torch.library.custom_op("kgat::edge_score", mutates_args=())
+def _edge_score(
+    query: Tensor,
+    key: Tensor,
+    weight: Tensor | None,
+    pair_args: Tensor,
+    edge_index: Tensor,
+    recipe: str,
+    target: int,
+) -> Tensor:
+    adjacency = Adjacency.of(edge_index, target, query.size(0), key.size(0))
+    operands = _score_operands(query, key, weight, pair_args)
+    return _backend(query).score(_RECIPES[recipe], adjacency, operands)  # type: ignore[no-any-return]
+
+
+@_edge_score.register_fake
+def _(query: Tensor, key: Tensor, weight: Any, pair_args: Any, edge_index: Tensor, *_: Any) -> Tensor:
+    return query.new_empty(edge_index.size(1), query.size(1))
+
+
+@torch.library.custom_op("kgat::edge_score_backward", mutates_args=())
+def _edge_score_backward(
+    grad: Tensor,
+    query: Tensor,
+    key: Tensor,
+    weight: Tensor | None,
+    pair_args: Tensor,
+    edge_index: Tensor,
+    recipe: str,
+    target: int,
+) -> list[Tensor]:
+    adjacency = Adjacency.of(edge_index, target, query.size(0), key.size(0))
+    operands = _score_operands(query, key, weight, pair_args)
+    found = _backend(query).score_backward(_RECIPES[recipe], adjacency, operands, grad.contiguous())
+    return [x for x in found if x is not None]
+
+
+@_edge_score_backward.register_fake
+def _(grad: Tensor, query: Tensor, key: Tensor, weight: Tensor | None, *_: Any) -> list[Tensor]:
+    given = [x for x in (query, key, weight) if x is not None]
+    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in given]
+
+
+def _score_operands(query: Tensor, key: Tensor, weight: Tensor | None, pair_args: Tensor) -> Operands:
+    value = key.new_empty(*key.shape[:2], 0)
+    return Operands(value, pair_args, pair_args, query.contiguous(), key.contiguous(), _contiguous(weight))
+
+
+def _save_score(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
+    ctx.save_for_backward(*inputs[:5])
+    ctx.rest = inputs[5:]
+
+
+def _score_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
+    query, key, weight, pair_args, edge_index = ctx.saved_tensors
+    if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (grad, query, key, weight)):
+        recipe, target = ctx.rest
+        pair = _RECIPES[recipe].pair
+        assert pair is not None
+        constants = _numbers(pair_args)[: _arity(pair.in_scalars) - 2]
+        rule = ScoreRule(pair, weight=1.0 if weight is None else weight, pair_args=constants)
+        query, key, weight = _apart(query), _apart(key), _apart(weight)
+        if weight is not None:
+            rule.weight = weight
+        call = Call(LazyGram.of(query, key, rule), key, edge_index, query.size(0), target)
+        score = call.gram.at(call.row, call.col)
+        found = _grad(score, grad, (query, key, weight))
+    else:
+        result = iter(_edge_score_backward(grad, *ctx.saved_tensors, *ctx.rest))
+        found = [None if x is None else next(result) for x in (query, key, weight)]
+    return (*found, None, None, None, None)
+
+
+_edge_score.register_autograd(_score_gradients, setup_context=_save_score)
+
+
+# --- Where the fused ops end ------------------------------------------------------------------------------
+
+
+def _through_eager(
+    grad: Tensor, inputs: list[Tensor | None], rest: tuple[Any, ...], leaves: bool = False
+) -> list[Tensor | None]:
+    # The same call once more, in ops that can be differentiated again.
+    value, query, key, weight, query_bias, key_bias, edge_bias, edge_weight = (
+        x.detach().requires_grad_() if leaves and x is not None else _apart(x) for x in inputs[:8]
+    )
+    pair_args, link_args, edge_index, seed = inputs[8:]
+    assert value is not None and edge_index is not None
+    name, scale, dropout, target, num_targets = rest
+    recipe = _RECIPES[name]
+    inside = recipe.pair is None or recipe.bias_inside
+    link_constants = _numbers(link_args)[: _arity(recipe.link.in_scalars) - 1]
+    if recipe.pair is None:
+        if key_bias is None:
+            a, b = value.new_zeros(num_targets, value.size(1)), value.new_zeros(value.shape[:2])
+        else:
+            assert query_bias is not None
+            a, b = query_bias, key_bias
+        rule = ScoreRule(ADD, recipe.link, link_args=link_constants, edge_bias_inside=True)
+        gram = LazyGram.of(a.unsqueeze(-1), b.unsqueeze(-1), rule)
+    else:
+        assert query is not None and key is not None
+        pair_constants = _numbers(pair_args)[: _arity(recipe.pair.in_scalars) - 2]
+        rule = ScoreRule(
+            *(recipe.pair, recipe.link, scale if weight is None else weight),
+            *(pair_constants, link_constants, inside),
+        )
+        gram = LazyGram.of(query, key, rule, key_bias=key_bias)
+    factor = edge_weight
+    if dropout > 0:
+        assert seed is not None
+        mask = _backend(value).dropout_mask(edge_index.size(1), value.size(1), dropout, seed)
+        factor = mask.to(value.dtype) if factor is None else factor * mask
+    call = Call(gram, value, edge_index, num_targets, target, edge_bias, None, factor)
+    given = (value, query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
+    return _grad(eager.edge_attention(call), grad, given)
+
+
+def _apart(x: Tensor | None) -> Tensor | None:
+    # A key bias may be made of the keys: as views, inputs are no functions of each other.
+    return None if x is None else x.view_as(x)
+
+
+def _grad(output: Tensor, grad: Tensor, inputs: tuple[Tensor | None, ...]) -> list[Tensor | None]:
+    wanted = [x for x in inputs if x is not None and x.requires_grad]
+    if not output.requires_grad:
+        return [None] * len(inputs)
+    found = iter(torch.autograd.grad(output, wanted, grad, create_graph=True, allow_unused=True))
+    return [next(found) if x is not None and x.requires_grad else None for x in inputs]
+
+
+def _numbers(args: Tensor | None) -> tuple[Argument, ...]:
+    # Functions of torch take a constant as a number, unless it differs between heads.
+    assert args is not None
+    return tuple(row[0].item() if row.numel() and bool((row == row[0]).all()) else row for row in args)
+
+
+def _arity(function: Any) -> int:
+    return int(function.__code__.co_argcount)
+
+
+_said: set[str] = set()
+
+
+def fall_back(what: str, error: Exception) -> None:
+    r"""Says, once, that the eager backend does what a fused one could not."""
+    line = f"{what} runs on the eager backend: {error}"
+    if line not in _said:
+        _said.add(line)
+        logger.warning(line)
