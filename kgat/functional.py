@@ -68,6 +68,7 @@ def edge_attention(
     edge_log_weight: Tensor | None = None,
     edge_weight: Tensor | None = None,
     dropout: float = 0.0,
+    base: Tensor | None = None,
     flow: str = "source_to_target",
     backend: str | None = None,
 ) -> Tensor:
@@ -79,7 +80,7 @@ def edge_attention(
         {\sum_{e' : j' \to i} \exp(\log k(\mathbf{q}_i, \mathbf{k}_{j'}) + c_{e'})}, \qquad
         c_e = b_e + \log u_e
 
-    A target without in-edges gets exactly 0. The order of the edges never matters beyond rounding. A plain
+    A target without in-edges gets exactly 0 (or its :obj:`base`). The order of the edges never matters beyond rounding. A plain
     :obj:`edge_index` is sorted once and remembered while that tensor lives.
 
     Args:
@@ -94,15 +95,17 @@ def edge_attention(
             (default: :obj:`None`)
         dropout (float, optional): Probability of dropping a weight; pass 0 in evaluation.
             (default: :obj:`0.0`)
+        base (torch.Tensor, optional): What the averages are added to, a bias or a skip connection: cheaper
+            here than as a sum of its own. (default: :obj:`None`)
         flow (str, optional): :obj:`"source_to_target"` averages over ``edge_index[0]``,
             :obj:`"target_to_source"` over ``edge_index[1]``. (default: :obj:`"source_to_target"`)
-        backend (str, optional): Forces a backend, ``"eager"`` or ``"reference"``. (default: :obj:`None`)
+        backend (str, optional): Forces a backend: ``"gpu"``, ``"cpu"``, ``"eager"`` or ``"reference"``. (default: :obj:`None`)
 
     Shapes:
         - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(M, H, C)`
         - **edge_index:** :math:`(2, E)`, **edge_bias:** :math:`(E, H)`
         - **edge_log_weight, edge_weight:** :math:`(E)` or :math:`(E, H)`
-        - **output:** :math:`(N, H, C)`
+        - **base:** :math:`(N, H, C)` or :math:`(H, C)`, **output:** :math:`(N, H, C)`
 
     Raises:
         ValueError: If shapes do not fit or :obj:`backend` is unknown.
@@ -119,7 +122,7 @@ def edge_attention(
         >>> edge_attention(kernel(x, x), x, edge_index).shape
         torch.Size([3, 2, 4])
     """
-    call = _call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, flow)
+    call = _call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, base, flow)
     try:
         return ops.edge_attention(call, backend)
     except (IndexError, RuntimeError):
@@ -149,9 +152,9 @@ def explain(gram: Gram, value: Tensor, edge_index: Tensor, *, flow: str = "sourc
         >>> from kgat.kernels import RBF
         >>> x = torch.randn(3, 1, 4)
         >>> print(explain(RBF(4)(x, x), x, torch.tensor([[0], [1]])))
-        eager: ok; reference (only if named): ok
+        gpu: tensors are on cpu; cpu: ok; eager: ok; reference (only if named): ok
     """
-    return ops.explain(_call(gram, value, edge_index, None, None, None, 0.0, flow))
+    return ops.explain(_call(gram, value, edge_index, None, None, None, 0.0, None, flow))
 
 
 def _call(
@@ -162,6 +165,7 @@ def _call(
     edge_log_weight: Tensor | None,
     edge_weight: Tensor | None,
     dropout: float,
+    base: Tensor | None,
     flow: str,
 ) -> Call:
     targets, sources, heads = gram.size
@@ -188,8 +192,17 @@ def _call(
         raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
     if flow not in ("source_to_target", "target_to_source"):
         raise ValueError(f"Expected 'flow' as 'source_to_target' or 'target_to_source' (got {flow!r})")
+    shape = (targets, heads, value.size(2))
+    if base is not None and base.shape != (shape if base.dim() == 3 else shape[1:]):
+        raise ValueError(
+            f"Expected 'base' of shape [N={targets}, H={heads}, C={value.size(2)}] or [H, C] (got "
+            f"{list(base.shape)})"
+        )
     target = 1 if flow == "source_to_target" else 0
-    return Call(gram, value, edge_index, targets, target, edge_bias, edge_log_weight, edge_weight, dropout)
+    return Call(
+        *(gram, value, edge_index, targets, target),
+        *(edge_bias, edge_log_weight, edge_weight, dropout, base),
+    )
 
 
 def _per_edge(name: str, x: Tensor | None, edges: int, heads: int) -> Tensor | None:

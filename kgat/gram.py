@@ -302,11 +302,16 @@ def _merge(left: Term, right: Term) -> Term | None:
     a, b = left.rule, right.rule
     if not isinstance(a, ScoreRule) or not isinstance(b, ScoreRule):
         return None
-    if not a.linear or not b.linear or a.pair is not b.pair or a.weight != b.weight:
+    if not a.linear or not b.linear or a.pair is not b.pair:
         return None
     if a.pair_args or b.pair_args or a.edge_bias_inside or b.edge_bias_inside:
         return None
-    query = torch.cat(_broadcast(left.query, right.query), dim=-1)
+    query, other = left.query, right.query
+    if a.weight != b.weight:
+        if a.pair is not MUL:
+            return None
+        query, other, a = query * a.weight, other * b.weight, ScoreRule()
+    query = torch.cat(_broadcast(query, other), dim=-1)
     key = torch.cat(_broadcast(left.key, right.key), dim=-1)
     return Term(query, key, a)
 

@@ -14,7 +14,7 @@ functions and their derivatives, and a new kernel that runs fused is a new :clas
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 import torch
@@ -26,7 +26,19 @@ from kgat.scalar import absolute, cos, log, maximum, minimum, sin, where
 Argument = float | Tensor  # a constant of a rule; a tensor is per head, shape [H]
 
 
-@dataclass(frozen=True, eq=False)  # two rules may bear one name
+# Ops of torch take numbers, text and tensors: there a pair or link goes by its key, which no other has.
+REGISTERED: dict[str, Pair | Link] = {}
+
+
+def _register(function: Pair | Link) -> None:
+    key = function.name
+    while key in REGISTERED:
+        key += "'"
+    REGISTERED[key] = function
+    object.__setattr__(function, "key", key)
+
+
+@dataclass(frozen=True, eq=False)
 class Pair:
     r"""A scalar function of one lifted query feature and one lifted key feature.
 
@@ -51,6 +63,10 @@ class Pair:
     function: Callable[..., Tensor]
     derivative: Callable[..., tuple[Any, Any]] | None = None
     scalar: Callable[..., Any] | None = None
+    key: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _register(self)
 
     @property
     def in_scalars(self) -> Callable[..., Any]:
@@ -87,6 +103,10 @@ class Link:
     signed: bool = False
     derivative: Callable[..., Any] | None = None
     scalar: Callable[..., Any] | None = None
+    key: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _register(self)
 
     @property
     def in_scalars(self) -> Callable[..., Any]:

@@ -58,11 +58,37 @@ class Additive(Kernel):
         glorot(self.att_query)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        s = (query * self.att_query).sum(dim=-1, keepdim=True)  # [..., N, H, 1]
-        t = (key * self.att_key).sum(dim=-1, keepdim=True)  # [..., M, H, 1]
-        return LazyGram.of(
-            s, t, ScoreRule(ADD, LEAKY_RELU, link_args=(self.negative_slope,), edge_bias_inside=True)
+        return self._of(
+            (query * self.att_query).sum(dim=-1, keepdim=True),  # [..., N, H, 1]
+            (key * self.att_key).sum(dim=-1, keepdim=True),  # [..., M, H, 1]
         )
+
+    def of_features(
+        self, x_query: Tensor, weight_query: Tensor, x_key: Tensor, weight_key: Tensor
+    ) -> LazyGram:
+        r"""Returns the Gram matrix of linearly projected features without looking at the projections:
+        :math:`\mathbf{a}^\top (\mathbf{W} \mathbf{x}) = (\mathbf{W}^\top \mathbf{a})^\top \mathbf{x}`, two
+        columns per head.
+
+        Shapes:
+            - **x_query:** :math:`(N, F)`, **weight_query:** :math:`(H D, F)`
+            - **x_key:** :math:`(M, F)`, **weight_key:** :math:`(H D, F)`
+        """
+        by_query, by_key = _folded(weight_query, self.att_query), _folded(weight_key, self.att_key)
+        if x_query is x_key:  # one product for both
+            s, t = (x_query @ torch.cat([by_query, by_key], dim=-1)).split(self.heads, dim=-1)
+        else:
+            s, t = x_query @ by_query, x_key @ by_key
+        return self._of(s.unsqueeze(-1), t.unsqueeze(-1))
+
+    def _of(self, s: Tensor, t: Tensor) -> LazyGram:
+        rule = ScoreRule(ADD, LEAKY_RELU, link_args=(self.negative_slope,), edge_bias_inside=True)
+        return LazyGram.of(s, t, rule)
+
+
+def _folded(weight: Tensor, att: Tensor) -> Tensor:
+    # [H D, F], [H, D] -> [F, H]
+    return torch.einsum("hdf,hd->fh", weight.unflatten(0, att.shape), att)
 
 
 class AdditiveV2(Kernel):

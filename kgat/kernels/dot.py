@@ -42,7 +42,7 @@ class DotProduct(Kernel):
     positive_definite = True
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        return LazyGram.of(query * self.channels**-0.5, key)
+        return LazyGram.of(query, key, ScoreRule(weight=self.channels**-0.5))
 
 
 class Linear(Kernel):

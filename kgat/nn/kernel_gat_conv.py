@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
+from torch.nn.parameter import is_lazy
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.nn.conv import GATConv, MessagePassing
 from torch_geometric.nn.inits import glorot, zeros
@@ -14,6 +15,7 @@ from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTe
 from torch_geometric.utils import is_torch_sparse_tensor
 
 from kgat import functional, kernels
+from kgat.gram import Gram
 from kgat.kernels import Additive, AdditiveV2, Kernel, Magnitude, Product
 from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops
 from kgat.nn.linear import Linear
@@ -356,14 +358,16 @@ class KernelGATConv(MessagePassing):
             )
         else:
             alpha = None
+            base = self._base(x, query.size(0))
             out = functional.edge_attention(
-                self.kernel(query, key),
+                self._gram(x, query, key),
                 value,
                 edges.index,
                 edge_bias=edge_bias,
                 edge_log_weight=edge_log_weight,
                 edge_weight=edge_scale,
                 dropout=self.dropout if self.training else 0.0,
+                base=base,
                 flow=self.flow,
                 backend=self.backend,
             )
@@ -372,18 +376,47 @@ class KernelGATConv(MessagePassing):
             out = out.view(-1, self.heads * self.out_channels)
         else:
             out = out.mean(dim=1)
-        if self.res is not None:
-            target = x[1] if isinstance(x, tuple) else x
-            if target is not None:
-                out = out + self.res(target)
-        if self.bias is not None:
-            out = out + self.bias
+        if alpha is not None or not self.concat:
+            out = self._add_base(out, x)
 
         if return_attention_weights:
             assert alpha is not None
             attached = edges.with_alpha(alpha)
             return out, attached  # type: ignore[return-value]
         return out
+
+    def _gram(self, x: Tensor | OptPairTensor, query: Tensor, key: Tensor) -> Gram:
+        # The logits of GAT from the features: cheaper than from the projections, unless features are many.
+        x_key, x_query = x if isinstance(x, tuple) else (x, x)
+        lin_key, lin_query = (self.lin_src, self.lin_dst) if self.lin is None else (self.lin, self.lin)
+        if type(self.kernel) is Additive and lin_key is not None and lin_query is not None:
+            few = max(lin_key.weight.size(1), lin_query.weight.size(1)) <= 2 * self.heads * self.out_channels
+            plain = x_query is not None and x_query.layout == x_key.layout == torch.strided
+            single = key.dtype in (torch.float32, torch.float64)
+            if few and plain and single and lin_key.bias is None and lin_query.bias is None:
+                return self.kernel.of_features(x_query, lin_query.weight, x_key, lin_key.weight)
+        return self.kernel(query, key)
+
+    def _base(self, x: Tensor | OptPairTensor, num_targets: int) -> OptTensor:
+        # What the attention of concatenated heads is added to: bias, skip connection, or both in one product.
+        target = x[1] if isinstance(x, tuple) else x
+        if not self.concat or (self.bias is None and (self.res is None or target is None)):
+            return None
+        if self.res is None or target is None:
+            return self.bias.view(self.heads, self.out_channels)
+        if self.bias is None or target.layout != torch.strided or is_lazy(self.res.weight):
+            base = self._add_base(None, x)
+        else:
+            base = F.linear(target, self.res.weight, self.bias)
+        return base.view(num_targets, self.heads, self.out_channels)
+
+    def _add_base(self, out: OptTensor, x: Tensor | OptPairTensor) -> Tensor:
+        target = x[1] if isinstance(x, tuple) else x
+        if self.res is not None and target is not None:
+            skip = self.res(target)
+            out = skip if out is None else out + skip
+        assert out is not None
+        return out if self.bias is None else out + self.bias
 
     def _message_route(
         self,

@@ -11,14 +11,14 @@ from types import ModuleType
 
 from torch import Tensor
 
-from kgat.ops import cpu, eager, gpu, reference
+from kgat.ops import eager, reference
 from kgat.ops.call import Call
 from kgat.ops.fused import FusedBackend, fall_back
 from kgat.ops.recipe import BackendError
 
 Backend = ModuleType | FusedBackend
 
-BACKENDS: tuple[Backend, ...] = (FusedBackend("gpu", "cuda", gpu), FusedBackend("cpu", "cpu", cpu), eager)
+BACKENDS: tuple[Backend, ...] = (FusedBackend("gpu", "cuda"), FusedBackend("cpu", "cpu"), eager)
 ON_REQUEST: tuple[Backend, ...] = (reference,)
 
 

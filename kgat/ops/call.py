@@ -26,11 +26,13 @@ class Call:
         edge_log_weight (torch.Tensor, optional): Added to the scores in any case. (default: :obj:`None`)
         edge_weight (torch.Tensor, optional): Multiplies the normalised weights. (default: :obj:`None`)
         dropout (float): Probability of dropping a normalised weight.
+        base (torch.Tensor, optional): What the averages are added to. (default: :obj:`None`)
 
     Shapes:
         - **value:** :math:`(M, H, C)`, **edge_index:** :math:`(2, E)`
         - **edge_bias:** :math:`(E, H)`
         - **edge_log_weight, edge_weight:** :math:`(E, 1)` or :math:`(E, H)`
+        - **base:** :math:`(N, H, C)` or :math:`(H, C)`
     """
 
     gram: Gram
@@ -42,6 +44,7 @@ class Call:
     edge_log_weight: Tensor | None = None
     edge_weight: Tensor | None = None
     dropout: float = 0.0
+    base: Tensor | None = None
 
     @property
     def row(self) -> Tensor:

@@ -216,6 +216,7 @@ def _run(
         "link_args": x.link_args,
         "scale": scale,
         "seed": x.seed,
+        "base": x.base,
     }
     numbers = {
         "slots": slots,
@@ -224,6 +225,7 @@ def _run(
         "channels": x.value.size(2),
         "features": 0 if x.query is None else x.query.size(-1),
         "keep": _keep(x.dropout),
+        "base_step": 0 if x.base is None or x.base.dim() == 2 else x.base[0].numel(),
     }
     context = np.zeros(len(FIELDS), dtype=np.int64)
     for i, name in enumerate(FIELDS):

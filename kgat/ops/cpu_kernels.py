@@ -28,7 +28,7 @@ FIELDS = (
     *("heads", "features", "channels"),
     *("query", "key", "weight", "pair_args", "link_args"),
     *("query_bias", "key_bias", "edge_bias", "edge_weight", "value"),
-    *("scale", "keep", "seed"),
+    *("scale", "keep", "seed", "base", "base_step"),
     *("out", "lse", "grad", "packed", "dt"),
     *(
         "d_query",
@@ -46,7 +46,7 @@ FIELDS = (
     PTR, INDEX, EDGE, PLACE, HEADS, FEATURES, CHANNELS,
     QUERY, KEY, WEIGHT, PAIR_ARGS, LINK_ARGS,
     QUERY_BIAS, KEY_BIAS, EDGE_BIAS, EDGE_WEIGHT, VALUE,
-    SCALE, KEEP, SEED, OUT, LSE, GRAD, PACKED, DT,
+    SCALE, KEEP, SEED, BASE, BASE_STEP, OUT, LSE, GRAD, PACKED, DT,
     D_QUERY, D_KEY, D_WEIGHT, D_QUERY_BIAS, D_KEY_BIAS, D_EDGE_BIAS, D_EDGE_WEIGHT, D_VALUE,
 ) = range(len(FIELDS))  # fmt: skip
 
@@ -93,6 +93,12 @@ def kept(seed, count, keep):  # type: ignore[no-untyped-def]
     for e in range(count):
         out[e] = _kept(seed, e, keep)
     return out
+
+
+@_apart
+def _copy(out, x, size):  # type: ignore[no-untyped-def]
+    for c in range(size):
+        out[c] = x[c]
 
 
 @_apart
@@ -334,11 +340,14 @@ class Kernels:
                 w = pointer(ctx[EDGE_WEIGHT], f)
                 for e in range(n):
                     s[e] *= w[np.int64(edge[first + e]) * heads + h]
-            v, out = pointer(ctx[VALUE], f), pointer(ctx[OUT], f)
+            v, out, base = pointer(ctx[VALUE], f), pointer(ctx[OUT], f), pointer(ctx[BASE], f)
             for i in range(start, stop):
                 o = shift(out, (i * heads + h) * channels)
-                for c in range(channels):
-                    o[c] = number(0)
+                if ctx[BASE] != 0:
+                    _copy(o, shift(base, i * ctx[BASE_STEP] + h * channels), channels)
+                else:
+                    for c in range(channels):
+                        o[c] = number(0)
                 e, last = ptr[i], ptr[i + 1]
                 while e + 4 <= last:
                     _fetch(v, col, e, ptr[stop], heads, h, channels)
@@ -770,7 +779,7 @@ def pack(dtype: str) -> Callable[..., None]:
         heads, channels = ctx[HEADS], ctx[CHANNELS]
         bounds, lse = pointer(ctx[BOUNDS], _i64), pointer(ctx[LSE], f)
         a, packed = pointer(ctx[QUERY_BIAS], f), pointer(ctx[PACKED], f)
-        g, out = pointer(ctx[GRAD], f), pointer(ctx[OUT], f)
+        g, out, base = pointer(ctx[GRAD], f), pointer(ctx[OUT], f), pointer(ctx[BASE], f)
         for _ in range(begin, end):
             while True:
                 slot = next_slot(pointer(ctx[COUNTER], _i64))
@@ -781,6 +790,10 @@ def pack(dtype: str) -> Callable[..., None]:
                     total = number(0)
                     for c in range(channels):
                         total += own[c] * other[c]
+                    if ctx[BASE] != 0:
+                        added = shift(base, row // heads * ctx[BASE_STEP] + row % heads * channels)
+                        for c in range(channels):
+                            total -= own[c] * added[c]
                     packed[row * 4] = a[row] if ctx[QUERY_BIAS] != 0 else number(0)
                     packed[row * 4 + 1] = lse[row]
                     packed[row * 4 + 2] = total

@@ -15,7 +15,7 @@ from kgat.ops import sparse
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.dropout import dropout as drop
 from kgat.ops.structure import Structure
-from kgat.rules import MUL, ScoreRule
+from kgat.rules import ADD, MUL, ScoreRule
 
 NAME = "eager"
 
@@ -32,8 +32,11 @@ def edge_attention(call: Call) -> Tensor:
     Shapes:
         - **output:** :math:`(N, H, C)`
     """
-    if sorts_edges(call.value):
-        return _sorted_attention(call)
+    out = _sorted_attention(call) if sorts_edges(call.value) else _scattered_attention(call)
+    return out if call.base is None else (out + call.base).to(call.value.dtype)
+
+
+def _scattered_attention(call: Call) -> Tensor:
     score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
     if call.edge_log_weight is not None:
         score = score + call.edge_log_weight
@@ -117,7 +120,11 @@ def _sorted_score(call: Call, structure: Structure) -> Tensor:
         assert isinstance(rule, ScoreRule)
         query = term.query * rule.weight if isinstance(rule.weight, Tensor) else term.query
         dtype = torch.promote_types(query.dtype, term.key.dtype)
-        total = sparse.sddmm(query.to(dtype).flatten(0, 1), term.key.to(dtype).flatten(0, 1), structure)
+        q, k = query.to(dtype).flatten(0, 1), term.key.to(dtype).flatten(0, 1)
+        if rule.pair is ADD:
+            total = sparse.spread(q.flatten(), structure) + k.flatten().index_select(0, structure.col)
+        else:
+            total = sparse.sddmm(q, k, structure)
         if any(isinstance(arg, Tensor) for arg in rule.link_args):  # one per head, so one per row
             head = structure.row % heads
             args = (a.index_select(0, head) if isinstance(a, Tensor) else a for a in rule.link_args)
@@ -140,7 +147,10 @@ def _entries(x: Tensor, heads: int, structure: Structure) -> Tensor:
 
 
 def _is_inner_product(term: Term) -> bool:
-    return isinstance(term.rule, ScoreRule) and term.rule.pair is MUL and term.query.dim() == 3
+    # Or what costs as little: a sum of two numbers.
+    if not isinstance(term.rule, ScoreRule) or term.query.dim() != 3:
+        return False
+    return term.rule.pair is MUL or (term.rule.pair is ADD and term.query.size(-1) == 1)
 
 
 def _weights(alpha: Tensor, edge_weight: Tensor | None, dropout: float) -> Tensor:

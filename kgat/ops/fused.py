@@ -31,29 +31,19 @@ logger = logging.getLogger("kgat")
 # Scores of a rule that is not compiled are computed for so many bytes of gathered features at a time.
 CHUNK_BYTES = 1 << 26
 
-# Ops take numbers, text and tensors: a recipe goes by its name.
-_RECIPES: dict[str, Recipe] = {}
-_NAMES: dict[Recipe, str] = {}
-
-
-def _name(recipe: Recipe) -> str:
-    if recipe not in _NAMES:
-        name = f"{recipe} {len(_NAMES)}"
-        _RECIPES[name], _NAMES[recipe] = recipe, name
-    return _NAMES[recipe]
-
 
 def reasons(call: Call) -> list[str]:
     r"""Returns why a call cannot run fused on any device; empty if it can."""
     why = []
     if call.gram.signed:
         why.append("the kernel can be negative")
-    if torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None:
-        why.append("inside of vmap, grad or jvp of torch.func, or of torch.jit.trace")
-    if torch.autograd.forward_ad._current_level >= 0:
-        why.append("forward-mode differentiation")
     if torch.compiler.is_exporting():
         why.append("torch.export keeps to torch's own ops")
+    elif not torch.compiler.is_compiling():
+        if torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None:
+            why.append("inside of vmap, grad or jvp of torch.func, or of torch.jit.trace")
+        if torch.autograd.forward_ad._current_level >= 0:
+            why.append("forward-mode differentiation")
     if call.value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
         why.append(f"values are {str(call.value.dtype).removeprefix('torch.')}")
     if call.value.dim() != 3:
@@ -85,10 +75,13 @@ def edge_attention(call: Call) -> Tensor:
     link_args = _constants(rule.link_args if recipe.link is not IDENTITY else (), heads, dtype, value.device)
     scale = 1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight)
     tensors = [given[name] for name in _INPUTS]
+    base = None if call.base is None or value.is_cuda else call.base.to(dtype)
     out, _ = _edge_attention(
-        *(value, *tensors, pair_args, link_args, call.edge_index, seed),
-        *(_name(recipe), scale, call.dropout, call.target, call.num_targets),
+        *(value, *tensors, base, pair_args, link_args, call.edge_index, seed),
+        *(recipe.text, scale, call.dropout, call.target, call.num_targets),
     )
+    if value.is_cuda and call.base is not None:
+        out = out + call.base
     return out.to(call.value.dtype)
 
 
@@ -106,7 +99,12 @@ def edge_score(term: Term, call: Call) -> Tensor:
     recipe = Recipe(rule.pair, IDENTITY, weight is not None)
     args = _constants(rule.pair_args, query.size(1), dtype, query.device)
     weight = None if weight is None else weight.to(dtype)
-    return _edge_score(query, key, weight, args, call.edge_index, _name(recipe), call.target)  # type: ignore[no-any-return]
+    return _edge_score(query, key, weight, args, call.edge_index, recipe.text, call.target)  # type: ignore[no-any-return]
+
+
+@torch.compiler.assume_constant_result
+def _missing(device: str) -> str | None:
+    return (gpu if device == "cuda" else cpu).available()
 
 
 class FusedBackend:
@@ -114,20 +112,18 @@ class FusedBackend:
 
     Args:
         name (str): ``"cpu"`` or ``"gpu"``.
-        device (str): The type of the devices it runs on.
-        module (ModuleType): What computes there.
+        device (str): The type of the devices it runs on, ``"cpu"`` or ``"cuda"``.
     """
 
-    def __init__(self, name: str, device: str, module: ModuleType) -> None:
+    def __init__(self, name: str, device: str) -> None:
         self.NAME = name
         self._device = device
-        self._module = module
 
     def reasons(self, call: Call) -> list[str]:
         r"""Returns why it cannot run :obj:`call`; empty if it can."""
         if call.value.device.type != self._device:
             return [f"tensors are on {call.value.device.type}"]
-        missing = self._module.available()
+        missing = _missing(self._device)
         return reasons(call) + ([] if missing is None else [missing])
 
     def edge_attention(self, call: Call) -> Tensor:
@@ -293,6 +289,7 @@ def _edge_attention(
     key_bias: Tensor | None,
     edge_bias: Tensor | None,
     edge_weight: Tensor | None,
+    base: Tensor | None,
     pair_args: Tensor,
     link_args: Tensor,
     edge_index: Tensor,
@@ -305,13 +302,13 @@ def _edge_attention(
 ) -> tuple[Tensor, Tensor]:
     adjacency = Adjacency.of(edge_index, target, num_targets, value.size(0))
     nodes = (query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
-    operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout)
-    return _backend(value).attention(_RECIPES[recipe], adjacency, operands)  # type: ignore[no-any-return]
+    operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout, base)
+    return _backend(value).attention(Recipe.read(recipe), adjacency, operands)  # type: ignore[no-any-return]
 
 
 @_edge_attention.register_fake
 def _(value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    link_args, num_targets = rest[8], rest[-1]
+    link_args, num_targets = rest[9], rest[-1]
     out = value.new_empty(num_targets, value.size(1), value.size(2))
     return out, link_args.new_empty(num_targets, value.size(1))
 
@@ -329,6 +326,7 @@ def _edge_attention_backward(
     key_bias: Tensor | None,
     edge_bias: Tensor | None,
     edge_weight: Tensor | None,
+    base: Tensor | None,
     pair_args: Tensor,
     link_args: Tensor,
     edge_index: Tensor,
@@ -341,8 +339,8 @@ def _edge_attention_backward(
 ) -> list[Tensor]:
     adjacency = Adjacency.of(edge_index, target, num_targets, value.size(0))
     nodes = (query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
-    operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout)
-    found = _backend(value).attention_backward(_RECIPES[recipe], adjacency, operands, out, lse, grad)
+    operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout, base)
+    found = _backend(value).attention_backward(Recipe.read(recipe), adjacency, operands, out, lse, grad)
     return [x for name in ("value", *_INPUTS) if (x := getattr(found, name)) is not None]
 
 
@@ -359,22 +357,24 @@ def _operands(
     seed: Tensor | None,
     scale: float,
     dropout: float,
+    base: Tensor | None,
 ) -> Operands:
     given = {name: _contiguous(x) for name, x in zip(_INPUTS, tensors, strict=True)}
-    return Operands(
-        value.contiguous(), pair_args, link_args, **given, scale=scale, dropout=dropout, seed=seed
-    )
+    rest = {"scale": scale, "dropout": dropout, "seed": seed, "base": _contiguous(base)}
+    return Operands(value.contiguous(), pair_args, link_args, **given, **rest)  # type: ignore[arg-type]
 
 
 def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
-    ctx.save_for_backward(*output, *inputs[:12])
-    ctx.rest = inputs[12:]
+    ctx.save_for_backward(*output, *inputs[:13])
+    ctx.rest = inputs[13:]
     ctx.mark_non_differentiable(output[1])
 
 
 def _attention_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     out, lse, *inputs = ctx.saved_tensors
-    rest = (None,) * (4 + len(ctx.rest))
+    base = inputs[8]
+    d_base = None if base is None else (grad.sum(dim=0) if base.dim() == 2 else grad)
+    rest = (d_base, *(None,) * (4 + len(ctx.rest)))
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (grad, *inputs[:8])):
         return (*_through_eager(grad, inputs, ctx.rest), *rest)
     try:
@@ -402,7 +402,7 @@ def _edge_score(
 ) -> Tensor:
     adjacency = Adjacency.of(edge_index, target, query.size(0), key.size(0))
     operands = _score_operands(query, key, weight, pair_args)
-    return _backend(query).score(_RECIPES[recipe], adjacency, operands)  # type: ignore[no-any-return]
+    return _backend(query).score(Recipe.read(recipe), adjacency, operands)  # type: ignore[no-any-return]
 
 
 @_edge_score.register_fake
@@ -423,7 +423,7 @@ def _edge_score_backward(
 ) -> list[Tensor]:
     adjacency = Adjacency.of(edge_index, target, query.size(0), key.size(0))
     operands = _score_operands(query, key, weight, pair_args)
-    found = _backend(query).score_backward(_RECIPES[recipe], adjacency, operands, grad.contiguous())
+    found = _backend(query).score_backward(Recipe.read(recipe), adjacency, operands, grad.contiguous())
     return [x for x in found if x is not None]
 
 
@@ -447,7 +447,7 @@ def _score_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
     query, key, weight, pair_args, edge_index = ctx.saved_tensors
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (grad, query, key, weight)):
         recipe, target = ctx.rest
-        pair = _RECIPES[recipe].pair
+        pair = Recipe.read(recipe).pair
         assert pair is not None
         constants = _numbers(pair_args)[: _arity(pair.in_scalars) - 2]
         rule = ScoreRule(pair, weight=1.0 if weight is None else weight, pair_args=constants)
@@ -476,10 +476,10 @@ def _through_eager(
     value, query, key, weight, query_bias, key_bias, edge_bias, edge_weight = (
         x.detach().requires_grad_() if leaves and x is not None else _apart(x) for x in inputs[:8]
     )
-    pair_args, link_args, edge_index, seed = inputs[8:]
+    _, pair_args, link_args, edge_index, seed = inputs[8:]
     assert value is not None and edge_index is not None
     name, scale, dropout, target, num_targets = rest
-    recipe = _RECIPES[name]
+    recipe = Recipe.read(name)
     inside = recipe.pair is None or recipe.bias_inside
     link_constants = _numbers(link_args)[: _arity(recipe.link.in_scalars) - 1]
     if recipe.pair is None:

@@ -13,21 +13,25 @@ import math
 import os
 import weakref
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kgat.ops.adjacency import Adjacency
-from kgat.ops.recipe import Gradients, Operands, Recipe
+from kgat.ops.recipe import BackendError, Gradients, Operands, Recipe
 from kgat.scalar import translate
 
 NAME = "gpu"
 
+GRADIENTS = tuple(field.name for field in fields(Gradients))
+OF_TARGETS = ("query", "query_bias", "weight")  # sums over the edges of targets; of the others, of sources
+
 LIGHT = 8  # Nodes of at most so many edges are packed: a block of edges of their own would be half empty.
 HEAVY = 512  # Nodes of more edges are cut into parts of so many: a hub would outlast all other programs.
-TILE = 2048  # Bytes of a block, edges times features: one warp holds the forward pass in less than 100 registers.
+TILE = 2048  # Bytes of edges times features in a block: what one warp holds and still leaves room for others.
+MERGED = 32  # Parts of a heavy node that are joined at a time.
 WEIGHT_LANES = 4096  # Rows of partial sums of the weight's gradient.
 
 
@@ -56,10 +60,11 @@ def attention(recipe: Recipe, adjacency: Adjacency, operands: Operands) -> tuple
 
     x, value = operands, operands.value
     size = _Sizes.of(adjacency, operands)
-    out = value.new_zeros(size.targets, size.heads, size.channels)
-    lse = x.link_args.new_zeros(size.targets, size.heads)
-    if adjacency.num_edges == 0:
+    out = size.new(value, size.targets, size.heads, size.channels)
+    lse = size.new(x.link_args, size.targets, size.heads)
+    if size.empty:
         return out, lse
+    inputs = {**_inputs(recipe, adjacency, x), **_pair(recipe, lse.dtype), **_link(recipe, lse.dtype)}
     partition = _partition(adjacency, adjacency.rowptr)
     out_parts, lse_parts = partition.parts(lse, size.heads, size.channels), partition.parts(lse, size.heads)
     for table, light in partition.tables():
@@ -76,7 +81,7 @@ def attention(recipe: Recipe, adjacency: Adjacency, operands: Operands) -> tuple
             lse=lse,
             out_parts=None if light else out_parts,
             lse_parts=None if light else lse_parts,
-            **_inputs(recipe, adjacency, x),
+            **inputs,
             **block,
         )
     _merge(partition, out_parts, out, lse_parts, lse)
@@ -100,23 +105,10 @@ def attention_backward(
 
     x = operands
     size = _Sizes.of(adjacency, operands)
-    gradients = Gradients(
-        *(
-            None if tensor is None else torch.zeros_like(tensor)
-            for tensor in (
-                x.value,
-                x.query,
-                x.key,
-                x.weight,
-                x.query_bias,
-                x.key_bias,
-                x.edge_bias,
-                x.edge_weight,
-            )
-        )
-    )
-    if adjacency.num_edges == 0:
-        return gradients
+    operand = {name: getattr(x, name) for name in GRADIENTS}
+    made = {name: size.new(tensor) for name, tensor in operand.items() if tensor is not None}
+    if size.empty:
+        return Gradients(**made)
     grad = grad.contiguous()
     mean = torch.empty_like(lse)
     block_c = _power(size.channels)
@@ -134,19 +126,15 @@ def attention_backward(
         LANES=row_lanes,
     )
     total = lse.new_empty(adjacency.num_edges, size.heads)
-    results = {
-        "d_value": gradients.value,
-        "d_key": gradients.key,
-        "d_key_bias": gradients.key_bias,
-        "d_edge_bias": gradients.edge_bias,
-        "d_edge_weight": gradients.edge_weight,
+    results = {f"d_{name}": made.get(name) for name in GRADIENTS if name not in OF_TARGETS}
+    inputs = {
+        **_inputs(recipe, adjacency, x),
+        **_pair(recipe, lse.dtype, True),
+        **_link(recipe, lse.dtype, True),
     }
-    inputs = _inputs(recipe, adjacency, x)
-    _by_source(recipe, adjacency, size, results, inputs | {"lse": lse, "grad": grad, "mean": mean}, total)
-    weight = _by_target(recipe, adjacency, size, gradients.query, gradients.query_bias, inputs, total)
-    if gradients.weight is not None and weight is not None:
-        gradients.weight.copy_(weight)
-    return gradients
+    _by_source(adjacency, size, results, {**inputs, "lse": lse, "grad": grad, "mean": mean}, total)
+    weight = _by_target(adjacency, size, made.get("query"), made.get("query_bias"), inputs, total)
+    return Gradients(**made | ({} if weight is None else {"weight": weight}))
 
 
 def score(recipe: Recipe, adjacency: Adjacency, operands: Operands) -> Tensor:
@@ -163,10 +151,10 @@ def score(recipe: Recipe, adjacency: Adjacency, operands: Operands) -> Tensor:
     from kgat.ops import gpu_kernels
 
     size = _Sizes.of(adjacency, operands)
-    total = operands.link_args.new_zeros(adjacency.num_edges, size.heads)
-    if total.numel() == 0:
+    total = operands.link_args.new_empty(adjacency.num_edges, size.heads)
+    if size.empty:
         return total
-    inputs = _inputs(recipe, adjacency, operands)
+    inputs = {**_inputs(recipe, adjacency, operands), **_pair(recipe, total.dtype)}
     for table, light in _partition(adjacency, adjacency.rowptr).tables():
         block, warps = size.block(light)
         lanes = len(table) * size.heads
@@ -200,19 +188,53 @@ def score_backward(
         - **output:** those of query, key and weight
     """
     x = operands
-    assert x.query is not None and x.key is not None
+    assert x.query is not None
+    assert x.key is not None
     size = _Sizes.of(adjacency, operands)
-    d_query, d_key = torch.zeros_like(x.query), torch.zeros_like(x.key)
-    if adjacency.num_edges == 0:
-        return d_query, d_key, None if x.weight is None else torch.zeros_like(x.weight)
+    d_query, d_key = size.new(x.query), size.new(x.key)
+    if size.empty:
+        return d_query, d_key, None if x.weight is None else size.new(x.weight)
     total = grad.index_select(0, adjacency.edge)
-    inputs = _inputs(recipe, adjacency, x) | {"value": None, "seed": None}
-    _by_source(recipe, adjacency, size, {"d_key": d_key}, inputs, total)
-    return d_query, d_key, _by_target(recipe, adjacency, size, d_query, None, inputs, total)
+    inputs = {
+        **_inputs(recipe, adjacency, x),
+        **_pair(recipe, total.dtype, True),
+        "value": None,
+        "seed": None,
+    }
+    _by_source(adjacency, size, {"d_key": d_key}, inputs, total)
+    return d_query, d_key, _by_target(adjacency, size, d_query, None, inputs, total)
+
+
+def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
+    r"""Returns the mask that a seed stands for, over :math:`1 - p`, in the caller's order of edges.
+
+    Args:
+        edges (int): :math:`E`.
+        heads (int): :math:`H`.
+        p (float): Probability of dropping.
+        seed (torch.Tensor): The seed.
+
+    Shapes:
+        - **output:** :math:`(E, H)`
+    """
+    from kgat.ops import gpu_kernels
+
+    mask = torch.empty(edges, heads, dtype=torch.float64, device=seed.device)
+    _launch(
+        gpu_kernels.write_mask,
+        _ceil(mask.numel(), 1024),
+        4,
+        seed=seed,
+        mask=mask,
+        size=mask.numel(),
+        drop=float(p),
+        keep=_keep(p),
+        BLOCK=1024,
+    )
+    return mask
 
 
 def _by_source(
-    recipe: Recipe,
     adjacency: Adjacency,
     size: _Sizes,
     results: dict[str, Tensor | None],
@@ -227,7 +249,6 @@ def _by_source(
         for name in ("d_value", "d_key", "d_key_bias")
         if (x := results.get(name)) is not None
     }
-    derivatives = _derivatives(recipe, total.dtype)
     for table, light in partition.tables():
         block, warps = size.block(light, accumulators=2)
         lanes = len(table) * size.heads
@@ -242,7 +263,6 @@ def _by_source(
             d_total=total,
             **{f"{name}_parts": None if light else x for name, x in split.items()},
             **results,
-            **derivatives,
             **inputs,
             **block,
         )
@@ -251,7 +271,6 @@ def _by_source(
 
 
 def _by_target(
-    recipe: Recipe,
     adjacency: Adjacency,
     size: _Sizes,
     d_query: Tensor | None,
@@ -267,13 +286,12 @@ def _by_target(
     partition = _partition(adjacency, adjacency.rowptr)
     query_parts = None if d_query is None else partition.parts(total, size.heads, size.features)
     bias_parts = None if d_query_bias is None else partition.parts(total, size.heads)
-    derivatives = _derivatives(recipe, total.dtype)
     weights = []
     for table, light in partition.tables():
         block, warps = size.block(light)
         lanes = len(table) * size.heads
         programs, d_weight = _ceil(lanes, block["LANES"]), None
-        if recipe.weighted:
+        if inputs["weight"] is not None:
             whole = size.heads // math.gcd(size.heads, block["LANES"])  # lanes are then a multiple of heads
             programs = _ceil(min(programs, _ceil(WEIGHT_LANES, block["LANES"])), whole) * whole
             d_weight = total.new_empty(programs * block["LANES"] // size.heads, size.heads, size.features)
@@ -292,7 +310,6 @@ def _by_target(
             d_weight=d_weight,
             d_query_parts=None if light else query_parts,
             d_query_bias_parts=None if light else bias_parts,
-            **derivatives,
             **inputs,
             **block,
         )
@@ -304,6 +321,7 @@ def _by_target(
 @dataclass(frozen=True)
 class _Sizes:
     targets: int
+    edges: int
     heads: int
     features: int
     channels: int
@@ -311,10 +329,24 @@ class _Sizes:
 
     @classmethod
     def of(cls, adjacency: Adjacency, x: Operands) -> _Sizes:
-        features = 0 if x.query is None else x.query.size(2)
         return cls(
-            adjacency.num_targets, x.value.size(1), features, x.value.size(2), x.link_args.element_size()
+            adjacency.num_targets,
+            adjacency.num_edges,
+            x.value.size(1),
+            0 if x.query is None else x.query.size(2),
+            x.value.size(2),
+            x.link_args.element_size(),
         )
+
+    @property
+    def empty(self) -> bool:
+        r"""Whether there is no edge of any head."""
+        return self.edges == 0 or self.heads == 0
+
+    def new(self, like: Tensor, *shape: int) -> Tensor:
+        r"""Returns room for a result, which is 0 where no kernel is going to write it."""
+        make = like.new_zeros if self.empty else like.new_empty
+        return make(shape or like.shape)
 
     def block(self, light: bool, accumulators: int = 1) -> tuple[dict[str, int], int]:
         r"""Returns the shape of a program's block, and its warps.
@@ -339,7 +371,7 @@ class _Sizes:
 
 @dataclass(frozen=True)
 class _Partition:
-    r"""Segments of edges, rows of (node, first edge, end, part or -1), and which parts are of which heavy node.
+    r"""Segments of edges, as (node, first edge, end, part or -1), and which parts are of which heavy node.
 
     Shapes:
         - **light, long:** :math:`(S, 4)`, **nodes:** :math:`(K)`, **first:** :math:`(K + 1)`, int32
@@ -416,12 +448,11 @@ def _merge(
         heads=out.size(1),
         SIZE=size,
         BLOCK=block,
-        SLOTS=max(1, min(32, TILE // block)),
+        SLOTS=max(1, min(MERGED, TILE // block)),
     )
 
 
 def _inputs(recipe: Recipe, adjacency: Adjacency, x: Operands) -> dict[str, Any]:
-    pair, link = recipe.pair, recipe.link
     return {
         "edge": adjacency.edge,
         "query": x.query,
@@ -437,29 +468,48 @@ def _inputs(recipe: Recipe, adjacency: Adjacency, x: Operands) -> dict[str, Any]
         "seed": x.seed if x.dropout > 0.0 else None,
         "scale": float(x.scale),
         "drop": float(x.dropout),
-        "keep": 0.0 if x.dropout >= 1.0 else 1.0 / (1.0 - x.dropout),
-        "PAIR": None if pair is None else _compiled(pair.in_scalars, x.link_args.dtype),
-        "LINK": _compiled(link.in_scalars, x.link_args.dtype),
-        "PAIR_ARGS": x.pair_args.size(0),
-        "LINK_ARGS": x.link_args.size(0),
+        "keep": _keep(x.dropout),
         "INSIDE": recipe.bias_inside,
     }
 
 
-def _derivatives(recipe: Recipe, dtype: torch.dtype) -> dict[str, Any]:
-    pair, link = recipe.pair, recipe.link
-    assert recipe.derivatives
+def _pair(recipe: Recipe, dtype: torch.dtype, derivative: bool = False) -> dict[str, Any]:
+    pair = recipe.pair
+    if pair is None:
+        return {"PAIR": None, "D_PAIR": None, "PAIR_ARGS": 0}
     return {
-        "D_PAIR": None if pair is None else _compiled(pair.derivative, dtype),
-        "D_LINK": _compiled(link.derivative, dtype),
+        "PAIR": _compiled(pair.in_scalars, dtype),
+        "D_PAIR": _compiled(pair.derivative, dtype) if derivative else None,
+        "PAIR_ARGS": _arity(pair.in_scalars) - 2,
     }
+
+
+def _link(recipe: Recipe, dtype: torch.dtype, derivative: bool = False) -> dict[str, Any]:
+    link = recipe.link
+    return {
+        "LINK": _compiled(link.in_scalars, dtype),
+        "D_LINK": _compiled(link.derivative, dtype) if derivative else None,
+        "LINK_ARGS": _arity(link.in_scalars) - 1,
+    }
+
+
+def _arity(function: Any) -> int:
+    # Of the constants there may be more rows than the function takes.
+    return int(function.__code__.co_argcount)
+
+
+def _keep(p: float) -> float:
+    return 0.0 if p >= 1.0 else 1.0 / (1.0 - p)
 
 
 @functools.cache
 def _compiled(function: Callable[..., Any], dtype: torch.dtype) -> Any:
     from kgat.ops import gpu_kernels
 
-    return translate(function, gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
+    try:
+        return translate(function, gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
+    except (TypeError, ValueError, OSError) as error:  # OSError: its source cannot be read
+        raise BackendError(f"Triton could not compile {function.__name__}: {error}") from error
 
 
 def _launch(kernel: Any, programs: int, warps: int, **arguments: Any) -> None:
@@ -467,8 +517,17 @@ def _launch(kernel: Any, programs: int, warps: int, **arguments: Any) -> None:
         return
     named = {name: arguments.get(name) for name in kernel.arg_names}
     tensor = next(x for x in arguments.values() if isinstance(x, Tensor))
-    with torch.cuda.device_of(tensor):  # Triton launches on the current device
-        kernel[(programs,)](**named, num_warps=warps)
+    try:
+        with torch.cuda.device_of(tensor):  # Triton launches on the current device
+            kernel[(programs,)](**named, num_warps=warps)
+    except _triton_error() as error:
+        raise BackendError(f"Triton could not compile or run {kernel.__name__}: {error}") from error
+
+
+def _triton_error() -> type[Exception]:
+    from triton.errors import TritonError
+
+    return TritonError  # type: ignore[no-any-return]
 
 
 def _ceil(count: int, size: int) -> int:

@@ -1,10 +1,10 @@
 r"""The Triton kernels of :mod:`kgat.ops.gpu`, in the symbols of :mod:`kgat.ops.recipe`.
 
-A *segment* is a run of edges of one node, by target (CSR) or by source (CSC): all of them, or one part of a
-heavy node's. A *lane* is a segment and a head, heads fastest. A program works on a block of ``LANES`` lanes by
-``SLOTS`` edges by all features: it strides over the edges, each slot with a sum (or a softmax) of its own, and
-joins the slots once at the end. So loops hold no reduction over edges, every row has one writer, and every sum
-has a fixed order.
+A *segment* is a run of edges of one node, by target (CSR) or by source (CSC): all of them, or one part of
+those of a heavy node. A *lane* is a segment and a head, heads fastest. A program works on a block of
+``LANES`` lanes by ``SLOTS`` edges by all features: it strides over the edges, each slot with a sum (or a
+softmax) of its own, and joins the slots once at the end. So loops hold no reduction over edges, every row has
+one writer, and every sum has a fixed order.
 
 Whole nodes are written in place, parts to scratch, which :func:`merge` adds up in order. Operands that do not
 exist are :obj:`None`, which Triton specialises on as on any constant.
@@ -13,9 +13,9 @@ exist are :obj:`None`, which Triton specialises on as on any constant.
 import triton
 import triton.language as tl
 
-# The vocabulary of rules. All of it is wrapped, since the interpreter exchanges the functions of ``tl`` by name.
-# Where Triton would type a constant alone, it makes it single precision: adding a zero of the type wanted keeps
-# all its digits.
+# The vocabulary of rules. All of it is wrapped: the interpreter exchanges the functions of ``tl`` by name.
+# Constants that meet no block are made single precision by Triton: adding a zero of the type wanted before
+# that keeps their digits.
 
 
 @triton.jit
@@ -316,7 +316,7 @@ def merge(
     BLOCK: tl.constexpr,
     SLOTS: tl.constexpr,
 ):
-    r"""Joins the parts of heavy nodes, in order: a sum, or with ``lse_parts`` an average by their exponentials."""
+    r"""Joins the parts of heavy nodes, in order: sums them, or averages them by ``exp(lse_parts)``."""
     dtype: tl.constexpr = parts.dtype.element_ty
     heavy = tl.program_id(0) // heads
     head = tl.program_id(0) % heads
@@ -374,6 +374,14 @@ def dot_rows(
     a = _vectors(x, row[:, None], live[:, None], dtype, SIZE, BLOCK)
     b = _vectors(y, row[:, None], live[:, None], dtype, SIZE, BLOCK)
     tl.store(out + row[:, None], tl.sum(a * b, axis=2), mask=live[:, None])
+
+
+@triton.jit
+def write_mask(seed, mask, size, drop, keep: tl.float64, BLOCK: tl.constexpr):
+    r"""The dropout mask of all edges and heads, which the other kernels do not store."""
+    index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    keep = tl.full((1,), keep, mask.dtype.element_ty)
+    tl.store(mask + index, _kept(seed, index, drop, keep), mask=index < size)
 
 
 @triton.jit

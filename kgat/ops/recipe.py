@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kgat.rules import Link, Pair
+from kgat.rules import REGISTERED, Link, Pair
 
 
 class BackendError(RuntimeError):
@@ -60,6 +60,19 @@ class Recipe:
         r"""Whether all of it can be compiled."""
         return (self.pair is None or self.pair.derivative is not None) and self.link.derivative is not None
 
+    @property
+    def text(self) -> str:
+        r"""The recipe as an op of torch can take it."""
+        pair = "" if self.pair is None else self.pair.key
+        return f"{pair}|{self.link.key}|{self.weighted:d}|{self.bias_inside:d}"
+
+    @classmethod
+    def read(cls, text: str) -> Recipe:
+        r"""The recipe that has this :attr:`text`."""
+        pair, link, weighted, inside = text.split("|")
+        found = REGISTERED.get(pair), REGISTERED[link]
+        return cls(*found, weighted == "1", inside == "1")  # type: ignore[arg-type]
+
     def __str__(self) -> str:
         pair = "biases" if self.pair is None else f"{self.pair.name}{' weighted' if self.weighted else ''}"
         return f"{self.link.name}({pair}{' + edge bias' if self.bias_inside else ''})"
@@ -82,6 +95,8 @@ class Operands:
         edge_weight (torch.Tensor, optional): :math:`w_e`, in the caller's order of edges.
         value (torch.Tensor): :math:`v`; it alone may be of a half type on a GPU.
         dropout (float): :math:`p`.
+        base (torch.Tensor, optional): Added to :math:`\mathbf{o}` (by the CPU backend alone); then
+            :math:`D_i = \langle \mathbf{g}_i, \mathbf{o}_i - \mathbf{base}_i \rangle`.
         seed (torch.Tensor, optional): One int64 on the device, the key of the dropout mask.
 
     Shapes:
@@ -89,6 +104,7 @@ class Operands:
         - **pair_args, link_args:** :math:`(n, H)`
         - **query_bias:** :math:`(N, H)`, **key_bias:** :math:`(M, H)`
         - **edge_bias, edge_weight:** :math:`(E, H)`, **value:** :math:`(M, H, C)`
+        - **base:** :math:`(N, H, C)` or :math:`(H, C)`
     """
 
     value: Tensor
@@ -104,6 +120,7 @@ class Operands:
     scale: float = 1.0
     dropout: float = 0.0
     seed: Tensor | None = None
+    base: Tensor | None = None
 
 
 @dataclass(frozen=True, eq=False)

@@ -29,11 +29,11 @@ def test_additive_is_a_prototype_rbf_times_magnitudes():
             torch.testing.assert_close(score[i, j], 0.5 * c * norms, rtol=1e-12, atol=1e-12)
 
 
-def test_additive_lifts_to_two_features():
+def test_additive_lifts_to_one_number():
     gram = Additive(D, H).double()(heads(4), heads(6))
     (term,) = gram.terms
-    assert term.query.shape == (4, H, 2)
-    assert term.key.shape == (6, H, 2)
+    assert term.query.shape == (4, H, 1)
+    assert term.key.shape == (6, H, 1)
 
 
 def test_additive_is_the_score_of_gat():

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 from kgat import kernels
 from kgat.functional import edge_attention, explain
 from kgat.kernels import RBF, Additive, DotProduct, Magnitude
-from kgat.ops import eager
+from kgat.ops import eager, fused
 
 H, D, C = 3, 5, 4
 
@@ -199,9 +199,11 @@ def test_inner_products_hold_no_channels_per_edge():
 def test_named_backends_and_reasons():
     module, edge_index, tensors = inputs("hub", "rbf", torch.float32)
     gram, value = module(*tensors[:2]), tensors[2]
-    with pytest.raises(ValueError, match=r"one of 'eager', 'reference' \(got 'tpu'\)"):
+    with pytest.raises(ValueError, match=r"one of 'gpu', 'cpu', 'eager', 'reference' \(got 'tpu'\)"):
         edge_attention(gram, value, edge_index, backend="tpu")
-    assert explain(gram, value, edge_index) == "eager: ok; reference (only if named): ok"
+    assert explain(gram, value, edge_index) == (
+        "gpu: tensors are on cpu; cpu: ok; eager: ok; reference (only if named): ok"
+    )
 
 
 def test_a_backend_that_cannot_run_says_why(monkeypatch):
@@ -210,5 +212,6 @@ def test_a_backend_that_cannot_run_says_why(monkeypatch):
     gram, value = module(*tensors[:2]), tensors[2]
     with pytest.raises(NotImplementedError, match="no power, no time"):
         edge_attention(gram, value, edge_index, backend="eager")
+    monkeypatch.setattr(fused, "reasons", lambda call: ["no wish"])
     with pytest.raises(NotImplementedError, match="Expected a backend"):
         edge_attention(gram, value, edge_index)

@@ -1,0 +1,161 @@
+r"""The graphs of ``kgat bench ops`` and the layers on them."""
+
+from __future__ import annotations
+
+import os
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import Tensor
+
+from kgat.datasets import load
+from kgat.datasets.files import resolve_root
+from kgat.datasets.graphs import SOURCES
+
+SEED = 0
+
+
+@dataclass(frozen=True)
+class Scenario:
+    r"""A graph and a layer on it.
+
+    Args:
+        name (str): Its name.
+        nodes (int): Number of nodes.
+        edges (int): Number of directed edges, in both directions and with one self-loop per node.
+        in_channels (int): Number of features of a node.
+        heads (int): Number of heads :math:`H`.
+        out_channels (int): Channels per head :math:`C`.
+        real (str, optional): The data set whose graph it is, where that is to be had. (default: :obj:`None`)
+        large (bool, optional): Whether it is for a GPU only. (default: :obj:`False`)
+    """
+
+    name: str
+    nodes: int
+    edges: int
+    in_channels: int
+    heads: int
+    out_channels: int
+    real: str | None = None
+    large: bool = False
+
+    def not_here(self, device: str) -> str | None:
+        r"""Returns why it is not measured on a device, if it is not."""
+        if self.large and not device.startswith("cuda"):
+            return f"{self.edges / 1e6:.0f} M edges are for a GPU: --device cuda"
+        return None
+
+    def load(self, root: str | os.PathLike[str] | None, device: str) -> Graph:
+        r"""Reads the graph if its files are below the root, else draws one of its size. Never downloads.
+
+        Args:
+            root (str or Path, optional): The folder of data sets, as of :func:`kgat.datasets.load`.
+            device (str): Where the graph shall be.
+        """
+        generator = torch.Generator().manual_seed(SEED)
+        if self.real is not None and (paths := _present(self.real, root)) is not None:
+            return _read(self, paths, root, generator, device)
+        edge_index = _draw(self.nodes, (self.edges - self.nodes) // 2, device)
+        x = torch.randn(self.nodes, self.in_channels, generator=generator).to(device)
+        return Graph("synthetic", x, edge_index)
+
+
+@dataclass(frozen=True, eq=False)
+class Graph:
+    r"""Node features and edges that are sorted by target, symmetric and with a self-loop per node.
+
+    Args:
+        source (str): The data set it is from, or :obj:`"synthetic"`.
+        x (torch.Tensor): Node features.
+        edge_index (torch.Tensor): The edges.
+
+    Shapes:
+        - **x:** :math:`(N, F)`, **edge_index:** :math:`(2, E)`
+    """
+
+    source: str
+    x: Tensor
+    edge_index: Tensor
+
+
+SCENARIOS = {
+    scenario.name: scenario
+    for scenario in (
+        Scenario("tiny", 50, 250, 16, 2, 4),
+        Scenario("cora", 2708, 13264, 1433, 8, 8, real="Cora"),
+        Scenario("arxiv/10", 17000, 250000, 128, 4, 64),
+        Scenario("arxiv", 169343, 2501829, 128, 4, 64, real="ogbn-arxiv"),
+        Scenario("products", 2449029, 126167053, 100, 4, 64, large=True),
+    )
+}
+
+
+def select(names: list[str]) -> list[Scenario]:
+    r"""Returns scenarios by name.
+
+    Raises:
+        ValueError: If one is unknown, or none is named.
+    """
+    unknown = [name for name in names if name not in SCENARIOS]
+    if unknown or not names:
+        raise ValueError(
+            f"Expected scenarios to measure (got {', '.join(unknown) or 'none'}); choose from: "
+            f"{', '.join(SCENARIOS)}"
+        )
+    return [SCENARIOS[name] for name in names]
+
+
+def _present(name: str, root: str | os.PathLike[str] | None) -> list[Path] | None:
+    # The files of a data set; of OGB's the edges are enough, as features cost the same whatever they are.
+    source = next(source for source in SOURCES if source.name == name)
+    folder = resolve_root(root)
+    files = [file for file in source.files if not name.startswith("ogbn") or "raw/edge" in file.path]
+    paths = []
+    for file in files:
+        found = [folder / path for path in (file.path, *file.also) if (folder / path).is_file()]
+        if not found:
+            return None
+        paths.append(found[0])
+    return paths
+
+
+def _read(
+    scenario: Scenario,
+    paths: list[Path],
+    root: str | os.PathLike[str] | None,
+    generator: torch.Generator,
+    device: str,
+) -> Graph:
+    name = str(scenario.real)
+    if name.startswith("ogbn"):
+        edges = torch.from_numpy(np.loadtxt(paths[0], delimiter=",", dtype=np.int64)).T
+        x = torch.randn(scenario.nodes, scenario.in_channels, generator=generator)
+    else:
+        data = load(name, root, sparse=False).data
+        edges, x = data.edge_index, data.x
+    source, target = edges
+    distinct = source != target
+    source, target = source[distinct], target[distinct]
+    key = torch.cat([target * x.size(0) + source, source * x.size(0) + target])
+    loops = torch.arange(x.size(0)) * (x.size(0) + 1)
+    key = torch.unique(torch.cat([key, loops]))  # sorted by target, then source
+    edge_index = torch.stack([key % x.size(0), key // x.size(0)])
+    return Graph(name, x.to(device), edge_index.to(device))
+
+
+def _draw(nodes: int, pairs: int, device: str) -> Tensor:
+    # Degrees have a heavy tail, as those of citation graphs have. Hubs stand anywhere among the nodes, as in
+    # real graphs: side by side they would share caches.
+    generator = torch.Generator(device).manual_seed(SEED)
+    place = torch.randperm(nodes, generator=generator, device=device)
+    ends = []
+    for _ in range(2):
+        rank = torch.rand(pairs, generator=generator, device=device, dtype=torch.float64)
+        ends.append(place[(nodes * rank.pow_(2.5)).long().clamp_(max=nodes - 1)])
+    source, target = ends
+    source = torch.where(source == target, (source + 1) % nodes, source)
+    loops = torch.arange(nodes, device=device) * (nodes + 1)
+    key = torch.cat([target * nodes + source, source * nodes + target, loops]).sort().values
+    return torch.stack([key % nodes, key // nodes])

@@ -1,0 +1,217 @@
+import os
+import struct
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from kgat import rules
+from kgat.ops import gpu
+from kgat.ops.recipe import Operands, Recipe
+
+CHECKS = Path(__file__).with_name("gpu_checks.py")
+
+
+def check(interpreted, *options):
+    # Not in this process: the interpreter must be on before the first import of triton, and stays on.
+    environment = {k: v for k, v in os.environ.items() if not k.startswith(("PYTEST_", "TRITON_INTERPRET"))}
+    if interpreted:
+        environment["TRITON_INTERPRET"] = "1"
+    command = [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", str(CHECKS), *options]
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stdout[-10000:] + done.stderr[-2000:]
+
+
+@pytest.mark.parametrize("part", ["test_every_rule", "not test_every_rule"])
+def test_in_the_interpreter(part):
+    pytest.importorskip("triton", reason="needs triton")
+    check(True, "-k", part)
+
+
+@pytest.mark.gpu
+@pytest.mark.skipif(not torch.cuda.is_available(), reason="needs a CUDA device")
+def test_on_a_device():
+    pytest.importorskip("triton", reason="needs triton")
+    check(False)
+
+
+def test_module_needs_no_triton():
+    script = (
+        "import sys; sys.modules['triton'] = None\n"
+        "from kgat.ops import gpu\n"
+        "assert 'kgat.ops.gpu_kernels' not in sys.modules\n"
+        "assert gpu.available() == 'needs triton'"
+    )
+    subprocess.run([sys.executable, "-c", script], check=True)
+
+
+def test_says_what_is_missing(monkeypatch):
+    pytest.importorskip("triton", reason="needs triton")
+    monkeypatch.setenv("TRITON_INTERPRET", "0")
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    assert gpu.available() == "needs a CUDA device"
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
+    assert gpu.available() is None
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    monkeypatch.setenv("TRITON_INTERPRET", "1")
+    assert gpu.available() is None
+
+
+def test_partition_covers_every_edge_once(monkeypatch):
+    monkeypatch.setattr(gpu, "LIGHT", 2)
+    monkeypatch.setattr(gpu, "HEAVY", 5)
+    row = torch.tensor([0] * 3 + [1] * 11 + [3] * 2 + [4] * 5 + [5] * 10)
+    adjacency = gpu.Adjacency.of(torch.stack([torch.zeros_like(row), row]), 1, 6, 1)
+    partition = gpu._partition(adjacency, adjacency.rowptr)
+    assert partition.light.tolist() == [[2, 14, 14, -1], [3, 14, 16, -1]]
+    assert partition.long.tolist() == [
+        [1, 3, 8, 0],
+        [1, 8, 13, 1],
+        [1, 13, 14, 2],
+        [5, 21, 26, 3],
+        [5, 26, 31, 4],
+        [0, 0, 3, -1],
+        [4, 16, 21, -1],
+    ]
+    assert partition.nodes.tolist() == [1, 5]
+    assert partition.first.tolist() == [0, 3, 5]
+    assert gpu._partition(adjacency, adjacency.rowptr) is partition
+    assert gpu._partition(adjacency, adjacency.colptr) is not partition
+
+
+def compile_for(capability, dtype, value_dtype, recipe, names, heads, dropout):
+    """Compiles what a forward and a backward pass would launch; returns the machine code by kernel."""
+    triton = pytest.importorskip("triton", reason="needs triton")
+    from triton.backends.compiler import GPUTarget
+    from triton.compiler import ASTSource
+    from triton.runtime.jit import mangle_type
+
+    targets, sources, features = 4, 5, 8
+    edge_index = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 0], [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]])
+    made = {}
+
+    def compile_instead(kernel, programs, warps, **arguments):
+        assert programs > 0
+        signature, constants, attributes = {}, {}, {}
+        for place, parameter in enumerate(kernel.params):
+            name, value = parameter.name, arguments.get(parameter.name)
+            if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
+                signature[name], constants[name] = "constexpr", value
+            else:
+                signature[name] = parameter.annotation_type or mangle_type(value)
+                if isinstance(value, torch.Tensor):
+                    attributes[(place,)] = [["tt.divisibility", 16]]
+        source = ASTSource(kernel, signature, constants, attributes)
+        options = {"num_warps": warps}
+        binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+        made.setdefault(kernel.__name__, []).append(binary.asm)
+
+    def draw(*shape):
+        return torch.randn(*shape, dtype=dtype)
+
+    shapes = {
+        "query": (targets, heads, features),
+        "key": (sources, heads, features),
+        "weight": (heads, features),
+        "query_bias": (targets, heads),
+        "key_bias": (sources, heads),
+        "edge_bias": (10, heads),
+        "edge_weight": (10, heads),
+    }
+    pair_args = 1 if recipe.pair is rules.LEAKY_RELU_SUM else 0
+    link_args = recipe.link.in_scalars.__code__.co_argcount - 1
+    x = Operands(
+        value=draw(sources, heads, 16).to(value_dtype),
+        pair_args=draw(pair_args, heads),
+        link_args=draw(link_args, heads),
+        scale=0.3,
+        dropout=dropout,
+        seed=torch.tensor([1]),
+        **{name: draw(*shapes[name]) for name in names},
+    )
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(gpu, "_launch", compile_instead)
+        patch.setattr(gpu, "LIGHT", 1)
+        patch.setattr(gpu, "HEAVY", 4)
+        adjacency = gpu.Adjacency.of(edge_index, 1, targets, sources)
+        out, lse = gpu.attention(recipe, adjacency, x)
+        gpu.attention_backward(recipe, adjacency, x, out, lse, out)
+        if dropout > 0.0:
+            gpu.dropout_mask(10, heads, dropout, x.seed)
+        if recipe.pair is not None:
+            gpu.score(recipe, adjacency, x)
+            gpu.score_backward(recipe, adjacency, x, draw(10, heads))
+    return made
+
+
+LIFTS = ("query", "key")
+REST = ("key_bias", "edge_bias", "edge_weight")
+PROGRAMS = {
+    "dot": (80, torch.float32, torch.float32, Recipe(rules.MUL, rules.IDENTITY), LIFTS, 4, 0.0),
+    "dot-half": (90, torch.float32, torch.bfloat16, Recipe(rules.MUL, rules.LOG_SQUARE), LIFTS, 1, 0.1),
+    "additive": (
+        90,
+        torch.float32,
+        torch.float32,
+        Recipe(rules.LEAKY_RELU_SUM, rules.IDENTITY, weighted=True),
+        (*LIFTS, "weight", *REST),
+        3,
+        0.1,
+    ),
+    "gat": (
+        80,
+        torch.float32,
+        torch.bfloat16,
+        Recipe(None, rules.LEAKY_RELU),
+        ("query_bias", "key_bias"),
+        8,
+        0.5,
+    ),
+    "sinc": (90, torch.float32, torch.float32, Recipe(rules.LOG_ABS_SINC, rules.IDENTITY), LIFTS, 2, 0.0),
+    "sinc-half": (
+        80,
+        torch.float32,
+        torch.bfloat16,
+        Recipe(rules.LOG_ABS_SINC, rules.LEAKY_RELU, weighted=True, bias_inside=True),
+        (*LIFTS, "weight", *REST),
+        2,
+        0.0,
+    ),
+    "minimum-double": (
+        90,
+        torch.float64,
+        torch.float64,
+        Recipe(rules.MINIMUM, rules.RATIONAL_QUADRATIC),
+        LIFTS,
+        2,
+        0.5,
+    ),
+}
+
+
+@pytest.mark.parametrize("program", PROGRAMS)
+def test_compiles_to_machine_code(program):
+    *_, recipe, _, _, dropout = PROGRAMS[program]
+    made = compile_for(*PROGRAMS[program])
+    kernels = {"attend", "merge", "dot_rows", "by_source", "by_target"}
+    if recipe.pair is not None:
+        kernels.add("sum_pairs")
+    if dropout > 0.0:
+        kernels.add("write_mask")
+    assert set(made) == kernels
+    for name, assemblies in made.items():
+        for asm in assemblies:
+            assert asm["cubin"], name
+            assert "atom" not in asm["ptx"], name  # sums of no fixed order
+            assert ".red." not in asm["ptx"].replace("redux", ""), name
+
+
+def test_compiled_constants_keep_their_digits():
+    # A coefficient of the series of the sinc, as the 16 digits of PTX; and the numbers that are passed.
+    recipe = Recipe(rules.LOG_ABS_SINC, rules.IDENTITY)
+    made = compile_for(80, torch.float64, torch.float64, recipe, LIFTS, 2, 0.0)
+    digits = "0d" + struct.pack(">d", 1 / 180).hex().upper()
+    assert all(digits in asm["ptx"] for asm in made["attend"])
+    assert all(".param .f64" in asm["ptx"] for asm in made["attend"])
