@@ -38,7 +38,7 @@ lint: $(VENV)/.kgat-dev
 	$(BIN)/mypy
 
 bench: $(VENV)/.kgat
-	$(BIN)/kgat bench
+	$(BIN)/kgat bench layers
 
 readme: $(VENV)/.kgat
 	for folder in results/*/; do $(BIN)/kgat plot $$folder; done

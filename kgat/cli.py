@@ -19,6 +19,9 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 
+bench = typer.Typer(help="Time and memory of our layers and attention cores next to others.")
+app.add_typer(bench, name="bench")
+
 # What our own checks raise, and what a file system or an optional package may answer.
 EXPECTED = (ValueError, IndexError, ImportError, NotImplementedError, OSError)
 UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # its module differs between versions
@@ -166,7 +169,12 @@ def train(
 
 
 @app.command()
-def info(root: Root = None) -> None:
+def info(
+    root: Root = None,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Compile fused attention for all kernels now, not at first use.")
+    ] = False,
+) -> None:
     r"""Show versions, devices, backends and where data are looked for."""
     from importlib.metadata import PackageNotFoundError, version
 
@@ -180,7 +188,7 @@ def info(root: Root = None) -> None:
 
     line("kgat", __version__)
     line("python", sys.version.split()[0])
-    for package in ("torch", "torch_geometric", "numpy", "scipy"):
+    for package in ("torch", "torch_geometric", "numba", "numpy", "scipy"):
         line(package, version(package))
     for package in ("ogb", "torch_scatter", "triton"):
         try:
@@ -200,10 +208,37 @@ def info(root: Root = None) -> None:
     line("segment sums", f"torch.segment_reduce ({_why_not_torch_scatter()})")
     folder = resolve_root(root)
     line("data root", f"{folder}{'' if folder.is_dir() else ' (made at the first download)'}")
+    if warm:
+        _warm()
 
 
-@app.command()
-def bench(
+def _warm() -> None:
+    import torch
+    from rich.progress import track
+
+    from kgat import kernels
+    from kgat.functional import edge_attention
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.zeros(2, 1, 4, device=device, requires_grad=True)
+    edge_index = torch.tensor([[0], [1]], device=device)
+    makers = [kernels.resolve(name, channels=4) for name in kernels.names()]
+    # A product of two rules takes the loops that a single one does not need.
+    makers += [kernels.RBF(4) * kernels.Laplace(4)]
+    for kernel in track(makers, "compiling"):
+        gram = kernel.to(device)(x, x)
+        if not gram.signed:
+            edge_attention(gram, x, edge_index).sum().backward()
+
+
+@bench.callback(invoke_without_command=True)
+def _bench(context: typer.Context) -> None:
+    if context.invoked_subcommand is None:
+        typer.echo(context.get_help())
+
+
+@bench.command("layers")
+def bench_layers(
     sizes: Annotated[
         str, typer.Option(help="Sizes, separated by commas; an unknown one lists them all.")
     ] = "cora,pubmed,arxiv/10",
@@ -217,7 +252,7 @@ def bench(
 
     Ratios are the peer's time over ours, paired round by round in this process.
     """
-    from kgat.bench import run
+    from kgat.bench.layers import run
 
     def say(record: dict[str, Any]) -> None:
         middle, low, high = record["ratio"]
@@ -226,7 +261,89 @@ def bench(
         typer.echo(f"{name:<70} {middle:6.2f}x  [{low:.2f}, {high:.2f}]{note}")
 
     _use(threads, "cpu")
-    run([name.strip() for name in sizes.split(",") if name.strip()], rounds, out, say)
+    run(_listed(sizes), rounds, out, say)
+
+
+@bench.command("ops")
+def bench_ops(
+    scenarios: Annotated[
+        str, typer.Option(help="Scenarios, separated by commas; an unknown one lists them all.")
+    ] = "cora,arxiv/10,arxiv",
+    subjects: Annotated[
+        str,
+        typer.Option(help="Layers and cores, separated by commas, e.g. 'gat layer,rbf core'. Default: all."),
+    ] = "",
+    rivals: Annotated[
+        str, typer.Option(help="Rivals, separated by commas, e.g. 'PyG,PyG style'. Default: all.")
+    ] = "",
+    out: Annotated[
+        Path, typer.Option(help="File of JSON lines to append to; what it holds is not measured again.")
+    ] = Path("runs/ops.jsonl"),
+    root: Root = None,
+    seconds: Annotated[
+        float,
+        typer.Option(
+            help="Time for the rounds of forward, and of forward and backward, of a subject.", min=0
+        ),
+    ] = 20.0,
+    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the file holds.")] = False,
+) -> None:
+    r"""Time and weigh layers and attention cores against all rivals, at several sizes.
+
+    Each measurement runs in a fresh process; Ctrl-C loses nothing. 'kgat bench table' prints what is there.
+    """
+    from kgat.bench.ops import Plan, run
+    from kgat.compare import Interrupted
+
+    _use(None, device)
+    plan = Plan(
+        _listed(scenarios),
+        _listed(subjects),
+        _listed(rivals),
+        device,
+        threads,
+        seconds,
+        None if root is None else str(root),
+    )
+    try:
+        found = run(plan, out, fresh=fresh, progress=True)
+    except Interrupted as interrupted:
+        _say(f"kgat: {interrupted}")
+        raise typer.Exit(130) from None
+    typer.echo(f"{out}: {len(found)} new; for the tables: kgat bench table {out}")
+
+
+@bench.command("table")
+def bench_table(
+    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Markdown file: replace what stands between <!-- ops:begin --> and <!-- ops:end -->."
+        ),
+    ] = None,
+    figure: Annotated[Path | None, typer.Option(help="A PNG file to draw time and memory into.")] = None,
+) -> None:
+    r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
+    from kgat.bench import report
+    from kgat.compare import update_readme
+    from kgat.plots import png
+    from kgat.records import read, write_atomically
+
+    records = read(results)
+    text = report.tables(records)
+    if readme is None:
+        typer.echo(text)
+    else:
+        changed = update_readme(readme, text, report.BEGIN, report.END)
+        typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
+    if figure is not None:
+        drawn = report.figure(records)
+        assert drawn is not None  # there are measurements, or there were no tables
+        write_atomically(figure, png(drawn))
+        typer.echo(figure)
 
 
 @app.command()
@@ -353,6 +470,10 @@ def _use(threads: int | None, device: str) -> None:
         raise ValueError(f"Expected a device that is here (got '{device}'); choose from: {has}")
 
 
+def _listed(names: str) -> list[str]:
+    return [name.strip() for name in names.split(",") if name.strip()]
+
+
 def _make_folder(folder: Path) -> None:
     try:
         folder.mkdir(parents=True, exist_ok=True)
@@ -384,7 +505,7 @@ def _why_not_torch_scatter() -> str:
 
     if find_spec("torch_scatter") is None:
         return "torch_scatter is not installed, and was measured slower"
-    return "torch_scatter is installed but not used: it was measured slower, see kgat bench"
+    return "torch_scatter is installed but not used: it was measured slower, see kgat bench layers"
 
 
 if __name__ == "__main__":

@@ -842,12 +842,16 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
     return "\n\n".join(parts)
 
 
-def update_readme(path: str | os.PathLike[str], tables: str) -> bool:
+def update_readme(
+    path: str | os.PathLike[str], tables: str, begin_line: str = BEGIN, end_line: str = END
+) -> bool:
     r"""Replaces what stands between the two markers of a Markdown file.
 
     Args:
         path (str or Path): The file.
         tables (str): What :func:`readme_tables` returned.
+        begin_line (str, optional): The first marker. (default: that of results)
+        end_line (str, optional): The second marker. (default: that of results)
 
     Returns:
         bool: Whether the file changed.
@@ -857,13 +861,13 @@ def update_readme(path: str | os.PathLike[str], tables: str) -> bool:
     """
     path = Path(path)
     old = path.read_text(encoding="utf8")
-    begin, end = old.find(BEGIN), old.find(END)
-    if not 0 <= begin < end or old.count(BEGIN) != 1 or old.count(END) != 1:
+    begin, end = old.find(begin_line), old.find(end_line)
+    if not 0 <= begin < end or old.count(begin_line) != 1 or old.count(end_line) != 1:
         raise ValueError(
-            f"Expected the lines '{BEGIN}' and '{END}' in '{path}', once and in this order (got "
-            f"{old.count(BEGIN)} and {old.count(END)}); add them where the tables belong"
+            f"Expected the lines '{begin_line}' and '{end_line}' in '{path}', once and in this order (got "
+            f"{old.count(begin_line)} and {old.count(end_line)}); add them where the tables belong"
         )
-    new = f"{old[: begin + len(BEGIN)]}\n{tables}\n{old[end:]}"
+    new = f"{old[: begin + len(begin_line)]}\n{tables}\n{old[end:]}"
     if new != old:
         record_file.write_atomically(path, new.encode())
     return new != old

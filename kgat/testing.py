@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import gradcheck, gradgradcheck
 
+from kgat.functional import edge_attention
 from kgat.gram import Gram
 from kgat.kernels.kernel import Kernel
 
@@ -97,6 +98,137 @@ def check_kernel(
         _check_precision(kernel)
         _check_gradients(copy.deepcopy(kernel).double())
         _check_state(kernel, factory, seed)
+
+
+def check_backend(
+    factory: Callable[[int, int], Kernel],
+    backend: str = "cpu",
+    channels: int = 5,
+    heads: int = 3,
+    *,
+    seed: int = 0,
+) -> None:
+    r"""Checks that a backend computes, for one kernel, what the loops of the reference backend compute.
+
+    On an empty graph, a single node, a hub, duplicate edges and a bipartite graph with isolated targets,
+    with edge biases, edge weights before and after normalisation and a base:
+
+    * **value**, **gradient**: outputs and the gradients of queries, keys, values, all edge operands, the
+      base and the kernel's parameters agree, in float64 to :math:`10^{-9}` and in float32 to its rounding;
+    * **second gradient**: so do derivatives of the gradients, in float64;
+    * **repeat**: a second run gives the same bits.
+
+    Args:
+        factory (Callable): The class, a :func:`functools.partial` or function: called with
+            ``(channels, heads)``.
+        backend (str, optional): ``"cpu"``, ``"gpu"`` or ``"eager"``. (default: :obj:`"cpu"`)
+        channels (int, optional): Channels per head :math:`D`. (default: :obj:`5`)
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`3`)
+        seed (int, optional): Seed of all operands and parameters; the global generator is left as it was.
+            (default: :obj:`0`)
+
+    Raises:
+        AssertionError: If a law fails; it names the law, the kernel, the graph and the numbers.
+        NotImplementedError: If the backend cannot run the kernel, with the reasons.
+
+    Example:
+        >>> from kgat.kernels import RBF
+        >>> from kgat.testing import check_backend
+        >>> check_backend(RBF, "eager")
+    """
+    device = "cuda" if backend == "gpu" else "cpu"
+    with torch.random.fork_rng(devices=[]), torch.enable_grad():
+        for graph in _GRAPHS:
+            results = {}
+            for name, dtype in (
+                ("reference", torch.float64),
+                (backend, torch.float64),
+                (backend, torch.float32),
+            ):
+                where = "cpu" if name == "reference" else device
+                results[name, dtype] = _edge_attention(
+                    factory, channels, heads, graph, name, dtype, where, seed
+                )
+            kernel, expected = results["reference", torch.float64]
+            for (name, dtype), (_, found) in results.items():
+                tolerance = 1e-9 if dtype == torch.float64 else 1e-3
+                for law, value in found.items():
+                    error = _relative_error(value, expected[law])
+                    if error > tolerance:
+                        _fail(kernel, law, f"on {graph} {name} in {dtype} is {error:.2g} off the reference")
+            for dtype in (torch.float64, torch.float32):
+                again = _edge_attention(factory, channels, heads, graph, backend, dtype, device, seed)[1]
+                for law, value in again.items():
+                    if not torch.equal(value, results[backend, dtype][1][law]):
+                        _fail(kernel, "repeat", f"on {graph} two runs of {backend} differ in their {law}")
+
+
+_GRAPHS: dict[str, tuple[int, int, list[tuple[int, int]]]] = {  # targets, sources, edges (source, target)
+    "an empty graph": (3, 2, []),
+    "a single node": (1, 1, [(0, 0)]),
+    "a hub": (5, 30, [(j, 2) for j in range(30)] + [(0, 0)]),
+    "duplicate edges": (2, 2, [(0, 1)] * 7 + [(1, 1), (1, 0)]),
+    "a bipartite graph": (5, 7, [(6, 0), (5, 2), (0, 2), (6, 2), (3, 0), (2, 4), (1, 4)]),
+}
+
+
+def _edge_attention(
+    factory: Callable[[int, int], Kernel],
+    channels: int,
+    heads: int,
+    graph: str,
+    backend: str,
+    dtype: torch.dtype,
+    device: str,
+    seed: int,
+) -> tuple[Kernel, dict[str, Tensor]]:
+    targets, sources, edges = _GRAPHS[graph]
+    torch.manual_seed(seed)
+    kernel = factory(channels, heads)
+    _perturb(kernel)
+    kernel = kernel.eval().to(device, dtype)
+    edge_index = torch.tensor(edges, dtype=torch.long, device=device).view(-1, 2).t()
+    shapes = {
+        "query": (targets, heads, channels),
+        "key": (sources, heads, channels),
+        "value": (sources, heads, 4),
+        "edge_bias": (len(edges), heads),
+        "edge_log_weight": (len(edges), heads),
+        "edge_weight": (len(edges), heads),
+        "base": (targets, heads, 4),
+    }
+    drawn = {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
+    x = {name: t.to(device, dtype).requires_grad_() for name, t in drawn.items()}
+    operands = {name: x[name] for name in ("edge_bias", "edge_log_weight", "edge_weight", "base")}
+    out = edge_attention(kernel(x["query"], x["key"]), x["value"], edge_index, **operands, backend=backend)
+    found = {"value": out}
+    wanted = {**x, **dict(kernel.named_parameters())}
+    slope = torch.linspace(-1, 1, max(out.numel(), 1), dtype=dtype, device=device)[: out.numel()]
+    second = dtype == torch.float64
+    grads = _gradients((out * slope.view_as(out)).sum(), wanted, second)
+    found |= {f"gradient of {name}": grad for name, grad in grads.items()}
+    if second:
+        total = torch.stack([grad.square().sum() for grad in grads.values()]).sum()
+        grads = _gradients(total, wanted, False)
+        found |= {f"second gradient of {name}": grad for name, grad in grads.items()}
+    return kernel, {law: value.detach().cpu() for law, value in found.items()}
+
+
+def _gradients(total: Tensor, wanted: dict[str, Tensor], again: bool) -> dict[str, Tensor]:
+    # Zeros where there is no way from one to the other: loops over nothing leave none.
+    grads: tuple[Tensor | None, ...] = (None,) * len(wanted)
+    if total.requires_grad:
+        grads = torch.autograd.grad(total, list(wanted.values()), create_graph=again, allow_unused=True)
+    return {
+        name: torch.zeros_like(x) if grad is None else grad
+        for (name, x), grad in zip(wanted.items(), grads, strict=True)
+    }
+
+
+def _relative_error(found: Tensor, expected: Tensor) -> float:
+    if found.numel() == 0:
+        return 0.0
+    return float((found - expected).abs().max() / expected.abs().max().clamp_min(1.0))
 
 
 class _Points:

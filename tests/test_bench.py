@@ -1,21 +1,22 @@
 import pytest
 import torch
 
-from kgat import bench, records
-from kgat.bench import SIZES, bench_layers, paired, run
+from kgat import records
+from kgat.bench import layers
+from kgat.bench.layers import SIZES, bench_layers, bench_segments, paired, run
 
 
 def test_records_of_all_peers(tmp_path):
     path = tmp_path / "bench.jsonl"
     said = []
     found = run(["tiny"], 2, path, said.append)
-    layers = [record for record in found if record["peer"].endswith("Conv")]
-    assert [(r["peer"], r["what"]) for r in layers] == [
+    stock = [record for record in found if record["peer"].endswith("Conv")]
+    assert [(r["peer"], r["what"]) for r in stock] == [
         (peer, what)
         for peer in ("GATConv", "GATv2Conv", "TransformerConv")
         for what in ("forward", "forward+backward")
     ]
-    for record in layers:
+    for record in stock:
         middle, low, high = record["ratio"]
         assert 0 < low <= middle <= high
     assert said == found == records.read(path)
@@ -28,14 +29,14 @@ def test_unequal_layers_are_not_timed(monkeypatch):
         ours.forward = lambda x, edges: x + 1
         return {"GATConv": (stock, ours)}
 
-    monkeypatch.setattr(bench, "pairs", broken)
+    monkeypatch.setattr(layers, "pairs", broken)
     with pytest.raises(ValueError, match=r"equal outputs of GATConv and ours .* \(got 1 apart\)"):
         bench_layers(SIZES["tiny"], 1)
 
 
 def test_ratio_is_peer_over_ours(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(bench.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(layers.time, "perf_counter", lambda: clock[0])
 
     def takes(seconds):
         def step():
@@ -48,7 +49,7 @@ def test_ratio_is_peer_over_ours(monkeypatch):
 
 def test_torch_scatter_against_torch():
     pytest.importorskip("torch_scatter", reason="torch_scatter is not installed")
-    found = bench.bench_segments(SIZES["tiny"], 1)
+    found = bench_segments(SIZES["tiny"], 1)
     assert [record["what"] for record in found] == [
         "torch_scatter.segment_csr sum",
         "torch_scatter.segment_csr max",

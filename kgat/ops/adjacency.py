@@ -2,6 +2,7 @@ r"""The edges of a graph, sorted by target and by source."""
 
 from __future__ import annotations
 
+import importlib.util
 from dataclasses import dataclass
 
 import torch
@@ -78,6 +79,13 @@ class Adjacency:
                 f"Expected fewer than 2^31 nodes and edges (got {largest}); sample neighbourhoods or cut "
                 f"the graph"
             )
+        if row.device.type == "cpu" and importlib.util.find_spec("numba") is not None:
+            from kgat.ops.cpu_sort import sort_edges
+
+            pair = row.contiguous().numpy(), col.contiguous().numpy()
+            fields = sort_edges(*pair, num_targets, num_sources)
+            return cls(*(torch.from_numpy(field) for field in fields))
+        row, col = row.long(), col.long()
         sorted_row, edge = row.sort(stable=True)
         col = col.index_select(0, edge)
         sorted_col, place = col.sort(stable=True)

@@ -88,10 +88,10 @@ class _RuleCache(FunctionCache):
         super().__init__(function)
         self._text = key
 
-    def holds(self, arguments: Any) -> bool:
-        r"""Whether a loop of these arguments is on disk."""
+    def holds(self, signature: Any) -> bool:
+        r"""Whether the loop is on disk."""
         target = numba.core.registry.cpu_target.target_context
-        key = self._index_key(arguments, target.codegen())
+        key = self._index_key(signature, target.codegen())
         return key in self._cache_file._load_index()
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
@@ -124,7 +124,7 @@ class Loop:
         )
         loop._cache = _RuleCache(function, f"{_own_source()}|{key}")
         start = time.perf_counter()
-        if not loop._cache.holds(signature.args):
+        if not loop._cache.holds(loop._sig):
             _announce(label)
         loop.compile()
         if loop.cache_hits == 0:

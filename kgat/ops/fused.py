@@ -28,8 +28,9 @@ from kgat.rules import ADD, IDENTITY, Argument, ScoreRule
 
 logger = logging.getLogger("kgat")
 
-# Scores of a rule that is not compiled are computed for so many bytes of gathered features at a time.
-CHUNK_BYTES = 1 << 26
+# Scores of a rule that is not compiled are computed for so many bytes of gathered features at a time; what the
+# rule makes of them on the way may be ten times as large.
+CHUNK_BYTES = 1 << 24
 
 
 def reasons(call: Call) -> list[str]:

@@ -201,7 +201,11 @@ def _kept(seed, index, drop, keep):
     return tl.where(tl.rand(tl.load(seed), index) >= drop, keep, 0.0)
 
 
-@triton.jit
+# The kernels. Counts that differ from graph to graph are not specialised on: no batch of a new size should
+# compile anew.
+
+
+@triton.jit(do_not_specialize=["lanes"])
 def attend(
     table,
     lanes,
@@ -295,9 +299,9 @@ def attend(
     empty = norm == 0.0  # no edge, or all scores -inf
     norm = tl.where(empty, 1.0, norm)
     o = tl.sum(acc * share[:, :, None], axis=1) / norm[:, None]
-    log_norm = shift + tl.log(norm)
+    log_norm = shift + tl.log(norm)  # 0 where empty
     _write(out, out_parts, i, part, live_lane, o, C, BLOCK_C)
-    tl.store(lse + i, tl.where(empty, 0.0, log_norm), mask=live_lane & (part < 0))
+    tl.store(lse + i, log_norm, mask=live_lane & (part < 0))
     if lse_parts is not None:
         log_part = tl.where(empty, float("-inf"), log_norm)
         tl.store(lse_parts + part, log_part, mask=live_lane & (part >= 0))
@@ -350,14 +354,13 @@ def merge(
     o = tl.sum(acc, axis=0)
     if lse_parts is not None:
         norm = tl.sum(total, axis=0)
-        empty = norm == 0.0
-        norm = tl.where(empty, 1.0, norm)
+        norm = tl.where(norm == 0.0, 1.0, norm)
         o = o / norm
-        tl.store(lse + node, tl.where(empty, 0.0, shift + tl.log(norm)))
+        tl.store(lse + node, shift + tl.log(norm))
     tl.store(out + node * SIZE + tl.arange(0, BLOCK), o, mask=tl.arange(0, BLOCK) < SIZE)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["rows"])
 def dot_rows(
     x,
     y,
@@ -376,7 +379,7 @@ def dot_rows(
     tl.store(out + row[:, None], tl.sum(a * b, axis=2), mask=live[:, None])
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["size"])
 def write_mask(seed, mask, size, drop, keep: tl.float64, BLOCK: tl.constexpr):
     r"""The dropout mask of all edges and heads, which the other kernels do not store."""
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
@@ -384,7 +387,7 @@ def write_mask(seed, mask, size, drop, keep: tl.float64, BLOCK: tl.constexpr):
     tl.store(mask + index, _kept(seed, index, drop, keep), mask=index < size)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["lanes"])
 def by_source(
     table,
     lanes,
@@ -514,7 +517,7 @@ def by_source(
         _write(d_key, d_key_parts, j, part, live_lane, tl.sum(key_acc, axis=1) * scale, R, BLOCK_R)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["lanes", "rounds"])
 def by_target(
     table,
     lanes,
@@ -591,7 +594,7 @@ def by_target(
         tl.store(d_weight + first[:, None] * R + channel, total, mask=channel < R)
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["lanes"])
 def sum_pairs(
     table,
     lanes,

@@ -16,8 +16,8 @@ def reasons(call: Call) -> list[str]:
 
 
 def edge_attention(call: Call) -> Tensor:
-    r"""Computes :math:`\mathbf{o}_{ih} = \sum_{e \to i} w_e\, m_{eh}\, \alpha_{eh} \mathbf{v}_{j(e)h}`, one
-    target and head at a time, where :math:`m` is the (scaled) dropout mask.
+    r"""Computes :math:`\mathbf{o}_{ih} = \sum_{e \to i} w_e\, m_{eh}\, \alpha_{eh} \mathbf{v}_{j(e)h}`, plus
+    the base, one target and head at a time, where :math:`m` is the (scaled) dropout mask.
 
     Shapes:
         - **output:** :math:`(N, H, C)`
@@ -48,4 +48,5 @@ def edge_attention(call: Call) -> Tensor:
             out.append(o)
     if not out:
         return value.new_zeros(call.num_targets, heads, channels)
-    return torch.stack(out).view(call.num_targets, heads, channels)
+    averages = torch.stack(out).view(call.num_targets, heads, channels)
+    return averages if call.base is None else averages + call.base

@@ -409,14 +409,16 @@ def _d_floor(t, slope):
     return where(t > 0.2, 0.7, where(maximum(slope * t, 0.7 * t) > FLOOR, slope, 0.0))
 
 
+FLOORED = rules.Link(
+    "floor",
+    lambda t, slope: torch.maximum(slope * t, 0.7 * t).clamp_min(FLOOR),
+    derivative=_d_floor,
+    scalar=_floor,
+)
+
+
 def test_constants_keep_their_digits():
-    link = rules.Link(
-        "floor",
-        lambda t, slope: torch.maximum(slope * t, 0.7 * t).clamp_min(FLOOR),
-        derivative=_d_floor,
-        scalar=_floor,
-    )
-    recipe = Recipe(rules.MUL, link)
+    recipe = Recipe(rules.MUL, FLOORED)
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
     x = draw(recipe, (), 7, 6, len(HUBS), torch.float64, scale=2.0)
     x.link_args.fill_(-0.1)

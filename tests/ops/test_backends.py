@@ -4,6 +4,7 @@ import pytest
 import torch
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kgat import kernels
 from kgat.functional import edge_attention, explain
@@ -170,30 +171,55 @@ def test_dropout_scales_and_depends_on_the_seed(route):
     assert (first - 1).abs().max() < 0.25  # 400 draws: five standard deviations
 
 
-def test_inner_products_hold_no_channels_per_edge():
-    from torch.utils._python_dispatch import TorchDispatchMode
+class Largest(TorchDispatchMode):
+    """Remembers the largest tensor that any operation returns."""
 
-    class Largest(TorchDispatchMode):
-        numel = 0
+    numel = 0
 
-        def __torch_dispatch__(self, func, types, args=(), kwargs=None):
-            out = func(*args, **(kwargs or {}))
-            for t in out if isinstance(out, (tuple, list)) else (out,):
-                if isinstance(t, torch.Tensor):
-                    self.numel = max(self.numel, t.numel())
-            return out
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        for t in out if isinstance(out, (tuple, list)) else (out,):
+            if isinstance(t, torch.Tensor):
+                self.numel = max(self.numel, t.numel())
+        return out
 
-    n, edges, channels = 20, 2000, 64
+
+def built(name, channels, heads):
+    kernel = getattr(kernels, name)
+    if kernel in (kernels.Product, kernels.Sum):
+        return kernel(RBF(channels, heads), Additive(channels, heads))
+    return kernel(channels, heads)
+
+
+def largest(module, backend, monkeypatch, channels):
+    n, edges = 60, 1500
     torch.manual_seed(0)
-    edge_index = torch.randint(0, n, (2, edges))
-    edge_index = torch.unique(edge_index, dim=1)
-    edges = edge_index.size(1)
+    edge_index = torch.stack([torch.randperm(n * n)[:edges] // n, torch.randint(0, n, (edges,))])
     x = torch.randn(n, H, channels, requires_grad=True)
-    for kernel in (Additive, DotProduct, RBF):
-        module = kernel(channels, H)
-        with Largest() as mode:
-            edge_attention(module(x, x), x, edge_index).sum().backward()
-        assert mode.numel < edges * H * channels, kernel.__name__
+    monkeypatch.setattr(fused, "CHUNK_BYTES", 1 << 15)
+    with Largest() as mode:
+        edge_attention(module(x, x), x, edge_index, backend=backend).sum().backward()
+    assert x.grad.abs().sum() > 0
+    return mode.numel / (edges * H * channels)
+
+
+@pytest.mark.parametrize("name", [n for n in kernels.__all__ if n != "Kernel"])
+def test_no_kernel_holds_channels_per_edge(name, monkeypatch):
+    module = built(name, 16, H)
+    x = torch.zeros(2, H, 16)
+    if module(x, x).signed:
+        pytest.skip("it has no scores: it can be negative")
+    assert largest(module, "cpu", monkeypatch, 16) < 1
+
+
+def test_the_measure_of_the_largest_tensor_sees_one(monkeypatch):
+    monkeypatch.setattr(eager, "sorts_edges", lambda value: False)
+    assert largest(RBF(16, H), "eager", monkeypatch, 16) >= 1
+
+
+@pytest.mark.parametrize("kernel", [Additive, DotProduct, RBF])
+def test_eager_inner_products_hold_no_channels_per_edge(kernel, monkeypatch):
+    assert largest(kernel(16, H), "eager", monkeypatch, 16) < 1
 
 
 def test_named_backends_and_reasons():

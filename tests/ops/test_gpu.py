@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from gpu_checks import FLOOR, FLOORED
 
 from kgat import rules
 from kgat.ops import gpu
@@ -97,7 +98,8 @@ def compile_for(capability, dtype, value_dtype, recipe, names, heads, dropout):
         signature, constants, attributes = {}, {}, {}
         for place, parameter in enumerate(kernel.params):
             name, value = parameter.name, arguments.get(parameter.name)
-            if parameter.is_constexpr or value is None or (isinstance(value, int) and value == 1):
+            one = isinstance(value, int) and value == 1 and not parameter.do_not_specialize
+            if parameter.is_constexpr or value is None or one:
                 signature[name], constants[name] = "constexpr", value
             else:
                 signature[name] = parameter.annotation_type or mangle_type(value)
@@ -209,9 +211,9 @@ def test_compiles_to_machine_code(program):
 
 
 def test_compiled_constants_keep_their_digits():
-    # A coefficient of the series of the sinc, as the 16 digits of PTX; and the numbers that are passed.
-    recipe = Recipe(rules.LOG_ABS_SINC, rules.IDENTITY)
+    recipe = Recipe(rules.LOG_ABS_SINC, FLOORED)
     made = compile_for(80, torch.float64, torch.float64, recipe, LIFTS, 2, 0.0)
-    digits = "0d" + struct.pack(">d", 1 / 180).hex().upper()
-    assert all(digits in asm["ptx"] for asm in made["attend"])
-    assert all(".param .f64" in asm["ptx"] for asm in made["attend"])
+    for name, number in (("attend", 1 / 180), ("attend", FLOOR), ("by_source", 2 / 945), ("by_source", 0.7)):
+        digits = "0d" + struct.pack(">d", number).hex().upper()
+        assert any(digits in asm["ptx"] for asm in made[name]), (name, number)
+    assert all(".param .f64" in asm["ptx"] for asm in made["attend"])  # the scale

@@ -1,0 +1,409 @@
+"""The compiled loops of the CPU against the formulas of kgat/ops/recipe.py."""
+
+import dataclasses
+import inspect
+import logging
+import os
+import subprocess
+import sys
+import threading
+
+import pytest
+import torch
+from oracle import adjacency, attention, scores
+
+from kgat import rules
+from kgat.functional import edge_attention
+from kgat.gram import LazyGram
+from kgat.kernels import RBF, Additive
+from kgat.ops import cpu, fused
+from kgat.ops.adjacency import Adjacency
+from kgat.ops.recipe import BackendError, Operands, Recipe
+from kgat.rules import Pair, ScoreRule
+from kgat.scalar import absolute
+
+H, R, C = 3, 5, 6
+
+GRAPHS = {  # name: targets N, sources M, edges (source, target)
+    "empty": (4, 3, []),
+    "one_node": (1, 1, [(0, 0)]),
+    "hub": (6, 9, [(j, 2) for j in range(9)] * 40 + [(0, 0)]),  # more than a block
+    "bipartite": (4, 7, [(6, 0), (5, 2), (0, 2), (6, 2), (3, 0), (6, 0), (6, 0)] * 3),
+}
+RECIPES = [
+    Recipe(None, rules.IDENTITY),
+    Recipe(None, rules.LEAKY_RELU),
+    *(Recipe(rules.MUL, link) for link in (rules.IDENTITY, rules.LOG, rules.LOG_SQUARE)),
+    Recipe(rules.MUL, rules.LEAKY_RELU, bias_inside=True),
+    Recipe(rules.MUL, rules.IDENTITY, weighted=True),
+    Recipe(rules.ADD, rules.IDENTITY),
+    Recipe(rules.ABS_DIFFERENCE, rules.IDENTITY),
+    Recipe(rules.ABS_DIFFERENCE, rules.RELU, weighted=True),
+    *(Recipe(rules.SQUARED_DIFFERENCE, link) for link in (rules.HALF_LOG, rules.RATIONAL_QUADRATIC)),
+    *(Recipe(pair, rules.IDENTITY) for pair in (rules.LOG_ABS_SINC, rules.MINIMUM)),
+    Recipe(rules.LEAKY_RELU_SUM, rules.IDENTITY, weighted=True),
+]
+NAMES = ("value", "query", "key", "weight", "query_bias", "key_bias", "edge_bias", "edge_weight")
+
+
+def operands(recipe, targets, sources, edges, dtype, extras=True, features=R):
+    torch.manual_seed(0)
+
+    def draw(*shape):
+        return torch.randn(*shape, dtype=torch.float64).to(dtype)
+
+    constants = {
+        "pair_args": torch.full((2, H), 0.2, dtype=dtype),
+        "link_args": torch.tensor([[0.2, 0.3, 0.4], [0.0] * 3], dtype=dtype),
+    }
+    if recipe.link is rules.LEAKY_RELU:  # torch's own takes a number
+        constants["link_args"] = constants["pair_args"]
+    given = {"value": draw(sources, H, C)}
+    if recipe.pair is None:
+        given |= {"query_bias": draw(targets, H), "key_bias": draw(sources, H)}
+    else:
+        given |= {"query": draw(targets, H, features), "key": draw(sources, H, features)}
+        if recipe.link is rules.LOG:
+            given |= {name: given[name].abs() for name in ("query", "key")}
+        if recipe.weighted:
+            given["weight"] = draw(H, features)
+        if extras:
+            given["key_bias"] = draw(sources, H)
+    if extras:
+        given |= {"edge_bias": draw(edges, H), "edge_weight": draw(edges, H)}
+    return Operands(**given, **constants, scale=1.0 if recipe.weighted else 0.7)
+
+
+def for_torch(recipe, x):
+    """The same operands as leaves, with as many constants as the functions of torch take."""
+    names = [name for name in NAMES if getattr(x, name) is not None]
+    leaves = {name: getattr(x, name).double().requires_grad_() for name in names}
+    pair = 0 if recipe.pair is None else len(inspect.signature(recipe.pair.in_scalars).parameters) - 2
+    link = len(inspect.signature(recipe.link.in_scalars).parameters) - 1
+    constants = {"pair_args": x.pair_args[:pair].double(), "link_args": x.link_args[:link].double()}
+    return leaves, dataclasses.replace(x, **leaves, **constants)
+
+
+def check(recipe, graph, dtype, rtol, atol, extras=True, features=R):
+    targets, sources, edges = GRAPHS[graph]
+    edge_index, sorted_edges = adjacency(targets, sources, edges)
+    x = operands(recipe, targets, sources, len(edges), dtype, extras, features)
+    leaves, y = for_torch(recipe, x)
+    expected, expected_lse = attention(recipe, edge_index, targets, y)
+    slope = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
+    grads = torch.autograd.grad(expected, list(leaves.values()), slope, allow_unused=True)
+
+    out, lse = cpu.attention(recipe, sorted_edges, x)
+    found = cpu.attention_backward(recipe, sorted_edges, x, out, lse, slope.to(dtype))
+    pairs = [(out, expected), (lse, expected_lse)]
+    pairs += [(getattr(found, name), grad) for name, grad in zip(leaves, grads, strict=True)]
+    if recipe.pair is not None:
+        t, _ = scores(recipe, edge_index, dataclasses.replace(y, edge_bias=None))
+        wanted = [leaves[name] for name in ("query", "key", "weight") if name in leaves]
+        slope = torch.linspace(-1, 1, t.numel(), dtype=torch.float64).view_as(t)
+        pairs.append((cpu.score(recipe, sorted_edges, x), t))
+        by_hand = cpu.score_backward(recipe, sorted_edges, x, slope.to(dtype))
+        expected_grads = torch.autograd.grad(t, wanted, slope)
+        pairs += list(zip([g for g in by_hand if g is not None], expected_grads, strict=True))
+    for f, e in pairs:
+        e = torch.zeros_like(f) if e is None else e.to(f.dtype)
+        torch.testing.assert_close(f, e, rtol=rtol, atol=atol)
+
+
+@pytest.mark.parametrize("graph", GRAPHS)
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_equals_the_formula(recipe, graph):
+    check(recipe, graph, torch.float64, 1e-9, 1e-9)
+    check(recipe, graph, torch.float32, 1e-3, 2e-4)
+
+
+@pytest.mark.parametrize("recipe", [RECIPES[0], RECIPES[1], RECIPES[2], RECIPES[-1]], ids=str)
+def test_without_biases_and_with_many_features(recipe):
+    check(recipe, "hub", torch.float64, 1e-9, 1e-9, extras=False, features=37)
+    check(recipe, "hub", torch.float32, 1e-3, 2e-4, extras=False, features=37)
+
+
+def big(heads=2, channels=8, nodes=500, edges=4000):
+    torch.manual_seed(0)
+    edge_index = torch.stack([torch.randint(0, nodes, (edges,)), torch.randint(0, nodes // 3, (edges,))])
+    x = torch.randn(nodes, heads, channels)
+    return edge_index, x
+
+
+def gradients(kernel, edge_index, x, **kwargs):
+    leaf = x.clone().requires_grad_()
+    out = edge_attention(kernel(leaf, leaf), leaf, edge_index, backend="cpu", **kwargs)
+    out.square().sum().backward()
+    return out.detach(), leaf.grad, *(p.grad.clone() for p in kernel.parameters())
+
+
+@pytest.fixture
+def threads():
+    before = torch.get_num_threads()
+    yield torch.set_num_threads
+    torch.set_num_threads(before)
+
+
+def test_result_does_not_depend_on_the_number_of_threads(threads, monkeypatch):
+    monkeypatch.setattr(cpu, "WORK", 1 << 10)  # many slots, although the graph is small
+    edge_index, x = big()
+    from kgat.kernels import AdditiveV2
+
+    found = []
+    for count in (1, 2, 3):
+        threads(count)
+        torch.manual_seed(1)
+        kernel = AdditiveV2(8, 2)
+        found.append(gradients(kernel, edge_index, x, dropout=0.3))
+    for other in found[1:]:
+        for f, e in zip(other, found[0], strict=True):
+            assert torch.equal(f, e)
+
+
+def test_two_threads_at_once(threads):
+    threads(2)
+    edge_index, x = big()
+    kernel = RBF(8, 2)
+    with torch.no_grad():
+        expected = edge_attention(kernel(x, x), x, edge_index, backend="cpu")
+        wrong = []
+
+        def work():
+            for _ in range(50):
+                out = edge_attention(kernel(x, x), x, edge_index, backend="cpu")
+                if not torch.equal(out, expected):
+                    wrong.append(out)
+
+        workers = [threading.Thread(target=work) for _ in range(3)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+    assert not wrong
+
+
+@pytest.mark.skipif(not hasattr(os, "fork"), reason="this system has no fork")
+def test_a_forked_child_can_use_it(tmp_path):
+    code = (
+        "import os, torch\n"
+        "from kgat.functional import edge_attention\n"
+        "from kgat.kernels import RBF\n"
+        "from kgat.ops import cpu\n"
+        "cpu.WORK = 64\n"
+        "torch.manual_seed(0); torch.set_num_threads(2)\n"
+        "x, edges = torch.randn(200, 2, 8), torch.randint(0, 200, (2, 2000))\n"
+        "kernel = RBF(8, 2)\n"
+        "run = lambda: edge_attention(kernel(x, x), x, edges, backend='cpu').sum().item()\n"
+        "expected = run()\n"
+        "child = os.fork()\n"
+        "if child == 0:\n"
+        "    os._exit(0 if run() == expected else 3)\n"
+        "status = os.waitpid(child, 0)[1]\n"
+        "assert os.waitstatus_to_exitcode(status) == 0, status\n"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+def test_a_second_process_compiles_nothing(tmp_path):
+    # A rule of its own, so that nothing is on disk yet; the loops are kept beside the package or where Numba
+    # is told to.
+    code = (
+        "import torch\n"
+        "from kgat.ops import cpu\n"
+        "from kgat.ops.recipe import Recipe\n"
+        "from kgat.rules import IDENTITY\n"
+        "cpu.warm(Recipe(None, IDENTITY))\n"
+        "from kgat.ops.cpu_runtime import Loop\n"
+        "print(Loop.compiled)\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    counts = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code],
+                check=True,
+                capture_output=True,
+                text=True,
+                env=environment,
+            ).stdout
+        )
+        for _ in range(2)
+    ]
+    assert counts[0] > 0
+    assert counts[1] == 0
+
+
+def test_dropout_is_a_mask_of_its_seed():
+    recipe, (targets, sources) = Recipe(None, rules.IDENTITY), (3, 400)
+    edges = [(j, i) for i in range(targets) for j in range(sources)]
+    edge_index, sorted_edges = adjacency(targets, sources, edges)
+    x = operands(recipe, targets, sources, len(edges), torch.float64)
+    masks = []
+    for seed in (5, 6):
+        p = 0.25
+        y = dataclasses.replace(x, dropout=p, seed=torch.tensor([seed]))
+        mask = cpu.dropout_mask(len(edges), H, p, y.seed)
+        kept = mask > 0
+        torch.testing.assert_close(mask[kept], torch.full_like(mask[kept], 1 / (1 - p)))
+        rate = kept.double().mean().item()
+        assert abs(rate - 0.75) < 4 * (0.25 * 0.75 / kept.numel()) ** 0.5
+        correlation = torch.corrcoef(kept.double().t())  # between heads
+        assert (correlation - torch.eye(H)).abs().max() < 4 / len(edges) ** 0.5
+        leaves, z = for_torch(recipe, x)
+        expected, _ = attention(recipe, edge_index, targets, z, mask)
+        slope = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
+        grads = torch.autograd.grad(expected, list(leaves.values()), slope)
+        out, lse = cpu.attention(recipe, sorted_edges, y)
+        torch.testing.assert_close(out, expected)
+        found = cpu.attention_backward(recipe, sorted_edges, y, out, lse, slope)
+        for name, grad in zip(leaves, grads, strict=True):
+            torch.testing.assert_close(getattr(found, name), grad)
+        masks.append(kept)
+    assert 0.5 < (masks[0] == masks[1]).double().mean() < 0.75  # 0.625 if they are independent
+
+
+@pytest.mark.parametrize("p", [0.0, 1.0])
+def test_dropout_of_nothing_and_of_everything(p):
+    edge_index, x = big()
+    out = edge_attention(RBF(8, 2)(x, x), x, edge_index, dropout=p, backend="cpu")
+    assert out.isfinite().all()
+    assert (p == 1.0) == (out.abs().sum() == 0)
+
+
+def test_dropout_follows_torchs_seed():
+    edge_index, x = big()
+    kernel, outs = RBF(8, 2), []
+    for seed in (0, 0, 1):
+        torch.manual_seed(seed)
+        outs.append(edge_attention(kernel(x, x), x, edge_index, dropout=0.5, backend="cpu"))
+    assert torch.equal(outs[0], outs[1])
+    assert not torch.equal(outs[0], outs[2])
+
+
+def test_second_derivative_knows_the_dropped():
+    edge_index, x = big(nodes=12, edges=40, channels=3)
+    kernel = RBF(3, 2).double()
+    leaf = x.double().requires_grad_()
+
+    def function(leaf):
+        torch.manual_seed(3)
+        return edge_attention(kernel(leaf, leaf), leaf, edge_index, dropout=0.4, backend="cpu")
+
+    assert torch.autograd.gradgradcheck(function, (leaf,))
+
+
+def test_scores_of_minus_infinity_and_huge_ones():
+    edge_index = torch.tensor([[0, 1, 2, 0, 1], [0, 0, 0, 1, 1]])
+    bias = torch.tensor([[-torch.inf], [-torch.inf], [-torch.inf], [1e30], [-torch.inf]])
+    value = torch.randn(3, 1, 2, requires_grad=True)
+    out = edge_attention(LazyGram(key_bias=torch.zeros(3, 1), query_bias=torch.zeros(2, 1)), value,
+                         edge_index, edge_bias=bias, backend="cpu")  # fmt: skip
+    out.sum().backward()
+    assert torch.equal(out[0], torch.zeros(1, 2))
+    torch.testing.assert_close(out[1], value[0])
+    assert torch.equal(value.grad[:, 0, 0], torch.tensor([1.0, 0.0, 0.0]))
+
+
+@pytest.mark.parametrize("wrong", [(0, 7), (7, 0), (-1, 0), (0, -1)])
+def test_indices_out_of_range_are_named(wrong):
+    x = torch.randn(5, 1, 4)
+    with pytest.raises(IndexError, match=rf"got {wrong[0] or wrong[1]}"):
+        edge_attention(RBF(4)(x, x), x, torch.tensor([[0, wrong[0]], [1, wrong[1]]]), backend="cpu")
+
+
+def test_a_changed_edge_index_is_sorted_again():
+    edge_index, x = big()
+    kernel = RBF(8, 2)
+    first = edge_attention(kernel(x, x), x, edge_index, backend="cpu")
+    edge_index[0] = edge_index[0].flip(0)
+    again = edge_attention(kernel(x, x), x, edge_index, backend="cpu")
+    assert not torch.equal(first, again)
+    torch.testing.assert_close(again, edge_attention(kernel(x, x), x, edge_index, backend="eager"))
+
+
+@pytest.mark.parametrize("shape", [(0, 4), (2, 0)])
+def test_zero_heads_or_channels(shape):
+    edge_index = torch.tensor([[0, 1], [1, 1]])
+    value = torch.randn(2, *shape, requires_grad=True)
+    gram = LazyGram(query_bias=torch.zeros(2, shape[0]), key_bias=torch.zeros(2, shape[0]))
+    out = edge_attention(gram, value, edge_index, backend="cpu")
+    assert out.shape == (2, *shape)
+    out.sum().backward()
+    assert value.grad.shape == value.shape
+
+
+def test_expanded_strided_and_mixed_inputs():
+    edge_index, x = big()
+    kernel = RBF(8, 2)
+    value = torch.randn(1, 2, 8, requires_grad=True)  # the same for all, and alone to be trained
+    strided = x.transpose(0, 1).contiguous().transpose(0, 1)
+    grads = []
+    for backend in ("cpu", "eager"):
+        out = edge_attention(kernel(strided, strided), value.expand(500, 2, 8), edge_index, backend=backend)
+        grads.append(torch.autograd.grad(out.square().sum(), value)[0])
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("kernel", [Additive, RBF])
+def test_opcheck(kernel, monkeypatch):
+    edge_index, x = big(nodes=10, edges=30)
+    seen = []
+    for name in ("_edge_attention", "_edge_score"):
+        op = getattr(fused, name)
+        monkeypatch.setattr(fused, name, lambda *args, op=op: seen.append((op, args)) or op(*args))
+    module = kernel(8, 2)
+    edge_attention(
+        module(x, x),
+        x.clone().requires_grad_(),
+        edge_index,
+        edge_bias=torch.randn(30, 2),
+        base=torch.randn(2, 8, requires_grad=True),
+        dropout=0.5,
+    )
+    a, b = torch.randn(10, 2, requires_grad=True), torch.randn(10, 2)
+    gram = LazyGram(query_bias=a, key_bias=b) * module(x, x)
+    fused._scores(gram, fused.Call(gram, x, edge_index, 10))
+    assert len(seen) >= 2
+    for op, args in seen:  # as leaves: each check differentiates anew
+        leaves = (
+            a.detach().requires_grad_(a.requires_grad) if isinstance(a, torch.Tensor) else a for a in args
+        )
+        args = tuple(leaves)
+        torch.library.opcheck(op, args, rtol=1e-4, atol=1e-4)
+
+
+def _triangle(x, y):
+    return absolute(x - y)
+
+
+def _d_broken(x, y):
+    return unknown(x), y  # noqa: F821
+
+
+def test_a_rule_that_does_not_compile_falls_back_and_says_so(caplog):
+    broken = Pair("broken", _triangle, _d_broken)
+    x = torch.randn(6, 2, 4, requires_grad=True)
+    edge_index = torch.randint(0, 6, (2, 12))
+    gram = LazyGram.of(x, x, ScoreRule(broken, weight=-1.0))
+    with caplog.at_level(logging.WARNING, "kgat"):
+        out = edge_attention(gram, x, edge_index)
+        out.sum().backward()
+    assert "runs on the eager backend" in caplog.text
+    whole = LazyGram.of(x, x, ScoreRule(rules.ABS_DIFFERENCE, weight=-1.0))
+    torch.testing.assert_close(out, edge_attention(whole, x, edge_index))
+    with pytest.raises(BackendError, match="unknown"):
+        edge_attention(gram, x, edge_index, backend="cpu")
+
+
+def test_sorting_by_counting_equals_sorting(monkeypatch):
+    torch.manual_seed(0)
+    for targets, sources, edges in ((5, 9, 60), (1, 1, 3), (4, 4, 0)):
+        row, col = torch.randint(0, targets, (edges,)), torch.randint(0, sources, (edges,))
+        counted = Adjacency._build(row, col, targets, sources)
+        with monkeypatch.context() as patch:
+            patch.setattr("importlib.util.find_spec", lambda name: None)
+            general = Adjacency._build(row, col, targets, sources)
+        for field in dataclasses.fields(Adjacency):
+            f, e = getattr(counted, field.name), getattr(general, field.name)
+            assert torch.equal(f, e), field.name
+            assert f.dtype == e.dtype
