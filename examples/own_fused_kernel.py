@@ -1,7 +1,7 @@
 r"""A kernel of your own that runs fused: its pair rule and the derivative, a few scalar lines.
 
-Run it with ``python examples/own_fused_kernel.py``. The same lines are compiled for the CPU by Numba and for the
-GPU by Triton, and run on tensors where neither can be used.
+Run it with ``python examples/own_fused_kernel.py``. The same lines are compiled for the CPU by Numba and for
+the GPU by Triton, and run on tensors where neither can be used.
 """
 
 import argparse

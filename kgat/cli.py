@@ -281,10 +281,7 @@ def bench_ops(
     ] = Path("runs/ops.jsonl"),
     root: Root = None,
     seconds: Annotated[
-        float,
-        typer.Option(
-            help="Time for the rounds of forward, and of forward and backward, of a subject.", min=0
-        ),
+        float, typer.Option(help="Time for the rounds of one subject in one regime.", min=0)
     ] = 20.0,
     threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
     device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",

@@ -80,7 +80,8 @@ def edge_attention(
         {\sum_{e' : j' \to i} \exp(\log k(\mathbf{q}_i, \mathbf{k}_{j'}) + c_{e'})}, \qquad
         c_e = b_e + \log u_e
 
-    A target without in-edges gets exactly 0 (or its :obj:`base`). The order of the edges never matters beyond rounding. A plain
+    A target without in-edges gets exactly 0 (or its :obj:`base`). The order of the edges never matters
+    beyond rounding. A plain
     :obj:`edge_index` is sorted once and remembered while that tensor lives.
 
     Args:
@@ -99,7 +100,8 @@ def edge_attention(
             here than as a sum of its own. (default: :obj:`None`)
         flow (str, optional): :obj:`"source_to_target"` averages over ``edge_index[0]``,
             :obj:`"target_to_source"` over ``edge_index[1]``. (default: :obj:`"source_to_target"`)
-        backend (str, optional): Forces a backend: ``"gpu"``, ``"cpu"``, ``"eager"`` or ``"reference"``. (default: :obj:`None`)
+        backend (str, optional): Forces a backend: ``"gpu"``, ``"cpu"``, ``"eager"`` or ``"reference"``.
+            (default: :obj:`None`)
 
     Shapes:
         - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(M, H, C)`

@@ -199,8 +199,16 @@ def _edge_attention(
     }
     drawn = {name: torch.randn(shape, dtype=torch.float64) for name, shape in shapes.items()}
     x = {name: t.to(device, dtype).requires_grad_() for name, t in drawn.items()}
-    operands = {name: x[name] for name in ("edge_bias", "edge_log_weight", "edge_weight", "base")}
-    out = edge_attention(kernel(x["query"], x["key"]), x["value"], edge_index, **operands, backend=backend)
+    out = edge_attention(
+        kernel(x["query"], x["key"]),
+        x["value"],
+        edge_index,
+        edge_bias=x["edge_bias"],
+        edge_log_weight=x["edge_log_weight"],
+        edge_weight=x["edge_weight"],
+        base=x["base"],
+        backend=backend,
+    )
     found = {"value": out}
     wanted = {**x, **dict(kernel.named_parameters())}
     slope = torch.linspace(-1, 1, max(out.numel(), 1), dtype=dtype, device=device)[: out.numel()]

@@ -47,8 +47,7 @@ class Plan:
         candidates (list of str, optional): Names of rivals, all if empty. (default: :obj:`()`)
         device (str, optional): Where to run. (default: :obj:`"cpu"`)
         threads (int, optional): CPU threads of torch. (default: :obj:`1`)
-        seconds (float, optional): Time for the rounds of forward, and for those of forward and backward, of
-            one subject. (default: :obj:`20`)
+        seconds (float, optional): Time for the rounds of one subject in one regime. (default: :obj:`20`)
         root (str, optional): Folder of the data sets. (default: :obj:`None`)
     """
 

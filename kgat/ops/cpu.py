@@ -22,8 +22,8 @@ if TYPE_CHECKING:
 
 NAME = "cpu"
 
-# Work is cut into this many pieces at most, each of at least so many multiplications. The cut depends on sizes
-# alone, so that sums over pieces do not depend on the number of threads.
+# Work is cut into this many pieces at most, each of at least so many multiplications. The cut depends on
+# sizes alone, so that sums over pieces do not depend on the number of threads.
 MAX_SLOTS = 64
 WORK = 1 << 16
 
@@ -116,7 +116,8 @@ def score_backward(
     Shapes:
         - **grad:** :math:`(E, H)`
     """
-    assert x.query is not None and x.key is not None
+    assert x.query is not None
+    assert x.key is not None
     dtype = _score_dtype(x)
     d_query, d_key = torch.empty_like(x.query), torch.empty_like(x.key)
     if grad.numel() == 0:

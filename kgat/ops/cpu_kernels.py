@@ -1,9 +1,9 @@
 r"""The loops of fused attention on the CPU; :mod:`kgat.ops.recipe` has the formulas.
 
-Rows (or columns) are worked on in blocks of about :data:`BLOCK` edges, one head at a time: all scores of a block
-stand in one buffer, so that link and exponential run over it as vectors, and what a block gathers twice is still
-in cache the second time. Four edges are worked on at once. One task writes a row, in a fixed order: the result
-does not depend on the number of threads.
+Rows (or columns) are worked on in blocks of about :data:`BLOCK` edges, one head at a time: all scores of a
+block stand in one buffer, so that link and exponential run over it as vectors, and what a block gathers twice
+is still in cache the second time. Four edges are worked on at once. One task writes a row, in a fixed order:
+the result does not depend on the number of threads.
 """
 
 from __future__ import annotations
@@ -59,7 +59,7 @@ def _plain(function: Callable[..., Any]) -> Any:
 
 
 def _apart(function: Callable[..., Any]) -> Any:
-    # Its pointers never overlap where one of them is written: a loop then needs no checks before it is a vector.
+    # Its pointers never overlap where one of them is written: a loop needs no checks before it is a vector.
     compiled = _plain(function)
     customize = compiled._compiler._customize_flags  # Numba has the flag, but no option for it
 
@@ -72,14 +72,14 @@ def _apart(function: Callable[..., Any]) -> Any:
 
 
 @numba.njit
-def _mix(x):  # type: ignore[no-untyped-def]
+def _mix(x):
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
 @numba.njit
-def _kept(seed, counter, keep):  # type: ignore[no-untyped-def]
+def _kept(seed, counter, keep):
     # splitmix64, with the key mixed in twice: 32 of its bits against the rate, as a fraction of 2^32.
     x = _mix(np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed))
     x = _mix(x ^ (np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(0x2545F4914F6CDD1D)))
@@ -87,7 +87,7 @@ def _kept(seed, counter, keep):  # type: ignore[no-untyped-def]
 
 
 @numba.njit(cache=True)
-def kept(seed, count, keep):  # type: ignore[no-untyped-def]
+def kept(seed, count, keep):
     r"""Returns which of so many draws are kept."""
     out = np.empty(count, dtype=np.bool_)
     for e in range(count):
@@ -96,25 +96,25 @@ def kept(seed, count, keep):  # type: ignore[no-untyped-def]
 
 
 @_apart
-def _copy(out, x, size):  # type: ignore[no-untyped-def]
+def _copy(out, x, size):
     for c in range(size):
         out[c] = x[c]
 
 
 @_apart
-def _axpy4(out, x0, x1, x2, x3, a0, a1, a2, a3, size):  # type: ignore[no-untyped-def]
+def _axpy4(out, x0, x1, x2, x3, a0, a1, a2, a3, size):
     for c in range(size):
         out[c] += a0 * x0[c] + a1 * x1[c] + a2 * x2[c] + a3 * x3[c]
 
 
 @_apart
-def _axpy1(out, x0, a0, size):  # type: ignore[no-untyped-def]
+def _axpy1(out, x0, a0, size):
     for c in range(size):
         out[c] += a0 * x0[c]
 
 
 @_apart
-def _touch4(out, v, x0, x1, x2, x3, a0, a1, a2, a3, size):  # type: ignore[no-untyped-def]
+def _touch4(out, v, x0, x1, x2, x3, a0, a1, a2, a3, size):
     # Adds up the weighted rows and takes their inner products with v, in one reading of them.
     d0 = d1 = d2 = d3 = a0 * 0
     for c in range(size):
@@ -128,7 +128,7 @@ def _touch4(out, v, x0, x1, x2, x3, a0, a1, a2, a3, size):  # type: ignore[no-un
 
 
 @_apart
-def _touch1(out, v, x0, a0, size):  # type: ignore[no-untyped-def]
+def _touch1(out, v, x0, a0, size):
     d0 = a0 * 0
     for c in range(size):
         y0 = x0[c]
@@ -138,7 +138,7 @@ def _touch1(out, v, x0, a0, size):  # type: ignore[no-untyped-def]
 
 
 @_plain
-def _fetch(table, index, e, last, heads, h, size):  # type: ignore[no-untyped-def]
+def _fetch(table, index, e, last, heads, h, size):
     # Asks for the rows of four edges that are next but one: gathers wait for memory, not for arithmetic.
     if e + AHEAD + 4 <= last:
         for n in range(e + AHEAD, e + AHEAD + 4):
@@ -175,7 +175,7 @@ class Kernels:
         number = type(f)
 
         @_apart
-        def sum4(q, k0, k1, k2, k3, w, a, b, size):  # type: ignore[no-untyped-def]
+        def sum4(q, k0, k1, k2, k3, w, a, b, size):
             t0 = t1 = t2 = t3 = number(0)
             for r in range(size):
                 x = q[r]
@@ -193,7 +193,7 @@ class Kernels:
             return t0, t1, t2, t3
 
         @_apart
-        def sum1(q, k0, w, a, b, size):  # type: ignore[no-untyped-def]
+        def sum1(q, k0, w, a, b, size):
             t0 = number(0)
             for r in range(size):
                 if weighted:
@@ -203,7 +203,7 @@ class Kernels:
             return t0
 
         @_apart
-        def sum4_of_key(k, q0, q1, q2, q3, w, a, b, size):  # type: ignore[no-untyped-def]
+        def sum4_of_key(k, q0, q1, q2, q3, w, a, b, size):
             t0 = t1 = t2 = t3 = number(0)
             for r in range(size):
                 y = k[r]
@@ -221,7 +221,7 @@ class Kernels:
             return t0, t1, t2, t3
 
         @_apart
-        def add4_to_query(out, q, k0, k1, k2, k3, d0, d1, d2, d3, w, a, b, size):  # type: ignore[no-untyped-def]
+        def add4_to_query(out, q, k0, k1, k2, k3, d0, d1, d2, d3, w, a, b, size):
             for r in range(size):
                 x = q[r]
                 total = d0 * d_pair(x, k0[r], a, b)[0] + d1 * d_pair(x, k1[r], a, b)[0]
@@ -231,7 +231,7 @@ class Kernels:
                 out[r] += total
 
         @_apart
-        def add4_to_key(out, k, q0, q1, q2, q3, d0, d1, d2, d3, w, a, b, size):  # type: ignore[no-untyped-def]
+        def add4_to_key(out, k, q0, q1, q2, q3, d0, d1, d2, d3, w, a, b, size):
             for r in range(size):
                 y = k[r]
                 total = d0 * d_pair(q0[r], y, a, b)[1] + d1 * d_pair(q1[r], y, a, b)[1]
@@ -241,7 +241,7 @@ class Kernels:
                 out[r] += total
 
         @_apart
-        def add1_to_query(out, q, k0, d0, w, a, b, size):  # type: ignore[no-untyped-def]
+        def add1_to_query(out, q, k0, d0, w, a, b, size):
             for r in range(size):
                 total = d0 * d_pair(q[r], k0[r], a, b)[0]
                 if weighted:
@@ -249,7 +249,7 @@ class Kernels:
                 out[r] += total
 
         @_apart
-        def add1_to_key(out, k, q0, d0, w, a, b, size):  # type: ignore[no-untyped-def]
+        def add1_to_key(out, k, q0, d0, w, a, b, size):
             for r in range(size):
                 total = d0 * d_pair(q0[r], k[r], a, b)[1]
                 if weighted:
@@ -257,7 +257,7 @@ class Kernels:
                 out[r] += total
 
         @_apart
-        def add1_to_weight(out, q, k0, d0, a, b, size):  # type: ignore[no-untyped-def]
+        def add1_to_weight(out, q, k0, d0, a, b, size):
             for r in range(size):
                 out[r] += d0 * pair(q[r], k0[r], a, b)
 
@@ -273,7 +273,7 @@ class Kernels:
         score_rows = self._score_rows() if paired else _no_scores
 
         @_plain
-        def block(ctx, scratch, slot, start, stop, h):  # type: ignore[no-untyped-def]
+        def block(ctx, scratch, slot, start, stop, h):
             heads, channels = ctx[HEADS], ctx[CHANNELS]
             ptr, col, edge = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32), pointer(ctx[EDGE], _i32)
             s = scratch
@@ -369,7 +369,7 @@ class Kernels:
         return self._over_blocks(block)
 
     def backward(self) -> Callable[..., None]:
-        r"""By columns: everything but what belongs to queries, whose share :math:`\dot t` it leaves per edge."""
+        r"""By columns: all but what belongs to queries, for which it leaves :math:`\dot t` per edge."""
         f = self._f
         number = type(f)
         paired, inside = self.recipe.pair is not None, self.recipe.pair is None or self.recipe.bias_inside
@@ -379,7 +379,7 @@ class Kernels:
         add_to_keys = self._add_to_keys() if paired else _no_sums
 
         @_plain
-        def block(ctx, scratch, slot, start, stop, h):  # type: ignore[no-untyped-def]
+        def block(ctx, scratch, slot, start, stop, h):
             heads, channels = ctx[HEADS], ctx[CHANNELS]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             place, edge = pointer(ctx[PLACE], _i32), pointer(ctx[EDGE], _i32)
@@ -533,7 +533,7 @@ class Kernels:
         f, score_rows = self._f, self._score_rows()
 
         @_plain
-        def block(ctx, scratch, slot, start, stop, h):  # type: ignore[no-untyped-def]
+        def block(ctx, scratch, slot, start, stop, h):
             heads = ctx[HEADS]
             ptr, edge, out = pointer(ctx[PTR], _i64), pointer(ctx[EDGE], _i32), pointer(ctx[OUT], f)
             first = ptr[start]
@@ -547,7 +547,7 @@ class Kernels:
         f = self._f
 
         @_plain
-        def block(ctx, scratch, slot, start, stop, h):  # type: ignore[no-untyped-def]
+        def block(ctx, scratch, slot, start, stop, h):
             heads = ctx[HEADS]
             ptr, dt = pointer(ctx[PTR], _i64), pointer(ctx[DT], f)
             scale = pointer(ctx[SCALE], f)[0]
@@ -568,7 +568,7 @@ class Kernels:
         sum4, sum1 = self._sums[:2]
 
         @_plain
-        def score_rows(ctx, t, start, stop, h):  # type: ignore[no-untyped-def]
+        def score_rows(ctx, t, start, stop, h):
             heads, size = ctx[HEADS], ctx[FEATURES]
             ptr, col = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k = pointer(ctx[QUERY], f), pointer(ctx[KEY], f)
@@ -607,7 +607,7 @@ class Kernels:
         _, sum1, sum4_of_key = self._sums[:3]
 
         @_plain
-        def score_columns(ctx, t, start, stop, h):  # type: ignore[no-untyped-def]
+        def score_columns(ctx, t, start, stop, h):
             heads, size = ctx[HEADS], ctx[FEATURES]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k = pointer(ctx[QUERY], f), pointer(ctx[KEY], f)
@@ -647,7 +647,7 @@ class Kernels:
         _, _, _, add4, _, add1, _, add_to_weight = self._sums
 
         @_plain
-        def add_to_queries(ctx, d, slot, start, stop, h):  # type: ignore[no-untyped-def]
+        def add_to_queries(ctx, d, slot, start, stop, h):
             heads, size = ctx[HEADS], ctx[FEATURES]
             ptr, col = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k, out = pointer(ctx[QUERY], f), pointer(ctx[KEY], f), pointer(ctx[D_QUERY], f)
@@ -695,7 +695,7 @@ class Kernels:
         _, _, _, _, add4, _, add1, _ = self._sums
 
         @_plain
-        def add_to_keys(ctx, d, slot, start, stop, h):  # type: ignore[no-untyped-def]
+        def add_to_keys(ctx, d, slot, start, stop, h):
             heads, size = ctx[HEADS], ctx[FEATURES]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k, out = pointer(ctx[QUERY], f), pointer(ctx[KEY], f), pointer(ctx[D_KEY], f)
@@ -733,7 +733,7 @@ class Kernels:
     def _over_blocks(self, block: Any) -> Callable[..., None]:
         f = self._f
 
-        def loop(begin, end, ctx):  # type: ignore[no-untyped-def]
+        def loop(begin, end, ctx):
             heads, size = ctx[HEADS], ctx[SCRATCH_SIZE]
             bounds, ptr = pointer(ctx[BOUNDS], _i64), pointer(ctx[PTR], _i64)
             for task in range(begin, end):
@@ -755,27 +755,27 @@ class Kernels:
 
 
 @_plain
-def _no_scores(ctx, t, start, stop, h):  # type: ignore[no-untyped-def]
+def _no_scores(ctx, t, start, stop, h):
     pass
 
 
 @_plain
-def _no_sums(ctx, d, slot, start, stop, h):  # type: ignore[no-untyped-def]
+def _no_sums(ctx, d, slot, start, stop, h):
     pass
 
 
 @_plain
-def _constants(args, h, heads):  # type: ignore[no-untyped-def]
+def _constants(args, h, heads):
     # Always two, of which a rule takes those it knows.
     return args[h], args[heads + h]
 
 
 def pack(dtype: str) -> Callable[..., None]:
-    r"""By rows: what the edges of a row need of it, side by side: :math:`a`, :math:`\lambda` and :math:`D`."""
+    r"""By rows: what the edges of a row need of it, together, :math:`a`, :math:`\lambda` and :math:`D`."""
     f = np.float32(0) if dtype == "float32" else np.float64(0)
     number = type(f)
 
-    def loop(begin, end, ctx):  # type: ignore[no-untyped-def]
+    def loop(begin, end, ctx):
         heads, channels = ctx[HEADS], ctx[CHANNELS]
         bounds, lse = pointer(ctx[BOUNDS], _i64), pointer(ctx[LSE], f)
         a, packed = pointer(ctx[QUERY_BIAS], f), pointer(ctx[PACKED], f)
@@ -806,7 +806,7 @@ def sum_rows(dtype: str) -> Callable[..., None]:
     f = np.float32(0) if dtype == "float32" else np.float64(0)
     number = type(f)
 
-    def loop(begin, end, ctx):  # type: ignore[no-untyped-def]
+    def loop(begin, end, ctx):
         heads = ctx[HEADS]
         bounds, ptr = pointer(ctx[BOUNDS], _i64), pointer(ctx[PTR], _i64)
         dt, out = pointer(ctx[DT], f), pointer(ctx[D_QUERY_BIAS], f)

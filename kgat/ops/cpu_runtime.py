@@ -1,4 +1,4 @@
-r"""How compiled loops are made, kept on disk and run: raw pointers, one cache file per recipe, torch's threads.
+r"""How compiled loops are made, kept on disk and run: raw pointers, keys of source text, torch's threads.
 
 A compiled loop is a C function ``void(begin, end, context)``, where the context is an array of addresses and
 sizes. It runs on torch's own thread pool, so that :func:`torch.set_num_threads` is respected and there is no
@@ -82,8 +82,8 @@ def prefetch(typingctx, base, count):  # type: ignore[no-untyped-def]
 
 
 class _RuleCache(FunctionCache):
-    # Numba's own key holds the identity of functions a loop closes over, which differs in every process. Here it
-    # is the text of all that is compiled.
+    # Numba's own key holds the identity of functions a loop closes over, which differs in every process. Here
+    # it is the text of all that is compiled.
     def __init__(self, function: Callable[..., Any], key: str) -> None:
         super().__init__(function)
         self._text = key
@@ -122,17 +122,17 @@ class Loop:
         loop = CFunc(
             function, (signature.args, signature.return_type), {}, {"fastmath": FAST, "error_model": "numpy"}
         )
-        loop._cache = _RuleCache(function, f"{_own_source()}|{key}")
+        cache = loop._cache = _RuleCache(function, f"{_own_source()}|{key}")  # type: ignore[attr-defined]
         start = time.perf_counter()
-        if not loop._cache.holds(loop._sig):
+        if not cache.holds(loop._sig):  # type: ignore[attr-defined]
             _announce(label)
         loop.compile()
         if loop.cache_hits == 0:
             Loop.compiled += 1
             logger.info("compiled %s in %.1f s", label, time.perf_counter() - start)
         self._loop = loop  # keeps the code alive
-        self.address = loop.address
-        self._call = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(loop.address)
+        self.address: int = loop.address  # type: ignore[assignment]
+        self._call = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(self.address)
 
     def run(self, context: np.ndarray, tasks: int) -> None:
         r"""Runs ``function(begin, end, context)`` on pieces of ``[0, tasks)``, on torch's threads."""

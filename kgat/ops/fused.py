@@ -1,12 +1,12 @@
 r"""Fused edge attention: one op, whose forward and backward hold nothing of the size of edges times channels.
 
-A call is turned into a :class:`~kgat.ops.recipe.Recipe` and its operands. Where the score is one rule, all of it
-runs in one pass. A product or sum of kernels, and a rule that is not written in scalars, first become one score per
-edge and head (:func:`edge_score`, or the kernel's own code on a piece of the edges at a time), which the pass then
-takes as its edge bias.
+A call is turned into a :class:`~kgat.ops.recipe.Recipe` and its operands. Where the score is one rule, all of
+it runs in one pass. A product or sum of kernels, and a rule that is not written in scalars, first become one
+score per edge and head (:func:`edge_score`, or the kernel's own code on a piece of the edges at a time), and
+the pass takes that as its edge bias.
 
-Both ops are registered with torch, so that ``torch.compile`` sees no break. A derivative of their derivative goes
-through :mod:`kgat.ops.eager`.
+The ops are registered with torch, so that ``torch.compile`` sees no break. A derivative of their derivative
+goes through :mod:`kgat.ops.eager`.
 """
 
 from __future__ import annotations
@@ -28,8 +28,8 @@ from kgat.rules import ADD, IDENTITY, Argument, ScoreRule
 
 logger = logging.getLogger("kgat")
 
-# Scores of a rule that is not compiled are computed for so many bytes of gathered features at a time; what the
-# rule makes of them on the way may be ten times as large.
+# Scores of a rule that is not compiled are computed for so many bytes of gathered features at a time; what
+# the rule makes of them on the way may be ten times as large.
 CHUNK_BYTES = 1 << 24
 
 
@@ -87,7 +87,7 @@ def edge_attention(call: Call) -> Tensor:
 
 
 def edge_score(term: Term, call: Call) -> Tensor:
-    r"""Computes the sums :math:`t = \sum_r w_r \mathrm{pair}(q_{ir}, k_{jr})` of a term, before its scalar weight.
+    r"""Computes :math:`t = \sum_r w_r \mathrm{pair}(q_{ir}, k_{jr})` of a term, before its scalar weight.
 
     Shapes:
         - **output:** :math:`(E, H)`
@@ -146,11 +146,12 @@ def _one_pass(call: Call) -> tuple[dict[str, Tensor | None], Recipe]:
     weight = None if call.edge_log_weight is None else call.edge_log_weight.expand(-1, heads)
     term = _only_term(gram)
     if term is not None:
-        assert isinstance(gram, LazyGram) and isinstance(term.rule, ScoreRule)
+        assert isinstance(gram, LazyGram)
+        assert isinstance(term.rule, ScoreRule)
         rule = term.rule
         inside = rule.edge_bias_inside and call.edge_bias is not None
-        by_bias = rule.pair is ADD and term.query.size(-1) == 1 and not isinstance(rule.weight, Tensor)
-        by_bias = by_bias and rule.weight == 1.0 and gram.key_bias is None
+        plain = not isinstance(rule.weight, Tensor) and rule.weight == 1.0
+        by_bias = rule.pair is ADD and term.query.size(-1) == 1 and plain and gram.key_bias is None
         outer = weight if inside or call.edge_bias is None else _add(call.edge_bias, weight)
         if by_bias and (outer is None or (rule.link is IDENTITY)):
             operands["query_bias"], operands["key_bias"] = term.query[..., 0], term.key[..., 0]
@@ -217,8 +218,8 @@ def _constants(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, devic
 def _scores(gram: Gram, call: Call) -> Tensor:
     # One score per edge and head, of any kernel, with the edge bias.
     if isinstance(gram, SumGram):
-        score = torch.stack([_scores(part, _without_bias(call)) for part in gram.parts]).logsumexp(dim=0)
-        return score if call.edge_bias is None else score + call.edge_bias
+        parts = torch.stack([_scores(part, _without_bias(call)) for part in gram.parts])
+        return _add(parts.logsumexp(dim=0), call.edge_bias)
     if not isinstance(gram, LazyGram):
         return gram.at(call.row, call.col, call.edge_bias)
     nodes = []
@@ -238,7 +239,7 @@ def _scores(gram: Gram, call: Call) -> Tensor:
 
 
 def _in_pieces(term: Term, inside: tuple[Tensor, ...], call: Call) -> Tensor:
-    # A rule of torch alone: on so many edges at a time that what it gathers stays small, once more in backward.
+    # A rule of torch alone: on so few edges at a time that what it gathers is small, once more in backward.
     row, col = call.row, call.col
     per_edge = 2 * term.query.size(-1) * term.query.size(-2) * term.query.element_size()
     size = max(1, CHUNK_BYTES // max(1, per_edge))
@@ -452,12 +453,11 @@ def _score_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         assert pair is not None
         constants = _numbers(pair_args)[: _arity(pair.in_scalars) - 2]
         rule = ScoreRule(pair, weight=1.0 if weight is None else weight, pair_args=constants)
-        query, key, weight = _apart(query), _apart(key), _apart(weight)
+        q, k = query.view_as(query), key.view_as(key)  # as in _apart
         if weight is not None:
-            rule.weight = weight
-        call = Call(LazyGram.of(query, key, rule), key, edge_index, query.size(0), target)
-        score = call.gram.at(call.row, call.col)
-        found = _grad(score, grad, (query, key, weight))
+            rule.weight = weight = weight.view_as(weight)
+        score = LazyGram.of(q, k, rule).at(edge_index[target], edge_index[1 - target])
+        found = _grad(score, grad, (q, k, weight))
     else:
         result = iter(_edge_score_backward(grad, *ctx.saved_tensors, *ctx.rest))
         found = [None if x is None else next(result) for x in (query, key, weight)]
@@ -478,7 +478,8 @@ def _through_eager(
         x.detach().requires_grad_() if leaves and x is not None else _apart(x) for x in inputs[:8]
     )
     _, pair_args, link_args, edge_index, seed = inputs[8:]
-    assert value is not None and edge_index is not None
+    assert value is not None
+    assert edge_index is not None
     name, scale, dropout, target, num_targets = rest
     recipe = Recipe.read(name)
     inside = recipe.pair is None or recipe.bias_inside
@@ -492,7 +493,8 @@ def _through_eager(
         rule = ScoreRule(ADD, recipe.link, link_args=link_constants, edge_bias_inside=True)
         gram = LazyGram.of(a.unsqueeze(-1), b.unsqueeze(-1), rule)
     else:
-        assert query is not None and key is not None
+        assert query is not None
+        assert key is not None
         pair_constants = _numbers(pair_args)[: _arity(recipe.pair.in_scalars) - 2]
         rule = ScoreRule(
             *(recipe.pair, recipe.link, scale if weight is None else weight),

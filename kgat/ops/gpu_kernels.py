@@ -1,3 +1,4 @@
+# mypy: disallow-untyped-defs=False
 r"""The Triton kernels of :mod:`kgat.ops.gpu`, in the symbols of :mod:`kgat.ops.recipe`.
 
 A *segment* is a run of edges of one node, by target (CSR) or by source (CSC): all of them, or one part of
@@ -14,8 +15,8 @@ import triton
 import triton.language as tl
 
 # The vocabulary of rules. All of it is wrapped: the interpreter exchanges the functions of ``tl`` by name.
-# Constants that meet no block are made single precision by Triton: adding a zero of the type wanted before
-# that keeps their digits.
+# A choice between two constants is made single precision by Triton: adding a zero of the type wanted to them
+# keeps their digits.
 
 
 @triton.jit
@@ -65,20 +66,8 @@ def _minimum(x, y):
 
 
 @triton.jit
-def _minimum_double(x, y):
-    zero = tl.full((), 0.0, tl.float64)
-    return tl.minimum(x + zero, y + zero, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
 def _maximum(x, y):
     return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
-
-
-@triton.jit
-def _maximum_double(x, y):
-    zero = tl.full((), 0.0, tl.float64)
-    return tl.maximum(x + zero, y + zero, propagate_nan=tl.PropagateNan.ALL)
 
 
 _SINGLE = {
@@ -92,7 +81,7 @@ _SINGLE = {
     "minimum": _minimum,
     "maximum": _maximum,
 }
-_DOUBLE = _SINGLE | {"where": _where_double, "minimum": _minimum_double, "maximum": _maximum_double}
+_DOUBLE = _SINGLE | {"where": _where_double}
 
 
 def vocabulary(double):
@@ -147,7 +136,7 @@ def _write(pointer, parts, node, part, live, x, SIZE: tl.constexpr, BLOCK: tl.co
 def _constants(pointer, head, heads, COUNT: tl.constexpr):
     constants = ()
     for n in tl.static_range(COUNT):
-        constants = constants + (tl.load(pointer + n * heads + head),)  # noqa: RUF005 (Triton knows no [*a, b])
+        constants = constants + (tl.load(pointer + n * heads + head),)  # type: ignore[assignment]  # noqa: RUF005
     return constants
 
 

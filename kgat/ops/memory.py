@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import weakref
 from collections.abc import Callable
+from functools import partial
 from typing import Any, TypeVar
 
 from torch import Tensor
@@ -13,6 +14,11 @@ T = TypeVar("T")
 # id of a tensor -> (weak reference, version, what was derived from it). The reference's callback drops the
 # entry with the tensor, so that a reused id can never meet a stale one.
 _MEMORY: dict[int, tuple[weakref.ref[Tensor], int, dict[Any, Any]]] = {}
+
+
+def _forget(memory: dict[int, Any], identity: int, _: Any) -> None:
+    # The dictionary is an argument: at exit, names of modules are gone before the last tensors.
+    memory.pop(identity, None)
 
 
 def remember(tensor: Tensor, key: Any, build: Callable[[], T]) -> T:
@@ -28,7 +34,8 @@ def remember(tensor: Tensor, key: Any, build: Callable[[], T]) -> T:
     entry = _MEMORY.get(id(tensor))
     if entry is None or entry[0]() is not tensor or entry[1] != tensor._version:
         identity = id(tensor)
-        reference = weakref.ref(tensor, lambda _, memory=_MEMORY: memory.pop(identity, None))
+        forget = partial(_forget, _MEMORY, identity)
+        reference = weakref.ref(tensor, forget)
         entry = _MEMORY[identity] = (reference, tensor._version, {})
     results = entry[2]
     if key not in results:
