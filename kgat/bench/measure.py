@@ -201,7 +201,7 @@ def check_equal(candidate: Candidate, expected: list[Tensor], grad: Tensor) -> s
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
         error = error_of(one, other) if one.shape == other.shape else float("inf")
         if not error <= TOLERANCE:
-            what = "outputs" if number == 0 else f"gradients of input {number}"
+            what = "outputs" if number == 0 else f"gradients of input {number - 1}"
             return f"Expected equal {what} before timing (got {error:.2g} of the largest apart)"
     return None
 
@@ -210,6 +210,6 @@ def run_once(candidate: Candidate, grad: Tensor) -> list[Tensor]:
     r"""Runs forward and backward; returns the output and the gradients of the inputs."""
     candidate.clear()
     out = candidate.forward_and_backward(grad)
-    found = [out, *(x.grad for x in candidate.inputs if x.grad is not None)]
+    found = [out, *(torch.zeros_like(x) if x.grad is None else x.grad for x in candidate.inputs)]
     candidate.clear()
     return found

@@ -388,7 +388,7 @@ class _Partition:
         degree = pointer.diff()
         light = (degree <= LIGHT).nonzero().squeeze(1)
         medium = ((degree > LIGHT) & (degree <= HEAVY)).nonzero().squeeze(1)
-        nodes = (degree > max(LIGHT, HEAVY)).nonzero().squeeze(1)
+        nodes = (degree > HEAVY).nonzero().squeeze(1)
         count = (degree[nodes] + HEAVY - 1).div(HEAVY, rounding_mode="floor")
         first = torch.cat([count.new_zeros(1), count.cumsum(0)])
         node = nodes.repeat_interleave(count)

@@ -593,3 +593,25 @@ def test_edge_features_and_weights_together(kernel):
     weight[0] = 2.0
     expected = net(X, double, torch.cat([ATTR, ATTR[:1]]))
     torch.testing.assert_close(net(X, EDGES, ATTR, edge_weight=weight), expected)
+
+
+@pytest.mark.parametrize("in_channels", [3, 100])
+@pytest.mark.parametrize("bipartite", [False, True])
+def test_logits_of_features_and_of_projections(in_channels, bipartite):
+    # Few features give GAT's logits themselves, many by way of their projections.
+    torch.manual_seed(0)
+    channels = (in_channels, in_channels) if bipartite else in_channels
+    stock = GATConv(channels, 4, heads=3, add_self_loops=False).double()
+    conv = KernelGATConv.from_gat(stock)
+    x = torch.randn(6, in_channels, dtype=torch.float64, requires_grad=True)
+    edge_index = torch.randint(0, 6, (2, 20))
+    results = []
+    for layer in (stock, conv):
+        out = layer((x, x.square()) if bipartite else x, edge_index)
+        grads = torch.autograd.grad(out.square().sum(), [x, *layer.parameters()])
+        results.append((out, grads))
+    torch.testing.assert_close(results[1][0], results[0][0])
+    torch.testing.assert_close(results[1][1][0], results[0][1][0])
+    found = sorted(g.square().sum().item() for g in results[1][1])
+    expected = sorted(g.square().sum().item() for g in results[0][1])
+    assert found == pytest.approx(expected)
