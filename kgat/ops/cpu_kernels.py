@@ -495,8 +495,9 @@ class Kernels:
                     for e in range(ptr[j] - first, ptr[j + 1] - first):
                         total += p[e]
                     db[j * heads + h] = total
-            for e in range(n):  # and now that of t
-                p[e] *= d_link(t[e], l0, l1)
+            for e in range(n):  # and now that of t; an infinite slope at a weight of 0 is no gradient
+                slope = d_link(t[e], l0, l1)
+                p[e] = p[e] * slope if p[e] != number(0) else number(0)
             if inside and ctx[D_EDGE_BIAS] != 0:
                 dc = pointer(ctx[D_EDGE_BIAS], f)
                 for e in range(n):

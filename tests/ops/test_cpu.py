@@ -407,3 +407,15 @@ def test_sorting_by_counting_equals_sorting(monkeypatch):
             f, e = getattr(counted, field.name), getattr(general, field.name)
             assert torch.equal(f, e), field.name
             assert f.dtype == e.dtype
+
+
+def test_an_infinite_slope_where_the_weight_is_zero():
+    # log(0) = -inf: the edge weighs nothing, and pulls at nothing.
+    query = torch.tensor([[[0.0]], [[1.0]]], requires_grad=True)
+    value = torch.tensor([[[1.0]], [[2.0]]])
+    gram = LazyGram.of(query, query, ScoreRule(link=rules.LOG, link_args=(0.0,)))
+    edge_index = torch.tensor([[0, 1], [1, 1]])
+    out = edge_attention(gram, value, edge_index, backend="cpu")
+    torch.testing.assert_close(out[1, 0], torch.tensor([2.0]))
+    out.sum().backward()
+    assert query.grad.isfinite().all()
