@@ -193,7 +193,10 @@ def test_who_is_not_here_is_asked_again_when_there(monkeypatch, tmp_path):
 
 
 def test_large_graphs_are_for_a_gpu(tmp_path):
-    found = run(Plan(["products"], ["dot layer"]), tmp_path / "ops.jsonl", launch=None)
+    def launch(*_):
+        raise AssertionError("2.4 million nodes on a CPU")
+
+    found = run(Plan(["products"], ["dot layer"]), tmp_path / "ops.jsonl", launch=launch)
     assert {r["skipped"] for r in found} == {"126 M edges are for a GPU: --device cuda"}
     assert SCENARIOS["products"].not_here("cuda:1") is None
 
@@ -242,6 +245,12 @@ def test_a_fresh_process_answers():
     assert [answer["record"]["candidate"] for answer in told if "record" in answer] == [STYLE]
     with pytest.raises(ChildProcessError, match="exit code 1: KeyError: 'nowhere'"):
         ops._launch(question(scenario="nowhere"), {}, told.append)
+
+
+def test_a_process_leaves_with_its_parent():
+    command = [sys.executable, "-m", "kgat.bench.worker", question().to_json()]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    assert done.returncode == worker.ORPHANED
 
 
 def test_processes_get_their_regime(monkeypatch, tmp_path):

@@ -253,6 +253,7 @@ def _launch(question: Question, environment: Mapping[str, str], tell: Tell) -> N
         process = subprocess.Popen(
             [sys.executable, "-m", "kgat.bench.worker", question.to_json()],
             env=process_environment,
+            stdin=subprocess.PIPE,  # its end tells the process that this one is gone
             stdout=subprocess.PIPE,
             stderr=errors,
             text=True,
@@ -283,8 +284,9 @@ def _stop(process: subprocess.Popen[str]) -> None:
         else:
             process.kill()
         process.wait()
-    if process.stdout is not None:
-        process.stdout.close()
+    for pipe in (process.stdin, process.stdout):
+        if pipe is not None:
+            pipe.close()
 
 
 def _writable(path: Path) -> None:

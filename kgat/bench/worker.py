@@ -11,6 +11,7 @@ import json
 import logging
 import os
 import sys
+import threading
 import time
 import warnings
 from collections.abc import Callable
@@ -31,6 +32,7 @@ from kgat.training import circumstances
 
 FORWARD, BOTH, MEMORY = "forward", "forward+backward", "memory"
 SEPARATOR = "\x1e"
+ORPHANED = 3  # exit code
 
 # What a candidate that does not fit, or that torch.compile cannot compile, raises.
 FAILURES = (RuntimeError, MemoryError, OSError)
@@ -90,6 +92,7 @@ class Question:
 def main() -> None:
     r"""Answers the question on the command line."""
     question = Question.from_json(sys.argv[-1])
+    threading.Thread(target=_leave_with_parent, daemon=True).start()
     logging.getLogger("kgat").setLevel(logging.ERROR)
     warnings.simplefilter("ignore")
     torch.set_num_threads(question.threads)
@@ -101,6 +104,12 @@ def main() -> None:
         sys.stdout.flush()
 
     answer_question(question, tell)
+
+
+def _leave_with_parent() -> None:
+    # The parent never writes; where it was killed, the pipe ends, and nobody waits for an answer any more.
+    sys.stdin.read()
+    os._exit(ORPHANED)
 
 
 def answer_question(question: Question, tell: Tell) -> None:

@@ -19,7 +19,7 @@ from kgat.ops.cpu_runtime import next_slot, pointer, prefetch, shift
 from kgat.ops.recipe import Recipe
 
 BLOCK = 256  # edges
-AHEAD = 8  # edges between a prefetch and its use
+AHEAD = 12  # edges between a prefetch and its use
 
 # Places in the context of a loop: addresses (0 for what is absent) and sizes.
 FIELDS = (
@@ -662,6 +662,7 @@ class Kernels:
                     o[r] = number(0)
                 e, last = ptr[i], ptr[i + 1]
                 while e + 4 <= last:
+                    _fetch(k, col, e, ptr[stop], heads, h, size)
                     u = e - first
                     add4(
                         o,
