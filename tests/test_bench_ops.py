@@ -278,8 +278,11 @@ def test_processes_get_their_regime(monkeypatch, tmp_path):
 @LINUX
 def test_a_process_fails_before_memory_does():
     code = (
-        "import torch; from kgat.bench import measure, worker; measure.limit_memory(0.02)\n"
-        "try: torch.ones(1 << 36)\n"
+        "import torch; from kgat.bench import measure, worker\n"
+        "tenth = 1024 * measure._kilobytes('/proc/meminfo', 'MemAvailable') // 10\n"
+        "torch.empty(tenth, dtype=torch.uint8)\n"  # which costs nothing, as nothing is written
+        "measure.limit_memory(0.05)\n"
+        "try: torch.empty(tenth, dtype=torch.uint8)\n"
         "except worker.FAILURES as error: print(worker._reason(error))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
@@ -343,6 +346,7 @@ def test_features_of_kernels():
 @LINUX
 def test_peak_is_above_what_was_in_use():
     kept = []
+    torch.ones(50_000_000)  # a larger peak, which is over
 
     def step():
         kept.append(torch.ones(5_000_000))  # 20 MB that stay and 40 MB that go
@@ -378,9 +382,7 @@ def test_real_graphs(data_root, name, source):
     graph = scenario.load(data_root, "cpu")
     assert graph.source == source
     assert graph.x.shape == (scenario.nodes, scenario.in_channels)
-    # Papers of arXiv that cite each other make one pair of edges, not two.
-    assert_whole(graph.edge_index, scenario.nodes, graph.edge_index.size(1))
-    assert graph.edge_index.size(1) == pytest.approx(scenario.edges, rel=0.01)
+    assert_whole(graph.edge_index, scenario.nodes, scenario.edges)
 
 
 def test_benchmarks_do_not_download(monkeypatch, tmp_path):

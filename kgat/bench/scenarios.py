@@ -86,7 +86,7 @@ SCENARIOS = {
         Scenario("tiny", 50, 250, 16, 2, 4),
         Scenario("cora", 2708, 13264, 1433, 8, 8, real="Cora"),
         Scenario("arxiv/10", 17000, 250000, 128, 4, 64),
-        Scenario("arxiv", 169343, 2501829, 128, 4, 64, real="ogbn-arxiv"),
+        Scenario("arxiv", 169343, 2484941, 128, 4, 64, real="ogbn-arxiv"),
         Scenario("products", 2449029, 126167053, 100, 4, 64, large=True),
     )
 }

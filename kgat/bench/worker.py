@@ -98,6 +98,8 @@ def main() -> None:
     torch.set_num_threads(question.threads)
     if question.device == "cpu":
         measure.limit_memory()
+    else:
+        torch.cuda.set_device(question.device)  # events are of the current device
 
     def tell(answer: dict[str, Any]) -> None:
         sys.stdout.write(f"{SEPARATOR}{json.dumps(answer, allow_nan=False)}\n")

@@ -25,6 +25,8 @@ NAME = "cpu"
 # Work is cut into this many pieces at most, each of at least so many multiplications. The cut depends on
 # sizes alone, so that sums over pieces do not depend on the number of threads.
 MAX_SLOTS = 64
+# Numbers of features and channels that code is compiled for; it takes all others too, a third slower.
+FIXED_SIZES = (8, 16, 32, 64, 128)
 WORK = 1 << 16
 
 
@@ -41,7 +43,7 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
     if lse.numel() == 0:
         return out.to(x.value.dtype), lse
     tensors = {**_operands(x), "value": value, "out": out, "lse": lse}
-    _run(_loop(recipe, dtype, "forward"), adjacency, False, tensors, x)
+    _run(_loop(recipe, x, "forward"), adjacency, False, tensors, x)
     return out.to(x.value.dtype), lse
 
 
@@ -79,7 +81,7 @@ def attention_backward(
     by_column = ("d_value", "d_key", "d_key_bias", "d_edge_bias", "d_edge_weight")
     of_columns = {name: tensor for name, tensor in found.items() if name in by_column}
     of_columns |= {"place": adjacency.place}
-    _run(_loop(recipe, dtype, "backward"), adjacency, True, {**tensors, **of_columns}, x)
+    _run(_loop(recipe, x, "backward"), adjacency, True, {**tensors, **of_columns}, x)
     if x.query_bias is not None:
         _run(
             _shared_loop("sum_rows", dtype),
@@ -104,7 +106,7 @@ def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
     out = x.query.new_empty(adjacency.num_edges, heads)
     if out.numel():
         tensors = {**_operands(x), "value": x.value, "out": out}
-        _run(_loop(recipe, dtype, "score"), adjacency, False, tensors, x)
+        _run(_loop(recipe, x, "score"), adjacency, False, tensors, x)
     return out
 
 
@@ -127,19 +129,8 @@ def score_backward(
     found = _query_gradient(recipe, adjacency, x, {**tensors, "place": adjacency.edge}, d_query)
     by_column = remember(adjacency.edge, "by column", lambda: adjacency.edge.index_select(0, adjacency.place))
     tensors |= {"place": by_column, "d_key": d_key}
-    _run(_loop(recipe, dtype, "key_gradient"), adjacency, True, tensors, x)
+    _run(_loop(recipe, x, "key_gradient"), adjacency, True, tensors, x)
     return d_query, d_key, found.get("d_weight")
-
-
-def warm(recipe: Recipe, dtype: torch.dtype = torch.float32) -> None:
-    r"""Compiles all loops of a recipe, or loads them from disk."""
-    names = ["forward", "backward"]
-    if recipe.pair is not None:
-        names += ["query_gradient", "key_gradient", "score"]
-    for name in names:
-        _loop(recipe, dtype, name)
-    for name in ("pack", "sum_rows"):
-        _shared_loop(name, dtype)
 
 
 def _query_gradient(
@@ -153,7 +144,7 @@ def _query_gradient(
     parts = None
     if x.weight is not None:  # one part per slot, added up in order
         parts = x.weight.new_zeros(_slots(adjacency, x), *x.weight.shape)
-    loop = _loop(recipe, _score_dtype(x), "query_gradient")
+    loop = _loop(recipe, x, "query_gradient")
     _run(loop, adjacency, False, {**tensors, "d_query": d_query, "d_weight": parts}, x)
     if parts is not None:
         found["d_weight"] = parts.sum(dim=0)
@@ -267,8 +258,11 @@ def available() -> str | None:
 _compiling = threading.RLock()  # Numba's compiler is not to be entered twice
 
 
-def _loop(recipe: Recipe, dtype: torch.dtype, name: str) -> Loop:
-    return _guarded(_compiled, recipe, str(dtype).removeprefix("torch."), name)
+def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:
+    features = 0 if x.query is None else x.query.size(-1)
+    channels = x.value.size(-1) if name in ("forward", "backward") else 0
+    sizes = (size if size in FIXED_SIZES else 0 for size in (features, channels))
+    return _guarded(_compiled, recipe, str(_score_dtype(x)).removeprefix("torch."), *sizes, name)
 
 
 def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
@@ -286,22 +280,16 @@ def _guarded(compiled: Callable[..., Loop], *key: Any) -> Loop:
 
 
 @functools.cache
-def _kernels(recipe: Recipe, dtype: str):  # type: ignore[no-untyped-def]
+def _compiled(recipe: Recipe, dtype: str, features: int, channels: int, name: str) -> Loop:
     from kgat.ops.cpu_kernels import Kernels
-
-    return Kernels(recipe, dtype)
-
-
-@functools.cache
-def _compiled(recipe: Recipe, dtype: str, name: str) -> Loop:
     from kgat.ops.cpu_runtime import Loop
 
     functions = [recipe.link.in_scalars, recipe.link.derivative]
     if recipe.pair is not None:
         functions += [recipe.pair.in_scalars, recipe.pair.derivative]
     text = [source(f) for f in functions if f is not None]
-    key = "|".join([name, dtype, str(recipe.weighted), str(recipe.bias_inside), *text])
-    function = getattr(_kernels(recipe, dtype), name)()
+    key = "|".join([name, dtype, str((features, channels, recipe.weighted, recipe.bias_inside)), *text])
+    function = getattr(Kernels(recipe, dtype, features, channels), name)()
     return Loop(function, f"{name} of {recipe} in {dtype}", key)
 
 

@@ -18,7 +18,7 @@ from kgat.ops.cpu_math import FAST, VOCABULARY, compile_rule
 from kgat.ops.cpu_runtime import next_slot, pointer, prefetch, shift
 from kgat.ops.recipe import Recipe
 
-BLOCK = 256  # edges
+BLOCK = 1024  # edges
 AHEAD = 12  # edges between a prefetch and its use
 
 # Places in the context of a loop: addresses (0 for what is absent) and sizes.
@@ -147,17 +147,41 @@ def _fetch(table, index, e, last, heads, h, size):
                 prefetch(table, row + c)
 
 
+@_plain
+def _largest(x, size, least, zero):  # type: ignore[no-untyped-def]
+    # Four at once: a maximum waits for the one before. What is -inf gives 0: nothing becomes inf - inf.
+    a = b = c = d = least
+    e = 0
+    while e + 4 <= size:
+        a = x[e] if x[e] > a else a
+        b = x[e + 1] if x[e + 1] > b else b
+        c = x[e + 2] if x[e + 2] > c else c
+        d = x[e + 3] if x[e + 3] > d else d
+        e += 4
+    while e < size:
+        a = x[e] if x[e] > a else a
+        e += 1
+    a = b if b > a else a
+    c = d if d > c else c
+    a = c if c > a else a
+    return a if a > least else zero
+
+
 class Kernels:
     r"""The loops of one recipe in one type, not yet compiled.
 
     Args:
         recipe (Recipe): Says what they compute.
         dtype (str): ``"float32"`` or ``"float64"``.
+        features (int): :math:`R`, fixed when compiled: loops over it are then unrolled. 0 leaves it open.
+        channels (int): :math:`C`, as well.
     """
 
-    def __init__(self, recipe: Recipe, dtype: str) -> None:
+    def __init__(self, recipe: Recipe, dtype: str, features: int = 0, channels: int = 0) -> None:
         self.recipe = recipe
         self.dtype = dtype
+        self._features = features
+        self._channels = channels
         self._f = np.float32(0) if dtype == "float32" else np.float64(0)
         link = recipe.link
         assert link.derivative is not None
@@ -266,17 +290,21 @@ class Kernels:
     def forward(self) -> Callable[..., None]:
         r"""Scores, softmax and weighted sum of every row."""
         f = self._f
+        fixed = np.int64(self._channels)
         number = type(f)
         paired, inside = self.recipe.pair is not None, self.recipe.pair is None or self.recipe.bias_inside
         exp, log = VOCABULARY[self.dtype]["exp"], VOCABULARY[self.dtype]["log"]
+        lowest = number(-np.inf)
+        least = number(1e-25 if self.dtype == "float32" else 1e-200)
         link = self._link
         score_rows = self._score_rows() if paired else _no_scores
 
         @_plain
         def block(ctx, scratch, slot, start, stop, h):
-            heads, channels = ctx[HEADS], ctx[CHANNELS]
+            heads, channels = ctx[HEADS], fixed if fixed > 0 else ctx[CHANNELS]
             ptr, col, edge = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32), pointer(ctx[EDGE], _i32)
-            s = scratch
+            size = ctx[SCRATCH_SIZE]
+            s, w, share = scratch, shift(scratch, size), shift(scratch, 2 * size)
             first = ptr[start]
             n = ptr[stop] - first
             if paired:
@@ -305,41 +333,40 @@ class Kernels:
                 c = pointer(ctx[EDGE_BIAS], f)
                 for e in range(n):
                     s[e] += c[np.int64(edge[first + e]) * heads + h]
+            # One maximum for the block. A row far below it, whose sum would lose digits, is done on its own.
+            top = _largest(s, n, lowest, number(0))
+            for e in range(n):
+                w[e] = exp(s[e] - top)
             lse = pointer(ctx[LSE], f)
             for i in range(start, stop):
-                top = number(-np.inf)
-                for e in range(ptr[i] - first, ptr[i + 1] - first):
-                    top = s[e] if s[e] > top else top
-                if top == number(-np.inf):
-                    top = number(0)
-                for e in range(ptr[i] - first, ptr[i + 1] - first):
-                    s[e] -= top
-                lse[i * heads + h] = top
-            for e in range(n):
-                s[e] = exp(s[e])
-            for i in range(start, stop):
+                u, last = ptr[i] - first, ptr[i + 1] - first
+                own = top
                 total = number(0)
-                for e in range(ptr[i] - first, ptr[i + 1] - first):
-                    total += s[e]
-                scale = number(0)
+                for e in range(u, last):
+                    total += w[e]
+                if not total > least:
+                    own = _largest(shift(s, u), last - u, lowest, number(0))
+                    total = number(0)
+                    for e in range(u, last):
+                        w[e] = exp(s[e] - own)
+                        total += w[e]
                 if total == number(0):  # no edges, or none that weighs anything
                     lse[i * heads + h] = number(0)
+                    share[i - start] = number(0)
                 else:
-                    lse[i * heads + h] += log(total)
-                    scale = number(1) / total
-                for e in range(ptr[i] - first, ptr[i + 1] - first):
-                    s[e] *= scale
+                    lse[i * heads + h] = own + log(total)
+                    share[i - start] = number(1) / total
             if ctx[KEEP] >= 0:
                 seed = pointer(ctx[SEED], _i64)[0]
                 keep = ctx[KEEP]
                 rate = number(4294967296.0 / keep) if keep > 0 else number(0)
                 for e in range(n):
                     kept = _kept(seed, np.int64(edge[first + e]) * heads + h, keep)
-                    s[e] = s[e] * rate if kept else number(0)
+                    w[e] = w[e] * rate if kept else number(0)
             if ctx[EDGE_WEIGHT] != 0:
-                w = pointer(ctx[EDGE_WEIGHT], f)
+                factor = pointer(ctx[EDGE_WEIGHT], f)
                 for e in range(n):
-                    s[e] *= w[np.int64(edge[first + e]) * heads + h]
+                    w[e] *= factor[np.int64(edge[first + e]) * heads + h]
             v, out, base = pointer(ctx[VALUE], f), pointer(ctx[OUT], f), pointer(ctx[BASE], f)
             for i in range(start, stop):
                 o = shift(out, (i * heads + h) * channels)
@@ -348,7 +375,7 @@ class Kernels:
                 else:
                     for c in range(channels):
                         o[c] = number(0)
-                e, last = ptr[i], ptr[i + 1]
+                e, last, part = ptr[i], ptr[i + 1], share[i - start]
                 while e + 4 <= last:
                     _fetch(v, col, e, ptr[stop], heads, h, channels)
                     u = e - first
@@ -358,12 +385,13 @@ class Kernels:
                         shift(v, (np.int64(col[e + 1]) * heads + h) * channels),
                         shift(v, (np.int64(col[e + 2]) * heads + h) * channels),
                         shift(v, (np.int64(col[e + 3]) * heads + h) * channels),
-                        *(s[u], s[u + 1], s[u + 2], s[u + 3]),
+                        *(w[u] * part, w[u + 1] * part, w[u + 2] * part, w[u + 3] * part),
                         channels,
                     )
                     e += 4
                 while e < last:
-                    _axpy1(o, shift(v, (np.int64(col[e]) * heads + h) * channels), s[e - first], channels)
+                    row_of_v = shift(v, (np.int64(col[e]) * heads + h) * channels)
+                    _axpy1(o, row_of_v, w[e - first] * part, channels)
                     e += 1
 
         return self._over_blocks(block)
@@ -371,6 +399,7 @@ class Kernels:
     def backward(self) -> Callable[..., None]:
         r"""By columns: all but what belongs to queries, for which it leaves :math:`\dot t` per edge."""
         f = self._f
+        fixed = np.int64(self._channels)
         number = type(f)
         paired, inside = self.recipe.pair is not None, self.recipe.pair is None or self.recipe.bias_inside
         exp = VOCABULARY[self.dtype]["exp"]
@@ -380,7 +409,7 @@ class Kernels:
 
         @_plain
         def block(ctx, scratch, slot, start, stop, h):
-            heads, channels = ctx[HEADS], ctx[CHANNELS]
+            heads, channels = ctx[HEADS], fixed if fixed > 0 else ctx[CHANNELS]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             place, edge = pointer(ctx[PLACE], _i32), pointer(ctx[EDGE], _i32)
             packed = pointer(ctx[PACKED], f)  # [N, H, 4]: a, lse, D
@@ -566,11 +595,12 @@ class Kernels:
 
     def _score_rows(self) -> Any:
         f = self._f
+        fixed = np.int64(self._features)
         sum4, sum1 = self._sums[:2]
 
         @_plain
         def score_rows(ctx, t, start, stop, h):
-            heads, size = ctx[HEADS], ctx[FEATURES]
+            heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
             ptr, col = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k = pointer(ctx[QUERY], f), pointer(ctx[KEY], f)
             w = shift(pointer(ctx[WEIGHT], f), h * size)
@@ -605,11 +635,12 @@ class Kernels:
 
     def _score_columns(self) -> Any:
         f = self._f
+        fixed = np.int64(self._features)
         _, sum1, sum4_of_key = self._sums[:3]
 
         @_plain
         def score_columns(ctx, t, start, stop, h):
-            heads, size = ctx[HEADS], ctx[FEATURES]
+            heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k = pointer(ctx[QUERY], f), pointer(ctx[KEY], f)
             w = shift(pointer(ctx[WEIGHT], f), h * size)
@@ -644,12 +675,13 @@ class Kernels:
 
     def _add_to_queries(self) -> Any:
         f = self._f
+        fixed = np.int64(self._features)
         number = type(f)
         _, _, _, add4, _, add1, _, add_to_weight = self._sums
 
         @_plain
         def add_to_queries(ctx, d, slot, start, stop, h):
-            heads, size = ctx[HEADS], ctx[FEATURES]
+            heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
             ptr, col = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k, out = pointer(ctx[QUERY], f), pointer(ctx[KEY], f), pointer(ctx[D_QUERY], f)
             w = shift(pointer(ctx[WEIGHT], f), h * size)
@@ -693,12 +725,13 @@ class Kernels:
 
     def _add_to_keys(self) -> Any:
         f = self._f
+        fixed = np.int64(self._features)
         number = type(f)
         _, _, _, _, add4, _, add1, _ = self._sums
 
         @_plain
         def add_to_keys(ctx, d, slot, start, stop, h):
-            heads, size = ctx[HEADS], ctx[FEATURES]
+            heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k, out = pointer(ctx[QUERY], f), pointer(ctx[KEY], f), pointer(ctx[D_KEY], f)
             w = shift(pointer(ctx[WEIGHT], f), h * size)

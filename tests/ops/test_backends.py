@@ -118,6 +118,8 @@ def test_equals_reference_on_any_graph(graph, kernel, backend):
     expected = outcome("reference", *inputs(graph, kernel, torch.float64), second=False)
     found = outcome(backend, *inputs(graph, kernel, torch.float64), second=False)
     assert_same(found, expected, 1e-9, 1e-9)
+    found = outcome(backend, *inputs(graph, kernel, torch.float32), second=False)
+    assert_same(found, expected, 2e-4, 2e-5)
 
 
 @pytest.mark.parametrize("kernel", ["additive", "rbf", "additive_v2"])

@@ -46,7 +46,7 @@ RECIPES = [
 NAMES = ("value", "query", "key", "weight", "query_bias", "key_bias", "edge_bias", "edge_weight")
 
 
-def operands(recipe, targets, sources, edges, dtype, extras=True, features=R):
+def operands(recipe, targets, sources, edges, dtype, extras=True, features=R, channels=C):
     torch.manual_seed(0)
 
     def draw(*shape):
@@ -58,7 +58,7 @@ def operands(recipe, targets, sources, edges, dtype, extras=True, features=R):
     }
     if recipe.link is rules.LEAKY_RELU:  # torch's own takes a number
         constants["link_args"] = constants["pair_args"]
-    given = {"value": draw(sources, H, C)}
+    given = {"value": draw(sources, H, channels)}
     if recipe.pair is None:
         given |= {"query_bias": draw(targets, H), "key_bias": draw(sources, H)}
     else:
@@ -84,10 +84,10 @@ def for_torch(recipe, x):
     return leaves, dataclasses.replace(x, **leaves, **constants)
 
 
-def check(recipe, graph, dtype, rtol, atol, extras=True, features=R):
+def check(recipe, graph, dtype, rtol, atol, extras=True, features=R, channels=C):
     targets, sources, edges = GRAPHS[graph]
     edge_index, sorted_edges = adjacency(targets, sources, edges)
-    x = operands(recipe, targets, sources, len(edges), dtype, extras, features)
+    x = operands(recipe, targets, sources, len(edges), dtype, extras, features, channels)
     leaves, y = for_torch(recipe, x)
     expected, expected_lse = attention(recipe, edge_index, targets, y)
     slope = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
@@ -121,6 +121,28 @@ def test_equals_the_formula(recipe, graph):
 def test_without_biases_and_with_many_features(recipe):
     check(recipe, "hub", torch.float64, 1e-9, 1e-9, extras=False, features=37)
     check(recipe, "hub", torch.float32, 1e-3, 2e-4, extras=False, features=37)
+
+
+@pytest.mark.parametrize("recipe", [RECIPES[1], RECIPES[2], RECIPES[-1]], ids=str)
+@pytest.mark.parametrize(("features", "channels"), [(8, 16), (16, 5), (3, 8)])
+def test_sizes_that_code_is_compiled_for(recipe, features, channels):
+    check(recipe, "bipartite", torch.float32, 1e-3, 2e-4, features=features, channels=channels)
+
+
+@pytest.mark.parametrize("offset", [0.0, 90.0, -90.0, 1e4])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_rows_far_apart_keep_their_digits(offset, dtype):
+    # A block of rows shares one maximum: rows far below it, or far above all others, must not suffer.
+    torch.manual_seed(0)
+    edge_index = torch.tensor([[0, 1, 2] * 4, [i for i in range(4) for _ in range(3)]])
+    bias = torch.randn(12, 1, dtype=dtype)
+    bias[3:6] += offset
+    bias[6:9] -= 2 * offset
+    value = torch.randn(3, 1, 2, dtype=dtype)
+    gram = LazyGram(query_bias=torch.zeros(4, 1, dtype=dtype), key_bias=torch.zeros(3, 1, dtype=dtype))
+    out = edge_attention(gram, value, edge_index, edge_bias=bias, backend="cpu")
+    weight = bias.double().view(4, 3).softmax(dim=1)
+    torch.testing.assert_close(out[:, 0], (weight @ value[:, 0].double()).to(dtype), rtol=1e-5, atol=1e-5)
 
 
 def big(heads=2, channels=8, nodes=500, edges=4000):
@@ -209,10 +231,10 @@ def test_a_second_process_compiles_nothing(tmp_path):
     # is told to.
     code = (
         "import torch\n"
-        "from kgat.ops import cpu\n"
-        "from kgat.ops.recipe import Recipe\n"
-        "from kgat.rules import IDENTITY\n"
-        "cpu.warm(Recipe(None, IDENTITY))\n"
+        "from kgat.functional import edge_attention\n"
+        "from kgat.kernels import Magnitude\n"
+        "x = torch.zeros(2, 1, 3, requires_grad=True)\n"
+        "edge_attention(Magnitude(3)(x, x), x, torch.tensor([[0], [1]])).sum().backward()\n"
         "from kgat.ops.cpu_runtime import Loop\n"
         "print(Loop.compiled)\n"
     )
