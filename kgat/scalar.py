@@ -17,8 +17,10 @@ import torch
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
-    r"""Returns :obj:`x` where the condition holds, else :obj:`y`; both are evaluated. On tensors, a choice between
-    two numbers is in single precision."""
+    r"""Returns :obj:`x` where the condition holds, else :obj:`y`; both are evaluated.
+
+    On tensors, a choice between two numbers is in single precision.
+    """
     return torch.where(condition, x, y)
 
 

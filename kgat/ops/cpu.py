@@ -102,7 +102,7 @@ def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
         - **output:** :math:`(E, H)`
     """
     assert x.query is not None
-    dtype, heads = _score_dtype(x), x.query.size(1)
+    heads = x.query.size(1)
     out = x.query.new_empty(adjacency.num_edges, heads)
     if out.numel():
         tensors = {**_operands(x), "value": x.value, "out": out}
@@ -120,7 +120,6 @@ def score_backward(
     """
     assert x.query is not None
     assert x.key is not None
-    dtype = _score_dtype(x)
     d_query, d_key = torch.empty_like(x.query), torch.empty_like(x.key)
     if grad.numel() == 0:
         d_weight = None if x.weight is None else torch.zeros_like(x.weight)
@@ -184,7 +183,7 @@ def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
 def _run(
     loop: Loop, adjacency: Adjacency, by_column: bool, tensors: Mapping[str, Tensor | None], x: Operands
 ) -> None:
-    from kgat.ops.cpu_kernels import BLOCK, FIELDS
+    from kgat.ops.cpu_kernels import BLOCK, BUFFERS, FIELDS
 
     pointer = adjacency.colptr if by_column else adjacency.rowptr
     slots = _slots(adjacency, x)
@@ -193,7 +192,7 @@ def _run(
     size = (max(BLOCK, degree) + 31) // 16 * 16  # a cache line apart for each thread
     dtype = _score_dtype(x)
     # Made anew for each call: two Python threads may be in here at once.
-    scratch = torch.empty(tasks * 5 * size, dtype=dtype)
+    scratch = torch.empty(tasks * BUFFERS * size, dtype=dtype)
     counter = torch.zeros(1, dtype=torch.int64)
     scale = torch.tensor([x.scale], dtype=dtype)
     present = {

@@ -18,7 +18,8 @@ from kgat.ops.cpu_math import FAST, VOCABULARY, compile_rule
 from kgat.ops.cpu_runtime import next_slot, pointer, prefetch, shift
 from kgat.ops.recipe import Recipe
 
-BLOCK = 1024  # edges
+BLOCK = 512  # edges
+BUFFERS = 7  # of scratch, each for the edges of a block
 AHEAD = 12  # edges between a prefetch and its use
 
 # Places in the context of a loop: addresses (0 for what is absent) and sizes.
@@ -415,19 +416,22 @@ class Kernels:
             packed = pointer(ctx[PACKED], f)  # [N, H, 4]: a, lse, D
             size = ctx[SCRATCH_SIZE]
             t, p, m, d = scratch, shift(scratch, size), shift(scratch, 2 * size), shift(scratch, 3 * size)
+            lse, mean = shift(scratch, 5 * size), shift(scratch, 6 * size)
             first = ptr[start]
             n = ptr[stop] - first
+            for e in range(n):
+                place_of_row = (np.int64(row[first + e]) * heads + h) * 4
+                t[e] = packed[place_of_row]
+                lse[e] = packed[place_of_row + 1]
+                mean[e] = packed[place_of_row + 2]
             if paired:
                 score_columns(ctx, t, start, stop, h)
             elif ctx[KEY_BIAS] != 0:
                 b = pointer(ctx[KEY_BIAS], f)
                 for j in range(start, stop):
                     own = b[j * heads + h]
-                    for e in range(ptr[j], ptr[j + 1]):
-                        t[e - first] = own + packed[(np.int64(row[e]) * heads + h) * 4]
-            else:
-                for e in range(n):
-                    t[e] = number(0)
+                    for e in range(ptr[j] - first, ptr[j + 1] - first):
+                        t[e] += own
             if inside and ctx[EDGE_BIAS] != 0:
                 c = pointer(ctx[EDGE_BIAS], f)
                 for e in range(n):
@@ -445,9 +449,7 @@ class Kernels:
                 for e in range(n):
                     p[e] += c[np.int64(edge[place[first + e]]) * heads + h]
             for e in range(n):
-                p[e] -= packed[(np.int64(row[first + e]) * heads + h) * 4 + 1]
-            for e in range(n):
-                p[e] = exp(p[e])
+                p[e] = exp(p[e] - lse[e])
 
             masked = ctx[KEEP] >= 0 or ctx[EDGE_WEIGHT] != 0
             if masked:  # m: what multiplies alpha
@@ -512,7 +514,7 @@ class Kernels:
                 for e in range(n):
                     delta[e] *= m[e]
             for e in range(n):  # p becomes the gradient of s
-                p[e] *= delta[e] - packed[(np.int64(row[first + e]) * heads + h) * 4 + 2]
+                p[e] *= delta[e] - mean[e]
             if not inside and ctx[D_EDGE_BIAS] != 0:
                 dc = pointer(ctx[D_EDGE_BIAS], f)
                 for e in range(n):
@@ -772,7 +774,7 @@ class Kernels:
             heads, size = ctx[HEADS], ctx[SCRATCH_SIZE]
             bounds, ptr = pointer(ctx[BOUNDS], _i64), pointer(ctx[PTR], _i64)
             for task in range(begin, end):
-                scratch = shift(pointer(ctx[SCRATCH], f), task * 5 * size)
+                scratch = shift(pointer(ctx[SCRATCH], f), task * BUFFERS * size)
                 while True:
                     slot = next_slot(pointer(ctx[COUNTER], _i64))
                     if slot >= ctx[SLOTS]:
