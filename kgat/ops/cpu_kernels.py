@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from kgat.ops.cpu_math import FAST, VOCABULARY, compile_rule
+from kgat.ops.cpu_math import FAST, VOCABULARY, compile_rule, kept_on_disk
 from kgat.ops.cpu_runtime import next_slot, pointer, prefetch, shift
 from kgat.ops.recipe import Recipe
 
@@ -87,7 +87,7 @@ def _kept(seed, counter, keep):
     return (x >> np.uint64(32)) < np.uint64(keep)
 
 
-@numba.njit(cache=True)
+@kept_on_disk()
 def kept(seed, count, keep):
     r"""Returns which of so many draws are kept."""
     out = np.empty(count, dtype=np.bool_)

@@ -44,6 +44,18 @@ def _from_bits(typingctx, x):
     return numba.types.float32(numba.types.int32), codegen
 
 
+def kept_on_disk(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    r"""As :func:`numba.njit` with ``cache=True``, where there is a folder to keep code in."""
+
+    def decorator(function: Callable[..., Any]) -> Any:
+        try:
+            return numba.njit(cache=True, **options)(function)
+        except RuntimeError:
+            return numba.njit(**options)(function)
+
+    return decorator
+
+
 def _inline(function: Callable[..., Any]) -> Any:
     return numba.njit(function, fastmath=EXACT, error_model="numpy", forceinline=True)
 

@@ -23,7 +23,7 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba.core import types
-from numba.core.caching import FunctionCache
+from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
@@ -82,11 +82,19 @@ def prefetch(typingctx, base, count):  # type: ignore[no-untyped-def]
 
 
 class _RuleCache(FunctionCache):
-    # Numba's own key holds the identity of functions a loop closes over, which differs in every process. Here
+    # Numba's own key holds the identity of functions a loop closes over, which no other process has. Here
     # it is the text of all that is compiled.
+    # Each has files of its own: in a common index, two processes compiling two rules at once could give one
+    # name to both, and a third would load the wrong one.
     def __init__(self, function: Callable[..., Any], key: str) -> None:
         super().__init__(function)
         self._text = key
+        name = f"kgat-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
+        self._cache_file = IndexDataCacheFile(
+            cache_path=self._cache_path,
+            filename_base=name,
+            source_stamp=self._impl.locator.get_source_stamp(),
+        )
 
     def holds(self, signature: Any) -> bool:
         r"""Whether the loop is on disk."""
@@ -96,6 +104,13 @@ class _RuleCache(FunctionCache):
 
     def _index_key(self, signature: Any, codegen: Any) -> Any:
         return signature, codegen.magic_tuple(), self._text
+
+
+def _cache(function: Callable[..., Any], key: str) -> _RuleCache | None:
+    try:
+        return _RuleCache(function, key)
+    except RuntimeError:  # neither the package nor the user's cache folder can be written
+        return None
 
 
 @functools.cache
@@ -122,9 +137,11 @@ class Loop:
         loop = CFunc(
             function, (signature.args, signature.return_type), {}, {"fastmath": FAST, "error_model": "numpy"}
         )
-        cache = loop._cache = _RuleCache(function, f"{_own_source()}|{key}")  # type: ignore[attr-defined]
+        cache = _cache(function, f"{_own_source()}|{sys.version}|{key}")
+        if cache is not None:
+            loop._cache = cache  # type: ignore[attr-defined]
         start = time.perf_counter()
-        if not cache.holds(loop._sig):  # type: ignore[attr-defined]
+        if cache is None or not cache.holds(loop._sig):  # type: ignore[attr-defined]
             _announce(label)
         loop.compile()
         if loop.cache_hits == 0:

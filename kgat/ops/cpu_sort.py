@@ -2,11 +2,12 @@ r"""Sorts the edges of a graph by counting: two passes over them, where a genera
 
 from __future__ import annotations
 
-import numba
 import numpy as np
 
+from kgat.ops.cpu_math import kept_on_disk
 
-@numba.njit(cache=True, nogil=True)
+
+@kept_on_disk(nogil=True)
 def sort_edges(row, col, num_targets, num_sources):  # type: ignore[no-untyped-def]
     r"""Returns the edges in CSR and in CSC order, each time in the given order among equals.
 

@@ -255,6 +255,27 @@ def test_a_second_process_compiles_nothing(tmp_path):
     assert counts[1] == 0
 
 
+def test_it_works_where_nothing_can_be_kept_on_disk():
+    code = (
+        "import numba.core.caching as caching\n"
+        "caching.CacheImpl._locator_classes = []\n"
+        "import torch\n"
+        "from kgat.functional import edge_attention\n"
+        "from kgat.kernels import Magnitude\n"
+        "x = torch.ones(2, 1, 3)\n"
+        "out = edge_attention(Magnitude(3)(x, x), x, torch.tensor([[0], [1]]), backend='cpu')\n"
+        "assert out.tolist() == [[[0.0] * 3], [[1.0] * 3]], out\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+def test_every_rule_has_a_file_of_its_own():
+    from kgat.ops.cpu_runtime import _RuleCache
+
+    first, second = (_RuleCache(test_opcheck, key) for key in ("one", "two"))
+    assert first._cache_file._index_path != second._cache_file._index_path
+
+
 def test_dropout_is_a_mask_of_its_seed():
     recipe, (targets, sources) = Recipe(None, rules.IDENTITY), (3, 400)
     edges = [(j, i) for i in range(targets) for j in range(sources)]
