@@ -58,13 +58,10 @@ class Additive(Kernel):
         glorot(self.att_query)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        if query is key:  # one product for both, and one gradient
-            both = torch.stack([self.att_query, self.att_key], dim=-1)  # [H, D, 2]
-            s, t = torch.einsum("...hd,hdt->...ht", query, both).split(1, dim=-1)  # [..., N, H, 1]
-        else:
-            s = torch.einsum("...hd,hd->...h", query, self.att_query).unsqueeze(-1)
-            t = torch.einsum("...hd,hd->...h", key, self.att_key).unsqueeze(-1)
-        return self._of(s, t)
+        return self._of(  # a batched product of so narrow matrices takes five times as long as these sums
+            (query * self.att_query).sum(dim=-1, keepdim=True),  # [..., N, H, 1]
+            (key * self.att_key).sum(dim=-1, keepdim=True),  # [..., M, H, 1]
+        )
 
     def of_features(
         self, x_query: Tensor, weight_query: Tensor, x_key: Tensor, weight_key: Tensor
