@@ -61,7 +61,7 @@ def test_input_dropout(layout):
     conv.lin.weight.data = torch.eye(16)
     model.convs[0] = conv
     out = model(given, torch.empty(2, 0, dtype=torch.long)).detach()
-    assert set(out[x > 0].tolist()) == {0.0, 2.0}
+    assert set(out[x > 0].round(decimals=5).tolist()) == {0.0, 2.0}  # weights sum to 1 but for rounding
     assert set(out[x == 0].tolist()) == {0.0}
 
 
