@@ -20,7 +20,7 @@ from kgat.ops.recipe import Recipe
 
 BLOCK = 512  # edges
 BUFFERS = 7  # of scratch, each for the edges of a block
-AHEAD = 12  # edges between a prefetch and its use
+AHEAD = 24  # edges between a prefetch and its use
 
 # Places in the context of a loop: addresses (0 for what is absent) and sizes.
 FIELDS = (
@@ -115,9 +115,9 @@ def _axpy1(out, x0, a0, size):
 
 
 @_apart
-def _touch4(out, v, x0, x1, x2, x3, a0, a1, a2, a3, size):
+def _touch4(out, v, x0, x1, x2, x3, a0, a1, a2, a3, zero, size):
     # Adds up the weighted rows and takes their inner products with v, in one reading of them.
-    d0 = d1 = d2 = d3 = a0 * 0
+    d0 = d1 = d2 = d3 = zero
     for c in range(size):
         y0, y1, y2, y3, y = x0[c], x1[c], x2[c], x3[c], v[c]
         out[c] += a0 * y0 + a1 * y1 + a2 * y2 + a3 * y3
@@ -129,8 +129,8 @@ def _touch4(out, v, x0, x1, x2, x3, a0, a1, a2, a3, size):
 
 
 @_apart
-def _touch1(out, v, x0, a0, size):
-    d0 = a0 * 0
+def _touch1(out, v, x0, a0, zero, size):
+    d0 = zero
     for c in range(size):
         y0 = x0[c]
         out[c] += a0 * y0
@@ -473,7 +473,7 @@ class Kernels:
                 for e in range(n):
                     d[e] = m[e] * p[e]
             weight = d if masked else p
-            delta = m if not masked else shift(scratch, 4 * size)
+            delta = shift(scratch, 4 * size)
 
             v, g, dv = pointer(ctx[VALUE], f), pointer(ctx[GRAD], f), pointer(ctx[D_VALUE], f)
             for j in range(start, stop):
@@ -493,7 +493,7 @@ class Kernels:
                         shift(g, (np.int64(row[e + 2]) * heads + h) * channels),
                         shift(g, (np.int64(row[e + 3]) * heads + h) * channels),
                         *(weight[u], weight[u + 1], weight[u + 2], weight[u + 3]),
-                        channels,
+                        *(number(0), channels),
                     )
                     e += 4
                 while e < last:
@@ -502,7 +502,7 @@ class Kernels:
                         own,
                         shift(g, (np.int64(row[e]) * heads + h) * channels),
                         weight[e - first],
-                        channels,
+                        *(number(0), channels),
                     )
                     e += 1
 

@@ -75,7 +75,7 @@ def prefetch(typingctx, base, count):  # type: ignore[no-untyped-def]
             builder.module, ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32]), name
         )
         line = builder.bitcast(builder.gep(args[0], [args[1]]), byte)
-        builder.call(function, [line, i32(0), i32(2), i32(1)])
+        builder.call(function, [line, i32(0), i32(3), i32(1)])
         return context.get_dummy_value()
 
     return types.void(base, types.int64), codegen
