@@ -264,6 +264,30 @@ def bench_layers(
     run(_listed(sizes), rounds, out, say)
 
 
+@bench.command("epoch")
+def bench_epoch(
+    dataset: Annotated[str, typer.Option(help="The data set.")] = "Cora",
+    rounds: Annotated[int, typer.Option(help="Rounds per measurement.", min=1)] = 20,
+    out: Annotated[
+        Path | None, typer.Option(help="File of JSON lines to append to. Default: nothing is written.")
+    ] = None,
+    root: Root = None,
+    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+) -> None:
+    r"""Time a training epoch of our model against the same one of stock GAT layers on dense features.
+
+    Ratios are the time of stock GAT over ours, paired round by round in this process.
+    """
+    from kgat.bench.epoch import bench_epoch
+
+    _use(threads, "cpu")
+    for record in bench_epoch(dataset, root, rounds, out):
+        middle, low, high = record["ratio"]
+        note = "  (contended: do not trust it)" if record["contended"] else ""
+        name = f"{record['dataset']}  {record['features']} features, against {record['peer']}"
+        typer.echo(f"{name:<70} {middle:6.2f}x  [{low:.2f}, {high:.2f}]{note}")
+
+
 @bench.command("ops")
 def bench_ops(
     scenarios: Annotated[

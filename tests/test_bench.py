@@ -2,7 +2,8 @@ import pytest
 import torch
 
 from kgat import records
-from kgat.bench import layers
+from kgat.bench import epoch, layers, report
+from kgat.bench.epoch import bench_epoch
 from kgat.bench.layers import SIZES, bench_layers, bench_segments, paired, run
 
 
@@ -66,3 +67,24 @@ def test_graphs_have_hubs():
     degree = torch.bincount(size.graph()[1], minlength=size.nodes)
     assert degree.sum() == size.edges
     assert degree.max() > 20 * size.edges / size.nodes
+
+
+def test_epochs_of_both_layouts(tmp_path):
+    path = tmp_path / "bench.jsonl"
+    found = bench_epoch("digits", rounds=2, path=path)
+    assert found == records.read(path)
+    assert [record["features"] for record in found] == ["dense"]  # pixels are dense as they come
+    middle, low, high = found[0]["ratio"]
+    assert 0 < low <= middle <= high
+    assert "| digits, dense features | " in report._epochs(found)
+
+
+def test_unequal_models_are_not_timed(monkeypatch):
+    make = epoch._trainer
+
+    def other(task, config, x):
+        return make(task, config, x + 1.0 if config.model == "gat" else x)
+
+    monkeypatch.setattr(epoch, "_trainer", other)
+    with pytest.raises(ValueError, match=r"equal outputs of both models before timing \(got"):
+        bench_epoch("digits", rounds=1)

@@ -99,7 +99,21 @@ def tables(records: Sequence[Record]) -> str:
                 _ours(found, on),
             ]
         parts += _absent(found, scenario, named=not measured)
+    parts.append(_epochs([record for record in records if record.get("kind") == "epoch"]))
     return "\n\n".join(filter(None, parts))
+
+
+def _epochs(records: Sequence[Record]) -> str:
+    # Of repeated ones the last counts.
+    found = {(r["dataset"], r["features"], r["threads"]): r for r in records}
+    if not found:
+        return ""
+    head = ["a training epoch of KernelGAT, kernel additive", "CPU threads", "stock GAT on dense features"]
+    lines = [
+        [f"{dataset}, {features} features", str(threads), _ratio(record)]
+        for (dataset, features, threads), record in found.items()
+    ]
+    return "**Epochs.** How many times longer stock GAT takes.\n\n" + _markdown(head, lines)
 
 
 def _heading(measured: Sequence[Record], on: str, scenario: str) -> str:
@@ -134,10 +148,13 @@ def _time(found: Found, scenario: str, subject: str, rival: str, what: str, regi
     record = found.get((subject, rival, what, regime), {})
     if "ratio" not in record:
         return "–"
-    middle, low, high = record["ratio"]
-    mark = "†" if record["contended"] else ""
     bar = bar_of(scenario, subject, rival, regime, what == WHATS[1])
-    return f"{middle:.2f}{mark} [{low:.2f}, {high:.2f}]{_judged(middle, bar)}"
+    return _ratio(record) + _judged(record["ratio"][0], bar)
+
+
+def _ratio(record: Record) -> str:
+    middle, low, high = record["ratio"]
+    return f"{middle:.2f}{'†' if record['contended'] else ''} [{low:.2f}, {high:.2f}]"
 
 
 def _memory(found: Found, on: str, scenario: str, subject: str, rival: str, backward: bool) -> str:
