@@ -15,11 +15,15 @@ __all__ = [
     "attention_record",
     "attention_weights",
     "effective_rank",
+    "gram_image",
     "gram_matrix",
     "gram_spectrum",
+    "head_correlation",
+    "importance",
     "kernel_profile",
     "neighbourhood",
     "smallest_eigenvalue",
+    "spectral_law",
     "symmetry_gap",
     "trace",
 ]
@@ -27,9 +31,13 @@ __all__ = [
 BINS = 20  # of the histogram of normalised entropies over [0, 1]
 POINTS = 25  # distances of a stored kernel profile
 SINGULAR_VALUES = 64  # stored per head: the tail beyond is below print resolution
-EDGES = 100  # of a stored neighbourhood; with 8 heads this keeps a record below 20 kB
+EDGES = 100  # of a stored neighbourhood; with 8 heads this keeps a record below 30 kB
 CANDIDATES = 4096  # among which the center of a neighbourhood is chosen
 HEADS = 8  # more heads than this are stored as their mean or by the first ones
+FREQUENCIES = 64  # of a stored spectral law, per head
+IMPORTANCES = 200  # nodes whose importance is stored
+IMAGE = 24  # nodes of a stored Gram matrix, for the first IMAGES heads
+IMAGES = 2
 
 
 class Layer(NamedTuple):
@@ -365,6 +373,128 @@ def kernel_profile(
     return profile, None
 
 
+def spectral_law(
+    kernel: torch.nn.Module, query: Tensor, key: Tensor, most: int = FREQUENCIES, seed: int = 0
+) -> dict[str, Any] | None:
+    r"""Returns frequencies of a spectral kernel in the plane that holds most of their variance.
+
+    The two axes are the leading principal axes of the frequencies of all heads together, so that heads can be
+    compared; the law is symmetric, so that its centre is 0. Of a kernel that draws its frequencies (
+    :class:`~kgat.kernels.ImplicitSpectral`) new draws are taken.
+
+    Args:
+        kernel (Kernel): The kernel; of a product, the first factor with frequencies is taken.
+        query (torch.Tensor): Queries of real nodes.
+        key (torch.Tensor): Keys of real nodes.
+        most (int, optional): Frequencies per head at most. (default: :obj:`64`)
+        seed (int, optional): The seed of the draws. (default: :obj:`0`)
+
+    Returns:
+        dict, optional: :obj:`frequencies` of shape :math:`(H, n, 2)` and :obj:`share`, the share of variance
+        in the plane; :obj:`None` if the kernel has no frequencies.
+    """
+    part = _first_part(kernel, "frequencies")
+    if part is None:
+        return None
+    takes_nodes = "query" in inspect.signature(part.frequencies).parameters  # type: ignore[arg-type]
+    nodes = (query, key) if takes_nodes else ()
+    mode = part.training
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        part.train(takes_nodes)
+        try:
+            found = [torch.cat(part.frequencies(*nodes), dim=-1)]  # type: ignore[operator]
+            while takes_nodes and sum(omega.size(-1) for omega in found) < most:
+                found.append(torch.cat(part.frequencies(*nodes), dim=-1))  # type: ignore[operator]
+        finally:
+            part.train(mode)
+    omega = torch.cat(found, dim=-1)[..., :most].transpose(-1, -2).double().cpu()  # [H, n, D]
+    if not takes_nodes:  # free frequencies come without their mirror images
+        omega = torch.cat([omega, -omega], dim=1)
+    _, values, axes = torch.linalg.svd(omega.flatten(0, 1), full_matrices=False)
+    plane = omega @ axes[:2].T
+    plane = torch.nn.functional.pad(plane, (0, 2 - plane.size(-1)))
+    share = values[:2].square().sum() / values.square().sum().clamp(min=1e-300)
+    return {"frequencies": plane[:HEADS].tolist(), "share": float(share)}
+
+
+def head_correlation(kernel: torch.nn.Module, query: Tensor, key: Tensor) -> Tensor | None:
+    r"""Returns the correlation of heads under the copula of a kernel, the mean over channels.
+
+    Args:
+        kernel (Kernel): The kernel; of a product, the first factor with a copula is taken.
+        query (torch.Tensor): Queries of real nodes.
+        key (torch.Tensor): Keys of real nodes.
+
+    Shapes:
+        - **output:** :math:`(H, H)`, or :obj:`None` if there is no copula
+    """
+    part = _first_part(kernel, "correlation")
+    if part is None:
+        return None
+    with torch.no_grad():
+        correlation: Tensor = part.correlation(part.law(query, key))  # type: ignore[operator]
+        return correlation.mean(dim=0)
+
+
+def importance(kernel: torch.nn.Module, key: Tensor) -> Tensor | None:
+    r"""Returns what a node adds to every score as a key: the sum of the magnitudes of a kernel.
+
+    Args:
+        kernel (Kernel): A kernel with a :class:`~kgat.kernels.Magnitude` among its factors.
+        key (torch.Tensor): The keys.
+
+    Shapes:
+        - **key:** :math:`(N, H, D)`, **output:** :math:`(N, H)`, or :obj:`None` without magnitude
+    """
+    found = [part for part in _parts(kernel) if type(part).__name__ == "Magnitude"]
+    if not found:
+        return None
+    with torch.no_grad():
+        return sum(part(key, key).key_bias for part in found)  # type: ignore[no-any-return, union-attr]
+
+
+def gram_image(
+    kernel: Callable[[Tensor, Tensor], Any],
+    query: Tensor,
+    key: Tensor,
+    labels: Tensor | None = None,
+    max_nodes: int = IMAGE,
+    seed: int = 0,
+) -> dict[str, Any]:
+    r"""Returns :meth:`gram_matrix` of a few nodes, sorted by class, as an image of the kernel.
+
+    Args:
+        kernel (Kernel): The kernel.
+        query (torch.Tensor): The queries.
+        key (torch.Tensor): The keys of the same nodes.
+        labels (torch.Tensor, optional): The class of each node. (default: :obj:`None`)
+        max_nodes (int, optional): Number of nodes at most. (default: :obj:`24`)
+        seed (int, optional): The seed of the sample. (default: :obj:`0`)
+
+    Returns:
+        dict: :obj:`values` of shape :math:`(H, n, n)` and :obj:`labels` of length :math:`n`.
+    """
+    nodes = _sample(query.size(0), max_nodes, seed)
+    if labels is not None:
+        nodes = nodes[labels.cpu()[nodes].argsort(stable=True)]
+    gram = gram_matrix(kernel, query[nodes], key[nodes], max_nodes)
+    found = [] if labels is None else labels.cpu()[nodes].long().tolist()
+    values = gram.permute(2, 0, 1)[:IMAGES].numpy(force=True).round(3)  # a colour shows no more
+    return {"values": values.tolist(), "labels": found}
+
+
+def _parts(kernel: torch.nn.Module) -> list[torch.nn.Module]:
+    # The factors and summands, however deep.
+    if not hasattr(kernel, "parts"):
+        return [kernel]
+    return [inner for part in kernel.parts for inner in _parts(part)]  # type: ignore[union-attr]
+
+
+def _first_part(kernel: torch.nn.Module, name: str) -> torch.nn.Module | None:
+    return next((part for part in _parts(kernel) if hasattr(part, name)), None)
+
+
 def neighbourhood(
     edge_index: Tensor,
     alpha: Tensor,
@@ -486,10 +616,10 @@ def attention_record(
 
     conv, x, edge_index, alpha = layers[layer]
     record["layer"] = layer % len(layers)
-    record.update(_kernel_record(conv, x))
     labels = data.y if data.y is not None and data.y.dim() == 1 else None
     if labels is not None and labels.is_floating_point():
         labels = None
+    record.update(_kernel_record(conv, x, _to_target(conv, edge_index)[1], labels))
     shown = alpha if alpha.size(1) <= HEADS else alpha.mean(dim=1, keepdim=True)
     record["neighbourhood"] = None
     if edge_index.numel():
@@ -502,7 +632,7 @@ def _to_target(conv: Any, edge_index: Tensor) -> Tensor:
     return edge_index.flip(0) if conv.flow == "target_to_source" else edge_index
 
 
-def _kernel_record(conv: Any, x: Any) -> dict[str, Any]:
+def _kernel_record(conv: Any, x: Any, target: Tensor, labels: Tensor | None) -> dict[str, Any]:
     absent: dict[str, Any] = {"profile": None, "spectrum": None}
     kernel = getattr(conv, "kernel", None)
     if kernel is None:
@@ -523,9 +653,22 @@ def _kernel_record(conv: Any, x: Any) -> dict[str, Any]:
         "nodes_sampled": min(gram.shape[:2]),
         "reason": None,
     }
-    if gram.size(0) == gram.size(1):
+    if query.size(0) == key.size(0):
         record["symmetry_gap"] = symmetry_gap(gram).tolist()
         record["smallest_eigenvalue"] = smallest_eigenvalue(gram).tolist()
+        record["image"] = gram_image(kernel, query, key, labels)
+    record["law"] = spectral_law(kernel, query, key)
+    correlation = head_correlation(kernel, query, key)
+    record["head_correlation"] = None if correlation is None else correlation.tolist()
+    record["importance"] = None
+    value = importance(kernel, key)
+    if value is not None and query.size(0) == key.size(0):
+        nodes = _sample(key.size(0), IMPORTANCES, 0)
+        record["importance"] = {
+            "value": value.mean(dim=1).cpu()[nodes].tolist(),
+            "degree": degree(target.cpu(), key.size(0))[nodes].long().tolist(),
+            "labels": None if labels is None else labels.cpu()[nodes].long().tolist(),
+        }
     return _rounded(record)
 
 

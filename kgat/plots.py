@@ -22,7 +22,7 @@ from matplotlib.axes import Axes
 from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize, to_rgb
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
+from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
 from kgat.records import write_atomically
 
@@ -36,6 +36,10 @@ __all__ = [
     "difference",
     "entropy",
     "file_name",
+    "heads",
+    "image",
+    "importance",
+    "law",
     "learning_curves",
     "png",
     "profile",
@@ -475,6 +479,157 @@ def spectrum(records: Sequence[Record], dataset: str | None = None) -> Figure | 
 
 
 @_styled
+def law(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
+    r"""The frequencies of spectral kernels: samples per head in their leading plane, and both marginals."""
+    found = {
+        model: record["law"] for model, record in _attention(records, dataset).items() if record.get("law")
+    }
+    if not found:
+        return None
+    looks = styles(records)
+    columns = min(3, len(found))
+    rows = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.4), layout="constrained")
+    grid = figure.add_gridspec(rows, columns)
+    for number, (model, one) in enumerate(found.items()):
+        inner = grid[divmod(number, columns)].subgridspec(
+            2, 2, width_ratios=(4, 1), height_ratios=(1, 4), hspace=0.02, wspace=0.02
+        )
+        main = figure.add_subplot(inner[1, 0])
+        top, right = (
+            figure.add_subplot(inner[0, 0], sharex=main),
+            figure.add_subplot(inner[1, 1], sharey=main),
+        )
+        heads = np.array(one["frequencies"], dtype=float)  # [H, n, 2]
+        limit = float(np.quantile(np.abs(heads), 0.995)) or 1.0
+        edges = np.linspace(-limit, limit, 14)
+        middles = 0.5 * (edges[1:] + edges[:-1])
+        for head, shade in zip(heads, _shades(looks[model].color, len(heads)), strict=True):
+            main.plot(head[:, 0], head[:, 1], ".", color=shade, ms=2.6, alpha=0.6, mew=0)
+            for axes, axis in ((top, 0), (right, 1)):
+                counts, _ = np.histogram(head[:, axis], edges, density=True)
+                line = (middles, counts) if axes is top else (counts, middles)
+                axes.plot(*line, color=shade, linewidth=0.9)
+        main.set_xlim(-limit, limit)
+        main.set_ylim(-limit, limit)
+        for axes in (top, right):
+            axes.axis("off")
+        top.set_title(_short(model, 18), fontsize=9)
+        main.set_xlabel(f"{100 * one['share']:.0f} % of variance", fontsize=8)
+        main.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
+        main.yaxis.set_major_locator(MaxNLocator(3, symmetric=True))
+        main.grid(True)
+    title = f"{_short(str(dataset))}: frequencies along their two leading axes, one shade per head"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+@_styled
+def heads(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
+    r"""How a copula ties the heads of a layer: the mean correlation over channels."""
+    found = {
+        model: record["head_correlation"]
+        for model, record in _attention(records, dataset).items()
+        if record.get("head_correlation")
+    }
+    if not found:
+        return None
+    columns = min(3, len(found))
+    rows = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(2.1 * columns + 0.9, 2.2 * rows + 0.4), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid[len(found) :]:
+        axes.axis("off")
+    for axes, (model, matrix) in zip(grid, found.items(), strict=False):
+        image = axes.imshow(np.array(matrix, dtype=float), cmap="RdBu_r", vmin=-1, vmax=1)
+        ticks = range(len(matrix))
+        axes.set_xticks(ticks, [str(head + 1) for head in ticks])
+        axes.set_yticks(ticks, [str(head + 1) for head in ticks])
+        axes.set_title(_short(model, 24), fontsize=9.5)
+        axes.spines[:].set_visible(False)
+    figure.colorbar(image, ax=list(grid[: len(found)]), label="correlation", shrink=0.8)
+    title = f"{_short(str(dataset))}: correlation of heads"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+@_styled
+def importance(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
+    r"""What the L^p magnitude of a node adds to every score, against its number of in-edges."""
+    found = {
+        model: record["importance"]
+        for model, record in _attention(records, dataset).items()
+        if record.get("importance")
+    }
+    if not found:
+        return None
+    columns = min(3, len(found))
+    rows = math.ceil(len(found) / columns)
+    figure = Figure(figsize=(WIDTH, 2.4 * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid[len(found) :]:
+        axes.axis("off")
+    for number, (axes, (model, one)) in enumerate(zip(grid, found.items(), strict=False)):
+        value, degree = np.array(one["value"], dtype=float), np.array(one["degree"], dtype=float)
+        labels = one.get("labels") or [-1] * value.size
+        colors = [CLASS_COLORS[label % len(CLASS_COLORS)] if label >= 0 else UNLABELLED for label in labels]
+        axes.scatter(np.maximum(degree, 0.8), value, c=colors, s=7, alpha=0.7, linewidths=0)
+        axes.set_xscale("log")
+        few = degree.max() < 40 * max(1.0, degree.min())
+        axes.xaxis.set_major_locator(LogLocator(subs=(1.0, 2.0, 5.0) if few else (1.0,)))
+        axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+        axes.xaxis.set_minor_formatter(NullFormatter())
+        axes.yaxis.set_major_locator(MaxNLocator(5))
+        axes.set_title(_short(model, 24), fontsize=9.5)
+        axes.grid(True)
+        if number % columns == 0:
+            axes.set_ylabel("added to the score")
+        if number + columns >= len(found):
+            axes.set_xlabel("in-edges")
+    title = f"{_short(str(dataset))}: importance of nodes, coloured by class"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+@_styled
+def image(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
+    r"""The kernel as an image: the Gram matrix of a few nodes, sorted by class, of the first heads."""
+    found = {
+        model: record["image"]
+        for model, record in _attention(records, dataset).items()
+        if record.get("image")
+    }
+    if not found:
+        return None
+    columns = max(len(one["values"]) for one in found.values())
+    figure = Figure(figsize=(WIDTH, 1.75 * len(found) + 0.5), layout="constrained")
+    grid = figure.subplots(len(found), columns, squeeze=False)
+    for row, (model, one) in zip(grid, found.items(), strict=True):
+        borders = np.flatnonzero(np.diff(one["labels"])) + 0.5 if one["labels"] else np.empty(0)
+        lowest = min(float(_numbers(one["values"]).min()), 0.99)  # a kernel near 1 everywhere has shades too
+        for number, axes in enumerate(row):
+            if number >= len(one["values"]):
+                axes.axis("off")
+                continue
+            values = np.array(one["values"][number], dtype=float)
+            shown = axes.imshow(values, cmap="viridis", vmin=lowest, vmax=1)
+            for border in borders:
+                axes.axhline(border, color="white", linewidth=0.5, alpha=0.7)
+                axes.axvline(border, color="white", linewidth=0.5, alpha=0.7)
+            axes.set_xticks([])
+            axes.set_yticks([])
+            axes.spines[:].set_visible(False)
+            if number == 0:
+                axes.set_ylabel(_short(model, 18), fontsize=8.5)
+            if row is grid[0]:
+                axes.set_title(f"head {number + 1}", fontsize=9)
+        figure.colorbar(shown, ax=list(row), label="k / largest")
+    title = f"{_short(str(dataset))}: kernel between nodes, sorted by class"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    return figure
+
+
+@_styled
 def cost(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
     r"""Epoch time and peak memory of each model, as ratios to the baseline."""
     last = None
@@ -527,7 +682,11 @@ FIGURES: dict[str, Draw] = {
     "attention": attention,
     "entropy": entropy,
     "profile": profile,
+    "image": image,
     "spectrum": spectrum,
+    "law": law,
+    "heads": heads,
+    "importance": importance,
     "cost": cost,
 }
 

@@ -59,6 +59,11 @@ CAPTIONS = {
         "axis says so). The band is the 10 % to 90 % quantile over queries and directions, over "
         "all heads: a kernel of the distance alone has none for a single head.",
     ),
+    "image": (
+        "The kernel as an image",
+        "exp(score) between the queries (rows) and keys (columns) of 24 random nodes of the first layer, "
+        "sorted by class (white lines), divided by the largest, for two heads.",
+    ),
     "spectrum": (
         "Spectrum of the Gram matrix",
         "Singular values of K = exp(score) between the queries and keys of the first layer on a "
@@ -66,6 +71,21 @@ CAPTIONS = {
         "heads, the band (with up to four models) their range. The rank in the legend is the "
         "effective rank (Roy and Vetterli, 2007), the exponential of the entropy of the singular "
         "values: near 1, all queries see nearly the same weights.",
+    ),
+    "law": (
+        "Spectral law",
+        "Frequencies of the first layer's kernel in the plane of their two leading principal axes, which all "
+        "heads share, with the histograms of both coordinates. A kernel that samples its frequencies is "
+        "shown by new draws, one with free frequencies by these and their mirror images.",
+    ),
+    "heads": (
+        "Correlation of heads",
+        "The correlation matrix of the copula that ties the noise of the heads, the mean over channels.",
+    ),
+    "importance": (
+        "Importance of nodes",
+        "What the L^p magnitude of a node adds to the score of every edge that leaves it (mean over heads) "
+        "against its number of in-edges with the self-loop, for up to 200 random nodes.",
     ),
     "cost": (
         "Cost",

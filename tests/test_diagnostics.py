@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 from torch_geometric.nn import GAT, GCN
-from torch_geometric.utils import barabasi_albert_graph, to_undirected
+from torch_geometric.utils import barabasi_albert_graph, degree, to_undirected
 
 from kgat import diagnostics, kernels
 from kgat.models import KernelGAT, StockGAT
@@ -271,7 +271,7 @@ def test_record_is_small_and_strict_json(heads):
     task = SimpleNamespace(name="made", data=data)
     record = diagnostics.attention_record(model, task, {"model": "rbf", "seed": 3})
     text = json.dumps(record, allow_nan=False)
-    assert len(text) < 20_000
+    assert len(text) < 30_000
     assert record == json.loads(text)
     assert model.training
     assert record["kind"] == "attention"
@@ -323,3 +323,85 @@ def test_record_refuses_a_layer_that_is_not_there():
     task = SimpleNamespace(name="made", data=graph())
     with pytest.raises(IndexError, match=r"Expected 'layer' below 2 \(got 2\)"):
         diagnostics.attention_record(StockGAT(5, 8, 2, 4, heads=2), task, {}, layer=2)
+
+
+def points(nodes=20, heads=2, channels=4, seed=0):
+    return torch.randn(nodes, heads, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def test_law_of_frequencies_on_a_line():
+    kernel = kernels.Spectral(4, 2, num_features=3)
+    direction = torch.tensor([3.0, 0.0, 4.0, 0.0]) / 5
+    with torch.no_grad():
+        length = torch.arange(1.0, 7.0).view(2, 1, 3)
+        for omega in (kernel.omega1, kernel.omega2):
+            omega.copy_(direction.view(1, 4, 1) * length)
+    law = diagnostics.spectral_law(kernel, points(), points())
+    found = torch.tensor(law["frequencies"])  # both families and their mirror images
+    assert found.shape == (2, 12, 2)
+    assert law["share"] == pytest.approx(1.0)
+    torch.testing.assert_close(
+        found[..., 0].abs().sort().values[:, ::4], length.squeeze(1), atol=1e-5, rtol=0
+    )
+    assert found[..., 1].abs().max() < 1e-5
+    torch.testing.assert_close(found.mean(dim=1), torch.zeros(2, 2), atol=1e-5, rtol=0)
+
+
+@pytest.mark.parametrize("name", ["implicit_spectral", "copula_spectral"])
+@pytest.mark.parametrize("data_dependent", [False, True])
+def test_law_of_a_sampler_is_drawn_anew(name, data_dependent):
+    torch.manual_seed(0)
+    kernel = kernels.resolve(f"rbf * {name}", 4, 2, num_features=4, data_dependent=data_dependent).eval()
+    generator = torch.get_rng_state()
+    law = diagnostics.spectral_law(kernel, points(), points())
+    found = torch.tensor(law["frequencies"])
+    assert found.shape == (2, 64, 2)
+    assert found.flatten(0, 1).unique(dim=0).size(0) > 100
+    assert 0.3 < law["share"] < 1.0
+    assert not any(module.training for module in kernel.modules())
+    assert torch.equal(torch.get_rng_state(), generator)
+    assert diagnostics.spectral_law(kernels.RBF(4, 2), points(), points()) is None
+
+
+def test_correlation_of_heads_is_the_mean_over_channels():
+    kernel = kernels.CopulaSpectral(4, 3) * kernels.Magnitude(4, 3)
+    copula = kernel.parts[0]
+    found = diagnostics.head_correlation(kernel, points(), points())
+    torch.testing.assert_close(found, copula.correlation(copula.law()).mean(dim=0))
+    assert diagnostics.head_correlation(kernels.RBF(4, 3), points(), points()) is None
+
+
+def test_importance_is_what_the_magnitudes_add():
+    key = points()
+    kernel = (kernels.RBF(4, 2) * kernels.Magnitude(4, 2, p=1.0)) * kernels.Magnitude(4, 2)
+    expected = (key.abs().sum(-1).square() + key.square().sum(-1)) / 4
+    torch.testing.assert_close(diagnostics.importance(kernel, key), expected)
+    assert diagnostics.importance(kernels.RBF(4, 2), key) is None
+
+
+def test_image_is_sorted_by_class():
+    x, labels = points(), torch.arange(20) % 3
+    image = diagnostics.gram_image(Gaussian(4, 2), x, x, labels, max_nodes=12)
+    assert image["labels"] == sorted(image["labels"])
+    values = torch.tensor(image["values"])
+    assert values.shape == (2, 12, 12)
+    torch.testing.assert_close(values.diagonal(dim1=1, dim2=2), torch.ones(2, 12))
+    nodes = diagnostics._sample(20, 12, 0)
+    nodes = nodes[labels[nodes].argsort(stable=True)]
+    expected = (-(x[nodes, 0][:, None] - x[nodes, 0]).square().sum(-1)).exp()
+    torch.testing.assert_close(values[0], expected, atol=0.00051, rtol=0)
+
+
+def test_record_of_a_spectral_layer():
+    data = graph()
+    torch.manual_seed(0)
+    model = KernelGAT(5, 8, 2, 4, heads=2, kernel="copula_spectral", magnitude=1.5)
+    task = SimpleNamespace(name="drawn", data=data)
+    record = diagnostics.attention_record(model, task, {"model": "copula*l1.5", "seed": 0})
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert len(record["head_correlation"]) == 2
+    assert len(record["importance"]["value"]) == len(record["importance"]["degree"]) == 60
+    loops = degree(data.edge_index[1], 60).long() + 1
+    assert record["importance"]["degree"] == loops.tolist()
+    assert len(record["law"]["frequencies"]) == 2
+    assert record["image"]["labels"] == sorted(record["image"]["labels"])

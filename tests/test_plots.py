@@ -50,6 +50,13 @@ def attention_record(model, dataset="Cora", heads=8, kernel=True):
         "spectrum": [np.exp(-np.arange(30) / 3).tolist()] * heads if kernel else None,
         "effective_rank": [3.5] * heads,
         "nodes_sampled": 256,
+        "image": {"values": [(np.eye(6) + 0.1 * head).tolist() for head in range(min(4, heads))],
+                  "labels": [0, 0, 1, 1, 2, 2]} if kernel else None,
+        "law": {"frequencies": [[[0.1 * i - 0.5, 0.02 * i * head - 0.1] for i in range(10)]
+                                for head in range(heads)], "share": 0.7} if kernel else None,
+        "head_correlation": np.full((heads, heads), 0.3).tolist() if kernel else None,
+        "importance": {"value": [0.1 * i for i in range(20)], "degree": [1 + i * i for i in range(20)],
+                       "labels": [i % 7 - 1 for i in range(20)]} if kernel else None,
         "neighbourhood": {
             "center": 0, "nodes": list(range(neighbours + 1)), "targets": [0], "hops": 1,
             "degree": neighbours, "edges": edges, "alpha": [[w] * heads for w in weights.tolist()],
@@ -121,8 +128,7 @@ def test_row_labels_do_not_overlap(name):
         [{"kind": "note", "dataset": "Cora"}],
         [{"kind": "cost", "dataset": "Cora", "models": {}}],
         [run_record("gat", 0, None, curve=None)],
-        [attention_record("gat") | {"layers": [], "profile": None, "spectrum": None,
-                                    "neighbourhood": None}],
+        [attention_record("gat", kernel=False) | {"layers": [], "neighbourhood": None}],
     ],
     ids=["empty", "foreign", "no models", "no values", "no attention"],
 )  # fmt: skip
