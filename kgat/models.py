@@ -148,6 +148,62 @@ class KernelGAT(AttentionGNN):
     supports_edge_weight: Final[bool] = True  # type: ignore[misc]
     conv_class = KernelGATConv
 
+    @property
+    def penalised(self) -> bool:
+        r"""Whether a kernel has a penalty for ``losses``."""
+        return any(conv.kernel.penalised for conv in self.convs)  # type: ignore[union-attr, misc]
+
+    def forward(  # type: ignore[override]
+        self,
+        x: Tensor,
+        edge_index: Adj,
+        edge_weight: OptTensor = None,
+        edge_attr: OptTensor = None,
+        batch: OptTensor = None,
+        batch_size: int | None = None,
+        num_sampled_nodes_per_hop: list[int] | None = None,
+        num_sampled_edges_per_hop: list[int] | None = None,
+        losses: list[Tensor] | None = None,
+    ) -> Tensor:
+        r"""As :meth:`AttentionGNN.forward`.
+
+        Args:
+            x (torch.Tensor): Node features.
+            edge_index (torch.Tensor, EdgeIndex or torch.sparse tensor): The edges.
+            edge_weight (torch.Tensor, optional): A number per edge. (default: :obj:`None`)
+            edge_attr (torch.Tensor, optional): Edge features. (default: :obj:`None`)
+            batch (torch.Tensor, optional): The graph of each node, for normalisation and for kernels that
+                depend on the graph. (default: :obj:`None`)
+            batch_size (int, optional): Number of graphs. (default: :obj:`None`)
+            num_sampled_nodes_per_hop (list of int, optional): As in PyG. (default: :obj:`None`)
+            num_sampled_edges_per_hop (list of int, optional): As in PyG. (default: :obj:`None`)
+            losses (list of torch.Tensor, optional): Takes the penalties of the kernels of all layers: add
+                them, divided by the number of training examples, to the mean loss. (default: :obj:`None`)
+
+        Shapes:
+            - **x:** :math:`(N, F_{in})`, **edge_index:** :math:`(2, E)`, **batch:** :math:`(N)`
+            - **output:** :math:`(N, F_{out})`
+        """
+        # BasicGNN calls the layers with what all layers of PyG take: the rest joins on the way.
+        joining = {"batch": batch, "losses": losses}
+        joining = {name: value for name, value in joining.items() if value is not None}
+
+        def join(
+            _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
+        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
+            return args, {**kwargs, **joining}
+
+        hooked = self.convs if joining else ()
+        hooks = [conv.register_forward_pre_hook(join, with_kwargs=True) for conv in hooked]
+        try:
+            return super().forward(
+                *(x, edge_index, edge_weight, edge_attr, batch, batch_size),
+                *(num_sampled_nodes_per_hop, num_sampled_edges_per_hop),
+            )
+        finally:
+            for hook in hooks:
+                hook.remove()
+
     def _drop_values(self, conv: MessagePassing) -> None:
         conv.value_dropout = self.value_dropout
 

@@ -312,7 +312,13 @@ def _snake(name: str) -> str:
 
 
 # Names of kernels are those of kgat.kernels in lower case, but for these.
-_SHORT = {"DotProduct": "dot", "SincProduct": "sinc", "KANScore": "kan"}
+_SHORT = {
+    "DotProduct": "dot",
+    "SincProduct": "sinc",
+    "KANScore": "kan",
+    "ImplicitSpectral": "implicit",
+    "CopulaSpectral": "copula",
+}
 
 
 def _signed(kernel: str) -> bool:
@@ -445,14 +451,17 @@ class Trainer:
         self.epoch = 0
 
     def step(self) -> float:
-        r"""Takes one step on all training nodes; returns their loss."""
+        r"""Takes one step on all training nodes; returns their loss, without penalties of kernels."""
         self.epoch += 1
         self.model.train()
         self.optimizer.zero_grad()
-        loss = self.loss(self._output(self.train_nodes), self.train_y)
+        penalties: list[Tensor] = []
+        loss = self.loss(self._output(self.train_nodes, penalties), self.train_y)
         value = loss.item()
         if not math.isfinite(value):
             raise self._diverged("training", value)
+        for penalty in penalties:  # of the whole data, where the loss is a mean over nodes
+            loss = loss + penalty / max(1, self.train_nodes.numel())
         loss.backward()
         self.optimizer.step()
         return value
@@ -469,12 +478,11 @@ class Trainer:
             return value, int((output.argmax(dim=-1) == self.val_y).sum()) / len(self.val_y)
         return value, roc_auc(output, self.val_y, "the validation nodes")
 
-    def _output(self, nodes: Tensor) -> Tensor:
-        if self.edge_attr is None:
-            output = self.model(self.x, self.edge_index)
-        else:
-            output = self.model(self.x, self.edge_index, edge_attr=self.edge_attr)
-        return output.index_select(0, nodes)
+    def _output(self, nodes: Tensor, penalties: list[Tensor] | None = None) -> Tensor:
+        given: dict[str, Any] = {} if self.edge_attr is None else {"edge_attr": self.edge_attr}
+        if penalties is not None and getattr(self.model, "penalised", False):
+            given["losses"] = penalties
+        return self.model(self.x, self.edge_index, **given).index_select(0, nodes)
 
     def _diverged(self, part: str, value: float) -> ValueError:
         config = self.config

@@ -17,8 +17,9 @@ from kgat.kernels.cosine import Cosine, LeakyCosine, ScaledCosine
 from kgat.kernels.distance import AbsoluteDifference, L2Distance, RationalQuadratic
 from kgat.kernels.dot import DotProduct, Linear, Polynomial
 from kgat.kernels.features import RFA, EluPlusOne, FAVORPlus
+from kgat.kernels.implicit import CopulaSpectral, ImplicitSpectral
 from kgat.kernels.kan import KANScore
-from kgat.kernels.kernel import Kernel, Product, Sum
+from kgat.kernels.kernel import Context, Kernel, Product, Sum
 from kgat.kernels.laplace import Intersection, Laplace
 from kgat.kernels.magnitude import Magnitude
 from kgat.kernels.periodic import Periodic
@@ -32,11 +33,14 @@ __all__ = [
     "AbsoluteDifference",
     "Additive",
     "AdditiveV2",
+    "Context",
+    "CopulaSpectral",
     "Cosine",
     "DotProduct",
     "EluPlusOne",
     "FAVORPlus",
     "GatedAdditive",
+    "ImplicitSpectral",
     "Intersection",
     "KANScore",
     "Kernel",
@@ -72,9 +76,11 @@ _ALIASES = {
     "gatv2": "AdditiveV2",
     "gaussian": "RBF",
     "glcn": "AbsoluteDifference",
+    "ikan": "ImplicitSpectral",
     "ikandirect": "Spectral",
     "kaagat": "KANScore",
     "kan": "KANScore",
+    "mikan": "CopulaSpectral",
     "performer": "FAVORPlus",
     "quadratic": "Polynomial",
     "rff": "RandomFourier",
@@ -91,7 +97,7 @@ def names() -> list[str]:
         >>> names()[:3]
         ['AbsoluteDifference', 'Additive', 'AdditiveV2']
     """
-    return sorted(set(__all__) - {"Kernel", "Product", "Sum"})
+    return sorted(set(__all__) - {"Context", "Kernel", "Product", "Sum"})
 
 
 def resolve(kernel: KernelLike, channels: int, heads: int = 1, **kwargs: Any) -> Kernel:

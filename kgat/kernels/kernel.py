@@ -4,11 +4,32 @@ from __future__ import annotations
 
 import functools
 import operator
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
 from kgat.gram import Gram, LazyGram, SumGram
+
+
+class Context(NamedTuple):
+    r"""What few kernels ask for beside queries and keys.
+
+    Args:
+        batch (torch.Tensor or (torch.Tensor, torch.Tensor), optional): The graph of each node, or of each
+            query and each key; one graph if :obj:`None`. (default: :obj:`None`)
+        losses (list of torch.Tensor, optional): Takes what a kernel adds to the loss of its user.
+            (default: :obj:`None`)
+
+    Shapes:
+        - **batch:** :math:`(N)`, or :math:`(N)` and :math:`(M)`
+    """
+
+    batch: Tensor | tuple[Tensor, Tensor] | None = None
+    losses: list[Tensor] | None = None
+
+
+NOTHING = Context()
 
 
 class Kernel(torch.nn.Module):
@@ -60,6 +81,9 @@ class Kernel(torch.nn.Module):
     positive_definite: bool = False
     translation_invariant: bool = False
 
+    # Whether it adds a penalty to the losses of its context.
+    penalised: bool = False
+
     def __init__(self, channels: int, heads: int = 1) -> None:
         super().__init__()
         if channels < 1 or heads < 1:
@@ -81,8 +105,14 @@ class Kernel(torch.nn.Module):
                 :obj:`None`. (default: :obj:`None`)
         """
 
-    def forward(self, query: Tensor, key: Tensor) -> Gram:
+    def forward(self, query: Tensor, key: Tensor, context: Context = NOTHING) -> Gram:
         r"""Returns the lazy Gram matrix of :obj:`query` and :obj:`key`.
+
+        Args:
+            query (torch.Tensor): Queries.
+            key (torch.Tensor): Keys.
+            context (Context, optional): The graphs of a batch, and where penalties go; most kernels need
+                neither. (default: :obj:`Context()`)
 
         Shapes:
             - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
@@ -95,7 +125,12 @@ class Kernel(torch.nn.Module):
                     f"heads and channels of its input"
                 )
         with torch.autocast(query.device.type, enabled=False):
-            return self.lift(_at_least_single(query), _at_least_single(key))
+            return self.lift_within(_at_least_single(query), _at_least_single(key), context)
+
+    def lift_within(self, query: Tensor, key: Tensor, context: Context) -> Gram:
+        r"""As :meth:`lift`, which it calls; to be overridden by a kernel that depends on the graph of a
+        node or has a penalty: it appends that to ``context.losses`` where there is such a list."""
+        return self.lift(query, key)
 
     def lift(self, query: Tensor, key: Tensor) -> Gram:
         r"""Transforms queries and keys on nodes; the default leaves them as they are and calls
@@ -160,6 +195,10 @@ class _Composite(Kernel):
     def translation_invariant(self) -> bool:  # type: ignore[override]
         return all(kernel.translation_invariant for kernel in self.parts)
 
+    @property
+    def penalised(self) -> bool:  # type: ignore[override]
+        return any(kernel.penalised for kernel in self.parts)
+
     def reset_parameters(self) -> None:
         for kernel in self.parts:
             kernel.reset_parameters()
@@ -193,7 +232,10 @@ class Product(_Composite):
     """
 
     def lift(self, query: Tensor, key: Tensor) -> Gram:
-        return functools.reduce(operator.mul, (kernel(query, key) for kernel in self.parts))
+        return self.lift_within(query, key, NOTHING)
+
+    def lift_within(self, query: Tensor, key: Tensor, context: Context) -> Gram:
+        return functools.reduce(operator.mul, (kernel(query, key, context) for kernel in self.parts))
 
     def __repr__(self) -> str:
         return f"Product({' * '.join(repr(k) for k in self.parts)})"
@@ -221,7 +263,10 @@ class Sum(_Composite):
     """
 
     def lift(self, query: Tensor, key: Tensor) -> Gram:
-        return SumGram(tuple(kernel(query, key) for kernel in self.parts))
+        return self.lift_within(query, key, NOTHING)
+
+    def lift_within(self, query: Tensor, key: Tensor, context: Context) -> Gram:
+        return SumGram(tuple(kernel(query, key, context) for kernel in self.parts))
 
     def __repr__(self) -> str:
         return f"Sum({' + '.join(repr(k) for k in self.parts)})"

@@ -114,7 +114,9 @@ class Spectral(Kernel):
             uniformly within :math:`1 / \sqrt{H S}`, as the released code does.
             (default: :obj:`"dot"`)
         eps (float, optional): Floor of the kernel: it bounds the range of the score below by
-            :math:`\log \epsilon` and its slope by :math:`1 / \sqrt\epsilon`.
+            :math:`\log \epsilon` and its slope by :math:`1 / \sqrt\epsilon`. In attention that slope is
+            multiplied by a weight proportional to :math:`\kappa^2 + \epsilon`, so that gradients stay those
+            of :math:`(\kappa^2 + \epsilon) / \sum (\kappa^2 + \epsilon)`, for any floor.
             (default: :obj:`1e-5`)
 
     Shapes:
@@ -160,19 +162,23 @@ class Spectral(Kernel):
     def reset_parameters(self) -> None:
         _draw_frequencies(self.omega1, self.omega2, self.init)
 
+    def frequencies(self) -> tuple[Tensor, ...]:
+        r"""Returns :math:`\boldsymbol{\omega}_1` and :math:`\boldsymbol{\omega}_2`, only one where they are
+        tied.
+
+        Shapes:
+            - **output:** each :math:`(H, D, S)`
+        """
+        return (self.omega1,) if self.omega2 is None else (self.omega1, self.omega2)
+
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         if self.stationary:
             query, key = centred(query, key)
-        rule = ScoreRule(link=LOG_SQUARE, link_args=(self.eps,))
-        f = self._features(query)
+        omega = torch.cat(self.frequencies(), dim=-1)
+        by_query = _angles(query, omega)
         # Where queries are the keys, their features need not be computed twice.
-        return LazyGram.of(f, f if key is query else self._features(key), rule)
-
-    def _features(self, x: Tensor) -> Tensor:
-        first = circle(_angles(x, self.omega1))
-        if self.omega2 is None:
-            return first
-        return 0.5 * (first + circle(_angles(x, self.omega2)))
+        by_key = by_query if key is query else _angles(key, omega)
+        return pairwise(by_query, by_key, self.num_features, self.eps)
 
     def extra_repr(self) -> str:
         stationary = ", stationary=True" if self.stationary else ""
@@ -236,29 +242,88 @@ class SpectralConcat(Kernel):
         glorot(self.att)
         _draw_frequencies(self.omega1, self.omega2, self.init)
 
+    def frequencies(self) -> tuple[Tensor, Tensor]:
+        r"""Returns :math:`\boldsymbol{\omega}_1` and :math:`\boldsymbol{\omega}_2`.
+
+        Shapes:
+            - **output:** each :math:`(H, 2D, S)`
+        """
+        return self.omega1, self.omega2
+
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        prototype = [_angles(self.att, omega) for omega in (self.omega1, self.omega2)]  # [H, S]
-        a = prototype[0].cos() + prototype[1].cos()
-        b = prototype[0].sin() + prototype[1].sin()
-        psi, chi = [], []
-        for omega in (self.omega1, self.omega2):
-            u = _angles(query, omega[:, : self.channels])  # [..., N, H, S]
-            v = _angles(key, omega[:, self.channels :])  # [..., M, H, S]
-            psi += [a * u.cos() + b * u.sin(), b * u.cos() - a * u.sin()]
-            chi += [v.cos(), v.sin()]
-        scale = 0.5 * self.num_features**-0.5
-        return LazyGram.of(
-            torch.cat(psi, dim=-1) * scale,
-            torch.cat(chi, dim=-1) * scale,
-            ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)),
+        omega = torch.cat(self.frequencies(), dim=-1)
+        return concatenated(
+            _angles(self.att, omega),
+            _angles(query, omega[:, : self.channels]),
+            _angles(key, omega[:, self.channels :]),
+            *(self.num_features, self.eps),
         )
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, num_features={self.num_features}"
 
 
+def pairwise(by_query: Tensor, by_key: Tensor, size: int, eps: float) -> LazyGram:
+    r"""Returns :math:`\log(\kappa^2 + \epsilon)` from the angles :math:`2 \pi \boldsymbol{\omega}^\top
+    \mathbf{x}` of both sides.
+
+    Args:
+        by_query (torch.Tensor): The angles of queries, for one family of frequencies after the other.
+        by_key (torch.Tensor): Those of keys.
+        size (int): The number :math:`S` of frequencies in a family; there are one or two.
+        eps (float): :math:`\epsilon`.
+
+    Shapes:
+        - **by_query:** :math:`(*, N, H, S)` or :math:`(*, N, H, 2S)`, **by_key:** :math:`(*, M, H, \ldots)`
+    """
+    f = _mean_circle(by_query, size)
+    g = f if by_key is by_query else _mean_circle(by_key, size)
+    return LazyGram.of(f, g, ScoreRule(link=LOG_SQUARE, link_args=(eps,)))
+
+
+def concatenated(prototype: Tensor, by_query: Tensor, by_key: Tensor, size: int, eps: float) -> LazyGram:
+    r"""Returns :math:`\log(\kappa(\mathbf{a}, [\mathbf{q}; \mathbf{k}])^2 + \epsilon)` from the angles of the
+    prototype and of both parts of the pair.
+
+    Args:
+        prototype (torch.Tensor): The angles of the prototype; they broadcast against those of queries.
+        by_query (torch.Tensor): As in :func:`pairwise`.
+        by_key (torch.Tensor): As in :func:`pairwise`.
+        size (int): As in :func:`pairwise`.
+        eps (float): As in :func:`pairwise`.
+
+    Shapes:
+        - **by_query:** :math:`(*, N, H, S)` or :math:`(*, N, H, 2S)`, **by_key:** :math:`(*, M, H, \ldots)`
+    """
+    families = by_query.size(-1) // size
+    a, b = (_sum_of_families(part, size) for part in (prototype.cos(), prototype.sin()))
+    a, b = torch.cat([a] * families, dim=-1), torch.cat([b] * families, dim=-1)
+    cos, sin = by_query.cos(), by_query.sin()
+    scale = size**-0.5 / families
+    psi = torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1) * scale
+    chi = torch.cat([by_key.cos(), by_key.sin()], dim=-1) * scale
+    return LazyGram.of(psi, chi, ScoreRule(link=LOG_SQUARE, link_args=(eps,)))
+
+
+def _mean_circle(angle: Tensor, size: int) -> Tensor:
+    # As circle() of each family; all sines at once take two thirds of the time.
+    parts = [_sum_of_families(part, size) for part in (angle.sin(), angle.cos())]
+    return torch.cat(parts, dim=-1) * (size**0.5 / angle.size(-1))
+
+
+def _sum_of_families(x: Tensor, size: int) -> Tensor:
+    return x if x.size(-1) == size else x[..., :size] + x[..., size:]
+
+
 def _angles(x: Tensor, omega: Tensor) -> Tensor:
     return 2.0 * math.pi * project(x, omega)
+
+
+def dot_std(channels: int) -> float:
+    r"""Returns the scale of frequencies with which :math:`\kappa^2` tends to the RBF that is inside
+    dot-product attention, :math:`\exp(-\lVert \mathbf{q} - \mathbf{k} \rVert^2 / (2 \sqrt D))`: the square
+    halves :math:`\ell^2`."""
+    return 1.0 / (2.0 * math.pi * math.sqrt(2.0) * channels**0.25)
 
 
 def _check_init(init: str) -> str:
@@ -276,8 +341,7 @@ def _draw_frequencies(omega1: Tensor, omega2: Tensor | None, init: str) -> None:
             if omega is not None:
                 omega.uniform_(-bound, bound)
         return
-    # kappa^2 with these frequencies tends to exp(-|q - k|^2 / (2 sqrt(D))): the square halves l^2.
-    std = 1.0 / (2.0 * math.pi * math.sqrt(2.0) * channels**0.25)
+    std = dot_std(channels)
     omega1.normal_(0.0, std)
     if omega2 is not None:
         omega2.copy_(omega1 + 0.1 * std * torch.randn_like(omega1))

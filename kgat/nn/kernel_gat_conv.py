@@ -16,7 +16,7 @@ from torch_geometric.utils import is_torch_sparse_tensor
 
 from kgat import functional, kernels
 from kgat.gram import Gram
-from kgat.kernels import Additive, AdditiveV2, Kernel, Magnitude, Product
+from kgat.kernels import Additive, AdditiveV2, Context, Kernel, Magnitude, Product
 from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops
 from kgat.nn.linear import Linear
 from kgat.ops.adjacency import check_indices
@@ -309,6 +309,8 @@ class KernelGATConv(MessagePassing):
         size: Size = None,
         return_attention_weights: bool | None = None,
         edge_weight: OptTensor = None,
+        batch: OptTensor | tuple[Tensor, Tensor] = None,
+        losses: list[Tensor] | None = None,
     ) -> Tensor | tuple[Tensor, tuple[Adj, Tensor]] | tuple[Tensor, SparseTensor]:
         r"""Runs the forward pass of the module.
 
@@ -323,10 +325,15 @@ class KernelGATConv(MessagePassing):
                 and head, after dropout in training. (default: :obj:`None`)
             edge_weight (torch.Tensor, optional): A number per edge; see :obj:`weight_mode`.
                 (default: :obj:`None`)
+            batch (torch.Tensor or (torch.Tensor, torch.Tensor), optional): The graph of each node, or of each
+                source and each target, for kernels that depend on the graph. (default: :obj:`None`)
+            losses (list of torch.Tensor, optional): Takes the penalty of a kernel that has one.
+                (default: :obj:`None`)
 
         Shapes:
             - **x:** :math:`(N, F_{in})` or :math:`((M, F_s), (N, F_t))`
             - **edge_attr:** :math:`(E, F_e)` or :math:`(E)`, **edge_weight:** :math:`(E)`
+            - **batch:** :math:`(N)` or :math:`(M)` and :math:`(N)`
         """
         if edge_attr is not None and self.edge_dim is None:
             raise ValueError(
@@ -351,16 +358,17 @@ class KernelGATConv(MessagePassing):
             edge_bias = (edge * self.att_edge).sum(dim=-1)
         edge_log_weight, edge_scale = self._edge_weights(edges.weight)
         vectors = edge is not None and self.edge_mode != "score"
+        context = Context(batch[::-1] if isinstance(batch, tuple) else batch, losses)
         if vectors or return_attention_weights or self._needs_messages():
             vector = edge if vectors else None
             out, alpha = self._message_route(
-                *(query, key, value, edges, vector, edge_bias, edge_log_weight, edge_scale)
+                *(query, key, value, edges, vector, edge_bias, edge_log_weight, edge_scale, context)
             )
         else:
             alpha = None
             base = self._base(x, query.size(0))
             out = functional.edge_attention(
-                self._gram(x, query, key),
+                self._gram(x, query, key, context),
                 value,
                 edges.index,
                 edge_bias=edge_bias,
@@ -385,7 +393,7 @@ class KernelGATConv(MessagePassing):
             return out, attached  # type: ignore[return-value]
         return out
 
-    def _gram(self, x: Tensor | OptPairTensor, query: Tensor, key: Tensor) -> Gram:
+    def _gram(self, x: Tensor | OptPairTensor, query: Tensor, key: Tensor, context: Context) -> Gram:
         # The logits of GAT from the features: cheaper than from the projections, unless features are many.
         x_key, x_query = x if isinstance(x, tuple) else (x, x)
         lin_key, lin_query = (self.lin_src, self.lin_dst) if self.lin is None else (self.lin, self.lin)
@@ -395,7 +403,7 @@ class KernelGATConv(MessagePassing):
             single = key.dtype in (torch.float32, torch.float64)
             if few and plain and single and lin_key.bias is None and lin_query.bias is None:
                 return self.kernel.of_features(x_query, lin_query.weight, x_key, lin_key.weight)
-        return self.kernel(query, key)
+        return self.kernel(query, key, context)
 
     def _base(self, x: Tensor | OptPairTensor, num_targets: int) -> OptTensor:
         # What the attention of concatenated heads is added to: bias, skip connection, or both in one product.
@@ -428,6 +436,7 @@ class KernelGATConv(MessagePassing):
         edge_bias: OptTensor,
         edge_log_weight: OptTensor,
         edge_scale: OptTensor,
+        context: Context,
     ) -> tuple[Tensor, Tensor]:
         # PyG's own message and aggregate: what explainers, hooks and subclasses reach into.
         if self.backend not in (None, "eager"):
@@ -438,9 +447,15 @@ class KernelGATConv(MessagePassing):
         row, col = edges.index[self._target], edges.index[1 - self._target]
         try:
             if edge is None:
-                score = self.kernel(query, key).at(row, col, edge_bias)
+                score = self.kernel(query, key, context).at(row, col, edge_bias)
             else:
-                pairs = self.kernel(query.index_select(0, row), key.index_select(0, col) + edge)
+                batch = context.batch
+                if batch is not None:
+                    of_query, of_key = batch if isinstance(batch, tuple) else (batch, batch)
+                    context = Context(
+                        (of_query.index_select(0, row), of_key.index_select(0, col)), context.losses
+                    )
+                pairs = self.kernel(query.index_select(0, row), key.index_select(0, col) + edge, context)
                 score = pairs.paired(edge_bias)
         except (IndexError, RuntimeError):
             check_indices(row, col, query.size(0), key.size(0))

@@ -8,9 +8,11 @@ from kgat.kernels import (
     RBF,
     RFA,
     Additive,
+    CopulaSpectral,
     Cosine,
     DotProduct,
     FAVORPlus,
+    ImplicitSpectral,
     KANScore,
     Laplace,
     LeakyCosine,
@@ -39,8 +41,11 @@ def test_every_kernel_with_one_channel_in_single_precision(name):
 
 OPTIONS = [
     partial(Additive, negative_slope=0.0),
+    partial(CopulaSpectral, num_features=4, concat=True, draws=2),
     partial(FAVORPlus, kind="hyperbolic"),
     partial(FAVORPlus, num_features=3, orthogonal=False),
+    partial(ImplicitSpectral, num_features=4, stationary=True, evaluation="sobol"),
+    partial(ImplicitSpectral, num_features=2, concat=True, stationary=True, init="official"),
     partial(KANScore, num_layers=1),
     partial(KANScore, num_layers=3, grid_size=1, spline_order=2),
     partial(LeakyCosine, negative_slope=1.0),

@@ -3,6 +3,7 @@ import math
 import pytest
 import torch
 
+from kgat.functional import edge_attention
 from kgat.kernels import RBF, DotProduct, Magnitude, RandomFourier, Spectral, SpectralConcat
 
 H, D, S = 3, 5, 7
@@ -181,3 +182,37 @@ def test_bad_options(cls):
         cls(4, num_features=0)
     with pytest.raises(ValueError, match="positive 'eps'"):
         cls(4, eps=0.0)
+
+
+# IKA 8.3: alpha = (kappa^2 + eps) e^g / sum of the same. The slope of the logarithm, 2 kappa / (kappa^2 +
+# eps), meets its own inverse in the weight: gradients of attention have no spike where kappa vanishes.
+@pytest.mark.parametrize("backend", ["cpu", "eager"])
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+def test_attention_equals_the_form_without_a_logarithm(backend, dtype):
+    eps, nodes = 1e-10, 12
+    torch.manual_seed(0)
+    kernel = Spectral(D, H, num_features=2, stationary=True, eps=eps)
+    with torch.no_grad():
+        kernel.omega1.zero_()[:, 0] = torch.tensor([1.0, 3.0])
+    kernel = (kernel * Magnitude(D, H, p=1.5)).to(dtype)
+    x = points(nodes)
+    # cos t + cos 3 t = 2 cos 2t cos t vanishes at t = pi / 4: some pairs are that far apart.
+    x[:, :, 0] = torch.arange(nodes).view(-1, 1) % 3 / 8.0
+    value = points(nodes, 1)
+    edges = torch.cartesian_prod(torch.arange(nodes), torch.arange(nodes)).T.contiguous()
+
+    leaf = x.to(dtype, copy=True).requires_grad_()
+    gram = kernel(leaf, leaf)
+    out = edge_attention(gram, value.to(dtype), edges, backend=backend)
+    out.backward(points(nodes, 2).to(dtype))
+
+    exact = x.clone().requires_grad_()
+    t = 2 * math.pi * (exact[:, None, :, 0] - exact[None, :, :, 0])
+    kappa = (t.cos() + (3 * t).cos()) / 2
+    assert kappa.abs().min() < 1e-8
+    weight = (kappa.square() + eps) * Magnitude(D, H, p=1.5)(exact, exact).key_bias.exp()
+    expected = torch.einsum("nmh,mhc->nhc", weight / weight.sum(1, keepdim=True), value)
+    expected.backward(points(nodes, 2))
+    tolerance = {"rtol": 1e-9, "atol": 1e-9} if dtype == torch.float64 else {"rtol": 1e-3, "atol": 1e-4}
+    torch.testing.assert_close(out.double(), expected, **tolerance)
+    torch.testing.assert_close(leaf.grad.double(), exact.grad, **tolerance)

@@ -1,0 +1,532 @@
+r"""Kernels whose spectral density is a sampler: implicit, and with heads tied by a copula."""
+
+from __future__ import annotations
+
+import math
+from typing import NamedTuple
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Parameter
+from torch_geometric.nn.inits import glorot
+from torch_geometric.utils import scatter
+
+from kgat.gram import LazyGram
+from kgat.kernels.features import normal
+from kgat.kernels.kernel import NOTHING, Context, Kernel, positive
+from kgat.kernels.rbf import centred
+from kgat.kernels.spectral import concatenated, dot_std, pairwise
+
+EVALUATIONS = ("frozen", "sobol")
+INITS = ("dot", "official")
+
+
+class Law(NamedTuple):
+    r"""The normal law behind the noise of a head, per channel :math:`c`.
+
+    Args:
+        mu (torch.Tensor): :math:`\mu`; half of the noise has :math:`-\mu`.
+        sigma (torch.Tensor): :math:`\sigma`.
+        tie (torch.Tensor, optional): :math:`t \in (-1, 1)`, how a copula ties a head to those before it.
+            (default: :obj:`None`)
+
+    Shapes:
+        - each :math:`(H, D)`, or one per graph: :math:`(*, H, D)`
+    """
+
+    mu: Tensor
+    sigma: Tensor
+    tie: Tensor | None = None
+
+
+class ImplicitSpectral(Kernel):
+    r"""The kernel of `"Implicit Kernel Attention" <https://arxiv.org/abs/2006.06147>`_ (there: IKAN), whose
+    frequencies are drawn from a learned sampler.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) &= \log ( \kappa(\mathbf{q}, \mathbf{k})^2 + \epsilon ) \\
+        \boldsymbol{\omega}_{b s} &= G_b(\mathbf{z}_s), \quad G_b(-\mathbf{z}) = -G_b(\mathbf{z}), \quad
+        b \in \{1, 2\} \\
+        \mathbf{z}_s &= \pm \boldsymbol{\mu}_h + \boldsymbol{\sigma}_h \mathbf{e}_s, \quad \mathbf{e}_s \sim
+        \mathcal{N}(\mathbf{0}, \mathbf{I})
+
+    with :math:`\kappa` as in :class:`Spectral`. The signs are :math:`+` for half of the draws and :math:`-`
+    for the others and the networks :math:`G_b` are odd, so that the spectral law is symmetric and the kernel
+    real. :class:`Spectral` learns frequencies; here their *law* is learned, and every step of training sees
+    another draw of it. Multiply it with a :class:`Magnitude` for the whole model of the paper.
+
+    Its penalty keeps :math:`\mathbf{z}` near a prior,
+
+    .. math::
+        \lambda \sum_{h, c} \mathrm{KL} \big( \mathcal{N}(\mu, \sigma) \,\|\, \mathcal{N}(0, s_0) \big),
+        \qquad \mathrm{KL} = \log \frac{s_0}{\sigma} + \frac{\sigma^2 + \mu^2}{2 s_0^2} - \frac{1}{2}
+
+    (the mean over graphs where there are several), and goes to the list ``losses`` of the layer's caller, who
+    divides it by the number of training examples, as an evidence lower bound would.
+
+    In evaluation nothing is drawn: frequencies come from noise that is part of the state.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        num_features (int, optional): Number :math:`S` of frequency pairs per head, even; a node has
+            :math:`2 S` features (:math:`4 S` if :obj:`concat`). (default: :obj:`16`)
+        data_dependent (bool, optional): Whether a network computes :math:`\boldsymbol{\mu}` and
+            :math:`\boldsymbol{\sigma}` from the mean query and the mean key of a graph; they are free
+            parameters of the layer otherwise. A layer on several graphs then needs their :obj:`batch`.
+            (default: :obj:`False`)
+        stationary (bool, optional): Ties :math:`\boldsymbol{\omega}_1 = \boldsymbol{\omega}_2`, which makes
+            the kernel translation invariant. (default: :obj:`False`)
+        concat (bool, optional): Compares a learned prototype with the concatenated pair, as
+            :class:`SpectralConcat` does, the form that is closest to GAT. (default: :obj:`False`)
+        init (str, optional): :obj:`"dot"` adds a linear map to each network that makes the kernel start near
+            the RBF inside dot-product attention; :obj:`"official"` is the released code's network alone,
+            which starts nearly constant. (default: :obj:`"dot"`)
+        eps (float, optional): Floor of the kernel: it bounds the range of the score below by
+            :math:`\log \epsilon`. (default: :obj:`1e-5`)
+        prior_scale (float, optional): :math:`s_0`, a standard deviation. (default: :obj:`0.1`)
+        kl_weight (float, optional): :math:`\lambda`. (default: :obj:`0.1`)
+        evaluation (str, optional): The noise of evaluation: :obj:`"frozen"` is one random draw,
+            :obj:`"sobol"` scrambled quasi-Monte-Carlo points. (default: :obj:`"frozen"`)
+        draws (int, optional): How many draws evaluation averages :math:`\kappa` over; it has that many times
+            more features. (default: :obj:`1`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: If :obj:`num_features` is odd or not positive, another number not positive, a weight
+            negative, or a name unknown.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import Context, ImplicitSpectral
+        >>> kernel, losses = ImplicitSpectral(4, heads=2), []
+        >>> gram = kernel(torch.randn(3, 2, 4), torch.randn(5, 2, 4), Context(losses=losses))
+        >>> gram.dense().shape, len(losses)
+        (torch.Size([3, 5, 2]), 1)
+    """
+
+    penalised = True
+    noise: Tensor
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        num_features: int = 16,
+        data_dependent: bool = False,
+        stationary: bool = False,
+        concat: bool = False,
+        init: str = "dot",
+        eps: float = 1e-5,
+        prior_scale: float = 0.1,
+        kl_weight: float = 0.1,
+        evaluation: str = "frozen",
+        draws: int = 1,
+    ) -> None:
+        super().__init__(channels, heads)
+        if num_features < 2 or num_features % 2 != 0:
+            raise ValueError(
+                f"Expected an even, positive 'num_features' (got {num_features}); half of the draws mirror "
+                f"the law of the others"
+            )
+        for name, value, choices in (("evaluation", evaluation, EVALUATIONS), ("init", init, INITS)):
+            if value not in choices:
+                raise ValueError(f"Expected '{name}' as one of {', '.join(choices)} (got {value!r})")
+        if kl_weight < 0.0:
+            raise ValueError(f"Expected a 'kl_weight' of at least 0 (got {kl_weight})")
+        self.num_features = num_features
+        self.data_dependent = data_dependent
+        self.stationary = stationary
+        self.concat = concat
+        self.init = init
+        self.eps = positive("eps", eps)
+        self.prior_scale = positive("prior_scale", prior_scale)
+        self.kl_weight = kl_weight
+        self.evaluation = evaluation
+        self.draws = int(positive("draws", draws))
+        # Of one vector with itself; a prototype is compared with pairs.
+        self.symmetric = self.positive_definite = not concat
+        self.translation_invariant = stationary and not concat
+
+        width = 2 * channels if concat else channels
+        if data_dependent:
+            self.encoder = _Encoder(2 * channels, width, self._outputs)
+        else:
+            self.law_parameters = Parameter(torch.empty(self._outputs, heads, width))
+        self.generators = torch.nn.ModuleList(_Generator(width) for _ in range(1 if stationary else 2))
+        if concat:
+            self.att = Parameter(torch.empty(heads, width))
+        else:
+            self.register_parameter("att", None)
+        self.register_buffer("noise", torch.empty(self.draws, heads, num_features, width))
+        self.reset_parameters()
+
+    # What the encoder puts out, or the free parameters hold: mean and logarithm of sigma / s_0.
+    _outputs = 2
+
+    def reset_parameters(self) -> None:
+        if self.data_dependent:
+            self.encoder.reset_parameters()
+        else:
+            self._reset_law()
+        # The standard deviation of frequencies is that of z times the linear map.
+        skip = dot_std(self.noise.size(-1)) / self.prior_scale if self.init == "dot" else 0.0
+        for generator in self.generators:
+            generator.reset_parameters(skip)  # type: ignore[operator]
+        if self.att is not None:
+            glorot(self.att)
+        self.resample()
+
+    @torch.no_grad()
+    def _reset_law(self) -> None:
+        mu, log_ratio = self.law_parameters[0], self.law_parameters[1]
+        mu.normal_(0.0, 0.1 * self.prior_scale)
+        log_ratio.zero_()
+
+    @torch.no_grad()
+    def resample(self, generator: torch.Generator | None = None) -> None:
+        r"""Draws the noise of evaluation anew."""
+        draw = _sobol if self.evaluation == "sobol" else normal
+        self.noise.copy_(draw(self.noise, generator))
+
+    def frequencies(
+        self, query: Tensor | None = None, key: Tensor | None = None, context: Context = NOTHING
+    ) -> tuple[Tensor, ...]:
+        r"""Returns :math:`\boldsymbol{\omega}_1` and :math:`\boldsymbol{\omega}_2` (only one where they are
+        tied), drawn anew in training.
+
+        Args:
+            query (torch.Tensor, optional): Queries, if data-dependent. (default: :obj:`None`)
+            key (torch.Tensor, optional): Keys, if data-dependent. (default: :obj:`None`)
+            context (Context, optional): The graphs of a batch. (default: :obj:`Context()`)
+
+        Shapes:
+            - **output:** each :math:`(*, H, D, S)`, :math:`2D` if :obj:`concat`
+        """
+        return self._draw(self.law(query, key, context))
+
+    def law(self, query: Tensor | None = None, key: Tensor | None = None, context: Context = NOTHING) -> Law:
+        r"""Returns the law behind the noise.
+
+        Args:
+            query (torch.Tensor, optional): Queries, if data-dependent. (default: :obj:`None`)
+            key (torch.Tensor, optional): Keys, if data-dependent. (default: :obj:`None`)
+            context (Context, optional): The graphs of a batch. (default: :obj:`Context()`)
+
+        Raises:
+            ValueError: If it depends on data and there are none, or :obj:`batch` does not fit them.
+        """
+        if not self.data_dependent:
+            return self._law(self.law_parameters)
+        if query is None or key is None:
+            raise ValueError(
+                f"Expected queries and keys because data_dependent=True (got none); {type(self).__name__} "
+                f"computes its spectral law from their means"
+            )
+        pooled = _pooled(query, key, context).to(self.encoder.hidden.weight.dtype)
+        return self._law(self.encoder(pooled))
+
+    def _law(self, outputs: Tensor) -> Law:
+        return Law(outputs[0], self.prior_scale * outputs[1].exp())
+
+    def penalty(self, law: Law) -> Tensor:
+        r"""Returns the weighted penalty of a law, the mean over graphs.
+
+        Shapes:
+            - **output:** :math:`()`
+        """
+        return self.kl_weight * self.divergence(law).mean()
+
+    def divergence(self, law: Law) -> Tensor:
+        r"""Returns :math:`\sum_{h, c} \mathrm{KL}(\mathcal{N}(\mu, \sigma) \,\|\, \mathcal{N}(0, s_0))`.
+
+        Shapes:
+            - **output:** :math:`(*)`, one per graph
+        """
+        ratio = law.sigma / self.prior_scale
+        kl = -ratio.log() + 0.5 * (ratio.square() + (law.mu / self.prior_scale).square()) - 0.5
+        return kl.sum(dim=(-2, -1))
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        return self.lift_within(query, key, NOTHING)
+
+    def lift_within(self, query: Tensor, key: Tensor, context: Context) -> LazyGram:
+        law = self.law(query, key, context)
+        if context.losses is not None:
+            context.losses.append(self.penalty(law))
+        omega = torch.cat(self._draw(law), dim=-1)
+        size = omega.size(-1) // len(self.generators)
+        if self.translation_invariant:
+            query, key = centred(query, key)
+        graphs: tuple[Tensor | None, Tensor | None] = (None, None)
+        if self.data_dependent and context.batch is not None:
+            graphs = _both(context.batch)
+        if not self.concat:
+            by_query = _angles(query, omega, graphs[0])
+            same = key is query and graphs[0] is graphs[1]
+            return pairwise(by_query, by_query if same else _angles(key, omega, graphs[1]), size, self.eps)
+        prototype = 2.0 * math.pi * torch.einsum("hd,...hds->...hs", self.att.to(omega.dtype), omega)
+        # One per graph, beside the nodes of each.
+        if graphs[0] is not None:
+            prototype = prototype.index_select(0, graphs[0])
+        elif prototype.dim() > 2:
+            prototype = prototype.unsqueeze(-3)
+        return concatenated(
+            prototype,
+            _angles(query, omega[..., : self.channels, :], graphs[0]),
+            _angles(key, omega[..., self.channels :, :], graphs[1]),
+            *(size, self.eps),
+        )
+
+    def _draw(self, law: Law) -> tuple[Tensor, ...]:
+        # [..., H, S, D] -> [..., H, D, S]
+        if self.training:
+            noise = torch.randn_like(self.noise[0])
+        else:
+            noise = self.noise.transpose(0, 1).flatten(1, 2)
+        noise = self._tied(noise.to(law.mu.dtype), law)
+        sign = noise.new_ones(self.num_features)
+        sign[self.num_features // 2 :] = -1.0
+        sign = sign.repeat(noise.size(-2) // self.num_features).unsqueeze(-1)
+        z = sign * law.mu.unsqueeze(-2) + law.sigma.unsqueeze(-2) * noise
+        return tuple(generator(z).transpose(-1, -2) for generator in self.generators)
+
+    def _tied(self, noise: Tensor, law: Law) -> Tensor:
+        # [H, S, D] -> [..., H, S, D]
+        return noise
+
+    def extra_repr(self) -> str:
+        said = [f"{super().extra_repr()}, num_features={self.num_features}"]
+        said += [f"{name}=True" for name in ("data_dependent", "stationary", "concat") if getattr(self, name)]
+        said.append(f"evaluation='{self.evaluation}'")
+        if self.draws > 1:
+            said.append(f"draws={self.draws}")
+        return ", ".join(said)
+
+
+class CopulaSpectral(ImplicitSpectral):
+    r"""The kernel of `"Implicit Kernel Attention" <https://arxiv.org/abs/2006.06147>`_ whose heads draw their
+    frequencies together (there: MIKAN): a Gaussian copula ties the noise of :class:`ImplicitSpectral`.
+
+    .. math::
+        z_{h s c} = \pm \mu_{h c} + \sigma_{h c} \sum_k \tilde L_{c, h k} \, e_{k s c}, \qquad
+        \mathbf{L}_c = \mathbf{I} + \mathrm{tril}_{-1}(\mathbf{t}_c \mathbf{t}_c^\top), \quad
+        \tilde L_{c, h k} = L_{c, h k} / \sqrt{v_{c h}}, \quad v_{c h} = \textstyle\sum_k L_{c, h k}^2
+
+    with :math:`\mathbf{t}_c \in (-1, 1)^H`. Rows of :math:`\tilde{\mathbf{L}}_c` have length 1, so that
+    :math:`\mathbf{R}_c = \tilde{\mathbf{L}}_c \tilde{\mathbf{L}}_c^\top` is the correlation of the heads in
+    channel :math:`c` and each head's own law is the one it has without a copula. The released code leaves the
+    rows as they are and does not sum over :math:`k`, so that its heads are scaled rather than correlated.
+
+    Beside :class:`ImplicitSpectral`'s, its penalty has the total correlation,
+
+    .. math::
+        \lambda_c \, \mathrm{TC}, \qquad \mathrm{TC} = -\tfrac{1}{2} \sum_c \log \det \mathbf{R}_c
+        = \tfrac{1}{2} \sum_{c, h} \log v_{c h}
+
+    which together with it is the divergence of the joint law from independent priors where
+    :math:`\lambda_c = \lambda`. A negative weight rewards dependence. With a single head there is nothing to
+    tie, and it is :class:`ImplicitSpectral`.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        num_features (int, optional): As :class:`ImplicitSpectral`. (default: :obj:`16`)
+        data_dependent (bool, optional): As :class:`ImplicitSpectral`; the network computes
+            :math:`\mathbf{t}` too. (default: :obj:`False`)
+        stationary (bool, optional): As :class:`ImplicitSpectral`. (default: :obj:`False`)
+        concat (bool, optional): As :class:`ImplicitSpectral`. (default: :obj:`False`)
+        init (str, optional): As :class:`ImplicitSpectral`. (default: :obj:`"dot"`)
+        eps (float, optional): As :class:`ImplicitSpectral`. (default: :obj:`1e-5`)
+        prior_scale (float, optional): As :class:`ImplicitSpectral`. (default: :obj:`0.1`)
+        kl_weight (float, optional): As :class:`ImplicitSpectral`. (default: :obj:`0.1`)
+        copula_weight (float, optional): :math:`\lambda_c`. (default: :obj:`0.01`)
+        evaluation (str, optional): As :class:`ImplicitSpectral`. (default: :obj:`"frozen"`)
+        draws (int, optional): As :class:`ImplicitSpectral`. (default: :obj:`1`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+
+    Raises:
+        ValueError: As :class:`ImplicitSpectral`.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import CopulaSpectral
+        >>> kernel = CopulaSpectral(4, heads=3)
+        >>> kernel.correlation(kernel.law()).shape  # one matrix of heads per channel
+        torch.Size([4, 3, 3])
+    """
+
+    LIMIT = 2.0  # tied noise beyond it is cut off, as in the released code
+
+    _outputs = 3
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 1,
+        num_features: int = 16,
+        data_dependent: bool = False,
+        stationary: bool = False,
+        concat: bool = False,
+        init: str = "dot",
+        eps: float = 1e-5,
+        prior_scale: float = 0.1,
+        kl_weight: float = 0.1,
+        copula_weight: float = 0.01,
+        evaluation: str = "frozen",
+        draws: int = 1,
+    ) -> None:
+        self.copula_weight = copula_weight
+        super().__init__(
+            *(channels, heads, num_features, data_dependent, stationary, concat, init, eps, prior_scale),
+            *(kl_weight, evaluation, draws),
+        )
+
+    @torch.no_grad()
+    def _reset_law(self) -> None:
+        super()._reset_law()
+        self.law_parameters[2].normal_(0.0, 0.5)  # at 0 products of ties have no gradient
+
+    def _law(self, outputs: Tensor) -> Law:
+        return Law(*super()._law(outputs)[:2], outputs[2].tanh())
+
+    def penalty(self, law: Law) -> Tensor:
+        return super().penalty(law) + self.copula_weight * self.total_correlation(law).mean()
+
+    def total_correlation(self, law: Law) -> Tensor:
+        r"""Returns :math:`\mathrm{TC} \ge 0`.
+
+        Shapes:
+            - **output:** :math:`(*)`, one per graph
+        """
+        return 0.5 * self._factor(law).square().sum(dim=-1).log().sum(dim=(-2, -1))
+
+    def correlation(self, law: Law) -> Tensor:
+        r"""Returns the correlation :math:`\mathbf{R}_c` of the heads, per channel.
+
+        Shapes:
+            - **output:** :math:`(*, D, H, H)`, :math:`2D` if :obj:`concat`
+        """
+        factor = F.normalize(self._factor(law), dim=-1)
+        return factor @ factor.transpose(-1, -2)
+
+    def _factor(self, law: Law) -> Tensor:
+        assert law.tie is not None
+        t = law.tie.transpose(-1, -2)  # [..., D, H]
+        eye = torch.eye(self.heads, dtype=t.dtype, device=t.device)
+        return eye + (t.unsqueeze(-1) * t.unsqueeze(-2)).tril(-1)
+
+    def tied(self, noise: Tensor, law: Law) -> Tensor:
+        r"""Makes independent noise of heads correlated.
+
+        Shapes:
+            - **noise:** :math:`(H, S, D)`, **output:** :math:`(*, H, S, D)`
+        """
+        return torch.einsum("...chk,ksc->...hsc", F.normalize(self._factor(law), dim=-1), noise)
+
+    def _tied(self, noise: Tensor, law: Law) -> Tensor:
+        return self.tied(noise, law).clamp(-self.LIMIT, self.LIMIT)
+
+
+class _Generator(torch.nn.Module):
+    r"""An odd map of noise, :math:`\mathrm{sign}(\mathbf{z}) \, g(|\mathbf{z}|) + c \, \mathbf{z}`, with a
+    network :math:`g` of three layers."""
+
+    skip: Tensor
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.lins = torch.nn.ModuleList(torch.nn.Linear(channels, channels) for _ in range(3))
+        self.register_buffer("skip", torch.zeros(()))
+
+    def reset_parameters(self, skip: float) -> None:
+        self.skip.fill_(skip)
+        for lin in self.lins:
+            torch.nn.init.kaiming_uniform_(lin.weight, a=math.sqrt(5.0))  # type: ignore[arg-type]
+            torch.nn.init.zeros_(lin.bias)  # type: ignore[arg-type]
+
+    def forward(self, z: Tensor) -> Tensor:
+        first, second, third = self.lins
+        size = z.abs()
+        g = third(F.leaky_relu(second(F.leaky_relu(first(size), 0.2)), 0.2))
+        return z.sign() * g + self.skip.to(z.dtype) * z
+
+
+class _Encoder(torch.nn.Module):
+    r"""From the pooled queries and keys of a head to the numbers of its law."""
+
+    def __init__(self, in_channels: int, channels: int, outputs: int) -> None:
+        super().__init__()
+        self.hidden = torch.nn.Linear(in_channels, channels)
+        self.outputs = torch.nn.ModuleList(torch.nn.Linear(channels, channels) for _ in range(outputs))
+
+    def reset_parameters(self) -> None:
+        for lin in (self.hidden, *self.outputs):
+            torch.nn.init.kaiming_uniform_(lin.weight, a=math.sqrt(5.0))  # type: ignore[arg-type]
+            torch.nn.init.zeros_(lin.bias)  # type: ignore[arg-type]
+
+    def forward(self, x: Tensor) -> Tensor:
+        # [..., H, 2D] -> [outputs, ..., H, D]
+        hidden = F.leaky_relu(self.hidden(x), 0.2)
+        return torch.stack([lin(hidden) for lin in self.outputs])
+
+
+def _both(batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
+    return batch if isinstance(batch, tuple) else (batch, batch)
+
+
+def _pooled(query: Tensor, key: Tensor, context: Context) -> Tensor:
+    # The means over nodes, [..., H, 2D]; those of a graph without nodes are 0.
+    if context.batch is None:
+        means = [x.sum(dim=-3) / max(1, x.size(-3)) for x in (query, key)]
+        return torch.cat(means, dim=-1)
+    graphs = _both(context.batch)
+    for name, x, graph in (("query", query, graphs[0]), ("key", key, graphs[1])):
+        if x.dim() != 3 or graph.shape != (x.size(0),):
+            raise ValueError(
+                f"Expected a 'batch' of shape [{x.size(0)}], the graph of each {name} (got "
+                f"{list(graph.shape)} for nodes of shape {list(x.shape)})"
+            )
+    size = max((int(graph.max()) + 1 for graph in graphs if graph.numel() > 0), default=1)
+    means = [
+        scatter(x, graph, dim=0, dim_size=size, reduce="mean")
+        for x, graph in zip((query, key), graphs, strict=True)
+    ]
+    return torch.cat(means, dim=-1)
+
+
+def _angles(x: Tensor, omega: Tensor, graph: Tensor | None = None) -> Tensor:
+    # [..., N, H, D], [..., H, D, S] -> [..., N, H, S]; the frequencies of each node's graph, if there is one.
+    dtype = torch.promote_types(x.dtype, omega.dtype)
+    x, omega = x.to(dtype), omega.to(dtype)
+    if graph is None:
+        return 2.0 * math.pi * torch.einsum("...nhd,...hds->...nhs", x, omega)
+    # As a rectangle of graphs and their nodes, which needs no frequencies per node.
+    order = graph.argsort(stable=True)
+    of_node = graph[order]
+    count = graph.bincount(minlength=omega.size(0))
+    start = count.cumsum(0) - count
+    place = torch.arange(graph.numel(), device=graph.device) - start[of_node]
+    width = int(count.max()) if count.numel() else 0
+    padded = x.new_zeros(omega.size(0), width, *x.shape[1:]).index_put((of_node, place), x[order])
+    angles = torch.einsum("bnhd,bhds->bnhs", padded, omega)[of_node, place]
+    return 2.0 * math.pi * torch.empty_like(angles).index_copy(0, order, angles)
+
+
+def _sobol(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    # Scrambled Sobol points for each head and channel, through the inverse of the normal distribution.
+    draws, heads, size, channels = like.shape
+    seed = int(
+        torch.randint(2**31, (), generator=generator, device="cpu" if generator is None else generator.device)
+    )
+    engine = torch.quasirandom.SobolEngine(heads * channels, scramble=True, seed=seed)
+    uniform = engine.draw(draws * size, dtype=torch.float64).clamp_(1e-7, 1.0 - 1e-7)
+    points = math.sqrt(2.0) * torch.erfinv(2.0 * uniform - 1.0)
+    return points.view(draws, size, heads, channels).transpose(1, 2)

@@ -1,0 +1,351 @@
+import copy
+import math
+
+import pytest
+import torch
+
+from kgat import KernelGAT, KernelGATConv
+from kgat.kernels import Context, CopulaSpectral, ImplicitSpectral, Magnitude
+from kgat.kernels.implicit import Law
+
+H, D, S = 3, 5, 8
+CLASSES = [ImplicitSpectral, CopulaSpectral]
+
+
+def points(n: int, seed: int = 0) -> torch.Tensor:
+    generator = torch.Generator().manual_seed(seed)
+    return torch.randn(n, H, D, dtype=torch.float64, generator=generator)
+
+
+def built(cls, heads=H, seed=0, **kwargs):
+    torch.manual_seed(seed)
+    return cls(D, heads, **{"num_features": S, **kwargs}).double().eval()
+
+
+def four_terms(q, k, omegas):  # 1/(4S) sum_s sum_ab cos(2 pi (w_a.q - w_b.k)), also for one family
+    total = 0.0
+    for a in omegas:
+        for b in omegas:
+            u = torch.einsum("nhd,hds->nhs", q, a)[:, None]
+            v = torch.einsum("mhd,hds->mhs", k, b)
+            total = total + (2 * math.pi * (u - v)).cos().mean(-1)
+    return total / len(omegas) ** 2
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("stationary", [False, True])
+def test_score_is_that_of_the_drawn_frequencies(cls, stationary):
+    q, k = points(4), points(6, 1)
+    kernel = built(cls, stationary=stationary, eps=1e-3, draws=3)
+    omegas = kernel.frequencies()
+    assert [omega.shape for omega in omegas] == [(H, D, 3 * S)] * (1 if stationary else 2)
+    kappa = four_terms(q, k, omegas)
+    torch.testing.assert_close(kernel(q, k).dense(), (kappa.square() + 1e-3).log())
+
+
+# IKA T11
+@pytest.mark.parametrize("stationary", [False, True])
+def test_concatenated_form(stationary):
+    q, k = points(4), points(6, 1)
+    kernel = built(ImplicitSpectral, concat=True, stationary=stationary, eps=1e-3)
+    pair = torch.cat([q[:, None].expand(-1, 6, -1, -1), k[None].expand(4, -1, -1, -1)], dim=-1)
+    omegas = kernel.frequencies()
+    kappa = four_terms(kernel.att[None], pair.flatten(0, 1), omegas)[0].view(4, 6, H)
+    torch.testing.assert_close(kernel(q, k).dense(), (kappa.square() + 1e-3).log())
+
+
+# IKA T7
+@pytest.mark.parametrize("init", ["dot", "official"])
+def test_generators_are_odd(init):
+    kernel = built(ImplicitSpectral, init=init)
+    z = points(7)
+    for generator in kernel.generators:
+        for lin in generator.lins:
+            torch.nn.init.normal_(lin.bias)
+        assert torch.equal(generator(-z), -generator(z))
+        assert not torch.allclose(generator(2 * z), 2 * generator(z))  # but not linear
+
+
+def test_half_of_the_noise_has_the_opposite_mean():
+    kernel = built(ImplicitSpectral, num_features=20_000)
+    with torch.no_grad():
+        kernel.law_parameters[0] = 0.5
+    for generator in kernel.generators:  # so that frequencies are the noise
+        for parameter in generator.parameters():
+            torch.nn.init.zeros_(parameter)
+        generator.skip.fill_(1.0)
+    omega, _ = kernel.frequencies()
+    first, second = omega.split(10_000, dim=-1)
+    assert (first.mean(-1) - 0.5).abs().max() < 0.01
+    assert (second.mean(-1) + 0.5).abs().max() < 0.01
+    assert (first.std(-1) - kernel.prior_scale).abs().max() < 0.01
+
+
+# IKA T6
+def test_starts_at_the_rbf_of_dot_product_attention():
+    kernel = built(ImplicitSpectral, num_features=200_000, stationary=True, kl_weight=0.0)
+    with torch.no_grad():
+        kernel.law_parameters.zero_()
+        for parameter in kernel.generators.parameters():
+            parameter.zero_()
+    q, k = points(4), points(6, 1)
+    square = (q[:, None] - k).square().sum(-1)
+    value = kernel(q, k).dense().exp()
+    assert (value - (-square / (2 * math.sqrt(D))).exp()).abs().max() < 5e-3
+
+
+# IKA T8
+def test_correlation_total_correlation_and_divergence():
+    kernel = built(CopulaSpectral)
+    with torch.no_grad():
+        kernel.law_parameters.normal_()
+    law = kernel.law()
+    correlation = kernel.correlation(law)
+    assert correlation.shape == (D, H, H)
+    torch.testing.assert_close(correlation.diagonal(dim1=-2, dim2=-1), torch.ones(D, H).double())
+    total = kernel.total_correlation(law)
+    torch.testing.assert_close(total, -0.5 * correlation.logdet().sum())
+    assert total > 0.1
+
+    prior = torch.distributions.MultivariateNormal(
+        torch.zeros(D, H).double(), kernel.prior_scale**2 * torch.eye(H).double()
+    )
+    sigma = law.sigma.t()
+    covariance = sigma.unsqueeze(-1) * correlation * sigma.unsqueeze(-2)
+    joint = torch.distributions.MultivariateNormal(law.mu.t(), covariance)
+    expected = torch.distributions.kl_divergence(joint, prior).sum()
+    torch.testing.assert_close(kernel.divergence(law) + total, expected, rtol=1e-10, atol=1e-10)
+
+
+# IKA T9: with the released code's index slip, heads are scaled but independent.
+def test_heads_are_as_correlated_as_the_copula_says():
+    kernel = built(CopulaSpectral)
+    with torch.no_grad():
+        kernel.law_parameters[2] = torch.tensor([2.0, 2.0, -1.0])[:, None]
+    law = kernel.law()
+    size = 40_000
+    noise = torch.randn(H, size, D, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    tied = kernel.tied(noise, law)
+    correlation = kernel.correlation(law)
+    assert correlation[:, 0, 1].min() > 0.5
+    assert correlation[:, 0, 2].max() < -0.4
+    for c in range(D):
+        found = torch.corrcoef(tied[:, :, c])
+        assert (found - correlation[c]).abs().max() < 5 / math.sqrt(size)
+    assert (tied.std(dim=1) - 1.0).abs().max() < 0.02  # each head's own law is as without a copula
+
+
+def test_ties_are_cut_off_and_a_single_head_has_none():
+    kernel = built(CopulaSpectral, num_features=2_000)
+    kernel.noise.mul_(10.0)
+    for generator in kernel.generators:
+        torch.nn.init.zeros_(generator.lins[2].weight)
+        generator.skip.fill_(1.0)
+    assert kernel.frequencies()[0].abs().max() <= 2.0 * kernel.prior_scale + kernel.law().mu.abs().max()
+
+    single = built(CopulaSpectral, heads=1)
+    torch.testing.assert_close(single.correlation(single.law()), torch.ones(D, 1, 1).double())
+    assert single.total_correlation(single.law()) == 0.0
+
+
+def test_data_dependent_copula():
+    kernel = built(CopulaSpectral, data_dependent=True)
+    law = kernel.law(points(4), points(6, 1))
+    assert law.mu.shape == law.sigma.shape == law.tie.shape == (H, D)
+    assert kernel.correlation(law).shape == (D, H, H)
+
+
+# IKA T12
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("evaluation", ["frozen", "sobol"])
+def test_evaluation_is_deterministic_and_training_is_not(cls, evaluation):
+    q, k = points(4), points(6, 1)
+    kernel = built(cls, evaluation=evaluation)
+    value = kernel(q, k).dense()
+    kernel.train()
+    assert not torch.equal(kernel(q, k).dense(), kernel(q, k).dense())
+    kernel.eval()
+    assert torch.equal(kernel(q, k).dense(), value)  # nor has training changed it
+
+    other = built(cls, seed=1, evaluation=evaluation)
+    assert not torch.allclose(other(q, k).dense(), value)
+    other.load_state_dict(copy.deepcopy(kernel.state_dict()))
+    assert torch.equal(other(q, k).dense(), value)
+
+    kernel.resample(torch.Generator().manual_seed(3))
+    anew = kernel(q, k).dense()
+    assert not torch.allclose(anew, value)
+    kernel.resample(torch.Generator().manual_seed(3))
+    assert torch.equal(kernel(q, k).dense(), anew)
+
+
+def test_more_draws_and_sobol_points_come_closer_to_the_law():
+    # The kernel of the law itself is the mean over very many draws.
+    q, k = points(4), points(6, 1)
+    kwargs = {"num_features": 64, "eps": 1e-3}
+    reference = built(ImplicitSpectral, draws=500, **kwargs)
+    expected = reference(q, k).dense().exp()
+
+    def error(**more):
+        total = 0.0
+        for seed in range(10):
+            kernel = built(ImplicitSpectral, **kwargs, **more)
+            kernel.load_state_dict({**reference.state_dict(), "noise": kernel.noise})
+            kernel.resample(torch.Generator().manual_seed(seed))
+            total += (kernel(q, k).dense().exp() - expected).square().mean().sqrt().item()
+        return total / 10
+
+    one = error()
+    assert error(draws=16) < 0.5 * one
+    assert error(evaluation="sobol") < 0.6 * one
+
+
+# IKA T14: the released code mixes the items of a batch.
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize("concat", [False, True])
+def test_graphs_of_a_batch_do_not_see_each_other(cls, concat):
+    kernel = built(cls, data_dependent=True, concat=concat)
+    q, k = points(12), points(9, 1)
+    of_query = torch.tensor([3, 0, 1, 0, 1, 1, 3, 0, 3, 1, 0, 1])  # graph 2 is empty, and no order
+    of_key = torch.tensor([0, 1, 3, 3, 0, 1, 1, 0, 0])
+    whole = kernel(q, k, Context((of_query, of_key))).dense()
+    for graph in (0, 1, 3):
+        rows, cols = of_query == graph, of_key == graph
+        alone = kernel(q[rows], k[cols]).dense()
+        torch.testing.assert_close(whole[rows][:, cols], alone)
+    assert not torch.allclose(whole, kernel(q, k).dense())
+    # As a batch dimension too.
+    stacked = kernel(torch.stack([q, 2 * q]), torch.stack([k, -k])).dense()
+    torch.testing.assert_close(stacked[1], kernel(2 * q, -k).dense())
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+def test_gradients_of_a_data_dependent_kernel(cls):
+    kernel = built(cls, heads=2, num_features=2, data_dependent=True, eps=1e-2)
+    q, k = points(3)[:, :2].requires_grad_(), points(4, 1)[:, :2].requires_grad_()
+    of_query, of_key = torch.tensor([0, 1, 1]), torch.tensor([0, 1, 0, 1])
+
+    def function(q, k, *parameters):
+        named = dict(zip(dict(kernel.named_parameters()), parameters, strict=True))
+        losses = []
+        context = Context((of_query, of_key), losses)
+        gram = torch.func.functional_call(kernel, named, (q, k, context))
+        return gram.dense(), losses[0]
+
+    assert torch.autograd.gradcheck(function, (q, k, *kernel.parameters()))
+
+
+def test_no_nodes_at_all():
+    kernel = built(ImplicitSpectral, data_dependent=True)
+    nothing = torch.empty(0, dtype=torch.long)
+    for context in (Context(), Context(nothing)):
+        assert kernel(points(0), points(0), context).dense().shape == (0, 0, H)
+    losses = []
+    kernel(points(0), points(0), Context(nothing, losses))
+    assert losses[0].isfinite()
+
+
+# --- Penalties --------------------------------------------------------------------------------------------
+
+
+def test_penalty_by_formula():
+    kernel = built(CopulaSpectral, kl_weight=0.3, copula_weight=-0.2, prior_scale=0.5)
+    with torch.no_grad():
+        kernel.law_parameters.normal_()
+    law, losses = kernel.law(), []
+    kernel(points(2), points(2), Context(losses=losses))
+    ratio = law.sigma / 0.5
+    kl = (-ratio.log() + (ratio.square() + (law.mu / 0.5).square()) / 2 - 0.5).sum()
+    torch.testing.assert_close(losses, [0.3 * kl - 0.2 * kernel.total_correlation(law)])
+    prior = Law(torch.zeros(H, D), torch.full((H, D), 0.5))
+    torch.testing.assert_close(kernel.divergence(prior), torch.tensor(0.0))
+
+
+def test_penalty_is_the_mean_over_graphs():
+    kernel = built(ImplicitSpectral, data_dependent=True)
+    x, batch = points(6), torch.tensor([0, 0, 1, 1, 1, 0])
+    found = []
+    kernel(x, x, Context(batch, found))
+    for graph in (0, 1):
+        part = x[batch == graph]
+        kernel(part, part, Context(losses=found))
+    torch.testing.assert_close(found[0], (found[1] + found[2]) / 2)
+
+
+def test_penalties_leave_layers_and_models_one_way():
+    edges = torch.randint(0, 6, (2, 20), generator=torch.Generator().manual_seed(0))
+    x = torch.randn(6, 4)
+    conv = KernelGATConv(4, D, heads=H, kernel="copula_spectral * rbf", magnitude=1.5)
+    losses = []
+    conv(x, edges, losses=losses)
+    conv(x, edges, return_attention_weights=True, losses=losses)
+    torch.testing.assert_close(losses[0], losses[1])
+    losses[0].backward()
+    assert conv.kernel.kernels[0].law_parameters.grad.abs().sum() > 0
+
+    model = KernelGAT(4, 6, 2, 3, heads=3, kernel="implicit_spectral")
+    assert model.penalised
+    losses = []
+    model(x, edges, losses=losses)
+    model(x, edges)  # without a list nothing is left behind
+    assert len(losses) == 2
+    assert not KernelGAT(4, 6, 2, 3, heads=3, kernel="rbf").penalised
+    assert (conv.kernel * Magnitude(D, H)).penalised
+
+
+def test_a_model_sees_the_graphs_of_a_batch():
+    torch.manual_seed(0)
+    kwargs = {"data_dependent": True}
+    model = KernelGAT(4, 6, 2, 3, heads=3, kernel="implicit_spectral", kernel_kwargs=kwargs).eval()
+    x, edges = torch.randn(7, 4), torch.tensor([[0, 1, 2, 3, 4, 5], [1, 2, 0, 4, 5, 6]])
+    batch = torch.tensor([0, 0, 0, 1, 1, 1, 1])
+    whole = model(x, edges, batch=batch)
+    torch.testing.assert_close(whole[:3], model(x[:3], edges[:, :3]))
+    torch.testing.assert_close(whole[3:], model(x[3:], edges[:, 3:] - 3))
+    # Bipartite, and with edge vectors, which are scored pair by pair.
+    conv = KernelGATConv(
+        (4, 4), D, kernel="implicit_spectral", kernel_kwargs=kwargs, add_self_loops=False
+    ).eval()
+    out = conv((x, x[:5]), edges[:, :4], batch=(batch, batch[:5]))
+    torch.testing.assert_close(out[:3], conv((x[:3], x[:3]), edges[:, :3]))
+
+
+# --- Bad input --------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("cls", CLASSES)
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_features": 0}, r"even, positive 'num_features' \(got 0\)"),
+        ({"num_features": 5}, r"even, positive 'num_features' \(got 5\)"),
+        ({"eps": 0.0}, r"positive 'eps' \(got 0.0\)"),
+        ({"prior_scale": -1.0}, r"positive 'prior_scale' \(got -1.0\)"),
+        ({"draws": 0}, r"positive 'draws' \(got 0\)"),
+        ({"kl_weight": -0.1}, r"'kl_weight' of at least 0 \(got -0.1\)"),
+        ({"evaluation": "mean"}, r"'evaluation' as one of frozen, sobol \(got 'mean'\)"),
+        ({"init": "zero"}, r"'init' as one of dot, official \(got 'zero'\)"),
+    ],
+)
+def test_bad_options(cls, kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        cls(D, H, **kwargs)
+
+
+def test_bad_batches():
+    kernel = built(ImplicitSpectral, data_dependent=True)
+    with pytest.raises(ValueError, match=r"Expected queries and keys because data_dependent=True"):
+        kernel.frequencies()
+    with pytest.raises(ValueError, match=r"'batch' of shape \[4\], the graph of each query \(got \[3\]"):
+        kernel(points(4), points(4), Context(torch.zeros(3, dtype=torch.long)))
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+@pytest.mark.parametrize("data_dependent", [False, True])
+def test_half_precision_scores_are_single(dtype, data_dependent):
+    torch.manual_seed(0)
+    kernel = ImplicitSpectral(D, H, data_dependent=data_dependent).eval()
+    q, k = points(4).to(dtype), points(6, 1).to(dtype)
+    expected = kernel(q.float(), k.float()).dense()
+    torch.testing.assert_close(kernel(q, k).dense(), expected)
+    assert kernel.to(dtype)(q, k).dense().dtype == torch.float32
