@@ -19,7 +19,8 @@ from kgat.kernels.dot import DotProduct, Linear, Polynomial
 from kgat.kernels.features import RFA, EluPlusOne, FAVORPlus
 from kgat.kernels.implicit import CopulaSpectral, ImplicitSpectral
 from kgat.kernels.kan import KANScore
-from kgat.kernels.kernel import Context, Kernel, Product, Sum
+from kgat.kernels.kernel import Context as Context  # no kernel, so that it is not in the registry
+from kgat.kernels.kernel import Kernel, Product, Sum
 from kgat.kernels.laplace import Intersection, Laplace
 from kgat.kernels.magnitude import Magnitude
 from kgat.kernels.periodic import Periodic
@@ -33,7 +34,6 @@ __all__ = [
     "AbsoluteDifference",
     "Additive",
     "AdditiveV2",
-    "Context",
     "CopulaSpectral",
     "Cosine",
     "DotProduct",
@@ -97,7 +97,7 @@ def names() -> list[str]:
         >>> names()[:3]
         ['AbsoluteDifference', 'Additive', 'AdditiveV2']
     """
-    return sorted(set(__all__) - {"Context", "Kernel", "Product", "Sum"})
+    return sorted(set(__all__) - {"Kernel", "Product", "Sum"})
 
 
 def resolve(kernel: KernelLike, channels: int, heads: int = 1, **kwargs: Any) -> Kernel:
