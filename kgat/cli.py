@@ -385,6 +385,73 @@ def plot(
 
 
 @app.command()
+def regress(
+    datasets: Annotated[
+        str, typer.Option("--datasets", help="Data sets, separated by commas; an unknown one lists them all.")
+    ] = "co2,sunspots,diabetes",
+    models: Annotated[
+        str,
+        typer.Option(
+            help="Kernel models as for 'kgat compare', and gp-rbf and gp-sm, Gaussian processes of gpytorch."
+        ),
+    ] = "dot,rbf*l2,spectral*l2,implicit*l2,copula*l2,gp-rbf,gp-sm",
+    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 10,
+    epochs: Annotated[int, typer.Option(help="Epochs of each run.", min=1)] = 1000,
+    out: Annotated[Path, typer.Option(help="Folder of results and figures.")] = Path("runs/regression"),
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Markdown file: replace what stands between <!-- regression:begin --> and "
+            "<!-- regression:end -->."
+        ),
+    ] = None,
+    threads: Threads = None,
+) -> None:
+    r"""Fit small regression sets as "Implicit Kernel Attention" does, with validation and a test read once.
+
+    Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated. Prints
+    the table and draws the fitted curves of series.
+    """
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    from kgat import regression
+    from kgat.compare import update_readme
+    from kgat.plots import fits, png
+    from kgat.records import read, write_atomically
+
+    _use(threads, "cpu")
+    names, listed = _listed(datasets), _listed(models)
+    setting = regression.Setting(epochs=epochs)
+    path = out / "results.jsonl"
+    problems = [regression.load(name) for name in names]
+    total = len(names) * len(listed) * seeds
+    there = regression.finished(path, names, listed, seeds, setting)
+    columns = (
+        *(BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()),
+        TextColumn("{task.description}"),
+    )
+    with Progress(*columns, console=Console(stderr=True)) as bar:
+        task = bar.add_task("", total=total, completed=there)
+
+        def done(record: dict[str, Any]) -> None:
+            said = f"{record['dataset']}, {record['model']}, seed {record['seed']}"
+            bar.update(task, advance=1, description=said)
+
+        for problem in problems:
+            regression.compare(problem, listed, seeds, path, setting, done)
+    records = read(path)
+    for name in names:
+        figure = fits(records, name)
+        if figure is not None:
+            write_atomically(out / f"{name}-fits.png", png(figure))
+    text = regression.table(records)
+    if readme is not None:
+        update_readme(readme, text, regression.BEGIN, regression.END)
+    typer.echo(text)
+
+
+@app.command()
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
     readme: Annotated[

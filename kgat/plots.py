@@ -36,6 +36,7 @@ __all__ = [
     "difference",
     "entropy",
     "file_name",
+    "fits",
     "heads",
     "image",
     "importance",
@@ -672,6 +673,40 @@ def cost(records: Sequence[Record], dataset: str | None = None) -> Figure | None
         what = "epoch time" if name == "seconds_ratio" else "peak memory"
         axes.set_xlabel(f"{what} / that of {_short(baseline)}")
     grid[0].set_title(_title(dataset, 0), loc="left")
+    return figure
+
+
+@_styled
+def fits(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
+    r"""The curves that models fitted to a series, with two standard deviations where a model has some."""
+    found = {
+        record["model"]: record["curve"]
+        for record in records
+        if record.get("kind") == "regression" and record.get("dataset") == dataset and record.get("curve")
+    }
+    if not found:
+        return None
+    unit = next(record["unit"] for record in records if record.get("dataset") == dataset)
+    rows = len(found)
+    figure = Figure(figsize=(WIDTH, 1.35 * rows + 0.6), layout="constrained")
+    grid = figure.subplots(rows, 1, sharex=True, squeeze=False).flatten()
+    for number, (axes, (model, curve)) in enumerate(zip(grid, found.items(), strict=True)):
+        color = PALETTE[number % len(PALETTE)]
+        x, y, mean = (np.array(curve[name], dtype=float) for name in ("x", "y", "mean"))
+        test = np.array(curve["part"]) == "test"
+        axes.plot(x, mean, color=color, linewidth=1.0, label="fitted")
+        if curve.get("std"):
+            std = np.array(curve["std"], dtype=float)
+            axes.fill_between(x, mean - 2 * std, mean + 2 * std, color=color, alpha=0.25, linewidth=0)
+        axes.plot(x[~test], y[~test], ".", color=INK, ms=1.8, mew=0, label="known")
+        axes.plot(x[test], y[test], "x", color="#d62728", ms=3, mew=0.8, label="test")
+        axes.set_ylabel(unit)
+        axes.set_title(_short(model, 30), fontsize=9, loc="left", pad=2)
+        axes.yaxis.set_major_locator(MaxNLocator(3))
+        axes.grid(True)
+    grid[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=3, borderaxespad=0.0)
+    title = f"{_short(str(dataset))}: bands are two standard deviations over draws (GP: posterior)"
+    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
     return figure
 
 

@@ -1,0 +1,497 @@
+r"""Regression as in "Implicit Kernel Attention": a data set is one sequence, and attention fills in its gaps.
+
+Every point is a token and sees all others; the loss is that of training points. The released code reports the
+best *test* error over epochs; here validation points choose the epoch, and test points are read once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric import seed_everything
+
+from kgat import records as record_file
+from kgat.compare import holm, wilcoxon
+from kgat.nn import KernelGATConv
+from kgat.training import circumstances, resolve_model
+
+BASELINE = "dot"
+BEGIN, END = "<!-- regression:begin -->", "<!-- regression:end -->"
+GAUSSIAN_PROCESSES = ("gp-rbf", "gp-sm")
+DEFAULT_MODELS = ("dot", "rbf*l2", "spectral*l2", "implicit*l2", "copula*l2", *GAUSSIAN_PROCESSES)
+DRAWS = 20  # of a sampled kernel, for the band of a figure
+SHARES = (0.8, 0.1)  # of points for training and validation; the rest is for the test
+
+Record = dict[str, Any]
+
+
+class Points(NamedTuple):
+    r"""A regression problem.
+
+    Args:
+        name (str): Its name.
+        x (numpy.ndarray): What is known of every point.
+        y (numpy.ndarray): What is to be found.
+        unit (str): The unit of :obj:`y`.
+
+    Shapes:
+        - **x:** :math:`(N, F)`, **y:** :math:`(N)`
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    unit: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    r"""How models are trained, the released code's numbers by default.
+
+    Args:
+        width (int): Channels of a token.
+        heads (int): Number of heads; one has ``width / heads`` channels.
+        num_features (int): Number :math:`S` of frequency pairs of spectral kernels.
+        dropout (float): Of attention weights.
+        lr (float): Learning rate of Adam.
+        epochs (int): Number of epochs; the one with the smallest validation error is kept.
+    """
+
+    width: int = 64
+    heads: int = 8
+    num_features: int = 64
+    dropout: float = 0.1
+    lr: float = 0.01
+    epochs: int = 1000
+
+
+def _co2() -> Points:
+    import pandas as pd
+    from statsmodels.datasets import co2
+
+    weekly = co2.load_pandas().data["co2"]
+    monthly = weekly.groupby(pd.PeriodIndex(weekly.index, freq="M")).mean().dropna()
+    years = np.array([month.year + (month.month - 0.5) / 12 for month in monthly.index])
+    return Points("co2", years[:, None], monthly.to_numpy(), "ppm")
+
+
+def _sunspots() -> Points:
+    from statsmodels.datasets import sunspots
+
+    data = sunspots.load_pandas().data
+    return Points("sunspots", data[["YEAR"]].to_numpy(float), data["SUNACTIVITY"].to_numpy(float), "spots")
+
+
+def _nile() -> Points:
+    from statsmodels.datasets import nile
+
+    data = nile.load_pandas().data
+    return Points("nile", data[["year"]].to_numpy(float), data["volume"].to_numpy(float), "10⁸ m³")
+
+
+def _diabetes() -> Points:
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True)
+    return Points("diabetes", x, y, "progression")
+
+
+LOADERS: dict[str, Callable[[], Points]] = {
+    "co2": _co2,
+    "diabetes": _diabetes,
+    "nile": _nile,
+    "sunspots": _sunspots,
+}
+
+
+def load(name: str) -> Points:
+    r"""Returns a data set that a package ships: nothing is downloaded.
+
+    ``"co2"`` (Mauna Loa, monthly means), ``"sunspots"`` and ``"nile"`` (yearly) come with statsmodels,
+    ``"diabetes"`` (442 patients, 10 features) with scikit-learn.
+
+    Args:
+        name (str): The name.
+
+    Raises:
+        ValueError: If there is none of that name, with the choices.
+        ImportError: If the package is not installed.
+
+    Example:
+        >>> load("diabetes").x.shape
+        (442, 10)
+    """
+    if name not in LOADERS:
+        raise ValueError(
+            f"Expected the name of a regression set (got '{name}'); choose from: {', '.join(LOADERS)}"
+        )
+    try:
+        return LOADERS[name]()
+    except ImportError as error:
+        raise ImportError(
+            f"Expected statsmodels, which ships '{name}' (got: {error}); install it with "
+            "pip install 'kgat[regression]'"
+        ) from None
+
+
+class Regressor(torch.nn.Module):
+    r"""One layer of a Transformer with post-normalisation over all points, whose attention has any kernel.
+
+    .. math::
+        \mathbf{h} = \mathbf{W} \mathbf{x}, \quad
+        \mathbf{h} \leftarrow \mathrm{LN}(\mathbf{h} + \mathbf{W}_o \mathrm{attention}(\mathbf{h})), \quad
+        \mathbf{h} \leftarrow \mathrm{LN}(\mathbf{h} + \mathbf{W}_2 \, \mathrm{relu}(\mathbf{W}_1
+        \mathbf{h})), \quad \hat{y} = \mathbf{w}^\top \mathbf{h}
+
+    Args:
+        in_channels (int): Number of features of a point.
+        setting (Setting): Sizes and dropout.
+        **kernel: ``kernel``, ``magnitude`` and ``kernel_kwargs`` of :class:`~kgat.nn.KernelGATConv`.
+
+    Shapes:
+        - **x:** :math:`(N, F)`, **output:** :math:`(N)`
+
+    Example:
+        >>> Regressor(3, Setting(width=8, heads=2), kernel="rbf")(torch.randn(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, in_channels: int, setting: Setting, **kernel: Any) -> None:
+        super().__init__()
+        width, heads = setting.width, setting.heads
+        if width % heads != 0:
+            raise ValueError(f"Expected 'width' divisible by 'heads={heads}' (got {width})")
+        self.lin_in = torch.nn.Linear(in_channels, width)
+        self.attention = KernelGATConv(
+            *(width, width // heads, heads),
+            add_self_loops=False,
+            bias=False,
+            dropout=setting.dropout,
+            projections="separate",
+            **kernel,
+        )
+        self.lin_attention = torch.nn.Linear(width, width)
+        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(width) for _ in range(2))
+        self.feed_forward = torch.nn.Sequential(
+            torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, width)
+        )
+        self.lin_out = torch.nn.Linear(width, 1)
+        self._edges: Tensor | None = None
+
+    def forward(self, x: Tensor, losses: list[Tensor] | None = None) -> Tensor:
+        r"""Returns one number per point.
+
+        Args:
+            x (torch.Tensor): The features of all points.
+            losses (list of torch.Tensor, optional): Takes the penalty of the kernel. (default: :obj:`None`)
+        """
+        h = self.lin_in(x)
+        attended = self.attention(h, self._all_pairs(x.size(0), x.device), losses=losses)
+        h = self.norms[0](h + self.lin_attention(attended))
+        h = self.norms[1](h + self.feed_forward(h))
+        return self.lin_out(h).squeeze(-1)  # type: ignore[no-any-return]
+
+    def _all_pairs(self, size: int, device: torch.device) -> Tensor:
+        # One tensor for all epochs, so that it is sorted once.
+        edges = self._edges
+        if edges is None or edges.size(1) != size * size or edges.device != device:
+            nodes = torch.arange(size, device=device)
+            edges = torch.cartesian_prod(nodes, nodes).flip(1).T.contiguous()
+            self._edges = edges
+        return edges
+
+
+class Fit(NamedTuple):
+    r"""What a model says of all points, in units of the target."""
+
+    mean: Tensor
+    std: Tensor | None
+    val: float
+    best_epoch: int
+    parameters: int
+
+
+def run(points: Points, model: str, seed: int, setting: Setting | None = None, curve: bool = False) -> Record:
+    r"""Fits one model with one seed, which draws the split too, and reads the test points once.
+
+    Args:
+        points (Points): The problem.
+        model (str): A kernel model that :func:`kgat.training.resolve_model` takes, ``"gp-rbf"`` or
+            ``"gp-sm"`` (Gaussian processes with an RBF and a spectral-mixture kernel).
+        seed (int): The seed.
+        setting (Setting, optional): How to train. (default: :obj:`Setting()`)
+        curve (bool, optional): Whether the record shall hold the fitted curve. (default: :obj:`False`)
+
+    Returns:
+        dict: A record of kind :obj:`"regression"` with root-mean-square errors in units of the target.
+
+    Raises:
+        ValueError: If the model is unknown or diverges.
+        ImportError: If a Gaussian process is asked for without gpytorch.
+    """
+    setting = Setting() if setting is None else setting
+    start = time.perf_counter()
+    x = torch.from_numpy(np.asarray(points.x, dtype=np.float32))
+    y = torch.from_numpy(np.asarray(points.y, dtype=np.float32))
+    train, val, test = split(len(y), seed)
+    # Only training points decide the scale.
+    x = (x - x[train].mean(0)) / x[train].std(0).clamp(min=1e-12)
+    mean, std = y[train].mean(), y[train].std()
+    known = ((y - mean) / std).where(train | val, torch.nan)  # no model sees the targets of the test
+    seed_everything(seed)
+    fit = _gaussian_process if model in GAUSSIAN_PROCESSES else _transformer
+    found = fit(model, x, known, train, val, setting)
+    prediction = found.mean * std + mean
+    record: Record = {
+        "kind": "regression",
+        "dataset": points.name,
+        "unit": points.unit,
+        "model": model,
+        "seed": seed,
+        "points": len(y),
+        "setting": {**setting.__dict__},
+        "val": _rounded(found.val * float(std)),
+        "test": _rounded(_rmse(prediction, y, test)),
+        "best_epoch": found.best_epoch,
+        "parameters": found.parameters,
+        "seconds": round(time.perf_counter() - start, 2),
+        **circumstances("cpu"),
+    }
+    if curve and points.x.shape[1] == 1:
+        order = np.argsort(points.x[:, 0])
+        band = None if found.std is None else (found.std * std)[order]
+        record["curve"] = {
+            "x": [_rounded(value) for value in points.x[order, 0]],
+            "y": [_rounded(value) for value in points.y[order]],
+            "mean": [_rounded(value) for value in prediction[order]],
+            "std": None if band is None else [_rounded(value) for value in band],
+            "part": ["train" if train[i] else "val" if val[i] else "test" for i in order],
+        }
+    return record
+
+
+def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Draws the points for training, validation and test.
+
+    Shapes:
+        - **output:** three masks :math:`(N)`
+
+    Example:
+        >>> [int(mask.sum()) for mask in split(100, seed=0)]
+        [80, 10, 10]
+    """
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    first = round(SHARES[0] * size)
+    second = first + round(SHARES[1] * size)
+    masks = torch.zeros(3, size, dtype=torch.bool)
+    for mask, part in zip(masks, (order[:first], order[first:second], order[second:]), strict=True):
+        mask[part] = True
+    return masks[0], masks[1], masks[2]
+
+
+def _transformer(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
+    found = resolve_model(model)
+    if not found.takes_projections:
+        raise ValueError(f"Expected a kernel model (got '{model}'); stock layers are for graphs")
+    kwargs = {name: found.kwargs[name] for name in ("kernel", "magnitude") if name in found.kwargs}
+    if "spectral" in str(kwargs["kernel"]).lower():
+        kwargs["kernel_kwargs"] = {"num_features": setting.num_features}
+    net = Regressor(x.size(1), setting, **kwargs)
+    optimizer = torch.optim.Adam(net.parameters(), lr=setting.lr)
+    count = int(train.sum())
+    best, best_epoch, state = math.inf, 0, dict[str, Tensor]()
+    for epoch in range(1, setting.epochs + 1):
+        net.train()
+        optimizer.zero_grad()
+        losses: list[Tensor] = []
+        loss = F.mse_loss(net(x, losses)[train], y[train])
+        if not math.isfinite(loss.item()):
+            raise ValueError(
+                f"Expected a finite loss of '{model}' (got {loss.item()} in epoch {epoch}); lower lr"
+            )
+        (loss + sum(losses) / count).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1000.0)
+        optimizer.step()
+        with torch.no_grad():
+            score = _rmse(net.eval()(x), y, val)
+        if score < best:
+            best, best_epoch = score, epoch
+            state = {name: value.clone() for name, value in net.state_dict().items()}
+    net.load_state_dict(state)
+    with torch.no_grad():
+        mean = net.eval()(x)
+        std = torch.stack(list(_drawn(net, x))).std(0) if net.attention.kernel.penalised else None
+    return Fit(mean, std, best, best_epoch, sum(p.numel() for p in net.parameters()))
+
+
+def _drawn(net: Regressor, x: Tensor) -> Iterator[Tensor]:
+    # Other frequencies each time, and no dropout.
+    for part in net.attention.kernel.modules():
+        part.training = True
+    for _ in range(DRAWS):
+        yield net(x)
+    net.eval()
+
+
+def _gaussian_process(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
+    try:
+        import gpytorch
+    except ImportError:
+        raise ImportError(
+            f"Expected gpytorch for '{model}' (got none); install it with pip install 'kgat[regression]'"
+        ) from None
+
+    x, y = x.double(), y.double()  # the factorisation of a smooth kernel needs the digits
+
+    class Process(gpytorch.models.ExactGP):
+        def __init__(self, likelihood: Any) -> None:
+            super().__init__(x[train], y[train], likelihood)
+            self.mean_module = gpytorch.means.ConstantMean()
+            if model == "gp-sm":
+                self.covar_module = gpytorch.kernels.SpectralMixtureKernel(5, ard_num_dims=x.size(1))
+                self.covar_module.initialize_from_data(x[train], y[train])
+            else:
+                self.covar_module = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+
+        def forward(self, x: Tensor) -> Any:
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+    likelihood = gpytorch.likelihoods.GaussianLikelihood()
+    process = Process(likelihood).double()
+    marginal = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)
+    optimizer = torch.optim.Adam(process.parameters(), lr=0.1)
+    epochs = min(setting.epochs, 200)  # of a handful of parameters
+    best, best_epoch, state = math.inf, 0, dict[str, Tensor]()
+    for epoch in range(1, epochs + 1):
+        process.train()
+        optimizer.zero_grad()
+        loss = -marginal(process(x[train]), y[train])
+        loss.backward()
+        optimizer.step()
+        if epoch % 10 == 0 or epoch == epochs:
+            with torch.no_grad(), gpytorch.settings.fast_pred_var():
+                score = _rmse(process.eval()(x).mean, y, val)
+            if score < best:
+                best, best_epoch = score, epoch
+                state = {name: value.clone() for name, value in process.state_dict().items()}
+    process.load_state_dict(state)
+    with torch.no_grad():
+        found = process.eval()(x)
+        mean, std = found.mean.float(), found.stddev.float()
+    return Fit(mean, std, best, best_epoch, sum(p.numel() for p in process.parameters()))
+
+
+def _rmse(prediction: Tensor, y: Tensor, mask: Tensor) -> float:
+    return float((prediction[mask] - y[mask]).square().mean().sqrt())
+
+
+def _rounded(value: Any) -> float:
+    return float(f"{float(value):.5g}")
+
+
+# --- Comparing --------------------------------------------------------------------------------------------
+
+
+def compare(
+    dataset: str | Points,
+    models: Sequence[str] = DEFAULT_MODELS,
+    seeds: int = 10,
+    path: str | Path = "runs/regression.jsonl",
+    setting: Setting | None = None,
+    on_run: Callable[[Record], None] | None = None,
+) -> list[Record]:
+    r"""Runs all models with all seeds and appends each run to a file as soon as it is done; what is there
+    with the same setting is not repeated. Records of the first seed hold the fitted curve.
+
+    Args:
+        dataset (str or Points): What :func:`load` takes, or a problem.
+        models (list of str, optional): As in :func:`run`. (default: :obj:`DEFAULT_MODELS`)
+        seeds (int, optional): Number of seeds, counted from 0. (default: :obj:`10`)
+        path (str or Path, optional): The file of JSON lines. (default: :obj:`"runs/regression.jsonl"`)
+        setting (Setting, optional): How to train. (default: :obj:`Setting()`)
+        on_run (callable, optional): Called with each new record. (default: :obj:`None`)
+
+    Returns:
+        list of dict: All records of the file.
+    """
+    points = load(dataset) if isinstance(dataset, str) else dataset
+    setting = Setting() if setting is None else setting
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    kept = record_file.read(path) if path.exists() else []
+    there = _finished(kept, setting)
+    for seed in range(seeds):
+        for model in models:
+            if (points.name, model, seed) in there:
+                continue
+            record = run(points, model, seed, setting, curve=seed == 0)
+            record_file.append(path, record)
+            kept.append(record)
+            if on_run is not None:
+                on_run(record)
+    return kept
+
+
+def finished(
+    path: str | Path, datasets: Sequence[str], models: Sequence[str], seeds: int, setting: Setting
+) -> int:
+    r"""Returns how many of these runs a file holds already."""
+    there = _finished(record_file.read(path), setting) if Path(path).exists() else set()
+    wanted = {(name, model, seed) for name in datasets for model in models for seed in range(seeds)}
+    return len(wanted & there)
+
+
+def _finished(records: Sequence[Mapping[str, Any]], setting: Setting) -> set[tuple[str, str, int]]:
+    own = [r for r in records if r.get("kind") == "regression" and r["setting"] == setting.__dict__]
+    return {(r["dataset"], r["model"], r["seed"]) for r in own}
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    r"""Returns the test errors as Markdown: mean ± unbiased standard deviation over seeds, and Holm-corrected
+    p-values of Wilcoxon's paired test against dot-product attention.
+
+    Args:
+        records (list of dict): Records of :func:`run`; of repeated ones the last counts.
+    """
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    units: dict[str, str] = {}
+    for record in records:
+        if record.get("kind") == "regression":
+            seeds_of_model = found.setdefault(record["dataset"], {}).setdefault(record["model"], {})
+            seeds_of_model[record["seed"]] = record["test"]
+            units[record["dataset"]] = record["unit"]
+    if not found:
+        raise ValueError("Expected records of 'kgat regress' (got none); run it first")
+    models = list(dict.fromkeys(model for of_models in found.values() for model in of_models))
+    cells: dict[str, list[str]] = {model: [] for model in models}
+    for of_models in found.values():
+        base = of_models.get(BASELINE, {})
+        p_values: dict[str, float | None] = {}
+        for model, own in of_models.items():
+            both = sorted(set(own) & set(base))
+            if model != BASELINE and both:
+                p_values[model] = wilcoxon(np.array([own[seed] - base[seed] for seed in both]))
+        corrected = holm(p_values)
+        for model in models:
+            values = np.array(list(of_models.get(model, {}).values()))
+            if not values.size:
+                cells[model].append("–")
+                continue
+            spread = f" ± {values.std(ddof=1):.3g}" if values.size > 1 else ""
+            p = corrected.get(model)
+            cells[model].append(f"{values.mean():.3g}{spread}" + ("" if p is None else f" (p = {p:.2g})"))
+    lines = [
+        f"| model | {' | '.join(f'{name}, {units[name]}' for name in found)} |",
+        f"| --- |{' ---: |' * len(found)}",
+        *(f"| `{model}` | {' | '.join(row)} |" for model, row in cells.items()),
+    ]
+    return "\n".join(lines)

@@ -1,0 +1,135 @@
+from importlib.util import find_spec
+
+import numpy as np
+import pytest
+import torch
+import torch.nn.functional as F
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from typer.testing import CliRunner
+
+from kgat import cli, plots, records, regression
+from kgat.regression import Points, Regressor, Setting, compare, run, split, table
+
+SMALL = Setting(width=8, heads=2, num_features=4, epochs=5)
+MODELS = ["dot", "spectral*l2", "copula*l1.5"]
+needs_gpytorch = pytest.mark.skipif(find_spec("gpytorch") is None, reason="gpytorch is not installed")
+needs_statsmodels = pytest.mark.skipif(
+    find_spec("statsmodels") is None, reason="statsmodels is not installed"
+)
+
+
+def wave(nodes: int = 40) -> Points:
+    x = np.linspace(0.0, 6.0, nodes)[:, None]
+    return Points("wave", x, 10.0 + np.sin(2.0 * x[:, 0]), "m")
+
+
+def test_attention_is_over_all_points():
+    torch.manual_seed(0)
+    net = Regressor(3, Setting(width=12, heads=3), kernel="dot_product").eval()
+    x = torch.randn(7, 3)
+    h = net.lin_in(x)
+    q, k, v = (part.transpose(0, 1) for part in net.attention.project(h))
+    attended = F.scaled_dot_product_attention(q, k, v).transpose(0, 1).flatten(1)
+    h = net.norms[0](h + net.lin_attention(attended))
+    h = net.norms[1](h + net.feed_forward(h))
+    torch.testing.assert_close(net(x), net.lin_out(h).squeeze(-1), rtol=1e-4, atol=1e-5)
+    assert net(x[:4]).shape == (4,)  # another number of points
+
+
+@pytest.mark.parametrize("model", MODELS)
+def test_no_model_sees_the_targets_of_the_test(model):
+    points = wave()
+    test = split(40, 1)[2].numpy()
+    other = points._replace(y=np.where(test, 1e3, points.y))
+    found, again = (run(p, model, 1, SMALL, curve=True) for p in (points, other))
+    assert found["curve"]["mean"] == again["curve"]["mean"]
+    assert found["val"] == again["val"]
+    assert found["test"] < 2.0
+    assert again["test"] > 900.0
+
+
+def test_errors_are_in_units_of_the_target():
+    found, scaled = (run(p, "dot", 0, SMALL) for p in (wave(), wave()._replace(y=100.0 * wave().y)))
+    assert scaled["test"] == pytest.approx(100.0 * found["test"], rel=1e-3)
+    assert scaled["val"] == pytest.approx(100.0 * found["val"], rel=1e-3)
+
+
+def test_the_kept_epoch_is_that_of_the_smallest_validation_error():
+    short, long = (run(wave(), "dot", 0, Setting(8, 2, epochs=epochs)) for epochs in (5, 30))
+    assert long["val"] <= short["val"]
+    assert 1 <= long["best_epoch"] <= 30
+
+
+def test_only_sampled_kernels_have_a_band():
+    bands = {model: run(wave(), model, 0, SMALL, curve=True)["curve"]["std"] for model in MODELS}
+    assert bands["dot"] is None
+    assert bands["spectral*l2"] is None
+    assert min(bands["copula*l1.5"]) > 0.0
+
+
+def test_a_comparison_goes_on_where_it_stopped(tmp_path):
+    path, said = tmp_path / "results.jsonl", []
+    compare(wave(), MODELS[:2], 2, path, SMALL, said.append)
+    assert len(said) == 4
+    assert records.read(path) == said
+    assert [("curve" in record) for record in said] == [True, True, False, False]
+    compare(wave(), MODELS, 2, path, SMALL, said.append)
+    assert [(r["model"], r["seed"]) for r in said[4:]] == [("copula*l1.5", 0), ("copula*l1.5", 1)]
+    assert regression.finished(path, ["wave"], MODELS, 3, SMALL) == 6
+    assert regression.finished(path, ["wave"], MODELS, 3, Setting()) == 0
+    figure = plots.fits(records.read(path))
+    FigureCanvasAgg(figure).draw()
+    assert [axes.get_title(loc="left") for axes in figure.axes] == MODELS
+
+
+def test_table_by_hand():
+    found = [
+        {"kind": "regression", "dataset": "wave", "unit": "m", "model": model, "seed": seed, "test": value}
+        for model, values in {"dot": [1, 2, 3, 4, 5, 6], "rbf": [0.5, 1.5, 2.5, 3.5, 4.5, 5.5]}.items()
+        for seed, value in enumerate(values)
+    ]
+    assert table(found).splitlines() == [
+        "| model | wave, m |",
+        "| --- | ---: |",
+        "| `dot` | 3.5 ± 1.87 |",
+        "| `rbf` | 3 ± 1.87 (p = 0.031) |",  # the smallest there is with six pairs
+    ]
+    with pytest.raises(ValueError, match="records of 'kgat regress'"):
+        table([])
+
+
+@needs_gpytorch
+@pytest.mark.parametrize("model", regression.GAUSSIAN_PROCESSES)
+def test_gaussian_processes_find_a_wave(model):
+    record = run(wave(80), model, 0, Setting(epochs=150), curve=True)
+    assert record["test"] < 0.1
+    assert min(record["curve"]["std"]) > 0.0
+
+
+@needs_statsmodels
+@pytest.mark.parametrize(("name", "size"), [("co2", 521), ("nile", 100), ("sunspots", 309)])
+def test_series(name, size):
+    points = regression.load(name)
+    assert points.x.shape == (size, 1)
+    assert points.y.shape == (size,)
+    assert (np.diff(points.x[:, 0]) > 0).all()
+    assert np.isfinite(points.y).all()
+
+
+def test_bad_input():
+    with pytest.raises(ValueError, match=r"regression set \(got 'boston'\); choose from: co2, diabetes"):
+        regression.load("boston")
+    with pytest.raises(ValueError, match=r"kernel model \(got 'gat'\)"):
+        run(wave(), "gat", 0, SMALL)
+    with pytest.raises(ValueError, match=r"'width' divisible by 'heads=3' \(got 8\)"):
+        Regressor(1, Setting(width=8, heads=3))
+    with pytest.raises(ValueError, match=r"finite loss of 'dot'"):
+        run(wave()._replace(y=np.full(40, np.inf)), "dot", 0, SMALL)
+
+
+def test_command(tmp_path):
+    arguments = ["regress", "--datasets", "diabetes", "--models", "dot", "--seeds", "1", "--epochs", "2"]
+    result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path), "--threads", "1"])
+    assert result.exit_code == 0, result.output
+    assert "| `dot` |" in result.output
+    assert len(records.read(tmp_path / "results.jsonl")) == 1
