@@ -2,6 +2,8 @@ r"""Attention as functions of tensors: they validate, then hand over to a backen
 
 from __future__ import annotations
 
+import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
@@ -131,6 +133,67 @@ def edge_attention(
         # Ranges are not checked ahead of a call, which would wait for the device; only a failure asks why.
         check_indices(call.row, call.col, call.num_targets, value.size(0))
         raise
+
+
+def dense_attention(gram: Gram, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+    r"""Averages values over all keys, weighted by a kernel: :func:`edge_attention` on the complete graph.
+
+    .. math::
+        \mathbf{o}_i = \sum_j \alpha_{ij} \mathbf{v}_j, \qquad
+        \alpha_{ij} = \frac{k(\mathbf{q}_i, \mathbf{k}_j)}{\sum_{j'} k(\mathbf{q}_i, \mathbf{k}_{j'})}
+
+    with both sums over the keys that the mask lets a query see. A query that sees none gets exactly 0.
+
+    Args:
+        gram (Gram): Scores of all pairs, not yet evaluated: what ``kernel(query, key)`` returns.
+        value (torch.Tensor): Values :math:`\mathbf{v}`.
+        mask (torch.Tensor, optional): True where a query sees a key, the same for all heads; all of them if
+            :obj:`None`. (default: :obj:`None`)
+        dropout (float, optional): Probability of dropping a weight; pass 0 in evaluation.
+            (default: :obj:`0.0`)
+
+    Shapes:
+        - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(*, M, H, C)`
+        - **mask:** broadcasts against :math:`(*, N, M)`, **output:** :math:`(*, N, H, C)`
+
+    Raises:
+        ValueError: If shapes or the type of the mask do not fit.
+        NotImplementedError: If the kernel can be negative.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import dense_attention
+        >>> from kgat.kernels import RBF
+        >>> x = torch.randn(3, 2, 4)
+        >>> dense_attention(RBF(4, heads=2)(x, x), x, torch.ones(3, 3).tril().bool()).shape
+        torch.Size([3, 2, 4])
+    """
+    targets, sources, heads = gram.size
+    if value.dim() < 3 or value.shape[-3:-1] != (sources, heads):
+        raise ValueError(
+            f"Expected 'value' of shape [..., M={sources}, H={heads}, C] as the keys have (got "
+            f"{list(value.shape)}); give one value per key and head"
+        )
+    if not 0.0 <= dropout <= 1.0:
+        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
+    score = gram.dense().movedim(-1, -3)  # [..., H, N, M]
+    unseen = None
+    if mask is not None:
+        if mask.dtype != torch.bool or mask.shape[-2:] != (targets, sources):
+            dtype = str(mask.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"Expected a bool 'mask' of shape [..., N={targets}, M={sources}], True where a query sees "
+                f"a key (got {dtype} {list(mask.shape)})"
+            )
+        mask = mask.unsqueeze(-3)
+        unseen = ~mask.any(dim=-1, keepdim=True)
+        # Rows of nothing are made finite first: no gradient is NaN.
+        score = score.masked_fill(~mask, -torch.inf).masked_fill(unseen, 0.0)
+    alpha = score.softmax(dim=-1)
+    if unseen is not None:
+        alpha = alpha.masked_fill(unseen, 0.0)
+    alpha = F.dropout(alpha, dropout).to(value.dtype)
+    return (alpha @ value.movedim(-2, -3)).movedim(-3, -2)
 
 
 def explain(gram: Gram, value: Tensor, edge_index: Tensor, *, flow: str = "source_to_target") -> str:

@@ -21,6 +21,8 @@ from torch_geometric import seed_everything
 
 from kgat import records as record_file
 from kgat.compare import holm, wilcoxon
+from kgat.functional import dense_attention
+from kgat.kernels import Context
 from kgat.nn import KernelGATConv
 from kgat.training import circumstances, resolve_model
 
@@ -185,7 +187,6 @@ class Regressor(torch.nn.Module):
             torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, width)
         )
         self.lin_out = torch.nn.Linear(width, 1)
-        self._edges: Tensor | None = None
 
     def forward(self, x: Tensor, losses: list[Tensor] | None = None) -> Tensor:
         r"""Returns one number per point.
@@ -195,19 +196,13 @@ class Regressor(torch.nn.Module):
             losses (list of torch.Tensor, optional): Takes the penalty of the kernel. (default: :obj:`None`)
         """
         h = self.lin_in(x)
-        attended = self.attention(h, self._all_pairs(x.size(0), x.device), losses=losses)
+        query, key, value = self.attention.project(h)
+        gram = self.attention.kernel(query, key, Context(losses=losses))
+        dropout = self.attention.dropout if self.training else 0.0
+        attended = dense_attention(gram, value, dropout=dropout).flatten(1)
         h = self.norms[0](h + self.lin_attention(attended))
         h = self.norms[1](h + self.feed_forward(h))
         return self.lin_out(h).squeeze(-1)  # type: ignore[no-any-return]
-
-    def _all_pairs(self, size: int, device: torch.device) -> Tensor:
-        # One tensor for all epochs, so that it is sorted once.
-        edges = self._edges
-        if edges is None or edges.size(1) != size * size or edges.device != device:
-            nodes = torch.arange(size, device=device)
-            edges = torch.cartesian_prod(nodes, nodes).flip(1).T.contiguous()
-            self._edges = edges
-        return edges
 
 
 class Fit(NamedTuple):

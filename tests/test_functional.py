@@ -1,7 +1,8 @@
 import pytest
 import torch
 
-from kgat.functional import edge_attention, edge_softmax
+from kgat import kernels
+from kgat.functional import dense_attention, edge_attention, edge_softmax
 from kgat.kernels import RBF
 
 
@@ -94,3 +95,51 @@ def test_bad_softmax_input():
         edge_softmax(torch.zeros(1), torch.tensor([0]), power=0.0)
     with pytest.raises(IndexError, match="got 4"):
         edge_softmax(torch.zeros(1), torch.tensor([4]), 3)
+
+
+@pytest.mark.parametrize("name", ["rbf", "additive", "laplace", "spectral * magnitude", "rbf + dot"])
+def test_dense_attention_equals_edge_attention_on_the_pairs_that_are_seen(name):
+    torch.manual_seed(0)
+    kernel = kernels.resolve(name, 4, 3).double()
+    query, key, value = (torch.randn(n, 3, 4, dtype=torch.float64, requires_grad=True) for n in (5, 7, 7))
+    mask = torch.rand(5, 7) < 0.5
+    mask[2] = False  # sees nothing
+    grad = torch.randn(5, 3, 4, dtype=torch.float64)
+    for seen in (mask, None):
+        row, col = (torch.ones(5, 7) if seen is None else seen).nonzero().T
+        expected = edge_attention(kernel(query, key), value, torch.stack([col, row]))
+        out = dense_attention(kernel(query, key), value, seen)
+        torch.testing.assert_close(out, expected)
+        leaves = [query, key, value, *kernel.parameters()]
+        found = torch.autograd.grad(out, leaves, grad, allow_unused=True)
+        wanted = torch.autograd.grad(expected, leaves, grad, allow_unused=True)
+        torch.testing.assert_close(found, wanted)
+    assert dense_attention(kernel(query, key), value, mask)[2].abs().max() == 0.0
+
+
+def test_dense_attention_of_a_batch_and_of_nothing():
+    kernel = kernels.RBF(4, 3)
+    x = torch.randn(2, 5, 3, 4)
+    mask = torch.ones(5, 5, dtype=torch.bool).tril()
+    out = dense_attention(kernel(x, x), x, mask)
+    torch.testing.assert_close(out[1], dense_attention(kernel(x[1], x[1]), x[1], mask))
+    assert dense_attention(kernel(x, x[:, :0]), x[:, :0]).abs().max() == 0.0
+    half = dense_attention(kernel(x.half(), x.half()), x.half())
+    assert half.dtype == torch.float16
+    torch.testing.assert_close(half.float(), dense_attention(kernel(x, x), x), rtol=1e-2, atol=1e-2)
+    torch.manual_seed(0)
+    ones = torch.ones(400, 1, 1)
+    dropped = dense_attention(kernels.RBF(1)(ones, ones), ones, dropout=0.25)
+    assert dropped.unique().numel() > 10
+    assert abs(dropped.mean().item() - 1.0) < 0.01
+
+
+def test_dense_attention_refuses_what_does_not_fit():
+    x = torch.randn(5, 3, 4)
+    gram = kernels.RBF(4, 3)(x, x)
+    with pytest.raises(ValueError, match=r"'value' of shape \[..., M=5, H=3, C\]"):
+        dense_attention(gram, x[:4])
+    with pytest.raises(ValueError, match=r"bool 'mask' of shape \[..., N=5, M=5\].*got float32 \[5, 5\]"):
+        dense_attention(gram, x, torch.ones(5, 5))
+    with pytest.raises(ValueError, match=r"'dropout' in \[0, 1\] \(got 2\)"):
+        dense_attention(gram, x, dropout=2)
