@@ -43,6 +43,7 @@ bench: $(VENV)/.kgat
 readme: $(VENV)/.kgat
 	for folder in results/*/; do $(BIN)/kgat plot $$folder; done
 	$(BIN)/kgat table results --readme README.md
+	$(BIN)/kgat table ablation --readme ablation/README.md
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info
