@@ -284,7 +284,7 @@ def learning_curves(records: Sequence[Record], dataset: str | None = None) -> Fi
     ]
     handles.append(Line2D([], [], color="#777777", marker="o", linestyle="", label="epoch that was kept"))
     grid[3].legend(handles=handles, loc="center", ncols=math.ceil(len(handles) / 13), handlelength=3)
-    figure.suptitle(_title(dataset, _seeds(runs)), x=0.01, ha="left", fontsize=10)
+    _head(figure, _title(dataset, _seeds(runs)))
     return figure
 
 
@@ -393,7 +393,7 @@ def entropy(records: Sequence[Record], dataset: str | None = None) -> Figure | N
     left = max(0.0, math.floor(10 * (low - 0.02)) / 10)
     for axes in grid:
         axes.set_xlim(left, 1 + 0.03 * (1 - left))
-    figure.suptitle(_short(str(dataset)), x=0.01, ha="left", fontsize=10)
+    _head(figure, _short(str(dataset)))
     return figure
 
 
@@ -409,12 +409,8 @@ def profile(records: Sequence[Record], dataset: str | None = None) -> Figure | N
         return None
     looks = styles(records)
     columns = 3 if len(found) > 2 else 2
-    rows = math.ceil(len(found) / columns)
-    figure = Figure(figsize=(WIDTH, 2.2 * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[len(found) :]:
-        axes.axis("off")
-    for number, (axes, (model, curve)) in enumerate(zip(grid, found.items(), strict=False)):
+    figure, grid = _grid(len(found), columns, 2.2)
+    for number, (axes, (model, curve)) in enumerate(zip(grid, found.items(), strict=True)):
         distance, heads = np.array(curve["distance"]), curve["kernel"]
         color = looks[model].color
         lows, highs = curve.get("low") or heads, curve.get("high") or heads
@@ -431,7 +427,7 @@ def profile(records: Sequence[Record], dataset: str | None = None) -> Figure | N
         axes.set_ylabel("k(r) / k(0)" if curve.get("normalised") != "maximum" else "k(r) / max k")
         if number + columns >= len(found):
             axes.set_xlabel("distance r = ‖q − k‖")
-    figure.suptitle(f"{_short(str(dataset))}: one line per head", x=0.01, ha="left", fontsize=10)
+    _head(figure, f"{_short(str(dataset))}: one line per head")
     return figure
 
 
@@ -520,8 +516,7 @@ def law(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
         main.xaxis.set_major_locator(MaxNLocator(3, symmetric=True))
         main.yaxis.set_major_locator(MaxNLocator(3, symmetric=True))
         main.grid(True)
-    title = f"{_short(str(dataset))}: frequencies along their two leading axes, one shade per head"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    _head(figure, f"{_short(str(dataset))}: frequencies along their two leading axes, one shade per head")
     return figure
 
 
@@ -536,21 +531,16 @@ def heads(records: Sequence[Record], dataset: str | None = None) -> Figure | Non
     if not found:
         return None
     columns = min(3, len(found))
-    rows = math.ceil(len(found) / columns)
-    figure = Figure(figsize=(2.1 * columns + 0.9, 2.2 * rows + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[len(found) :]:
-        axes.axis("off")
-    for axes, (model, matrix) in zip(grid, found.items(), strict=False):
+    figure, grid = _grid(len(found), columns, 2.2, width=2.1 * columns + 0.9)
+    for axes, (model, matrix) in zip(grid, found.items(), strict=True):
         image = axes.imshow(np.array(matrix, dtype=float), cmap="RdBu_r", vmin=-1, vmax=1)
         ticks = range(len(matrix))
         axes.set_xticks(ticks, [str(head + 1) for head in ticks])
         axes.set_yticks(ticks, [str(head + 1) for head in ticks])
         axes.set_title(_short(model, 24), fontsize=9.5)
         axes.spines[:].set_visible(False)
-    figure.colorbar(image, ax=list(grid[: len(found)]), label="correlation", shrink=0.8)
-    title = f"{_short(str(dataset))}: correlation of heads"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    figure.colorbar(image, ax=grid, label="correlation", shrink=0.8)
+    _head(figure, f"{_short(str(dataset))}: correlation of heads")
     return figure
 
 
@@ -565,12 +555,8 @@ def importance(records: Sequence[Record], dataset: str | None = None) -> Figure 
     if not found:
         return None
     columns = min(3, len(found))
-    rows = math.ceil(len(found) / columns)
-    figure = Figure(figsize=(WIDTH, 2.4 * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[len(found) :]:
-        axes.axis("off")
-    for number, (axes, (model, one)) in enumerate(zip(grid, found.items(), strict=False)):
+    figure, grid = _grid(len(found), columns, 2.4)
+    for number, (axes, (model, one)) in enumerate(zip(grid, found.items(), strict=True)):
         value, degree = np.array(one["value"], dtype=float), np.array(one["degree"], dtype=float)
         labels = one.get("labels") or [-1] * value.size
         colors = [CLASS_COLORS[label % len(CLASS_COLORS)] if label >= 0 else UNLABELLED for label in labels]
@@ -587,8 +573,7 @@ def importance(records: Sequence[Record], dataset: str | None = None) -> Figure 
             axes.set_ylabel("added to the score")
         if number + columns >= len(found):
             axes.set_xlabel("in-edges")
-    title = f"{_short(str(dataset))}: importance of nodes, coloured by class"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    _head(figure, f"{_short(str(dataset))}: importance of nodes, coloured by class")
     return figure
 
 
@@ -625,8 +610,7 @@ def image(records: Sequence[Record], dataset: str | None = None) -> Figure | Non
             if row is grid[0]:
                 axes.set_title(f"head {number + 1}", fontsize=9)
         figure.colorbar(shown, ax=list(row), label="k / largest")
-    title = f"{_short(str(dataset))}: kernel between nodes, sorted by class"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    _head(figure, f"{_short(str(dataset))}: kernel between nodes, sorted by class")
     return figure
 
 
@@ -705,8 +689,7 @@ def fits(records: Sequence[Record], dataset: str | None = None) -> Figure | None
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.grid(True)
     grid[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=3, borderaxespad=0.0)
-    title = f"{_short(str(dataset))}: bands are two standard deviations over draws (GP: posterior)"
-    figure.suptitle(title, x=0.01, ha="left", fontsize=10)
+    _head(figure, f"{_short(str(dataset))}: bands are two standard deviations over draws (GP: posterior)")
     return figure
 
 
@@ -844,6 +827,20 @@ def _rows(count: int, axes: bool = True) -> Any:
     panel.grid(True, axis="x")
     panel.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
     return figure, panel
+
+
+def _grid(count: int, columns: int, height: float, width: float = WIDTH) -> tuple[Figure, list[Axes]]:
+    r"""A figure with so many panels of that height (inches), in rows of so many columns."""
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
+    grid = figure.subplots(rows, columns, squeeze=False).flatten()
+    for axes in grid[count:]:
+        axes.axis("off")
+    return figure, list(grid[:count])
+
+
+def _head(figure: Figure, text: str) -> None:
+    figure.suptitle(text, x=0.01, ha="left", fontsize=10)
 
 
 def _name_rows(axes: Axes, names: list[str]) -> None:
