@@ -27,7 +27,7 @@ ROOMS = [
     ["records"],
     ["training"],
     ["diagnostics"],
-    ["compare", "plots", "report", "bench"],
+    ["compare", "plots", "report", "regression", "bench"],
     ["cli"],
 ]
 RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}
