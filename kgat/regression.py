@@ -484,8 +484,9 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
             spread = f" ± {values.std(ddof=1):.3g}" if values.size > 1 else ""
             p = corrected.get(model)
             cells[model].append(f"{values.mean():.3g}{spread}" + ("" if p is None else f" (p = {p:.2g})"))
+    seeds = {name: min(map(len, of_models.values())) for name, of_models in found.items()}
     lines = [
-        f"| model | {' | '.join(f'{name}, {units[name]}' for name in found)} |",
+        f"| model | {' | '.join(f'{name}, {units[name]}, {seeds[name]} seeds' for name in found)} |",
         f"| --- |{' ---: |' * len(found)}",
         *(f"| `{model}` | {' | '.join(row)} |" for model, row in cells.items()),
     ]

@@ -89,7 +89,7 @@ def test_table_by_hand():
         for seed, value in enumerate(values)
     ]
     assert table(found).splitlines() == [
-        "| model | wave, m |",
+        "| model | wave, m, 6 seeds |",
         "| --- | ---: |",
         "| `dot` | 3.5 ± 1.87 |",
         "| `rbf` | 3 ± 1.87 (p = 0.031) |",  # the smallest there is with six pairs
