@@ -41,9 +41,9 @@ bench: $(VENV)/.kgat
 	$(BIN)/kgat bench layers
 
 readme: $(VENV)/.kgat
-	for folder in results/*/; do $(BIN)/kgat plot $$folder; done
+	for folder in results/*/ ablation/*/; do $(BIN)/kgat plot $$folder; done
 	$(BIN)/kgat table results --readme README.md
-	$(BIN)/kgat table ablation --readme ablation/README.md
+	$(BIN)/kgat table results/Cora ablation --readme ablation/README.md
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,4 +1,4 @@
-r"""The command line: ``kgat compare | train | info | bench | plot | table``."""
+r"""The command line: ``kgat compare | train | regress | info | bench | plot | table``."""
 
 import os
 import signal
@@ -416,12 +416,13 @@ def regress(
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     from kgat import regression
-    from kgat.compare import update_readme
+    from kgat.compare import Interrupted, update_readme
     from kgat.plots import fits, png
     from kgat.records import read, write_atomically
 
     _use(threads, "cpu")
     names, listed = _listed(datasets), _listed(models)
+    regression.check_models(listed)
     setting = regression.Setting(epochs=epochs)
     path = out / "results.jsonl"
     problems = [regression.load(name) for name in names]
@@ -431,15 +432,20 @@ def regress(
         *(BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()),
         TextColumn("{task.description}"),
     )
-    with Progress(*columns, console=Console(stderr=True)) as bar:
-        task = bar.add_task("", total=total, completed=there)
+    bar = Progress(*columns, console=Console(stderr=True))
+    task = bar.add_task("", total=total, completed=there)
 
-        def done(record: dict[str, Any]) -> None:
-            said = f"{record['dataset']}, {record['model']}, seed {record['seed']}"
-            bar.update(task, advance=1, description=said)
+    def done(record: dict[str, Any]) -> None:
+        said = f"{record['dataset']}, {record['model']}, seed {record['seed']}"
+        bar.update(task, advance=1, description=said)
 
-        for problem in problems:
-            regression.compare(problem, listed, seeds, path, setting, done)
+    try:
+        with bar:
+            for problem in problems:
+                regression.compare(problem, listed, seeds, path, setting, done)
+    except KeyboardInterrupt:
+        _say(f"kgat: {Interrupted(int(bar.tasks[task].completed), total, path)}")
+        raise typer.Exit(130) from None
     records = read(path)
     for name in names:
         figure = fits(records, name)

@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch_geometric.utils import degree, scatter
 
+from kgat.kernels import Magnitude
+
 __all__ = [
     "Layer",
     "attention_entropy",
@@ -396,20 +398,20 @@ def spectral_law(
     part = _first_part(kernel, "frequencies")
     if part is None:
         return None
-    takes_nodes = "query" in inspect.signature(part.frequencies).parameters  # type: ignore[arg-type]
-    nodes = (query, key) if takes_nodes else ()
+    sampled = hasattr(part, "law")
+    nodes = (query, key) if sampled else ()
     mode = part.training
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
-        part.train(takes_nodes)
+        part.train(sampled)
         try:
             found = [torch.cat(part.frequencies(*nodes), dim=-1)]  # type: ignore[operator]
-            while takes_nodes and sum(omega.size(-1) for omega in found) < most:
+            while sampled and sum(omega.size(-1) for omega in found) < most:
                 found.append(torch.cat(part.frequencies(*nodes), dim=-1))  # type: ignore[operator]
         finally:
             part.train(mode)
     omega = torch.cat(found, dim=-1)[..., :most].transpose(-1, -2).double().cpu()  # [H, n, D]
-    if not takes_nodes:  # free frequencies come without their mirror images
+    if not sampled:  # free frequencies come without their mirror images
         omega = torch.cat([omega, -omega], dim=1)
     _, values, axes = torch.linalg.svd(omega.flatten(0, 1), full_matrices=False)
     plane = omega @ axes[:2].T
@@ -447,11 +449,11 @@ def importance(kernel: torch.nn.Module, key: Tensor) -> Tensor | None:
     Shapes:
         - **key:** :math:`(N, H, D)`, **output:** :math:`(N, H)`, or :obj:`None` without magnitude
     """
-    found = [part for part in _parts(kernel) if type(part).__name__ == "Magnitude"]
+    found = [part for part in _parts(kernel) if isinstance(part, Magnitude)]
     if not found:
         return None
     with torch.no_grad():
-        return sum(part(key, key).key_bias for part in found)  # type: ignore[no-any-return, union-attr]
+        return sum(part(key, key).key_bias for part in found)  # type: ignore[return-value, union-attr]
 
 
 def gram_image(

@@ -154,7 +154,7 @@ def dense_attention(gram: Gram, value: Tensor, mask: Tensor | None = None, dropo
 
     Shapes:
         - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(*, M, H, C)`
-        - **mask:** broadcasts against :math:`(*, N, M)`, **output:** :math:`(*, N, H, C)`
+        - **mask:** :math:`(*, N, M)` or :math:`(N, M)`, **output:** :math:`(*, N, H, C)`
 
     Raises:
         ValueError: If shapes or the type of the mask do not fit.

@@ -400,11 +400,7 @@ def entropy(records: Sequence[Record], dataset: str | None = None) -> Figure | N
 @_styled
 def profile(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
     r"""The kernel of each head as a function of the distance between query and key."""
-    found = {
-        model: record["profile"]
-        for model, record in _attention(records, dataset).items()
-        if record.get("profile")
-    }
+    found = _field(records, dataset, "profile")
     if not found:
         return None
     looks = styles(records)
@@ -478,9 +474,7 @@ def spectrum(records: Sequence[Record], dataset: str | None = None) -> Figure | 
 @_styled
 def law(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
     r"""The frequencies of spectral kernels: samples per head in their leading plane, and both marginals."""
-    found = {
-        model: record["law"] for model, record in _attention(records, dataset).items() if record.get("law")
-    }
+    found = _field(records, dataset, "law")
     if not found:
         return None
     looks = styles(records)
@@ -523,11 +517,7 @@ def law(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
 @_styled
 def heads(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
     r"""How a copula ties the heads of a layer: the mean correlation over channels."""
-    found = {
-        model: record["head_correlation"]
-        for model, record in _attention(records, dataset).items()
-        if record.get("head_correlation")
-    }
+    found = _field(records, dataset, "head_correlation")
     if not found:
         return None
     columns = min(3, len(found))
@@ -547,11 +537,7 @@ def heads(records: Sequence[Record], dataset: str | None = None) -> Figure | Non
 @_styled
 def importance(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
     r"""What the L^p magnitude of a node adds to every score, against its number of in-edges."""
-    found = {
-        model: record["importance"]
-        for model, record in _attention(records, dataset).items()
-        if record.get("importance")
-    }
+    found = _field(records, dataset, "importance")
     if not found:
         return None
     columns = min(3, len(found))
@@ -580,17 +566,13 @@ def importance(records: Sequence[Record], dataset: str | None = None) -> Figure 
 @_styled
 def image(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
     r"""The kernel as an image: the Gram matrix of a few nodes, sorted by class, of the first heads."""
-    found = {
-        model: record["image"]
-        for model, record in _attention(records, dataset).items()
-        if record.get("image")
-    }
+    found = _field(records, dataset, "image")
     if not found:
         return None
     columns = max(len(one["values"]) for one in found.values())
     figure = Figure(figsize=(WIDTH, 1.75 * len(found) + 0.5), layout="constrained")
     grid = figure.subplots(len(found), columns, squeeze=False)
-    for row, (model, one) in zip(grid, found.items(), strict=True):
+    for place, (row, (model, one)) in enumerate(zip(grid, found.items(), strict=True)):
         borders = np.flatnonzero(np.diff(one["labels"])) + 0.5 if one["labels"] else np.empty(0)
         lowest = min(float(_numbers(one["values"]).min()), 0.99)  # a kernel near 1 everywhere has shades too
         for number, axes in enumerate(row):
@@ -607,7 +589,7 @@ def image(records: Sequence[Record], dataset: str | None = None) -> Figure | Non
             axes.spines[:].set_visible(False)
             if number == 0:
                 axes.set_ylabel(_short(model, 18), fontsize=8.5)
-            if row is grid[0]:
+            if place == 0:
                 axes.set_title(f"head {number + 1}", fontsize=9)
         figure.colorbar(shown, ax=list(row), label="k / largest")
     _head(figure, f"{_short(str(dataset))}: kernel between nodes, sorted by class")
@@ -781,6 +763,11 @@ def _attention(records: Sequence[Record], dataset: str | None) -> dict[str, Reco
         if record.get("kind") == "attention" and record.get("dataset") == dataset:
             found.setdefault(record["model"], record)
     return dict(sorted(found.items(), key=lambda item: item[0] != BASELINE))
+
+
+def _field(records: Sequence[Record], dataset: str | None, name: str) -> dict[str, Any]:
+    found = _attention(records, dataset).items()
+    return {model: record[name] for model, record in found if record.get(name)}
 
 
 def _finite(value: Any) -> bool:

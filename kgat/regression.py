@@ -9,7 +9,8 @@ from __future__ import annotations
 import math
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -30,6 +31,7 @@ BASELINE = "dot"
 BEGIN, END = "<!-- regression:begin -->", "<!-- regression:end -->"
 GAUSSIAN_PROCESSES = ("gp-rbf", "gp-sm")
 DEFAULT_MODELS = ("dot", "rbf*l2", "spectral*l2", "implicit*l2", "copula*l2", *GAUSSIAN_PROCESSES)
+PROCESS_EPOCHS = 200  # of a Gaussian process at most
 DRAWS = 20  # of a sampled kernel, for the band of a figure
 SHARES = (0.8, 0.1)  # of points for training and validation; the rest is for the test
 
@@ -65,7 +67,8 @@ class Setting:
         num_features (int): Number :math:`S` of frequency pairs of spectral kernels.
         dropout (float): Of attention weights.
         lr (float): Learning rate of Adam.
-        epochs (int): Number of epochs; the one with the smallest validation error is kept.
+        epochs (int): Number of epochs; the one with the smallest validation error is kept. A Gaussian
+            process, which has a handful of parameters, gets 200 at most.
     """
 
     width: int = 64
@@ -233,6 +236,7 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
         ValueError: If the model is unknown or diverges.
         ImportError: If a Gaussian process is asked for without gpytorch.
     """
+    check_models([model])
     setting = Setting() if setting is None else setting
     start = time.perf_counter()
     x = torch.from_numpy(np.asarray(points.x, dtype=np.float32))
@@ -253,7 +257,7 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
         "model": model,
         "seed": seed,
         "points": len(y),
-        "setting": {**setting.__dict__},
+        "setting": asdict(setting),
         "val": _rounded(found.val * float(std)),
         "test": _rounded(_rmse(prediction, y, test)),
         "best_epoch": found.best_epoch,
@@ -272,6 +276,27 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
             "part": ["train" if train[i] else "val" if val[i] else "test" for i in order],
         }
     return record
+
+
+def check_models(models: Sequence[str]) -> None:
+    r"""Says whether models can be run, before any is.
+
+    Args:
+        models (list of str): Names as in :func:`run`.
+
+    Raises:
+        ValueError: If one is unknown or no kernel model.
+        ImportError: If a Gaussian process is named and gpytorch is not installed.
+    """
+    for model in models:
+        if model in GAUSSIAN_PROCESSES:
+            if find_spec("gpytorch") is None:
+                raise ImportError(
+                    f"Expected gpytorch for '{model}' (got none); install it with pip install "
+                    "'kgat[regression]', or leave the model out"
+                )
+        elif not resolve_model(model).takes_projections:
+            raise ValueError(f"Expected a kernel model (got '{model}'); stock layers are for graphs")
 
 
 def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -295,8 +320,6 @@ def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _transformer(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
     found = resolve_model(model)
-    if not found.takes_projections:
-        raise ValueError(f"Expected a kernel model (got '{model}'); stock layers are for graphs")
     kwargs = {name: found.kwargs[name] for name in ("kernel", "magnitude") if name in found.kwargs}
     if "spectral" in str(kwargs["kernel"]).lower():
         kwargs["kernel_kwargs"] = {"num_features": setting.num_features}
@@ -338,12 +361,7 @@ def _drawn(net: Regressor, x: Tensor) -> Iterator[Tensor]:
 
 
 def _gaussian_process(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
-    try:
-        import gpytorch
-    except ImportError:
-        raise ImportError(
-            f"Expected gpytorch for '{model}' (got none); install it with pip install 'kgat[regression]'"
-        ) from None
+    import gpytorch
 
     x, y = x.double(), y.double()  # the factorisation of a smooth kernel needs the digits
 
@@ -364,7 +382,7 @@ def _gaussian_process(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tens
     process = Process(likelihood).double()
     marginal = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)
     optimizer = torch.optim.Adam(process.parameters(), lr=0.1)
-    epochs = min(setting.epochs, 200)  # of a handful of parameters
+    epochs = min(setting.epochs, PROCESS_EPOCHS)
     best, best_epoch, state = math.inf, 0, dict[str, Tensor]()
     for epoch in range(1, epochs + 1):
         process.train()
@@ -418,6 +436,7 @@ def compare(
     Returns:
         list of dict: All records of the file.
     """
+    check_models(models)
     points = load(dataset) if isinstance(dataset, str) else dataset
     setting = Setting() if setting is None else setting
     path = Path(path)
@@ -446,7 +465,7 @@ def finished(
 
 
 def _finished(records: Sequence[Mapping[str, Any]], setting: Setting) -> set[tuple[str, str, int]]:
-    own = [r for r in records if r.get("kind") == "regression" and r["setting"] == setting.__dict__]
+    own = [r for r in records if r.get("kind") == "regression" and r["setting"] == asdict(setting)]
     return {(r["dataset"], r["model"], r["seed"]) for r in own}
 
 

@@ -69,14 +69,21 @@ def test_graphs_have_hubs():
     assert degree.max() > 20 * size.edges / size.nodes
 
 
-def test_epochs_of_both_layouts(tmp_path):
+@pytest.mark.parametrize("sparse", [False, True])
+def test_epochs_of_both_layouts(tmp_path, monkeypatch, sparse):
+    if sparse:  # pixels are dense as they come
+        task = epoch.load("digits")
+        task.data.x = task.data.x.to_sparse_csr()
+        monkeypatch.setattr(epoch, "load", lambda dataset, root: task)
     path = tmp_path / "bench.jsonl"
     found = bench_epoch("digits", rounds=2, path=path)
     assert found == records.read(path)
-    assert [record["features"] for record in found] == ["dense"]  # pixels are dense as they come
-    middle, low, high = found[0]["ratio"]
-    assert 0 < low <= middle <= high
-    assert "| digits, dense features | " in report._epochs(found)
+    layouts = ["sparse_csr", "dense"] if sparse else ["dense"]
+    assert [record["features"] for record in found] == layouts
+    for layout, record in zip(layouts, found, strict=True):
+        middle, low, high = record["ratio"]
+        assert 0 < low <= middle <= high
+        assert f"| digits, {layout} features | " in report._epochs(found)
 
 
 def test_unequal_models_are_not_timed(monkeypatch):

@@ -260,3 +260,8 @@ def test_uniform_attention_looks_moderate():
     cut["alpha"] = [[1 / 13]] * len(cut["edges"])
     widths = [patch.get_linewidth() for patch in plots.attention([record]).axes[0].patches]
     assert widths == pytest.approx([0.8 + 4.2 / 2] * 12)
+
+
+def test_images_name_their_heads():
+    titles = [axes.get_title() for axes in plots.image(FULL).axes if axes.get_title()]
+    assert titles == ["head 1", "head 2", "head 3", "head 4"]  # above the first model alone

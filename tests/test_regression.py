@@ -133,3 +133,30 @@ def test_command(tmp_path):
     assert result.exit_code == 0, result.output
     assert "| `dot` |" in result.output
     assert len(records.read(tmp_path / "results.jsonl")) == 1
+
+
+def test_what_cannot_run_is_said_before_anything_runs(tmp_path, monkeypatch):
+    monkeypatch.setattr(regression, "find_spec", lambda name: None)
+    monkeypatch.setattr(regression, "run", lambda *_, **__: pytest.fail("ran"))
+    for model, error in (("gp-rbf", ImportError), ("gat", ValueError), ("rbg", ValueError)):
+        with pytest.raises(error, match=f"got .*{'none' if model == 'gp-rbf' else model}"):
+            compare(wave(), ["dot", model], 1, tmp_path / "results.jsonl", SMALL)
+
+
+def test_a_stop_says_what_is_kept(tmp_path, monkeypatch, capsys):
+    real = regression.run
+    seen = []
+
+    def stopped(points, model, seed, *rest, **kwargs):
+        if seen:
+            raise KeyboardInterrupt
+        seen.append(model)
+        return real(points, model, seed, *rest, **kwargs)
+
+    monkeypatch.setattr(regression, "run", stopped)
+    arguments = ["regress", "--datasets", "diabetes", "--models", "dot", "--seeds", "3", "--epochs", "1"]
+    assert cli.main([*arguments, "--out", str(tmp_path)]) == 130
+    path = tmp_path / "results.jsonl"
+    assert len(records.read(path)) == 1
+    said = capsys.readouterr().err.strip().splitlines()[-1]
+    assert said == f"kgat: interrupted: 1 of 3 runs are kept in {path}; run the same command again to go on"
