@@ -20,6 +20,7 @@ ROOMS = [
     ["ops"],
     ["kernels"],
     ["functional"],
+    ["positions"],
     ["nn"],
     ["models"],
     ["testing"],
@@ -27,7 +28,7 @@ ROOMS = [
     ["records"],
     ["training"],
     ["diagnostics"],
-    ["compare", "plots", "report", "regression", "bench"],
+    ["compare", "plots", "report", "regression", "bench", "sequences"],
     ["cli"],
 ]
 RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}
