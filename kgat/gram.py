@@ -58,6 +58,11 @@ class Gram(ABC):
     def size(self) -> tuple[int, int, int]:
         r"""The numbers of queries :math:`N`, keys :math:`M` and heads :math:`H`."""
 
+    @property
+    @abstractmethod
+    def batch(self) -> torch.Size:
+        r"""The leading dimensions, those before the tokens."""
+
     @abstractmethod
     def __mul__(self, other: Gram) -> Gram:
         r"""The Gram matrix of the product of two kernels: scores add."""
@@ -154,6 +159,12 @@ class LazyGram(Gram):
         else:
             query, key = self.query_bias, self.key_bias  # type: ignore[assignment]
         return query.size(-2), key.size(-2), query.size(-1)
+
+    @property
+    def batch(self) -> torch.Size:
+        shapes = [x.shape[:-3] for t in self.terms for x in (t.query, t.key)]
+        shapes += [b.shape[:-2] for b in (self.query_bias, self.key_bias) if b is not None]
+        return torch.broadcast_shapes(*shapes)
 
     def map(self, query: Callable[[Tensor, int], Tensor], key: Callable[[Tensor, int], Tensor]) -> LazyGram:
         return LazyGram(
@@ -268,6 +279,10 @@ class SumGram(Gram):
     @property
     def size(self) -> tuple[int, int, int]:
         return self.parts[0].size
+
+    @property
+    def batch(self) -> torch.Size:
+        return torch.broadcast_shapes(*(part.batch for part in self.parts))
 
     def map(self, query: Callable[[Tensor, int], Tensor], key: Callable[[Tensor, int], Tensor]) -> SumGram:
         return SumGram(tuple(part.map(query, key) for part in self.parts))

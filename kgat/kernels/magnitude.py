@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.gram import LazyGram
-from kgat.kernels.kernel import Kernel
+from kgat.kernels.kernel import Kernel, Product
 
 
 class Magnitude(Kernel):
@@ -105,6 +105,26 @@ class Magnitude(Kernel):
     def extra_repr(self) -> str:
         learned = "" if self.learn_p is None else f", learn_p={self.learn_p!r}"
         return f"{super().extra_repr()}, p={self.initial_p}{learned}"
+
+
+def with_magnitude(kernel: Kernel, magnitude: float | str | None) -> Kernel:
+    r"""Returns a kernel times a :class:`Magnitude` of its size, as layers take it.
+
+    Args:
+        kernel (Kernel): The similarity.
+        magnitude (float or str, optional): The order p, :obj:`"learned"` for one of the layer, or :obj:`None`
+            for the kernel alone.
+
+    Raises:
+        ValueError: If it is another text, or p is below 1.
+    """
+    if magnitude is None:
+        return kernel
+    if magnitude == "learned":
+        return Product(kernel, Magnitude(kernel.channels, kernel.heads, learn_p="layer"))
+    if isinstance(magnitude, str):
+        raise ValueError(f"Expected 'magnitude' as None, a number p or 'learned' (got {magnitude!r})")
+    return Product(kernel, Magnitude(kernel.channels, kernel.heads, p=magnitude))
 
 
 def squared_norm(x: Tensor, p: float | Tensor) -> Tensor:

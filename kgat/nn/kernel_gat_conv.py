@@ -16,7 +16,8 @@ from torch_geometric.utils import is_torch_sparse_tensor
 
 from kgat import functional, kernels
 from kgat.gram import Gram
-from kgat.kernels import Additive, AdditiveV2, Context, Kernel, Magnitude, Product
+from kgat.kernels import Additive, AdditiveV2, Context, Kernel
+from kgat.kernels.magnitude import with_magnitude
 from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops
 from kgat.nn.linear import Linear
 from kgat.ops.adjacency import check_indices
@@ -570,14 +571,7 @@ def _build_kernel(
     kwargs = dict(kernel_kwargs or {})
     if negative_slope != 0.2:  # a kernel without a slope refuses it, rather than ignore it
         kwargs.setdefault("negative_slope", negative_slope)
-    built = kernels.resolve(kernel, channels, heads, **kwargs)
-    if magnitude is None:
-        return built
-    if magnitude == "learned":
-        return Product(built, Magnitude(channels, heads, learn_p="layer"))
-    if isinstance(magnitude, str):
-        raise ValueError(f"Expected 'magnitude' as None, a number p or 'learned' (got {magnitude!r})")
-    return Product(built, Magnitude(channels, heads, p=magnitude))
+    return with_magnitude(kernels.resolve(kernel, channels, heads, **kwargs), magnitude)
 
 
 def _rename_stock_parameters(conv: KernelGATConv, state: dict[str, Any], prefix: str, *_: Any) -> None:
