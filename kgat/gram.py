@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, NoReturn, cast
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -177,14 +177,12 @@ class LazyGram(Gram):
         return self.total(lambda t, c: t.rule(t.query, t.key, *c), edge_bias)
 
     def dense(self) -> Tensor:
-        if not all(isinstance(t.rule, ScoreRule) and t.rule.pair is MUL for t in self.terms):
-            return super().dense()
         biases = []
         if self.query_bias is not None:
             biases.append(self.query_bias.unsqueeze(-2))
         if self.key_bias is not None:
             biases.append(self.key_bias.unsqueeze(-3))
-        return LazyGram(self.terms).total(_dense_inner_product, None, biases)
+        return LazyGram(self.terms).total(_dense_score, None, biases)
 
     def total(
         self,
@@ -305,12 +303,13 @@ class SumGram(Gram):
         return SumGram(tuple(p * other for p in self.parts))
 
 
-def _dense_inner_product(term: Term, edge_bias: tuple[Tensor, ...]) -> Tensor:
-    rule = cast(ScoreRule, term.rule)
-    query = term.query
+def _dense_score(term: Term, edge_bias: tuple[Tensor, ...]) -> Tensor:
+    query, key, rule = term
+    if not isinstance(rule, ScoreRule) or rule.pair is not MUL:
+        return rule(query.unsqueeze(-3), key.unsqueeze(-4))
     if isinstance(rule.weight, Tensor):
         query = query * rule.weight
-    return rule.finish(torch.einsum("...nhr,...mhr->...nmh", query, term.key))
+    return rule.finish(torch.einsum("...nhr,...mhr->...nmh", query, key))
 
 
 def _merge(left: Term, right: Term) -> Term | None:

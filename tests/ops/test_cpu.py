@@ -33,7 +33,7 @@ GRAPHS = {  # name: targets N, sources M, edges (source, target)
 RECIPES = [
     Recipe(None, rules.IDENTITY),
     Recipe(None, rules.LEAKY_RELU),
-    *(Recipe(rules.MUL, link) for link in (rules.IDENTITY, rules.LOG, rules.LOG_SQUARE)),
+    *(Recipe(rules.MUL, link) for link in (rules.IDENTITY, rules.LOG, rules.LOG_SQUARE, rules.TRUNCATED_EXP)),
     Recipe(rules.MUL, rules.LEAKY_RELU, bias_inside=True),
     Recipe(rules.MUL, rules.IDENTITY, weighted=True),
     Recipe(rules.ADD, rules.IDENTITY),
@@ -58,6 +58,8 @@ def operands(recipe, targets, sources, edges, dtype, extras=True, features=R, ch
     }
     if recipe.link is rules.LEAKY_RELU:  # torch's own takes a number
         constants["link_args"] = constants["pair_args"]
+    if recipe.link is rules.TRUNCATED_EXP:
+        constants["link_args"] = torch.full((2, H), 6.0, dtype=dtype)
     given = {"value": draw(sources, H, channels)}
     if recipe.pair is None:
         given |= {"query_bias": draw(targets, H), "key_bias": draw(sources, H)}
