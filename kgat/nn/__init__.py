@@ -1,5 +1,7 @@
 r"""Layers: projections, heads, dropout and masks around a kernel."""
 
+from kgat.nn.global_attention import GlobalAttention
 from kgat.nn.kernel_gat_conv import KernelGATConv
+from kgat.nn.primal_attention import PrimalAttention
 
-__all__ = ["KernelGATConv"]
+__all__ = ["GlobalAttention", "KernelGATConv", "PrimalAttention"]
