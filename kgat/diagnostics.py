@@ -27,6 +27,7 @@ __all__ = [
     "kernel_profile",
     "neighbourhood",
     "smallest_eigenvalue",
+    "spectra_record",
     "spectral_law",
     "symmetry_gap",
     "trace",
@@ -292,6 +293,36 @@ def cumulative_spectrum(singular_values: Tensor) -> Tensor:
     """
     total = singular_values.sum(dim=-1, keepdim=True)
     return singular_values.cumsum(dim=-1) / total.masked_fill(total == 0, 1.0)
+
+
+def spectra_record(dataset: str, config: Any, singular_values: Iterable[Tensor]) -> dict[str, Any]:
+    r"""Returns the cumulative spectra of the layers of a model, ready to be a JSON line and to be drawn by
+    :func:`kgat.plots.spectra`: of each layer the mean over heads and items.
+
+    Args:
+        dataset (str): The name of the data set.
+        config (dict or object): Where :obj:`model` and :obj:`seed` are read, if it has them.
+        singular_values (list of torch.Tensor): Per layer those of :func:`attention_spectrum` or
+            :meth:`PrimalAttention.singular_values <kgat.nn.PrimalAttention.singular_values>`.
+
+    Shapes:
+        - **singular_values:** each :math:`(*, n)`
+
+    Example:
+        >>> record = spectra_record("drawn", {"model": "primal"}, [torch.tensor([[3.0, 1.0], [1.0, 1.0]])])
+        >>> record["layers"]
+        [[0.625, 1.0]]
+    """
+    curves = (cumulative_spectrum(values) for values in singular_values)
+    return {
+        "kind": "spectra",
+        "dataset": dataset,
+        "model": _setting(config, "model"),
+        "seed": _setting(config, "seed"),
+        "layers": [
+            _rounded(c.reshape(-1, c.size(-1)).mean(dim=0)[:SINGULAR_VALUES].tolist()) for c in curves
+        ],
+    }
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:

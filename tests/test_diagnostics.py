@@ -430,6 +430,20 @@ def test_spectrum_of_softmax_attention():
     torch.testing.assert_close(values, torch.linalg.svdvals(alpha.detach()))
 
 
+def test_spectra_record():
+    layers = [torch.tensor([[[3.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [1.0, 1.0]]]), torch.ones(100)]
+    record = diagnostics.spectra_record("drawn", {"model": "primal", "seed": 3}, layers)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert [record[name] for name in ("kind", "dataset", "model", "seed")] == [
+        "spectra",
+        "drawn",
+        "primal",
+        3,
+    ]
+    assert record["layers"][0] == [0.6875, 1.0]
+    assert record["layers"][1] == pytest.approx([(i + 1) / 100 for i in range(diagnostics.SINGULAR_VALUES)])
+
+
 def test_cumulative_spectrum():
     values = torch.tensor([[3.0, 1.0, 0.0], [1.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
     expected = torch.tensor([[0.75, 1.0, 1.0], [0.25, 0.5, 1.0], [0.0, 0.0, 0.0]])

@@ -302,7 +302,6 @@ class PrimalAttention(torch.nn.Module):
     ) -> tuple[Tensor, Tensor, Tensor | None]:
         # Features of queries and keys [B, N, H, P], 0 for absent tokens, and the rows F [B, n, H, P], or
         # None for F = I.
-        absent = None if mask is None else ~mask[..., None, None]
         heads = (self.num_heads, self.head_dim)
         query, key = self.lin_query(x).unflatten(-1, heads), self.lin_key(x).unflatten(-1, heads)
         rows = self._rows(x, mask).unflatten(-1, heads) if self.data_dependent else None
@@ -331,10 +330,9 @@ class PrimalAttention(torch.nn.Module):
                 phi_k, rows = phi_k[:, :tokens], phi_k[:, tokens:]
             if rows is not None:
                 rows = rows.to(phi_q.dtype)
-            if absent is not None:
+            if mask is not None:
+                absent = ~mask[..., None, None]
                 phi_q, phi_k = phi_q.masked_fill(absent, 0.0), phi_k.masked_fill(absent, 0.0)
-                if rows is not None:  # only an item without tokens has rows of absent ones
-                    rows = rows.masked_fill(absent.all(dim=1, keepdim=True), 0.0)
         return phi_q, phi_k, rows
 
     def _rows(self, x: Tensor, mask: Tensor | None) -> Tensor:
@@ -424,11 +422,11 @@ def _num_features(kernel: Kernel) -> int:
     for part in _parts(kernel):
         if getattr(part, "data_dependent", False):
             raise ValueError(
-                f"Expected a kernel whose features are those of one token alone (got a "
+                f"Expected a kernel whose features are those of one token alone (got "
                 f"{type(part).__name__} with data_dependent=True); build it with data_dependent=False"
             )
     state = next(itertools.chain(kernel.parameters(), kernel.buffers()), None)
     like = torch.empty(0) if state is None else state
-    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+    with torch.no_grad():
         token = like.new_zeros(1, kernel.heads, kernel.channels)
         return kernel(token, token).features()[0].size(-1)

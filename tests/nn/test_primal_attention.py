@@ -3,6 +3,7 @@ import math
 
 import pytest
 import torch
+from torch.nn.functional import elu
 
 from kgat import kernels
 from kgat.functional import ksvd_loss
@@ -332,6 +333,20 @@ def test_rows_are_lifted_where_features_are_not_channels():
     torch.testing.assert_close(layer.gram(x)[0], gram)
 
 
+def test_causal_features_are_those_of_running_means():
+    # Of a kernel that sees lengths: to the cosine a sum is as good as a mean.
+    layer, x = built(causal=True, kernel="elu"), tokens(2, 6)
+    mask = torch.tensor([[1, 0, 0, 1, 0, 0], [0, 0, 0, 0, 0, 0]]).bool()
+    for b in range(2):
+        present = (~mask[b]).nonzero().flatten().tolist()
+        q, k = (lin(x[b]).view(6, H, D) for lin in (layer.lin_query, layer.lin_key))
+        for t in present:
+            for u in present:
+                q_t, k_u = (z[[i for i in present if i <= n]].mean(dim=0) for z, n in ((q, t), (k, u)))
+                value = ((elu(q_t) + 1) * (elu(k_u) + 1)).sum(dim=-1)
+                torch.testing.assert_close(layer.gram(x, mask)[b, t, u] - 1e-6, value)
+
+
 def test_random_features_are_one_draw_for_tokens_and_rows():
     layer = built(kernel="implicit_spectral", kernel_kwargs={"num_features": 4}, max_len=3).train()
     x, losses = tokens(1, 7), []
@@ -392,7 +407,7 @@ def test_gradcheck(kwargs):
     assert torch.autograd.gradgradcheck(function, (x, *layer.parameters()), fast_mode=True)
 
 
-@pytest.mark.parametrize("kwargs", VARIANTS, ids=str)
+@pytest.mark.parametrize("kwargs", [*VARIANTS, {"kernel": "spectral"}], ids=str)
 def test_state_and_reset(kwargs):
     layer, other, x = built(**kwargs), built(seed=1, **kwargs), tokens(2, 5)
     assert not torch.allclose(layer(x)[0], other(x)[0])
@@ -448,6 +463,7 @@ def test_autocast_keeps_features_and_scores_in_single_precision(kwargs):
         lin.register_forward_hook(lambda lin, args, out: rounded(lin, args[0]))
     exact = []
     expected = plain(x, losses=exact)[0]
+    torch.testing.assert_close((phi_q, phi_k, rows), plain._lift(x, None, None), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses, exact, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.02)
 
@@ -484,7 +500,7 @@ def test_half_precision(dtype):
         ({"causal": True, "data_dependent": True}, r"data_dependent=False because causal=True"),
         (
             {"kernel": "implicit_spectral", "kernel_kwargs": {"data_dependent": True}},
-            r"features are those of one token alone \(got a ImplicitSpectral with .*data_dependent=False",
+            r"features are those of one token alone \(got ImplicitSpectral with .*data_dependent=False",
         ),
     ],
 )
