@@ -15,7 +15,9 @@ __all__ = [
     "Layer",
     "attention_entropy",
     "attention_record",
+    "attention_spectrum",
     "attention_weights",
+    "cumulative_spectrum",
     "effective_rank",
     "gram_image",
     "gram_matrix",
@@ -30,6 +32,7 @@ __all__ = [
     "singular_values",
     "smallest_eigenvalue",
     "smoother_spectrum",
+    "spectra_record",
     "spectral_law",
     "symmetry_gap",
     "trace",
@@ -278,6 +281,83 @@ def numerical_rank(gram: Tensor, tolerance: float | None = None) -> Tensor:
         tensor([1])
     """
     return (singular_values(gram) > _tolerance(gram, tolerance)).sum(dim=-1)
+
+
+def attention_spectrum(alpha: Tensor) -> Tensor:
+    r"""Returns the singular values of dense attention matrices, of each head.
+
+    Those of a :class:`~kgat.nn.PrimalAttention`, which has no such matrix, are its
+    :meth:`~kgat.nn.PrimalAttention.singular_values`.
+
+    Args:
+        alpha (torch.Tensor): The attention weights, or any other matrix of pairs.
+
+    Shapes:
+        - **alpha:** :math:`(*, N, M, H)`, **output:** :math:`(*, H, \min(N, M))`, decreasing
+
+    Example:
+        >>> attention_spectrum(torch.eye(2).view(2, 2, 1) * 3)
+        tensor([[3., 3.]])
+    """
+    if alpha.dim() < 3:
+        raise ValueError(
+            f"Expected 'alpha' of shape [..., N, M, H] (got {list(alpha.shape)}); heads come last, of "
+            f"torch.nn.MultiheadAttention take alpha.movedim(-3, -1) with average_attn_weights=False"
+        )
+    return torch.linalg.svdvals(alpha.detach().movedim(-1, -3))
+
+
+def cumulative_spectrum(singular_values: Tensor) -> Tensor:
+    r"""Returns which share of the sum of all singular values the largest ones hold, as Figure 1 of
+    `"Primal-Attention" <https://arxiv.org/abs/2305.19798>`_.
+
+    .. math::
+        c_i = \sum_{j \le i} \sigma_j \Big/ \sum_j \sigma_j
+
+    A steep curve means low rank. It is 0 for a matrix of zeros.
+
+    Args:
+        singular_values (torch.Tensor): Singular values, decreasing.
+
+    Shapes:
+        - **singular_values, output:** :math:`(*, n)`
+
+    Example:
+        >>> cumulative_spectrum(torch.tensor([3.0, 1.0]))
+        tensor([0.7500, 1.0000])
+    """
+    total = singular_values.sum(dim=-1, keepdim=True)
+    return singular_values.cumsum(dim=-1) / total.masked_fill(total == 0, 1.0)
+
+
+def spectra_record(dataset: str, config: Any, singular_values: Iterable[Tensor]) -> dict[str, Any]:
+    r"""Returns the cumulative spectra of the layers of a model, ready to be a JSON line and to be drawn by
+    :func:`kgat.plots.spectra`: of each layer the mean over heads and items.
+
+    Args:
+        dataset (str): The name of the data set.
+        config (dict or object): Where :obj:`model` and :obj:`seed` are read, if it has them.
+        singular_values (list of torch.Tensor): Per layer those of :func:`attention_spectrum` or
+            :meth:`PrimalAttention.singular_values <kgat.nn.PrimalAttention.singular_values>`.
+
+    Shapes:
+        - **singular_values:** each :math:`(*, n)`
+
+    Example:
+        >>> record = spectra_record("drawn", {"model": "primal"}, [torch.tensor([[3.0, 1.0], [1.0, 1.0]])])
+        >>> record["layers"]
+        [[0.625, 1.0]]
+    """
+    curves = (cumulative_spectrum(values) for values in singular_values)
+    return {
+        "kind": "spectra",
+        "dataset": dataset,
+        "model": _setting(config, "model"),
+        "seed": _setting(config, "seed"),
+        "layers": [
+            _rounded(c.reshape(-1, c.size(-1)).mean(dim=0)[:SINGULAR_VALUES].tolist()) for c in curves
+        ],
+    }
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:

@@ -317,6 +317,81 @@ def explain(
     return ops.explain(_call(gram, value, edge_index, None, None, None, 0.0, None, flow))
 
 
+def ksvd_loss(
+    e: Tensor, r: Tensor, lam: Tensor, weight_e: Tensor, weight_r: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    r"""The objective of the asymmetric kernel SVD of `"Primal-Attention: Self-attention through Asymmetric
+    Kernel SVD in Primal Representation" <https://arxiv.org/abs/2305.19798>`_, per item of a batch.
+
+    .. math::
+        J = \frac{1}{H} \sum_h \Big( \frac{1}{2N} \sum_i
+        \lVert \boldsymbol{\lambda}_h \odot \mathbf{e}_{ih} \rVert^2
+        + \frac{1}{2N} \sum_j \lVert \boldsymbol{\lambda}_h \odot \mathbf{r}_{jh} \rVert^2
+        - \mathrm{tr}(\mathbf{W}_{e,h}^\top \mathbf{W}_{r,h}) \Big)
+
+    with means over the :math:`N` tokens that the mask keeps. Where the scores are those of a singular value
+    decomposition, :math:`J = 0`: it is squared before it joins a loss. The paper's
+    :math:`\boldsymbol{\Lambda}` is :math:`\mathrm{diag}(\boldsymbol{\lambda}_h)^2 / N`.
+
+    Args:
+        e (torch.Tensor): Left scores :math:`\mathbf{e}`, projections of the lifted queries.
+        r (torch.Tensor): Right scores :math:`\mathbf{r}`, projections of the lifted keys.
+        lam (torch.Tensor): :math:`\boldsymbol{\lambda}`, of any sign.
+        weight_e (torch.Tensor): :math:`\mathbf{W}_e`: the weights that do not depend on data, rather than
+            their products with rows of the input, for which :math:`J` is not 0 at the decomposition.
+        weight_r (torch.Tensor): :math:`\mathbf{W}_r`, likewise.
+        mask (torch.Tensor, optional): True where a token exists; all do if :obj:`None`.
+            (default: :obj:`None`)
+
+    Shapes:
+        - **e, r:** :math:`(*, N, H, s)`, **lam:** :math:`(H, s)`, **weight_e, weight_r:** :math:`(H, n, s)`
+        - **mask:** :math:`(*, N)`, **output:** :math:`(*)`, 0 for an item without tokens
+
+    Raises:
+        ValueError: If shapes or the type of the mask do not fit.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import ksvd_loss
+        >>> e, weight = torch.ones(2, 3, 1, 4), torch.zeros(1, 5, 4)
+        >>> ksvd_loss(e, e, torch.ones(1, 4), weight, weight)
+        tensor([4., 4.])
+    """
+    heads, rank = lam.shape if lam.dim() == 2 else (-1, -1)
+    if e.dim() < 3 or e.shape[-2:] != (heads, rank) or e.shape != r.shape:
+        raise ValueError(
+            f"Expected 'e' and 'r' of shape [..., N, H, s] and 'lam' of shape [H, s] (got {list(e.shape)}, "
+            f"{list(r.shape)} and {list(lam.shape)}); give a score per token, head and component"
+        )
+    if weight_e.dim() != 3 or weight_e.shape[::2] != (heads, rank) or weight_e.shape != weight_r.shape:
+        raise ValueError(
+            f"Expected 'weight_e' and 'weight_r' of shape [H={heads}, n, s={rank}] (got "
+            f"{list(weight_e.shape)} and {list(weight_r.shape)}); give the weights that do not depend on data"
+        )
+    tokens = e.size(-3)
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != e.shape[:-2]):
+        dtype = str(mask.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"Expected a bool 'mask' of shape {list(e.shape[:-2])}, True where a token exists (got {dtype} "
+            f"{list(mask.shape)})"
+        )
+    with torch.autocast(e.device.type, enabled=False):
+        e, r, lam, weight_e, weight_r = (
+            x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            for x in (e, r, lam, weight_e, weight_r)
+        )
+        trace = (weight_e * weight_r).sum(dim=(-2, -1)).mean()
+        if mask is not None:
+            # Absent tokens are cleared before they are squared: what they hold is nobody's business.
+            e, r = (x.masked_fill(~mask[..., None, None], 0.0) for x in (e, r))
+        energy = 0.5 * ((lam * e).square() + (lam * r).square()).sum(dim=-1).mean(dim=-1)  # [..., N]
+        if mask is None:
+            # Without tokens there is nothing to decompose, and no mean.
+            return energy.mean(dim=-1) - trace if tokens else energy.sum(dim=-1)
+        count = mask.sum(dim=-1)
+        return (energy.sum(dim=-1) / count.clamp(min=1) - trace).masked_fill(count == 0, 0.0)
+
+
 def _dense_call(
     gram: Gram, value: Tensor, mask: Tensor | None, dropout: float, bias: Tensor | None, causal: bool
 ) -> DenseCall:

@@ -10,6 +10,7 @@ from torch_geometric.utils import barabasi_albert_graph, degree, to_undirected
 
 from kgat import diagnostics, kernels
 from kgat.models import KernelGAT, StockGAT
+from kgat.nn import PrimalAttention
 
 
 class Gaussian(kernels.Kernel):
@@ -498,3 +499,49 @@ def test_smoother_spectrum_by_hand():
 def test_smoother_spectrum_of_nothing_to_see():
     gram = torch.tensor([[2.0, 0.0], [0.0, 0.0]]).unsqueeze(-1)
     assert diagnostics.smoother_spectrum(gram).real.tolist() == [[1.0, 0.0]]
+
+
+def test_attention_spectrum_is_per_head():
+    torch.manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(2, 3, n, n, dtype=torch.float64))[0] for n in (4, 5))
+    sigma = torch.rand(2, 3, 4, dtype=torch.float64).sort(descending=True).values
+    matrices = left @ torch.nn.functional.pad(sigma.diag_embed(), (0, 1)) @ right  # [2, H, 4, 5]
+    alpha = matrices.permute(0, 2, 3, 1).requires_grad_()
+    values = diagnostics.attention_spectrum(alpha)
+    torch.testing.assert_close(values, sigma)
+    assert not values.requires_grad
+    torch.testing.assert_close(diagnostics.attention_spectrum(alpha[1]), sigma[1])
+    with pytest.raises(ValueError, match=r"shape \[..., N, M, H\] \(got \[4, 4\]\)"):
+        diagnostics.attention_spectrum(torch.eye(4))
+
+
+def test_spectrum_of_softmax_attention():
+    torch.manual_seed(0)
+    attention, x = torch.nn.MultiheadAttention(6, 3, batch_first=True), torch.randn(2, 5, 6)
+    alpha = attention(x, x, x, average_attn_weights=False)[1]  # [B, H, N, M]
+    values = diagnostics.attention_spectrum(alpha.movedim(-3, -1))
+    torch.testing.assert_close(values, torch.linalg.svdvals(alpha.detach()))
+
+
+def test_spectra_record():
+    layers = [torch.tensor([[[3.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [1.0, 1.0]]]), torch.ones(100)]
+    record = diagnostics.spectra_record("drawn", {"model": "primal", "seed": 3}, layers)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert [record[name] for name in ("kind", "dataset", "model", "seed")] == [
+        "spectra",
+        "drawn",
+        "primal",
+        3,
+    ]
+    assert record["layers"][0] == [0.6875, 1.0]
+    assert record["layers"][1] == pytest.approx([(i + 1) / 100 for i in range(diagnostics.SINGULAR_VALUES)])
+
+
+def test_cumulative_spectrum():
+    values = torch.tensor([[3.0, 1.0, 0.0], [1.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    expected = torch.tensor([[0.75, 1.0, 1.0], [0.25, 0.5, 1.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(diagnostics.cumulative_spectrum(values), expected)
+    layer = PrimalAttention(6, 3, rank=2)
+    cumulative = diagnostics.cumulative_spectrum(layer.singular_values(torch.randn(2, 9, 6)))
+    assert cumulative.shape == (2, 3, 2)
+    torch.testing.assert_close(cumulative[..., -1], torch.ones(2, 3))

@@ -1,7 +1,16 @@
 r"""Layers: projections, heads, dropout and masks around a kernel."""
 
 from kgat.nn.fourier_attention import FourierAttention
+from kgat.nn.global_attention import GlobalAttention
 from kgat.nn.kernel_attention import KernelAttention, KeyValueCache
 from kgat.nn.kernel_gat_conv import KernelGATConv
+from kgat.nn.primal_attention import PrimalAttention
 
-__all__ = ["FourierAttention", "KernelAttention", "KernelGATConv", "KeyValueCache"]
+__all__ = [
+    "FourierAttention",
+    "GlobalAttention",
+    "KernelAttention",
+    "KernelGATConv",
+    "KeyValueCache",
+    "PrimalAttention",
+]
