@@ -4,13 +4,13 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kgat import functional, kernels
+    from kgat import functional, kernels, positions
     from kgat.models import KernelGAT
     from kgat.nn import KernelGATConv
 
 __version__ = "0.1.0"
 
-__all__ = ["KernelGAT", "KernelGATConv", "__version__", "functional", "kernels"]
+__all__ = ["KernelGAT", "KernelGATConv", "__version__", "functional", "kernels", "positions"]
 
 _CLASSES = {"KernelGAT": "kgat.models", "KernelGATConv": "kgat.nn"}
 

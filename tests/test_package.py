@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 import kgat
-from kgat import kernels, nn
+from kgat import kernels, nn, positions
 
 PACKAGE = Path(kgat.__file__).parent
 # A module may import what stands above it, and its own room.
@@ -98,7 +98,8 @@ def test_help_does_not_wait_for_torch():
 def public_classes():
     yield from (getattr(kernels, name) for name in kernels.__all__)
     yield from (getattr(nn, name) for name in nn.__all__)
-    yield kgat.KernelGAT
+    yield from (getattr(positions, name) for name in positions.names() if name != "none")
+    yield from (positions.Position, kgat.KernelGAT)
 
 
 @pytest.mark.parametrize("cls", list(public_classes()), ids=lambda cls: cls.__name__)
