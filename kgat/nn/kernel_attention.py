@@ -28,6 +28,9 @@ class KeyValueCache:
     Args:
         fixed (bool, optional): Whether keys and values stay those of the first call. (default: :obj:`False`)
 
+    Shapes:
+        - **key, value:** :math:`(B, M, H, D)`, **padding:** :math:`(B, M)`
+
     Example:
         >>> import torch
         >>> from kgat.nn import KernelAttention, KeyValueCache
@@ -41,6 +44,7 @@ class KeyValueCache:
     key: Tensor | None = field(default=None, init=False)  # [B, M, H, D]
     value: Tensor | None = field(default=None, init=False)
     padding: Tensor | None = field(default=None, init=False)  # [B, M], True is padding
+    queries: int = field(default=0, init=False)  # of earlier calls: the place of the next one
 
     def __len__(self) -> int:
         return 0 if self.key is None else self.key.size(1)
@@ -375,11 +379,12 @@ class KernelAttention(torch.nn.Module):
             )
         batched = query.dim() == 3
         tokens = self._batch_first(query, key, value)
+        before = 0 if cache is None else cache.queries
         gram, v, mask, bias, causal = self._pairs(
             *tokens, key_padding_mask, attn_mask, is_causal, losses, cache
         )
         dropout = self.dropout if self.training else 0.0
-        value_bias = self._value_bias(gram)
+        value_bias = self._value_bias(gram, before)
         weights: Tensor | None = None
         if need_weights or value_bias is not None:
             weights = F.dropout(functional.dense_softmax(gram, mask, bias=bias, causal=causal), dropout)
@@ -513,11 +518,12 @@ class KernelAttention(torch.nn.Module):
                 "Expected a kernel that sees one pair at a time with is_causal=True (got one that depends on "
                 "the whole sequence); build it with data_dependent=False"
             )
-        before = len(cache) if cache is not None and not cache.fixed else 0
+        before = 0 if cache is None else cache.queries
         query_index = torch.arange(before, before + query.size(1), device=query.device)
         alone = query is key  # self-attention
         if self.position is not None:
-            key_index = torch.arange(before, before + key.size(1), device=key.device)
+            held = 0 if cache is None or cache.fixed else len(cache)
+            key_index = torch.arange(held, held + key.size(1), device=key.device)
             seen = {id(query): self.position.add(query, query_index)}
             if not alone:
                 seen[id(key)] = self.position.add(key, key_index)
@@ -531,6 +537,7 @@ class KernelAttention(torch.nn.Module):
             if cache is not None:
                 cache.extend(k, v, key_padding_mask)
         if cache is not None:
+            cache.queries += q.size(1)
             k, v, key_padding_mask = cache.key, cache.value, cache.padding  # type: ignore[assignment]
         hidden, bias = self._hidden(key_padding_mask, attn_mask, q, k)
         # A kernel that depends on a whole sequence leaves padding out of it.
@@ -635,12 +642,12 @@ class KernelAttention(torch.nn.Module):
             present = F.pad(present, (0, extra), value=True)
         return k, v, hidden, bias, present
 
-    def _value_bias(self, gram: Gram) -> Tensor | None:
+    def _value_bias(self, gram: Gram, before: int) -> Tensor | None:
         if self.position is None:
             return None
         queries, keys, _ = gram.size
-        key_index = torch.arange(keys, device=self.out_proj.weight.device)
-        return self.position.value_bias(key_index[keys - queries :], key_index)
+        index = torch.arange(max(keys, before + queries), device=self.out_proj.weight.device)
+        return self.position.value_bias(index[before : before + queries], index[:keys])
 
     def _nested(
         self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any

@@ -151,6 +151,11 @@ class PrimalAttention(torch.nn.Module):
         self.lin_out = Linear(embed_dim, embed_dim, bias=bias)
         self.reset_parameters()
 
+    @property
+    def penalised(self) -> bool:
+        r"""Whether it adds a penalty to ``losses``."""
+        return self.ksvd_weight > 0.0 or self.kernel.penalised
+
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters anew."""
         for lin in (self.lin_query, self.lin_key, self.lin_out):
