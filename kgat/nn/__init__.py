@@ -1,5 +1,7 @@
 r"""Layers: projections, heads, dropout and masks around a kernel."""
 
+from kgat.nn.decoder_layer import KernelDecoderLayer
+from kgat.nn.encoder_layer import KernelEncoderLayer
 from kgat.nn.fourier_attention import FourierAttention
 from kgat.nn.global_attention import GlobalAttention
 from kgat.nn.kernel_attention import KernelAttention, KeyValueCache
@@ -10,6 +12,8 @@ __all__ = [
     "FourierAttention",
     "GlobalAttention",
     "KernelAttention",
+    "KernelDecoderLayer",
+    "KernelEncoderLayer",
     "KernelGATConv",
     "KeyValueCache",
     "PrimalAttention",
