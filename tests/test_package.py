@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import kgat
-from kgat import kernels, nn, positions
+from kgat import kernels, models, nn, positions
 
 PACKAGE = Path(kgat.__file__).parent
 # A module may import what stands above it, and its own room.
 ROOMS = [
-    ["scalar"],
+    ["scalar", "records"],
     ["rules"],
     ["gram"],
     ["ops"],
@@ -25,7 +25,6 @@ ROOMS = [
     ["models"],
     ["testing"],
     ["datasets"],
-    ["records"],
     ["training"],
     ["diagnostics"],
     ["compare", "plots", "report", "regression", "bench", "sequences"],
@@ -99,7 +98,8 @@ def public_classes():
     yield from (getattr(kernels, name) for name in kernels.__all__)
     yield from (getattr(nn, name) for name in nn.__all__)
     yield from (getattr(positions, name) for name in positions.names() if name != "none")
-    yield from (positions.Position, kgat.KernelGAT)
+    yield from (positions.Position, models.KernelGAT, models.KernelTransformer)
+    yield from (models.SequenceClassifier, models.LanguageModel, models.Translator)
 
 
 @pytest.mark.parametrize("cls", list(public_classes()), ids=lambda cls: cls.__name__)
