@@ -1,4 +1,4 @@
-r"""The command line: ``kgat compare | train | regress | info | bench | plot | table``."""
+r"""The command line: ``kgat compare | train | regress | paper | info | bench | plot | table``."""
 
 import os
 import signal
@@ -412,9 +412,6 @@ def regress(
     Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated. Prints
     the table and draws the fitted curves of series.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from kgat import regression
     from kgat.compare import Interrupted, update_readme
     from kgat.plots import fits, png
@@ -428,11 +425,7 @@ def regress(
     problems = [regression.load(name) for name in names]
     total = len(names) * len(listed) * seeds
     there = regression.finished(path, names, listed, seeds, setting)
-    columns = (
-        *(BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()),
-        TextColumn("{task.description}"),
-    )
-    bar = Progress(*columns, console=Console(stderr=True))
+    bar = _bar()
     task = bar.add_task("", total=total, completed=there)
 
     def done(record: dict[str, Any]) -> None:
@@ -454,6 +447,84 @@ def regress(
     text = regression.table(records)
     if readme is not None:
         update_readme(readme, text, regression.BEGIN, regression.END)
+    typer.echo(text)
+
+
+@app.command()
+def paper(
+    name: Annotated[str, typer.Argument(help="dissection, banach, primal, fourier or implicit.")],
+    root: Root = None,
+    datasets: Annotated[
+        str, typer.Option("--datasets", help="Data sets of the paper, separated by commas. Default: all.")
+    ] = "",
+    variants: Annotated[
+        str, typer.Option(help="Attentions of the paper, separated by commas. Default: all.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 3,
+    scale: Annotated[
+        str, typer.Option(help="small: sizes for a CPU; full: sizes of the papers' code.")
+    ] = "small",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of all data sets, e.g. --set epochs=5. May be repeated; an unknown key "
+            "lists them all.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results: NAME.jsonl.")] = Path("runs/sequences"),
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Markdown file: replace what stands between <!-- NAME:begin --> and <!-- NAME:end -->."
+        ),
+    ] = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    r"""Compare the attentions of a paper on sequences: one transformer, nothing but the attention changes.
+
+    Validation chooses the epoch, the test is read once. Results go to OUT/NAME.jsonl, one line per run; runs
+    that are there already with the same setting are not repeated. Prints the table.
+    """
+    from kgat import sequences
+    from kgat.compare import Interrupted, update_readme
+
+    changes = _settings(overrides)
+    chosen = sequences.choose(sequences.resolve_paper(name), _listed(datasets), _listed(variants))
+    settings = {
+        dataset: sequences.settings_of(dataset, scale).with_changes(changes) for dataset in chosen.datasets
+    }
+    _use(threads, device)
+    sequences.check(chosen.datasets, root, settings)
+    _make_folder(out)
+    path = out / f"{name}.jsonl"
+    given = (chosen.datasets, chosen.variants, settings, seeds, path)
+    total = len(chosen.datasets) * len(chosen.variants) * seeds
+    there = len(sequences.finished(path, chosen.datasets, chosen.variants, settings, seeds))
+    bar = _bar()
+    task = bar.add_task("", total=total, completed=there)
+
+    def on_epoch(dataset: str, variant: str, seed: int, epoch: int, score: float) -> None:
+        said = f"{dataset}, {variant}, seed {seed}, epoch {epoch} of {settings[dataset].epochs}: {score:.4g}"
+        bar.update(task, description=said)
+
+    try:
+        with bar:
+            records = sequences.compare(
+                *given,
+                root,
+                device=device,
+                on_run=lambda _: bar.advance(task),
+                on_epoch=on_epoch,
+            )
+    except KeyboardInterrupt:
+        _say(f"kgat: {Interrupted(int(bar.tasks[task].completed), total, path)}")
+        raise typer.Exit(130) from None
+    text = sequences.table(records)
+    if readme is not None:
+        update_readme(readme, text, *sequences.markers(name))
     typer.echo(text)
 
 
@@ -566,6 +637,17 @@ def _use(threads: int | None, device: str) -> None:
 
 def _listed(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        *(BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    )
 
 
 def _make_folder(folder: Path) -> None:
