@@ -336,6 +336,55 @@ def bench_ops(
     typer.echo(f"{out}: {len(found)} new; for the tables: kgat bench table {out}")
 
 
+@bench.command("sequences")
+def bench_sequences(
+    lengths: Annotated[
+        str, typer.Option(help="Numbers of tokens, separated by commas.")
+    ] = "1024,2048,4096,8192,16384,32768,65536",
+    subjects: Annotated[
+        str,
+        typer.Option(help="Attentions, separated by commas; an unknown one lists them all. Default: all."),
+    ] = "",
+    out: Annotated[
+        Path, typer.Option(help="File of JSON lines to append to; what it holds is not measured again.")
+    ] = Path("runs/sequence-costs.jsonl"),
+    figure: Annotated[Path | None, typer.Option(help="A PNG file to draw time and memory into.")] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(help="An attention whose step takes longer is not measured at larger lengths.", min=0),
+    ] = 20.0,
+    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    r"""Time and weigh attention on one sequence, forward and backward, as it grows.
+
+    Softmax attention of torch, and ours with kernels, linear and primal. Each measurement runs in a fresh
+    process; Ctrl-C loses nothing. Prints the table.
+    """
+    from kgat.bench import sequences
+    from kgat.plots import png
+    from kgat.records import write_atomically
+
+    _use(None, device)
+    try:
+        tokens = [int(length) for length in _listed(lengths)]
+    except ValueError:
+        raise ValueError(f"Expected numbers of tokens (got '{lengths}'); e.g. 1024,2048") from None
+    bar = _bar()
+    task = bar.add_task("", total=None)
+
+    def done(record: dict[str, Any]) -> None:
+        bar.update(task, advance=1, description=f"{record['subject']}, {record['length']:,} tokens")
+
+    with bar:
+        found = sequences.run(
+            *(tokens, _listed(subjects), out), device=device, threads=threads, seconds=seconds, on_record=done
+        )
+    if figure is not None:
+        write_atomically(figure, png(sequences.figure(found)))
+    typer.echo(sequences.table(found))
+
+
 @bench.command("table")
 def bench_table(
     results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
