@@ -1,4 +1,4 @@
-r"""The command line: ``kgat compare | train | regress | info | bench | plot | table``."""
+r"""The command line: ``kgat compare | train | regress | paper | info | bench | plot | table``."""
 
 import os
 import signal
@@ -336,6 +336,55 @@ def bench_ops(
     typer.echo(f"{out}: {len(found)} new; for the tables: kgat bench table {out}")
 
 
+@bench.command("sequences")
+def bench_sequences(
+    lengths: Annotated[
+        str, typer.Option(help="Numbers of tokens, separated by commas.")
+    ] = "1024,2048,4096,8192,16384,32768,65536",
+    subjects: Annotated[
+        str,
+        typer.Option(help="Attentions, separated by commas; an unknown one lists them all. Default: all."),
+    ] = "",
+    out: Annotated[
+        Path, typer.Option(help="File of JSON lines to append to; what it holds is not measured again.")
+    ] = Path("runs/sequence-costs.jsonl"),
+    figure: Annotated[Path | None, typer.Option(help="A PNG file to draw time and memory into.")] = None,
+    seconds: Annotated[
+        float,
+        typer.Option(help="An attention whose step takes longer is not measured at larger lengths.", min=0),
+    ] = 20.0,
+    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+) -> None:
+    r"""Time and weigh attention on one sequence, forward and backward, as it grows.
+
+    Softmax attention of torch, and ours with kernels, linear and primal. Each measurement runs in a fresh
+    process; Ctrl-C loses nothing. Prints the table.
+    """
+    from kgat.bench import sequences
+    from kgat.plots import png
+    from kgat.records import write_atomically
+
+    _use(None, device)
+    try:
+        tokens = [int(length) for length in _listed(lengths)]
+    except ValueError:
+        raise ValueError(f"Expected numbers of tokens (got '{lengths}'); e.g. 1024,2048") from None
+    bar = _bar()
+    task = bar.add_task("", total=None)
+
+    def done(record: dict[str, Any]) -> None:
+        bar.update(task, advance=1, description=f"{record['subject']}, {record['length']:,} tokens")
+
+    with bar:
+        found = sequences.run(
+            *(tokens, _listed(subjects), out), device=device, threads=threads, seconds=seconds, on_record=done
+        )
+    if figure is not None:
+        write_atomically(figure, png(sequences.figure(found)))
+    typer.echo(sequences.table(found))
+
+
 @bench.command("table")
 def bench_table(
     results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
@@ -412,9 +461,6 @@ def regress(
     Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated. Prints
     the table and draws the fitted curves of series.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
     from kgat import regression
     from kgat.compare import Interrupted, update_readme
     from kgat.plots import fits, png
@@ -428,11 +474,7 @@ def regress(
     problems = [regression.load(name) for name in names]
     total = len(names) * len(listed) * seeds
     there = regression.finished(path, names, listed, seeds, setting)
-    columns = (
-        *(BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()),
-        TextColumn("{task.description}"),
-    )
-    bar = Progress(*columns, console=Console(stderr=True))
+    bar = _bar()
     task = bar.add_task("", total=total, completed=there)
 
     def done(record: dict[str, Any]) -> None:
@@ -454,6 +496,84 @@ def regress(
     text = regression.table(records)
     if readme is not None:
         update_readme(readme, text, regression.BEGIN, regression.END)
+    typer.echo(text)
+
+
+@app.command()
+def paper(
+    name: Annotated[str, typer.Argument(help="dissection, banach, primal, fourier or implicit.")],
+    root: Root = None,
+    datasets: Annotated[
+        str, typer.Option("--datasets", help="Data sets of the paper, separated by commas. Default: all.")
+    ] = "",
+    variants: Annotated[
+        str, typer.Option(help="Attentions of the paper, separated by commas. Default: all.")
+    ] = "",
+    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 3,
+    scale: Annotated[
+        str, typer.Option(help="small: sizes for a CPU; full: sizes of the papers' code.")
+    ] = "small",
+    overrides: Annotated[
+        list[str] | None,
+        typer.Option(
+            "--set",
+            metavar="KEY=VALUE",
+            help="Change a setting of all data sets, e.g. --set epochs=5. May be repeated; an unknown key "
+            "lists them all.",
+        ),
+    ] = None,
+    out: Annotated[Path, typer.Option(help="Folder of results: NAME.jsonl.")] = Path("runs/sequences"),
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Markdown file: replace what stands between <!-- NAME:begin --> and <!-- NAME:end -->."
+        ),
+    ] = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    r"""Compare the attentions of a paper on sequences: one transformer, nothing but the attention changes.
+
+    Validation chooses the epoch, the test is read once. Results go to OUT/NAME.jsonl, one line per run; runs
+    that are there already with the same setting are not repeated. Prints the table.
+    """
+    from kgat import sequences
+    from kgat.compare import Interrupted, update_readme
+
+    changes = _settings(overrides)
+    chosen = sequences.choose(sequences.resolve_paper(name), _listed(datasets), _listed(variants))
+    settings = {
+        dataset: sequences.settings_of(dataset, scale).with_changes(changes) for dataset in chosen.datasets
+    }
+    _use(threads, device)
+    sequences.check(chosen.datasets, root, settings)
+    _make_folder(out)
+    path = out / f"{name}.jsonl"
+    given = (chosen.datasets, chosen.variants, settings, seeds, path)
+    total = len(chosen.datasets) * len(chosen.variants) * seeds
+    there = len(sequences.finished(path, chosen.datasets, chosen.variants, settings, seeds))
+    bar = _bar()
+    task = bar.add_task("", total=total, completed=there)
+
+    def on_epoch(dataset: str, variant: str, seed: int, epoch: int, score: float) -> None:
+        said = f"{dataset}, {variant}, seed {seed}, epoch {epoch} of {settings[dataset].epochs}: {score:.4g}"
+        bar.update(task, description=said)
+
+    try:
+        with bar:
+            records = sequences.compare(
+                *given,
+                root,
+                device=device,
+                on_run=lambda _: bar.advance(task),
+                on_epoch=on_epoch,
+            )
+    except KeyboardInterrupt:
+        _say(f"kgat: {Interrupted(int(bar.tasks[task].completed), total, path)}")
+        raise typer.Exit(130) from None
+    text = sequences.table(records)
+    if readme is not None:
+        update_readme(readme, text, *sequences.markers(name))
     typer.echo(text)
 
 
@@ -566,6 +686,17 @@ def _use(threads: int | None, device: str) -> None:
 
 def _listed(names: str) -> list[str]:
     return [name.strip() for name in names.split(",") if name.strip()]
+
+
+def _bar() -> Any:
+    from rich.console import Console
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    return Progress(
+        *(BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()),
+        TextColumn("{task.description}"),
+        console=Console(stderr=True),
+    )
 
 
 def _make_folder(folder: Path) -> None:

@@ -1,4 +1,5 @@
-r"""Data sets for node classification: :func:`load` gives a :class:`Task`, :func:`names` lists them.
+r"""Data sets: :func:`load` gives a :class:`Task` on a graph, :func:`names` lists them;
+:func:`load_sequences` gives a :class:`SequenceTask`, :func:`sequence_names` lists those.
 
 The graph surgery that every layer would otherwise repeat is done here, once: edges are unique,
 without self-loops, in both directions where the benchmark's graph is undirected, and sorted by
@@ -19,9 +20,11 @@ from torch_geometric.data import Data
 from kgat.datasets import splits
 from kgat.datasets.files import fetch, resolve_root
 from kgat.datasets.graphs import SOURCES, Graph, Source
+from kgat.datasets.sequence_task import SequenceTask
+from kgat.datasets.sequences import load_sequences, sequence_names
 from kgat.datasets.task import Split, Task, Visible
 
-__all__ = ["Split", "Task", "Visible", "load", "names"]
+__all__ = ["SequenceTask", "Split", "Task", "Visible", "load", "load_sequences", "names", "sequence_names"]
 
 # Dropout and a first layer of 64 channels, forward and backward, take half the time of dense
 # features on PubMed (10.02 % non-zero) and a seventh on Cora (1.3 %), measured on a CPU.

@@ -35,14 +35,15 @@ class RawFile:
 
     Args:
         path (str): Where it belongs, below the root.
-        url (str): Where it comes from; the address of a zip archive if :obj:`member` is given.
+        url (str or None): Where it comes from; the address of a zip archive if :obj:`member` is given.
+            :obj:`None` if there is no address that will last: the user puts the file there.
         member (str, optional): Its name inside the archive. (default: :obj:`None`)
         also (tuple of str, optional): Other places below the root where it may lie already.
             (default: :obj:`()`)
     """
 
     path: str
-    url: str
+    url: str | None
     member: str | None = None
     also: tuple[str, ...] = ()
 
@@ -83,11 +84,17 @@ def fetch(root: Path, files: Sequence[RawFile], name: str) -> list[Path]:
     paths = [_locate(root, file) for file in files]
     missing = [file for file, path in zip(files, paths, strict=True) if not path.is_file()]
     for file in missing:
+        wanted = f"the raw file of '{name}' at '{root / file.path}'"
+        if file.url is None:
+            raise FileNotFoundError(
+                f"Expected {wanted} (got no file, and no address is known); put it there, or point 'root' or "
+                f"KGAT_DATA to a folder that has it"
+            )
         if file.member is None:
             sha256, size = checksums().get(file.path, (None, None))
-            wanted = f"the raw file of '{name}' at '{root / file.path}'"
             download(file.url, root / file.path, sha256=sha256, size=size, wanted=wanted)
-    for url in sorted({file.url for file in missing if file.member is not None}):
+    archives = {file.url for file in missing if file.member is not None and file.url is not None}
+    for url in sorted(archives):
         members = [file for file in missing if file.url == url and file.member is not None]
         _download_members(url, root, members, name)
     for file, path in zip(files, paths, strict=True):

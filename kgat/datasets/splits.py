@@ -44,6 +44,19 @@ def per_class_train(order: Array, y: Array, *, train: int, val: int) -> Array:
     return part
 
 
+def stratified(order: Array, y: Array, *, val: float) -> Array:
+    r"""A share of each class for validating, the rest is for training; none is for testing.
+
+    A class of two or more gives at least one to either.
+    """
+    part = np.zeros(len(y), dtype=np.uint8)
+    part[order] = 1
+    for label in np.unique(y[order]):
+        members = order[y[order] == label]
+        part[members[: min(max(1, round(val * len(members))), len(members) - 1)]] = 2
+    return part
+
+
 def shares(order: Array, y: Array, *, train: float, val: float) -> Array:
     r"""A share of all labelled nodes for training and validating, the rest is for testing."""
     part = np.zeros(len(y), dtype=np.uint8)

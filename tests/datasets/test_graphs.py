@@ -101,7 +101,7 @@ def test_every_address_is_encrypted_and_every_checksum_used():
     paths = {file.path for source in graphs.SOURCES for file in source.files}
     urls = {file.url for source in graphs.SOURCES for file in source.files}
     assert all(url.startswith("https://") for url in urls)
-    assert set(checksums()) <= paths
+    assert {path for path in checksums() if not path.startswith("seq/")} <= paths
 
 
 def test_digits():

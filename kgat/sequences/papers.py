@@ -1,0 +1,376 @@
+r"""What five papers compare on sequences, with which sizes, and how models are trained."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+from torch_geometric.resolver import normalize_string
+
+from kgat.datasets.sequences import resolve_source
+
+BASELINE = "softmax"
+OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
+SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt")
+
+
+@dataclass(frozen=True)
+class Setting:
+    r"""How a model is built and trained, whatever its attention.
+
+    Args:
+        embed_dim (int): Channels of a token.
+        num_heads (int): Number of heads.
+        num_layers (int): Number of layers; a translator has as many in its decoder.
+        feedforward_channels (int): Hidden channels of the feed-forward networks.
+        dropout (float): Dropout everywhere.
+        norm_first (bool): Whether branches are normalised where they begin.
+        num_features (int): Number :math:`S` of frequencies of spectral kernels.
+        optimizer (str): ``"adam"``, ``"adamw"`` or ``"radam"``.
+        lr (float): The largest learning rate.
+        beta2 (float): The second decay rate of the optimiser.
+        weight_decay (float): Weight decay.
+        warmup (int): Steps in which the learning rate rises from 0.
+        schedule (str): What it does then: ``"constant"``, ``"cosine"``, ``"linear"`` (both to 0) or
+            ``"inverse_sqrt"``.
+        clip (float, optional): Largest norm of the gradient.
+        label_smoothing (float): Of the training loss.
+        batch_size (int): Sequences per step.
+        block (int): Tokens per sequence of a language model.
+        epochs (int): Number of epochs; the one that is best on the validation part is kept.
+        max_train (int, optional): Training sequences at most (tokens, for a language model): the first ones.
+        beam (int): Translations that the search follows.
+        options (dict): Options of :func:`kgat.datasets.load_sequences`.
+
+    Raises:
+        ValueError: If the optimiser or the schedule is unknown, or a number is out of range.
+    """
+
+    embed_dim: int = 64
+    num_heads: int = 4
+    num_layers: int = 2
+    feedforward_channels: int = 128
+    dropout: float = 0.1
+    norm_first: bool = False
+    num_features: int = 32
+    optimizer: str = "adam"
+    lr: float = 1e-3
+    beta2: float = 0.999
+    weight_decay: float = 0.0
+    warmup: int = 100
+    schedule: str = "cosine"
+    clip: float | None = 1.0
+    label_smoothing: float = 0.0
+    batch_size: int = 32
+    block: int = 64
+    epochs: int = 10
+    max_train: int | None = None
+    beam: int = 1
+    options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        for name, known in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
+            if getattr(self, name) not in known:
+                raise ValueError(
+                    f"Expected '{name}' to be one of {known} (got '{getattr(self, name)}'); choose one"
+                )
+        for name in ("num_heads", "num_layers", "batch_size", "block", "epochs", "beam"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected '{name}' of at least 1 (got {getattr(self, name)}); raise it")
+
+    def with_changes(self, changes: Mapping[str, str]) -> Setting:
+        r"""Returns the setting with other values, given as text.
+
+        Example:
+            >>> Setting().with_changes({"epochs": "3", "clip": "none"}).epochs
+            3
+        """
+        found: dict[str, Any] = {}
+        kinds = {field.name: str(field.type) for field in dataclasses.fields(self) if field.name != "options"}
+        for name, text in changes.items():
+            if name not in kinds:
+                raise ValueError(f"Expected a setting (got '{name}'); choose from: {', '.join(kinds)}")
+            kind = kinds[name].removesuffix(" | None")
+            try:
+                if text.lower() == "none" and kind != kinds[name]:
+                    found[name] = None
+                elif kind == "bool":
+                    found[name] = {"true": True, "false": False}[text.lower()]
+                else:
+                    found[name] = {"int": int, "float": float, "str": str}[kind](text)
+            except (KeyError, ValueError):
+                raise ValueError(
+                    f"Expected '{name}' as {kinds[name]} (got '{text}'); change it with --set {name}=VALUE"
+                ) from None
+        return dataclasses.replace(self, **found)
+
+
+@dataclass(frozen=True)
+class Paper:
+    r"""What a paper compares.
+
+    Args:
+        title (str): Its title.
+        link (str): Its address.
+        datasets (tuple of str): The data sets that are here for its experiments.
+        variants (dict): Names of attentions and the arguments of :class:`~kgat.models.KernelTransformer`
+            that make them; the first is :obj:`"softmax"`, which the others are compared with.
+    """
+
+    title: str
+    link: str
+    datasets: tuple[str, ...]
+    variants: Mapping[str, Mapping[str, Any]]
+
+
+UEA = (
+    "JapaneseVowels",
+    "UWaveGestureLibrary",
+    "Handwriting",
+    "BasicMotions",
+    "Epilepsy",
+    "ERing",
+    "RacketSports",
+    "Libras",
+    "PenDigits",
+)
+_SOFTMAX: dict[str, Mapping[str, Any]] = {BASELINE: {"kernel": "dot_product"}}
+
+PAPERS = {
+    "dissection": Paper(
+        "Transformer Dissection: A Unified Understanding of Transformer's Attention via the Lens of Kernel",
+        "https://arxiv.org/abs/1908.11775",
+        ("PTB", "Multi30k", "SST2"),
+        {
+            **_SOFTMAX,
+            "softmax + shared qk": {"kernel": "dot_product", "projections": "shared_qk"},
+            "rbf": {"kernel": "rbf"},
+            "rbf + shared qk": {"kernel": "rbf", "projections": "shared_qk"},
+            "polynomial": {"kernel": "polynomial"},
+            "polynomial + shared qk": {"kernel": "polynomial", "projections": "shared_qk"},
+            "softmax + no position": {"kernel": "dot_product", "position": None},
+            "softmax + relative table": {"kernel": "dot_product", "position": "relative_table"},
+            "softmax + transformer-xl": {"kernel": "dot_product", "position": "transformer_xl"},
+            "softmax + symmetric product": {
+                "kernel": "dot_product",
+                "position": "symmetric_product",
+                "projections": "shared_qk",
+            },
+        },
+    ),
+    "banach": Paper(
+        "Transformers are Deep Infinite-Dimensional Non-Mercer Binary Kernel Machines",
+        "https://arxiv.org/abs/2106.01506",
+        ("Multi30k", "SST2"),
+        {
+            **_SOFTMAX,
+            "rbf": {"kernel": "rbf"},
+            "l2 distance": {"kernel": "l2_distance"},
+            "intersection": {"kernel": "intersection"},
+            "quadratic": {"kernel": "polynomial"},
+        },
+    ),
+    "primal": Paper(
+        "Primal-Attention: Self-attention through Asymmetric Kernel SVD in Primal Representation",
+        "https://arxiv.org/abs/2305.19798",
+        (*UEA, "ListOps"),
+        {**_SOFTMAX, "primal": {"attention": "primal"}, "primal+": {"attention": "primal+"}},
+    ),
+    "fourier": Paper(
+        "Transformer with Fourier Integral Attentions",
+        "https://arxiv.org/abs/2206.00206",
+        ("PTB", *UEA),
+        {
+            **_SOFTMAX,
+            "fourier + R per layer": {"kernel": "sinc_product", "kernel_kwargs": {"per": "layer"}},
+            "fourier + R per head": {"kernel": "sinc_product", "kernel_kwargs": {"per": "head"}},
+        },
+    ),
+    "implicit": Paper(
+        "Implicit Kernel Attention",
+        "https://arxiv.org/abs/2006.06147",
+        ("SST2", *UEA),
+        {
+            **_SOFTMAX,
+            "rbf*l2": {"kernel": "rbf", "magnitude": 2.0},
+            "spectral*l2": {"kernel": "spectral", "magnitude": 2.0},
+            "implicit*l2": {"kernel": "implicit_spectral", "magnitude": 2.0},
+            "copula*l2": {"kernel": "copula_spectral", "magnitude": 2.0},
+        },
+    ),
+}
+
+# Components, weight of the KSVD loss and rows per component, of all layers and of the last layer alone,
+# as the paper's scripts have them; no set here was tuned, those without an entry take DEFAULT_PRIMAL.
+PRIMAL: dict[str, dict[str, tuple[int, float, int]]] = {
+    "JapaneseVowels": {"primal": (40, 0.5, 5), "primal+": (30, 0.2, 5)},
+    "UWaveGestureLibrary": {"primal": (20, 0.0, 10), "primal+": (40, 0.1, 10)},
+    "Handwriting": {"primal": (30, 0.2, 5), "primal+": (20, 0.5, 5)},
+    "ListOps": {"primal": (20, 0.1, 10), "primal+": (30, 0.05, 10)},
+}
+DEFAULT_PRIMAL = (30, 0.1, 5)
+
+# What two CPU cores can train in minutes, and what the papers' code has.
+_SMALL = {
+    "series": Setting(optimizer="radam", clip=4.0, schedule="constant", warmup=0, batch_size=16, epochs=50),
+    "listops": Setting(epochs=10, options={"lengths": (100, 300), "sizes": (4000, 500, 500)}),
+    "sentences": Setting(dropout=0.3, epochs=8),
+    "language_model": Setting(lr=2e-3, dropout=0.2, batch_size=32, block=64, epochs=5, max_train=100_000),
+    "translation": Setting(
+        embed_dim=128,
+        feedforward_channels=256,
+        lr=2e-3,
+        beta2=0.98,
+        warmup=400,
+        schedule="inverse_sqrt",
+        label_smoothing=0.1,
+        batch_size=64,
+        epochs=6,
+        max_train=5000,
+    ),
+}
+_FULL = {
+    "series": Setting(
+        embed_dim=512,
+        num_heads=8,
+        feedforward_channels=2048,
+        num_features=64,
+        optimizer="radam",
+        warmup=0,
+        schedule="constant",
+        clip=4.0,
+        batch_size=16,
+        epochs=100,
+    ),
+    "listops": Setting(
+        num_heads=2,
+        optimizer="adamw",
+        lr=1e-4,
+        warmup=1000,
+        schedule="linear",
+        clip=None,
+        epochs=2,
+        options={"lengths": (501, 1999), "sizes": (96_000, 2000, 2000)},
+    ),
+    "sentences": Setting(embed_dim=128, num_features=64, feedforward_channels=512, dropout=0.3, epochs=20),
+    "language_model": Setting(
+        embed_dim=128,
+        num_heads=8,
+        num_layers=16,
+        feedforward_channels=2048,
+        lr=2.5e-4,
+        warmup=2000,
+        clip=0.25,
+        batch_size=96,
+        block=256,
+        epochs=100,
+    ),
+    "translation": Setting(
+        embed_dim=512,
+        num_layers=6,
+        feedforward_channels=1024,
+        dropout=0.3,
+        lr=5e-4,
+        beta2=0.98,
+        weight_decay=1e-4,
+        warmup=4000,
+        schedule="inverse_sqrt",
+        clip=None,
+        label_smoothing=0.1,
+        batch_size=128,
+        epochs=50,
+        beam=5,
+    ),
+}
+SCALES = {"small": _SMALL, "full": _FULL}
+_GROUPS = {
+    "ListOps": "listops",
+    "SST2": "sentences",
+    "SST2_glue": "sentences",
+    "PTB": "language_model",
+    "Multi30k": "translation",
+}
+
+
+def settings_of(dataset: str, scale: str = "small") -> Setting:
+    r"""Returns the setting of a data set.
+
+    Args:
+        dataset (str): Its name.
+        scale (str, optional): ``"small"``, for CPUs, or ``"full"``, as the papers have it (steps became
+            epochs). (default: :obj:`"small"`)
+
+    Example:
+        >>> settings_of("PTB", "full").num_layers
+        16
+    """
+    if scale not in SCALES:
+        raise ValueError(f"Expected 'scale' to be one of {tuple(SCALES)} (got '{scale}'); choose one of them")
+    return SCALES[scale][_GROUPS.get(resolve_source(dataset).name, "series")]
+
+
+def resolve_paper(name: str) -> Paper:
+    r"""Returns what a paper compares.
+
+    Example:
+        >>> list(resolve_paper("primal").variants)
+        ['softmax', 'primal', 'primal+']
+    """
+    if name not in PAPERS:
+        raise ValueError(f"Expected the name of a paper (got '{name}'); choose from: {', '.join(PAPERS)}")
+    return PAPERS[name]
+
+
+def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
+    r"""Returns the arguments of :class:`~kgat.models.KernelTransformer` that make an attention.
+
+    Places are added to the tokens unless the attention says otherwise. ``"primal+"`` is softmax attention in
+    all layers but the last. Primal attention has no more components than a head has channels: more would not
+    be of low rank, and the paper's heads are wider.
+
+    Args:
+        dataset (str): The data set, which some arguments depend on.
+        attention (dict): One of the variants of a :class:`Paper`.
+        setting (Setting): The sizes.
+
+    Example:
+        >>> arguments("ERing", {"attention": "primal+"}, Setting(num_layers=2))["attention"]
+        ['kernel', 'primal']
+    """
+    found = {"position": "sum", **attention}
+    name = found.get("attention")
+    if name in ("primal", "primal+"):
+        rank, ksvd_weight, rank_multi = PRIMAL.get(dataset, {}).get(name, DEFAULT_PRIMAL)
+        rank = min(rank, setting.embed_dim // setting.num_heads)
+        found["attention_kwargs"] = {"rank": rank, "ksvd_weight": ksvd_weight, "rank_multi": rank_multi}
+        if name == "primal+":
+            found["attention"] = ["kernel"] * (setting.num_layers - 1) + ["primal"]
+    if "spectral" in str(found.get("kernel")):
+        found["kernel_kwargs"] = {"num_features": setting.num_features}
+    return found
+
+
+def choose(paper: Paper, datasets: Sequence[str], variants: Sequence[str]) -> Paper:
+    r"""Returns a paper with some of its data sets and attentions: those that are named, all if none is.
+
+    Raises:
+        ValueError: If the paper has no such data set or attention.
+    """
+
+    def chosen(wanted: Sequence[str], known: Sequence[str], what: str) -> list[str]:
+        by_name = {normalize_string(name): name for name in known}
+        for name in wanted:
+            if normalize_string(name) not in by_name:
+                raise ValueError(f"Expected {what} (got '{name}'); choose from: {'; '.join(known)}")
+        names = {by_name[normalize_string(name)] for name in wanted}
+        return [name for name in known if not wanted or name in names]
+
+    kept = chosen(variants, list(paper.variants), "an attention of this paper")
+    return dataclasses.replace(
+        paper,
+        datasets=tuple(chosen(datasets, paper.datasets, "a data set of this paper")),
+        variants={name: paper.variants[name] for name in kept},
+    )

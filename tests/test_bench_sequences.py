@@ -1,0 +1,90 @@
+import math
+
+import pytest
+
+from kgat import cli, records
+from kgat.bench import sequences
+from kgat.bench.sequences import SUBJECTS, Question, answer, figure, run, table
+
+
+@pytest.fixture
+def cost(monkeypatch):
+    r"""A clock in place of processes: linear or quadratic seconds, and what was asked."""
+    asked = []
+
+    def ask(question):
+        asked.append((question.subject, question.length, question.what))
+        if question.subject == "rbf" and question.length == 64:
+            return {"failed": "no memory"}
+        if question.what == "memory":
+            return {"bytes": 1000 * question.length}
+        seconds = question.length / 16 if question.subject == "primal" else (question.length / 16) ** 2
+        return {"seconds": [seconds, seconds, seconds]}
+
+    monkeypatch.setattr(sequences, "ask", ask)
+    return asked
+
+
+def test_slow_attention_is_not_measured_on_longer_sequences(tmp_path, cost):
+    path, said = tmp_path / "a" / "costs.jsonl", []
+    given = ([64, 16, 32], ["softmax", "rbf", "primal"], path)
+    found = run(*given, seconds=3.0, on_record=said.append)
+    lengths = {"softmax": [16, 32], "rbf": [16, 32], "primal": [16, 32, 64]}
+    assert [(r["subject"], r["length"]) for r in found] == [(s, n) for s in lengths for n in lengths[s]]
+    assert records.read(path) == found == said
+    assert cost[:2] == [("softmax", 16, "time"), ("softmax", 16, "memory")]
+    count = len(cost)
+    assert run(*given, seconds=3.0) == found  # what the file holds is not measured again
+    assert len(cost) == count
+    run(*given, seconds=100.0)  # another limit is another measurement
+    assert ("softmax", 64, "time") in cost
+
+
+def test_a_failure_is_kept_and_ends_the_growth(tmp_path, cost):
+    found = run([16, 64, 128], ["rbf"], tmp_path / "costs.jsonl", seconds=100.0)
+    assert [r["length"] for r in found] == [16, 64]
+    assert found[1]["failed"] == "no memory"
+    assert table(found).splitlines()[2] == "| rbf | 1,000, 0 | failed |"
+    figure(found)
+
+
+def test_table_and_figure(tmp_path, cost):
+    found = run([16, 32], ["softmax", "primal"], tmp_path / "costs.jsonl")
+    found[0]["bytes"] = None
+    assert table(found).splitlines() == [
+        "| ms, MB | 16 | 32 |",
+        "| --- | ---: | ---: |",
+        "| softmax | 1,000, – | 4,000, 0 |",
+        "| primal | 1,000, 0 | 2,000, 0 |",
+    ]
+    time, memory = figure(found).axes
+    assert [list(line.get_ydata()) for line in time.lines] == [[1000.0, 4000.0], [1000.0, 2000.0]]
+    assert [list(line.get_xdata()) for line in memory.lines] == [[32], [16, 32]]
+
+
+@pytest.mark.parametrize("subject", [name for name in SUBJECTS if name != "sinc product"])
+def test_every_attention_is_measured(subject):
+    middle, low, high = answer(Question(subject, 20, "time", 8, 2, "cpu", 1, 1.0))["seconds"]
+    assert 0.0 < low <= middle <= high < math.inf
+
+
+def test_a_measurement_in_its_own_process():
+    for what in ("time", "memory"):
+        found = sequences.ask(Question("primal", 20, what, 8, 2, "cpu", 1, 1.0))
+        assert list(found) == [{"time": "seconds", "memory": "bytes"}[what]]
+    assert "failed" in sequences.ask(Question("primal", 20, "time", 7, 2, "cpu", 1, 1.0))
+
+
+def test_command(tmp_path, cost, capsys):
+    out, drawn = tmp_path / "costs.jsonl", tmp_path / "costs.png"
+    given = ["bench", "sequences", "--lengths", "16,32", "--subjects", "primal", "--out", str(out)]
+    assert cli.main([*given, "--figure", str(drawn)]) == 0
+    assert table(records.read(out)) in capsys.readouterr().out
+    assert drawn.read_bytes().startswith(b"\x89PNG")
+    for change, message in (
+        (["--lengths", "16,x"], "Expected numbers of tokens (got '16,x')"),
+        (["--lengths", "0"], "Expected positive lengths (got [0])"),
+        (["--subjects", "soft"], "Expected a subject (got 'soft'); choose from: torch softmax, softmax, rbf"),
+    ):
+        assert cli.main([*given, *change]) == 2
+        assert message in capsys.readouterr().err
