@@ -591,17 +591,18 @@ def test_positions_of_sources_and_targets():
 def test_positions_beside_edge_features(edge_mode):
     net = positioned("rbf", edge_dim=3, edge_mode=edge_mode, add_self_loops=False)
     x, t, attr = X.double(), PLACES.double(), ATTR.double()
-    _, (_, alpha) = net(x, EDGES, attr, position=t, return_attention_weights=True)
+    # Other places of the targets, so that the two sides are not the same.
+    _, (_, alpha) = net(x, EDGES, attr, position=(t, t.flip(0)), return_attention_weights=True)
     with torch.no_grad():
         query, key, _ = net.project(x)
-        places = net.lin_position(t).view(-1, 3, 5)
+        t_key = net.lin_position(t).view(-1, 3, 5)
         edge = net.lin_edge(attr).view(-1, 3, 5)
         col, row = EDGES
         if edge_mode == "score":
             score = net.kernel(query, key).at(row, col) + (edge * net.att_edge).sum(-1)
         else:
             score = net.kernel(query[row], key[col] + edge).paired()
-        score = score + torch.einsum("ehd,ehd->eh", places[row], places[col]) / 5**0.5
+        score = score + torch.einsum("ehd,ehd->eh", t_key.flip(0)[row], t_key[col]) / 5**0.5
     torch.testing.assert_close(alpha, functional.edge_softmax(score, row, 6))
 
 
@@ -631,12 +632,13 @@ def test_positions_of_nothing_and_under_transforms():
     with torch.autocast("cpu", dtype=torch.bfloat16):
         out = net(X, EDGES, position=PLACES)
     torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
-    states = []
+    states = [net.lin_position.weight.detach().clone()]
     for _ in range(2):
         torch.manual_seed(3)
         net.reset_parameters()
         states.append(net.lin_position.weight.detach().clone())
-    assert torch.equal(*states)
+    assert torch.equal(*states[1:])
+    assert not torch.equal(*states[:2])
 
 
 def test_a_position_kernel_is_reset_and_has_penalties():

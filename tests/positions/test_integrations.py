@@ -166,6 +166,8 @@ def test_batch_dimensions_and_an_order_of_ones_own(name):
     some, other = torch.tensor([2, 0, 3]), torch.tensor([4, 1, 0, 0], dtype=torch.int32)
     part = position.bias(query[:, :, some], some, other - 1).expand(2, 2, 3, 4, H)
     torch.testing.assert_close(part, whole[:, :, some][..., other.long(), :])
+    both = position.bias(query[:, :, some], some.int(), other - 1).expand(2, 2, 3, 4, H)
+    assert torch.equal(both, part)
 
 
 def test_shifting_and_turning_agree_far_from_the_start():
@@ -196,6 +198,16 @@ def test_whole_score_of_transformer_xl():
     expected = torch.einsum("nhd,mhd->nmh", query + position.u, key)
     expected = expected + torch.einsum("nhd,nmhd->nmh", query + position.v, r)
     torch.testing.assert_close(score, expected / math.sqrt(D))
+
+
+def test_waves_of_an_even_width_are_those_of_the_paper():
+    position = built(lambda: TransformerXL(12, H))
+    assert position.lin_wave.weight.shape == (12, 12)
+    query = numbers(3, H, 4)
+    expected = torch.stack([position.lin_wave.weight @ wave(i - j, 12) for i in range(3) for j in range(4)])
+    expected = torch.einsum("nhd,nmhd->nmh", query + position.v, expected.view(3, 4, H, 4)) / 2
+    torch.testing.assert_close(position.bias(query, range(3), range(4)), expected)
+    torch.testing.assert_close(position.bias(query, *tensors(range(3), range(4))), expected)
 
 
 def test_values_of_the_original_table():
@@ -276,7 +288,8 @@ def test_symmetric_product_is_dot_attention_on_both_together(dtype):
 
 
 def test_symmetric_product_is_symmetric_and_positive_definite():
-    position = built(lambda: SymmetricProduct(F, H, kernel="rbf", kernel_kwargs={"lengthscale": 20.0}))
+    position = SymmetricProduct(F, H, kernel="rbf", kernel_kwargs={"lengthscale": 2.0}).double()
+    torch.testing.assert_close(position.kernel.log_lengthscale.exp(), torch.full((H, 1), 2.0).double())
     dense = position.gram(range(7), range(7)).dense()
     torch.testing.assert_close(dense, dense.transpose(0, 1))
     torch.testing.assert_close(position.gram(torch.arange(7), range(7)).dense(), dense)
@@ -401,6 +414,8 @@ def test_states_and_seeds(name):
     for key, state in states[0].items():
         assert torch.equal(state, states[1][key])
         assert not torch.equal(state, other.state_dict()[key])
+        assert state.unique().numel() > 1  # drawn, and neither zeros nor ones
+        assert state.abs().max() < 10
     assert f"{F}, num_heads={H}" in repr(first)
 
 
