@@ -519,11 +519,11 @@ class KernelAttention(torch.nn.Module):
                 "the whole sequence); build it with data_dependent=False"
             )
         before = 0 if cache is None else cache.queries
-        query_index = torch.arange(before, before + query.size(1), device=query.device)
+        query_index = range(before, before + query.size(1))
         alone = query is key  # self-attention
         if self.position is not None:
             held = 0 if cache is None or cache.fixed else len(cache)
-            key_index = torch.arange(held, held + key.size(1), device=key.device)
+            key_index = range(held, held + key.size(1))
             seen = {id(query): self.position.add(query, query_index)}
             if not alone:
                 seen[id(key)] = self.position.add(key, key_index)
@@ -557,9 +557,11 @@ class KernelAttention(torch.nn.Module):
         mask = None if hidden is None else ~hidden
         if self.position is None:
             return self.kernel(q, k, context), v, mask, bias, is_causal
-        key_index = torch.arange(k.size(1), device=k.device)
+        key_index = range(k.size(1))
+        if key_index == query_index:
+            query_index = key_index  # one object: it is lifted once
         gram = self.kernel(self.position.shift(q), k, context)
-        of_positions = self.position.gram(query_index, key_index)
+        of_positions = self.position.gram(query_index, key_index, losses)
         if of_positions is not None:
             gram = gram * of_positions
         of_pairs = self.position.bias(q, query_index, key_index)
@@ -646,8 +648,7 @@ class KernelAttention(torch.nn.Module):
         if self.position is None:
             return None
         queries, keys, _ = gram.size
-        index = torch.arange(max(keys, before + queries), device=self.out_proj.weight.device)
-        return self.position.value_bias(index[before : before + queries], index[:keys])
+        return self.position.value_bias(range(before, before + queries), range(keys))
 
     def _nested(
         self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
