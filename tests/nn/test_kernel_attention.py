@@ -1,0 +1,462 @@
+r"""KernelAttention against torch's MultiheadAttention, plain formulas and itself."""
+
+import itertools
+
+import pytest
+import torch
+
+from kgat import kernels
+from kgat.functional import dense_softmax, edge_attention
+from kgat.nn import FourierAttention, KernelAttention, KeyValueCache
+from kgat.positions import SymmetricProduct
+
+EMBED, HEADS = 15, 3  # 5 channels per head
+
+
+def tokens(batch=2, queries=6, keys=7, dtype=torch.float64, sizes=(EMBED, EMBED, EMBED)):
+    torch.manual_seed(0)
+    query = torch.randn(batch, queries, sizes[0], dtype=dtype, requires_grad=True)
+    key = torch.randn(batch, keys, sizes[1], dtype=dtype, requires_grad=True)
+    value = torch.randn(batch, keys, sizes[2], dtype=dtype, requires_grad=True)
+    return query, key, value
+
+
+def layer(**kwargs):
+    torch.manual_seed(1)
+    attention = KernelAttention(EMBED, HEADS, **kwargs).double()
+    with torch.no_grad():
+        for parameter in attention.parameters():  # biases start at 0
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return attention
+
+
+def both(dtype=torch.float64, **kwargs):
+    torch.manual_seed(1)
+    stock = torch.nn.MultiheadAttention(EMBED, HEADS, batch_first=True, dtype=dtype, **kwargs)
+    with torch.no_grad():
+        for parameter in stock.parameters():
+            parameter.add_(0.1 * torch.randn_like(parameter))
+    return stock, KernelAttention.from_torch(stock)
+
+
+def padding(kind):
+    if kind == "none":
+        return None
+    hidden = torch.tensor([[False] * 5 + [True] * 2, [False] * 7])
+    if kind == "bool":
+        return hidden
+    generator = torch.Generator().manual_seed(2)
+    return torch.randn(2, 7, generator=generator, dtype=torch.float64).masked_fill(hidden, -torch.inf)
+
+
+def pairs(kind):
+    generator = torch.Generator().manual_seed(3)
+    shape = (2 * HEADS, 6, 7) if "heads" in kind else (6, 7)
+    if kind == "none":
+        return None
+    hidden = torch.rand(shape, generator=generator) < 0.3
+    hidden[..., 0] = False  # torch gives NaN to a query that sees nothing
+    if kind.startswith("bool"):
+        return hidden
+    numbers = torch.randn(shape, generator=generator, dtype=torch.float64)
+    return numbers.masked_fill(hidden, -torch.inf)
+
+
+MASKS = list(
+    itertools.product(("none", "bool", "float"), ("none", "bool", "float", "bool heads", "float heads"))
+)
+
+
+@pytest.mark.filterwarnings("ignore:Support for mismatched:UserWarning")
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize(("of_keys", "of_pairs"), MASKS)
+def test_dot_product_is_the_layer_of_torch(of_keys, of_pairs, need_weights):
+    stock, ours = both()
+    inputs = tokens()
+    kwargs = {
+        "key_padding_mask": padding(of_keys),
+        "attn_mask": pairs(of_pairs),
+        "need_weights": need_weights,
+    }
+    found = []
+    for module in (stock, ours):
+        out, weights = module(*inputs, **kwargs)
+        grad = torch.ones_like(out).cumsum(1)
+        leaves = [
+            *inputs,
+            *(dict(module.named_parameters())[name] for name in dict(stock.named_parameters())),
+        ]
+        found.append((out, weights, *torch.autograd.grad(out, leaves, grad)))
+    for mine, theirs in zip(found[1], found[0], strict=True):
+        if theirs is None:
+            assert mine is None
+        else:
+            torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize(
+    "kwargs",
+    [
+        {"bias": False},
+        {"kdim": 4, "vdim": 9},
+        {"add_bias_kv": True},
+        {"add_zero_attn": True},
+        {"add_bias_kv": True, "add_zero_attn": True},
+    ],
+    ids=str,
+)
+def test_every_shape_of_the_layer_of_torch(kwargs):
+    stock, ours = both(**kwargs)
+    inputs = tokens(sizes=(EMBED, kwargs.get("kdim", EMBED), kwargs.get("vdim", EMBED)))
+    masks = {"key_padding_mask": padding("bool"), "attn_mask": pairs("bool")}
+    out, weights = ours(*inputs, **masks, average_attn_weights=False)
+    wanted, wanted_weights = stock(*inputs, **masks, average_attn_weights=False)
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(weights, wanted_weights)
+    torch.testing.assert_close(ours(*inputs, **masks, need_weights=False)[0], wanted)
+
+
+def test_layouts_of_torch():
+    stock = torch.nn.MultiheadAttention(EMBED, HEADS, dtype=torch.float64)
+    ours = KernelAttention.from_torch(stock)
+    assert not ours.batch_first
+    query, key, value = tokens()
+    turned = [x.transpose(0, 1) for x in (query, key, value)]
+    torch.testing.assert_close(ours(*turned)[0], stock(*turned)[0])
+    torch.testing.assert_close(ours(*turned)[1], stock(*turned)[1])
+    alone = [x[0] for x in (query, key, value)]  # without a batch
+    hidden, mask = padding("bool")[0], pairs("float")
+    out, weights = ours(*alone, hidden, attn_mask=mask)
+    wanted, wanted_weights = stock(*alone, hidden, attn_mask=mask)
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(weights, wanted_weights)
+    of_heads = ours(*alone, attn_mask=pairs("float heads")[:HEADS], average_attn_weights=False)
+    wanted = stock(*alone, attn_mask=pairs("float heads")[:HEADS], average_attn_weights=False)
+    torch.testing.assert_close(of_heads, wanted)
+
+
+def test_causal_order_needs_no_mask():
+    stock, ours = both()
+    x, _, _ = tokens()
+    later = torch.ones(6, 6, dtype=torch.bool).triu(1)
+    wanted, weights = stock(x, x, x, attn_mask=later, is_causal=True)
+    for kwargs in ({}, {"attn_mask": later}):
+        torch.testing.assert_close(ours(x, is_causal=True, **kwargs), (wanted, weights))
+        torch.testing.assert_close(ours(x, is_causal=True, need_weights=False, **kwargs)[0], wanted)
+    torch.testing.assert_close(ours(x), ours(x, x, x))
+    _, extra = both(add_bias_kv=True)
+    changed = x.detach().clone()
+    changed[:, 3:] += 1.0
+    torch.testing.assert_close(
+        extra(x, is_causal=True)[0][:, :3], extra(changed, is_causal=True)[0][:, :3], rtol=0, atol=0
+    )
+
+
+@pytest.mark.parametrize("name", ["rbf", "laplace", "spectral", "additive", "rbf * magnitude"])
+@pytest.mark.parametrize("projections", ["separate", "shared_qk"])
+def test_any_kernel_is_its_formula(name, projections):
+    attention = layer(kernel=name, projections=projections).eval()
+    query, key, value = tokens()
+    hidden, mask = padding("bool"), pairs("bool")
+    q, k, v = attention.project(query, key, value)
+    seen = ~(hidden.unsqueeze(1) | mask)
+    weight = attention.kernel(q, k).dense().exp() * seen.unsqueeze(-1)
+    alpha = weight / weight.sum(dim=2, keepdim=True)
+    wanted = attention.out_proj(torch.einsum("bnmh,bmhc->bnhc", alpha, v).flatten(-2))
+    leaves = [query, key, value, *attention.parameters()]
+    wanted_gradients = torch.autograd.grad(wanted.square().sum(), leaves, allow_unused=True)
+    for need_weights in (True, False):
+        out, weights = attention(query, key, value, hidden, need_weights, mask, average_attn_weights=False)
+        torch.testing.assert_close(out, wanted)
+        if weights is not None:
+            torch.testing.assert_close(weights, alpha.movedim(-1, 1))
+        found = torch.autograd.grad(out.square().sum(), leaves, allow_unused=True)
+        torch.testing.assert_close(found, wanted_gradients)
+
+
+# The same kernel on a complete graph and on a sequence.
+@pytest.mark.parametrize("name", ["dot_product", "rbf", "laplace", "sinc_product", "polynomial"])
+def test_a_sequence_is_a_complete_graph(name):
+    attention = layer(kernel=name)
+    x, _, _ = tokens(batch=1)
+    q, k, v = (t[0] for t in attention.project(x, x, x))
+    edges = torch.cartesian_prod(torch.arange(6), torch.arange(6)).T
+    wanted = attention.out_proj(edge_attention(attention.kernel(q, k), v, edges).flatten(1))
+    torch.testing.assert_close(attention(x, need_weights=False)[0][0], wanted)
+
+
+@pytest.mark.parametrize("method", ["sdpa", "edges", "dense"])
+def test_named_routes_agree(method):
+    attention, named = layer(kernel="rbf"), layer(kernel="rbf", method=method)
+    inputs = tokens()
+    wanted = attention(*inputs, padding("float"), need_weights=False, attn_mask=pairs("float"))[0]
+    found = named(*inputs, padding("float"), need_weights=False, attn_mask=pairs("float"))[0]
+    torch.testing.assert_close(found, wanted)
+    assert "sdpa: about" in attention.explain(*inputs)
+    with pytest.raises(NotImplementedError, match=r"method='linear' cannot run this: .*finite feature map"):
+        layer(kernel="rbf", method="linear")(*inputs, need_weights=False)
+
+
+def test_who_sees_nothing_gets_nothing():
+    attention = layer(kernel="rbf")
+    query, key, value = tokens()
+    hidden = torch.tensor([[True] * 7, [False] * 7])
+    for need_weights in (False, True):
+        out, weights = attention(query, key, value, hidden, need_weights)
+        torch.testing.assert_close(out[0], attention.out_proj.bias.expand(6, EMBED))
+        assert weights is None or weights[0].abs().max() == 0.0
+        gradients = torch.autograd.grad(out.sum(), [query, key, value])
+        assert all(g.isfinite().all() and g[0].abs().max() == 0.0 for g in gradients)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 7), (2, 6, 0), (0, 6, 7), (1, 1, 1)], ids=str)
+def test_sequences_of_none_or_one(shape):
+    attention = layer(kernel="rbf")
+    out, weights = attention(*tokens(*shape))
+    assert out.shape == (*shape[:2], EMBED)
+    assert weights.shape == shape
+    assert attention(*tokens(*shape), need_weights=False)[0].shape == (*shape[:2], EMBED)
+    if shape[2] == 0:
+        torch.testing.assert_close(out, attention.out_proj.bias.expand_as(out))
+
+
+def test_grouped_heads_are_heads_side_by_side():
+    torch.manual_seed(0)
+    few = KernelAttention(24, 6, kernel="rbf", num_kv_heads=2).double()
+    many = KernelAttention(24, 6, kernel="rbf").double()
+    groups = few.k_proj_weight.unflatten(0, (2, 4)).repeat_interleave(3, dim=0).flatten(0, 1)
+    groups_v = few.v_proj_weight.unflatten(0, (2, 4)).repeat_interleave(3, dim=0).flatten(0, 1)
+    with torch.no_grad():
+        many.in_proj_weight.copy_(torch.cat([few.q_proj_weight, groups, groups_v]))
+        many.out_proj.load_state_dict(few.out_proj.state_dict())
+    x = torch.randn(2, 5, 24, dtype=torch.float64)
+    torch.testing.assert_close(few(x), many(x))
+
+
+def test_shared_projections_of_a_symmetric_kernel_are_symmetric():
+    attention = layer(kernel="rbf", projections="shared_qk")
+    x, _, _ = tokens()
+    q, k, _ = attention.project(x, x, x)
+    score = attention.kernel(q, k).dense()
+    torch.testing.assert_close(score, score.transpose(1, 2))
+    names = {name for name, _ in attention.named_parameters()}
+    assert "k_proj_weight" not in names
+    assert attention.in_proj_bias.numel() == 2 * EMBED
+
+
+def test_networks_of_queries_and_keys():
+    maps = [torch.nn.Sequential(torch.nn.Linear(EMBED, EMBED), torch.nn.Tanh()) for _ in range(2)]
+    attention = layer(query_map=maps[0], key_map=maps[1])
+    x, _, _ = tokens()
+    attention(x, need_weights=False)[0].sum().backward()
+    assert all(p.grad is not None for p in attention.parameters())
+    q, _, v = attention.project(x, x, x)
+    assert q.abs().max() < 1.0 < v.abs().max()
+
+
+@pytest.mark.parametrize("position", [None, "sum", "relative_table", "shaw", "transformer_xl", "symmetric"])
+@pytest.mark.parametrize("kernel", ["dot_product", "laplace"])
+def test_decoding_token_by_token_is_the_whole_pass(kernel, position):
+    attention = layer(kernel=kernel, position=position)
+    x = torch.randn(2, 9, EMBED, dtype=torch.float64)
+    hidden = torch.zeros(2, 9, dtype=torch.bool)
+    hidden[1, 3:5] = True
+    wanted = attention(x, None, None, hidden, is_causal=True)[0]
+    cache, found = KeyValueCache(), []
+    for start, stop in ((0, 4), (4, 5), (5, 6), (6, 9)):
+        part = hidden[:, start:stop] if stop < 9 else None  # the last are all there
+        found.append(attention(x[:, start:stop], None, None, part, is_causal=True, cache=cache)[0])
+    assert len(cache) == 9
+    torch.testing.assert_close(torch.cat(found, dim=1), wanted)
+    cache.select(torch.tensor([1, 1, 0]))
+    assert cache.key.shape[0] == cache.padding.shape[0] == 3
+
+
+def test_a_fixed_cache_holds_the_keys_of_the_first_call():
+    attention = layer(kernel="rbf")
+    query, memory, _ = tokens()
+    hidden = padding("bool")
+    wanted = attention(query, memory, memory, hidden)[0]
+    cache = KeyValueCache(fixed=True)
+    found = [attention(query[:, i : i + 1], memory, memory, hidden, cache=cache)[0] for i in range(6)]
+    torch.testing.assert_close(torch.cat(found, dim=1), wanted)
+    assert len(cache) == 7
+
+
+@pytest.mark.parametrize("name", ["sum", "relative_table", "shaw", "transformer_xl", "symmetric", "kerple"])
+def test_places_make_a_difference(name):
+    attention = layer(kernel="rbf", position=name)
+    x, _, _ = tokens()
+    turned = torch.randperm(6)
+    moved = (attention(x)[0][:, turned] - attention(x[:, turned])[0]).abs().max()
+    assert moved > 1e-3
+    without = layer(kernel="rbf")
+    torch.testing.assert_close(without(x)[0][:, turned], without(x[:, turned])[0])
+    out, weights = attention(x)
+    torch.testing.assert_close(attention(x, need_weights=False)[0], out)
+    assert weights is not None
+
+
+def test_symmetric_product_is_a_product_of_kernels_and_stays_fused():
+    attention = layer(position=SymmetricProduct(EMBED, HEADS).double())
+    x, _, _ = tokens()
+    q, k, v = attention.project(x, x, x)
+    places = attention.position.gram(range(6), range(6)).dense()
+    alpha = (attention.kernel(q, k).dense() + places).softmax(dim=2)
+    wanted = attention.out_proj(torch.einsum("bnmh,bmhc->bnhc", alpha, v).flatten(-2))
+    torch.testing.assert_close(attention(x, need_weights=False)[0], wanted)
+    assert "sdpa: about" in attention.explain(x)
+
+
+def test_nested_tensors_are_their_sequences():
+    attention = layer(kernel="rbf")
+    parts = [torch.randn(n, EMBED, dtype=torch.float64) for n in (3, 1, 5)]
+    for layout in (torch.strided, torch.jagged):
+        nested = torch.nested.nested_tensor(parts, layout=layout)
+        out, weights = attention(nested, need_weights=False)
+        assert weights is None
+        for part, found in zip(parts, out.unbind(), strict=True):
+            torch.testing.assert_close(found, attention(part, need_weights=False)[0])
+    with pytest.raises(ValueError, match="no mask beside nested"):
+        attention(nested, key_padding_mask=torch.zeros(3, 5, dtype=torch.bool), need_weights=False)
+    with pytest.raises(ValueError, match="need_weights=False for nested"):
+        attention(nested)
+
+
+def test_penalties_reach_the_caller_and_padding_does_not_reach_the_law():
+    attention = layer(kernel="implicit_spectral", kernel_kwargs={"data_dependent": True}).eval()
+    x, _, _ = tokens()
+    losses = []
+    out = attention(x, losses=losses)[0]
+    assert len(losses) == 1
+    assert losses[0].requires_grad
+    longer = torch.cat([x, 9.0 * torch.ones(2, 2, EMBED, dtype=torch.float64)], dim=1)
+    hidden = torch.zeros(2, 8, dtype=torch.bool)
+    hidden[:, 6:] = True
+    torch.testing.assert_close(attention(longer, key_padding_mask=hidden)[0][:, :6], out)
+    with pytest.raises(ValueError, match=r"is_causal=True.*data_dependent=False"):
+        attention(x, is_causal=True)
+
+
+def test_dropout_acts_in_training_alone():
+    attention = layer(kernel="rbf", dropout=0.5)
+    x, _, _ = tokens()
+    torch.manual_seed(0)
+    out, weights = attention(x)
+    assert (weights == 0).any() or (weights.sum(-1) - 1).abs().max() > 1e-3
+    assert not torch.equal(attention(x, need_weights=False)[0], attention(x, need_weights=False)[0])
+    attention.eval()
+    torch.testing.assert_close(attention(x)[1].sum(-1), torch.ones(2, 6, dtype=torch.float64))
+    torch.testing.assert_close(attention(x, need_weights=False)[0], attention(x)[0])
+    assert not torch.equal(out, attention(x)[0])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+def test_half_precision_and_autocast(dtype):
+    single = KernelAttention(16, 2, kernel="rbf")
+    half = KernelAttention(16, 2, kernel="rbf", dtype=dtype)
+    half.load_state_dict(single.state_dict())
+    x = torch.randn(2, 6, 16)
+    wanted = single(x)[0]
+    found = half(x.to(dtype))[0]
+    assert found.dtype == dtype
+    torch.testing.assert_close(found.float(), wanted, rtol=5e-2, atol=2e-2)
+    if dtype == torch.bfloat16:
+        with torch.autocast("cpu", dtype):
+            out, weights = single(x)
+        assert out.dtype == dtype
+        assert weights.dtype == torch.float32
+        torch.testing.assert_close(out.float(), wanted, rtol=5e-2, atol=2e-2)
+
+
+def test_attention_compiles_whole():
+    attention = KernelAttention(16, 2, kernel="rbf", position="relative_table")
+    x = torch.randn(2, 6, 16)
+    compiled = torch.compile(lambda x: attention(x, is_causal=True, need_weights=False)[0], fullgraph=True)
+    torch.testing.assert_close(compiled(x), attention(x, is_causal=True)[0], rtol=1e-4, atol=1e-5)
+
+
+def test_fourier_attention_is_a_product_of_sinc():
+    torch.manual_seed(0)
+    attention = FourierAttention(EMBED, HEADS, per="layer", inverse_bandwidth=1.0).double()
+    x, _, _ = tokens()
+    q, k, v = attention.project(x, x, x)
+    difference = q.unsqueeze(2) - k.unsqueeze(1)
+    weight = torch.sinc(difference / torch.pi).pow(4).prod(dim=-1)
+    alpha = weight / weight.sum(dim=2, keepdim=True)
+    wanted = attention.out_proj(torch.einsum("bnmh,bmhc->bnhc", alpha, v).flatten(-2))
+    torch.testing.assert_close(attention(x)[0], wanted)
+    torch.testing.assert_close(attention(x, need_weights=False)[0], wanted)
+    assert attention.kernel.inverse_bandwidth.numel() == 1
+
+
+def test_state_of_torch_loads_where_the_kernel_has_none():
+    stock, _ = both()
+    fresh = KernelAttention(EMBED, HEADS).double()
+    fresh.load_state_dict(stock.state_dict())
+    x, _, _ = tokens()
+    torch.testing.assert_close(fresh(x)[0], stock(x, x, x)[0])
+    with pytest.raises(ValueError, match=r"projections of torch's.*in_proj_weight"):
+        KernelAttention.from_torch(stock, projections="shared_qk")
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"num_heads": 4}, "'embed_dim' divisible by 'num_heads'"),
+        ({"num_kv_heads": 2}, "'num_heads=3' divisible by 'num_kv_heads'"),
+        ({"projections": "shared"}, "'projections' as one of shared_qk, separate"),
+        ({"projections": "shared_qk", "kdim": 4}, "keys of the same size"),
+        ({"dropout": 2.0}, r"'dropout' in \[0, 1\]"),
+        ({"kernel": "nope"}, "nope"),
+        ({"add_zero_attn": True, "position": "sum"}, "no 'position' beside"),
+    ],
+)
+def test_bad_layers_are_a_sentence(kwargs, message):
+    with pytest.raises(ValueError, match=message):
+        KernelAttention(**{"embed_dim": EMBED, "num_heads": HEADS, **kwargs})
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "message"),
+    [
+        ({"query": torch.zeros(2, 6, 4)}, r"'query' of shape \[B, tokens, F\] or \[tokens, F\] with F=15"),
+        ({"key": torch.zeros(7, EMBED)}, "batched as 'query' is"),
+        ({"value": torch.zeros(2, 6, EMBED)}, "as many values as keys"),
+        ({"key": torch.zeros(3, 7, EMBED), "value": torch.zeros(3, 7, EMBED)}, "of the same batch"),
+        (
+            {"key_padding_mask": torch.zeros(2, 6, dtype=torch.bool)},
+            r"'key_padding_mask' of shape \[B=2, M=7\]",
+        ),
+        ({"key_padding_mask": torch.zeros(2, 7, dtype=torch.long)}, "bool or floating 'key_padding_mask'"),
+        ({"attn_mask": torch.zeros(7, 6)}, r"'attn_mask' of shape \[N=6, M=7\] or \[B \* H=6, N=6, M=7\]"),
+        ({"attn_mask": torch.zeros(6, 7, dtype=torch.long)}, "bool or floating 'attn_mask'"),
+        ({"key_padding_mask": torch.zeros(2, 7), "cache": KeyValueCache()}, "bool 'key_padding_mask' beside"),
+    ],
+)
+def test_bad_calls_are_a_sentence(kwargs, message):
+    attention = KernelAttention(EMBED, HEADS)
+    inputs = {"query": torch.zeros(2, 6, EMBED), "key": torch.zeros(2, 7, EMBED), **kwargs}
+    inputs.setdefault("value", torch.zeros(*inputs["key"].shape[:-1], EMBED))
+    with pytest.raises(ValueError, match=message):
+        attention(**inputs)
+
+
+def test_weights_of_kernels_that_can_be_negative_are_refused():
+    attention = KernelAttention(EMBED, HEADS, kernel=kernels.RandomFourier)
+    with pytest.raises(NotImplementedError, match="negative"):
+        attention(torch.zeros(1, 3, EMBED))
+    with pytest.raises(NotImplementedError, match="can be negative"):
+        attention(torch.zeros(1, 3, EMBED), need_weights=False)
+
+
+def test_a_magnitude_multiplies_the_kernel():
+    plain, times = layer(kernel="rbf"), layer(kernel="rbf", magnitude=2.0)
+    times.load_state_dict(
+        {name.replace("kernel.", "kernel.kernels.0."): x for name, x in plain.state_dict().items()},
+        strict=False,
+    )
+    x, _, _ = tokens()
+    q, k, _ = plain.project(x, x, x)
+    gram = plain.kernel(q, k) * kernels.Magnitude(5, HEADS)(q, k)
+    torch.testing.assert_close(times(x, average_attn_weights=False)[1], dense_softmax(gram).movedim(-1, 1))
