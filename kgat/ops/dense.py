@@ -123,7 +123,7 @@ def _sdpa_reasons(call: DenseCall) -> list[str]:
 
 
 def _sdpa_cost(call: DenseCall) -> float:
-    return 0.03 * call.pairs * (_width(call.gram) + call.value.size(-1))
+    return call.pairs * (1.5 + 0.03 * (_width(call.gram) + call.value.size(-1)))
 
 
 def _sdpa(call: DenseCall) -> Tensor:
@@ -213,7 +213,7 @@ def _dense_reasons(call: DenseCall) -> list[str]:
 
 def _dense_cost(call: DenseCall) -> float:
     combine = 0.03 * _width(call.gram) if _by_matmul(call.gram) else 5.0 * _width(call.gram)
-    return call.pairs * (3.0 + combine + 0.03 * call.value.size(-1))
+    return call.pairs * (6.0 + combine + 0.03 * call.value.size(-1))
 
 
 def _by_matmul(gram: Gram) -> bool:
@@ -276,7 +276,7 @@ def _edges_reasons(call: DenseCall) -> list[str]:
 
 
 def _edges_cost(call: DenseCall) -> float:
-    return call.pairs * (2.0 + 0.5 * _width(call.gram) + 0.3 * call.value.size(-1))
+    return call.pairs * (2.0 + 0.25 * _width(call.gram) + 0.15 * call.value.size(-1))
 
 
 def _edges(call: DenseCall) -> Tensor:
@@ -370,7 +370,7 @@ def _linear_cost(call: DenseCall) -> float:
     tokens = call.value.shape[:-3].numel() * heads * (queries + keys)
     features = feature_size(call.gram)
     own = 64.0 * (features + call.value.size(-1)) if call.causal else 0.0
-    return tokens * (2.0 * features + 0.03 * (features * call.value.size(-1) + own))
+    return tokens * (6.0 * features + 0.1 * (features * call.value.size(-1) + own))
 
 
 def _linear(call: DenseCall) -> Tensor:

@@ -176,7 +176,7 @@ def test_blocks_are_computed_again_rather_than_kept(monkeypatch):
     kept = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: kept.append(t.numel()) or t, lambda t: t):
         dense_attention(kernel(query, key), value, method="dense")
-    assert max(kept) < 64 * 64 * 3
+    assert sum(kept) < 64 * 64 * 3  # not even the weights
 
 
 def test_dropout_drops_weights_on_every_route_that_takes_it():
