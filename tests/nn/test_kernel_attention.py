@@ -297,6 +297,27 @@ def test_places_make_a_difference(name):
     assert weights is not None
 
 
+@pytest.mark.parametrize("name", ["sum", "relative_table", "shaw", "transformer_xl", "symmetric", "kerple"])
+def test_every_part_of_a_position_has_its_place(name):
+    attention = layer(kernel="laplace", position=name)
+    x, _, _ = tokens()
+    position, index = attention.position, range(6)
+    placed = position.add(x, index)
+    q, k, v = attention.project(placed, placed, x)
+    score = attention.kernel(position.shift(q), k).dense()
+    if (of_places := position.gram(index, index)) is not None:
+        score = score + of_places.dense()
+    if (of_pairs := position.bias(q, index, index)) is not None:
+        score = score + of_pairs
+    alpha = score.softmax(dim=2)
+    wanted = torch.einsum("bnmh,bmhc->bnhc", alpha, v)
+    if (of_values := position.value_bias(index, index)) is not None:
+        wanted = wanted + torch.einsum("bnmh,nmhc->bnhc", alpha, of_values)
+    wanted = attention.out_proj(wanted.flatten(-2))
+    for need_weights in (True, False):
+        torch.testing.assert_close(attention(x, need_weights=need_weights)[0], wanted)
+
+
 def test_symmetric_product_is_a_product_of_kernels_and_stays_fused():
     attention = layer(position=SymmetricProduct(EMBED, HEADS).double())
     x, _, _ = tokens()
