@@ -19,7 +19,7 @@ def cost(monkeypatch):
         if question.what == "memory":
             return {"bytes": 1000 * question.length}
         seconds = question.length / 16 if question.subject == "primal" else (question.length / 16) ** 2
-        return {"seconds": [seconds, seconds, seconds]}
+        return {"seconds": [seconds, seconds, seconds], "speed": [2.0, 1.0, 3.0]}
 
     monkeypatch.setattr(sequences, "ask", ask)
     return asked
@@ -44,18 +44,19 @@ def test_a_failure_is_kept_and_ends_the_growth(tmp_path, cost):
     found = run([16, 64, 128], ["rbf"], tmp_path / "costs.jsonl", seconds=100.0)
     assert [r["length"] for r in found] == [16, 64]
     assert found[1]["failed"] == "no memory"
-    assert table(found).splitlines()[2] == "| rbf | 1,000, 0 | failed |"
+    assert table(found).splitlines()[2] == "| rbf | 1,000, 2×, 0 | failed |"
     figure(found)
 
 
 def test_table_and_figure(tmp_path, cost):
     found = run([16, 32], ["softmax", "primal"], tmp_path / "costs.jsonl")
     found[0]["bytes"] = None
+    del found[0]["speed"]
     assert table(found).splitlines() == [
-        "| ms, MB | 16 | 32 |",
+        "| ms, speed, MB | 16 | 32 |",
         "| --- | ---: | ---: |",
-        "| softmax | 1,000, – | 4,000, 0 |",
-        "| primal | 1,000, 0 | 2,000, 0 |",
+        "| softmax | 1,000, –, – | 4,000, 2×, 0 |",
+        "| primal | 1,000, 2×, 0 | 2,000, 2×, 0 |",
     ]
     time, memory = figure(found).axes
     assert [list(line.get_ydata()) for line in time.lines] == [[1000.0, 4000.0], [1000.0, 2000.0]]
@@ -64,14 +65,26 @@ def test_table_and_figure(tmp_path, cost):
 
 @pytest.mark.parametrize("subject", [name for name in SUBJECTS if name != "sinc product"])
 def test_every_attention_is_measured(subject):
-    middle, low, high = answer(Question(subject, 20, "time", 8, 2, "cpu", 1, 1.0))["seconds"]
-    assert 0.0 < low <= middle <= high < math.inf
+    found = answer(Question(subject, 20, "time", 8, 2, "cpu", 1, 9.0))
+    assert list(found) == ["seconds"] + ["speed"] * (subject != sequences.BASELINE)
+    for middle, low, high in found.values():
+        assert 0.0 < low <= middle <= high < math.inf
+
+
+def test_speed_is_that_of_turns_with_torch(monkeypatch):
+    turns = iter([0.1, 0.1, 0.4, 0.1, 0.2, 0.1, 0.4, 0.1, 0.4, 0.1, 0.4, 0.2])
+    monkeypatch.setattr(sequences, "seconds_of", lambda step, device: next(turns))
+    found = answer(Question("rbf", 4, "time", 4, 2, "cpu", 1, 1.0))
+    assert found == {"seconds": [0.1, 0.1, 0.2], "speed": [4.0, 2.0, 4.0]}
+    slow = iter([0.1, 2.0, *[0.1] * 5])  # the other one is too slow to wait for
+    monkeypatch.setattr(sequences, "seconds_of", lambda step, device: next(slow))
+    assert answer(Question("rbf", 4, "time", 4, 2, "cpu", 1, 1.0)) == {"seconds": [0.1, 0.1, 0.1]}
 
 
 def test_a_measurement_in_its_own_process():
     for what in ("time", "memory"):
-        found = sequences.ask(Question("primal", 20, what, 8, 2, "cpu", 1, 1.0))
-        assert list(found) == [{"time": "seconds", "memory": "bytes"}[what]]
+        found = sequences.ask(Question("primal", 20, what, 8, 2, "cpu", 1, 60.0))
+        assert list(found) == {"time": ["seconds", "speed"], "memory": ["bytes"]}[what]
     assert "failed" in sequences.ask(Question("primal", 20, "time", 7, 2, "cpu", 1, 1.0))
 
 

@@ -1,7 +1,8 @@
 r"""Cost of attention as sequences grow, forward and backward: ``kgat bench sequences``.
 
 Each measurement runs in a fresh process; on the CPU, memory in another than time, whose allocator gives
-blocks back as soon as they are freed.
+blocks back as soon as they are freed. Time is taken in turns with torch's softmax attention of the same
+shape, as long as that is not too slow: of the two, ratios count.
 """
 
 from __future__ import annotations
@@ -21,12 +22,14 @@ from matplotlib.figure import Figure
 
 import kgat
 from kgat import records as record_file
-from kgat.bench.measure import limit_memory, peak_bytes, seconds_of, spread
+from kgat.bench.measure import limit_memory, peak_bytes, ratios, seconds_of, spread
 from kgat.nn import KernelAttention, PrimalAttention
 from kgat.plots import PALETTE, RC, WIDTH
 from kgat.training import circumstances
 
 ROUNDS = 5
+BASELINE = "torch softmax"
+WEIGHTS = "softmax, weights of all pairs"  # what dense attention is without a fused kernel
 
 Record = dict[str, Any]
 
@@ -34,12 +37,14 @@ SUBJECTS: dict[str, Callable[[int, int], torch.nn.Module]] = {
     "torch softmax": lambda width, heads: torch.nn.MultiheadAttention(width, heads, batch_first=True),
     "softmax": lambda width, heads: KernelAttention(width, heads),
     "rbf": lambda width, heads: KernelAttention(width, heads, kernel="rbf"),
+    "rbf * l1.5": lambda width, heads: KernelAttention(width, heads, kernel="rbf", magnitude=1.5),
     "sinc product": lambda width, heads: KernelAttention(width, heads, kernel="sinc_product"),
     "linear elu+1": lambda width, heads: KernelAttention(
         width, heads, kernel="elu_plus_one", method="linear"
     ),
     "linear favor+": lambda width, heads: KernelAttention(width, heads, kernel="favor_plus", method="linear"),
     "primal": lambda width, heads: PrimalAttention(width, heads),
+    WEIGHTS: lambda width, heads: KernelAttention(width, heads),
 }
 
 
@@ -139,7 +144,8 @@ def run(
 
 
 def ask(question: Question) -> Record:
-    r"""Answers a question in a fresh process; returns ``seconds`` or ``bytes``, or why it ``failed``."""
+    r"""Answers a question in a fresh process; returns ``seconds`` and ``speed``, a ratio to torch's softmax
+    attention, or ``bytes``, or why it ``failed``."""
     inherited = {name: value for name, value in os.environ.items() if not name.startswith("MALLOC_")}
     here = str(Path(kgat.__file__).parents[1])
     environment = {
@@ -170,32 +176,48 @@ def answer(question: Question) -> Record:
         >>> len(found["seconds"])
         3
     """
+    step = _step(question.subject, question)
+    first = seconds_of(step, question.device)  # compiles and fills pools, so it counts only where it is long
+    if question.what == "memory":
+        return {"bytes": peak_bytes(step, question.device)}
+    if first > question.seconds:
+        return {"seconds": spread([first])}
+    if question.subject == BASELINE:
+        return {"seconds": spread([seconds_of(step, question.device) for _ in range(ROUNDS)])}
+    peer = _step(BASELINE, question)
+    if seconds_of(peer, question.device) > question.seconds:
+        return {"seconds": spread([seconds_of(step, question.device) for _ in range(ROUNDS)])}
+    own, other = [], []
+    for _ in range(ROUNDS):
+        other.append(seconds_of(peer, question.device))
+        own.append(seconds_of(step, question.device))
+    return {"seconds": spread(own), "speed": ratios(other, own)}
+
+
+def _step(subject: str, question: Question) -> Callable[[], None]:
     torch.manual_seed(0)
-    attention = SUBJECTS[question.subject](question.width, question.heads).to(question.device)
+    attention = SUBJECTS[subject](question.width, question.heads).to(question.device)
     x = torch.randn(1, question.length, question.width, device=question.device, requires_grad=True)
 
     def step() -> None:
         attention.zero_grad(set_to_none=True)
         x.grad = None
-        out, _ = attention(x, x, x, need_weights=False)
+        out, _ = attention(x, x, x, need_weights=subject == WEIGHTS)
         out.sum().backward()
 
-    first = seconds_of(step, question.device)  # compiles and fills pools, so it counts only where it is long
-    if question.what == "memory":
-        return {"bytes": peak_bytes(step, question.device)}
-    rounds = 1 if first > question.seconds else ROUNDS
-    return {"seconds": spread([seconds_of(step, question.device) for _ in range(rounds)])}
+    return step
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
-    r"""Returns medians of time and peaks of memory as Markdown.
+    r"""Returns medians of time, of speed as a multiple of torch's softmax attention, and peaks of memory, as
+    Markdown.
 
     Args:
         records (list of dict): Records of :func:`run`.
     """
     lengths = sorted({record["length"] for record in records})
     lines = [
-        f"| ms, MB | {' | '.join(f'{length:,}' for length in lengths)} |",
+        f"| ms, speed, MB | {' | '.join(f'{length:,}' for length in lengths)} |",
         f"| --- |{' ---: |' * len(lengths)}",
     ]
     for subject in dict.fromkeys(record["subject"] for record in records):
@@ -210,7 +232,8 @@ def _cell(record: Mapping[str, Any] | None) -> str:
     if "failed" in record:
         return "failed"
     peak = "–" if record["bytes"] is None else f"{record['bytes'] / 1e6:,.0f}"
-    return f"{1e3 * record['seconds'][0]:,.4g}, {peak}"
+    speed = f"{record['speed'][0]:.2g}×" if "speed" in record else "–"
+    return f"{1e3 * record['seconds'][0]:,.4g}, {speed}, {peak}"
 
 
 def figure(records: Sequence[Mapping[str, Any]]) -> Figure:
