@@ -27,6 +27,7 @@ ROOMS = [
     ["datasets"],
     ["records"],
     ["training"],
+    ["tuning"],
     ["diagnostics"],
     ["compare", "plots", "report", "regression", "bench", "sequences"],
     ["cli"],

@@ -55,6 +55,7 @@ class Magnitude(Kernel):
 
     symmetric = True
     positive_definite = True
+    undecayed = ("rho",)
 
     def __init__(
         self,
