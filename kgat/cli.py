@@ -1,6 +1,7 @@
 r"""The command line: ``kgat compare | train | regress | paper | info | bench | plot | table``."""
 
 import os
+import re
 import signal
 import sys
 import warnings
@@ -62,7 +63,8 @@ def compare(
         str,
         typer.Option(
             help="Models, separated by commas: gat and gatv2 (stock layers), any kernel (rbf, dot, "
-            "spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp). An unknown "
+            "spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp), arguments of a kernel "
+            "(spectral[num_features=4]*l2), projections (rbf@separate, rbf*l2@shared_qk). An unknown "
             "one lists them all."
         ),
     ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
@@ -85,6 +87,17 @@ def compare(
             min=1,
         ),
     ] = None,
+    tune: Annotated[
+        int,
+        typer.Option(
+            help="Settings that each model chooses from by validation nodes, the same for all; the first "
+            "is the protocol. 0: nothing is tuned.",
+            min=0,
+        ),
+    ] = 0,
+    tune_seeds: Annotated[
+        int, typer.Option(help="Seeds that each of these settings is trained with.", min=1)
+    ] = 3,
 ) -> None:
     r"""Train models over several seeds and compare them with stock GAT.
 
@@ -103,7 +116,7 @@ def compare(
     try:
         records = run_all(
             dataset,
-            [name for name in models.split(",") if name.strip()],
+            _listed(models),
             seeds,
             out,
             root,
@@ -112,6 +125,8 @@ def compare(
             device=device,
             rounds=rounds,
             jobs=jobs,
+            tune=tune,
+            tune_seeds=tune_seeds,
         )
     except Interrupted as interrupted:
         _say(f"kgat: {interrupted}")
@@ -145,11 +160,12 @@ def train(
 
     settings = _settings(overrides)
     found = training.resolve_model(model)
-    if "projections" in settings and not found.takes_projections:
-        raise ValueError(
-            f"Expected a kernel model because 'projections' is set (got '{found.name}'); leave "
-            "it out for stock layers"
-        )
+    for name in found.fixed:
+        if name in settings:
+            raise ValueError(
+                f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
+                "leave it out for stock layers and for projections in a name"
+            )
     _use(threads, device)
     task = load(dataset, root)
     config = training.Config.of(task.name, model, seed, settings)
@@ -685,7 +701,8 @@ def _use(threads: int | None, device: str) -> None:
 
 
 def _listed(names: str) -> list[str]:
-    return [name.strip() for name in names.split(",") if name.strip()]
+    parts = re.split(r",(?![^\[\]]*\])", names)  # commas in brackets are between the arguments of a kernel
+    return [name.strip() for name in parts if name.strip()]
 
 
 def _bar() -> Any:
@@ -712,17 +729,17 @@ def _make_folder(folder: Path) -> None:
 def _print_tables(records: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from kgat.compare import rich_table
+    from kgat.compare import rich_table, tables, tuning_line
     from kgat.compare import table as summarise
 
     console = Console()
     if not console.is_terminal:
         console.width = 120  # a file has no width: no line is broken for one
-    for dataset in dict.fromkeys(record["dataset"] for record in records):
-        own = [record for record in records if record["dataset"] == dataset]
-        metric = next((record["metric"] for record in own if record["kind"] == "run"), None)
-        if metric is not None:
-            console.print(rich_table(summarise(own), dataset, metric))
+    for title, own in tables(records).items():
+        runs = [record for record in own if record["kind"] == "run"]
+        console.print(rich_table(summarise(own), title, runs[0]["metric"]))
+        if tuning_line(runs):
+            console.print(tuning_line(runs), markup=False, highlight=False)
 
 
 def _why_not_torch_scatter() -> str:

@@ -11,9 +11,9 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,9 +23,11 @@ from torch_geometric import seed_everything
 
 import kgat
 from kgat import records as record_file
+from kgat import tuning
 from kgat.datasets import Task, Visible, load
 from kgat.training import (
     MODELS,
+    SETTINGS,
     Config,
     OnEpoch,
     Trainer,
@@ -53,6 +55,8 @@ __all__ = [
     "result_files",
     "rich_table",
     "table",
+    "tables",
+    "tuning_line",
     "update_readme",
     "wilcoxon",
 ]
@@ -102,12 +106,19 @@ def compare(
     rounds: int = ROUNDS,
     figures: bool = True,
     jobs: int = 1,
+    tune: int = 0,
+    tune_seeds: int = 3,
 ) -> list[dict[str, Any]]:
     r"""Trains every model with every seed, measures their cost, and draws the figures.
 
     A seed picks the split and the initial weights, for all models alike, so that runs of one seed
     are paired. Each run is appended to ``results.jsonl`` as soon as it is done, and a run that is
     there already is not repeated: a comparison that was stopped goes on where it was.
+
+    With :obj:`tune`, each model first chooses among so many settings, the same ones for all models: the
+    protocol, and points of :data:`kgat.tuning.SPACE`. Trials see the labels of training and validation
+    nodes alone, have seeds of their own, and go to ``results.jsonl`` as well. Of a set with several splits,
+    validation nodes of one are test nodes of another, as wherever settings are chosen once for all splits.
 
     Args:
         dataset (str or Task): A name that :func:`kgat.datasets.load` takes, or a task.
@@ -124,13 +135,17 @@ def compare(
         figures (bool, optional): Whether to draw figures and report. (default: :obj:`True`)
         jobs (int, optional): How many runs go on at once, each in a process of its own with as many
             threads as this one; the records are the same. (default: :obj:`1`)
+        tune (int, optional): How many settings each model may choose from; 0 leaves all at the protocol.
+            (default: :obj:`0`)
+        tune_seeds (int, optional): How many seeds each of these settings is trained with.
+            (default: :obj:`3`)
 
     Returns:
         list of dict: All records of the folder.
 
     Raises:
         ValueError: If a name or a setting is wrong, or if the folder holds runs of one of the
-            models with other settings.
+            models with other settings, or of any model with another budget of tuning.
         PermissionError: If the folder cannot be written.
         Interrupted: On Ctrl-C.
     """
@@ -141,28 +156,49 @@ def compare(
     names = _unique(resolve_model(name).name for name in models)
     if not names:
         raise ValueError("Expected at least one model (got none); pass --models gat,rbf")
-    if overrides and "projections" in overrides:
-        _expect_projections(names)
+    budget = tuning.Budget(tune, tune_seeds) if tune else None
+    _expect_taken(names, overrides or {})
     task = dataset if isinstance(dataset, Task) else load(dataset, root)
-    configs = [Config.of(task.name, name, seed, overrides) for seed in range(seeds) for name in names]
+    trials = _trials(task.name, names, overrides, budget)
+    tuned = budget.record(overrides) if budget else None
+    given = {name: Config.of(task.name, name, overrides=overrides) for name in names}
     path = _writable(Path("runs") / task.name if out is None else Path(out)) / RESULTS
     records = record_file.read(path) if path.exists() else []
-    _expect_same_settings(records, configs, path)
-    keys = {record["key"] for record in records if record["kind"] == "run"}
+    _expect_same_budget(records, task.name, tuned, path)
+    _expect_same_settings(records, given.values(), path, but=tuned["space"] if tuned else ())
+    keys = {record["key"] for record in records if record["kind"] in ("run", "tune")}
     drawn = {record.get("key") for record in records if record["kind"] == "attention"}
 
     def keep(record: dict[str, Any]) -> None:
+        if tuned is not None and record["kind"] in ("run", "cost"):
+            record["tuned"] = tuned
         record_file.append(path, record)
         records.append(record)
 
+    total = len(trials) + len(names) * seeds
+    wanted = {tuning.key(config) for config in trials}
     try:
-        kept = sum(config.key in keys for config in configs)
-        with _progress(task, len(configs), kept, progress) as bar:
+        with _progress(task, total, progress) as bar:
+            bar.found(len(wanted & keys))
+            missing = [(config, "tune") for config in trials if tuning.key(config) not in keys]
+            for record, _ in _runs(task, missing, device, jobs, bar):
+                keep(record)
+                bar.finished(record)
+            chosen = {name: dict(overrides or {}) for name in names}
+            if budget is not None:
+                for name in names:
+                    chosen[name] |= tuning.choose(records, task.name, name, budget, overrides)
+            configs = [
+                Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names
+            ]
+            _expect_same_settings(records, configs, path)
+            wanted |= {config.key for config in configs}
+            bar.found(sum(config.key in keys for config in configs))
             missing = []
             for config in configs:
                 drawing = figures and config.seed == 0 and config.key not in drawn
                 if config.key not in keys or drawing:
-                    missing.append((config, drawing))
+                    missing.append((config, "draw" if drawing else "run"))
             for record, attention in _runs(task, missing, device, jobs, bar):
                 if record["key"] not in keys:
                     keep(record)
@@ -172,27 +208,38 @@ def compare(
                     keep(attention)
             if rounds and not _has_cost(records, task.name, names):
                 bar.say("measuring time and memory of an epoch")
-                keep(measure_cost(task, configs[0], names, rounds, device=device))
+                # Of a model that takes all settings, or what was set for others would be lost.
+                config = min(given.values(), key=lambda config: len(resolve_model(config.model).fixed))
+                keep(measure_cost(task, config, names, rounds, device=device))
             if figures:
                 bar.say("drawing figures")
                 draw(records, path.parent)
     except KeyboardInterrupt:
         # Asked of the file: the interrupt may have come between writing a line and counting it.
-        keys = {r["key"] for r in record_file.read(path) if r["kind"] == "run"}
-        kept = sum(config.key in keys for config in configs)
-        raise Interrupted(kept, len(configs), path) from None
+        keys = {r["key"] for r in record_file.read(path) if r["kind"] in ("run", "tune")}
+        raise Interrupted(len(wanted & keys), total, path) from None
     return records
 
 
+def _trials(
+    dataset: str, names: Sequence[str], overrides: Mapping[str, Any] | None, budget: tuning.Budget | None
+) -> list[Config]:
+    r"""In turns, so that a search that is stopped has given all models the same."""
+    if budget is None:
+        return []
+    of_models = [budget.configs(dataset, name, overrides) for name in names]
+    in_turns = [configs for of_setting in zip(*of_models, strict=True) for configs in of_setting]
+    return [config for configs in in_turns for config in configs]
+
+
+Job = tuple[Config, str]  # with what to do: "tune", "run", or "draw", which is a run whose attention is kept
 Outcome = tuple[dict[str, Any], dict[str, Any] | None]
 
 
-def _runs(
-    task: Task, missing: Sequence[tuple[Config, bool]], device: str, jobs: int, bar: "_Progress"
-) -> Iterator[Outcome]:
+def _runs(task: Task, missing: Sequence[Job], device: str, jobs: int, bar: "_Progress") -> Iterator[Outcome]:
     if jobs == 1 or len(missing) < 2:
-        for config, drawing in missing:
-            yield _outcome(task, config, drawing, device, bar.epoch(config))
+        for config, what in missing:
+            yield _outcome(task, config, what, device, bar.epoch(config))
         return
     bar.say(f"{jobs} runs at once")
     context = multiprocessing.get_context("spawn")  # a fork of threads that hold locks may hang
@@ -202,11 +249,11 @@ def _runs(
         yield from pool.imap(_work, missing)
 
 
-def _outcome(
-    task: Task, config: Config, drawing: bool, device: str, on_epoch: OnEpoch | None = None
-) -> Outcome:
+def _outcome(task: Task, config: Config, what: str, device: str, on_epoch: OnEpoch | None = None) -> Outcome:
+    if what == "tune":
+        return tuning.trial(task, config, device=device, on_epoch=on_epoch), None
     record, model = train(task, config, device=device, on_epoch=on_epoch)
-    if not drawing:
+    if what == "run":
         return record, None
     return record, {**_attention(model, task, config), "key": config.key}
 
@@ -221,7 +268,7 @@ def _start_worker(task: Task, device: str, threads: int) -> None:
     _worker = (task, device)
 
 
-def _work(job: tuple[Config, bool]) -> Outcome:
+def _work(job: Job) -> Outcome:
     task, device = _worker
     return _outcome(task, *job, device)
 
@@ -252,29 +299,57 @@ def _unique(names: Iterable[str]) -> list[str]:
     return list(dict.fromkeys(names))
 
 
-def _expect_projections(names: Sequence[str]) -> None:
-    if not any(resolve_model(name).takes_projections for name in names):
-        raise ValueError(
-            f"Expected a kernel model because 'projections' is set (got {', '.join(names)}); "
-            "stock layers have no choice of projections"
-        )
+def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    for setting in overrides:
+        if all(setting in resolve_model(name).fixed for name in names):
+            raise ValueError(
+                f"Expected a kernel model that leaves '{setting}' open because it is set (got "
+                f"{', '.join(names)}); stock layers and projections in a name leave no choice"
+            )
 
 
-def _expect_same_settings(records: Sequence[Record], configs: Sequence[Config], path: Path) -> None:
-    found = {
-        (record["dataset"], record["model"], record["seed"]): record["config"]
-        for record in records
-        if record["kind"] == "run"
-    }
-    wanted = {(config.dataset, config.model): config.as_dict() for config in configs}
-    for (dataset, model, _), given in found.items():
-        settings = wanted.get((dataset, model), given)
-        for name in settings:
-            if name != "seed" and settings[name] != given.get(name):
+def _expect_same_budget(
+    records: Sequence[Record], dataset: str, tuned: Mapping[str, Any] | None, path: Path
+) -> None:
+    for record in records:
+        if record["kind"] == "run" and record["dataset"] == dataset and record.get("tuned") != tuned:
+            raise ValueError(
+                f"Expected runs {_budget(tuned)} in '{path}' (got one of '{record['model']}' "
+                f"{_budget(record.get('tuned'))}); choose another --out, or delete that file"
+            )
+
+
+def _budget(tuned: Mapping[str, Any] | None) -> str:
+    if tuned is None:
+        return "without tuning"
+    space = ", ".join(tuned["space"])
+    return f"tuned over {tuned['settings']} settings × {tuned['seeds']} seeds of {space}"
+
+
+def _expect_same_settings(
+    records: Sequence[Record], configs: Iterable[Config], path: Path, but: Container[str] = ()
+) -> None:
+    wanted: dict[Any, Config] = {(config.dataset, config.model): config for config in configs}
+    for record in records:
+        config = wanted.get((record["dataset"], record.get("model")))
+        if record["kind"] != "run" or config is None:
+            continue
+        for name, value, given in _differing(config.as_dict(), record["config"]):
+            if name not in but:
                 raise ValueError(
-                    f"Expected runs of '{model}' with {name}={settings[name]} in '{path}' (got "
-                    f"{name}={given.get(name)}); choose another --out, or delete that file"
+                    f"Expected runs of '{config.model}' with {name}={value} in '{path}' (got "
+                    f"{name}={given}); choose another --out, or delete that file"
                 )
+
+
+def _differing(one: Record, other: Record) -> list[tuple[str, Any, Any]]:
+    r"""The settings in which two configurations of a model differ, with the values of both."""
+    pairs = [(name, _value(one, name), _value(other, name)) for name in _unique([*one, *other])]
+    return [(name, a, b) for name, a, b in pairs if name != "seed" and a != b]
+
+
+def _value(config: Record, name: str) -> Any:
+    return config.get(name, getattr(Config, name, None))  # a later setting is not stored at its default
 
 
 def _writable(folder: Path) -> Path:
@@ -293,6 +368,9 @@ def _writable(folder: Path) -> Path:
 class _Progress:
     r"""Shows nothing; its subclass shows a bar."""
 
+    def found(self, count: int) -> None:
+        pass
+
     def epoch(self, config: Config) -> Callable[[int, float, float, float], None] | None:
         return None
 
@@ -309,6 +387,9 @@ class _Bar(_Progress):
         self.row = row
         self.metric = METRICS[metric]
         self.shown = 0.0
+
+    def found(self, count: int) -> None:
+        self.bar.advance(self.row, count)
 
     def epoch(self, config: Config) -> Callable[[int, float, float, float], None]:
         run = f"{config.model}, seed {config.seed}"
@@ -327,11 +408,16 @@ class _Bar(_Progress):
         self.bar.advance(self.row)
         if not self.bar.console.is_terminal:  # no bar moves there: a line per run instead
             task = self.bar.tasks[0]
+            trial = "trial of " * (record["kind"] == "tune")
+            said = "diverged"  # which only a trial survives
+            if record["val"] is not None:
+                said = f"{record['epochs']} epochs, {record['seconds']:.1f} s, "
+                said += f"val {self.metric} {record['val']:.1%}"
             self.bar.console.print(
-                f"{task.completed:.0f}/{task.total:.0f} {record['model']}, seed {record['seed']}: "
-                f"{record['epochs']} epochs, {record['seconds']:.1f} s, "
-                f"val {self.metric} {record['val']:.1%}",
+                f"{task.completed:.0f}/{task.total:.0f} {trial}{record['model']}, "
+                f"seed {record['seed']}: {said}",
                 highlight=False,
+                markup=False,  # a name may have brackets
                 soft_wrap=True,
             )
 
@@ -340,7 +426,7 @@ class _Bar(_Progress):
 
 
 @contextmanager
-def _progress(task: Task, total: int, kept: int, shown: bool) -> Iterator[_Progress]:
+def _progress(task: Task, total: int, shown: bool) -> Iterator[_Progress]:
     if not shown:
         yield _Progress()
         return
@@ -352,11 +438,11 @@ def _progress(task: Task, total: int, kept: int, shown: bool) -> Iterator[_Progr
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[now]}"),
+        TextColumn("{task.fields[now]}", markup=False),
     )
     console = Console(stderr=True)
     with Progress(*columns, console=console, refresh_per_second=4) as bar:
-        row = bar.add_task(task.name, total=total, completed=kept, now="")
+        row = bar.add_task(task.name, total=total, now="")
         yield _Bar(bar, row, task.metric)
         bar.update(row, now="")
 
@@ -379,7 +465,7 @@ def measure_cost(
 
     Args:
         task (Task): The task.
-        config (Config): The settings; its model does not matter.
+        config (Config): The settings, of a model that takes all that matter.
         models (list of str): The models; the baseline is added if missing.
         rounds (int, optional): Number of rounds, fewer if they last more than a minute.
             (default: :obj:`20`)
@@ -389,7 +475,8 @@ def measure_cost(
         dict: A record of kind :obj:`"cost"`.
     """
     names = _unique([BASELINE, *(resolve_model(name).name for name in models)])
-    configs = {name: _for_model(config, name) for name in names}
+    given = {name: getattr(config, name) for name in SETTINGS}
+    configs = {name: Config.of(config.dataset, name, config.seed, given) for name in names}
     visible = task.visible(task.split(config.seed))
     trainers = {}
     for name, own in configs.items():
@@ -432,12 +519,6 @@ def measure_cost(
         "rounds": len(seconds[BASELINE]),
         **circumstances(device),
     }
-
-
-def _for_model(config: Config, name: str) -> Config:
-    if resolve_model(name).takes_projections:
-        return replace(config, model=name)
-    return replace(config, model=name, projections=None)
 
 
 def _has_cost(records: Sequence[Record], dataset: str, models: Sequence[str]) -> bool:
@@ -576,12 +657,14 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
         baseline (str, optional): What the others are compared with. (default: :obj:`"gat"`)
 
     Raises:
-        ValueError: If the records are of several data sets.
+        ValueError: If the records are of several data sets, if some runs were tuned and others not, or with
+            another budget, or if a model has runs of several settings.
     """
     runs = [record for record in records if record["kind"] == "run"]
     datasets = _unique(record["dataset"] for record in runs)
     if len(datasets) > 1:
         raise ValueError(f"Expected records of one data set (got {', '.join(datasets)}); pass those of one")
+    _expect_one_kind(runs)
     found: dict[str, dict[tuple[int, str], Record]] = {}
     for record in runs:  # a later run of the same seed replaces an earlier one
         found.setdefault(record["model"], {})[record["seed"], record["split"]] = record
@@ -622,6 +705,42 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
             )
         )
     return rows
+
+
+def _expect_one_kind(runs: Sequence[Record]) -> None:
+    first: dict[str, Record] = {}
+    for run in runs:
+        if run.get("tuned") != runs[0].get("tuned"):
+            raise ValueError(
+                f"Expected runs on '{run['dataset']}' that are equally tuned (got '{runs[0]['model']}' "
+                f"{_budget(runs[0].get('tuned'))} and '{run['model']}' {_budget(run.get('tuned'))}); show "
+                "them in tables apart"
+            )
+        other = first.setdefault(run["model"], run)
+        for name, one, two in _differing(other.get("config") or {}, run.get("config") or {}):
+            raise ValueError(
+                f"Expected runs of '{run['model']}' on '{run['dataset']}' with equal settings (got "
+                f"{name}={one} and {name}={two}); show them in tables apart"
+            )
+
+
+def tables(records: Sequence[Record]) -> dict[str, list[Record]]:
+    r"""Sorts runs, and what they cost, by the table that they belong to: one per data set, and one more per
+    budget of tuning.
+
+    Args:
+        records (list of dict): Any records.
+
+    Returns:
+        dict: Titles, each with the records that :func:`table` takes; only those with runs.
+    """
+    found: dict[str, list[Record]] = {}
+    for record in records:
+        if record["kind"] in ("run", "cost"):
+            tuned = record.get("tuned")
+            budget = f", tuned {tuned['settings']} × {tuned['seeds']}" if tuned else ""
+            found.setdefault(record["dataset"] + budget, []).append(record)
+    return {title: own for title, own in found.items() if any(record["kind"] == "run" for record in own)}
 
 
 def _costs(
@@ -726,6 +845,7 @@ def rich_table(
         baseline (str, optional): The baseline. (default: :obj:`"gat"`)
     """
     from rich.box import SIMPLE_HEAD
+    from rich.markup import escape
     from rich.table import Table
 
     drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
@@ -738,7 +858,7 @@ def rich_table(
             min_width=max((len(_plain(_cells(row)[number])) for row in rows), default=0),
         )
     for row in rows:
-        drawn.add_row(*map(_plain, _cells(row)))
+        drawn.add_row(*(escape(_plain(cell)) for cell in _cells(row)))
     return drawn
 
 
@@ -804,22 +924,16 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
         FileNotFoundError: If a source holds no results.
     """
     records = [record for path in result_files(sources) for record in record_file.read(path)]
-    by_dataset: dict[str, list[Record]] = {}
-    for record in records:
-        by_dataset.setdefault(record["dataset"], []).append(record)
-    tables = {
-        dataset: table(found, baseline)
-        for dataset, found in by_dataset.items()
-        if any(record["kind"] == "run" for record in found)
-    }
-    if not tables:
+    of_tables = tables(records)
+    made = {title: table(own, baseline) for title, own in of_tables.items()}
+    if not made:
         shown = ", ".join(str(source) for source in sources)
         raise FileNotFoundError(f"Expected runs in {shown} (got none); run: kgat compare")
-    models = _unique(row.model for rows in tables.values() for row in rows)
+    models = _unique(row.model for rows in made.values() for row in rows)
     models.sort(key=lambda model: model != baseline)
-    lines = [["model", *tables], ["---"] + ["---:"] * len(tables)]
+    lines = [["model", *made], ["---"] + ["---:"] * len(made)]
     for model in models:
-        cells = [next((_score(row) for row in rows if row.model == model), "–") for rows in tables.values()]
+        cells = [next((_score(row) for row in rows if row.model == model), "–") for rows in made.values()]
         lines.append([f"`{model}`", *cells])
     parts = [
         "Test metric in %, mean ± unbiased standard deviation over seeds. A seed picks split and "
@@ -827,12 +941,10 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
         "nodes are scored once, at that epoch.",
         "\n".join(f"| {' | '.join(line)} |" for line in lines),
     ]
-    for dataset, rows in tables.items():
-        runs = [record for record in by_dataset[dataset] if record["kind"] == "run"]
-        parts += [
-            f"**{dataset}.** {_protocol_line(runs)}",
-            markdown(rows, runs[0]["metric"], baseline) + _contended(by_dataset[dataset]),
-        ]
+    for title, rows in made.items():
+        runs = [record for record in of_tables[title] if record["kind"] == "run"]
+        parts += [f"**{title}.** {_protocol_line(runs)}", markdown(rows, runs[0]["metric"], baseline)]
+        parts += filter(None, (tuning_line(runs), _contended(of_tables[title])))
     parts.append(
         f"Difference: paired by seed, in percentage points, with a 95 % t-interval. p: Wilcoxon "
         f"signed-rank test of the paired differences, adjusted over the models of a data set after "
@@ -903,15 +1015,45 @@ def _contended(records: Sequence[Record]) -> str:
     if not unreliable:
         return ""
     return (
-        f"\n\nUnreliable, varied by more than {CONTENDED}× between rounds: epoch time of "
-        f"{', '.join(unreliable)}."
+        f"Unreliable, varied by more than {CONTENDED}× between rounds: epoch time of {', '.join(unreliable)}."
     )
+
+
+def tuning_line(runs: Sequence[Record]) -> str:
+    r"""Says how the runs of a table were tuned and what was chosen for each model; nothing if they were not.
+
+    Args:
+        runs (list of dict): The runs of one table.
+    """
+    tuned = runs[0].get("tuned")
+    if tuned is None:
+        return ""
+    space = "; ".join(f"{name} {_choices(map(_setting, values))}" for name, values in tuned["space"].items())
+    seeds = f"{tuned['seeds']} seed{'s' * (tuned['seeds'] != 1)}"
+    configs = {run["model"]: run["config"] for run in runs}
+    chosen = (
+        f"`{model}` " + ", ".join(f"{name} {_setting(config[name])}" for name in tuned["space"])
+        for model, config in configs.items()
+    )
+    return (
+        f"Tuned on validation nodes alone: every model had the same {tuned['settings']} settings, the "
+        f"protocol and random points of the grid {space}, each trained with {seeds} that no run has. The "
+        f"best mean validation score chose: {'; '.join(chosen)}."
+    )
+
+
+def _choices(values: Iterable[str]) -> str:
+    *others, last = values
+    return f"{', '.join(others)} or {last}" if others else last
 
 
 def _protocol_line(runs: Sequence[Record]) -> str:
     def of(name: str) -> str:
         values = _unique(_setting(run["config"][name]) for run in runs)
         return " or ".join(values)
+
+    spared = _models([run for run in runs if not _value(run["config"], "decay_kernels")])
+    undecayed = f" (not on frequencies, lengthscales and exponents in {', '.join(spared)})" if spared else ""
 
     splits = _unique(run["split"] for run in runs)
     split = f"Split {splits[0]}" if len(splits) == 1 else f"{len(splits)} splits ({splits[0]}, ...)"
@@ -929,7 +1071,7 @@ def _protocol_line(runs: Sequence[Record]) -> str:
         f"{split}, {' or '.join(seeds)} seeds; {of('num_layers')} layers of {width}, last layer "
         f"{of('out_heads')} head{'s' * (of('out_heads') != '1')}, {of('act')}{normalised}{skip}"
         f"{shared}; dropout {of('dropout')}, on the input {of('input_dropout')}{values}; Adam, learning "
-        f"rate {of('lr')}, weight decay {of('weight_decay')}; at most {of('max_epochs')} epochs, "
+        f"rate {of('lr')}, weight decay {of('weight_decay')}{undecayed}; at most {of('max_epochs')} epochs, "
         f"early stopping on validation loss and {METRICS[runs[0]['metric']]}, patience "
         f"{of('patience')}; {' or '.join(versions)}."
     )

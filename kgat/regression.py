@@ -295,8 +295,11 @@ def check_models(models: Sequence[str]) -> None:
                     f"Expected gpytorch for '{model}' (got none); install it with pip install "
                     "'kgat[regression]', or leave the model out"
                 )
-        elif not resolve_model(model).takes_projections:
-            raise ValueError(f"Expected a kernel model (got '{model}'); stock layers are for graphs")
+        elif resolve_model(model).fixed:
+            raise ValueError(
+                f"Expected a kernel model (got '{model}'); stock layers are for graphs, and projections in a "
+                "name too: here they are separate"
+            )
 
 
 def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -320,9 +323,10 @@ def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _transformer(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
     found = resolve_model(model)
-    kwargs = {name: found.kwargs[name] for name in ("kernel", "magnitude") if name in found.kwargs}
+    taken = ("kernel", "kernel_kwargs", "magnitude")
+    kwargs = {name: found.kwargs[name] for name in taken if name in found.kwargs}
     if "spectral" in str(kwargs["kernel"]).lower():
-        kwargs["kernel_kwargs"] = {"num_features": setting.num_features}
+        kwargs["kernel_kwargs"] = {"num_features": setting.num_features, **kwargs.get("kernel_kwargs", {})}
     net = Regressor(x.size(1), setting, **kwargs)
     optimizer = torch.optim.Adam(net.parameters(), lr=setting.lr)
     count = int(train.sum())

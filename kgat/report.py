@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kgat import plots
-from kgat.compare import Row, table
+from kgat.compare import Row, table, tuning_line
 from kgat.records import write_atomically
 
 __all__ = ["page", "write"]
@@ -224,6 +224,8 @@ def _protocol(runs: Sequence[Record]) -> str:
         "Training sees no label of a test node; the epoch is chosen on the validation nodes, and "
         "the test nodes are scored once, at that epoch.</p>",
     ]
+    if tuning_line(runs):
+        lines.append(f"<p>{escape(tuning_line(runs))}</p>")
     settings = [run.get("config") or {} for run in runs]
     keys = list(dict.fromkeys(key for config in settings for key in config))
     common = {

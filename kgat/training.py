@@ -14,10 +14,11 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from importlib.metadata import version
+from inspect import signature
 from io import BytesIO
 from pathlib import Path
 from types import NoneType
-from typing import Any, get_args
+from typing import Any, get_args, get_type_hints
 
 import torch
 import torch.nn.functional as F
@@ -29,12 +30,15 @@ import kgat
 from kgat import kernels
 from kgat.datasets import Split, Task, Visible
 from kgat.datasets.task import roc_auc
+from kgat.kernels import Kernel
 from kgat.models import AttentionGNN, KernelGAT, StockGAT, StockGATv2
+from kgat.nn.kernel_gat_conv import PROJECTIONS
 from kgat.records import write_atomically
 
 __all__ = [
     "MODELS",
     "Config",
+    "Diverged",
     "Fitted",
     "Model",
     "Trainer",
@@ -48,6 +52,8 @@ __all__ = [
 ]
 
 CURVE_POINTS = 100  # of a stored learning curve
+# Settings that came after results were published: left out at their default, so that a run keeps its key.
+ADDED = ("decay_kernels",)
 OnEpoch = Callable[[int, float, float, float], None]
 
 
@@ -80,6 +86,9 @@ class Config:
             choice. (default: :obj:`None`)
         lr (float, optional): Learning rate of Adam. (default: :obj:`0.005`)
         weight_decay (float, optional): Factor of the L2 penalty. (default: :obj:`5e-4`)
+        decay_kernels (bool, optional): Whether weight decay is also on the parameters that a kernel names as
+            :obj:`undecayed`: frequencies, lengthscales and exponents, which it draws towards a constant
+            kernel or another arbitrary one. (default: :obj:`True`)
         max_epochs (int, optional): Epochs at most. (default: :obj:`1000`)
         patience (int, optional): Epochs without progress on validation nodes before training stops.
             (default: :obj:`100`)
@@ -109,6 +118,7 @@ class Config:
     projections: str | None = None
     lr: float = 0.005
     weight_decay: float = 5e-4
+    decay_kernels: bool = True
     max_epochs: int = 1000
     patience: int = 100
 
@@ -160,13 +170,17 @@ class Config:
         settings = protocol(dataset)
         _check_known(overrides or {}, "the overrides")
         settings.update(overrides or {})
-        if not found.takes_projections:
-            settings["projections"] = None
+        settings.update(found.fixed)
         return cls(dataset=dataset, model=found.name, seed=seed, **settings)
 
     def as_dict(self) -> dict[str, Any]:
-        r"""Returns the settings as a dictionary, in their order."""
-        return dataclasses.asdict(self)
+        r"""Returns the settings as a dictionary, in their order; later ones only where they differ from what
+        was before."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ADDED or getattr(self, field.name) != field.default
+        }
 
     @property
     def key(self) -> str:
@@ -232,7 +246,7 @@ def _check_known(settings: Mapping[str, Any], where: str) -> None:
             )
 
 
-def _converted(name: str, kind: Any, value: Any) -> Any:
+def _converted(name: str, kind: Any, value: Any, where: str = "--set {}=VALUE") -> Any:
     kinds = get_args(kind) or (kind,)
     if NoneType in kinds and (value is None or value == "none"):
         return None
@@ -252,7 +266,7 @@ def _converted(name: str, kind: Any, value: Any) -> Any:
             except ValueError:
                 pass  # the error below says more
     raise ValueError(
-        f"Expected '{name}' as {expected[kind]} (got {value!r}); change it with --set {name}=VALUE"
+        f"Expected '{name}' as {expected[kind]} (got {value!r}); change it with {where.format(name)}"
     )
 
 
@@ -271,9 +285,16 @@ class Model:
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
-    def takes_projections(self) -> bool:
-        r"""Whether the setting :obj:`projections` has a meaning for it."""
+    def has_kernel(self) -> bool:
+        r"""Whether it is one of ours, not a stock one."""
         return self.cls is KernelGAT
+
+    @property
+    def fixed(self) -> dict[str, Any]:
+        r"""The settings that it does not take, with the values that then stand for them."""
+        if not self.has_kernel:
+            return {"projections": None, "decay_kernels": True}
+        return {"projections": None} if "@" in self.name else {}
 
     def build(
         self, config: Config, in_channels: int, out_channels: int, edge_dim: int | None = None
@@ -287,7 +308,7 @@ class Model:
             edge_dim (int, optional): Number of edge features. (default: :obj:`None`)
         """
         kwargs = dict(self.kwargs)
-        if config.projections is not None and self.takes_projections:
+        if config.projections is not None and "projections" not in self.fixed:
             kwargs["projections"] = config.projections
         return self.cls(
             in_channels,
@@ -321,10 +342,10 @@ _SHORT = {
 }
 
 
-def _signed(kernel: str) -> bool:
+def _signed(kernel: str, **options: Any) -> bool:
     r"""Whether a kernel can be negative: it has no logarithm then, and no softmax."""
     with torch.random.fork_rng(devices=[]):  # building one may draw from the user's generator
-        built = kernels.resolve(kernel, channels=2)
+        built = kernels.resolve(kernel, channels=2, **options)
     zero = torch.zeros(1, 1, 2)
     return built(zero, zero).signed
 
@@ -356,16 +377,91 @@ def resolve_model(name: str) -> Model:
     model under its name in lower case, and so are products (``rbf*laplace``) and sums (``rbf+dot``) of them.
     A product may end in an L^p magnitude: ``rbf*l2``, ``rbf*l1.5``, or ``rbf*lp`` where p is learned.
 
+    A single kernel takes arguments of its class in brackets, and every kernel model takes projections of
+    :class:`~kgat.nn.KernelGATConv` at the end, as ``KERNEL[ARGUMENT=VALUE,...]*lP@PROJECTIONS``:
+
+    * ``spectral[num_features=4]``, ``implicit[num_features=32,stationary=true]*l2``;
+    * ``rbf@separate``, ``spectral[num_features=4]*lp@shared_qk``.
+
+    The name of the model then has all that was given, also where it is the default, with arguments in the
+    order of the class. Projections in a name go before the setting :obj:`projections`.
+
     Args:
         name (str): The name; case, ``-``, ``_`` and spaces do not matter.
 
     Raises:
-        ValueError: If there is no such model, with the choices.
+        ValueError: If there is no such model, argument or projections, with the choices; if a value is not
+            possible.
 
     Example:
         >>> resolve_model("RBF * Lp").kwargs
         {'kernel': 'RBF', 'magnitude': 'learned'}
+        >>> resolve_model("IKAN[num_features=4] * L2 @ separate").name
+        'implicit[num_features=4]*l2@separate'
     """
+    match = re.fullmatch(r"([^][@]*)(?:\[([^][@]*)\]\s*((?:\*[^][@]*)?))?(?:@([^][@]*))?", name)
+    if match is None:
+        raise ValueError(
+            f"Expected a model as KERNEL[ARGUMENT=VALUE,...]*lP@PROJECTIONS (got '{name}'); e.g. "
+            "spectral[num_features=4]*l2@separate"
+        )
+    kernel, options, magnitude, projections = match.groups()
+    model = _plain_model(kernel + (magnitude or ""))
+    if not model.has_kernel and (options is not None or projections is not None):
+        raise ValueError(
+            f"Expected the name of a kernel before '[' or '@' (got '{name}'); stock layers have neither "
+            f"arguments nor a choice of projections: use {model.name}"
+        )
+    if options is not None:
+        model = _with_arguments(model, options, name)
+    if projections is not None:
+        known = {normalize_string(choice): choice for choice in PROJECTIONS}
+        if normalize_string(projections) not in known:
+            raise ValueError(
+                f"Expected projections after '@' (got '{name}'); choose from: {', '.join(PROJECTIONS)}"
+            )
+        chosen = known[normalize_string(projections)]
+        model = Model(f"{model.name}@{chosen}", model.cls, {**model.kwargs, "projections": chosen})
+    return model
+
+
+def _with_arguments(model: Model, options: str, name: str) -> Model:
+    title = model.kwargs["kernel"]
+    if title not in kernels.names():
+        raise ValueError(
+            f"Expected arguments of a single kernel (got '{name}'); a product or sum of kernels takes none"
+        )
+    cls = getattr(kernels, title)
+    kinds = {n: kind for n, kind in get_type_hints(cls.__init__).items() if n in signature(cls).parameters}
+    known = {normalize_string(n): n for n in kinds if n not in ("channels", "heads")}
+    short, star, magnitude = model.name.partition("*")
+    given: dict[str, Any] = {}
+    for option in options.split(","):
+        key, separator, value = option.partition("=")
+        argument = known.get(normalize_string(key))
+        if argument is None or argument in given or not separator or not value.strip():
+            raise ValueError(
+                f"Expected ARGUMENT=VALUE,... in the brackets of '{name}', each once (got '{option}'); "
+                + (f"choose from: {', '.join(known.values())}" if known else f"{title} takes no arguments")
+            )
+        given[argument] = _converted(argument, kinds[argument], value.strip(), f"{short}[{{}}=VALUE]")
+    given = {argument: given[argument] for argument in known.values() if argument in given}
+    if _signed(title, **given):  # the kernel itself says where a value is not possible
+        raise ValueError(
+            f"Expected a kernel that is nowhere negative (got '{name}'); a softmax needs its log"
+        )
+    shown = ",".join(f"{argument}={_shown(value)}" for argument, value in given.items())
+    kwargs = {**model.kwargs, "kernel_kwargs": given}
+    return Model(f"{short}[{shown}]{star}{magnitude}", model.cls, kwargs)
+
+
+def _shown(value: Any) -> str:
+    if value is None or isinstance(value, bool):
+        return str(value).lower()  # as _converted reads them
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def _plain_model(name: str) -> Model:
     known = {normalize_string(choice): model for choice, model in MODELS.items()}
     whole = normalize_string(name)
     if whole in known:
@@ -393,7 +489,7 @@ def resolve_model(name: str) -> Model:
 
 
 def _kernel_model(factor: str, name: str) -> Model:
-    own = {normalize_string(choice): m for choice, m in MODELS.items() if m.takes_projections}
+    own = {normalize_string(choice): m for choice, m in MODELS.items() if m.has_kernel}
     wanted = normalize_string(factor)
     if wanted in own:
         return own[wanted]
@@ -407,7 +503,8 @@ def _kernel_model(factor: str, name: str) -> Model:
             return own[wanted]
     raise ValueError(
         f"Expected the name of a model (got '{name}'); choose from: {', '.join(MODELS)}, products "
-        "and sums of kernels such as rbf*laplace, and magnitudes such as rbf*l2 or rbf*lp"
+        "and sums of kernels such as rbf*laplace, magnitudes such as rbf*l2 or rbf*lp, arguments such as "
+        "spectral[num_features=4], and projections such as rbf@separate"
     )
 
 
@@ -417,6 +514,10 @@ def build(task: Task, config: Config) -> AttentionGNN:
     edge_dim = None if attr is None else (attr.size(-1) if attr.dim() > 1 else 1)
     model = resolve_model(config.model)
     return model.build(config, task.data.x.size(1), task.num_classes, edge_dim)
+
+
+class Diverged(ValueError):
+    r"""A loss is not finite any more."""
 
 
 class Trainer:
@@ -446,7 +547,10 @@ class Trainer:
         self.train_y, self.val_y = y[self.train_nodes], y[self.val_nodes]
         self.loss = _cross_entropy if y.dim() == 1 else _known_cross_entropy
         self.optimizer = torch.optim.Adam(
-            model.parameters(), lr=config.lr, weight_decay=config.weight_decay, fused=True
+            model.parameters() if config.decay_kernels else _spared(model),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            fused=True,
         )
         self.epoch = 0
 
@@ -484,9 +588,9 @@ class Trainer:
             given["losses"] = penalties
         return self.model(self.x, self.edge_index, **given).index_select(0, nodes)
 
-    def _diverged(self, part: str, value: float) -> ValueError:
+    def _diverged(self, part: str, value: float) -> "Diverged":
         config = self.config
-        return ValueError(
+        return Diverged(
             f"Expected a finite {part} loss of '{config.model}' on '{config.dataset}', seed "
             f"{config.seed} (got {value} in epoch {self.epoch}; {self._first_non_finite()}); "
             f"lower the learning rate with --set lr={config.lr / 10:g}"
@@ -516,6 +620,19 @@ class Trainer:
         if not found:
             return "all modules gave finite outputs when asked again"
         return f"the first module with a non-finite output is {found[0]}"
+
+
+def _spared(model: torch.nn.Module) -> list[dict[str, Any]]:
+    r"""The parameters in two groups: those under weight decay, and those that kernels want without."""
+    named = [
+        getattr(kernel, name)
+        for kernel in model.modules()
+        if isinstance(kernel, Kernel)
+        for name in kernel.undecayed
+    ]
+    spared = {id(parameter): parameter for parameter in named if parameter is not None}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in spared]
+    return [{"params": others}, {"params": list(spared.values()), "weight_decay": 0.0}]
 
 
 @dataclass(frozen=True)
@@ -562,7 +679,7 @@ def fit(
             loss and the validation metric. (default: :obj:`None`)
 
     Raises:
-        ValueError: If a loss is not finite, with the first module whose output is not.
+        Diverged: If a loss is not finite, with the first module whose output is not.
     """
     start = time.perf_counter()
     trainer = Trainer(model, visible, config)

@@ -32,6 +32,13 @@ def run(capsys, *arguments):
         (["compare", "--set", "lr=fast"], "Expected 'lr' as a number .got 'fast'"),
         (["compare", "--device", "gpu"], "Expected a device that is here .got 'gpu'"),
         (["compare", "--seeds", "0"], "--seeds"),
+        (["compare", "--tune", "1"], "Expected at least 2 settings .*got 1.; pass --tune 8"),
+        (["compare", "--models", "gat@separate"], "Expected the name of a kernel before"),
+        (["compare", "--models", "rbf,spectral[num_features=4,x=2]"], "got 'x=2'"),
+        (
+            ["train", "--model", "rbf@shared", "--set", "projections=shared"],
+            "Expected a kernel model that leaves",
+        ),
         (["compare", "--sedes", "3"], "--sedes"),
         (["compere"], "compere"),
         (["train", "--model", "gat", "--set", "projections=shared"], "Expected a kernel model"),
@@ -109,6 +116,21 @@ def test_compare_prints_a_table_and_draws(capsys, tmp_path):
     assert (code, err) == (0, "")
     assert str(tmp_path / "report.html") in out.split()
     assert (tmp_path / "report.html").exists()
+
+
+def test_compare_tunes(capsys, tmp_path):
+    arguments = ["--tune", "2", "--tune-seeds", "1", "--seeds", "1", "--out", tmp_path / "tuned"]
+    models = ["--models", "gat,rbf[lengthscale=2]*l2"]
+    code, out, err = run(capsys, *KARATE, *models, *arguments)
+    assert code == 0
+    assert "karate, tuned 2 × 1" in out
+    assert "rbf[lengthscale=2]*l2" in out.split("Tuned on validation nodes alone")[0]
+    assert re.search(r"best\s+mean\s+validation\s+score\s+chose:\s+`gat`\s+lr\s+0.0", out)
+    assert "4/6 trial of rbf[lengthscale=2]*l2, seed 1000000: 3 epochs" in err
+    assert "6/6 rbf[lengthscale=2]*l2, seed 0: 3 epochs" in err
+    run(capsys, *KARATE, "--seeds", "1", "--out", tmp_path / "plain")
+    _, out, _ = run(capsys, "table", tmp_path)
+    assert re.search(r"^karate *$.*^karate, tuned 2 × 1 *$.*Tuned", out, re.DOTALL | re.MULTILINE)
 
 
 def test_table_writes_the_readme(capsys, tmp_path):

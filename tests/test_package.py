@@ -26,6 +26,7 @@ ROOMS = [
     ["testing"],
     ["datasets"],
     ["training"],
+    ["tuning"],
     ["diagnostics"],
     ["compare", "plots", "report", "regression", "bench", "sequences"],
     ["cli"],

@@ -116,7 +116,17 @@ def test_series(name, size):
     assert np.isfinite(points.y).all()
 
 
+def test_arguments_of_a_kernel_go_before_the_setting():
+    given, by_setting = (
+        run(wave(), name, 0, Setting(8, 2, num_features=number, epochs=1))["parameters"]
+        for name, number in (("spectral[num_features=6]", 4), ("spectral", 6))
+    )
+    assert given == by_setting
+
+
 def test_bad_input():
+    with pytest.raises(ValueError, match=r"kernel model .got 'dot@separate'.; .*projections in a name"):
+        regression.check_models(["dot@separate"])
     with pytest.raises(ValueError, match=r"regression set \(got 'boston'\); choose from: co2, diabetes"):
         regression.load("boston")
     with pytest.raises(ValueError, match=r"kernel model \(got 'gat'\)"):

@@ -1,5 +1,7 @@
 import dataclasses
+import json
 import math
+from pathlib import Path
 
 import pytest
 import torch
@@ -115,6 +117,31 @@ def test_key_is_that_of_the_settings():
         assert dataclasses.replace(config, **change).key != config.key
 
 
+RESULTS = sorted(Path(__file__).resolve().parents[1].glob("results/*/results.jsonl"))
+
+
+@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
+def test_published_runs_keep_their_keys(path):
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    first = {line["model"]: line for line in reversed(lines) if line["kind"] == "run"}
+    assert len(first) >= 5
+    for record in first.values():
+        assert Config(**record["config"]).key == record["key"]
+        again = Config.of(record["dataset"], record["model"], record["seed"])
+        assert (again.key, again.as_dict()) == (record["key"], record["config"])
+
+
+def test_a_later_setting_counts_where_it_differs():
+    config = make_config("rbf")
+    spared = make_config("rbf", decay_kernels="false")
+    assert "decay_kernels" not in config.as_dict()
+    assert spared.as_dict() == {**config.as_dict(), "decay_kernels": False}
+    assert spared.key != config.key
+    for one in (config, spared):
+        assert Config(**one.as_dict()) == one
+    assert make_config("gat", decay_kernels=False) == make_config("gat")  # it has no kernel
+
+
 # Models
 
 
@@ -130,6 +157,51 @@ def test_key_is_that_of_the_settings():
         ("spectral*lp", "spectral*lp", {"kernel": "Spectral", "magnitude": "learned"}),
         ("rbf*laplace", "rbf*laplace", {"kernel": "RBF * Laplace"}),
         ("rbf+dot", "rbf+dot", {"kernel": "RBF + DotProduct"}),
+        ("rbf@separate", "rbf@separate", {"kernel": "RBF", "projections": "separate"}),
+        (
+            "RBF * laplace @ Shared-QK",
+            "rbf*laplace@shared_qk",
+            {"kernel": "RBF * Laplace", "projections": "shared_qk"},
+        ),
+        (
+            "spectral[num_features=4]",
+            "spectral[num_features=4]",
+            {"kernel": "Spectral", "kernel_kwargs": {"num_features": 4}},
+        ),
+        (
+            "IKAN[ Stationary = True, num-features=32 ] * L1.50",
+            "implicit[num_features=32,stationary=true]*l1.5",
+            {
+                "kernel": "ImplicitSpectral",
+                "kernel_kwargs": {"num_features": 32, "stationary": True},
+                "magnitude": 1.5,
+            },
+        ),
+        (
+            "spectral[eps=0.0000001,init=official]*lp@shared",
+            "spectral[init=official,eps=1e-07]*lp@shared",
+            {
+                "kernel": "Spectral",
+                "kernel_kwargs": {"init": "official", "eps": 1e-7},
+                "magnitude": "learned",
+                "projections": "shared",
+            },
+        ),
+        (
+            "rbf[lengthscale=2.0]",
+            "rbf[lengthscale=2]",
+            {"kernel": "RBF", "kernel_kwargs": {"lengthscale": 2.0}},
+        ),
+        (
+            "favor_plus[num_features=none]",
+            "favor_plus[num_features=none]",
+            {"kernel": "FAVORPlus", "kernel_kwargs": {"num_features": None}},
+        ),
+        (
+            "additive_v2@separate",
+            "additive_v2@separate",
+            {"kernel": "AdditiveV2", "projections": "separate", "projection_bias": True},
+        ),
     ],
 )
 def test_names_of_models(given, name, kwargs):
@@ -151,6 +223,70 @@ def test_every_kernel_is_a_model_or_can_be_negative():
 def test_unknown_models(name):
     with pytest.raises(ValueError, match=r"Expected .* model .*gat, gatv2|Expected an L"):
         resolve_model(name)
+
+
+@pytest.mark.parametrize(
+    ("name", "message"),
+    [
+        ("gat[negative_slope=0.1]", "name of a kernel before.*stock layers.*use gat$"),
+        ("gatv2@separate", "name of a kernel before.*stock layers.*use gatv2$"),
+        ("gta@separate", "name of a model .*choose from: gat, gatv2"),
+        ("rbf@apart", r"projections after '@' .*choose from: shared, shared_qk, shared_kv, separate"),
+        ("rbf@", "projections after '@'"),
+        ("rbf@separate@shared", r"KERNEL\[ARGUMENT=VALUE,...\]\*lP@PROJECTIONS"),
+        ("rbf@separate*l2", "projections after '@'"),
+        ("rbf[lengthscale=1", "KERNEL"),
+        ("rb[lengthscale=1]f", "KERNEL"),
+        ("[lengthscale=1]", "name of a model"),
+        ("rbf[]", "ARGUMENT=VALUE.*choose from: lengthscale$"),
+        ("rbf[lengthscale]", "ARGUMENT=VALUE.*got 'lengthscale'"),
+        ("rbf[lengthscale=]", "ARGUMENT=VALUE"),
+        ("spectral[features=4]", "got 'features=4'.*choose from: num_features, stationary, init, eps$"),
+        ("spectral[channels=4]", "got 'channels=4'"),
+        ("spectral[num_features=4,num_features=8]", "each once .got 'num_features=8'"),
+        ("dot[offset=1]", "DotProduct takes no arguments"),
+        ("spectral[num_features=4.5]", r"a whole number .*spectral\[num_features=VALUE\]"),
+        ("spectral[stationary=yes]", "true or false"),
+        ("implicit[num_features=3]", "even, positive 'num_features'"),
+        ("rbf*spectral[num_features=4]", "a single kernel"),
+        ("spectral[num_features=4]*rbf", "a single kernel"),
+        ("rbf[lengthscale=1]*l0.5", r"L\^p magnitude with p of at least 1"),
+    ],
+)
+def test_arguments_and_projections_that_cannot_be(name, message):
+    with pytest.raises(ValueError, match=f"Expected .*{message}"):
+        resolve_model(name)
+
+
+def test_arguments_that_let_a_kernel_be_negative(monkeypatch):
+    class Shifted(kernels.Kernel):
+        def __init__(self, channels, heads=1, shift: float = 0.0):
+            super().__init__(channels, heads)
+            self.shift = shift
+
+        def lift(self, query, key):
+            rule = kernels.spectral.ScoreRule(link=kernels.spectral.SIGNED) if self.shift else None
+            return kernels.spectral.LazyGram.of(query, key, *([rule] if rule else []))
+
+    monkeypatch.setattr(kernels, "Shifted", Shifted, raising=False)
+    monkeypatch.setattr(kernels, "__all__", [*kernels.__all__, "Shifted"])
+    monkeypatch.setitem(
+        training.MODELS, "shifted", training.Model("shifted", KernelGAT, {"kernel": "Shifted"})
+    )
+    assert resolve_model("shifted[shift=0]").name == "shifted[shift=0]"
+    with pytest.raises(ValueError, match=r"nowhere negative .got 'shifted.shift=1.'"):
+        resolve_model("shifted[shift=1]")
+
+
+def test_arguments_and_projections_reach_the_layers():
+    config = make_config("implicit[num_features=4]*l1.5@shared_qk", projections="separate")
+    assert config.model == "implicit[num_features=4]*l1.5@shared_qk"
+    assert config.projections is None  # the name has its own
+    for one in (config, dataclasses.replace(config, projections="separate")):
+        for conv in training.build(make_task(), one).convs:
+            assert (conv.projections, conv.magnitude) == ("shared_qk", 1.5)
+            assert conv.kernel.parts[0].num_features == 4
+    assert run(make_task(), config)["model"] == config.model
 
 
 @pytest.mark.parametrize("name", [*training.MODELS, "rbf*lp", "laplace*l1.5", "rbf+dot"])
@@ -175,6 +311,60 @@ def test_additive_models_are_the_stock_ones():
         first = run(task, make_config(stock, dropout=0, input_dropout=0))
         second = run(task, make_config(kernel, dropout=0, input_dropout=0))
         assert first["parameters"] == second["parameters"]
+
+
+# Weight decay
+
+
+def test_what_kernels_want_without_decay_exists():
+    for name in kernels.names():
+        kernel = kernels.resolve(name, 4)
+        own = {key for key, _ in kernel.named_parameters()} | {
+            k for k, v in kernel._parameters.items() if v is None
+        }
+        assert set(kernel.undecayed) <= own, name
+        # What has a logarithm, a frequency or an exponent for a name is among them.
+        assert {key for key in own if key.startswith(("log_", "omega", "rho"))} <= set(kernel.undecayed), name
+
+
+def moved_by_decay(name, **settings):
+    r"""The parameters that a step without any gradient changes."""
+    task = make_task()
+    config = make_config(name, weight_decay=0.1, **settings)
+    model = training.build(task, config)
+    trainer = Trainer(model, task.visible(task.split(0)), config)
+    optimised = [parameter for group in trainer.optimizer.param_groups for parameter in group["params"]]
+    assert sorted(map(id, optimised)) == sorted(map(id, model.parameters()))
+    before = {}
+    with torch.no_grad():
+        for key, parameter in model.named_parameters():
+            parameter += 1.0  # none rests at zero
+            parameter.grad = torch.zeros_like(parameter)
+            before[key] = parameter.clone()
+    trainer.optimizer.step()
+    return {key for key, parameter in model.named_parameters() if not torch.equal(parameter, before[key])}
+
+
+@pytest.mark.parametrize(
+    ("name", "spared"),
+    [
+        ("spectral*lp", {"kernels.0.omega1", "kernels.0.omega2", "kernels.1.rho"}),
+        (
+            "rbf+periodic",
+            {f"kernels.{n}" for n in ("0.log_lengthscale", "1.log_lengthscale", "1.log_period")},
+        ),
+        ("spectral[stationary=true]", {"omega1"}),
+        ("sinc", {"inverse_bandwidth"}),
+        ("dot", set()),
+        ("gat", set()),
+    ],
+)
+def test_decay_spares_what_kernels_want_without(name, spared):
+    everything = moved_by_decay(name)
+    model = training.build(make_task(), make_config(name))
+    assert everything == {key for key, _ in model.named_parameters()}
+    expected = {f"convs.{layer}.kernel.{key}" for layer in (0, 1) for key in spared}
+    assert everything - moved_by_decay(name, decay_kernels=False) == expected
 
 
 # Fit

@@ -103,6 +103,7 @@ class RationalQuadratic(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
+    undecayed = ("log_lengthscale", "log_alpha")
 
     def __init__(
         self,

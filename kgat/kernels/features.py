@@ -189,6 +189,7 @@ class RFA(Kernel):
     symmetric = True
     positive_definite = True
     omega: Tensor
+    undecayed = ("log_sigma",)
 
     def __init__(
         self,

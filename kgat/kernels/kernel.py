@@ -88,6 +88,10 @@ class Kernel(torch.nn.Module):
     # Whether it adds a penalty to the losses of its context.
     penalised: bool = False
 
+    # Parameters for which zero is no place to rest, such as frequencies (the kernel is constant there),
+    # logarithms and exponents: a trainer may spare them weight decay.
+    undecayed: tuple[str, ...] = ()
+
     def __init__(self, channels: int, heads: int = 1) -> None:
         super().__init__()
         if channels < 1 or heads < 1:

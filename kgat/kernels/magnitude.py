@@ -59,6 +59,7 @@ class Magnitude(Kernel):
 
     symmetric = True
     positive_definite = True
+    undecayed = ("rho",)
 
     def __init__(
         self,

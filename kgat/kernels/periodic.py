@@ -49,6 +49,7 @@ class Periodic(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
+    undecayed = ("log_period", "log_lengthscale")
 
     def __init__(self, channels: int, heads: int = 1, period: float = 1.0, lengthscale: float = 1.0) -> None:
         super().__init__(channels, heads)

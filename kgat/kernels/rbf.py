@@ -49,6 +49,7 @@ class RBF(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
+    undecayed = ("log_lengthscale",)
 
     def __init__(self, channels: int, heads: int = 1, lengthscale: float | None = None) -> None:
         super().__init__(channels, heads)

@@ -59,6 +59,7 @@ class SincProduct(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
+    undecayed = ("inverse_bandwidth",)
 
     def __init__(
         self,

@@ -171,6 +171,7 @@ class Spectral(Kernel):
 
     symmetric = True
     positive_definite = True
+    undecayed = ("omega1", "omega2")
 
     def __init__(
         self,
@@ -255,6 +256,8 @@ class SpectralConcat(Kernel):
         >>> kernel(torch.randn(3, 2, 4), torch.randn(5, 2, 4)).dense().shape
         torch.Size([3, 5, 2])
     """
+
+    undecayed = ("omega1", "omega2")
 
     def __init__(
         self,
