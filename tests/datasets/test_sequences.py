@@ -354,7 +354,7 @@ def test_values_of_expressions(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "]", "[MIN ]", "[MIN 3", "3 4", "[MIN 3 ] ]", "[MAX 3 x ]", "[FIRST 3 4 ]"]
+    "text", ["", "]", "[MIN ]", "[MIN 3", "3 4", "3 [MIN 4", "[MIN 3 ] ]", "[MAX 3 x ]", "[FIRST 3 4 ]"]
 )
 def test_what_is_no_expression(text):
     with pytest.raises(ValueError, match="expression of ListOps"):
