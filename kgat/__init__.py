@@ -4,15 +4,27 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from kgat import functional, kernels
-    from kgat.models import KernelGAT
+    from kgat import functional, kernels, positions
+    from kgat.models import KernelGAT, KernelTransformer
     from kgat.nn import KernelGATConv
 
 __version__ = "0.1.0"
 
-__all__ = ["KernelGAT", "KernelGATConv", "__version__", "functional", "kernels"]
+__all__ = [
+    "KernelGAT",
+    "KernelGATConv",
+    "KernelTransformer",
+    "__version__",
+    "functional",
+    "kernels",
+    "positions",
+]
 
-_CLASSES = {"KernelGAT": "kgat.models", "KernelGATConv": "kgat.nn"}
+_CLASSES = {
+    "KernelGAT": "kgat.models",
+    "KernelGATConv": "kgat.nn",
+    "KernelTransformer": "kgat.models",
+}
 
 
 def __getattr__(name: str) -> Any:

@@ -15,16 +15,24 @@ __all__ = [
     "Layer",
     "attention_entropy",
     "attention_record",
+    "attention_spectrum",
     "attention_weights",
+    "cumulative_spectrum",
     "effective_rank",
     "gram_image",
     "gram_matrix",
     "gram_spectrum",
     "head_correlation",
     "importance",
+    "inertia",
     "kernel_profile",
+    "negative_mass",
     "neighbourhood",
+    "numerical_rank",
+    "singular_values",
     "smallest_eigenvalue",
+    "smoother_spectrum",
+    "spectra_record",
     "spectral_law",
     "symmetry_gap",
     "trace",
@@ -242,7 +250,114 @@ def gram_spectrum(
         - **query:** :math:`(N, H, D)`, **key:** :math:`(M, H, D)`
         - **output:** :math:`(H, \min(N, M, n))`, decreasing
     """
-    return _spectrum(gram_matrix(kernel, query, key, max_nodes, seed))
+    return singular_values(gram_matrix(kernel, query, key, max_nodes, seed))
+
+
+def singular_values(gram: Tensor) -> Tensor:
+    r"""Returns the singular values of a Gram matrix, divided by the largest of each head.
+
+    Of a kernel between two domains they play the part of eigenvalues: the matrix need not be square.
+
+    Shapes:
+        - **gram:** :math:`(N, M, H)`, **output:** :math:`(H, \min(N, M))`, decreasing
+    """
+    values = torch.linalg.svdvals(gram.permute(2, 0, 1))  # [H, n]
+    return values / values[:, :1]
+
+
+def numerical_rank(gram: Tensor, tolerance: float | None = None) -> Tensor:
+    r"""Returns how many singular values are above a share of the largest: the features that are needed.
+
+    Args:
+        gram (torch.Tensor): The Gram matrix.
+        tolerance (float, optional): That share; the rounding of the matrix, :math:`\max(N, M)` times the
+            precision of its numbers, if :obj:`None`. (default: :obj:`None`)
+
+    Shapes:
+        - **gram:** :math:`(N, M, H)`, **output:** :math:`(H,)`
+
+    Example:
+        >>> numerical_rank(torch.ones(3, 4, 1))
+        tensor([1])
+    """
+    return (singular_values(gram) > _tolerance(gram, tolerance)).sum(dim=-1)
+
+
+def attention_spectrum(alpha: Tensor) -> Tensor:
+    r"""Returns the singular values of dense attention matrices, of each head.
+
+    Those of a :class:`~kgat.nn.PrimalAttention`, which has no such matrix, are its
+    :meth:`~kgat.nn.PrimalAttention.singular_values`.
+
+    Args:
+        alpha (torch.Tensor): The attention weights, or any other matrix of pairs.
+
+    Shapes:
+        - **alpha:** :math:`(*, N, M, H)`, **output:** :math:`(*, H, \min(N, M))`, decreasing
+
+    Example:
+        >>> attention_spectrum(torch.eye(2).view(2, 2, 1) * 3)
+        tensor([[3., 3.]])
+    """
+    if alpha.dim() < 3:
+        raise ValueError(
+            f"Expected 'alpha' of shape [..., N, M, H] (got {list(alpha.shape)}); heads come last, of "
+            f"torch.nn.MultiheadAttention take alpha.movedim(-3, -1) with average_attn_weights=False"
+        )
+    return torch.linalg.svdvals(alpha.detach().movedim(-1, -3))
+
+
+def cumulative_spectrum(singular_values: Tensor) -> Tensor:
+    r"""Returns which share of the sum of all singular values the largest ones hold, as Figure 1 of
+    `"Primal-Attention" <https://arxiv.org/abs/2305.19798>`_.
+
+    .. math::
+        c_i = \sum_{j \le i} \sigma_j \Big/ \sum_j \sigma_j
+
+    A steep curve means low rank. It is 0 for a matrix of zeros.
+
+    Args:
+        singular_values (torch.Tensor): Singular values, decreasing.
+
+    Shapes:
+        - **singular_values, output:** :math:`(*, n)`
+
+    Example:
+        >>> cumulative_spectrum(torch.tensor([3.0, 1.0]))
+        tensor([0.7500, 1.0000])
+    """
+    total = singular_values.sum(dim=-1, keepdim=True)
+    return singular_values.cumsum(dim=-1) / total.masked_fill(total == 0, 1.0)
+
+
+def spectra_record(dataset: str, config: Any, singular_values: Iterable[Tensor]) -> dict[str, Any]:
+    r"""Returns the cumulative spectra of the layers of a model, ready to be a JSON line and to be drawn by
+    :func:`kgat.plots.spectra`: of each layer the mean over heads and items.
+
+    Args:
+        dataset (str): The name of the data set.
+        config (dict or object): Where :obj:`model` and :obj:`seed` are read, if it has them.
+        singular_values (list of torch.Tensor): Per layer those of :func:`attention_spectrum` or
+            :meth:`PrimalAttention.singular_values <kgat.nn.PrimalAttention.singular_values>`.
+
+    Shapes:
+        - **singular_values:** each :math:`(*, n)`
+
+    Example:
+        >>> record = spectra_record("drawn", {"model": "primal"}, [torch.tensor([[3.0, 1.0], [1.0, 1.0]])])
+        >>> record["layers"]
+        [[0.625, 1.0]]
+    """
+    curves = (cumulative_spectrum(values) for values in singular_values)
+    return {
+        "kind": "spectra",
+        "dataset": dataset,
+        "model": _setting(config, "model"),
+        "seed": _setting(config, "seed"),
+        "layers": [
+            _rounded(c.reshape(-1, c.size(-1)).mean(dim=0)[:SINGULAR_VALUES].tolist()) for c in curves
+        ],
+    }
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:
@@ -290,10 +405,89 @@ def smallest_eigenvalue(gram: Tensor) -> Tensor:
     Shapes:
         - **gram:** :math:`(N, N, H)`, **output:** :math:`(H,)`
     """
-    _expect_square(gram)
-    symmetric = (gram + gram.transpose(0, 1)).permute(2, 0, 1) / 2
-    values = torch.linalg.eigvalsh(symmetric)  # [H, N], increasing
+    values = _eigenvalues(gram)
     return values[:, 0] / values.abs().amax(dim=-1)
+
+
+def negative_mass(gram: Tensor) -> Tensor:
+    r"""Returns how far the Gram matrix is from being positive semi-definite.
+
+    .. math::
+        \sum_{\lambda_i < 0} |\lambda_i| \, / \, \sum_i |\lambda_i|
+
+    with the eigenvalues of :math:`(\mathbf{K} + \mathbf{K}^{\top}) / 2`. Zero for a positive semi-definite
+    matrix, one half for a symmetric one without a trace; how asymmetric it is says :meth:`symmetry_gap`.
+
+    Shapes:
+        - **gram:** :math:`(N, N, H)`, **output:** :math:`(H,)`
+
+    Example:
+        >>> negative_mass(torch.tensor([[1.0, 0.0], [0.0, -3.0]]).unsqueeze(-1))
+        tensor([0.7500])
+    """
+    values = _eigenvalues(gram)
+    return -values.clamp(max=0).sum(dim=-1) / values.abs().sum(dim=-1)
+
+
+def inertia(gram: Tensor, centred: bool = False, tolerance: float | None = None) -> Tensor:
+    r"""Counts the positive, zero and negative eigenvalues of :math:`(\mathbf{K} + \mathbf{K}^{\top}) / 2`.
+
+    A Gram matrix is positive semi-definite without negative ones. It is *conditionally* so, on vectors that
+    sum to 0, if there are none after centring, :math:`(\mathbf{I} - \mathbf{1}\mathbf{1}^\top / N) \,
+    \mathbf{K} \, (\mathbf{I} - \mathbf{1}\mathbf{1}^\top / N)`: of the L2 distance, which has a single
+    positive eigenvalue, centring leaves none that is positive, so that its negative is conditionally positive
+    definite.
+
+    Args:
+        gram (torch.Tensor): The Gram matrix.
+        centred (bool, optional): Whether rows and columns are centred first, which adds one zero.
+            (default: :obj:`False`)
+        tolerance (float, optional): Up to this share of the largest absolute value, an eigenvalue is zero;
+            :math:`N` times the precision of the numbers if :obj:`None`. (default: :obj:`None`)
+
+    Shapes:
+        - **gram:** :math:`(N, N, H)`, **output:** :math:`(H, 3)`
+
+    Example:
+        >>> points = torch.arange(4.0)
+        >>> distance = (points[:, None] - points).abs().unsqueeze(-1)
+        >>> inertia(distance), inertia(distance, centred=True)
+        (tensor([[1, 0, 3]]), tensor([[0, 1, 3]]))
+    """
+    _expect_square(gram)
+    scale = gram.abs().amax(dim=(0, 1))
+    if centred:
+        gram = gram - gram.mean(dim=0, keepdim=True)
+        gram = gram - gram.mean(dim=1, keepdim=True)
+    values = _eigenvalues(gram)
+    zero = _tolerance(gram, tolerance) * torch.maximum(values.abs().amax(dim=-1), scale).unsqueeze(-1)
+    signs = (values > zero, values.abs() <= zero, values < -zero)
+    return torch.stack([sign.sum(dim=-1) for sign in signs], dim=-1)
+
+
+def smoother_spectrum(gram: Tensor) -> Tensor:
+    r"""Returns the eigenvalues of attention itself, the smoother :math:`\mathbf{D}^{-1} \mathbf{K}` whose
+    rows sum to 1, as in `"Transformer Dissection" <https://arxiv.org/abs/1908.11775>`_.
+
+    Of a symmetric positive semi-definite kernel they are real and in :math:`[0, 1]`, because the matrix is
+    similar to :math:`\mathbf{D}^{-1/2} \mathbf{K} \mathbf{D}^{-1/2}`; projections of their own for queries
+    and keys make negative and complex ones. The largest is 1, that of a constant; the smaller the others, the
+    more a layer smooths.
+
+    Args:
+        gram (torch.Tensor): The Gram matrix, without negative entries. A row of zeros stays one.
+
+    Shapes:
+        - **gram:** :math:`(N, N, H)`, **output:** :math:`(H, N)`, complex, by decreasing real part
+
+    Example:
+        >>> smoother_spectrum(torch.tensor([[3.0, 1.0], [1.0, 3.0]]).unsqueeze(-1)).real
+        tensor([[1.0000, 0.5000]])
+    """
+    _expect_square(gram)
+    rows = gram.sum(dim=1, keepdim=True)
+    values = torch.linalg.eigvals((gram / torch.where(rows == 0, 1.0, rows)).permute(2, 0, 1))  # [H, N]
+    return values.gather(-1, values.real.argsort(dim=-1, descending=True))
 
 
 def kernel_profile(
@@ -453,7 +647,7 @@ def importance(kernel: torch.nn.Module, key: Tensor) -> Tensor | None:
     if not found:
         return None
     with torch.no_grad():
-        return sum(part(key, key).key_bias for part in found)  # type: ignore[return-value, union-attr]
+        return sum(part.half_norm(key) for part in found)  # type: ignore[return-value]
 
 
 def gram_image(
@@ -647,7 +841,7 @@ def _kernel_record(conv: Any, x: Any, target: Tensor, labels: Tensor | None) -> 
     for name in ("kernel", "low", "high"):
         profile[name] = profile[name][:HEADS]
     gram = gram_matrix(kernel, query, key)
-    values = _spectrum(gram)
+    values = singular_values(gram)
     record = {
         "profile": profile,
         "spectrum": values[:HEADS, :SINGULAR_VALUES].tolist(),
@@ -674,9 +868,14 @@ def _kernel_record(conv: Any, x: Any, target: Tensor, labels: Tensor | None) -> 
     return _rounded(record)
 
 
-def _spectrum(gram: Tensor) -> Tensor:
-    values = torch.linalg.svdvals(gram.permute(2, 0, 1))  # [H, n]
-    return values / values[:, :1]
+def _eigenvalues(gram: Tensor) -> Tensor:
+    # Of the symmetric part, [H, N], increasing.
+    _expect_square(gram)
+    return torch.linalg.eigvalsh((gram + gram.transpose(0, 1)).permute(2, 0, 1) / 2)
+
+
+def _tolerance(gram: Tensor, tolerance: float | None) -> float:
+    return max(gram.shape[:2]) * torch.finfo(gram.dtype).eps if tolerance is None else tolerance
 
 
 def _expect_square(gram: Tensor) -> None:

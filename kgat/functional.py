@@ -3,15 +3,15 @@ r"""Attention as functions of tensors: they validate, then hand over to a backen
 from __future__ import annotations
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from kgat import ops
 from kgat.gram import Gram
-from kgat.ops import eager
+from kgat.ops import dense, eager
 from kgat.ops.adjacency import check_indices
 from kgat.ops.call import Call
+from kgat.ops.dense import DenseCall
 
 
 def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, power: float = 1.0) -> Tensor:
@@ -135,14 +135,30 @@ def edge_attention(
         raise
 
 
-def dense_attention(gram: Gram, value: Tensor, mask: Tensor | None = None, dropout: float = 0.0) -> Tensor:
+def dense_attention(
+    gram: Gram,
+    value: Tensor,
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    *,
+    bias: Tensor | None = None,
+    causal: bool = False,
+    method: str = "auto",
+) -> Tensor:
     r"""Averages values over all keys, weighted by a kernel: :func:`edge_attention` on the complete graph.
 
     .. math::
         \mathbf{o}_i = \sum_j \alpha_{ij} \mathbf{v}_j, \qquad
-        \alpha_{ij} = \frac{k(\mathbf{q}_i, \mathbf{k}_j)}{\sum_{j'} k(\mathbf{q}_i, \mathbf{k}_{j'})}
+        \alpha_{ij} = \frac{\exp(\log k(\mathbf{q}_i, \mathbf{k}_j) + c_{ij})}
+        {\sum_{j'} \exp(\log k(\mathbf{q}_i, \mathbf{k}_{j'}) + c_{ij'})}
 
-    with both sums over the keys that the mask lets a query see. A query that sees none gets exactly 0.
+    with both sums over the keys that a query may see. A query that sees none gets exactly 0.
+
+    Four routes compute the same: ``"sdpa"`` is torch's fused attention, for inner products plus biases of
+    nodes, which become one more channel; ``"linear"`` is :func:`linear_attention`; ``"edges"`` is
+    :func:`edge_attention` on a fused backend, which never holds the channels of a pair; ``"dense"`` takes any
+    kernel and computes the scores of one block of queries after the other, twice if there is a backward pass.
+    :func:`explain` compares their costs.
 
     Args:
         gram (Gram): Scores of all pairs, not yet evaluated: what ``kernel(query, key)`` returns.
@@ -151,10 +167,47 @@ def dense_attention(gram: Gram, value: Tensor, mask: Tensor | None = None, dropo
             :obj:`None`. (default: :obj:`None`)
         dropout (float, optional): Probability of dropping a weight; pass 0 in evaluation.
             (default: :obj:`0.0`)
+        bias (torch.Tensor, optional): :math:`c`, added to the scores; :math:`-\infty` hides a key.
+            (default: :obj:`None`)
+        causal (bool, optional): Whether a query sees the keys up to its own place only, where the last query
+            stands at the place of the last key. (default: :obj:`False`)
+        method (str, optional): The route, or :obj:`"auto"` for the cheapest. (default: :obj:`"auto"`)
 
     Shapes:
         - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(*, M, H, C)`
-        - **mask:** :math:`(*, N, M)` or :math:`(N, M)`, **output:** :math:`(*, N, H, C)`
+        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`
+        - **output:** :math:`(*, N, H, C)`
+
+    Raises:
+        ValueError: If shapes or the type of the mask do not fit, or :obj:`method` is unknown.
+        NotImplementedError: If the kernel can be negative, or the named route cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import dense_attention
+        >>> from kgat.kernels import RBF
+        >>> x = torch.randn(3, 2, 4)
+        >>> dense_attention(RBF(4, heads=2)(x, x), x, causal=True).shape
+        torch.Size([3, 2, 4])
+    """
+    call = _dense_call(gram, value, mask, dropout, bias, causal)
+    return dense.choose(call, method).attend(call)
+
+
+def dense_softmax(
+    gram: Gram, mask: Tensor | None = None, *, bias: Tensor | None = None, causal: bool = False
+) -> Tensor:
+    r"""Returns the weights :math:`\alpha` of :func:`dense_attention`.
+
+    Args:
+        gram (Gram): As in :func:`dense_attention`.
+        mask (torch.Tensor, optional): As in :func:`dense_attention`. (default: :obj:`None`)
+        bias (torch.Tensor, optional): As in :func:`dense_attention`. (default: :obj:`None`)
+        causal (bool, optional): As in :func:`dense_attention`. (default: :obj:`False`)
+
+    Shapes:
+        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`
+        - **output:** :math:`(*, N, M, H)`
 
     Raises:
         ValueError: If shapes or the type of the mask do not fit.
@@ -162,48 +215,86 @@ def dense_attention(gram: Gram, value: Tensor, mask: Tensor | None = None, dropo
 
     Example:
         >>> import torch
-        >>> from kgat.functional import dense_attention
+        >>> from kgat.functional import dense_softmax
         >>> from kgat.kernels import RBF
-        >>> x = torch.randn(3, 2, 4)
-        >>> dense_attention(RBF(4, heads=2)(x, x), x, torch.ones(3, 3).tril().bool()).shape
-        torch.Size([3, 2, 4])
+        >>> x = torch.zeros(2, 1, 4)
+        >>> dense_softmax(RBF(4)(x, x), causal=True).squeeze(-1)
+        tensor([[1.0000, 0.0000],
+                [0.5000, 0.5000]]...)
     """
-    targets, sources, heads = gram.size
-    if value.dim() < 3 or value.shape[-3:-1] != (sources, heads):
-        raise ValueError(
-            f"Expected 'value' of shape [..., M={sources}, H={heads}, C] as the keys have (got "
-            f"{list(value.shape)}); give one value per key and head"
-        )
-    if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
-    score = gram.dense().movedim(-1, -3)  # [..., H, N, M]
-    unseen = None
-    if mask is not None:
-        if mask.dtype != torch.bool or mask.shape[-2:] != (targets, sources):
-            dtype = str(mask.dtype).removeprefix("torch.")
-            raise ValueError(
-                f"Expected a bool 'mask' of shape [..., N={targets}, M={sources}], True where a query sees "
-                f"a key (got {dtype} {list(mask.shape)})"
-            )
-        mask = mask.unsqueeze(-3)
-        unseen = ~mask.any(dim=-1, keepdim=True)
-        # Rows of nothing are made finite first: no gradient is NaN.
-        score = score.masked_fill(~mask, -torch.inf).masked_fill(unseen, 0.0)
-    alpha = score.softmax(dim=-1)
-    if unseen is not None:
-        alpha = alpha.masked_fill(unseen, 0.0)
-    alpha = F.dropout(alpha, dropout).to(value.dtype)
-    return (alpha @ value.movedim(-2, -3)).movedim(-3, -2)
+    _check_pairs(gram, gram.batch, mask, bias)
+    return dense.softmax(gram, mask, bias, causal).movedim(-3, -1)
 
 
-def explain(gram: Gram, value: Tensor, edge_index: Tensor, *, flow: str = "source_to_target") -> str:
-    r"""Says which backends can run an :func:`edge_attention`, in order of preference, and why others cannot.
+def linear_attention(
+    gram: Gram, value: Tensor, mask: Tensor | None = None, *, causal: bool = False
+) -> Tensor:
+    r"""Averages values over all keys in time and memory linear in their number, for a kernel with features.
+
+    .. math::
+        \mathbf{o}_i = \frac{\sum_j g(\mathbf{k}_j)^\top f(\mathbf{q}_i) \, \mathbf{v}_j}
+        {\sum_j g(\mathbf{k}_j)^\top f(\mathbf{q}_i)}, \qquad
+        \langle f(\mathbf{q}), g(\mathbf{k}) \rangle = k(\mathbf{q}, \mathbf{k})
+
+    Features are exact, so that this is :func:`dense_attention` at another price: one that grows with their
+    number :math:`R`. A key that the mask hides is in neither sum. The causal form goes in chunks.
+
+    Args:
+        gram (Gram): The kernel of all pairs: what ``kernel(query, key)`` returns.
+        value (torch.Tensor): Values :math:`\mathbf{v}`.
+        mask (torch.Tensor, optional): True for the keys that are there. (default: :obj:`None`)
+        causal (bool, optional): Whether a query sees the keys up to its own place only, where the last query
+            stands at the place of the last key. (default: :obj:`False`)
+
+    Shapes:
+        - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(*, M, H, C)`
+        - **mask:** :math:`(*, M)`, **output:** :math:`(*, N, H, C)`
+
+    Raises:
+        ValueError: If shapes or the type of the mask do not fit.
+        NotImplementedError: If the kernel has no finite feature map, or can be negative, and with it the
+            normaliser.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import linear_attention
+        >>> from kgat.kernels import FAVORPlus
+        >>> x = torch.randn(1000, 2, 4)
+        >>> linear_attention(FAVORPlus(4, heads=2)(x, x), x).shape
+        torch.Size([1000, 2, 4])
+    """
+    if mask is not None and mask.dim() > 0:
+        mask = mask.unsqueeze(-2)
+    call = _dense_call(gram, value, mask, 0.0, None, causal)
+    return dense.choose(call, "linear").attend(call)
+
+
+def explain(
+    gram: Gram,
+    value: Tensor,
+    edge_index: Tensor | None = None,
+    *,
+    flow: str = "source_to_target",
+    mask: Tensor | None = None,
+    dropout: float = 0.0,
+    bias: Tensor | None = None,
+    causal: bool = False,
+) -> str:
+    r"""Says which backends can run an :func:`edge_attention`, in order of preference, or what each route of a
+    :func:`dense_attention` would cost, and why others cannot.
+
+    Costs are estimates for one core, there to be compared.
 
     Args:
         gram (Gram): As in :func:`edge_attention`.
         value (torch.Tensor): As in :func:`edge_attention`.
-        edge_index (torch.Tensor): As in :func:`edge_attention`.
+        edge_index (torch.Tensor, optional): As in :func:`edge_attention`; all pairs if :obj:`None`.
+            (default: :obj:`None`)
         flow (str, optional): As in :func:`edge_attention`. (default: :obj:`"source_to_target"`)
+        mask (torch.Tensor, optional): As in :func:`dense_attention`. (default: :obj:`None`)
+        dropout (float, optional): As in :func:`dense_attention`. (default: :obj:`0.0`)
+        bias (torch.Tensor, optional): As in :func:`dense_attention`. (default: :obj:`None`)
+        causal (bool, optional): As in :func:`dense_attention`. (default: :obj:`False`)
 
     Shapes:
         - **value:** :math:`(M, H, C)`, **edge_index:** :math:`(2, E)`
@@ -218,8 +309,128 @@ def explain(gram: Gram, value: Tensor, edge_index: Tensor, *, flow: str = "sourc
         >>> x = torch.randn(3, 1, 4)
         >>> print(explain(RBF(4)(x, x), x, torch.tensor([[0], [1]])))
         gpu: tensors are on cpu; cpu: ok; eager: ok; reference (only if named): ok
+        >>> print(explain(RBF(4)(x, x), x))
+        sdpa: about ... ms; linear: ... no finite feature map...; edges: about ... ms; dense: about ... ms
     """
+    if edge_index is None:
+        return dense.explain(_dense_call(gram, value, mask, dropout, bias, causal))
     return ops.explain(_call(gram, value, edge_index, None, None, None, 0.0, None, flow))
+
+
+def ksvd_loss(
+    e: Tensor, r: Tensor, lam: Tensor, weight_e: Tensor, weight_r: Tensor, mask: Tensor | None = None
+) -> Tensor:
+    r"""The objective of the asymmetric kernel SVD of `"Primal-Attention: Self-attention through Asymmetric
+    Kernel SVD in Primal Representation" <https://arxiv.org/abs/2305.19798>`_, per item of a batch.
+
+    .. math::
+        J = \frac{1}{H} \sum_h \Big( \frac{1}{2N} \sum_i
+        \lVert \boldsymbol{\lambda}_h \odot \mathbf{e}_{ih} \rVert^2
+        + \frac{1}{2N} \sum_j \lVert \boldsymbol{\lambda}_h \odot \mathbf{r}_{jh} \rVert^2
+        - \mathrm{tr}(\mathbf{W}_{e,h}^\top \mathbf{W}_{r,h}) \Big)
+
+    with means over the :math:`N` tokens that the mask keeps. Where the scores are those of a singular value
+    decomposition, :math:`J = 0`: it is squared before it joins a loss. The paper's
+    :math:`\boldsymbol{\Lambda}` is :math:`\mathrm{diag}(\boldsymbol{\lambda}_h)^2 / N`.
+
+    Args:
+        e (torch.Tensor): Left scores :math:`\mathbf{e}`, projections of the lifted queries.
+        r (torch.Tensor): Right scores :math:`\mathbf{r}`, projections of the lifted keys.
+        lam (torch.Tensor): :math:`\boldsymbol{\lambda}`, of any sign.
+        weight_e (torch.Tensor): :math:`\mathbf{W}_e`: the weights that do not depend on data, rather than
+            their products with rows of the input, for which :math:`J` is not 0 at the decomposition.
+        weight_r (torch.Tensor): :math:`\mathbf{W}_r`, likewise.
+        mask (torch.Tensor, optional): True where a token exists; all do if :obj:`None`.
+            (default: :obj:`None`)
+
+    Shapes:
+        - **e, r:** :math:`(*, N, H, s)`, **lam:** :math:`(H, s)`, **weight_e, weight_r:** :math:`(H, n, s)`
+        - **mask:** :math:`(*, N)`, **output:** :math:`(*)`, 0 for an item without tokens
+
+    Raises:
+        ValueError: If shapes or the type of the mask do not fit.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import ksvd_loss
+        >>> e, weight = torch.ones(2, 3, 1, 4), torch.zeros(1, 5, 4)
+        >>> ksvd_loss(e, e, torch.ones(1, 4), weight, weight)
+        tensor([4., 4.])
+    """
+    heads, rank = lam.shape if lam.dim() == 2 else (-1, -1)
+    if e.dim() < 3 or e.shape[-2:] != (heads, rank) or e.shape != r.shape:
+        raise ValueError(
+            f"Expected 'e' and 'r' of shape [..., N, H, s] and 'lam' of shape [H, s] (got {list(e.shape)}, "
+            f"{list(r.shape)} and {list(lam.shape)}); give a score per token, head and component"
+        )
+    if weight_e.dim() != 3 or weight_e.shape[::2] != (heads, rank) or weight_e.shape != weight_r.shape:
+        raise ValueError(
+            f"Expected 'weight_e' and 'weight_r' of shape [H={heads}, n, s={rank}] (got "
+            f"{list(weight_e.shape)} and {list(weight_r.shape)}); give the weights that do not depend on data"
+        )
+    tokens = e.size(-3)
+    if mask is not None and (mask.dtype != torch.bool or mask.shape != e.shape[:-2]):
+        dtype = str(mask.dtype).removeprefix("torch.")
+        raise ValueError(
+            f"Expected a bool 'mask' of shape {list(e.shape[:-2])}, True where a token exists (got {dtype} "
+            f"{list(mask.shape)})"
+        )
+    with torch.autocast(e.device.type, enabled=False):
+        e, r, lam, weight_e, weight_r = (
+            x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+            for x in (e, r, lam, weight_e, weight_r)
+        )
+        trace = (weight_e * weight_r).sum(dim=(-2, -1)).mean()
+        if mask is not None:
+            # Absent tokens are cleared before they are squared: what they hold is nobody's business.
+            e, r = (x.masked_fill(~mask[..., None, None], 0.0) for x in (e, r))
+        energy = 0.5 * ((lam * e).square() + (lam * r).square()).sum(dim=-1).mean(dim=-1)  # [..., N]
+        if mask is None:
+            # Without tokens there is nothing to decompose, and no mean.
+            return energy.mean(dim=-1) - trace if tokens else energy.sum(dim=-1)
+        count = mask.sum(dim=-1)
+        return (energy.sum(dim=-1) / count.clamp(min=1) - trace).masked_fill(count == 0, 0.0)
+
+
+def _dense_call(
+    gram: Gram, value: Tensor, mask: Tensor | None, dropout: float, bias: Tensor | None, causal: bool
+) -> DenseCall:
+    _, sources, heads = gram.size
+    if value.dim() < 3 or value.shape[-3:-1] != (sources, heads):
+        raise ValueError(
+            f"Expected 'value' of shape [..., M={sources}, H={heads}, C] as the keys have (got "
+            f"{list(value.shape)}); give one value per key and head"
+        )
+    if not 0.0 <= dropout <= 1.0:
+        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
+    lead = torch.broadcast_shapes(gram.batch, value.shape[:-3])
+    _check_pairs(gram, lead, mask, bias)
+    return DenseCall(gram, value.expand(*lead, *value.shape[-3:]), mask, bias, causal, dropout)
+
+
+def _check_pairs(gram: Gram, lead: torch.Size, mask: Tensor | None, bias: Tensor | None) -> None:
+    targets, sources, heads = gram.size
+    if mask is not None:
+        fits = mask.dim() >= 2 and mask.size(-2) in (1, targets) and mask.size(-1) == sources
+        if mask.dtype != torch.bool or not fits or not _broadcasts(mask.shape[:-2], lead):
+            dtype = str(mask.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"Expected a bool 'mask' of shape [..., N={targets}, M={sources}], True where a query sees "
+                f"a key (got {dtype} {list(mask.shape)})"
+            )
+    if bias is not None:
+        fits = bias.dim() >= 3 and bias.shape[-3:] == (targets, sources, heads)
+        if not fits or not _broadcasts(bias.shape[:-3], lead):
+            raise ValueError(
+                f"Expected 'bias' of shape [..., N={targets}, M={sources}, H={heads}] (got "
+                f"{list(bias.shape)}); give one number per pair and head"
+            )
+
+
+def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
+    return len(shape) <= len(to) and all(
+        size in (1, wanted) for size, wanted in zip(shape[::-1], to[::-1], strict=False)
+    )
 
 
 def _call(

@@ -6,7 +6,7 @@ from __future__ import annotations
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, NoReturn, cast
+from typing import NamedTuple, NoReturn
 
 import torch
 from torch import Tensor
@@ -57,6 +57,11 @@ class Gram(ABC):
     @abstractmethod
     def size(self) -> tuple[int, int, int]:
         r"""The numbers of queries :math:`N`, keys :math:`M` and heads :math:`H`."""
+
+    @property
+    @abstractmethod
+    def batch(self) -> torch.Size:
+        r"""The leading dimensions, those before the tokens."""
 
     @abstractmethod
     def __mul__(self, other: Gram) -> Gram:
@@ -155,6 +160,12 @@ class LazyGram(Gram):
             query, key = self.query_bias, self.key_bias  # type: ignore[assignment]
         return query.size(-2), key.size(-2), query.size(-1)
 
+    @property
+    def batch(self) -> torch.Size:
+        shapes = [x.shape[:-3] for t in self.terms for x in (t.query, t.key)]
+        shapes += [b.shape[:-2] for b in (self.query_bias, self.key_bias) if b is not None]
+        return torch.broadcast_shapes(*shapes)
+
     def map(self, query: Callable[[Tensor, int], Tensor], key: Callable[[Tensor, int], Tensor]) -> LazyGram:
         return LazyGram(
             tuple(Term(query(t.query, -3), key(t.key, -3), t.rule) for t in self.terms),
@@ -166,14 +177,12 @@ class LazyGram(Gram):
         return self.total(lambda t, c: t.rule(t.query, t.key, *c), edge_bias)
 
     def dense(self) -> Tensor:
-        if not all(isinstance(t.rule, ScoreRule) and t.rule.pair is MUL for t in self.terms):
-            return super().dense()
         biases = []
         if self.query_bias is not None:
             biases.append(self.query_bias.unsqueeze(-2))
         if self.key_bias is not None:
             biases.append(self.key_bias.unsqueeze(-3))
-        return LazyGram(self.terms).total(_dense_inner_product, None, biases)
+        return LazyGram(self.terms).total(_dense_score, None, biases)
 
     def total(
         self,
@@ -269,6 +278,10 @@ class SumGram(Gram):
     def size(self) -> tuple[int, int, int]:
         return self.parts[0].size
 
+    @property
+    def batch(self) -> torch.Size:
+        return torch.broadcast_shapes(*(part.batch for part in self.parts))
+
     def map(self, query: Callable[[Tensor, int], Tensor], key: Callable[[Tensor, int], Tensor]) -> SumGram:
         return SumGram(tuple(part.map(query, key) for part in self.parts))
 
@@ -290,12 +303,13 @@ class SumGram(Gram):
         return SumGram(tuple(p * other for p in self.parts))
 
 
-def _dense_inner_product(term: Term, edge_bias: tuple[Tensor, ...]) -> Tensor:
-    rule = cast(ScoreRule, term.rule)
-    query = term.query
+def _dense_score(term: Term, edge_bias: tuple[Tensor, ...]) -> Tensor:
+    query, key, rule = term
+    if not isinstance(rule, ScoreRule) or rule.pair is not MUL:
+        return rule(query.unsqueeze(-3), key.unsqueeze(-4))
     if isinstance(rule.weight, Tensor):
         query = query * rule.weight
-    return rule.finish(torch.einsum("...nhr,...mhr->...nmh", query, term.key))
+    return rule.finish(torch.einsum("...nhr,...mhr->...nmh", query, key))
 
 
 def _merge(left: Term, right: Term) -> Term | None:

@@ -45,6 +45,7 @@ __all__ = [
     "png",
     "profile",
     "save_all",
+    "spectra",
     "spectrum",
     "styles",
 ]
@@ -672,6 +673,41 @@ def fits(records: Sequence[Record], dataset: str | None = None) -> Figure | None
         axes.grid(True)
     grid[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=3, borderaxespad=0.0)
     _head(figure, f"{_short(str(dataset))}: bands are two standard deviations over draws (GP: posterior)")
+    return figure
+
+
+@_styled
+def spectra(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
+    r"""Which share of the sum of all singular values the largest hold, layer by layer, as
+    :func:`kgat.diagnostics.spectra_record` stores it: steep curves mean low rank."""
+    found = {
+        record["model"]: record["layers"]
+        for record in records
+        if record.get("kind") == "spectra" and record.get("dataset") == dataset and record.get("layers")
+    }
+    if not found:
+        return None
+    looks = styles(records)
+    columns = min(3, len(found))
+    figure, grid = _grid(len(found), columns, 2.4)
+    longest = max(len(curve) for layers in found.values() for curve in layers)
+    for number, (axes, (model, layers)) in enumerate(zip(grid, found.items(), strict=True)):
+        shades = _shades(looks[model].color, len(layers))
+        for place, (curve, shade) in enumerate(zip(layers, shades, strict=True)):
+            marker = "o" if len(curve) == 1 else None
+            label = f"layer {place + 1}" if place in (0, len(layers) - 1) else None
+            axes.plot(np.arange(1, len(curve) + 1), curve, color=shade, marker=marker, ms=3, label=label)
+        axes.set_xlim(0, longest + 1)
+        axes.set_ylim(0, 1.03)
+        axes.set_title(_short(model, 24), fontsize=9.5)
+        axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
+        axes.grid(True)
+        axes.legend(loc="lower right")
+        if number % columns == 0:
+            axes.set_ylabel("share of the sum")
+        if number + columns >= len(found):
+            axes.set_xlabel("singular values")
+    _head(figure, f"{_short(str(dataset))}: the largest singular values of attention, one line per layer")
     return figure
 
 

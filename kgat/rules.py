@@ -13,6 +13,7 @@ functions and their derivatives, and a new kernel that runs fused is a new :clas
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
@@ -165,6 +166,73 @@ def square_features(q: Tensor, eps: Argument) -> Tensor:
     return _append_root(q[..., row] * q[..., col] * scale, eps)
 
 
+MAX_DEGREE = 8  # of a truncated exponential: what its scalars are written out for
+MAX_FEATURES = 2**14  # of a truncated exponential: 64 kB a token and head in single precision
+
+
+def log_truncated_exp(t: Tensor, degree: float) -> Tensor:
+    r"""Computes :math:`\log \sum_{n=0}^{p} t^n / n!` for an even :math:`p`, without overflow.
+
+    With :math:`m = \max(|t|, 1)` the sum is :math:`m^p s_p` with :math:`s_0 = 1` and
+    :math:`s_n = s_{n-1} / m + (t / m)^n / n!`, all of whose terms are at most 1.
+
+    Args:
+        t (torch.Tensor): Any shape.
+        degree (float): :math:`p`.
+
+    Example:
+        >>> import torch
+        >>> from kgat.rules import log_truncated_exp
+        >>> log_truncated_exp(torch.tensor([0.0, 2.0]), 2).exp()  # 1 + 2 + 4 / 2
+        tensor([1., 5.])
+    """
+    m = t.detach().abs().clamp_min(1.0)  # any m gives the same sum, so no gradient has to flow through it
+    x = t / m
+    s = term = torch.ones_like(t)
+    for n in range(1, int(degree) + 1):
+        term = term * x / n
+        s = s / m + term
+    return degree * m.log() + s.log()
+
+
+def truncated_exp_features(q: Tensor, degree: float) -> Tensor:
+    r"""Maps :math:`q` to :math:`f` with :math:`\langle f(q), f(k) \rangle = \sum_{n=0}^{p} \langle q, k
+    \rangle^n / n!`.
+
+    One feature :math:`\prod_r q_r^{i_r} / \sqrt{i_r!}` per multi-index of degree :math:`i_1 + \dots + i_R \le
+    p`, by degree: :math:`\binom{R + p}{p}` features.
+
+    Args:
+        q (torch.Tensor): Features.
+        degree (float): :math:`p`.
+
+    Shapes:
+        - **q:** :math:`(*, H, R)`
+        - **output:** :math:`(*, H, \binom{R + p}{p})`
+
+    Raises:
+        NotImplementedError: If these are more than 16,384 features.
+    """
+    channels, degree = q.size(-1), int(degree)
+    size = math.comb(channels + degree, degree)
+    if size > MAX_FEATURES:
+        raise NotImplementedError(
+            f"Expected at most {MAX_FEATURES} features of a truncated exponential (got {size} for {channels} "
+            f"channels and degree {degree}); use a lower 'degree', fewer channels per head, or the dense or "
+            f"edge route"
+        )
+    # Level n: the multi-indices of degree n in the channels so far.
+    levels = [torch.ones_like(q[..., :1])] + [q[..., :0]] * degree
+    for x in q.split(1, dim=-1):
+        powers = [torch.ones_like(x)]
+        for i in range(1, degree + 1):
+            powers.append(powers[-1] * x * i**-0.5)
+        levels = [
+            torch.cat([levels[n - i] * powers[i] for i in range(n + 1)], dim=-1) for n in range(degree + 1)
+        ]
+    return torch.cat(levels, dim=-1)
+
+
 def _append_root(f: Tensor, eps: Argument) -> Tensor:
     root = torch.as_tensor(eps, dtype=f.dtype, device=f.device).sqrt()
     return torch.cat([f, root.unsqueeze(-1).expand(*f.shape[:-1], 1)], dim=-1)
@@ -313,6 +381,38 @@ def _log1p(t):  # type: ignore[no-untyped-def]
     return log(u) + (t - (u - 1.0)) / u
 
 
+def _truncated_exp(t, degree):  # type: ignore[no-untyped-def]
+    # As log_truncated_exp: s_{p-1}, s_p and m. Degrees that are not there repeat the one before.
+    m = where(absolute(t) > 1.0, absolute(t), 1.0)
+    r = 1.0 / m
+    x = t * r
+    u = x * x
+    before = r + x
+    s = before * r + u / 2.0
+    term = u * x / 6.0
+    odd = s * r + term
+    even = odd * r + term * x / 4.0
+    before, s = where(degree > 3.0, odd, before), where(degree > 3.0, even, s)
+    term = u * u * x / 120.0
+    odd = s * r + term
+    even = odd * r + term * x / 6.0
+    before, s = where(degree > 5.0, odd, before), where(degree > 5.0, even, s)
+    term = u * u * u * x / 5040.0
+    odd = s * r + term
+    even = odd * r + term * x / 8.0
+    return where(degree > 7.0, odd, before), where(degree > 7.0, even, s), m
+
+
+def _log_truncated_exp(t, degree):  # type: ignore[no-untyped-def]
+    _, s, m = _truncated_exp(t, degree)
+    return degree * log(m) + log(s)
+
+
+def _d_log_truncated_exp(t, degree):  # type: ignore[no-untyped-def]
+    before, s, m = _truncated_exp(t, degree)
+    return before / (s * m)
+
+
 MUL = Pair("mul", torch.mul, _d_mul, _mul)
 ADD = Pair("add", torch.add, _d_add, _add)  # with one feature: a number of the query plus one of the key
 ABS_DIFFERENCE = Pair("abs_difference", lambda x, y: (x - y).abs(), _d_abs_difference, _abs_difference)
@@ -343,6 +443,15 @@ RATIONAL_QUADRATIC = Link(
     derivative=_d_rational_quadratic,
     scalar=_rational_quadratic,
 )
+TRUNCATED_EXP = Link(
+    "truncated_exp",
+    log_truncated_exp,
+    truncated_exp_features,
+    derivative=_d_log_truncated_exp,
+    scalar=_log_truncated_exp,
+)
+# Without a derivative on purpose: a fused backward computes scores again, and this draws anew at each call.
+DROPOUT = Link("dropout", F.dropout)
 SIGNED = Link("signed", lambda t: t, features=lambda q: q, signed=True)
 
 

@@ -10,6 +10,7 @@ from torch_geometric.utils import barabasi_albert_graph, degree, to_undirected
 
 from kgat import diagnostics, kernels
 from kgat.models import KernelGAT, StockGAT
+from kgat.nn import PrimalAttention
 
 
 class Gaussian(kernels.Kernel):
@@ -405,3 +406,142 @@ def test_record_of_a_spectral_layer():
     assert record["importance"]["degree"] == loops.tolist()
     assert len(record["law"]["frequencies"]) == 2
     assert record["image"]["labels"] == sorted(record["image"]["labels"])
+
+
+def two_domains(n=30, heads=2, channels=4):
+    generator = torch.Generator().manual_seed(0)
+    return (torch.randn(n, heads, channels, dtype=torch.float64, generator=generator) for _ in range(2))
+
+
+def test_negative_mass_by_hand():
+    first = [[1.0, 4.0], [0.0, 1.0]]  # symmetric part: eigenvalues 3 and -1
+    matrices = [first, [[0.0, 1.0], [1.0, 0.0]], [[-2.0, 0.0], [0.0, 6.0]]]
+    gram = torch.tensor(matrices, dtype=torch.float64).permute(1, 2, 0)
+    expected = torch.tensor([0.25, 0.5, 0.25], dtype=torch.float64)
+    torch.testing.assert_close(diagnostics.negative_mass(gram), expected)
+    with pytest.raises(ValueError, match=r"'gram' of shape \[N, N, H\]"):
+        diagnostics.negative_mass(gram[:1])
+
+
+def test_negative_mass_tells_definite_kernels_from_others():
+    query, key = two_domains()
+    for name, definite in (("rbf", True), ("intersection", True), ("sinc", True), ("l2_distance", False)):
+        gram = diagnostics.gram_matrix(kernels.resolve(name, 4, 2).double(), query, query)
+        assert bool((diagnostics.negative_mass(gram) < 1e-12).all()) == definite, name
+    crossed = diagnostics.gram_matrix(kernels.DotProduct(4, 2), query, key)  # no Mercer kernel of nodes
+    assert bool((diagnostics.negative_mass(crossed) > 0.05).all())
+    assert bool((diagnostics.symmetry_gap(crossed) > 0.1).all())
+
+
+# BKM T3: the L2 distance is conditionally negative definite.
+def test_inertia_of_the_l2_distance():
+    query, _ = two_domains()
+    gram = diagnostics.gram_matrix(kernels.L2Distance(4, 2, eps=1e-30), query, query)
+    assert diagnostics.inertia(gram).tolist() == [[1, 0, 29]] * 2
+    assert diagnostics.inertia(gram, centred=True).tolist() == [[0, 1, 29]] * 2
+
+
+# BKM T4: rank D (D + 1) / 2 + D + 1 = 15, of which a negative offset makes the D linear features negative.
+def test_inertia_of_the_quadratic_kernel():
+    query, key = two_domains(n=40)
+    for offset, positive, negative in ((0.3, 15, 0), (-0.3, 11, 4)):
+        kernel = kernels.Polynomial(4, 2, offset=offset, eps=1e-300).double()
+        gram = diagnostics.gram_matrix(kernel, query, query)
+        assert diagnostics.inertia(gram, tolerance=1e-12).tolist() == [[positive, 25, negative]] * 2
+        assert diagnostics.numerical_rank(gram).tolist() == [15, 15]
+        wide = diagnostics.gram_matrix(kernel, query[:20], key)
+        assert diagnostics.numerical_rank(wide).tolist() == [15, 15]
+        assert diagnostics.numerical_rank(wide, tolerance=2.0).tolist() == [0, 0]
+    linear = torch.einsum("nhd,mhd->nmh", query, key)
+    assert diagnostics.numerical_rank(linear.float()).tolist() == [4, 4]
+
+
+def test_inertia_of_a_constant_is_one_feature():
+    gram = torch.full((5, 5, 1), 3.0)
+    assert diagnostics.inertia(gram).tolist() == [[1, 4, 0]]
+    assert diagnostics.inertia(gram, centred=True).tolist() == [[0, 5, 0]]
+    # Centring leaves the rounding of a sum of node biases, which is no eigenvalue.
+    bias = torch.randn(20, 1, generator=torch.Generator().manual_seed(0))
+    assert diagnostics.inertia(bias[:, None] + bias, centred=True).tolist() == [[0, 20, 0]]
+
+
+def test_singular_values_of_a_wide_matrix():
+    gram = torch.tensor([[3.0, 0.0, 4.0], [0.0, 1.0, 0.0]]).unsqueeze(-1)
+    torch.testing.assert_close(diagnostics.singular_values(gram), torch.tensor([[1.0, 0.2]]))
+
+
+# TD T3
+def test_smoother_spectrum():
+    query, key = two_domains()
+    for name in ("rbf", "dot", "laplace"):
+        gram = diagnostics.gram_matrix(kernels.resolve(name, 4, 2).double(), query, query)
+        values = diagnostics.smoother_spectrum(gram)
+        assert values.shape == (2, 30)
+        assert values.imag.abs().max() < 1e-8
+        assert values.real.min() > -1e-8
+        torch.testing.assert_close(values[:, 0].real, torch.ones(2, dtype=torch.float64))
+        assert (values.real.diff(dim=-1) <= 0).all()
+        root = gram.sum(1).rsqrt()
+        similar = (root[:, None] * gram * root).permute(2, 0, 1)
+        expected = torch.linalg.eigvalsh(similar).flip(-1)
+        torch.testing.assert_close(values.real, expected, rtol=1e-7, atol=1e-8)
+    crossed = diagnostics.smoother_spectrum(diagnostics.gram_matrix(kernels.DotProduct(4, 2), query, key))
+    assert crossed.real.min() < -1e-2
+    assert crossed.imag.abs().max() > 1e-2
+    torch.testing.assert_close(crossed[:, 0].real, torch.ones(2, dtype=torch.float64))
+
+
+def test_smoother_spectrum_by_hand():
+    gram = torch.tensor([[1.0, 3.0], [0.0, 2.0]]).unsqueeze(-1)  # rows [1/4, 3/4] and [0, 1]
+    torch.testing.assert_close(diagnostics.smoother_spectrum(gram).real, torch.tensor([[1.0, 0.25]]))
+
+
+def test_smoother_spectrum_of_nothing_to_see():
+    gram = torch.tensor([[2.0, 0.0], [0.0, 0.0]]).unsqueeze(-1)
+    assert diagnostics.smoother_spectrum(gram).real.tolist() == [[1.0, 0.0]]
+
+
+def test_attention_spectrum_is_per_head():
+    torch.manual_seed(0)
+    left, right = (torch.linalg.qr(torch.randn(2, 3, n, n, dtype=torch.float64))[0] for n in (4, 5))
+    sigma = torch.rand(2, 3, 4, dtype=torch.float64).sort(descending=True).values
+    matrices = left @ torch.nn.functional.pad(sigma.diag_embed(), (0, 1)) @ right  # [2, H, 4, 5]
+    alpha = matrices.permute(0, 2, 3, 1).requires_grad_()
+    values = diagnostics.attention_spectrum(alpha)
+    torch.testing.assert_close(values, sigma)
+    assert not values.requires_grad
+    torch.testing.assert_close(diagnostics.attention_spectrum(alpha[1]), sigma[1])
+    with pytest.raises(ValueError, match=r"shape \[..., N, M, H\] \(got \[4, 4\]\)"):
+        diagnostics.attention_spectrum(torch.eye(4))
+
+
+def test_spectrum_of_softmax_attention():
+    torch.manual_seed(0)
+    attention, x = torch.nn.MultiheadAttention(6, 3, batch_first=True), torch.randn(2, 5, 6)
+    alpha = attention(x, x, x, average_attn_weights=False)[1]  # [B, H, N, M]
+    values = diagnostics.attention_spectrum(alpha.movedim(-3, -1))
+    torch.testing.assert_close(values, torch.linalg.svdvals(alpha.detach()))
+
+
+def test_spectra_record():
+    layers = [torch.tensor([[[3.0, 1.0], [1.0, 1.0]], [[1.0, 0.0], [1.0, 1.0]]]), torch.ones(100)]
+    record = diagnostics.spectra_record("drawn", {"model": "primal", "seed": 3}, layers)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert [record[name] for name in ("kind", "dataset", "model", "seed")] == [
+        "spectra",
+        "drawn",
+        "primal",
+        3,
+    ]
+    assert record["layers"][0] == [0.6875, 1.0]
+    assert record["layers"][1] == pytest.approx([(i + 1) / 100 for i in range(diagnostics.SINGULAR_VALUES)])
+
+
+def test_cumulative_spectrum():
+    values = torch.tensor([[3.0, 1.0, 0.0], [1.0, 1.0, 2.0], [0.0, 0.0, 0.0]])
+    expected = torch.tensor([[0.75, 1.0, 1.0], [0.25, 0.5, 1.0], [0.0, 0.0, 0.0]])
+    torch.testing.assert_close(diagnostics.cumulative_spectrum(values), expected)
+    layer = PrimalAttention(6, 3, rank=2)
+    cumulative = diagnostics.cumulative_spectrum(layer.singular_values(torch.randn(2, 9, 6)))
+    assert cumulative.shape == (2, 3, 2)
+    torch.testing.assert_close(cumulative[..., -1], torch.ones(2, 3))

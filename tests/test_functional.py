@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kgat import kernels
-from kgat.functional import dense_attention, edge_attention, edge_softmax
+from kgat.functional import dense_attention, edge_attention, edge_softmax, ksvd_loss
 from kgat.kernels import RBF
 
 
@@ -143,3 +143,96 @@ def test_dense_attention_refuses_what_does_not_fit():
         dense_attention(gram, x, torch.ones(5, 5))
     with pytest.raises(ValueError, match=r"'dropout' in \[0, 1\] \(got 2\)"):
         dense_attention(gram, x, dropout=2)
+
+
+# --- KSVD loss ---------------------------------------------------------------------------------------------
+
+
+def ksvd_terms(*shape, heads=3, rank=2, rows=5, dtype=torch.float64):
+    generator = torch.Generator().manual_seed(0)
+    shapes = [(*shape, heads, rank)] * 2 + [(heads, rank)] + [(heads, rows, rank)] * 2
+    return [torch.randn(s, dtype=torch.float64, generator=generator).to(dtype) for s in shapes]
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("masked", [False, True])
+def test_ksvd_loss_by_loops(dtype, masked):
+    terms = [x.requires_grad_() for x in ksvd_terms(2, 4, dtype=dtype)]
+    e, r, lam, weight_e, weight_r = terms
+    mask = torch.tensor([[1, 1, 1, 1], [0, 1, 0, 1]]).bool() if masked else torch.ones(2, 4).bool()
+    expected = []
+    for b in range(2):
+        places = mask[b].nonzero().flatten().tolist()
+        total = 0.0
+        for h in range(3):
+            for score in (e, r):
+                scaled = [torch.diag(lam[h]) @ score[b, i, h] for i in places]
+                total = total + sum(0.5 * y.dot(y) for y in scaled) / len(places)
+            total = total - torch.trace(weight_e[h].T @ weight_r[h])
+        expected.append(total / 3)
+    expected = torch.stack(expected)
+    found = ksvd_loss(*terms, mask if masked else None)
+    torch.testing.assert_close(found, expected)
+    grads, wanted = (
+        torch.autograd.grad((j * torch.tensor([1.0, -2.0])).sum(), terms) for j in (found, expected)
+    )
+    torch.testing.assert_close(grads, wanted)
+
+
+def test_ksvd_loss_has_any_batch():
+    terms = ksvd_terms(2, 2, 4)
+    j = ksvd_loss(*terms)
+    assert j.shape == (2, 2)
+    torch.testing.assert_close(ksvd_loss(*(x[1, 0] for x in terms[:2]), *terms[2:]), j[1, 0])
+
+
+def test_ksvd_loss_of_nothing_is_zero():
+    terms = [x.requires_grad_() for x in ksvd_terms(2, 0)]
+    assert ksvd_loss(*terms).tolist() == [0.0, 0.0]
+    assert ksvd_loss(*terms, torch.ones(2, 0).bool()).tolist() == [0.0, 0.0]
+    terms = [x.requires_grad_() for x in ksvd_terms(2, 3)]
+    mask = torch.tensor([[False] * 3, [True] * 3])
+    with torch.no_grad():
+        terms[0][0] = terms[1][0] = torch.nan  # absent tokens may hold anything
+    j = ksvd_loss(*terms, mask)
+    assert j[0] == 0.0
+    torch.testing.assert_close(j[1:], ksvd_loss(*(x[1:] for x in terms[:2]), *terms[2:]))
+    j.sum().backward()
+    assert all(x.grad.isfinite().all() for x in terms)
+    assert not terms[0].grad[0].any()
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_ksvd_loss_of_half_precision_is_single(dtype):
+    terms = [300.0 * x.to(dtype) for x in ksvd_terms(4)]  # squares are infinite in float16
+    expected = ksvd_loss(*(x.double() for x in terms))
+    with torch.autocast("cpu", torch.bfloat16):
+        j = ksvd_loss(*terms)
+    assert j.dtype == torch.float32
+    torch.testing.assert_close(j.double(), expected, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({0: (4, 2, 2)}, r"'e' and 'r' of shape \[..., N, H, s\].*\(got \[4, 2, 2\], \[4, 3, 2\]"),
+        ({1: (5, 3, 2)}, r"'e' and 'r' of shape .*\[5, 3, 2\]"),
+        ({2: (3,)}, r"'lam' of shape \[H, s\].*and \[3\]\)"),
+        ({0: (3, 2), 1: (3, 2)}, r"'e' and 'r' of shape .*\[3, 2\]"),
+        ({3: (3, 4, 2)}, r"'weight_r' of shape \[H=3, n, s=2\] \(got \[3, 4, 2\] and \[3, 5, 2\]\)"),
+        ({3: (3, 5, 1), 4: (3, 5, 1)}, r"'weight_r' of shape \[H=3, n, s=2\]"),
+        ({3: (3, 2), 4: (3, 2)}, r"'weight_r' of shape \[H=3, n, s=2\]"),
+    ],
+)
+def test_ksvd_loss_refuses_what_does_not_fit(change, message):
+    terms = ksvd_terms(4)
+    for place, shape in change.items():
+        terms[place] = torch.zeros(shape)
+    with pytest.raises(ValueError, match=message):
+        ksvd_loss(*terms)
+
+
+@pytest.mark.parametrize("mask", [torch.ones(4), torch.ones(3).bool(), torch.ones(4, 1).bool()])
+def test_ksvd_loss_refuses_other_masks(mask):
+    with pytest.raises(ValueError, match=r"bool 'mask' of shape \[4\], True where a token exists \(got"):
+        ksvd_loss(*ksvd_terms(4), mask)

@@ -1,6 +1,7 @@
 import pytest
 import torch
 from torch import Tensor
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kgat.gram import LazyGram, SumGram
 from kgat.kernels import RBF, Additive, DotProduct, Kernel, Laplace, Linear, Magnitude, Polynomial
@@ -150,6 +151,26 @@ def test_other_products_keep_their_terms(other):
     product = left * right
     assert len(product.terms) == 2
     torch.testing.assert_close(product.dense(), left.dense() + right.dense())
+
+
+class Largest(TorchDispatchMode):
+    numel = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        out = func(*args, **(kwargs or {}))
+        self.numel = max(self.numel, out.numel())
+        return out
+
+
+def test_an_inner_product_stays_a_matrix_product_beside_other_terms():
+    q, k, a, b = operands()
+    inner = LazyGram.of(q.repeat(1, 1, 9), k.repeat(1, 1, 9), ScoreRule(link=LOG_SQUARE, link_args=(1e-3,)))
+    gram = inner * LazyGram.of(q, k, ScoreRule(ABS_DIFFERENCE), a, b) * LazyGram.of(q, k, maximum_distance)
+    row, col = torch.cartesian_prod(torch.arange(N), torch.arange(M)).T
+    with Largest() as mode:
+        dense = gram.dense()
+    assert mode.numel < N * M * H * 9 * R  # the pairs of the others hold R
+    torch.testing.assert_close(dense.flatten(0, 1), gram.at(row, col))
 
 
 def test_scaled_products_merge():

@@ -9,12 +9,12 @@ from pathlib import Path
 import pytest
 
 import kgat
-from kgat import kernels
+from kgat import kernels, models, nn, positions
 
 PACKAGE = Path(kgat.__file__).parent
 # A module may import what stands above it, and its own room.
 ROOMS = [
-    ["scalar"],
+    ["scalar", "records"],
     ["rules"],
     ["gram"],
     ["ops"],
@@ -25,7 +25,6 @@ ROOMS = [
     ["models"],
     ["testing"],
     ["datasets"],
-    ["records"],
     ["training"],
     ["diagnostics"],
     ["compare", "plots", "report", "regression", "bench", "sequences"],
@@ -97,7 +96,10 @@ def test_help_does_not_wait_for_torch():
 
 def public_classes():
     yield from (getattr(kernels, name) for name in kernels.__all__)
-    yield from (kgat.KernelGAT, kgat.KernelGATConv)
+    yield from (getattr(nn, name) for name in nn.__all__)
+    yield from (getattr(positions, name) for name in positions.names() if name != "none")
+    yield from (positions.Position, models.KernelGAT, models.KernelTransformer)
+    yield from (models.SequenceClassifier, models.LanguageModel, models.Translator)
 
 
 @pytest.mark.parametrize("cls", list(public_classes()), ids=lambda cls: cls.__name__)

@@ -265,3 +265,22 @@ def test_uniform_attention_looks_moderate():
 def test_images_name_their_heads():
     titles = [axes.get_title() for axes in plots.image(FULL).axes if axes.get_title()]
     assert titles == ["head 1", "head 2", "head 3", "head 4"]  # above the first model alone
+
+
+def spectra_record(model, layers, dataset="drawn"):
+    return {"kind": "spectra", "dataset": dataset, "model": model, "seed": 0, "layers": layers}
+
+
+def test_spectra_have_a_line_per_layer():
+    curves = [(1 - np.exp(-np.arange(1, 40) / scale)).tolist() for scale in (9, 5, 1)]
+    records = [spectra_record("transformer", curves), spectra_record("primal+", [*curves[:2], [1.0]])]
+    figure = plots.spectra(records)
+    first, second = figure.axes
+    assert [line.get_ydata().tolist() for line in first.lines] == curves
+    assert second.lines[2].get_ydata().tolist() == [1.0]
+    assert [text.get_text() for text in second.get_legend().get_texts()] == ["layer 1", "layer 3"]
+    assert first.get_xlim() == second.get_xlim() == (0, 40)
+    assert plots.png(figure).startswith(b"\x89PNG")
+    assert plots.spectra([*records[:1], spectra_record("rbf", [])]).axes[0].get_title() == "transformer"
+    assert plots.spectra([spectra_record("rbf", [])]) is None
+    assert plots.spectra(records, "Cora") is None

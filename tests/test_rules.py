@@ -1,3 +1,4 @@
+import itertools
 import math
 
 import pytest
@@ -18,9 +19,12 @@ from kgat.rules import (
     RELU,
     SIGNED,
     SQUARED_DIFFERENCE,
+    TRUNCATED_EXP,
     ScoreRule,
     log_abs_sinc,
+    log_truncated_exp,
     square_features,
+    truncated_exp_features,
 )
 
 PAIRS = [
@@ -37,6 +41,7 @@ LINKS = [
     (RELU, (), 0.0),
     (LOG_SQUARE, (1.0,), math.log(10.0)),
     (SIGNED, (), -3.0),
+    (TRUNCATED_EXP, (4.0,), math.log(1 - 3 + 4.5 - 4.5 + 3.375)),
 ]
 
 
@@ -165,3 +170,58 @@ def test_only_plain_sums_are_linear():
     assert ScoreRule(ABS_DIFFERENCE, weight=-2.0).linear
     assert not ScoreRule(link=RELU).linear
     assert not ScoreRule(weight=torch.ones(3, 5)).linear
+
+
+def polynomial(t: torch.Tensor, degree: int) -> torch.Tensor:
+    return sum(t**n / math.factorial(n) for n in range(degree + 1))
+
+
+@pytest.mark.parametrize("degree", [2, 4, 6, 8])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_log_truncated_exp_equals_the_polynomial(degree, dtype):
+    t = torch.cat([torch.linspace(-9, 9, 401), torch.tensor([0.0, -1.0, 1.0, -2e4, 2e4, 1e9])]).to(dtype)
+    tolerance = 1e-12 if dtype == torch.float64 else 2e-5
+    constant = torch.full((), float(degree), dtype=dtype)
+    t.requires_grad_()
+    score = log_truncated_exp(t, degree)
+    (slope,) = torch.autograd.grad(score.sum(), t)
+    exact = t.detach().double().requires_grad_()
+    expected = polynomial(exact, degree).log()
+    (expected_slope,) = torch.autograd.grad(expected.sum(), exact)
+    for found in (score, TRUNCATED_EXP.in_scalars(t, constant)):
+        torch.testing.assert_close(found.double(), expected, rtol=tolerance, atol=tolerance)
+    for found in (slope, TRUNCATED_EXP.derivative(t, constant)):
+        torch.testing.assert_close(found.double(), expected_slope, rtol=tolerance, atol=tolerance)
+
+
+def test_log_truncated_exp_has_second_derivatives():
+    t = torch.linspace(-3, 3, 25).double().requires_grad_()  # -1, 0 and 1 among them
+    assert torch.autograd.gradgradcheck(lambda t: log_truncated_exp(t, 4), t)
+
+
+# BKM T1: products of the maps, and the remainder; degree 13 is T = 14 of the paper.
+@pytest.mark.parametrize("degree", [0, 1, 2, 3, 4, 13])
+def test_truncated_exp_features(degree):
+    q, k = 0.5 * torch.randn(2, 4, 2, 3, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    f, g = truncated_exp_features(q, degree), truncated_exp_features(k, degree)
+    assert f.shape == (4, 2, math.comb(3 + degree, degree))
+    t = (q * k).sum(dim=-1)
+    remainder = sum(t**n / float(math.factorial(n)) for n in range(degree + 1, 60))
+    torch.testing.assert_close((f * g).sum(dim=-1) + remainder, t.exp(), rtol=1e-14, atol=1e-14)
+    if degree == 13:
+        torch.testing.assert_close((f * g).sum(dim=-1), t.exp(), rtol=1e-10, atol=1e-10)
+    # One feature per multi-index, and those of lower degree first.
+    powers = itertools.product(range(degree + 1), repeat=3)
+    indices = sorted((i for i in powers if sum(i) <= degree), key=sum)
+    by_hand = [(q ** torch.tensor(i)).prod(-1) / math.prod(map(math.factorial, i)) ** 0.5 for i in indices]
+    for n in range(degree + 1):
+        level = slice(math.comb(n + 2, 3), math.comb(n + 3, 3))
+        expected = torch.stack(by_hand[level], dim=-1).sort(dim=-1).values
+        torch.testing.assert_close(f[..., level].sort(dim=-1).values, expected, rtol=1e-13, atol=1e-13)
+
+
+def test_too_many_features_are_refused():
+    q = torch.zeros(1, 1, 32)
+    assert truncated_exp_features(q, 2).size(-1) == 561
+    with pytest.raises(NotImplementedError, match=r"at most 16384 features.*got 58905 for 32 channels"):
+        truncated_exp_features(q, 4)

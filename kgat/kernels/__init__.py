@@ -15,7 +15,7 @@ from torch_geometric.resolver import normalize_string
 from kgat.kernels.additive import Additive, AdditiveV2, GatedAdditive
 from kgat.kernels.cosine import Cosine, LeakyCosine, ScaledCosine
 from kgat.kernels.distance import AbsoluteDifference, L2Distance, RationalQuadratic
-from kgat.kernels.dot import DotProduct, Linear, Polynomial
+from kgat.kernels.dot import DotProduct, Linear, Polynomial, TruncatedExponential
 from kgat.kernels.features import RFA, EluPlusOne, FAVORPlus
 from kgat.kernels.implicit import CopulaSpectral, ImplicitSpectral
 from kgat.kernels.kan import KANScore
@@ -59,6 +59,7 @@ __all__ = [
     "Spectral",
     "SpectralConcat",
     "Sum",
+    "TruncatedExponential",
 ]
 
 KernelLike = str | Kernel | Callable[..., Kernel]
@@ -86,6 +87,7 @@ _ALIASES = {
     "rff": "RandomFourier",
     "sinc": "SincProduct",
     "supergat": "GatedAdditive",
+    "taylor": "TruncatedExponential",
 }
 
 

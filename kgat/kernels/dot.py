@@ -8,7 +8,7 @@ from torch.nn import Parameter
 
 from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, positive
-from kgat.rules import LOG_SQUARE, SIGNED, ScoreRule
+from kgat.rules import LOG_SQUARE, MAX_DEGREE, SIGNED, TRUNCATED_EXP, ScoreRule
 
 
 class DotProduct(Kernel):
@@ -140,3 +140,64 @@ class Polynomial(Kernel):
             torch.cat([key, torch.ones_like(key[..., :1])], dim=-1),
             ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)),
         )
+
+
+class TruncatedExponential(Kernel):
+    r"""The Taylor polynomial of :class:`DotProduct`, a kernel with the first features of its infinite
+    feature map, as in `"Transformers are Deep Infinite-Dimensional Non-Mercer Binary Kernel Machines"
+    <https://arxiv.org/abs/2106.01506>`_.
+
+    .. math::
+        \log k(\mathbf{q}, \mathbf{k}) &= \log \sum_{n=0}^{p} \frac{(\mathbf{q}^\top \mathbf{k} / \sqrt
+        D)^n}{n!} = \log \langle \phi(\mathbf{q}), \phi(\mathbf{k}) \rangle \\
+        \phi(\mathbf{x})_{\mathbf{i}} &= \prod_c \frac{x_c^{i_c}}{D^{i_c / 4} \sqrt{i_c!}}, \qquad
+        i_1 + \dots + i_D \le p
+
+    Of even degree it is positive everywhere, but no more monotone: :math:`k` grows towards both ends. The
+    linear route is exact and takes :math:`\binom{D + p}{p}` features; more than 16,384 are refused.
+
+    Args:
+        channels (int): Channels per head :math:`D`.
+        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+        degree (int, optional): :math:`p`, an even number up to 8. (default: :obj:`2`)
+
+    Shapes:
+        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
+        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+        - **features:** :math:`(*, N, H, R)` and :math:`(*, M, H, R)` with :math:`R = \binom{D + p}{p}`
+
+    Raises:
+        ValueError: If :obj:`degree` is not 2, 4, 6 or 8.
+        NotImplementedError: If features are asked for where they are too many.
+
+    Example:
+        >>> import torch
+        >>> from kgat.kernels import TruncatedExponential
+        >>> gram = TruncatedExponential(4)(torch.ones(1, 1, 4), torch.ones(1, 1, 4))
+        >>> round(gram.dense().exp().item(), 3)  # 1 + 2 + 2^2 / 2
+        5.0
+        >>> f, g = gram.features()
+        >>> f.shape, round((f * g).sum().item(), 3)
+        (torch.Size([1, 1, 15]), 5.0)
+    """
+
+    symmetric = True
+    positive_definite = True
+
+    def __init__(self, channels: int, heads: int = 1, degree: int = 2) -> None:
+        super().__init__(channels, heads)
+        if degree not in range(2, MAX_DEGREE + 1, 2):
+            raise ValueError(
+                f"Expected an even 'degree' from 2 to {MAX_DEGREE} (got {degree}); an odd one is negative "
+                f"somewhere, and a higher one is nearly DotProduct"
+            )
+        self.degree = int(degree)
+
+    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+        scale = self.channels**-0.25  # of both sides, so that their feature maps are one
+        q = query * scale
+        k = q if key is query else key * scale
+        return LazyGram.of(q, k, ScoreRule(link=TRUNCATED_EXP, link_args=(self.degree,)))
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, degree={self.degree}"

@@ -252,6 +252,12 @@ def normal(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     return torch.randn(like.shape, generator=generator, dtype=torch.float32, device=device)
 
 
+def symmetric_uniform(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
+    r"""Draws numbers from :math:`[-1, 1)` as :func:`normal` does those it draws."""
+    device = like.device if generator is None else generator.device
+    return 2.0 * torch.rand(like.shape, generator=generator, dtype=torch.float32, device=device) - 1.0
+
+
 def _orthogonal(like: Tensor, generator: torch.Generator | None = None) -> Tensor:
     heads, channels, size = like.shape
     blocks = -(-size // channels)

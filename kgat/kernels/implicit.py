@@ -485,7 +485,7 @@ def _both(batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
 def _pooled(query: Tensor, key: Tensor, context: Context) -> Tensor:
     # The means over nodes, [..., H, 2D]; those of a graph without nodes are 0.
     if context.batch is None:
-        means = [x.sum(dim=-3) / max(1, x.size(-3)) for x in (query, key)]
+        means = [_mean(x, present) for x, present in zip((query, key), context.present, strict=True)]
         return torch.cat(means, dim=-1)
     graphs = _both(context.batch)
     for name, x, graph in (("query", query, graphs[0]), ("key", key, graphs[1])):
@@ -500,6 +500,13 @@ def _pooled(query: Tensor, key: Tensor, context: Context) -> Tensor:
         for x, graph in zip((query, key), graphs, strict=True)
     ]
     return torch.cat(means, dim=-1)
+
+
+def _mean(x: Tensor, present: Tensor | None) -> Tensor:
+    if present is None:
+        return x.sum(dim=-3) / max(1, x.size(-3))
+    count = present.sum(dim=-1).clamp(min=1).unsqueeze(-1).unsqueeze(-1)
+    return x.masked_fill(~present.unsqueeze(-1).unsqueeze(-1), 0.0).sum(dim=-3) / count
 
 
 def _angles(x: Tensor, omega: Tensor, graph: Tensor | None = None) -> Tensor:

@@ -20,13 +20,17 @@ class Context(NamedTuple):
             query and each key; one graph if :obj:`None`. (default: :obj:`None`)
         losses (list of torch.Tensor, optional): Takes what a kernel adds to the loss of its user.
             (default: :obj:`None`)
+        present ((torch.Tensor, torch.Tensor), optional): False for queries and for keys that are padding;
+            :obj:`None` where none is. (default: :obj:`(None, None)`)
 
     Shapes:
         - **batch:** :math:`(N)`, or :math:`(N)` and :math:`(M)`
+        - **present:** :math:`(*, N)` and :math:`(*, M)`
     """
 
     batch: Tensor | tuple[Tensor, Tensor] | None = None
     losses: list[Tensor] | None = None
+    present: tuple[Tensor | None, Tensor | None] = (None, None)
 
 
 NOTHING = Context()

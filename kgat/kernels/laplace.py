@@ -23,7 +23,8 @@ class Laplace(Kernel):
         \log k(\mathbf{q}, \mathbf{k}) = - \lVert \mathbf{q} - \mathbf{k} \rVert_1 / \ell_h
 
     Its tails are heavier than those of :class:`RBF`. At the default :math:`\ell = 2 \sqrt D` it is
-    :class:`Intersection` without the preference for large keys.
+    :class:`Intersection` without the preference for large keys. ``RandomFourier(law="cauchy")`` estimates it
+    by finitely many features.
 
     Args:
         channels (int): Channels per head :math:`D`.

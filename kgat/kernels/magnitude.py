@@ -10,7 +10,8 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.gram import LazyGram
-from kgat.kernels.kernel import Kernel
+from kgat.kernels.kernel import Kernel, Product
+from kgat.rules import ADD, DROPOUT, ScoreRule
 
 
 class Magnitude(Kernel):
@@ -36,14 +37,17 @@ class Magnitude(Kernel):
         scale_norm (bool, optional): Multiplies the squared norm by :math:`D^{1 - 2/p}`, which keeps
             its value at the all-ones vector, so that different :math:`p` compare fairly. (default:
             :obj:`False`)
+        dropout (float, optional): Probability with which, in training, the score of a *pair* is dropped to 0,
+            that of others divided by one minus it, as the released code does with 0.1. The query's norm then
+            no longer cancels, and there is no finite feature map. (default: :obj:`0.0`)
 
     Shapes:
         - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
         - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
-        ValueError: If :obj:`p` is below 1 (or not above 1 where it is learned), or :obj:`learn_p`
-        unknown.
+        ValueError: If :obj:`p` is below 1 (or not above 1 where it is learned), :obj:`learn_p` unknown, or
+            :obj:`dropout` not in [0, 1).
 
     Example:
         >>> import torch
@@ -63,6 +67,7 @@ class Magnitude(Kernel):
         p: float = 2.0,
         learn_p: str | None = None,
         scale_norm: bool = False,
+        dropout: float = 0.0,
     ) -> None:
         super().__init__(channels, heads)
         if not p >= 1.0 or (learn_p is not None and not p > 1.0):
@@ -70,9 +75,12 @@ class Magnitude(Kernel):
             raise ValueError(f"Expected 'p' {bound} (got {p}); an L^p norm needs p >= 1")
         if learn_p not in (None, "layer", "head"):
             raise ValueError(f"Expected 'learn_p' as None, 'layer' or 'head' (got {learn_p!r})")
+        if not 0.0 <= dropout < 1.0:
+            raise ValueError(f"Expected 'dropout' in [0, 1) (got {dropout})")
         self.initial_p = float(p)
         self.learn_p = learn_p
         self.scale_norm = scale_norm
+        self.dropout = float(dropout)
         if learn_p is None:
             self.register_parameter("rho", None)
         else:
@@ -90,10 +98,19 @@ class Magnitude(Kernel):
         return self.initial_p if self.rho is None else 1.0 + F.softplus(self.rho)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        a = self._half_norm(query)
-        return LazyGram(query_bias=a, key_bias=a if key is query else self._half_norm(key))
+        a = self.half_norm(query)
+        b = a if key is query else self.half_norm(key)
+        if self.training and self.dropout > 0.0:
+            rule = ScoreRule(ADD, DROPOUT, link_args=(self.dropout,))
+            return LazyGram.of(a.unsqueeze(-1), b.unsqueeze(-1), rule)
+        return LazyGram(query_bias=a, key_bias=b)
 
-    def _half_norm(self, x: Tensor) -> Tensor:
+    def half_norm(self, x: Tensor) -> Tensor:
+        r"""Returns what a node adds to every score: :math:`\lVert \mathbf{x} \rVert_p^2 / (2 \sqrt D)`.
+
+        Shapes:
+            - **x:** :math:`(*, N, H, D)`, **output:** :math:`(*, N, H)`
+        """
         p = self.p
         norm = squared_norm(x, p)
         if self.scale_norm:
@@ -104,7 +121,28 @@ class Magnitude(Kernel):
 
     def extra_repr(self) -> str:
         learned = "" if self.learn_p is None else f", learn_p={self.learn_p!r}"
-        return f"{super().extra_repr()}, p={self.initial_p}{learned}"
+        dropout = f", dropout={self.dropout}" if self.dropout > 0.0 else ""
+        return f"{super().extra_repr()}, p={self.initial_p}{learned}{dropout}"
+
+
+def with_magnitude(kernel: Kernel, magnitude: float | str | None) -> Kernel:
+    r"""Returns a kernel times a :class:`Magnitude` of its size, as layers take it.
+
+    Args:
+        kernel (Kernel): The similarity.
+        magnitude (float or str, optional): The order p, :obj:`"learned"` for one of the layer, or :obj:`None`
+            for the kernel alone.
+
+    Raises:
+        ValueError: If it is another text, or p is below 1.
+    """
+    if magnitude is None:
+        return kernel
+    if magnitude == "learned":
+        return Product(kernel, Magnitude(kernel.channels, kernel.heads, learn_p="layer"))
+    if isinstance(magnitude, str):
+        raise ValueError(f"Expected 'magnitude' as None, a number p or 'learned' (got {magnitude!r})")
+    return Product(kernel, Magnitude(kernel.channels, kernel.heads, p=magnitude))
 
 
 def squared_norm(x: Tensor, p: float | Tensor) -> Tensor:

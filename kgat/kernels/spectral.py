@@ -10,41 +10,58 @@ from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
 from kgat.gram import LazyGram
-from kgat.kernels.features import circle, normal, project
+from kgat.kernels.features import circle, normal, project, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive
 from kgat.kernels.rbf import centred, initial_lengthscale
 from kgat.rules import LOG_SQUARE, SIGNED, ScoreRule
 
 
 class RandomFourier(Kernel):
-    r"""Random Fourier features of the Gaussian kernel, as in `"Random Features for Large-Scale
+    r"""Random Fourier features of a translation-invariant kernel, as in `"Random Features for Large-Scale
     Kernel Machines"
     <https://papers.nips.cc/paper/3182-random-features-for-large-scale-kernel-machines>`_; the
     fixed-density case of `"Implicit Kernel Attention" <https://arxiv.org/abs/2006.06147>`_.
 
     .. math::
-        k(\mathbf{q}, \mathbf{k}) = \frac{1}{S} \sum_{s=1}^{S} \cos \big( 2 \pi \,
-        \boldsymbol{\omega}_s^\top (\mathbf{q} - \mathbf{k}) \big), \qquad \boldsymbol{\omega}_s
-        \sim \mathcal{N}(\mathbf{0}, \mathbf{I} / (2 \pi \ell)^2)
+        \kappa(\mathbf{q}, \mathbf{k}) = \frac{1}{S} \sum_{s=1}^{S} \cos \big( 2 \pi \,
+        \boldsymbol{\omega}_s^\top (\mathbf{q} - \mathbf{k}) \big), \qquad 2 \pi \ell \,
+        \boldsymbol{\omega}_s \sim \text{law}
 
-    An unbiased estimate of :class:`RBF` with that lengthscale. It can be negative, so it has no
-    logarithm: the Gram matrix refuses scores and offers features. :class:`Spectral` squares it.
+    An unbiased estimate of the kernel whose Fourier transform the law is:
+
+    * :obj:`"normal"`: standard normal; :class:`RBF` of lengthscale :math:`\ell`,
+    * :obj:`"cauchy"`: standard Cauchy in each channel; :class:`Laplace` of lengthscale :math:`\ell`,
+    * :obj:`"sinc4"`, and so for any power: the sum of four uniform numbers of :math:`(-1, 1)` in each
+      channel; :class:`SincProduct` of that power and :math:`R = 1 / \ell`.
+
+    It can be negative, so it has no logarithm: the Gram matrix refuses scores and offers features. Its
+    square, with a floor, :math:`k = \kappa^2 + \epsilon`, has scores as well, and estimates the square of
+    the kernel: that of an RBF is one of lengthscale :math:`\ell / \sqrt 2`, of a Laplace kernel one of
+    :math:`\ell / 2`, of ``"sinc2"`` the kernel of power 4. :class:`Spectral` learns the frequencies.
 
     Args:
         channels (int): Channels per head :math:`D`.
         heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`S` of frequencies per head; there are twice as
             many features. (default: :obj:`64`)
-        lengthscale (float, optional): :math:`\ell`; :math:`\sqrt 2 D^{1/4}` if :obj:`None`, whose
-            *square* has the lengthscale of dot-product attention. (default: :obj:`None`)
+        lengthscale (float, optional): :math:`\ell`; if :obj:`None`, the one whose *square* is the kernel at
+            its default: :math:`\sqrt 2 D^{1/4}` of a normal law (dot-product attention), :math:`4 \sqrt D`
+            of a Cauchy law, :math:`1 / 2` of the others. (default: :obj:`None`)
+        law (str, optional): The law of frequencies, see above. (default: :obj:`"normal"`)
+        squared (bool, optional): Whether the kernel is :math:`\kappa^2 + \epsilon`, not :math:`\kappa`.
+            (default: :obj:`False`)
+        eps (float, optional): Floor :math:`\epsilon` of the square, as in :class:`Spectral`.
+            (default: :obj:`1e-5`)
 
     Shapes:
         - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **features:** :math:`(*, N, H, 2S)` and :math:`(*, M, H, 2S)`
+        - **features:** :math:`(*, N, H, 2S)` and :math:`(*, M, H, 2S)`; :math:`S (2S + 1) + 1` if squared
+        - **score:** if squared, :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
-        ValueError: If :obj:`num_features` or :obj:`lengthscale` is not positive.
-        NotImplementedError: If scores are asked for.
+        ValueError: If :obj:`num_features`, :obj:`lengthscale` or :obj:`eps` is not positive, or :obj:`law`
+            unknown.
+        NotImplementedError: If scores are asked for of what is not squared.
 
     Example:
         >>> import torch
@@ -65,10 +82,18 @@ class RandomFourier(Kernel):
         heads: int = 1,
         num_features: int = 64,
         lengthscale: float | None = None,
+        law: str = "normal",
+        squared: bool = False,
+        eps: float = 1e-5,
     ) -> None:
         super().__init__(channels, heads)
         self.num_features = int(positive("num_features", num_features))
-        self.lengthscale = initial_lengthscale(lengthscale, math.sqrt(2.0) * channels**0.25)
+        self.law = law
+        self.power = _power(law)
+        default = {"normal": math.sqrt(2.0) * channels**0.25, "cauchy": 4.0 * channels**0.5}.get(law, 0.5)
+        self.lengthscale = initial_lengthscale(lengthscale, default)
+        self.squared = squared
+        self.eps = positive("eps", eps)
         self.register_buffer("omega", torch.empty(heads, channels, self.num_features))
         self.reset_parameters()
 
@@ -76,14 +101,24 @@ class RandomFourier(Kernel):
         self.resample()
 
     def resample(self, generator: torch.Generator | None = None) -> None:
-        self.omega.copy_(normal(self.omega, generator) / (2.0 * math.pi * self.lengthscale))
+        if self.law == "normal":
+            draw = normal(self.omega, generator)
+        elif self.law == "cauchy":
+            draw = torch.tan(0.5 * math.pi * symmetric_uniform(self.omega, generator))
+        else:
+            draw = sum(symmetric_uniform(self.omega, generator) for _ in range(self.power))  # type: ignore[assignment]
+        self.omega.copy_(draw / (2.0 * math.pi * self.lengthscale))
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         f, g = (circle(_angles(x, self.omega)) for x in centred(query, key))
+        if self.squared:
+            return LazyGram.of(f, g, ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)))
         return LazyGram.of(f, g, ScoreRule(link=SIGNED))
 
     def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_features={self.num_features}"
+        law = "" if self.law == "normal" else f", law={self.law!r}"
+        squared = ", squared=True" if self.squared else ""
+        return f"{super().extra_repr()}, num_features={self.num_features}{law}{squared}"
 
 
 class Spectral(Kernel):
@@ -324,6 +359,18 @@ def dot_std(channels: int) -> float:
     dot-product attention, :math:`\exp(-\lVert \mathbf{q} - \mathbf{k} \rVert^2 / (2 \sqrt D))`: the square
     halves :math:`\ell^2`."""
     return 1.0 / (2.0 * math.pi * math.sqrt(2.0) * channels**0.25)
+
+
+def _power(law: str) -> int:
+    # How many uniform numbers are added; 0 of another law.
+    if law in ("normal", "cauchy"):
+        return 0
+    name, power = law[:4], law[4:]
+    if name != "sinc" or not power.isdecimal() or int(power) < 1:
+        raise ValueError(
+            f"Expected 'law' as 'normal', 'cauchy' or 'sinc' with a power, such as 'sinc4' (got {law!r})"
+        )
+    return int(power)
 
 
 def _check_init(init: str) -> str:

@@ -1,5 +1,18 @@
 r"""Whole models: stacks of our layers, and PyG's own layers in the very same stack to compare with."""
 
 from kgat.models.kernel_gat import AttentionGNN, KernelGAT, StockGAT, StockGATv2
+from kgat.models.kernel_transformer import KernelTransformer
+from kgat.models.language_model import LanguageModel
+from kgat.models.sequence_classifier import SequenceClassifier
+from kgat.models.translator import Translator
 
-__all__ = ["AttentionGNN", "KernelGAT", "StockGAT", "StockGATv2"]
+__all__ = [
+    "AttentionGNN",
+    "KernelGAT",
+    "KernelTransformer",
+    "LanguageModel",
+    "SequenceClassifier",
+    "StockGAT",
+    "StockGATv2",
+    "Translator",
+]

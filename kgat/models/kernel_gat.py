@@ -130,7 +130,7 @@ class KernelGAT(AttentionGNN):
             they are scored, as in the original GAT code. (default: :obj:`0.0`)
         **kwargs (optional): ``act``, ``norm``, ``jk`` and so on of
             :class:`torch_geometric.nn.models.basic_gnn.BasicGNN`, and keyword arguments
-            (``kernel``, ``magnitude``, ``projections``, ``residual``, ...) of every
+            (``kernel``, ``magnitude``, ``projections``, ``residual``, ``position_dim``, ...) of every
             :class:`~kgat.nn.KernelGATConv`.
 
     Shapes:
@@ -151,7 +151,7 @@ class KernelGAT(AttentionGNN):
     @property
     def penalised(self) -> bool:
         r"""Whether a kernel has a penalty for ``losses``."""
-        return any(conv.kernel.penalised for conv in self.convs)  # type: ignore[union-attr, misc]
+        return any(conv.penalised for conv in self.convs)  # type: ignore[misc]
 
     def forward(  # type: ignore[override]
         self,
@@ -164,6 +164,7 @@ class KernelGAT(AttentionGNN):
         num_sampled_nodes_per_hop: list[int] | None = None,
         num_sampled_edges_per_hop: list[int] | None = None,
         losses: list[Tensor] | None = None,
+        position: OptTensor = None,
     ) -> Tensor:
         r"""As :meth:`AttentionGNN.forward`.
 
@@ -179,13 +180,26 @@ class KernelGAT(AttentionGNN):
             num_sampled_edges_per_hop (list of int, optional): As in PyG. (default: :obj:`None`)
             losses (list of torch.Tensor, optional): Takes the penalties of the kernels of all layers: add
                 them, divided by the number of training examples, to the mean loss. (default: :obj:`None`)
+            position (torch.Tensor, optional): Positional encodings of the nodes, the same for all layers, of
+                a model with ``position_dim``. (default: :obj:`None`)
 
         Shapes:
             - **x:** :math:`(N, F_{in})`, **edge_index:** :math:`(2, E)`, **batch:** :math:`(N)`
-            - **output:** :math:`(N, F_{out})`
+            - **position:** :math:`(N, F_p)`, **output:** :math:`(N, F_{out})`
+
+        Example:
+            >>> import torch
+            >>> from kgat import KernelGAT
+            >>> from torch_geometric.data import Data
+            >>> from torch_geometric.transforms import AddRandomWalkPE
+            >>> edges = torch.tensor([[0, 1, 2, 2, 3], [1, 2, 0, 3, 2]])
+            >>> data = AddRandomWalkPE(walk_length=6)(Data(torch.randn(4, 16), edges))
+            >>> model = KernelGAT(16, 32, 2, 3, heads=4, kernel="dot_product", position_dim=6)
+            >>> model(data.x, data.edge_index, position=data.random_walk_pe).shape
+            torch.Size([4, 3])
         """
         # BasicGNN calls the layers with what all layers of PyG take: the rest joins on the way.
-        joining = {"batch": batch, "losses": losses}
+        joining = {"batch": batch, "losses": losses, "position": position}
         joining = {name: value for name, value in joining.items() if value is not None}
 
         def join(

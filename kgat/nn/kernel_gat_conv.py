@@ -1,6 +1,5 @@
 r"""The layer: graph attention with any kernel, a drop-in for PyG's GATConv."""
 
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -16,7 +15,8 @@ from torch_geometric.utils import is_torch_sparse_tensor
 
 from kgat import functional, kernels
 from kgat.gram import Gram
-from kgat.kernels import Additive, AdditiveV2, Context, Kernel, Magnitude, Product
+from kgat.kernels import Additive, AdditiveV2, Context, Kernel, KernelLike
+from kgat.kernels.magnitude import with_magnitude
 from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops
 from kgat.nn.linear import Linear
 from kgat.ops.adjacency import check_indices
@@ -79,6 +79,14 @@ class KernelGATConv(MessagePassing):
             (default: :obj:`"kernel"`)
         value_dropout (float, optional): Dropout on the values but not on the keys, as the original GAT code
             has it and GATConv has not. (default: :obj:`0.0`)
+        position_dim (int, optional): Size of positional encodings :math:`\mathbf{t}` (of Laplacian
+            eigenvectors or random walks, say), on which a kernel of their own,
+            :math:`k_T(\mathbf{W}_T \mathbf{t}_i, \mathbf{W}_T \mathbf{t}_j)`, multiplies :math:`k`: the
+            product of symmetric kernels of Transformer Dissection. Values do not see them.
+            (default: :obj:`None`)
+        position_kernel (str, type, callable or Kernel, optional): :math:`k_T`, given like :obj:`kernel`. Two
+            dot products, or two kernels of distances alike, still are one pass over the edges.
+            (default: :obj:`"dot_product"`)
         backend (str, optional): Forces a backend of :func:`kgat.functional.edge_attention`.
             (default: :obj:`None`)
         **kwargs (optional): Arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
@@ -120,7 +128,7 @@ class KernelGATConv(MessagePassing):
         bias: bool = True,
         residual: bool = False,
         *,
-        kernel: str | type[Kernel] | Callable[[int, int], Kernel] | Kernel = "additive",
+        kernel: KernelLike = "additive",
         kernel_kwargs: dict[str, Any] | None = None,
         projections: str = "shared",
         projection_bias: bool = False,
@@ -128,6 +136,8 @@ class KernelGATConv(MessagePassing):
         edge_mode: str = "score",
         weight_mode: str = "kernel",
         value_dropout: float = 0.0,
+        position_dim: int | None = None,
+        position_kernel: KernelLike = "dot_product",
         backend: str | None = None,
         **kwargs: Any,
     ) -> None:
@@ -157,12 +167,17 @@ class KernelGATConv(MessagePassing):
         self.edge_mode = edge_mode
         self.weight_mode = weight_mode
         self.value_dropout = value_dropout
+        self.position_dim = position_dim
         self.backend = backend
 
         self._build_projections(projection_bias)
         self.kernel = _build_kernel(kernel, out_channels, heads, negative_slope, kernel_kwargs, magnitude)
 
         width = heads * out_channels
+        self.lin_position = self.position_kernel = None
+        if position_dim is not None:
+            self.lin_position = Linear(position_dim, width, bias=False, weight_initializer="glorot")
+            self.position_kernel = kernels.resolve(position_kernel, out_channels, heads)
         self.lin_edge = self.res = None
         self.register_parameter("att_edge", None)
         if edge_dim is not None:
@@ -214,17 +229,25 @@ class KernelGATConv(MessagePassing):
     def _target(self) -> int:  # which row of edge_index holds the targets
         return 1 if self.flow == "source_to_target" else 0
 
+    @property
+    def penalised(self) -> bool:
+        r"""Whether a kernel has a penalty for ``losses``."""
+        of_position = self.position_kernel is not None and self.position_kernel.penalised
+        return self.kernel.penalised or of_position
+
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters anew."""
         super().reset_parameters()
         for lin in (
             *(self.lin, self.lin_src, self.lin_dst),
             *(self.lin_query, self.lin_key, self.lin_value),
-            *(self.lin_edge, self.res),
+            *(self.lin_edge, self.res, self.lin_position),
         ):
             if lin is not None:
                 lin.reset_parameters()
         self.kernel.reset_parameters()
+        if self.position_kernel is not None:
+            self.position_kernel.reset_parameters()
         glorot(self.att_edge)
         zeros(self.bias)
 
@@ -311,6 +334,7 @@ class KernelGATConv(MessagePassing):
         edge_weight: OptTensor = None,
         batch: OptTensor | tuple[Tensor, Tensor] = None,
         losses: list[Tensor] | None = None,
+        position: OptTensor | tuple[Tensor, Tensor] = None,
     ) -> Tensor | tuple[Tensor, tuple[Adj, Tensor]] | tuple[Tensor, SparseTensor]:
         r"""Runs the forward pass of the module.
 
@@ -329,11 +353,15 @@ class KernelGATConv(MessagePassing):
                 source and each target, for kernels that depend on the graph. (default: :obj:`None`)
             losses (list of torch.Tensor, optional): Takes the penalty of a kernel that has one.
                 (default: :obj:`None`)
+            position (torch.Tensor or (torch.Tensor, torch.Tensor), optional): Positional encodings of the
+                nodes, or of sources and targets, of a layer with :obj:`position_dim`.
+                (default: :obj:`None`)
 
         Shapes:
             - **x:** :math:`(N, F_{in})` or :math:`((M, F_s), (N, F_t))`
             - **edge_attr:** :math:`(E, F_e)` or :math:`(E)`, **edge_weight:** :math:`(E)`
             - **batch:** :math:`(N)` or :math:`(M)` and :math:`(N)`
+            - **position:** :math:`(N, F_p)` or :math:`((M, F_p), (N, F_p))`
         """
         if edge_attr is not None and self.edge_dim is None:
             raise ValueError(
@@ -346,6 +374,7 @@ class KernelGATConv(MessagePassing):
         query, key, value = self.project(x, num_targets)
         if size is not None:
             self._check_size(size, query, key)
+        places = self._project_position(position, query.size(0), key.size(0))
         if self.training:
             value = dropout(value, self.value_dropout)
         if self.add_self_loops:
@@ -362,13 +391,13 @@ class KernelGATConv(MessagePassing):
         if vectors or return_attention_weights or self._needs_messages():
             vector = edge if vectors else None
             out, alpha = self._message_route(
-                *(query, key, value, edges, vector, edge_bias, edge_log_weight, edge_scale, context)
+                *(query, key, value, places, edges, vector, edge_bias, edge_log_weight, edge_scale, context)
             )
         else:
             alpha = None
             base = self._base(x, query.size(0))
             out = functional.edge_attention(
-                self._gram(x, query, key, context),
+                self._with_position(self._gram(x, query, key, context), places, context),
                 value,
                 edges.index,
                 edge_bias=edge_bias,
@@ -405,6 +434,41 @@ class KernelGATConv(MessagePassing):
                 return self.kernel.of_features(x_query, lin_query.weight, x_key, lin_key.weight)
         return self.kernel(query, key, context)
 
+    def _project_position(
+        self, position: OptTensor | tuple[Tensor, Tensor], targets: int, sources: int
+    ) -> tuple[Tensor, Tensor] | None:
+        # W_T t of targets and sources.
+        if self.lin_position is None:
+            if position is None:
+                return None
+            given = position[0] if isinstance(position, tuple) else position
+            raise ValueError(
+                f"Expected no 'position' because 'position_dim=None' (got {list(given.shape)}); build the "
+                f"layer with 'position_dim={given.size(-1)}'"
+            )
+        if position is None:
+            raise ValueError(
+                f"Expected 'position' of shape [N={targets}, {self.position_dim}] because "
+                f"'position_dim={self.position_dim}' (got 'None'); pass it, or build the layer with "
+                f"'position_dim=None'"
+            )
+        of_key, of_query = position if isinstance(position, tuple) else (position, position)
+        for side, nodes, t in (("sources", sources, of_key), ("targets", targets, of_query)):
+            if t.shape != (nodes, self.position_dim):
+                raise ValueError(
+                    f"Expected 'position' of shape [{nodes}, position_dim={self.position_dim}] for the "
+                    f"{side} (got {list(t.shape)}); where they are not the targets, give a pair"
+                )
+        key = self.lin_position(of_key).view(-1, self.heads, self.out_channels)
+        if of_query is of_key:
+            return key, key
+        return self.lin_position(of_query).view(-1, self.heads, self.out_channels), key
+
+    def _with_position(self, gram: Gram, places: tuple[Tensor, Tensor] | None, context: Context) -> Gram:
+        if places is None or self.position_kernel is None:
+            return gram
+        return gram * self.position_kernel(*places, context)
+
     def _base(self, x: Tensor | OptPairTensor, num_targets: int) -> OptTensor:
         # What the attention of concatenated heads is added to: bias, skip connection, or both in one product.
         target = x[1] if isinstance(x, tuple) else x
@@ -431,6 +495,7 @@ class KernelGATConv(MessagePassing):
         query: Tensor,
         key: Tensor,
         value: Tensor,
+        places: tuple[Tensor, Tensor] | None,
         edges: Edges,
         edge: OptTensor,
         edge_bias: OptTensor,
@@ -447,7 +512,8 @@ class KernelGATConv(MessagePassing):
         row, col = edges.index[self._target], edges.index[1 - self._target]
         try:
             if edge is None:
-                score = self.kernel(query, key, context).at(row, col, edge_bias)
+                gram = self._with_position(self.kernel(query, key, context), places, context)
+                score = gram.at(row, col, edge_bias)
             else:
                 batch = context.batch
                 if batch is not None:
@@ -456,7 +522,9 @@ class KernelGATConv(MessagePassing):
                         (of_query.index_select(0, row), of_key.index_select(0, col)), context.losses
                     )
                 pairs = self.kernel(query.index_select(0, row), key.index_select(0, col) + edge, context)
-                score = pairs.paired(edge_bias)
+                if places is not None:
+                    places = places[0].index_select(0, row), places[1].index_select(0, col)
+                score = self._with_position(pairs, places, context).paired(edge_bias)
         except (IndexError, RuntimeError):
             check_indices(row, col, query.size(0), key.size(0))
             raise
@@ -560,7 +628,7 @@ class KernelGATConv(MessagePassing):
 
 
 def _build_kernel(
-    kernel: str | type[Kernel] | Callable[[int, int], Kernel] | Kernel,
+    kernel: KernelLike,
     channels: int,
     heads: int,
     negative_slope: float,
@@ -570,14 +638,7 @@ def _build_kernel(
     kwargs = dict(kernel_kwargs or {})
     if negative_slope != 0.2:  # a kernel without a slope refuses it, rather than ignore it
         kwargs.setdefault("negative_slope", negative_slope)
-    built = kernels.resolve(kernel, channels, heads, **kwargs)
-    if magnitude is None:
-        return built
-    if magnitude == "learned":
-        return Product(built, Magnitude(channels, heads, learn_p="layer"))
-    if isinstance(magnitude, str):
-        raise ValueError(f"Expected 'magnitude' as None, a number p or 'learned' (got {magnitude!r})")
-    return Product(built, Magnitude(channels, heads, p=magnitude))
+    return with_magnitude(kernels.resolve(kernel, channels, heads, **kwargs), magnitude)
 
 
 def _rename_stock_parameters(conv: KernelGATConv, state: dict[str, Any], prefix: str, *_: Any) -> None:
@@ -585,7 +646,7 @@ def _rename_stock_parameters(conv: KernelGATConv, state: dict[str, Any], prefix:
     names = {"lin_skip.weight": "res.weight", "lin_skip.bias": "bias"}
     if conv.lin is not None:
         names["lin_src.weight"] = "lin.weight"
-    for path, module in conv.named_modules():
+    for path, module in conv.kernel.named_modules(prefix="kernel"):
         if isinstance(module, Additive):
             names |= {"att_src": f"{path}.att_key", "att_dst": f"{path}.att_query"}
         elif isinstance(module, AdditiveV2):

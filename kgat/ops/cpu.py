@@ -281,6 +281,7 @@ def _guarded(compiled: Callable[..., Loop], *key: Any) -> Loop:
 @functools.cache
 def _compiled(recipe: Recipe, dtype: str, features: int, channels: int, name: str) -> Loop:
     from kgat.ops.cpu_kernels import Kernels
+    from kgat.ops.cpu_math import marked
     from kgat.ops.cpu_runtime import Loop
 
     functions = [recipe.link.in_scalars, recipe.link.derivative]
@@ -288,13 +289,17 @@ def _compiled(recipe: Recipe, dtype: str, features: int, channels: int, name: st
         functions += [recipe.pair.in_scalars, recipe.pair.derivative]
     text = [source(f) for f in functions if f is not None]
     key = "|".join([name, dtype, str((features, channels, recipe.weighted, recipe.bias_inside)), *text])
-    function = getattr(Kernels(recipe, dtype, features, channels), name)()
-    return Loop(function, f"{name} of {recipe} in {dtype}", key)
+    with marked(key):
+        function = getattr(Kernels(recipe, dtype, features, channels), name)()
+        return Loop(function, f"{name} of {recipe} in {dtype}", key)
 
 
 @functools.cache
 def _compiled_shared(name: str, dtype: str) -> Loop:
     from kgat.ops import cpu_kernels
+    from kgat.ops.cpu_math import marked
     from kgat.ops.cpu_runtime import Loop
 
-    return Loop(getattr(cpu_kernels, name)(dtype), f"{name} in {dtype}", f"{name}|{dtype}")
+    key = f"{name}|{dtype}"
+    with marked(key):
+        return Loop(getattr(cpu_kernels, name)(dtype), f"{name} in {dtype}", key)

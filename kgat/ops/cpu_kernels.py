@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from kgat.ops.cpu_math import FAST, VOCABULARY, compile_rule, kept_on_disk
+from kgat.ops.cpu_math import FAST, VOCABULARY, compile_rule, kept_on_disk, named
 from kgat.ops.cpu_runtime import next_slot, pointer, prefetch, shift
 from kgat.ops.recipe import Recipe
 
@@ -56,7 +56,7 @@ _i64 = np.int64(0)
 
 
 def _plain(function: Callable[..., Any]) -> Any:
-    return numba.njit(function, fastmath=FAST, error_model="numpy")
+    return numba.njit(named(function), fastmath=FAST, error_model="numpy")
 
 
 def _apart(function: Callable[..., Any]) -> Any:

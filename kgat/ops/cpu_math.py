@@ -7,9 +7,11 @@ the C library's.
 
 from __future__ import annotations
 
+import hashlib
 import math
 import types
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import numba
@@ -56,8 +58,36 @@ def kept_on_disk(**options: Any) -> Callable[[Callable[..., Any]], Any]:
     return decorator
 
 
+# Appended to the names of all functions that are made for one loop.
+_mark = ""
+
+
+@contextmanager
+def marked(key: str) -> Iterator[None]:
+    r"""Gives the functions that are made for one loop names that no other loop's have, in any process.
+
+    Numba tells functions of one name apart by a count of what the process has compiled. Code that two
+    processes compiled and kept on disk may share a count; loaded together, one symbol would be both.
+
+    Args:
+        key (str): Identifies the loop.
+    """
+    global _mark
+    _mark = f"_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    try:
+        yield
+    finally:
+        _mark = ""
+
+
+def named(function: Callable[..., Any]) -> Callable[..., Any]:
+    r"""Returns a function under the name it is compiled with."""
+    function.__qualname__ += _mark
+    return function
+
+
 def _inline(function: Callable[..., Any]) -> Any:
-    return numba.njit(function, fastmath=EXACT, error_model="numpy", forceinline=True)
+    return numba.njit(named(function), fastmath=EXACT, error_model="numpy", forceinline=True)
 
 
 @_inline

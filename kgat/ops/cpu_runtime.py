@@ -27,7 +27,7 @@ from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
 
-from kgat.ops.cpu_math import FAST
+from kgat.ops.cpu_math import FAST, named
 
 logger = logging.getLogger("kgat")
 
@@ -135,7 +135,10 @@ class Loop:
     def __init__(self, function: Callable[..., Any], label: str, key: str) -> None:
         signature = types.void(types.int64, types.int64, types.CPointer(types.int64))
         loop = CFunc(
-            function, (signature.args, signature.return_type), {}, {"fastmath": FAST, "error_model": "numpy"}
+            named(function),
+            (signature.args, signature.return_type),
+            {},
+            {"fastmath": FAST, "error_model": "numpy"},
         )
         cache = _cache(function, f"{_own_source()}|{sys.version}|{key}")
         if cache is not None:

@@ -9,6 +9,7 @@ from sklearn.gaussian_process.kernels import ExpSineSquared
 from sklearn.gaussian_process.kernels import RationalQuadratic as SklearnRationalQuadratic
 from sklearn.metrics.pairwise import laplacian_kernel, rbf_kernel
 
+from kgat.functional import dense_attention, edge_attention
 from kgat.kernels import (
     RBF,
     AbsoluteDifference,
@@ -17,7 +18,10 @@ from kgat.kernels import (
     L2Distance,
     Laplace,
     Periodic,
+    Polynomial,
+    RandomFourier,
     RationalQuadratic,
+    TruncatedExponential,
 )
 
 H, D = 3, 5
@@ -191,6 +195,24 @@ def test_equal_points_get_a_zero_subgradient(kernel):
         assert torch.equal(grad, torch.zeros_like(grad))
 
 
+# BKM T7: what the laws of kernels do not say; two domains of different sizes.
+@pytest.mark.parametrize("cls", [DotProduct, RBF, L2Distance, Intersection, Polynomial, TruncatedExponential])
+def test_smoothers_of_two_domains(cls):
+    kernel = cls(D, H).double()
+    q, k, v = points(4), points(7, 1), points(7, 2)
+    mask = torch.rand(4, 7, generator=torch.Generator().manual_seed(0)) < 0.5
+    mask[2], mask[0, 0] = False, True
+    weight = kernel(q, k).dense().exp() * mask[..., None]
+    expected = torch.einsum("nmh,mhc->nhc", weight, v) / weight.sum(1).clamp_min(1e-300)[..., None]
+    out = edge_attention(kernel(q, k), v, mask.nonzero().T.flip(0), backend="eager")
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(dense_attention(kernel(q, k), v, mask), expected)
+    assert torch.equal(out[2], torch.zeros(H, D, dtype=torch.float64))
+    nothing = edge_attention(kernel(q, k), v, torch.empty(2, 0, dtype=torch.long), backend="eager")
+    assert torch.equal(nothing, torch.zeros_like(out))
+    assert torch.equal(dense_attention(kernel(q, k), v, torch.zeros_like(mask)), torch.zeros_like(out))
+
+
 # BKM T9
 def test_laplace_is_the_mean_of_cauchy_features():
     generator = torch.Generator().manual_seed(0)
@@ -202,6 +224,24 @@ def test_laplace_is_the_mean_of_cauchy_features():
     kernel = Laplace(2, lengthscale=scale).double()
     score = kernel(difference.view(1, 1, 2), torch.zeros(1, 1, 2).double()).dense().item()
     assert abs(estimate - math.exp(score)) < 3e-3
+
+
+@pytest.mark.parametrize("squared", [False, True])
+def test_random_features_estimate_the_laplace_kernel(squared):
+    q, k = points(4).float(), points(5, 1).float()
+    # A square has half the lengthscale.
+    exact = Laplace(D, H, lengthscale=3.0)(q, k).dense().exp()
+    kernel = RandomFourier(
+        D, H, num_features=100_000, lengthscale=6.0 if squared else 3.0, law="cauchy", squared=squared
+    )
+    estimate = torch.zeros(4, 5, H)
+    generator = torch.Generator().manual_seed(0)
+    for _ in range(4):
+        kernel.resample(generator)
+        (term,) = kernel(q, k).terms
+        estimate += torch.einsum("nhr,mhr->nmh", term.query, term.key) / 4
+    estimate = estimate.square() if squared else estimate
+    assert (estimate - exact).abs().max() < 1e-2
 
 
 def test_absolute_difference_by_formula():

@@ -4,7 +4,8 @@ import math
 import pytest
 import torch
 
-from kgat.kernels import RBF, DotProduct, Linear, Magnitude, Polynomial
+from kgat.functional import edge_attention
+from kgat.kernels import RBF, DotProduct, Linear, Magnitude, Polynomial, TruncatedExponential
 
 H, D = 3, 5
 
@@ -48,6 +49,51 @@ def test_dot_product_has_a_graded_feature_map(degree, tolerance):
     torch.testing.assert_close(product + remainder, score.exp(), rtol=tolerance, atol=tolerance)
     if degree == 14:
         torch.testing.assert_close(product, score.exp(), rtol=1e-10, atol=1e-10)
+
+
+@pytest.mark.parametrize("degree", [2, 4, 6, 8])
+def test_truncated_exponential_by_its_remainder(degree):
+    q, k = points(4, 0, 3), points(5, 1, 3)
+    gram = TruncatedExponential(3, H, degree=degree)(q, k)
+    t = torch.einsum("nhd,mhd->nmh", q, k) / math.sqrt(3)
+    remainder = sum(t**n / float(math.factorial(n)) for n in range(degree + 1, 80))
+    torch.testing.assert_close(gram.dense().exp() + remainder, t.exp(), rtol=1e-12, atol=1e-12)
+    f, g = gram.features()
+    assert f.size(-1) == math.comb(3 + degree, 3)
+    product = torch.einsum("nhr,mhr->nmh", f, g)
+    torch.testing.assert_close(product, gram.dense().exp(), rtol=1e-12, atol=1e-12)
+
+
+def test_truncated_exponential_has_one_feature_map_for_both_sides():
+    x = points(4, 0, 2)
+    f, g = TruncatedExponential(2, H)(x, x.clone()).features()
+    assert torch.equal(f, g)
+    # BKM 2: q^i / (D^{n/4} sqrt(i!)), by degree.
+    a, b = x.unbind(-1)
+    squares = [a * a / 2.0, a * b / math.sqrt(2.0), b * b / 2.0]
+    expected = torch.stack([torch.ones_like(a), a / 2**0.25, b / 2**0.25, *squares], dim=-1)
+    for level in (slice(0, 1), slice(1, 3), slice(3, 6)):
+        torch.testing.assert_close(f[..., level].sort(-1).values, expected[..., level].sort(-1).values)
+
+
+def test_truncated_exponential_does_not_overflow():
+    x = (1e4 * points(6)).float().requires_grad_()
+    edges = torch.cartesian_prod(torch.arange(6), torch.arange(6)).T
+    out = edge_attention(TruncatedExponential(D, H, degree=8)(x, x), x, edges, backend="eager")
+    (grad,) = torch.autograd.grad(out.sum(), x)
+    assert torch.isfinite(out).all()
+    assert torch.isfinite(grad).all()
+
+
+def test_bad_degrees():
+    for degree in (0, 1, 3, 10, -2, 2.5):
+        with pytest.raises(ValueError, match=rf"even 'degree' from 2 to 8 \(got {degree}\)"):
+            TruncatedExponential(4, degree=degree)
+    x = torch.zeros(2, 1, 64)
+    gram = TruncatedExponential(64, degree=4)(x, x)
+    assert torch.equal(gram.dense(), torch.zeros(2, 2, 1))
+    with pytest.raises(NotImplementedError, match="at most 16384 features"):
+        gram.features()
 
 
 # BKM T6

@@ -20,11 +20,13 @@ from kgat.kernels import (
     Magnitude,
     Polynomial,
     Product,
+    RandomFourier,
     ScaledCosine,
     SincProduct,
     Spectral,
     SpectralConcat,
     Sum,
+    TruncatedExponential,
 )
 from kgat.testing import check_kernel
 
@@ -52,10 +54,13 @@ OPTIONS = [
     partial(Magnitude, p=1.0),
     partial(Magnitude, p=1.5),
     partial(Magnitude, p=3.0, scale_norm=True),
+    partial(Magnitude, dropout=0.5),
     partial(Magnitude, p=1.8, learn_p="layer"),
     partial(Magnitude, p=2.0, learn_p="head", scale_norm=True),
     partial(Polynomial, offset=0.5, eps=1e-3),
     partial(Polynomial, offset=-0.5),
+    *(partial(RandomFourier, num_features=9, law=law) for law in ("cauchy", "sinc1", "sinc4")),
+    *(partial(RandomFourier, num_features=3, law=law, squared=True) for law in ("normal", "cauchy", "sinc2")),
     partial(ScaledCosine, beta=-1.0),
     partial(RFA, num_features=7, learn_sigma=True),
     partial(SincProduct, per="layer", power=2),
@@ -63,6 +68,9 @@ OPTIONS = [
     partial(Spectral, num_features=3, stationary=True),
     partial(Spectral, num_features=3, init="official"),
     partial(SpectralConcat, num_features=2, init="official"),
+    partial(TruncatedExponential, degree=4),
+    partial(TruncatedExponential, degree=6),
+    partial(TruncatedExponential, degree=8),
 ]
 
 
@@ -75,6 +83,7 @@ COMPOSITES = {
     "rbf*magnitude": lambda c, h: RBF(c, h) * Magnitude(c, h, p=1.5, learn_p="head"),
     "dot*laplace": lambda c, h: DotProduct(c, h) * Laplace(c, h),
     "spectral*magnitude": lambda c, h: Spectral(c, h, num_features=2) * Magnitude(c, h, p=3.0),
+    "truncated*laplace": lambda c, h: TruncatedExponential(c, h) * Laplace(c, h),
     "linear*cosine": lambda c, h: Linear(c, h) * Cosine(c, h),
     "dot+laplace": lambda c, h: DotProduct(c, h) + Laplace(c, h),
     "polynomial+polynomial": lambda c, h: Polynomial(c, h) + Polynomial(c, h, offset=1.0),

@@ -4,6 +4,8 @@ import math
 import pytest
 import torch
 
+from kgat.diagnostics import importance
+from kgat.functional import dense_attention, edge_attention
 from kgat.kernels import RBF, Magnitude, Spectral
 from kgat.kernels.magnitude import squared_norm
 
@@ -129,7 +131,60 @@ def test_the_query_norm_cancels():
     torch.testing.assert_close(rows, key_only.softmax(dim=1))
 
 
+# IKA 6: inverted dropout of the pair's magnitude, in training.
+def test_dropout_is_per_pair_and_of_training_only():
+    q, k = points(80), points(60, 1)
+    kernel = Magnitude(D, H, p=3.0, dropout=0.25).double()
+    plain = Magnitude(D, H, p=3.0).double()(q, k).dense()
+    torch.manual_seed(0)
+    score = kernel(q, k).dense()
+    kept = score != 0
+    torch.testing.assert_close(score, torch.where(kept, plain / 0.75, 0.0))
+    assert (kept.double().mean((0, 1)) - 0.75).abs().max() < 0.02
+    assert (kept.double().mean((0, 2)) - 0.75).abs().max() < 0.15
+    assert (kept.double().mean((1, 2)) - 0.75).abs().max() < 0.15
+    assert not torch.equal(kernel(q, k).dense(), score)  # drawn anew
+    with pytest.raises(NotImplementedError, match="finite feature map"):
+        kernel(q, k).features()
+    kernel.eval()
+    assert torch.equal(kernel(q, k).dense(), plain)
+    kernel(q, k).features()
+
+
+@pytest.mark.parametrize("backend", ["cpu", "eager"])
+def test_gradients_are_those_of_what_was_dropped(backend):
+    kernel = (Spectral(D, H, num_features=3) * Magnitude(D, H, dropout=0.5)).double()
+    edges = torch.cartesian_prod(torch.arange(4), torch.arange(3)).T.contiguous()
+
+    def attention(q, k):
+        torch.manual_seed(0)
+        return edge_attention(kernel(q, k), points(4, 2), edges, backend=backend)
+
+    inputs = points(3).requires_grad_(), points(4, 1).requires_grad_()
+    assert torch.autograd.gradcheck(attention, inputs, fast_mode=True)
+    dropped = attention(*inputs)
+    kernel.eval()
+    assert (dropped - attention(*inputs)).abs().max() > 1e-2
+
+
+def test_dropout_within_a_product():
+    q, k = points(4), points(6, 1)
+    kernel = (RBF(D, H) * Magnitude(D, H, dropout=0.3)).double()
+    gram = kernel(q, k)
+    torch.manual_seed(0)
+    score = gram.dense()
+    torch.manual_seed(0)
+    alone = Magnitude(D, H, dropout=0.3).double()(q, k).dense()
+    torch.testing.assert_close(score, kernel.parts[0](q, k).dense() + alone)
+    torch.manual_seed(0)
+    torch.testing.assert_close(dense_attention(gram, k), torch.einsum("nmh,mhc->nhc", score.softmax(1), k))
+    torch.testing.assert_close(importance(kernel, k), k.square().sum(-1) / (2 * math.sqrt(D)))
+
+
 def test_bad_options():
+    for dropout in (-0.1, 1.0, float("nan")):
+        with pytest.raises(ValueError, match=rf"'dropout' in \[0, 1\) \(got {dropout}\)"):
+            Magnitude(4, dropout=dropout)
     with pytest.raises(ValueError, match=r"Expected 'p' of at least 1 \(got 0.5\)"):
         Magnitude(4, p=0.5)
     with pytest.raises(ValueError, match="above 1, where it is learned"):

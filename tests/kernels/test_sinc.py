@@ -3,7 +3,9 @@ import math
 import pytest
 import torch
 
-from kgat.kernels import RBF, SincProduct
+from kgat.functional import dense_attention, edge_attention
+from kgat.kernels import RBF, RandomFourier, SincProduct
+from kgat.kernels.sinc import sinc_integral
 
 H, D = 3, 5
 
@@ -112,6 +114,16 @@ def test_the_kernel_is_even_in_its_bandwidth_and_one_on_the_diagonal():
     assert (score <= 0).all()
 
 
+@pytest.mark.parametrize("power", [2, 4, 6])
+def test_gram_is_positive_definite_and_translation_invariant(power):
+    x, shift = points(30), points(1, 2)
+    kernel = SincProduct(D, H, power=power).double()
+    score = kernel(x, x).dense()
+    assert torch.linalg.eigvalsh(score.exp().permute(2, 0, 1)).min() > -1e-12
+    moved = kernel(x + shift, x + shift).dense()
+    torch.testing.assert_close(moved.exp(), score.exp(), rtol=1e-9, atol=1e-12)
+
+
 # FF T9
 def test_random_features_are_box_convolutions():
     generator = torch.Generator().manual_seed(0)
@@ -123,6 +135,89 @@ def test_random_features_are_box_convolutions():
     assert abs(estimate - math.exp(score)) < 3e-3
 
 
+@pytest.mark.parametrize(("law", "squared"), [("sinc4", False), ("sinc2", True)])
+def test_random_features_estimate_the_kernel(law, squared):
+    q, k = 0.4 * points(4).float(), 0.4 * points(5, 1).float()
+    exact = SincProduct(D, H)(q, k).dense().exp()
+    estimate = torch.zeros(4, 5, H)
+    generator = torch.Generator().manual_seed(0)
+    draws = 4
+    kernel = RandomFourier(D, H, num_features=100_000, law=law, squared=squared)
+    assert kernel.lengthscale == 1 / 2.0  # 1 / R
+    for _ in range(draws):
+        kernel.resample(generator)
+        gram = kernel(q, k)
+        if squared:
+            (term,) = gram.terms
+            f, g = term.query, term.key  # kappa, before it is squared
+        else:
+            f, g = gram.features()
+        estimate += torch.einsum("nhr,mhr->nmh", f, g) / draws
+    estimate = estimate.square() if squared else estimate
+    assert (estimate - exact).abs().max() < 5e-3
+
+
+# FF T2: the slow tail of l = 2 sets its tolerance.
+@pytest.mark.parametrize(
+    ("power", "value", "tolerance"),
+    [
+        (2, math.pi, 1e-4),
+        (4, 2 * math.pi / 3, 1e-9),
+        (6, 11 * math.pi / 20, 1e-9),
+        (8, 151 * math.pi / 315, 1e-9),
+    ],
+)
+def test_integrals_by_quadrature(power, value, tolerance):
+    assert sinc_integral(power) == pytest.approx(value, rel=1e-14)
+    # Band-limited to [-l, l], so that a sum with steps below 2 pi / l has no error but its tails.
+    z = torch.arange(-400_000, 400_001, dtype=torch.float64) * 0.1
+    quadrature = 0.1 * torch.sinc(z / math.pi).pow(power).sum().item()
+    assert quadrature == pytest.approx(value, abs=tolerance)
+
+
+# FF T10, and the formula, whose constants attention does not see.
+@pytest.mark.parametrize("per", ["layer", "channel", "head"])
+def test_density_by_formula(per):
+    q, k = 0.3 * points(4), 0.3 * points(6, 1)
+    kernel = SincProduct(D, H, inverse_bandwidth=1.5, per=per).double()
+    with torch.no_grad():
+        kernel.inverse_bandwidth.mul_(
+            torch.linspace(-1, -2, kernel.inverse_bandwidth.numel()).view_as(kernel.inverse_bandwidth)
+        )
+    bandwidth = kernel.inverse_bandwidth.expand(H, D)
+    area = (2 * math.pi / 3) ** D
+    expected = direct(q, k, bandwidth, 4).mean(dim=1) * bandwidth.abs().prod(dim=-1) / area
+    torch.testing.assert_close(kernel.log_density(q, k).exp(), expected, rtol=1e-12, atol=0)
+    assert torch.equal(kernel.log_density(q, k[:0]).exp(), torch.zeros_like(expected))
+
+
+def test_density_of_two_channels_integrates_to_one():
+    data = torch.randn(7, 1, 2, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+    axis = torch.arange(-150, 151, dtype=torch.float64) * 0.25
+    grid = torch.cartesian_prod(axis, axis).view(-1, 1, 2)
+    kernel = SincProduct(2, inverse_bandwidth=2.0).double()
+    total = kernel.log_density(grid, data).exp().sum().item() * 0.25**2
+    assert total == pytest.approx(1.0, abs=1e-4)  # the tails of the grid's ends
+
+
+# FF T11
+def test_masked_keys_are_irrelevant_and_empty_rows_zero():
+    q, k, v = points(4), points(6, 1), points(6, 2)
+    kernel = SincProduct(D, H).double()
+    mask = torch.rand(4, 6, generator=torch.Generator().manual_seed(0)) < 0.5
+    mask[1], mask[:, 3], mask[0, 0] = False, False, True
+    edges = mask.nonzero().T.flip(0)
+    out = edge_attention(kernel(q, k), v, edges, backend="eager")
+    torch.testing.assert_close(dense_attention(kernel(q, k), v, mask), out)
+    assert torch.equal(out[1], torch.zeros(H, D, dtype=torch.float64))
+    weight = direct(q, k, kernel.inverse_bandwidth, 4) * mask[..., None]
+    expected = torch.einsum("nmh,mhc->nhc", weight, v) / weight.sum(1).clamp_min(1e-300)[..., None]
+    torch.testing.assert_close(out, expected, rtol=1e-9, atol=1e-12)
+    k[3], v[3] = 1e3, 1e3
+    torch.testing.assert_close(edge_attention(kernel(q, k), v, edges, backend="eager"), out)
+    torch.testing.assert_close(dense_attention(kernel(q, k), v, mask), out)
+
+
 # FF T10: p(x) = R / (N A) sum_i sinc(R (x - x_i))^4 with A = 2 pi / 3 (FF T2).
 def test_the_density_estimate_integrates_to_one():
     data = torch.randn(50, 1, 1, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
@@ -130,6 +225,7 @@ def test_the_density_estimate_integrates_to_one():
     grid = torch.linspace(-200, 200, 4001, dtype=torch.float64).view(-1, 1, 1)
     kernel = SincProduct(1, inverse_bandwidth=3.0).double()
     density = kernel(grid, data).dense().exp().sum((1, 2)) * 3.0 / (50 * 2 * math.pi / 3)
+    torch.testing.assert_close(kernel.log_density(grid, data)[:, 0].exp(), density)
     assert torch.trapezoid(density, dx=0.1).item() == pytest.approx(1.0, abs=1e-8)
 
 

@@ -166,12 +166,74 @@ def test_resampling():
     assert not torch.equal(first, before)
     kernel.resample(torch.Generator().manual_seed(1))
     assert torch.equal(kernel.omega, first)
+    for law in ("cauchy", "sinc4"):
+        other = RandomFourier(D, H, law=law)
+        drawn = []
+        for seed in (1, 1, 2):
+            other.resample(torch.Generator().manual_seed(seed))
+            drawn.append(other.omega.clone())
+        assert torch.equal(drawn[0], drawn[1])
+        assert not torch.equal(drawn[0], drawn[2])
     torch.manual_seed(4)
     kernel.reset_parameters()
     torch.manual_seed(4)
     kernel.resample()
     assert "omega" in kernel.state_dict()
     assert not any(True for _ in kernel.parameters())
+
+
+def test_laws_of_frequencies():
+    torch.manual_seed(0)
+    size = 40_000
+    for law, lengthscale, power in (("sinc1", 0.3, 1), ("sinc4", 2.0, 4)):
+        omega = RandomFourier(2, 2, size, lengthscale, law).omega * (2 * math.pi * lengthscale)
+        assert omega.abs().max() <= power
+        assert omega.var().item() == pytest.approx(power / 3, rel=0.02)
+        assert omega.mean().abs() < 0.02
+        assert omega.flatten(0, 1).corrcoef().fill_diagonal_(0).abs().max() < 0.02
+    omega = RandomFourier(2, 2, size, 1.7, "cauchy").omega * (2 * math.pi * 1.7)
+    quartiles = omega.flatten().quantile(torch.tensor([0.25, 0.5, 0.75]))
+    torch.testing.assert_close(quartiles, torch.tensor([-1.0, 0.0, 1.0]), rtol=0.02, atol=0.02)
+    assert torch.isfinite(omega).all()
+
+
+def test_the_default_law_is_drawn_as_ever():
+    kernel = RandomFourier(D, H)
+    kernel.resample(torch.Generator().manual_seed(3))
+    numbers = torch.randn(H, D, 64, generator=torch.Generator().manual_seed(3))
+    assert torch.equal(kernel.omega, numbers / (2 * math.pi * math.sqrt(2) * D**0.25))
+
+
+def test_default_lengthscales_are_those_of_squares():
+    assert RandomFourier(16, law="cauchy").lengthscale == pytest.approx(16.0)  # 2 of Laplace(16)
+    assert RandomFourier(16, law="sinc2").lengthscale == 0.5
+    assert RandomFourier(16).lengthscale == pytest.approx(2 * math.sqrt(2))
+
+
+def test_the_square_has_scores_and_features():
+    q, k = points(4), points(6, 1)
+    torch.manual_seed(0)
+    kernel = RandomFourier(D, H, num_features=S, law="sinc2", squared=True, eps=1e-3)
+    plain = RandomFourier(D, H, num_features=S, law="sinc2")
+    plain.load_state_dict(kernel.state_dict())
+    f, g = plain(q, k).features()
+    kappa = torch.einsum("nhr,mhr->nmh", f, g)
+    assert (kappa < 0).any()
+    gram = kernel(q, k)
+    torch.testing.assert_close(gram.dense(), (kappa.square() + 1e-3).log())
+    f, g = gram.features()
+    assert f.size(-1) == S * (2 * S + 1) + 1
+    torch.testing.assert_close(torch.einsum("nhr,mhr->nmh", f, g), gram.dense().exp())
+    with pytest.raises(NotImplementedError, match="log k does not exist"):
+        plain(q, k).dense()
+
+
+def test_bad_laws():
+    for law in ("gauss", "sinc", "sinc0", "sinc-2", "sinc2.5", "Normal"):
+        with pytest.raises(ValueError, match=rf"'law' as 'normal', 'cauchy' or 'sinc'.*got '{law}'"):
+            RandomFourier(4, law=law)
+    with pytest.raises(ValueError, match="positive 'eps'"):
+        RandomFourier(4, squared=True, eps=0.0)
 
 
 @pytest.mark.parametrize("cls", [Spectral, SpectralConcat])

@@ -125,3 +125,19 @@ def test_bipartite_block_whose_targets_come_first():
 def test_hidden_channels_must_divide():
     with pytest.raises(ValueError, match=r"'hidden_channels' divisible by 'heads=3' \(got 16\)"):
         KernelGAT(8, 16, 2, 4, heads=3)
+
+
+def test_positions_reach_every_layer():
+    torch.manual_seed(0)
+    model = KernelGAT(4, 6, 2, 3, heads=3, kernel="rbf", position_dim=5)
+    x, edges = torch.randn(6, 4), torch.randint(0, 6, (2, 20))
+    position = torch.randn(6, 5)
+    out = model(x, edges, position=position)
+    first, second = model.convs
+    hidden = model.act(first(x, edges, position=position))
+    torch.testing.assert_close(out, second(hidden, edges, position=position))
+    out.square().sum().backward()
+    assert all(conv.lin_position.weight.grad.abs().sum() > 0 for conv in model.convs)
+    with pytest.raises(ValueError, match="'position' of shape"):
+        model(x, edges)
+    assert KernelGAT(4, 6, 1, 3, heads=3, position_dim=5, position_kernel="implicit_spectral").penalised

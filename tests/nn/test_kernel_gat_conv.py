@@ -23,8 +23,9 @@ from torch_geometric.nn import (
 )
 from torch_geometric.utils import to_torch_coo_tensor, to_torch_csr_tensor
 
-from kgat import KernelGATConv, kernels
-from kgat.kernels import RBF, Magnitude
+from kgat import KernelGATConv, functional, kernels
+from kgat.kernels import RBF, Additive, DotProduct, Magnitude
+from kgat.positions import SymmetricProduct, full, sinusoids, visible_edges
 
 X = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
 # A given loop (3, 3), duplicates of (0, 1), node 5 isolated, unsorted.
@@ -517,6 +518,151 @@ def test_kernel_argument_takes_all_forms():
     assert isinstance(KernelGATConv(16, 5, 3, kernel=Magnitude).kernel, Magnitude)
 
 
+# --- Positions --------------------------------------------------------------------------------------------
+
+PLACES = torch.randn(6, 4, generator=torch.Generator().manual_seed(2))
+
+
+def positioned(kernel, dtype=torch.float64, **kwargs):
+    torch.manual_seed(0)
+    return KernelGATConv(16, 5, 3, kernel=kernel, position_dim=4, **kwargs).to(dtype)
+
+
+def explicit(net, x, edges, position):  # scores as the formula says, [E, H], and what they make of the values
+    query, key, value = net.project(x)
+    of_key, of_query = position if isinstance(position, tuple) else (position, position)
+    t_key, t_query = (net.lin_position(t).view(-1, 3, 5) for t in (of_key, of_query))
+    col, row = edges
+    score = net.kernel(query, key).dense() + net.position_kernel(t_query, t_key).dense()
+    alpha = functional.edge_softmax(score[row, col], row, query.size(0))
+    out = torch.zeros_like(query).index_add(0, row, alpha.unsqueeze(-1) * value[col])
+    return out.flatten(1) + net.bias
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.float32])
+@pytest.mark.parametrize("backend", [None, "eager", "cpu"])
+@pytest.mark.parametrize("position_kernel", ["dot_product", "rbf", "laplace"])
+@pytest.mark.parametrize("kernel", ["additive", "dot_product", "rbf", "laplace"])
+def test_positions_are_the_explicit_scores(kernel, position_kernel, backend, dtype):
+    kwargs = {"position_kernel": position_kernel, "backend": backend, "add_self_loops": False}
+    net = positioned(kernel, dtype, projections="shared_qk", **kwargs)
+    x, t = (y.to(dtype).requires_grad_() for y in (X.clone(), PLACES.clone()))
+    out, expected = net(x, EDGES, position=t), explicit(net, x, EDGES, t)
+    torch.testing.assert_close(out, expected)
+    leaves = [x, t, *net.parameters()]
+    slope = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out)
+    found, wanted = (
+        torch.autograd.grad((o * slope).sum(), leaves, allow_unused=True) for o in (out, expected)
+    )
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+    if backend is None:  # the route of messages
+        torch.testing.assert_close(net(x, EDGES, position=t, return_attention_weights=True)[0], expected)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "position_kernel"), [("dot_product", "dot_product"), ("rbf", "rbf"), ("laplace", "laplace")]
+)
+def test_two_kernels_alike_are_one_pass(kernel, position_kernel, monkeypatch):
+    seen = []
+    attention = functional.edge_attention
+    monkeypatch.setattr(
+        functional,
+        "edge_attention",
+        lambda gram, *args, **kwargs: seen.append(gram) or attention(gram, *args, **kwargs),
+    )
+    net = positioned(kernel, torch.float32, position_kernel=position_kernel, backend="cpu")
+    net(X, EDGES, position=PLACES)
+    assert len(seen[0].terms) == 1
+    assert seen[0].terms[0].query.size(-1) == 10
+
+
+def test_positions_of_sources_and_targets():
+    torch.manual_seed(0)
+    net = KernelGATConv((16, 7), 5, 3, kernel="rbf", position_dim=4, add_self_loops=False).double()
+    x = X.double(), torch.randn(4, 7).double()
+    t = PLACES.double(), torch.randn(4, 4).double()
+    edges = torch.tensor([[0, 1, 5, 3], [0, 3, 3, 1]])
+    expected = explicit(net, x, edges, t)
+    torch.testing.assert_close(net(x, edges, position=t), expected)
+    torch.testing.assert_close(net(x, edges, position=t, return_attention_weights=True)[0], expected)
+
+
+@pytest.mark.parametrize("edge_mode", ["score", "key", "key_value"])
+def test_positions_beside_edge_features(edge_mode):
+    net = positioned("rbf", edge_dim=3, edge_mode=edge_mode, add_self_loops=False)
+    x, t, attr = X.double(), PLACES.double(), ATTR.double()
+    # Other places of the targets, so that the two sides are not the same.
+    _, (_, alpha) = net(x, EDGES, attr, position=(t, t.flip(0)), return_attention_weights=True)
+    with torch.no_grad():
+        query, key, _ = net.project(x)
+        t_key = net.lin_position(t).view(-1, 3, 5)
+        edge = net.lin_edge(attr).view(-1, 3, 5)
+        col, row = EDGES
+        if edge_mode == "score":
+            score = net.kernel(query, key).at(row, col) + (edge * net.att_edge).sum(-1)
+        else:
+            score = net.kernel(query[row], key[col] + edge).paired()
+        score = score + torch.einsum("ehd,ehd->eh", t_key.flip(0)[row], t_key[col]) / 5**0.5
+    torch.testing.assert_close(alpha, functional.edge_softmax(score, row, 6))
+
+
+def test_complete_graph_is_the_symmetric_product_of_sequences():
+    torch.manual_seed(0)
+    net = KernelGATConv(
+        *(16, 5, 3), kernel="dot_product", projections="shared_qk", position_dim=15, add_self_loops=False
+    ).double()
+    position = SymmetricProduct(15, 3).double()
+    with torch.no_grad():
+        position.lin_place.weight.copy_(net.lin_position.weight)
+    x = X.double()
+    out = net(x, visible_edges(full, 6, 6), position=sinusoids(range(6), 15, x))
+    query, key, value = net.project(x)
+    gram = DotProduct(5, 3)(query, key) * position.gram(range(6), range(6))
+    torch.testing.assert_close(out, functional.dense_attention(gram, value).flatten(1) + net.bias)
+
+
+def test_positions_of_nothing_and_under_transforms():
+    net = positioned("dot_product", torch.float32)
+    none = torch.empty(2, 0, dtype=torch.long)
+    assert net(X[:0], none, position=PLACES[:0]).shape == (0, 15)
+    expected = net(X, EDGES, position=PLACES)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(X, EDGES, position=PLACES), expected)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = net(X, EDGES, position=PLACES)
+    torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.05)
+    states = [net.lin_position.weight.detach().clone()]
+    for _ in range(2):
+        torch.manual_seed(3)
+        net.reset_parameters()
+        states.append(net.lin_position.weight.detach().clone())
+    assert torch.equal(*states[1:])
+    assert not torch.equal(*states[:2])
+
+
+def test_a_position_kernel_is_reset_and_has_penalties():
+    net = KernelGATConv(16, 5, 3, kernel="rbf", position_dim=4, position_kernel="implicit_spectral")
+    assert net.penalised
+    assert not KernelGATConv(16, 5, 3, kernel="rbf", position_dim=4).penalised
+    losses = []
+    net(X, EDGES, losses=losses, position=PLACES)
+    assert len(losses) == 1
+    rbf = KernelGATConv(16, 5, 3, position_dim=4, position_kernel="rbf")
+    with torch.no_grad():
+        rbf.position_kernel.log_lengthscale.zero_()
+    rbf.reset_parameters()
+    assert rbf.position_kernel.log_lengthscale.abs().min() > 0.1
+
+
+def test_stock_weights_are_not_those_of_an_additive_position_kernel():
+    stock = GATConv(16, 5, heads=3)
+    ours = KernelGATConv(16, 5, heads=3, position_dim=4, position_kernel=Additive)
+    missing = ours.load_state_dict(stock.state_dict(), strict=False)
+    assert not missing.unexpected_keys
+    assert {name.split(".")[0] for name in missing.missing_keys} == {"lin_position", "position_kernel"}
+
+
 def layer(**kwargs):
     return KernelGATConv(16, 5, heads=3, **kwargs)
 
@@ -564,6 +710,27 @@ def layer(**kwargs):
             ValueError,
             "equal 'in_channels'",
         ),
+        (
+            lambda: layer()(X, EDGES, position=PLACES),
+            ValueError,
+            r"no 'position' because 'position_dim=None' \(got \[6, 4\]\); build .* 'position_dim=4'",
+        ),
+        (
+            lambda: layer(position_dim=4)(X, EDGES),
+            ValueError,
+            r"'position' of shape \[N=6, 4\] because 'position_dim=4' \(got 'None'\)",
+        ),
+        (
+            lambda: layer(position_dim=3)(X, EDGES, position=PLACES),
+            ValueError,
+            r"\[6, position_dim=3\] for the sources \(got \[6, 4\]\)",
+        ),
+        (
+            lambda: layer(position_dim=4)((X, X[:3]), EDGES[:, 1:3], position=PLACES),
+            ValueError,
+            r"\[3, position_dim=4\] for the targets \(got \[6, 4\]\); .* give a pair",
+        ),
+        (lambda: layer(position_dim=4, position_kernel="rfb"), ValueError, "RBF"),
         (lambda: layer(backend="tpu")(X, EDGES), ValueError, "'eager', 'reference'"),
         (
             lambda: layer(backend="reference")(X, EDGES, return_attention_weights=True),

@@ -46,10 +46,12 @@ LINKS = (
     rules.LOG_SQUARE,
     rules.HALF_LOG,
     rules.RATIONAL_QUADRATIC,
+    rules.TRUNCATED_EXP,
 )
-# The leaky_relu of torch takes one slope for all heads.
+# The leaky_relu of torch takes one slope for all heads, the truncated exponential one degree.
 PER_HEAD = {
-    rule: dataclasses.replace(rule, function=rule.scalar) for rule in (rules.LEAKY_RELU, rules.LEAKY_RELU_SUM)
+    rule: dataclasses.replace(rule, function=rule.scalar)
+    for rule in (rules.LEAKY_RELU, rules.LEAKY_RELU_SUM, rules.TRUNCATED_EXP)
 }
 ALL = ("key_bias", "edge_bias", "edge_weight")
 CASES = {
@@ -97,6 +99,8 @@ def draw(recipe, names, sources, targets, edges, dtype, heads=3, features=5, cha
     def constants(rule):
         values = torch.zeros(2, heads, dtype=dtype)  # more rows than a rule takes do no harm
         values[: arity(rule)] = 0.1 + torch.rand(arity(rule), heads, dtype=dtype)
+        if rule is rules.TRUNCATED_EXP:
+            values[0] = 2.0 + 2.0 * torch.arange(heads) % 8.0
         return values
 
     return Operands(

@@ -29,6 +29,7 @@ KERNELS = {
     "dot": DotProduct,
     "rbf": RBF,
     "magnitude": Magnitude,
+    "truncated": lambda c, h: kernels.TruncatedExponential(c, h, degree=4),
     "product_merged": lambda c, h: RBF(c, h) * DotProduct(c, h) * Magnitude(c, h, p=1.5),
     "product_of_terms": lambda c, h: Additive(c, h) * RBF(c, h),
     "sum": lambda c, h: RBF(c, h) + DotProduct(c, h),

@@ -33,7 +33,7 @@ GRAPHS = {  # name: targets N, sources M, edges (source, target)
 RECIPES = [
     Recipe(None, rules.IDENTITY),
     Recipe(None, rules.LEAKY_RELU),
-    *(Recipe(rules.MUL, link) for link in (rules.IDENTITY, rules.LOG, rules.LOG_SQUARE)),
+    *(Recipe(rules.MUL, link) for link in (rules.IDENTITY, rules.LOG, rules.LOG_SQUARE, rules.TRUNCATED_EXP)),
     Recipe(rules.MUL, rules.LEAKY_RELU, bias_inside=True),
     Recipe(rules.MUL, rules.IDENTITY, weighted=True),
     Recipe(rules.ADD, rules.IDENTITY),
@@ -58,6 +58,8 @@ def operands(recipe, targets, sources, edges, dtype, extras=True, features=R, ch
     }
     if recipe.link is rules.LEAKY_RELU:  # torch's own takes a number
         constants["link_args"] = constants["pair_args"]
+    if recipe.link is rules.TRUNCATED_EXP:
+        constants["link_args"] = torch.full((2, H), 6.0, dtype=dtype)
     given = {"value": draw(sources, H, channels)}
     if recipe.pair is None:
         given |= {"query_bias": draw(targets, H), "key_bias": draw(sources, H)}
@@ -462,3 +464,29 @@ def test_an_infinite_slope_where_the_weight_is_zero():
     torch.testing.assert_close(out[1, 0], torch.tensor([2.0]))
     out.sum().backward()
     assert query.grad.isfinite().all()
+
+
+def test_loops_that_two_processes_compiled_live_in_a_third(tmp_path):
+    # Numba counts what it compiles, and the count is part of a symbol's name. Two processes count alike; a
+    # third that loads the code of both would run the loop of the one kernel for the other, without a word.
+    code = """
+import itertools
+import torch
+from numba.core.bytecode import FunctionIdentity
+from kgat import kernels
+from kgat.functional import edge_attention
+from kgat.ops import cpu_kernels
+
+torch.manual_seed(0)
+x, edges = torch.rand(20, 2, 5, requires_grad=True), torch.randint(0, 20, (2, 60))
+for name in ("dot_product", "elu_plus_one", "laplace"):
+    FunctionIdentity._unique_ids = itertools.count(1000)
+    kernel = kernels.resolve(name, 5, 2)
+    found = [edge_attention(kernel(x, x), x, edges, backend=b) for b in ("cpu", "eager")]
+    found = [(out, *torch.autograd.grad(out.square().sum(), x)) for out in found]
+    torch.testing.assert_close(*found, msg=lambda m: f"{name}: {m}")
+"""
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for _ in ("compiled", "loaded"):
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr

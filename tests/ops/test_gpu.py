@@ -181,6 +181,7 @@ PROGRAMS = {
         2,
         0.0,
     ),
+    "truncated": (80, torch.float32, torch.float32, Recipe(rules.MUL, rules.TRUNCATED_EXP), LIFTS, 2, 0.0),
     "minimum-double": (
         90,
         torch.float64,

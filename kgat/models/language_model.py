@@ -1,0 +1,139 @@
+r"""A transformer that predicts the next token."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Linear
+
+from kgat.models.decoding import evaluating
+from kgat.models.kernel_transformer import KernelTransformer
+from kgat.models.pretrained import Pretrained
+from kgat.models.token_embedding import TokenEmbedding
+
+
+class LanguageModel(Pretrained):
+    r"""Predicts each token of a sequence from those before it with a causal
+    :class:`~kgat.models.KernelTransformer`.
+
+    .. math::
+        p(t_{i+1} \mid t_1, \ldots, t_i) = \mathrm{softmax}\big( \mathbf{W} \,
+        \mathrm{Transformer}(\mathrm{embed}(t_1, \ldots, t_i))_i + \mathbf{b} \big)
+
+    Args:
+        vocab_size (int): Number of tokens :math:`V`.
+        embed_dim (int, optional): Channels of a token. (default: :obj:`64`)
+        num_heads (int, optional): Number of heads. (default: :obj:`4`)
+        num_layers (int, optional): Number of layers. (default: :obj:`2`)
+        feedforward_channels (int, optional): As in :class:`~kgat.models.KernelTransformer`.
+            (default: :obj:`None`)
+        dropout (float, optional): As in :class:`~kgat.models.KernelTransformer`. (default: :obj:`0.1`)
+        act (str or Callable, optional): As in :class:`~kgat.models.KernelTransformer`.
+            (default: :obj:`"relu"`)
+        norm_first (bool, optional): As in :class:`~kgat.models.KernelTransformer`. (default: :obj:`False`)
+        tied (bool, optional): Whether :math:`\mathbf{W}` is the embedding, without :math:`\mathbf{b}`.
+            (default: :obj:`False`)
+        **kwargs (optional): Keyword arguments of :class:`~kgat.models.KernelTransformer`: ``attention``,
+            ``kernel``, ``position`` and so on.
+
+    Shapes:
+        - **tokens:** :math:`(B, N)`, **output:** :math:`(B, N, V)`
+
+    Example:
+        >>> import torch
+        >>> from kgat.models import LanguageModel
+        >>> model = LanguageModel(10, embed_dim=32, kernel="rbf", position="txl")
+        >>> tokens = torch.randint(10, (2, 7))
+        >>> model(tokens).shape, model.generate(tokens, steps=3).shape
+        (torch.Size([2, 7, 10]), torch.Size([2, 10]))
+    """
+
+    fixed = ("decoder_layers", "causal")
+
+    def __init__(
+        self,
+        vocab_size: int,
+        embed_dim: int = 64,
+        num_heads: int = 4,
+        num_layers: int = 2,
+        feedforward_channels: int | None = None,
+        dropout: float = 0.1,
+        act: str | Callable[[Tensor], Tensor] = "relu",
+        norm_first: bool = False,
+        *,
+        tied: bool = False,
+        **kwargs: Any,
+    ) -> None:
+        super().__init__()
+        self.embed = TokenEmbedding(vocab_size, embed_dim)
+        self.transformer = KernelTransformer(
+            *(embed_dim, num_heads, num_layers, 0, feedforward_channels, dropout, act, norm_first),
+            causal=True,
+            **kwargs,
+        )
+        self.out = None if tied else Linear(embed_dim, vocab_size)
+
+    def forward(
+        self, tokens: Tensor, losses: list[Tensor] | None = None, cache: list[Any] | None = None
+    ) -> Tensor:
+        r"""Returns the logits of the token that follows each token.
+
+        Padding after a sequence needs no mask: no token sees it.
+
+        Args:
+            tokens (torch.Tensor): The tokens.
+            losses (list of torch.Tensor, optional): Takes the penalties of all attention modules.
+                (default: :obj:`None`)
+            cache (list, optional): What ``transformer.empty_cache()`` returned, for tokens that follow those
+                of earlier calls. (default: :obj:`None`)
+
+        Shapes:
+            - **tokens:** :math:`(B, N)`, **output:** :math:`(B, N, V)`
+        """
+        h = self.transformer.encode(self.embed(tokens), losses=losses, cache=cache)
+        return self.embed.logits(h) if self.out is None else self.out(h)
+
+    @torch.no_grad()
+    def generate(
+        self,
+        tokens: Tensor,
+        steps: int,
+        temperature: float = 0.0,
+        generator: torch.Generator | None = None,
+    ) -> Tensor:
+        r"""Goes on with sequences, in evaluation mode.
+
+        Args:
+            tokens (torch.Tensor): How the sequences begin, with one token at least.
+            steps (int): How many tokens to add.
+            temperature (float, optional): Tokens are drawn from the softmax of the logits divided by it; at
+                0, the likeliest is taken. (default: :obj:`0.0`)
+            generator (torch.Generator, optional): Source of random numbers. (default: :obj:`None`)
+
+        Shapes:
+            - **tokens:** :math:`(B, N)`, **output:** :math:`(B, N + \mathrm{steps})`
+
+        Raises:
+            ValueError: If there is no token to begin with, or the temperature is negative.
+        """
+        if tokens.dim() != 2 or tokens.size(1) == 0:
+            raise ValueError(
+                f"Expected 'tokens' of shape [B, N] with N of at least 1 (got {list(tokens.shape)}); begin "
+                f"with a token that says so"
+            )
+        if temperature < 0.0:
+            raise ValueError(f"Expected a 'temperature' of at least 0 (got {temperature})")
+        with evaluating(self):
+            cache, new = self.transformer.empty_cache(), tokens
+            for _ in range(steps):
+                logits = self(tokens if cache is None else new, cache=cache)[:, -1]
+                if temperature == 0.0:
+                    new = logits.argmax(dim=-1, keepdim=True)
+                else:
+                    alpha = (logits.float() / temperature).softmax(dim=-1)
+                    new = torch.multinomial(alpha, 1, generator=generator)
+                tokens = torch.cat([tokens, new], dim=1)
+        return tokens

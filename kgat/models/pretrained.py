@@ -1,0 +1,126 @@
+r"""Models in a folder: how they are built, as JSON, and their weights, as safetensors."""
+
+from __future__ import annotations
+
+import hashlib
+import inspect
+import json
+import os
+from pathlib import Path
+from typing import Any, ClassVar, Self
+
+import safetensors.torch
+import torch
+
+from kgat import __version__
+from kgat.records import write_atomically
+
+CONFIG, WEIGHTS = "config.json", "model.safetensors"
+
+
+class Pretrained(torch.nn.Module):
+    r"""A module that remembers the arguments it was built with, so that it can be saved and built again.
+
+    The folder holds ``config.json``, with all arguments and the checksum of the weights, and
+    ``model.safetensors``. Neither can run code when it is read.
+
+    Example:
+        >>> import tempfile
+        >>> from kgat.models import KernelTransformer
+        >>> model = KernelTransformer(8, 2, kernel="rbf")
+        >>> folder = tempfile.mkdtemp()
+        >>> model.save_pretrained(folder)
+        >>> KernelTransformer.from_pretrained(folder).config == model.config
+        True
+    """
+
+    # Arguments of the transformer inside that this class sets itself.
+    fixed: ClassVar[tuple[str, ...]] = ()
+
+    _arguments: dict[str, Any]
+
+    def __new__(cls, *args: Any, **kwargs: Any) -> Self:
+        self = super().__new__(cls)
+        # Partial, as a copy is made without arguments and then given those of the original.
+        bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
+        bound.apply_defaults()
+        arguments = dict(list(bound.arguments.items())[1:])
+        object.__setattr__(self, "_arguments", arguments | arguments.pop("kwargs", {}))
+        return self
+
+    @property
+    def config(self) -> dict[str, Any]:
+        r"""All arguments that it was built with, those left at their defaults too."""
+        if isinstance(inner := getattr(self, "transformer", None), Pretrained):
+            passed = {name: value for name, value in inner.config.items() if name not in self.fixed}
+            return passed | self._arguments
+        return dict(self._arguments)
+
+    @property
+    def penalised(self) -> bool:
+        r"""Whether a part of it has a penalty for ``losses``."""
+        return any(getattr(part, "penalised", False) for part in self.modules() if part is not self)
+
+    def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
+        r"""Writes the model into a folder; each file is complete, or as it was before.
+
+        Args:
+            folder (str or Path): The folder; made if missing.
+
+        Raises:
+            TypeError: If an argument is nothing that JSON holds.
+        """
+        content = {"class": type(self).__name__, "kgat": __version__}
+        config = {name: _plain(name, value) for name, value in self.config.items()}
+        weights = safetensors.torch.save({name: x.contiguous() for name, x in self.state_dict().items()})
+        folder = Path(folder)
+        folder.mkdir(parents=True, exist_ok=True)
+        write_atomically(folder / WEIGHTS, weights)
+        content |= {"sha256": hashlib.sha256(weights).hexdigest(), "arguments": config}  # type: ignore[dict-item]
+        write_atomically(folder / CONFIG, json.dumps(content, indent=2).encode() + b"\n")
+
+    @classmethod
+    def from_pretrained(
+        cls, folder: str | os.PathLike[str], device: torch.device | str | None = None
+    ) -> Self:
+        r"""Builds the model that a folder holds, in evaluation mode and in the precision it was saved in.
+
+        Args:
+            folder (str or Path): The folder.
+            device (torch.device, optional): Where the model shall be. (default: :obj:`None`)
+
+        Raises:
+            FileNotFoundError: If a file is missing.
+            ValueError: If it holds another class, or the weights are not those that were saved with the
+                configuration.
+            RuntimeError: If the weights do not fit the model.
+        """
+        folder = Path(folder)
+        content = json.loads((folder / CONFIG).read_text(encoding="utf8"))
+        if content["class"] != cls.__name__:
+            raise ValueError(
+                f"Expected a '{cls.__name__}' in '{folder}' (got '{content['class']}'); load it with "
+                f"'{content['class']}.from_pretrained'"
+            )
+        weights = (folder / WEIGHTS).read_bytes()
+        if content["sha256"] != hashlib.sha256(weights).hexdigest():
+            raise ValueError(
+                f"Expected the weights that were saved with '{folder / CONFIG}' (got others, or damaged "
+                f"ones); save the model again"
+            )
+        model = cls(**content["arguments"])
+        model.load_state_dict(safetensors.torch.load(weights), strict=True, assign=True)
+        return model.to(device).eval()
+
+
+def _plain(name: str, value: Any) -> Any:
+    if value is None or isinstance(value, (bool, int, float, str)):
+        return value
+    if isinstance(value, (list, tuple)):
+        return [_plain(name, item) for item in value]
+    if isinstance(value, dict) and all(isinstance(key, str) for key in value):
+        return {key: _plain(name, item) for key, item in value.items()}
+    raise TypeError(
+        f"Expected arguments that JSON holds to save a model (got {name}={value!r}); give a name and its "
+        f"arguments, as kernel='rbf' with 'kernel_kwargs', or save the 'state_dict()' alone"
+    )

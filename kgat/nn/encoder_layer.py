@@ -1,0 +1,153 @@
+r"""A layer of a transformer's encoder around any attention module."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.nn import Dropout, LayerNorm, Linear
+from torch_geometric.nn.resolver import activation_resolver
+
+from kgat.nn.attention import AttentionLike, attend, build, empty_cache
+from kgat.nn.kernel_attention import KeyValueCache
+
+
+class KernelEncoderLayer(torch.nn.Module):
+    r"""Self-attention and a feed-forward network, each with a skip connection and layer normalisation:
+    :class:`torch.nn.TransformerEncoderLayer` with any attention, as in `"Transformer Dissection"
+    <https://arxiv.org/abs/1908.11775>`_.
+
+    .. math::
+        \mathbf{X}' &= \mathrm{LN}(\mathbf{X} + \mathrm{Attention}(\mathbf{X})) \qquad &
+        \mathbf{X}' &= \mathbf{X} + \mathrm{Attention}(\mathrm{LN}(\mathbf{X})) \\
+        \mathbf{O} &= \mathrm{LN}(\mathbf{X}' + \mathrm{FF}(\mathbf{X}')) &
+        \mathbf{O} &= \mathbf{X}' + \mathrm{FF}(\mathrm{LN}(\mathbf{X}'))
+
+    to the left as by default, to the right with :obj:`norm_first`, where
+    :math:`\mathrm{FF}(\mathbf{X}) = \sigma(\mathbf{X} \mathbf{W}_1^\top + \mathbf{b}_1) \mathbf{W}_2^\top +
+    \mathbf{b}_2`.
+
+    Positional arguments stand in torch's order. What differs from :class:`torch.nn.TransformerEncoderLayer`:
+
+    ============================== ================================================================
+    torch                          here
+    ============================== ================================================================
+    ``d_model``, ``nhead``         ``embed_dim``, ``num_heads``, as in the attention modules
+    ``dim_feedforward``            ``feedforward_channels``
+    ``activation``                 ``act``, also any name that PyG knows
+    ``batch_first=False``          ``batch_first=True``
+    ``is_causal`` is a hint        ``is_causal=True`` suffices, no mask is needed
+    a fused path in evaluation     none: the attention module is called, whatever it is
+    a padded sequence gives NaN    a token that sees nothing gets attention 0
+    ============================== ================================================================
+
+    It may stand in a :class:`torch.nn.TransformerEncoder` (with ``enable_nested_tensor=False``).
+
+    Args:
+        embed_dim (int): Channels of a token.
+        num_heads (int): Number of heads :math:`H`.
+        feedforward_channels (int, optional): Hidden channels of the feed-forward network.
+            (default: :obj:`2048`)
+        dropout (float, optional): Dropout on attention weights, on hidden channels and on both branches
+            before they are added. (default: :obj:`0.1`)
+        act (str or Callable, optional): The activation :math:`\sigma`. (default: :obj:`"relu"`)
+        layer_norm_eps (float, optional): Epsilon of the layer normalisations. (default: :obj:`1e-5`)
+        batch_first (bool, optional): Whether tensors are :math:`(B, N, F)` and not :math:`(N, B, F)`.
+            (default: :obj:`True`)
+        norm_first (bool, optional): Whether branches are normalised where they begin, not where they end.
+            (default: :obj:`False`)
+        bias (bool, optional): Whether linear maps and normalisations have biases. (default: :obj:`True`)
+        attention (str or Callable, optional): ``"kernel"``, ``"fourier"``, ``"primal"``, the name of a
+            kernel, or a factory: see :func:`kgat.nn.attention.resolve`. (default: :obj:`"kernel"`)
+        attention_kwargs (dict, optional): Further arguments of the attention module, which go before those of
+            this layer. (default: :obj:`None`)
+
+    Shapes:
+        - **input, output:** :math:`(B, N, F)`, or :math:`(N, F)` of one sequence
+
+    Raises:
+        ValueError: If the attention module lacks an argument.
+        TypeError: If :obj:`attention` is no name and no factory.
+
+    Example:
+        >>> import torch
+        >>> from kgat.nn import KernelEncoderLayer
+        >>> layer = KernelEncoderLayer(32, num_heads=4, attention="rbf")
+        >>> layer(torch.randn(2, 7, 32)).shape
+        torch.Size([2, 7, 32])
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        feedforward_channels: int = 2048,
+        dropout: float = 0.1,
+        act: str | Callable[[Tensor], Tensor] = "relu",
+        layer_norm_eps: float = 1e-5,
+        batch_first: bool = True,
+        norm_first: bool = False,
+        bias: bool = True,
+        *,
+        attention: AttentionLike = "kernel",
+        attention_kwargs: dict[str, Any] | None = None,
+    ) -> None:
+        super().__init__()
+        offered = {"dropout": dropout, "bias": bias, "batch_first": batch_first}
+        self.self_attn = build(attention, embed_dim, num_heads, offered, attention_kwargs)
+        self.linear1 = Linear(embed_dim, feedforward_channels, bias=bias)
+        self.linear2 = Linear(feedforward_channels, embed_dim, bias=bias)
+        self.norm1 = LayerNorm(embed_dim, eps=layer_norm_eps, bias=bias)
+        self.norm2 = LayerNorm(embed_dim, eps=layer_norm_eps, bias=bias)
+        self.dropout = Dropout(dropout)
+        self.act = activation_resolver(act)
+        self.norm_first = norm_first
+
+    def forward(
+        self,
+        src: Tensor,
+        src_mask: Tensor | None = None,
+        src_key_padding_mask: Tensor | None = None,
+        is_causal: bool = False,
+        *,
+        losses: list[Tensor] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:
+        r"""Runs the forward pass of the module.
+
+        Args:
+            src (torch.Tensor): The tokens.
+            src_mask (torch.Tensor, optional): As ``attn_mask`` of :class:`torch.nn.MultiheadAttention`: True
+                hides a key from a query, numbers are added to the scores. (default: :obj:`None`)
+            src_key_padding_mask (torch.Tensor, optional): True (or a number of :math:`-\infty`) where a token
+                is padding. (default: :obj:`None`)
+            is_causal (bool, optional): Whether tokens see no later ones. (default: :obj:`False`)
+            losses (list of torch.Tensor, optional): Takes the penalties of the attention module.
+                (default: :obj:`None`)
+            cache (KeyValueCache, optional): Keys and values of earlier tokens, see :meth:`empty_cache`;
+                :obj:`src` then holds only the tokens that follow. (default: :obj:`None`)
+
+        Shapes:
+            - **src, output:** :math:`(B, N, F)`, **src_mask:** :math:`(N, N)` or :math:`(B H, N, N)`
+            - **src_key_padding_mask:** :math:`(B, N)`
+        """
+
+        def attention(x: Tensor) -> Tensor:
+            mask, padding = src_mask, src_key_padding_mask
+            return self.dropout(attend(self.self_attn, x, x, mask, padding, is_causal, losses, cache))
+
+        if self.norm_first:
+            x = src + attention(self.norm1(src))
+            return x + self._feed_forward(self.norm2(x))
+        x = self.norm1(src + attention(src))
+        return self.norm2(x + self._feed_forward(x))
+
+    def _feed_forward(self, x: Tensor) -> Tensor:
+        return self.dropout(self.linear2(self.dropout(self.act(self.linear1(x)))))
+
+    def empty_cache(self) -> KeyValueCache | None:
+        r"""Returns an empty cache of the attention module, to be passed with every call that goes on where
+        the last one ended; :obj:`None` if the module has none and needs all tokens anew."""
+        return empty_cache(self.self_attn)

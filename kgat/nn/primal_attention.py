@@ -1,0 +1,437 @@
+r"""Primal-Attention: self-attention as the projections of an asymmetric kernel SVD."""
+
+import itertools
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn import Linear, Parameter
+
+from kgat import functional, kernels
+from kgat.kernels import Context, Kernel
+
+CONCATS = ("shared", "per_head")
+
+
+class PrimalAttention(torch.nn.Module):
+    r"""The layer of `"Primal-Attention: Self-attention through Asymmetric Kernel SVD in Primal
+    Representation" <https://arxiv.org/abs/2305.19798>`_, called like :class:`torch.nn.MultiheadAttention`.
+
+    .. math::
+        \mathbf{e}_{ih} &= (\mathbf{F}_h^\top \mathbf{W}_{e,h})^\top \phi_q(\mathbf{W}_q \mathbf{x}_i)_h \\
+        \mathbf{r}_{ih} &= (\mathbf{F}_h^\top \mathbf{W}_{r,h})^\top \phi_k(\mathbf{W}_k \mathbf{x}_i)_h \\
+        \mathbf{o}_i &= \mathbf{W}_o \, \big\Vert_h \, (\mathbf{C} \, [\mathbf{e}_{ih}; \mathbf{r}_{ih}] +
+        \mathbf{c}) + \mathbf{b}_o
+
+    where :math:`k(\mathbf{q}, \mathbf{k}) = \langle \phi_q(\mathbf{q}), \phi_k(\mathbf{k}) \rangle` is a
+    kernel with :math:`P` features and :math:`\mathbf{F}_h \in \mathbb{R}^{n \times P}` holds rows of the
+    input, evenly spaced over its tokens: their channels of head :math:`h` as they are, or lifted by
+    :math:`\phi_k` where a kernel has more or fewer features than a head has channels. Nothing is normalised
+    and no pair of tokens is ever looked at: the cost is :math:`O(N P s)`.
+
+    Where :math:`J` of :func:`~kgat.functional.ksvd_loss` is stationary, :math:`\mathbf{e}, \mathbf{r}` are
+    singular vectors times singular values of :math:`\mathbf{K} = \boldsymbol{\Phi}_q \mathbf{F}^\top
+    \mathbf{F} \boldsymbol{\Phi}_k^\top`, and :math:`J = 0`. Each call adds
+
+    .. math::
+        \eta \, \frac{1}{B} \sum_b J_b^2
+
+    to the list ``losses`` of its caller. It is necessary for such a decomposition, not sufficient.
+
+    A causal layer takes the features of the running means of queries and of keys, its only mixing of tokens,
+    and weights that do not depend on data (:math:`\mathbf{F} = \mathbf{I}`).
+
+    Args:
+        embed_dim (int): Channels of the tokens.
+        num_heads (int): Number of heads :math:`H`, of :math:`D` = :obj:`embed_dim` :math:`/ H` channels each.
+        rank (int, optional): Components :math:`s` per score. More than the kernel has features (:math:`D` of
+            them for the cosine) are allowed, but then nothing is of low rank. (default: :obj:`30`)
+        bias (bool, optional): Whether the linear maps have biases. (default: :obj:`True`)
+        data_dependent (bool, optional): Whether the weights meet the data through :math:`\mathbf{F}`; if
+            :obj:`None`, unless :obj:`causal`. (default: :obj:`None`)
+        rank_multi (int, optional): Rows of :math:`\mathbf{F}` per component: :math:`n` is
+            :obj:`rank` :math:`\cdot` :obj:`rank_multi`. A sequence of fewer tokens repeats some.
+            (default: :obj:`10`)
+        max_len (int, optional): The length of the longest sequence to expect, if known: :math:`n` is no
+            larger. (default: :obj:`None`)
+        causal (bool, optional): Whether a token sees only those before it and itself. (default: :obj:`False`)
+        kernel (str, type, callable or Kernel, optional): What :func:`kgat.kernels.resolve` takes; it needs
+            finite features, each of one token alone. It may be negative: nothing is divided by a sum.
+            (default: :obj:`"cosine"`)
+        kernel_kwargs (dict, optional): Further arguments of the kernel class. (default: :obj:`None`)
+        concat (str, optional): Whether :math:`\mathbf{C}, \mathbf{c}` are :obj:`"shared"` by all heads, as in
+            the paper's code, or :obj:`"per_head"`. (default: :obj:`"shared"`)
+        ksvd_weight (float, optional): :math:`\eta`. (default: :obj:`0.1`)
+        batch_first (bool, optional): Whether tensors are :math:`(B, N, F)` rather than :math:`(N, B, F)`.
+            (default: :obj:`True`)
+
+    Shapes:
+        - **query:** :math:`(B, N, F)`, or :math:`(N, F)` without batch; **key_padding_mask:** :math:`(B, N)`
+        - **output:** as :obj:`query`, and :obj:`None`
+
+    Raises:
+        ValueError: If an argument is out of range, :obj:`num_heads` does not divide :obj:`embed_dim`, or
+            features of the kernel depend on other tokens.
+        NotImplementedError: If the kernel has no finite features.
+
+    Example:
+        >>> import torch
+        >>> from kgat.nn import PrimalAttention
+        >>> attention, losses = PrimalAttention(16, 4, rank=3), []
+        >>> out, _ = attention(torch.randn(2, 7, 16), losses=losses)
+        >>> out.shape, len(losses)
+        (torch.Size([2, 7, 16]), 1)
+    """
+
+    def __init__(
+        self,
+        embed_dim: int,
+        num_heads: int,
+        rank: int = 30,
+        bias: bool = True,
+        *,
+        data_dependent: bool | None = None,
+        rank_multi: int = 10,
+        max_len: int | None = None,
+        causal: bool = False,
+        kernel: str | type[Kernel] | Callable[[int, int], Kernel] | Kernel = "cosine",
+        kernel_kwargs: dict[str, Any] | None = None,
+        concat: str = "shared",
+        ksvd_weight: float = 0.1,
+        batch_first: bool = True,
+    ) -> None:
+        super().__init__()
+        for name, value in (("rank", rank), ("rank_multi", rank_multi), ("max_len", max_len)):
+            if value is not None and value < 1:
+                raise ValueError(f"Expected a positive '{name}' (got {value})")
+        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads != 0:
+            raise ValueError(
+                f"Expected 'embed_dim' as a multiple of 'num_heads' (got {embed_dim} and {num_heads}); every "
+                f"head has as many channels"
+            )
+        if causal and data_dependent:
+            raise ValueError(
+                "Expected data_dependent=False because causal=True (got True); the rows of the input that "
+                "weights depend on would show a token those after it"
+            )
+        if concat not in CONCATS:
+            known = ", ".join(repr(choice) for choice in CONCATS)
+            raise ValueError(f"Expected 'concat' as one of {known} (got {concat!r})")
+        if ksvd_weight < 0.0:
+            raise ValueError(f"Expected a 'ksvd_weight' of at least 0 (got {ksvd_weight})")
+        self.embed_dim = embed_dim
+        self.num_heads = num_heads
+        self.head_dim = embed_dim // num_heads
+        self.rank = rank
+        self.data_dependent = not causal if data_dependent is None else data_dependent
+        self.num_rows = rank * rank_multi if max_len is None else min(max_len, rank * rank_multi)
+        self.causal = causal
+        self.concat = concat
+        self.ksvd_weight = ksvd_weight
+        self.batch_first = batch_first
+
+        self.kernel = kernels.resolve(kernel, self.head_dim, num_heads, **(kernel_kwargs or {}))
+        self.num_features = _num_features(self.kernel)
+        self._centres = any(part.translation_invariant for part in _parts(self.kernel))
+        self.lin_query = Linear(embed_dim, embed_dim, bias=bias)
+        self.lin_key = Linear(embed_dim, embed_dim, bias=bias)
+        size = self.num_rows if self.data_dependent else self.num_features
+        self.weight_e = Parameter(torch.empty(num_heads, size, rank))
+        self.weight_r = Parameter(torch.empty(num_heads, size, rank))
+        self.lam = Parameter(torch.empty(num_heads, rank))
+        maps = 1 if concat == "shared" else num_heads
+        self.weight_concat = Parameter(torch.empty(maps, 2 * rank, self.head_dim))
+        if bias:
+            self.bias_concat = Parameter(torch.empty(maps, self.head_dim))
+        else:
+            self.register_parameter("bias_concat", None)
+        self.lin_out = Linear(embed_dim, embed_dim, bias=bias)
+        self.reset_parameters()
+
+    @property
+    def penalised(self) -> bool:
+        r"""Whether it adds a penalty to ``losses``."""
+        return self.ksvd_weight > 0.0 or self.kernel.penalised
+
+    def reset_parameters(self) -> None:
+        r"""Draws all learnable parameters anew."""
+        for lin in (self.lin_query, self.lin_key, self.lin_out):
+            lin.reset_parameters()
+        self.kernel.reset_parameters()
+        # Of the matrix [H, n s]: heads are orthonormal to each other, columns of one head are not.
+        torch.nn.init.orthogonal_(self.weight_e)
+        torch.nn.init.orthogonal_(self.weight_r)
+        torch.nn.init.uniform_(self.lam)
+        bound = 1.0 / math.sqrt(2 * self.rank)  # as torch.nn.Linear
+        torch.nn.init.uniform_(self.weight_concat, -bound, bound)
+        if self.bias_concat is not None:
+            torch.nn.init.uniform_(self.bias_concat, -bound, bound)
+
+    def forward(
+        self,
+        query: Tensor,
+        key: Tensor | None = None,
+        value: Tensor | None = None,
+        key_padding_mask: Tensor | None = None,
+        need_weights: bool = False,
+        attn_mask: Tensor | None = None,
+        average_attn_weights: bool = True,
+        is_causal: bool = False,
+        *,
+        losses: list[Tensor] | None = None,
+        cache: Any = None,
+        positions: Any = None,
+    ) -> tuple[Tensor, None]:
+        r"""Runs the forward pass of the module.
+
+        Args:
+            query (torch.Tensor): The tokens.
+            key (torch.Tensor, optional): The tokens once more, or :obj:`None`. (default: :obj:`None`)
+            value (torch.Tensor, optional): The tokens once more, or :obj:`None`. (default: :obj:`None`)
+            key_padding_mask (torch.Tensor, optional): True where there is *no* token. Such places count
+                nowhere; their outputs are the biases alone. (default: :obj:`None`)
+            need_weights (bool, optional): Has to be :obj:`False`: there are no weights of pairs.
+                (default: :obj:`False`)
+            attn_mask (torch.Tensor, optional): Has to be :obj:`None`: there are no pairs to mask.
+                (default: :obj:`None`)
+            average_attn_weights (bool, optional): Of weights, which there are none.
+                (default: :obj:`True`)
+            is_causal (bool, optional): A promise that the layer is. (default: :obj:`False`)
+            losses (list of torch.Tensor, optional): Takes :math:`\eta \, \mathrm{mean}_b J_b^2`, over the
+                items that have tokens, and the penalty of a kernel that has one. (default: :obj:`None`)
+            cache (optional): Has to be :obj:`None`: this layer keeps none. (default: :obj:`None`)
+            positions (optional): Has to be :obj:`None`: this layer knows none. (default: :obj:`None`)
+
+        Raises:
+            ValueError: If shapes do not fit, or an argument asks for what the layer does not have.
+        """
+        self._check_call(query, key, value, need_weights, attn_mask, is_causal, cache, positions)
+        x, mask = self._tokens(query, key_padding_mask)
+        phi_q, phi_k, rows = self._lift(x, mask, losses)
+        dtype = phi_q.dtype
+        with torch.autocast(x.device.type, enabled=False):
+            weight_e, weight_r = self.weight_e.to(dtype), self.weight_r.to(dtype)
+            e = torch.einsum("bnhp,bhps->bnhs", phi_q, _times_rows(rows, weight_e))
+            r = torch.einsum("bnhp,bhps->bnhs", phi_k, _times_rows(rows, weight_r))
+            if losses is not None:
+                j = functional.ksvd_loss(e, r, self.lam, weight_e, weight_r, mask)
+                items = max(1, j.numel()) if mask is None else mask.any(dim=-1).sum().clamp(min=1)
+                losses.append(self.ksvd_weight * j.square().sum() / items)
+        scores = torch.cat([e, r], dim=-1).to(self.weight_concat.dtype)  # [B, N, H, 2s]
+        out = torch.einsum("bnhs,hsd->bnhd", scores, self.weight_concat.expand(self.num_heads, -1, -1))
+        if self.bias_concat is not None:
+            out = out + self.bias_concat
+        out = self.lin_out(out.flatten(-2))
+        if query.dim() == 2:
+            return out.squeeze(0), None
+        return out if self.batch_first else out.transpose(0, 1), None
+
+    @torch.no_grad()
+    def gram(self, query: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+        r"""Returns the matrix that the layer is a decomposition of, which :meth:`forward` never forms.
+
+        .. math::
+            \mathbf{K} = \boldsymbol{\Phi}_q \mathbf{F}^\top \mathbf{F} \boldsymbol{\Phi}_k^\top
+
+        Args:
+            query (torch.Tensor): The tokens.
+            key_padding_mask (torch.Tensor, optional): True where there is no token; these rows and columns
+                are 0. (default: :obj:`None`)
+
+        Shapes:
+            - **query:** as in :meth:`forward`, **output:** :math:`(B, N, N, H)`, or :math:`(N, N, H)`
+        """
+        left, right = self._factors(query, key_padding_mask)
+        with torch.autocast(left.device.type, enabled=False):
+            gram = torch.einsum("bihp,bjhp->bijh", left, right)
+        return gram.squeeze(0) if query.dim() == 2 else gram
+
+    @torch.no_grad()
+    def singular_values(self, query: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
+        r"""Returns the singular values of :meth:`gram`, of each head, in :math:`O(N P^2)`; there are no
+        others but 0. Their cumulative share is :func:`kgat.diagnostics.cumulative_spectrum`.
+
+        Args:
+            query (torch.Tensor): The tokens.
+            key_padding_mask (torch.Tensor, optional): True where there is no token. (default: :obj:`None`)
+
+        Shapes:
+            - **query:** as in :meth:`forward`
+            - **output:** :math:`(B, H, \min(N, P))`, or :math:`(H, \min(N, P))`; decreasing
+
+        Example:
+            >>> import torch
+            >>> from kgat.nn import PrimalAttention
+            >>> PrimalAttention(16, 4, rank=3).singular_values(torch.randn(7, 16)).shape
+            torch.Size([4, 4])
+        """
+        left, right = self._factors(query, key_padding_mask)
+        with torch.autocast(left.device.type, enabled=False):
+            left, right = (torch.linalg.qr(x.transpose(1, 2), mode="r").R for x in (left, right))
+            values = torch.linalg.svdvals(left @ right.transpose(-1, -2))
+        return values.squeeze(0) if query.dim() == 2 else values
+
+    def _factors(self, query: Tensor, key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        # K = left right^T with P columns each: [B, N, H, P].
+        phi_q, phi_k, rows = self._lift(*self._tokens(query, key_padding_mask), None)
+        if rows is None:
+            return phi_q, phi_k
+        with torch.autocast(query.device.type, enabled=False):
+            square = torch.einsum("bnhp,bnho->bhpo", rows, rows)
+            return torch.einsum("bnhp,bhpo->bnho", phi_q, square), phi_k
+
+    def _tokens(self, query: Tensor, key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        # The tokens [B, N, F], absent ones cleared, and where there are tokens [B, N].
+        if query.dim() not in (2, 3) or query.size(-1) != self.embed_dim:
+            raise ValueError(
+                f"Expected 'query' of shape [B, N, embed_dim={self.embed_dim}], or [N, {self.embed_dim}] "
+                f"without batch (got {list(query.shape)})"
+            )
+        x = query if query.dim() == 2 or self.batch_first else query.transpose(0, 1)
+        absent = key_padding_mask
+        if absent is not None and (absent.dtype != torch.bool or absent.shape != x.shape[:-1]):
+            dtype = str(absent.dtype).removeprefix("torch.")
+            raise ValueError(
+                f"Expected a bool 'key_padding_mask' of shape {list(x.shape[:-1])}, True where there is no "
+                f"token (got {dtype} {list(absent.shape)})"
+            )
+        if query.dim() == 2:
+            x, absent = x.unsqueeze(0), None if absent is None else absent.unsqueeze(0)
+        return (x, None) if absent is None else (x.masked_fill(absent.unsqueeze(-1), 0.0), ~absent)
+
+    def _lift(
+        self, x: Tensor, mask: Tensor | None, losses: list[Tensor] | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        # Features of queries and keys [B, N, H, P], 0 for absent tokens, and the rows F [B, n, H, P], or
+        # None for F = I.
+        heads = (self.num_heads, self.head_dim)
+        query, key = self.lin_query(x).unflatten(-1, heads), self.lin_key(x).unflatten(-1, heads)
+        rows = self._rows(x, mask).unflatten(-1, heads) if self.data_dependent else None
+        with torch.autocast(x.device.type, enabled=False):
+            if self.causal:
+                query, key = _running_mean(query, mask), _running_mean(key, mask)
+            context = Context(losses=losses)
+            tokens = x.size(1)
+            lifted = rows is not None and self.num_features != self.head_dim
+            if lifted:  # in one call with the keys, so that random features are the same
+                key = torch.cat([key, rows], dim=1)  # type: ignore[list-item]
+            if self._centres:
+                # Such a kernel takes the mean key as the origin, and a token would see all others in its
+                # features. Beside each key stands its negative, and a query alone: their mean is exactly 0.
+                query = F.pad(query, (0, 0, 0, 0, 0, key.size(1) - tokens)).unsqueeze(2)
+                phi_q, phi_k = self.kernel(query, torch.stack([key, -key], dim=2), context).features()
+                phi_q, phi_k = phi_q[:, :tokens, 0], phi_k[:, :, 0]
+            else:
+                phi_q, phi_k = self.kernel(query, key, context).features()
+            if phi_q.size(-1) != self.num_features:
+                raise ValueError(
+                    f"Expected {self.num_features} features of the kernel as at construction (got "
+                    f"{phi_q.size(-1)}); take one with as many in evaluation as in training"
+                )
+            if lifted:
+                phi_k, rows = phi_k[:, :tokens], phi_k[:, tokens:]
+            if rows is not None:
+                rows = rows.to(phi_q.dtype)
+            if mask is not None:
+                absent = ~mask[..., None, None]
+                phi_q, phi_k = phi_q.masked_fill(absent, 0.0), phi_k.masked_fill(absent, 0.0)
+        return phi_q, phi_k, rows
+
+    def _rows(self, x: Tensor, mask: Tensor | None) -> Tensor:
+        # Evenly spaced among the tokens of each item: [B, n, F].
+        tokens = x.size(1)
+        if tokens == 0:
+            return x.new_zeros(x.size(0), self.num_rows, self.embed_dim)
+        steps = torch.arange(self.num_rows, device=x.device)
+        last = max(1, self.num_rows - 1)
+        if mask is None:
+            return x.index_select(1, steps * (tokens - 1) // last)
+        count = mask.sum(dim=-1, keepdim=True)  # [B, 1]
+        order = (~mask).long().argsort(dim=-1, stable=True)  # tokens first
+        places = order.gather(1, steps * (count - 1).clamp(min=0) // last)  # [B, n]
+        return x.gather(1, places.unsqueeze(-1).expand(-1, -1, self.embed_dim))
+
+    def _check_call(
+        self,
+        query: Tensor,
+        key: Tensor | None,
+        value: Tensor | None,
+        need_weights: bool,
+        attn_mask: Tensor | None,
+        is_causal: bool,
+        cache: Any,
+        positions: Any,
+    ) -> None:
+        for name, tokens in (("key", key), ("value", value)):
+            if tokens is not None and tokens is not query:
+                raise ValueError(
+                    f"Expected '{name}' as 'query' itself or 'None' (got another tensor); PrimalAttention is "
+                    f"self-attention, use torch.nn.MultiheadAttention across sequences"
+                )
+        if need_weights:
+            raise ValueError(
+                "Expected need_weights=False (got True); PrimalAttention has no weights of pairs, its matrix "
+                "is 'gram(query)'"
+            )
+        if attn_mask is not None:
+            raise ValueError(
+                "Expected attn_mask=None (got a mask); PrimalAttention looks at no pairs: build it with "
+                "causal=True to hide later tokens, pass 'key_padding_mask' for absent ones"
+            )
+        if is_causal and not self.causal:
+            raise ValueError(
+                "Expected is_causal=False (got True); build the layer with causal=True to hide later tokens"
+            )
+        for name, given in (("cache", cache), ("positions", positions)):
+            if given is not None:
+                raise ValueError(
+                    f"Expected {name}=None (got {type(given).__name__}); PrimalAttention runs whole "
+                    f"sequences and knows no positions: add these to the tokens"
+                )
+
+    def extra_repr(self) -> str:
+        said = [f"{self.embed_dim}, {self.num_heads}, rank={self.rank}"]
+        if self.data_dependent:
+            said.append(f"num_rows={self.num_rows}")
+        said += ["causal=True"] * self.causal + ["concat='per_head'"] * (self.concat == "per_head")
+        return ", ".join(said)
+
+
+def _times_rows(rows: Tensor | None, weight: Tensor) -> Tensor:
+    # F^T W, for each item or (F = I) for all of them: [B or 1, H, P, s].
+    return weight.unsqueeze(0) if rows is None else torch.einsum("bnhp,hns->bhps", rows, weight)
+
+
+def _running_mean(x: Tensor, mask: Tensor | None) -> Tensor:
+    # Of the tokens up to each: [B, N, H, D], in single precision at least.
+    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    if mask is None:
+        count = torch.arange(1, x.size(1) + 1, device=x.device)[:, None, None]
+    else:
+        x = x.masked_fill(~mask[..., None, None], 0.0)
+        count = mask.cumsum(dim=1).clamp(min=1)[..., None, None]
+    return x.cumsum(dim=1) / count
+
+
+def _parts(kernel: Kernel) -> list[Kernel]:
+    # The factors and summands, however deep.
+    parts = getattr(kernel, "parts", None)
+    return [kernel] if parts is None else [inner for part in parts for inner in _parts(part)]
+
+
+def _num_features(kernel: Kernel) -> int:
+    # Asked of one token, which also asks whether there are any.
+    for part in _parts(kernel):
+        if getattr(part, "data_dependent", False):
+            raise ValueError(
+                f"Expected a kernel whose features are those of one token alone (got "
+                f"{type(part).__name__} with data_dependent=True); build it with data_dependent=False"
+            )
+    state = next(itertools.chain(kernel.parameters(), kernel.buffers()), None)
+    like = torch.empty(0) if state is None else state
+    with torch.no_grad():
+        token = like.new_zeros(1, kernel.heads, kernel.channels)
+        return kernel(token, token).features()[0].size(-1)

@@ -1,0 +1,98 @@
+import pytest
+import torch
+
+from kgat.models import LanguageModel
+
+V, B, N = 7, 3, 6
+VARIANTS = {
+    "rbf sum": {"kernel": "rbf", "position": "sum"},
+    "fourier txl": {"attention": "fourier", "position": "txl"},
+    "grouped symmetric": {"position": "symmetric", "attention_kwargs": {"num_kv_heads": 1}},
+    "primal": {"attention": "primal", "attention_kwargs": {"rank": 2}},
+    "primal last": {"attention": ["rbf", "primal"], "position": "sum"},
+}
+
+
+def build(variant="rbf sum", **kwargs):
+    torch.manual_seed(0)
+    return LanguageModel(V, 12, 3, 2, dropout=0.0, **VARIANTS[variant], **kwargs).double()
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("tied", [False, True])
+def test_tokens_see_no_later_ones(variant, tied):
+    model = build(variant, tied=tied, norm_first=tied)
+    tokens = torch.randint(V, (B, N))
+    changed = tokens.clone()
+    changed[:, 4:] = (changed[:, 4:] + 1) % V
+    torch.testing.assert_close(model(changed)[:, :4], model(tokens)[:, :4])
+    assert not torch.allclose(model(changed)[:, 4], model(tokens)[:, 4])
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_generation_equals_the_whole_each_time(variant):
+    model = build(variant).train()
+    tokens = torch.randint(V, (B, 2))
+    expected = tokens
+    for _ in range(5):
+        expected = torch.cat([expected, model(expected)[:, -1:].argmax(dim=-1)], dim=1)
+    found = model.generate(tokens, steps=5)
+    assert torch.equal(found, expected)
+    assert torch.equal(model.generate(tokens, steps=0), tokens)
+    assert model.training
+
+
+def test_generation_feeds_one_token_at_a_time():
+    model, seen = build(), []
+    model.embed.register_forward_hook(lambda module, args, out: seen.append(args[0].size(1)))
+    model.generate(torch.randint(V, (B, 3)), steps=4)
+    assert seen == [3, 1, 1, 1]
+
+
+def test_generation_draws():
+    model = build()
+    tokens = torch.randint(V, (1, 2)).repeat(4000, 1)
+    torch.manual_seed(3)
+    drawn = model.generate(tokens, 1, temperature=0.5, generator=torch.Generator().manual_seed(1))[:, -1]
+    again = model.generate(tokens, 1, temperature=0.5, generator=torch.Generator().manual_seed(1))[:, -1]
+    assert torch.equal(drawn, again)
+    share = drawn.bincount(minlength=V) / 4000
+    wanted = (model(tokens[:1])[0, -1] / 0.5).softmax(dim=-1)
+    torch.testing.assert_close(share.double(), wanted, rtol=0.0, atol=0.04)
+    with pytest.raises(ValueError, match=r"'temperature' of at least 0 \(got -1.0\)"):
+        model.generate(tokens, 1, temperature=-1.0)
+    with pytest.raises(ValueError, match=r"N of at least 1 \(got \[2, 0\]\)"):
+        model.generate(tokens[:2, :0], 1)
+
+
+def test_tied_embedding():
+    model = build(tied=True)
+    tokens = torch.randint(V, (B, N))
+    h = model.transformer(model.embed(tokens))
+    torch.testing.assert_close(model(tokens), h @ model.embed.weight.t())
+    assert sum(p.shape == (V, 12) for p in model.parameters()) == 1
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+def test_every_parameter_has_a_gradient(variant):
+    model, losses = build(variant), []
+    loss = model(torch.randint(V, (B, N)), losses).square().sum() + sum(losses)
+    assert len(losses) == {"primal": 2, "primal last": 1}.get(variant, 0)
+    loss.backward()
+    assert not [name for name, p in model.named_parameters() if p.grad is None]
+
+
+def test_without_tokens():
+    assert build()(torch.empty(B, 0, dtype=torch.long)).shape == (B, 0, V)
+
+
+def test_it_learns_a_sentence():
+    torch.manual_seed(0)
+    tokens = torch.tensor([[0, 3, 1, 4, 1, 5, 2, 6, 5, 3, 5]])
+    model = LanguageModel(V, 16, 2, dropout=0.0, kernel="rbf", position="symmetric", tied=True)
+    optimizer = torch.optim.Adam(model.parameters(), 0.01)
+    for _ in range(60):
+        optimizer.zero_grad()
+        torch.nn.functional.cross_entropy(model(tokens[:, :-1])[0], tokens[0, 1:]).backward()
+        optimizer.step()
+    assert torch.equal(model.generate(tokens[:, :1], steps=10), tokens)

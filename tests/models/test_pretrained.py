@@ -1,0 +1,142 @@
+import copy
+import functools
+import json
+import pickle
+
+import pytest
+import safetensors.torch
+import torch
+
+from kgat.kernels import RBF
+from kgat.models import KernelTransformer, LanguageModel, SequenceClassifier, Translator
+from kgat.nn import KernelAttention
+
+MODELS = {
+    "transformer": lambda: KernelTransformer(8, 2, decoder_layers=1, kernel="rbf", position="txl"),
+    "classifier": lambda: SequenceClassifier(
+        3,
+        2,
+        None,
+        8,
+        2,
+        attention=("rbf", "primal"),
+        pooling="cls",
+        position="sum",
+        attention_kwargs={"rank": 3},
+    ),
+    "language model": lambda: LanguageModel(
+        5,
+        8,
+        2,
+        tied=True,
+        kernel="implicit_spectral",
+        kernel_kwargs={"num_features": 4},
+        magnitude=float("inf"),
+    ),
+    "translator": lambda: Translator(5, 6, 8, 2, projections="shared_qk", cross_position="symmetric"),
+}
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("name", MODELS)
+def test_round_trip(tmp_path, name, dtype):
+    model = MODELS[name]().to(dtype)
+    model.save_pretrained(tmp_path / "new" / "folder")
+    loaded = type(model).from_pretrained(tmp_path / "new" / "folder")
+    assert not loaded.training
+    state, wanted = loaded.state_dict(), model.state_dict()
+    assert state.keys() == wanted.keys()
+    assert all(
+        torch.equal(state[key], wanted[key]) and state[key].dtype == wanted[key].dtype for key in wanted
+    )
+    assert all(p.requires_grad for p in loaded.parameters())
+    assert repr(loaded.train()) == repr(model)
+    loaded.save_pretrained(tmp_path / "again")
+    files = [(tmp_path / folder / "config.json").read_bytes() for folder in ("new/folder", "again")]
+    assert files[0] == files[1]
+
+
+def test_configuration_is_whole():
+    config = SequenceClassifier(3, 2, kernel="rbf", dropout=0.3).config
+    assert config["kernel"] == "rbf"
+    assert config["dropout"] == 0.3
+    assert config["pooling"] == "mean"
+    assert config["method"] == "auto"  # a default of the transformer inside
+    assert "decoder_layers" not in config
+    again = SequenceClassifier(**config)
+    assert again.config == config
+    assert "causal" not in LanguageModel(3).config
+    assert Translator(3, 4).config["cross_attention"] is None
+
+
+def test_files_are_plain(tmp_path):
+    MODELS["language model"]().save_pretrained(tmp_path)
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["config.json", "model.safetensors"]
+    content = json.loads((tmp_path / "config.json").read_text())
+    assert content["class"] == "LanguageModel"
+    assert content["arguments"]["magnitude"] == float("inf")
+    tensors = safetensors.torch.load_file(tmp_path / "model.safetensors")
+    assert tensors["embed.weight"].shape == (5, 8)
+
+
+def test_loading_is_strict(tmp_path):
+    model = KernelTransformer(8, 2)
+    model.save_pretrained(tmp_path)
+    config, weights = tmp_path / "config.json", tmp_path / "model.safetensors"
+    with pytest.raises(ValueError, match=r"'KernelTransformer\.from_pretrained'"):
+        LanguageModel.from_pretrained(tmp_path)
+    content = json.loads(config.read_text())
+    for arguments, error, message in (
+        ({"num_layers": 3}, RuntimeError, "Missing key"),
+        ({"num_layers": 1}, RuntimeError, "Unexpected key"),
+        ({"feedforward_channels": 7}, RuntimeError, "size mismatch"),
+        ({"depth": 7}, TypeError, "depth"),
+    ):
+        config.write_text(json.dumps(content | {"arguments": content["arguments"] | arguments}))
+        with pytest.raises(error, match=message):
+            KernelTransformer.from_pretrained(tmp_path)
+    config.write_text(json.dumps(content))
+    KernelTransformer.from_pretrained(tmp_path)
+    damaged = bytearray(weights.read_bytes())
+    damaged[-1] ^= 1
+    weights.write_bytes(damaged)
+    with pytest.raises(ValueError, match="saved with"):
+        KernelTransformer.from_pretrained(tmp_path)
+    weights.unlink()
+    with pytest.raises(FileNotFoundError):
+        KernelTransformer.from_pretrained(tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("kwargs", "name"),
+    [
+        ({"kernel": RBF}, "kernel"),
+        ({"attention": ["rbf", functools.partial(KernelAttention, kernel="rbf")]}, "attention"),
+        ({"act": torch.nn.ELU()}, "act"),
+        ({"kernel": "rbf", "kernel_kwargs": {1: 2}}, "kernel_kwargs"),
+    ],
+)
+def test_what_json_does_not_hold(tmp_path, kwargs, name):
+    if name == "kernel_kwargs":
+        model = KernelTransformer(8, 2)
+        model._arguments["kernel_kwargs"] = kwargs["kernel_kwargs"]
+    else:
+        model = KernelTransformer(8, 2, **kwargs)
+    with pytest.raises(TypeError, match=rf"arguments that JSON holds .*\(got {name}=[^@]*'kernel_kwargs'"):
+        model.save_pretrained(tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_copies_and_pickles():
+    model = MODELS["classifier"]()
+    for twin in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert twin.config == model.config
+        assert all(map(torch.equal, twin.state_dict().values(), model.state_dict().values()))
+
+
+def test_a_view_is_saved_whole(tmp_path):
+    model = KernelTransformer(8, 2)
+    weight = model.encoder[0].linear1.weight
+    weight.data = torch.randn(8, 32).t()
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(KernelTransformer.from_pretrained(tmp_path).encoder[0].linear1.weight, weight)

@@ -1,0 +1,214 @@
+import functools
+
+import pytest
+import torch
+
+from kgat.nn import KernelAttention, KernelEncoderLayer, PrimalAttention
+from kgat.nn.attention import accepts, resolve
+
+B, N, F, H = 3, 5, 12, 3
+
+
+def grads(layer, out, *inputs):
+    torch.manual_seed(1)
+    (out * torch.randn_like(out)).sum().backward()
+    found = {name: p.grad for name, p in layer.named_parameters()}
+    assert all(grad is not None for grad in found.values())
+    return found | {f"input {i}": x.grad for i, x in enumerate(inputs)}
+
+
+def masks():
+    hidden = torch.rand(N, N) < 0.3
+    hidden.fill_diagonal_(False)
+    padding = torch.zeros(B, N, dtype=torch.bool)
+    padding[0, 3:] = padding[1, 1] = True
+    causal = torch.nn.Transformer.generate_square_subsequent_mask(N, dtype=torch.float64)
+    return {
+        "none": {},
+        "bool": {"src_mask": hidden},
+        "float": {"src_mask": torch.randn(N, N, dtype=torch.float64)},
+        "per head": {"src_mask": torch.randn(B * H, N, N, dtype=torch.float64)},
+        "padding": {"src_key_padding_mask": padding},
+        "causal": {"src_mask": causal, "is_causal": True},
+        "causal and padding": {"src_mask": causal > -1, "src_key_padding_mask": padding & False},
+    }
+
+
+@pytest.mark.parametrize("mask", masks())
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_equals_torch(norm_first, mask):
+    torch.manual_seed(0)
+    given = masks()[mask]
+    if mask == "causal and padding":
+        given["src_mask"] = ~torch.ones(N, N).tril().bool()
+        given["src_key_padding_mask"][0, 3:] = True
+    options = {"norm_first": norm_first, "batch_first": True, "bias": mask != "bool", "dtype": torch.float64}
+    act = "gelu" if mask == "none" else "relu"
+    stock = torch.nn.TransformerEncoderLayer(F, H, 7, 0.0, act, 1e-3, **options)
+    torch.nn.init.normal_(stock.self_attn.out_proj.weight)
+    ours = KernelEncoderLayer(F, H, 7, 0.0, act, 1e-3, norm_first=norm_first, bias=options["bias"]).double()
+    ours.load_state_dict(stock.state_dict(), strict=True)
+    x = torch.randn(B, N, F, dtype=torch.float64)
+    x_stock, x_ours = x.clone().requires_grad_(), x.clone().requires_grad_()
+    expected = stock(x_stock, **given)
+    if given.get("is_causal"):
+        given = {"is_causal": True}  # needs no mask here
+    out = ours(x_ours, **given)
+    torch.testing.assert_close(out, expected, rtol=1e-12, atol=1e-12)
+    found, wanted = grads(ours, out, x_ours), grads(stock, expected, x_stock)
+    assert found.keys() == wanted.keys()
+    for name in wanted:
+        torch.testing.assert_close(found[name], wanted[name], rtol=1e-10, atol=1e-12, msg=name)
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_equals_torch_in_layout(norm_first):
+    torch.manual_seed(0)
+    stock = torch.nn.TransformerEncoderLayer(F, H, 7, norm_first=norm_first)
+    ours = KernelEncoderLayer(F, H, 7, batch_first=False, norm_first=norm_first)
+    ours.load_state_dict(stock.state_dict())
+    x = torch.randn(N, B, F)
+    torch.testing.assert_close(ours.eval()(x), stock.eval()(x))
+    torch.testing.assert_close(ours(x[:, 0]), stock(x[:, 0]))
+    assert ours.self_attn.dropout == 0.1
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_dropout_is_where_torch_has_it(norm_first):
+    options = {"batch_first": True, "norm_first": norm_first}
+    stock = torch.nn.TransformerEncoderLayer(F, H, 7, 0.5, **options)
+    stock.self_attn.dropout = 0.0  # torch draws that of the weights in another order
+    ours = KernelEncoderLayer(F, H, 7, 0.5, **options, attention_kwargs={"dropout": 0.0})
+    ours.load_state_dict(stock.state_dict())
+    x, outs = torch.randn(N, F), []  # one sequence: masks of several depend on the layout in memory
+    for layer in (stock, ours):
+        torch.manual_seed(1)
+        outs.append(layer(x))
+    torch.testing.assert_close(*outs)
+    assert not torch.allclose(ours(x), outs[1])
+
+
+class Counting(KernelAttention):
+    calls = 0
+
+    def forward(self, *args, **kwargs):
+        Counting.calls += 1
+        return super().forward(*args, **kwargs)
+
+
+@pytest.mark.parametrize("training", [True, False])
+def test_attention_is_never_skipped(training):
+    layer = KernelEncoderLayer(F, H, 7, attention=functools.partial(Counting, kernel="rbf")).train(training)
+    x = torch.randn(B, N, F)
+    stack = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).train(training)
+    padding = torch.zeros(B, N, dtype=torch.bool)
+    padding[:, 4] = True
+    with torch.no_grad():
+        for call, number in ((lambda: layer(x), 1), (lambda: stack(x, src_key_padding_mask=padding), 2)):
+            Counting.calls = 0
+            call()
+            assert Counting.calls == number
+
+
+@pytest.mark.parametrize("attention", ["kernel", "rbf", "fourier", "primal"])
+@pytest.mark.parametrize("training", [True, False])
+def test_padded_and_empty_sequences(attention, training):
+    torch.manual_seed(0)
+    kwargs = {"rank": 2, "rank_multi": 2} if attention == "primal" else {}
+    layer = KernelEncoderLayer(F, H, 7, 0.0, attention=attention, attention_kwargs=kwargs).train(training)
+    for length in (0, 1, N):
+        x = torch.randn(2, length, F, requires_grad=True)
+        padding = torch.zeros(2, length, dtype=torch.bool)
+        padding[0] = True
+        out = layer(x, src_key_padding_mask=padding)
+        assert out.shape == x.shape
+        out.sum().backward()
+        assert out.isfinite().all()
+        assert x.grad.isfinite().all()
+        assert all(p.grad is None or p.grad.isfinite().all() for p in layer.parameters())
+        # What is padding has no influence on what is not.
+        y = x.detach().clone()
+        y[0] = 7.0
+        torch.testing.assert_close(layer(y, src_key_padding_mask=padding)[1], out[1])
+
+
+def test_padding_tokens_have_no_influence():
+    torch.manual_seed(0)
+    layer = KernelEncoderLayer(F, H, 7, 0.0, attention="rbf").double()
+    x = torch.randn(2, N, F, dtype=torch.float64)
+    padding = torch.zeros(2, N, dtype=torch.bool)
+    padding[:, 3:] = True
+    torch.testing.assert_close(layer(x, src_key_padding_mask=padding)[:, :3], layer(x[:, :3]))
+
+
+def test_losses_reach_the_list():
+    losses = []
+    x = torch.randn(2, N, F)
+    KernelEncoderLayer(F, H, 7, attention="primal")(x, losses=losses)
+    assert len(losses) == 1
+    KernelEncoderLayer(F, H, 7, attention="copula_spectral")(x, losses=losses)
+    assert len(losses) == 2
+    assert all(loss.dim() == 0 and loss.requires_grad for loss in losses)
+
+
+def test_cached_steps_equal_the_whole():
+    torch.manual_seed(0)
+    layer = KernelEncoderLayer(F, H, 7, 0.0, attention="rbf", attention_kwargs={"position": "txl"}).double()
+    x = torch.randn(B, N, F, dtype=torch.float64)
+    cache = layer.empty_cache()
+    parts = [layer(part, is_causal=True, cache=cache) for part in x.split([2, 1, 2], dim=1)]
+    torch.testing.assert_close(torch.cat(parts, dim=1), layer(x, is_causal=True))
+    assert KernelEncoderLayer(F, H, 7, attention="primal").empty_cache() is None
+
+
+def test_compiles_whole():
+    layer = KernelEncoderLayer(F, H, 7, 0.0, attention="rbf", norm_first=True)
+    x = torch.randn(B, N, F)
+    compiled = torch.compile(layer, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(x, is_causal=True), layer(x, is_causal=True))
+
+
+def test_autocast():
+    layer = KernelEncoderLayer(F, H, 7, 0.0, attention="rbf")
+    x = torch.randn(B, N, F)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        out = layer(x)
+    torch.testing.assert_close(out.float(), layer(x), rtol=0.05, atol=0.05)
+
+
+@pytest.mark.parametrize("act", ["gelu", torch.nn.ELU(), torch.tanh])
+def test_activation(act):
+    layer = KernelEncoderLayer(F, H, 7, 0.0, act=act)
+    x = torch.randn(B, N, F)
+    torch.nn.init.zeros_(layer.self_attn.out_proj.weight)
+    y = layer.norm1(x)
+    function = torch.nn.functional.gelu if act == "gelu" else act
+    torch.testing.assert_close(layer(x), layer.norm2(y + layer.linear2(function(layer.linear1(y)))))
+
+
+def test_what_attention_may_be():
+    assert resolve("kernel") is KernelAttention
+    assert resolve(" Primal") is PrimalAttention
+    assert resolve("rbf * magnitude")(F, H).kernel.parts[1].channels == F // H
+    made = KernelEncoderLayer(F, H, attention=lambda size, heads, **kw: KernelAttention(size, heads, **kw))
+    assert made.self_attn.dropout == 0.1
+    with pytest.raises(TypeError, match=r"a name or a factory .*of type 'KernelAttention'"):
+        KernelEncoderLayer(F, H, attention=KernelAttention(F, H))
+    with pytest.raises(TypeError, match="Expected 'attention'"):
+        KernelEncoderLayer(F, H, attention=3)
+    with pytest.raises(ValueError, match=r"attention='rbf' \(got 'kernel'\)"):
+        KernelEncoderLayer(F, H, attention="rbf", attention_kwargs={"kernel": "laplace"})
+    with pytest.raises(ValueError, match=r"\(got 'ranks'\)"):
+        KernelEncoderLayer(F, H, attention="primal", attention_kwargs={"ranks": 3})
+    with pytest.raises(ValueError, match="Expected the name of a kernel"):
+        KernelEncoderLayer(F, H, attention="rfb")
+
+
+def test_arguments_that_a_module_accepts():
+    assert accepts(lambda size, heads, **kw: None, "anything")
+    assert not accepts(functools.partial(KernelAttention, position="txl"), "position")
+    assert all(accepts("fourier", name) for name in ("per", "position", "dropout"))
+    assert not any(accepts("fourier", name) for name in ("kernel", "kernel_kwargs", "rank"))
+    layer = KernelEncoderLayer(F, H, dropout=0.3, attention_kwargs={"dropout": 0.0})
+    assert layer.self_attn.dropout == 0.0
+    assert layer.dropout.p == 0.3

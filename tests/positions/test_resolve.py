@@ -1,0 +1,78 @@
+import functools
+
+import pytest
+import torch
+
+from kgat.positions import (
+    Kerple,
+    Position,
+    RelativeTable,
+    Sum,
+    SymmetricProduct,
+    TransformerXL,
+    names,
+    resolve,
+)
+
+
+@pytest.mark.parametrize(
+    ("given", "expected"),
+    [
+        ("sum", Sum),
+        ("Symmetric_Product", SymmetricProduct),
+        ("symmetric", SymmetricProduct),
+        ("transformer-xl", TransformerXL),
+        ("txl", TransformerXL),
+        ("kerple", Kerple),
+        ("relative_table", RelativeTable),
+        (Sum, Sum),
+        (functools.partial(Kerple, form="power"), Kerple),
+        (lambda embed_dim, num_heads: Kerple(embed_dim, num_heads), Kerple),
+        (TransformerXL(15, 3), TransformerXL),
+    ],
+    ids=str,
+)
+def test_all_forms(given, expected):
+    position = resolve(given, 15, 3)
+    assert type(position) is expected
+    assert (position.embed_dim, position.num_heads, position.channels) == (15, 3, 5)
+    if isinstance(given, Position):
+        assert position is given
+
+
+def test_every_name_resolves():
+    for name in names():
+        built = resolve(name, 15, 3)
+        assert built is None if name == "none" else type(built).__name__ == name
+    assert resolve(None, 15, 3) is None
+
+
+def test_names_of_forms_and_arguments():
+    assert resolve("table", 15, 3).form == "table"
+    assert resolve("table-S", 15, 3).form == resolve("shaw", 15, 3).form == "table-S"
+    assert resolve("kerple_log", 15, 3).form == "log"
+    assert resolve("kerple_power", 15, 3).form == "power"
+    assert resolve("table", 15, 3, max_offset=7).max_offset == 7
+    assert resolve("sum", 15, 3, max_length=7, in_values=True).t.shape == (7, 15)
+    assert resolve(lambda *sizes, **more: Sum(*sizes, **more), 15, 3, in_values=True).in_values
+
+
+@pytest.mark.parametrize(
+    ("given", "kwargs", "error", "message"),
+    [
+        ("sums", {}, ValueError, r"got 'sums'\); choose from Kerple, .*TransformerXL, none"),
+        ("sum", {"radius": 2}, ValueError, r"arguments of Sum \(got 'radius'\); .*'max_length', 'in_values'"),
+        ("txl", {"radius": 2}, ValueError, r"arguments of TransformerXL \(got 'radius'\); it takes none"),
+        ("none", {"form": "log"}, ValueError, r"or none \(got 'form' beside None\)"),
+        (Sum(15, 3), {"in_values": True}, ValueError, r"built already .*got 'in_values'"),
+        (Sum(15, 5), {}, ValueError, r"embed_dim=15, num_heads=3 \(got Sum\(15, num_heads=5\)\)"),
+        (Sum(30, 3), {}, ValueError, r"embed_dim=15"),
+        (3, {}, TypeError, r"a name, a class, a factory or a 'Position' \(got 3\)"),
+        (torch.nn.ReLU(), {}, TypeError, r"got ReLU\(\)"),
+        (lambda embed_dim, num_heads: 3, {}, TypeError, r"return a 'Position' \(got 3\)"),
+    ],
+    ids=str,
+)
+def test_bad_input_is_a_sentence(given, kwargs, error, message):
+    with pytest.raises(error, match=message):
+        resolve(given, 15, 3, **kwargs)
