@@ -538,6 +538,7 @@ def test_merges_are_the_same_in_each_process():
         for _ in "ab"
     ]
     assert said[0] == said[1]
+    assert said[0].count("(") == 80
 
 
 def test_words():
