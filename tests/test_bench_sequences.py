@@ -37,6 +37,7 @@ def test_slow_attention_is_not_measured_on_longer_sequences(tmp_path, cost):
     assert run(*given, seconds=3.0) == found  # what the file holds is not measured again
     assert len(cost) == count
     run(*given, seconds=100.0)  # another limit is another measurement
+    assert cost[count] == ("softmax", 16, "time")
     assert ("softmax", 64, "time") in cost
 
 

@@ -354,7 +354,7 @@ def test_values_of_expressions(text, value):
 
 
 @pytest.mark.parametrize(
-    "text", ["", "]", "[MIN ]", "[MIN 3", "3 4", "[MIN 3 ] ]", "[MAX 3 x ]", "[FIRST 3 4 ]"]
+    "text", ["", "]", "[MIN ]", "[MIN 3", "3 4", "3 [MIN 4", "[MIN 3 ] ]", "[MAX 3 x ]", "[FIRST 3 4 ]"]
 )
 def test_what_is_no_expression(text):
     with pytest.raises(ValueError, match="expression of ListOps"):
@@ -538,6 +538,7 @@ def test_merges_are_the_same_in_each_process():
         for _ in "ab"
     ]
     assert said[0] == said[1]
+    assert said[0].count("(") == 80
 
 
 def test_words():
