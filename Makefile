@@ -3,6 +3,9 @@ PYTHON ?= python3
 VENV ?= .venv
 BIN := $(VENV)/bin
 
+# Sets of the ablation whose stock layers are among the results.
+ABLATED := Cora CiteSeer chameleon_filtered squirrel_filtered
+
 .DEFAULT_GOAL := help
 .PHONY: help compare test lint bench readme clean
 
@@ -43,7 +46,7 @@ bench: $(VENV)/.kgat
 readme: $(VENV)/.kgat
 	for folder in results/*/ ablation/*/; do $(BIN)/kgat plot $$folder; done
 	$(BIN)/kgat table results --readme README.md
-	$(BIN)/kgat table results/Cora ablation --readme ablation/README.md
+	$(BIN)/kgat table $(ABLATED:%=results/%) ablation --readme ablation/README.md
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -1,10 +1,13 @@
 r"""The command line: ``kgat compare | train | regress | paper | info | bench | plot | table``."""
 
+import _thread
 import os
 import re
 import signal
 import sys
+import threading
 import warnings
+from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
 from typing import Annotated, Any
@@ -638,7 +641,8 @@ def main(arguments: list[str] | None = None) -> int:
     for stream in (sys.stdout, sys.stderr):
         # A terminal or a pipe without Unicode gets '?' for a sign rather than a traceback.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    stop = signal.signal(signal.SIGTERM, _interrupt)
+    stop, ignored = signal.signal(signal.SIGTERM, _interrupt), sys.unraisablehook
+    sys.unraisablehook = _again(ignored)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
@@ -658,6 +662,19 @@ def main(arguments: list[str] | None = None) -> int:
         return 130
     finally:
         signal.signal(signal.SIGTERM, stop)
+        sys.unraisablehook = ignored
+
+
+def _again(ignored: Callable[[Any], Any]) -> Callable[[Any], Any]:
+    # An interrupt that meets a finaliser or the callback of a weak reference is dropped there, and the work
+    # would go on: it is sent once more, when that is over.
+    def hook(dropped: Any) -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            threading.Timer(0.05, _thread.interrupt_main, (signal.SIGTERM,)).start()
+        else:
+            ignored(dropped)
+
+    return hook
 
 
 def _interrupt(number: int, frame: FrameType | None) -> None:

@@ -244,3 +244,21 @@ def test_a_stopped_comparison_goes_on(capsys, tmp_path, number, jobs):
     after = [record for record in records.read(path) if record["kind"] == "run"]
     assert after[: len(kept)] == kept
     assert len(after) == len({record["key"] for record in after}) == 2 * seeds
+
+
+def test_an_interrupt_that_a_finaliser_swallows_comes_again(monkeypatch, capsys):
+    class Finalised:
+        def __del__(self):
+            raise KeyboardInterrupt
+
+    def work(**kwargs):
+        Finalised()
+        for _ in range(200):
+            time.sleep(0.05)
+        return 0
+
+    monkeypatch.setattr(cli, "app", work)
+    hook = sys.unraisablehook
+    assert cli.main(["info"]) == 130
+    assert capsys.readouterr().err == "kgat: interrupted\n"
+    assert sys.unraisablehook is hook
