@@ -308,7 +308,7 @@ def test_penalties_of_a_position_kernel_leave_by_losses():
     assert len(losses) == 1
 
 
-@pytest.mark.parametrize("mask", [full, causal], ids=repr)
+@pytest.mark.parametrize("mask", [full, causal], ids=["full", "causal"])
 def test_edges_equal_the_dense_form(mask):
     position = built(lambda: SymmetricProduct(F, H))
     q, k, v = (numbers(n, H, D, seed=n).requires_grad_() for n in (5, 7, 8))

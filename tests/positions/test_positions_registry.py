@@ -1,4 +1,5 @@
 import functools
+import inspect
 
 import pytest
 import torch
@@ -30,7 +31,7 @@ from kgat.positions import (
         (lambda embed_dim, num_heads: Kerple(embed_dim, num_heads), Kerple),
         (TransformerXL(15, 3), TransformerXL),
     ],
-    ids=str,
+    ids=lambda x: "function" if inspect.isfunction(x) else str(x),
 )
 def test_all_forms(given, expected):
     position = resolve(given, 15, 3)
@@ -71,7 +72,7 @@ def test_names_of_forms_and_arguments():
         (torch.nn.ReLU(), {}, TypeError, r"got ReLU\(\)"),
         (lambda embed_dim, num_heads: 3, {}, TypeError, r"return a 'Position' \(got 3\)"),
     ],
-    ids=str,
+    ids=lambda x: "function" if inspect.isfunction(x) else str(x),
 )
 def test_bad_input_is_a_sentence(given, kwargs, error, message):
     with pytest.raises(error, match=message):
