@@ -10,10 +10,11 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat import functional
+from kgat import functional, positions
 from kgat.gram import Gram
 from kgat.kernels import Context, KernelLike, resolve
 from kgat.kernels.magnitude import with_magnitude
+from kgat.positions import PositionLike
 
 PROJECTIONS = ("shared_qk", "separate")
 
@@ -176,7 +177,7 @@ class KernelAttention(torch.nn.Module):
         num_kv_heads: int | None = None,
         query_map: torch.nn.Module | None = None,
         key_map: torch.nn.Module | None = None,
-        position: Any = None,
+        position: PositionLike = None,
         method: str = "auto",
     ) -> None:
         super().__init__()
@@ -241,16 +242,12 @@ class KernelAttention(torch.nn.Module):
         self.kernel = with_magnitude(built, magnitude)
         self.query_map = query_map
         self.key_map = key_map
-        self.position = None
-        if position is not None:
-            from kgat import positions
-
-            self.position = positions.resolve(position, embed_dim, num_heads)
-            if add_bias_kv or add_zero_attn:
-                raise ValueError(
-                    "Expected no 'position' beside 'add_bias_kv' or 'add_zero_attn' (got both); the keys "
-                    "that these add stand nowhere"
-                )
+        self.position = positions.resolve(position, embed_dim, num_heads)
+        if self.position is not None and (add_bias_kv or add_zero_attn):
+            raise ValueError(
+                "Expected no 'position' beside 'add_bias_kv' or 'add_zero_attn' (got both); the keys that "
+                "these add stand nowhere"
+            )
         # A kernel that computes its parameters from all tokens would tell a token of later ones.
         self._looks_ahead = any(getattr(part, "data_dependent", False) for part in self.kernel.modules())
         self.reset_parameters()
@@ -289,11 +286,13 @@ class KernelAttention(torch.nn.Module):
         if self._joint and query is key and key is value:
             q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
-            q = self._linear(query, "q")
-            one = self.projections == "shared_qk" and query is key
-            k = q if one else self._linear(key, "k")
-            v = self._linear(value, "v")
-        return self._query_heads(q), self._key_heads(k), self._split(v)
+            q, k, v = self._linear(query, "q"), None, self._linear(value, "v")
+            if self.projections != "shared_qk" or query is not key:
+                k = self._linear(key, "k")
+        by_head = self._query_heads(q)
+        if k is None and self.query_map is self.key_map:  # one tensor, which a kernel lifts once
+            return by_head, by_head, self._split(v)
+        return by_head, self._key_heads(q if k is None else k), self._split(v)
 
     def _linear(self, x: Tensor, part: str) -> Tensor:
         size, width = self.embed_dim, self.num_kv_heads * self.head_dim
@@ -518,6 +517,8 @@ class KernelAttention(torch.nn.Module):
                 "Expected a kernel that sees one pair at a time with is_causal=True (got one that depends on "
                 "the whole sequence); build it with data_dependent=False"
             )
+        if key_padding_mask is not None and key_padding_mask.dim() == 1:
+            key_padding_mask = key_padding_mask.unsqueeze(0)
         before = 0 if cache is None else cache.queries
         query_index = range(before, before + query.size(1))
         alone = query is key  # self-attention
@@ -577,8 +578,6 @@ class KernelAttention(torch.nn.Module):
         hidden: Tensor | None = None
         bias: Tensor | None = None
         if key_padding_mask is not None:
-            if key_padding_mask.dim() == 1:
-                key_padding_mask = key_padding_mask.unsqueeze(0)
             if key_padding_mask.shape != (batch, keys):
                 raise ValueError(
                     f"Expected 'key_padding_mask' of shape [B={batch}, M={keys}] (got "

@@ -130,6 +130,8 @@ def test_layouts_of_torch():
     wanted, wanted_weights = stock(*alone, hidden, attn_mask=mask)
     torch.testing.assert_close(out, wanted)
     torch.testing.assert_close(weights, wanted_weights)
+    itself = (query[0], query[0], query[0], torch.arange(6) > 3)  # self-attention, without a batch
+    torch.testing.assert_close(ours(*itself), stock(*itself))
     of_heads = ours(*alone, attn_mask=pairs("float heads")[:HEADS], average_attn_weights=False)
     wanted = stock(*alone, attn_mask=pairs("float heads")[:HEADS], average_attn_weights=False)
     torch.testing.assert_close(of_heads, wanted)
@@ -239,6 +241,10 @@ def test_shared_projections_of_a_symmetric_kernel_are_symmetric():
     q, k, _ = attention.project(x, x, x)
     score = attention.kernel(q, k).dense()
     torch.testing.assert_close(score, score.transpose(1, 2))
+    assert k is q  # so that it is lifted once
+    other = attention.project(x, x + 1.0, x)
+    torch.testing.assert_close(other[0], q)
+    assert (other[1] - k).abs().max() > 0.1
     names = {name for name, _ in attention.named_parameters()}
     assert "k_proj_weight" not in names
     assert attention.in_proj_bias.numel() == 2 * EMBED
