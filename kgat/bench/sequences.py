@@ -29,7 +29,7 @@ from kgat.training import circumstances
 
 ROUNDS = 5
 BASELINE = "torch softmax"
-WEIGHTS = "softmax, weights of all pairs"  # what dense attention is without a fused kernel
+WEIGHTS = "softmax with all weights"  # what dense attention is without a fused kernel
 
 Record = dict[str, Any]
 
