@@ -369,7 +369,7 @@ class PrimalAttention(torch.nn.Module):
             if tokens is not None and tokens is not query:
                 raise ValueError(
                     f"Expected '{name}' as 'query' itself or 'None' (got another tensor); PrimalAttention is "
-                    f"self-attention, use torch.nn.MultiheadAttention across sequences"
+                    f"self-attention, use KernelAttention across sequences"
                 )
         if need_weights:
             raise ValueError(

@@ -17,7 +17,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kgat import ops
-from kgat.gram import Gram, LazyGram
+from kgat.gram import Gram, LazyGram, SumGram
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.linear import feature_size, linear_attention
 from kgat.rules import IDENTITY, MUL, ScoreRule
@@ -161,10 +161,10 @@ def _sdpa(call: DenseCall) -> Tensor:
     k = _joined([k for _, k in operands], lead, width, wide)
     v = _joined([value], lead, width, wide)
 
-    visible, causal = call.visible(), False
     bias = call.bias
-    if call.causal and call.mask is None and queries == keys and bias is None:
-        visible, causal = None, True
+    # The kernel knows this order by itself; a mask of it would be as large as all scores.
+    causal = call.causal and call.mask is None and bias is None and queries == keys
+    visible = None if causal else call.visible()
     attn_mask: Tensor | None = None
     if bias is not None:
         attn_mask = bias.movedim(-1, -3).to(wide)
@@ -425,5 +425,4 @@ def _width(gram: Gram) -> int:
     # Numbers of a query that a score is made of.
     if isinstance(gram, LazyGram):
         return max(1, sum(term.query.size(-1) for term in gram.terms))
-    parts = getattr(gram, "grams", ())
-    return max(1, sum(_width(part) for part in parts))
+    return sum(_width(part) for part in gram.parts) if isinstance(gram, SumGram) else 1

@@ -269,3 +269,30 @@ def test_attention_over_all_pairs_compiles(name):
 
     compiled = torch.compile(attend, fullgraph=True)
     torch.testing.assert_close(compiled(query, key, value), attend(query, key, value), rtol=1e-4, atol=1e-4)
+
+
+def test_sums_are_as_wide_as_their_parts(monkeypatch):
+    # Or their blocks would hold more than was asked for, and routes would be compared at another price.
+    kernel, query, key, value = problem("laplace + intersection", lead=(), queries=64, keys=64)
+    gram = kernel(query, key)
+    whole = []
+    narrowed = dense._narrowed
+    monkeypatch.setattr(dense, "_narrowed", lambda *args: whole.append(args[2]) or narrowed(*args))
+    monkeypatch.setattr(dense, "BLOCK", 64 * 3 * 10 * 4)  # of all pairs of 4 queries, 5 channels of both
+    dense_attention(gram, value, method="dense")
+    assert whole == [4] * 16
+
+
+def test_causal_order_of_fused_attention_is_no_mask(monkeypatch):
+    kernel, query, key, value = problem("rbf", queries=7)
+    given = []
+    attend = dense.F.scaled_dot_product_attention
+    monkeypatch.setattr(
+        dense.F,
+        "scaled_dot_product_attention",
+        lambda *args, **kwargs: given.append(kwargs) or attend(*args, **kwargs),
+    )
+    monkeypatch.setattr(dense, "_visible", lambda *args: pytest.fail("a mask as large as all scores"))
+    dense_attention(kernel(query, key), value, causal=True, method="sdpa")
+    assert given[0]["is_causal"]
+    assert given[0]["attn_mask"] is None
