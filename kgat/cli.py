@@ -456,7 +456,7 @@ def plot(
 def regress(
     datasets: Annotated[
         str, typer.Option("--datasets", help="Data sets, separated by commas; an unknown one lists them all.")
-    ] = "co2,sunspots,diabetes",
+    ] = "co2,airline,sunspots,diabetes",
     models: Annotated[
         str,
         typer.Option(

@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import torch
@@ -26,6 +26,9 @@ from kgat.functional import dense_attention
 from kgat.kernels import Context
 from kgat.nn import KernelGATConv
 from kgat.training import circumstances, resolve_model
+
+if TYPE_CHECKING:
+    import pandas as pd
 
 BASELINE = "dot"
 BEGIN, END = "<!-- regression:begin -->", "<!-- regression:end -->"
@@ -85,8 +88,18 @@ def _co2() -> Points:
 
     weekly = co2.load_pandas().data["co2"]
     monthly = weekly.groupby(pd.PeriodIndex(weekly.index, freq="M")).mean().dropna()
+    return _of_months("co2", monthly, "ppm")
+
+
+def _airline() -> Points:
+    from sktime.datasets import load_airline
+
+    return _of_months("airline", load_airline(), "thousands")
+
+
+def _of_months(name: str, monthly: pd.Series, unit: str) -> Points:
     years = np.array([month.year + (month.month - 0.5) / 12 for month in monthly.index])
-    return Points("co2", years[:, None], monthly.to_numpy(), "ppm")
+    return Points(name, years[:, None], monthly.to_numpy(), unit)
 
 
 def _sunspots() -> Points:
@@ -111,6 +124,7 @@ def _diabetes() -> Points:
 
 
 LOADERS: dict[str, Callable[[], Points]] = {
+    "airline": _airline,
     "co2": _co2,
     "diabetes": _diabetes,
     "nile": _nile,
@@ -122,7 +136,8 @@ def load(name: str) -> Points:
     r"""Returns a data set that a package ships: nothing is downloaded.
 
     ``"co2"`` (Mauna Loa, monthly means), ``"sunspots"`` and ``"nile"`` (yearly) come with statsmodels,
-    ``"diabetes"`` (442 patients, 10 features) with scikit-learn.
+    ``"airline"`` (passengers per month, 1949 to 1960) with sktime, ``"diabetes"`` (442 patients, 10 features)
+    with scikit-learn.
 
     Args:
         name (str): The name.
@@ -143,7 +158,7 @@ def load(name: str) -> Points:
         return LOADERS[name]()
     except ImportError as error:
         raise ImportError(
-            f"Expected statsmodels, which ships '{name}' (got: {error}); install it with "
+            f"Expected the package that ships '{name}' (got: {error}); install it with "
             "pip install 'kgat[regression]'"
         ) from None
 

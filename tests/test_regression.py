@@ -13,9 +13,6 @@ from kgat.regression import Points, Regressor, Setting, compare, run, split, tab
 SMALL = Setting(width=8, heads=2, num_features=4, epochs=5)
 MODELS = ["dot", "spectral*l2", "copula*l1.5"]
 needs_gpytorch = pytest.mark.skipif(find_spec("gpytorch") is None, reason="gpytorch is not installed")
-needs_statsmodels = pytest.mark.skipif(
-    find_spec("statsmodels") is None, reason="statsmodels is not installed"
-)
 
 
 def wave(nodes: int = 40) -> Points:
@@ -106,9 +103,17 @@ def test_gaussian_processes_find_a_wave(model):
     assert min(record["curve"]["std"]) > 0.0
 
 
-@needs_statsmodels
-@pytest.mark.parametrize(("name", "size"), [("co2", 521), ("nile", 100), ("sunspots", 309)])
-def test_series(name, size):
+@pytest.mark.parametrize(
+    ("name", "package", "size"),
+    [
+        ("airline", "sktime", 144),
+        ("co2", "statsmodels", 521),
+        ("nile", "statsmodels", 100),
+        ("sunspots", "statsmodels", 309),
+    ],
+)
+def test_series(name, package, size):
+    pytest.importorskip(package)
     points = regression.load(name)
     assert points.x.shape == (size, 1)
     assert points.y.shape == (size,)
@@ -127,7 +132,9 @@ def test_arguments_of_a_kernel_go_before_the_setting():
 def test_bad_input():
     with pytest.raises(ValueError, match=r"kernel model .got 'dot@separate'.; .*projections in a name"):
         regression.check_models(["dot@separate"])
-    with pytest.raises(ValueError, match=r"regression set \(got 'boston'\); choose from: co2, diabetes"):
+    with pytest.raises(
+        ValueError, match=r"regression set \(got 'boston'\); choose from: airline, co2, diabetes"
+    ):
         regression.load("boston")
     with pytest.raises(ValueError, match=r"kernel model \(got 'gat'\)"):
         run(wave(), "gat", 0, SMALL)
