@@ -389,6 +389,8 @@ def bench_sequences(
         tokens = [int(length) for length in _listed(lengths)]
     except ValueError:
         raise ValueError(f"Expected numbers of tokens (got '{lengths}'); e.g. 1024,2048") from None
+    if figure is not None:
+        figure.parent.mkdir(parents=True, exist_ok=True)
     bar = _bar()
     task = bar.add_task("", total=None)
 
@@ -523,10 +525,17 @@ def paper(
     name: Annotated[str, typer.Argument(help="dissection, banach, primal, fourier or implicit.")],
     root: Root = None,
     datasets: Annotated[
-        str, typer.Option("--datasets", help="Data sets of the paper, separated by commas. Default: all.")
+        str,
+        typer.Option(
+            "--datasets",
+            help="Data sets of the paper, separated by commas; an unknown one lists them all. Default: all.",
+        ),
     ] = "",
     variants: Annotated[
-        str, typer.Option(help="Attentions of the paper, separated by commas. Default: all.")
+        str,
+        typer.Option(
+            help="Attentions of the paper, separated by commas; an unknown one lists them all. Default: all."
+        ),
     ] = "",
     seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 3,
     scale: Annotated[
@@ -557,10 +566,12 @@ def paper(
     that are there already with the same setting are not repeated. Prints the table.
     """
     from kgat import sequences
-    from kgat.compare import Interrupted, update_readme
+    from kgat.compare import Interrupted, split_readme, update_readme
 
     changes = _settings(overrides)
     chosen = sequences.choose(sequences.resolve_paper(name), _listed(datasets), _listed(variants))
+    if readme is not None:
+        split_readme(readme, *sequences.markers(name))  # a wrong page is better known now than after hours
     settings = {
         dataset: sequences.settings_of(dataset, scale).with_changes(changes) for dataset in chosen.datasets
     }

@@ -95,6 +95,8 @@ def test_command(tmp_path, cost, capsys):
     assert cli.main([*given, "--figure", str(drawn)]) == 0
     assert table(records.read(out)) in capsys.readouterr().out
     assert drawn.read_bytes().startswith(b"\x89PNG")
+    assert cli.main([*given, "--figure", str(tmp_path / "new" / "costs.png")]) == 0
+    assert (tmp_path / "new" / "costs.png").is_file()
     for change, message in (
         (["--lengths", "16,x"], "Expected numbers of tokens (got '16,x')"),
         (["--lengths", "0"], "Expected positive lengths (got [0])"),

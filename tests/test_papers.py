@@ -1,6 +1,7 @@
 import dataclasses
 import math
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -160,6 +161,16 @@ def test_settings_are_checked():
         ({"epochs": "x"}, "'epochs' as int .*got 'x'.*--set epochs=VALUE"),
         ({"epochs": "none"}, "'epochs' as int"),
         ({"epochs": "0"}, "'epochs' of at least 1"),
+        ({"max_train": "0"}, "'max_train' of at least 1 .*got 0"),
+        ({"embed_dim": "0"}, "'embed_dim' of at least 1"),
+        ({"warmup": "-1"}, "'warmup' of at least 0"),
+        ({"label_smoothing": "2"}, r"'label_smoothing' in \[0, 1\) .*got 2"),
+        ({"dropout": "nan"}, r"'dropout' in \[0, 1\) .*got nan"),
+        ({"beta2": "1"}, r"'beta2' in \[0, 1\)"),
+        ({"lr": "inf"}, "finite 'lr' of at least 0 .*got inf"),
+        ({"weight_decay": "-1"}, "finite 'weight_decay' of at least 0"),
+        ({"clip": "nan"}, "finite 'clip' above 0, or none .*got nan"),
+        ({"clip": "0"}, "finite 'clip' above 0, or none"),
         ({"norm_first": "1"}, "'norm_first' as bool"),
         ({"schedule": "step"}, "'schedule' to be one of .*got 'step'"),
         ({"optimizer": "sgd"}, "'optimizer' to be one of .*got 'sgd'"),
@@ -430,6 +441,11 @@ def test_sizes_are_reduced_on_request():
     assert run(task, "softmax", SOFTMAX, 0, dataclasses.replace(TINY, max_train=999))["sizes"][0] == 83
 
 
+def test_a_text_of_one_token_trains_nothing():
+    with pytest.raises(ValueError, match=r"a text of at least 2 tokens.*got 1"):
+        run(language(), "softmax", SOFTMAX, 0, dataclasses.replace(TINY, max_train=1))
+
+
 def test_a_model_that_diverges_is_recorded():
     setting = dataclasses.replace(TINY, lr=1e30, clip=None, epochs=3)
     record = run(series(), "softmax", SOFTMAX, 0, setting)
@@ -492,6 +508,15 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path):
     other = {"ListOps": dataclasses.replace(TINY, lr=0.5)}
     assert not sequences.finished(path, ["ListOps"], TWO, other, 5)
     assert not sequences.finished(path, ["ListOps"], {"rbf": {"kernel": "laplace"}}, settings, 5)
+
+
+def test_a_data_set_may_be_called_by_any_of_its_names(tmp_path):
+    path, said = tmp_path / "results.jsonl", []
+    given = (["list-ops"], {"softmax": SOFTMAX}, {"listops": TINY}, 1, path)
+    for _ in range(2):
+        (record,) = compare(*given, on_run=said.append)
+        assert record["dataset"] == "ListOps"
+    assert len(said) == 1
 
 
 def test_a_seed_draws_what_the_data_leave_open():
@@ -608,6 +633,31 @@ def test_an_interrupted_command_keeps_what_is_done(tmp_path, small, monkeypatch,
     monkeypatch.setattr(runs, "run", original)
     assert cli.main(given) == 0
     assert len(records.read(tmp_path / "primal.jsonl")) == 3
+
+
+@pytest.mark.parametrize("page", [None, "no markers\n"])
+def test_a_page_is_looked_at_before_anything_is_trained(tmp_path, small, monkeypatch, page, capsys):
+    monkeypatch.setattr(runs, "run", lambda *given, **options: pytest.fail("trained"))
+    readme = tmp_path / "README.md"
+    if page is not None:
+        readme.write_text(page)
+    given = ["paper", "primal", "--datasets", "ListOps", "--out", str(tmp_path), "--readme", str(readme)]
+    assert cli.main(given) == 2
+    assert "README.md" in capsys.readouterr().err
+
+
+def test_a_file_that_cannot_be_written_is_found_before_anything_is_trained(tmp_path, monkeypatch):
+    monkeypatch.setattr(runs, "run", lambda *given, **options: pytest.fail("trained"))
+    original = Path.open
+
+    def refused(self, mode="r", *given, **options):
+        if self.name == "results.jsonl" and "a" in mode:
+            raise PermissionError("refused")
+        return original(self, mode, *given, **options)
+
+    monkeypatch.setattr(Path, "open", refused)
+    with pytest.raises(PermissionError):
+        compare(["ListOps"], TWO, {"ListOps": TINY}, 1, tmp_path / "results.jsonl")
 
 
 def test_a_missing_package_is_named(monkeypatch):

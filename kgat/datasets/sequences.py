@@ -171,12 +171,18 @@ def _series(
     parts = splits.draw(source.name, seed, y, partial(splits.stratified, val=VAL_SHARE))
     train, val = (np.flatnonzero(parts == part) for part in (1, 2))
     steps = np.concatenate([official.x[i] for i in train])
+    if any(np.isinf(x).any() for x in (*official.x, *test.x)):
+        raise ValueError(
+            f"Expected finite values in '{source.name}' (got inf); put the published files there, or mark "
+            "missing values with '?'"
+        )
     if missing == "error" and any(np.isnan(x).any() for x in (*official.x, *test.x)):
         raise ValueError(
             f"Expected no missing values in '{source.name}' (got '?'); pass missing='mean' to fill them in"
         )
     mean, std = np.nanmean(steps, axis=0), np.nanstd(steps, axis=0)
-    std[std == 0] = 1.0
+    # The mean of equal values may differ from them by its rounding, which is no scale.
+    std[(std == 0) | (np.nanmax(steps, axis=0) == np.nanmin(steps, axis=0))] = 1.0
     longest = max(len(x) for x in official.x)
 
     def labelled(series: Sequence[Array], classes: Array) -> Labelled:
@@ -302,8 +308,8 @@ def _translation(
 
 def _lines(path: Path) -> list[str]:
     with reading(path):
-        # Not splitlines(): a sentence may hold characters that it takes for line ends.
-        lines = path.read_text(encoding="utf8").replace("\r\n", "\n").split("\n")
+        # A sentence may hold characters that splitlines() and files of text take for line ends.
+        lines = path.read_bytes().decode("utf8").replace("\r\n", "\n").split("\n")
     return lines[:-1] if lines[-1] == "" else lines
 
 
@@ -315,6 +321,11 @@ def _listops(
     lengths: tuple[int, int] = (100, 300),
     sizes: tuple[int, int, int] = (4000, 500, 500),
 ) -> SequenceTask:
+    for option, given, count in (("lengths", lengths, 2), ("sizes", sizes, 3)):
+        if len(given) != count or min(given) < 1:
+            raise ValueError(
+                f"Expected '{option}' as {count} positive numbers (got {given}); give all of them"
+            )
     words = Words([PAD, *listops.TOKENS])
     # All parts at once: no expression is in two of them.
     expressions = listops.generate(sum(sizes), lengths, seed)

@@ -86,7 +86,8 @@ class KernelTransformer(Pretrained):
         - **output:** :math:`(B, M, F)`, or :math:`(B, N, F)` with a decoder
 
     Raises:
-        ValueError: If an argument is of no attention module, or a list has not one entry per layer.
+        ValueError: If an argument is of no attention module or of a decoder that is not there, or a list has
+        not one entry per layer.
 
     Example:
         >>> import torch
@@ -126,6 +127,12 @@ class KernelTransformer(Pretrained):
                 f"Expected 'num_layers' of at least 1 and 'decoder_layers' of at least 0 (got {num_layers} "
                 f"and {decoder_layers})"
             )
+        for name, of_decoder in (("cross_attention", cross_attention), ("cross_position", cross_position)):
+            if decoder_layers == 0 and of_decoder is not None:
+                raise ValueError(
+                    f"Expected no {name!r} without a decoder (got {of_decoder!r}); leave it out, or set "
+                    f"'decoder_layers'"
+                )
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.causal = causal

@@ -117,15 +117,17 @@ class LanguageModel(Pretrained):
             - **tokens:** :math:`(B, N)`, **output:** :math:`(B, N + \mathrm{steps})`
 
         Raises:
-            ValueError: If there is no token to begin with, or the temperature is negative.
+            ValueError: If there is no token to begin with, or :obj:`steps` or the temperature is negative.
         """
         if tokens.dim() != 2 or tokens.size(1) == 0:
             raise ValueError(
                 f"Expected 'tokens' of shape [B, N] with N of at least 1 (got {list(tokens.shape)}); begin "
                 f"with a token that says so"
             )
-        if temperature < 0.0:
-            raise ValueError(f"Expected a 'temperature' of at least 0 (got {temperature})")
+        if not temperature >= 0.0:  # not-a-number neither
+            raise ValueError(f"Expected a 'temperature' of at least 0 (got {temperature}); 0 draws nothing")
+        if steps < 0:
+            raise ValueError(f"Expected 'steps' of at least 0 (got {steps}); it is a number of tokens")
         with evaluating(self):
             cache, new = self.transformer.empty_cache(), tokens
             for _ in range(steps):

@@ -91,24 +91,31 @@ class Pretrained(torch.nn.Module):
 
         Raises:
             FileNotFoundError: If a file is missing.
-            ValueError: If it holds another class, or the weights are not those that were saved with the
-                configuration.
+            ValueError: If the configuration is damaged or of another class, or the weights are not those that
+                were saved with it.
             RuntimeError: If the weights do not fit the model.
         """
         folder = Path(folder)
-        content = json.loads((folder / CONFIG).read_text(encoding="utf8"))
-        if content["class"] != cls.__name__:
+        try:
+            content = json.loads((folder / CONFIG).read_text(encoding="utf8"))
+            name, sha256, arguments = content["class"], content["sha256"], dict(content["arguments"])
+        except (ValueError, LookupError, TypeError) as error:
             raise ValueError(
-                f"Expected a '{cls.__name__}' in '{folder}' (got '{content['class']}'); load it with "
-                f"'{content['class']}.from_pretrained'"
+                f"Expected '{folder / CONFIG}' as 'save_pretrained' writes it (got {type(error).__name__}: "
+                f"{error}); save the model again"
+            ) from error
+        if name != cls.__name__:
+            raise ValueError(
+                f"Expected a '{cls.__name__}' in '{folder}' (got '{name}'); load it with "
+                f"'{name}.from_pretrained'"
             )
         weights = (folder / WEIGHTS).read_bytes()
-        if content["sha256"] != hashlib.sha256(weights).hexdigest():
+        if sha256 != hashlib.sha256(weights).hexdigest():
             raise ValueError(
                 f"Expected the weights that were saved with '{folder / CONFIG}' (got others, or damaged "
                 f"ones); save the model again"
             )
-        model = cls(**content["arguments"])
+        model = cls(**arguments)
         model.load_state_dict(safetensors.torch.load(weights), strict=True, assign=True)
         return model.to(device).eval()
 

@@ -138,8 +138,13 @@ class SequenceClassifier(Pretrained):
         Raises:
             ValueError: If shapes do not fit.
         """
-        dim = 2 if self.in_channels is None else 3
-        if x.dim() != dim or (padding_mask is not None and padding_mask.shape != x.shape[:2]):
+        channels = () if self.in_channels is None else (self.in_channels,)
+        dim = 2 + len(channels)
+        if (
+            x.dim() != dim
+            or x.shape[2:] != channels
+            or (padding_mask is not None and padding_mask.shape != x.shape[:2])
+        ):
             raise ValueError(
                 f"Expected 'x' of shape {'[B, N]' if dim == 2 else f'[B, N, {self.in_channels}]'} and "
                 f"'padding_mask' of shape [B, N] or None (got {list(x.shape)} and "
@@ -171,7 +176,9 @@ class SequenceClassifier(Pretrained):
             return F.pad(h, (0, 0, 0, self.max_len - h.size(1))).flatten(1)
         if self.pooling == "mean":
             count = h.size(1) if mask is None else mask.logical_not().sum(dim=1, keepdim=True).clamp(min=1)
-            return h.sum(dim=1) / (count if mask is not None else max(1, h.size(1)))
+            # A sum of many tokens can be more than half precision holds.
+            total = h.sum(dim=1, dtype=torch.promote_types(h.dtype, torch.float32))
+            return (total / (count if mask is not None else max(1, h.size(1)))).to(h.dtype)
         if h.size(1) == 0:
             return h.sum(dim=1)
         if mask is None:

@@ -179,6 +179,11 @@ def batches(
     """
     if isinstance(part, Stream):
         tokens, block = part.tokens, setting.block
+        if len(tokens) < 2:
+            raise ValueError(
+                f"Expected a text of at least 2 tokens, to predict one from another (got {len(tokens)}); "
+                f"take more of it, e.g. with a larger 'max_train'"
+            )
         if generator is not None:
             tokens = tokens[int(torch.randint(min(block, len(tokens) - 1), (), generator=generator)) :]
         whole = (len(tokens) - 1) // block

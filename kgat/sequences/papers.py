@@ -3,7 +3,8 @@ r"""What five papers compare on sequences, with which sizes, and how models are 
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping, Sequence
+import math
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,6 +16,18 @@ from kgat.datasets.sequences import resolve_source
 BASELINE = "softmax"
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt")
+_COUNTS = (
+    *("embed_dim", "num_heads", "num_layers", "feedforward_channels", "num_features"),
+    *("batch_size", "block", "epochs", "max_train", "beam"),
+)
+# Names of numbers, which ones fit (no not-a-number does), and how that is said.
+_RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
+    (_COUNTS, lambda x: x >= 1, "'{}' of at least 1"),
+    (("warmup",), lambda x: x >= 0, "'{}' of at least 0"),
+    (("dropout", "label_smoothing", "beta2"), lambda x: 0.0 <= x < 1.0, "'{}' in [0, 1)"),
+    (("lr", "weight_decay"), lambda x: 0.0 <= x < math.inf, "a finite '{}' of at least 0"),
+    (("clip",), lambda x: 0.0 < x < math.inf, "a finite '{}' above 0, or none"),
+)
 
 
 @dataclass(frozen=True)
@@ -77,9 +90,11 @@ class Setting:
                 raise ValueError(
                     f"Expected '{name}' to be one of {known} (got '{getattr(self, name)}'); choose one"
                 )
-        for name in ("num_heads", "num_layers", "batch_size", "block", "epochs", "beam"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected '{name}' of at least 1 (got {getattr(self, name)}); raise it")
+        for names, fits, said in _RANGES:
+            for name in names:
+                value = getattr(self, name)
+                if value is not None and not fits(value):
+                    raise ValueError(f"Expected {said.format(name)} (got {value}); choose such a number")
 
     def with_changes(self, changes: Mapping[str, str]) -> Setting:
         r"""Returns the setting with other values, given as text.

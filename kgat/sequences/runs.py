@@ -159,6 +159,8 @@ def compare(
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
+    path.open("ab").close()  # it can be written: better known now than after the first run
+    datasets, settings = _canonical(datasets, settings)
     kept = finished(path, datasets, variants, settings, seeds)
     for dataset in datasets:
         for seed in range(seeds):
@@ -196,6 +198,7 @@ def finished(
 ) -> dict[tuple[str, str, int], Record]:
     r"""Returns those of the runs that a file holds already, by data set, variant and seed."""
     found = {}
+    datasets, settings = _canonical(datasets, settings)
     for record in record_file.read(path) if Path(path).exists() else []:
         if record.get("kind") != "sequence":
             continue
@@ -207,6 +210,14 @@ def finished(
         if record["setting"] == _plain(asdict(setting)) and record["attention"] == _plain(made):
             found[key] = record
     return found
+
+
+def _canonical(
+    datasets: Sequence[str], settings: Mapping[str, Setting]
+) -> tuple[list[str], dict[str, Setting]]:
+    # The names that records have.
+    named = {resolve_source(name).name: setting for name, setting in settings.items()}
+    return [resolve_source(name).name for name in datasets], named
 
 
 def check(datasets: Sequence[str], root: str | Path | None, settings: Mapping[str, Setting]) -> None:

@@ -291,6 +291,24 @@ def test_a_constant_channel_is_zero(tmp_path, monkeypatch):
     assert task.test.inputs.x[0, :, 1].tolist() == [1.0, 0.0]
 
 
+def test_a_constant_that_no_float_holds_is_zero_too(tmp_path, monkeypatch):
+    train = ["1,2,3:0.1,0.1,0.1:left\n", "3,4,3:0.1,0.1,0.1:right\n"] * 3
+    tiny(tmp_path, monkeypatch, train=train, test=["1,2:0.2,0.1:left\n"])
+    task = load_sequences("BasicMotions", tmp_path)
+    assert float(task.train.inputs.x[..., 1].abs().max()) < 1e-12
+    assert task.test.inputs.x[0, :, 1].tolist() == pytest.approx([0.1, 0.0])
+
+
+@pytest.mark.parametrize("missing", ["error", "mean"])
+@pytest.mark.parametrize("part", ["train", "test"])
+def test_infinite_values_are_refused(tmp_path, monkeypatch, part, missing):
+    cases = {"train": [case(3, i, ("left", "right")[i % 2]) for i in range(10)], "test": [case(3, 0, "left")]}
+    cases[part].append("1,inf,2:10,20,30:left\n")
+    tiny(tmp_path, monkeypatch, **cases)
+    with pytest.raises(ValueError, match=r"finite values in 'BasicMotions' \(got inf"):
+        load_sequences("BasicMotions", tmp_path, missing=missing)
+
+
 def test_files_that_do_not_belong_together(tmp_path, monkeypatch):
     header = HEADER.replace("@classLabel true left right", "@classLabel true")
     train = [case(2, i, ("left", "right")[i % 2]) for i in range(4)]
@@ -416,6 +434,22 @@ def test_impossible_expressions_are_refused():
         listops.generate(1, (9, 3))
 
 
+@pytest.mark.parametrize(
+    "options",
+    [
+        {"sizes": (9, 9)},
+        {"sizes": (9, 9, 9, 9)},
+        {"sizes": (9, 0, 9)},
+        {"lengths": (3,)},
+        {"lengths": (3, 9, 9)},
+    ],
+)
+def test_sizes_and_lengths_of_listops_are_checked(options):
+    (name,) = options
+    with pytest.raises(ValueError, match=rf"Expected '{name}' as "):
+        load_sequences("ListOps", **{"lengths": (3, 9), "sizes": (9, 9, 9), **options})
+
+
 def test_parts_of_listops_are_disjoint():
     task, other = (load_sequences("ListOps", seed=i, lengths=(3, 9), sizes=(200, 50, 60)) for i in (2, 3))
     assert not torch.equal(task.test.inputs.lengths, other.test.inputs.lengths)
@@ -456,6 +490,12 @@ def test_words_of_the_training_part_alone(tmp_path, monkeypatch):
     assert task.train.y.tolist() == [1, 0]
     assert task.val.inputs.x.tolist() == [[1, 2]]
     assert load_sequences("SST2", tmp_path, min_count=1).vocabulary.words[2:] == ("film", "good", "bad")
+
+
+def test_a_carriage_return_ends_no_line(tmp_path, monkeypatch):
+    files = {**SENTENCES, "train.tsv": "good\rgood film\t1\r\nbad film\t0\r\n"}
+    write_text(tmp_path, "SST2", monkeypatch, **files)
+    assert load_sequences("SST2", tmp_path).train.inputs.x.tolist() == [[3, 3, 2], [1, 2, 0]]
 
 
 def test_a_header_is_no_sentence(tmp_path, monkeypatch):

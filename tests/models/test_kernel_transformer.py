@@ -211,6 +211,8 @@ def test_options_reach_every_kernel_attention():
         ({"attention": ["primal"]}, r"one 'attention' for each of 2 layers.*got 1"),
         ({"position": ["txl", None, None]}, r"one 'position' for each of 2 layers.*got 3"),
         ({"num_layers": 0}, "'num_layers' of at least 1"),
+        ({"cross_attention": "rbf"}, "'cross_attention' .*without a decoder"),
+        ({"cross_position": "txl"}, "'cross_position' .*without a decoder"),
         ({"position_kwargs": {"max_offset": 3}, "position": "txl"}, "'max_offset'"),
     ],
 )

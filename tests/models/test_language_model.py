@@ -63,6 +63,10 @@ def test_generation_draws():
         model.generate(tokens, 1, temperature=-1.0)
     with pytest.raises(ValueError, match=r"N of at least 1 \(got \[2, 0\]\)"):
         model.generate(tokens[:2, :0], 1)
+    with pytest.raises(ValueError, match=r"'temperature' of at least 0 \(got nan\)"):
+        model.generate(tokens, 1, temperature=float("nan"))
+    with pytest.raises(ValueError, match=r"'steps' of at least 0 \(got -1\)"):
+        model.generate(tokens, -1)
 
 
 def test_tied_embedding():

@@ -95,6 +95,10 @@ def test_loading_is_strict(tmp_path):
         config.write_text(json.dumps(content | {"arguments": content["arguments"] | arguments}))
         with pytest.raises(error, match=message):
             KernelTransformer.from_pretrained(tmp_path)
+    for broken in ("", json.dumps(content)[:40], "[]", "{}", json.dumps({**content, "arguments": None})):
+        config.write_text(broken)
+        with pytest.raises(ValueError, match=rf"Expected '{config}' as 'save_pretrained' writes it"):
+            KernelTransformer.from_pretrained(tmp_path)
     config.write_text(json.dumps(content))
     KernelTransformer.from_pretrained(tmp_path)
     damaged = bytearray(weights.read_bytes())

@@ -110,6 +110,14 @@ def test_it_learns_what_order_decides():
     assert (model(x).argmax(dim=1) == y).float().mean() > 0.95
 
 
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_mean_of_many_tokens_in_half_precision(padded):
+    model = SequenceClassifier(2, 1, embed_dim=4, num_heads=1)
+    mask = torch.zeros(1, 70_000, dtype=torch.bool) if padded else None
+    h = torch.full((1, 70_000, 4), 1.5, dtype=torch.half)  # whose sum is more than half precision holds
+    torch.testing.assert_close(model._pooled(h, mask), h[:, 0])
+
+
 def test_errors():
     with pytest.raises(ValueError, match=r"one of 'in_channels' and 'vocab_size' \(got None and None\)"):
         SequenceClassifier(2)
@@ -125,3 +133,5 @@ def test_errors():
         build()(torch.randn(N, C).double())
     with pytest.raises(ValueError, match=r"and \[3, 5\]"):
         build()(torch.randn(B, N, C).double(), PADDING[:, :5])
+    with pytest.raises(ValueError, match=r"'x' of shape \[B, N, 4\] .*got \[3, 7, 5\]"):
+        build()(torch.randn(3, 7, 5).double())
