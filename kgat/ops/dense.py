@@ -164,7 +164,9 @@ def _sdpa(call: DenseCall) -> Tensor:
 
     bias = call.bias
     # The kernel knows this order by itself; a mask of it would be as large as all scores.
-    causal = call.causal and call.mask is None and bias is None and queries == keys
+    causal = False
+    if call.causal and call.mask is None and bias is None and queries == keys:
+        causal = True  # a branch: the comparison itself is no bool where sizes are symbols
     visible = None if causal else call.visible()
     attn_mask: Tensor | None = None
     if bias is not None:

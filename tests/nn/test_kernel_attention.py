@@ -500,23 +500,27 @@ class Graphs:
         return graph.forward
 
 
-@pytest.mark.parametrize("kernel", ["dot_product", "rbf", "laplace"])
-def test_compiled_attention_is_bound_to_no_tensor_and_no_length(kernel):
+@pytest.mark.parametrize("masks", [(), ("padding",), ("causal",), ("padding", "causal")], ids="+".join)
+@pytest.mark.parametrize("kernel", ["dot_product", "laplace"])
+def test_compiled_attention_is_bound_to_no_tensor_and_no_length(kernel, masks):
     torch._dynamo.reset()
     attention, graphs = KernelAttention(16, 2, kernel=kernel), Graphs()
     compiled = torch.compile(attention, backend=graphs, fullgraph=True)
     for tokens_ in (5, 5, 6, 7, 8):
         x = torch.randn(2, tokens_, 16)
-        given = {"need_weights": False, "key_padding_mask": torch.rand(2, tokens_) < 0.3}
+        given = {"need_weights": False, "is_causal": "causal" in masks}
+        if "padding" in masks:
+            given["key_padding_mask"] = torch.rand(2, tokens_) < 0.3
         torch.testing.assert_close(compiled(x, **given)[0], attention(x, **given)[0], rtol=1e-4, atol=1e-5)
     assert graphs.count == 2  # one of the first length, one of any
 
 
-def test_exported_attention_takes_any_batch_and_length():
+@pytest.mark.parametrize("causal", [False, True])
+def test_exported_attention_takes_any_batch_and_length(causal):
     attention = KernelAttention(16, 2, kernel="rbf").eval()
     batch, length = torch.export.Dim("batch", min=1, max=8), torch.export.Dim("length", min=2, max=64)
-    shapes = {"query": {0: batch, 1: length}, "need_weights": None}
-    given = {"need_weights": False}
+    shapes = {"query": {0: batch, 1: length}, "need_weights": None, "is_causal": None}
+    given = {"need_weights": False, "is_causal": causal}
     program = torch.export.export(attention, (torch.randn(2, 7, 16),), given, dynamic_shapes=shapes).module()
     for shape in ((3, 11, 16), (1, 2, 16)):
         x = torch.randn(shape)
