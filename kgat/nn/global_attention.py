@@ -91,6 +91,10 @@ class GlobalAttention(torch.nn.Module):
                 f"Expected node features of shape [N, {size}] as the attention has embed_dim={size} (got "
                 f"{list(x.shape)}); build both layers for the same channels"
             )
+        if batch is not None and batch.shape != x.shape[:1]:
+            raise ValueError(
+                f"Expected 'batch' of shape [N={x.size(0)}], the graph of each node (got {list(batch.shape)})"
+            )
         given = {} if edge_attr is None else {"edge_attr": edge_attr}
         given |= _taken(self._local_takes, batch=batch, losses=losses)
         near = self.local(x, edge_index, **given)

@@ -2,6 +2,7 @@ r"""Multi-head attention on sequences with any kernel, called as torch's Multihe
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -378,7 +379,7 @@ class KernelAttention(torch.nn.Module):
             )
         batched = query.dim() == 3
         tokens = self._batch_first(query, key, value)
-        before = 0 if cache is None else cache.queries
+        before = self._before(*tokens[:2], is_causal, cache)
         gram, v, mask, bias, causal = self._pairs(
             *tokens, key_padding_mask, attn_mask, is_causal, losses, cache
         )
@@ -486,18 +487,20 @@ class KernelAttention(torch.nn.Module):
                 f"Expected as many values as keys (got {list(value.shape)} and {list(key.shape)})"
             )
         if query.dim() == 2:
-            found = {id(x): x.unsqueeze(0) for x in tensors}
-        elif self.batch_first:
-            found = {id(x): x for x in tensors}
-        else:
-            found = {id(x): x.transpose(0, 1) for x in tensors}
-        # One tensor stays one: it is projected once.
-        query, key, value = (found[id(x)] for x in tensors)
+            query, key, value = _each(lambda x: x.unsqueeze(0), *tensors)
+        elif not self.batch_first:
+            query, key, value = _each(lambda x: x.transpose(0, 1), *tensors)
         if query.size(0) != key.size(0):
             raise ValueError(
                 f"Expected queries and keys of the same batch (got {query.size(0)} and {key.size(0)})"
             )
         return query, key, value
+
+    def _before(self, query: Tensor, key: Tensor, is_causal: bool, cache: KeyValueCache | None) -> int:
+        # The place of the first query: in causal order the last one stands at the place of the last key.
+        if cache is not None:
+            return cache.queries
+        return key.size(1) - query.size(1) if is_causal else 0
 
     def _pairs(
         self,
@@ -519,18 +522,16 @@ class KernelAttention(torch.nn.Module):
             )
         if key_padding_mask is not None and key_padding_mask.dim() == 1:
             key_padding_mask = key_padding_mask.unsqueeze(0)
-        before = 0 if cache is None else cache.queries
-        query_index = range(before, before + query.size(1))
         alone = query is key  # self-attention
         if self.position is not None:
+            before = self._before(query, key, is_causal, cache)
+            query_index = range(before, before + query.size(1))
             held = 0 if cache is None or cache.fixed else len(cache)
             key_index = range(held, held + key.size(1))
-            seen = {id(query): self.position.add(query, query_index)}
-            if not alone:
-                seen[id(key)] = self.position.add(key, key_index)
-            if value is key and self.position.in_values:
-                value = seen[id(key)]
-            query, key = seen[id(query)], seen[id(key)]
+            in_values = self.position.in_values and value is key
+            query = self.position.add(query, query_index)
+            key = query if alone else self.position.add(key, key_index)
+            value = key if in_values else value
         if cache is not None and cache.complete:
             q = self._query_heads(self._linear(query, "q"))
         else:
@@ -541,10 +542,10 @@ class KernelAttention(torch.nn.Module):
             cache.queries += q.size(1)
             k, v, key_padding_mask = cache.key, cache.value, cache.padding  # type: ignore[assignment]
         hidden, bias = self._hidden(key_padding_mask, attn_mask, q, k)
-        # A kernel that depends on a whole sequence leaves padding out of it.
-        present = (
-            None if key_padding_mask is None or key_padding_mask.dtype != torch.bool else ~key_padding_mask
-        )
+        present = None  # a kernel that depends on a whole sequence leaves padding out of it
+        if key_padding_mask is not None:
+            numbers = key_padding_mask.is_floating_point()
+            present = key_padding_mask > -torch.inf if numbers else ~key_padding_mask
         if self.bias_k is not None or self.add_zero_attn:
             k, v, hidden, bias, present = self._joined_by_extra_keys(
                 k, v, hidden, bias, present, is_causal, q
@@ -633,7 +634,7 @@ class KernelAttention(torch.nn.Module):
             )
             extra += 1
         if self.add_zero_attn:
-            k, v = (torch.cat([x, torch.zeros_like(x[:, :1])], dim=1) for x in (k, v))
+            k, v = (F.pad(x, (0, 0, 0, 0, 0, 1)) for x in (k, v))
             extra += 1
         if hidden is not None:
             hidden = F.pad(hidden, (0, extra))
@@ -661,9 +662,15 @@ class KernelAttention(torch.nn.Module):
             raise ValueError("Expected need_weights=False for nested tensors (got True); weights are padded")
         if not self.batch_first:
             raise ValueError("Expected batch_first=True for nested tensors (got False)")
-        lengths = [[t.size(0) for t in x.unbind()] for x in (query, key)]
-        found = {id(x): torch.nested.to_padded_tensor(x, 0.0) for x in (query, key, value)}
-        padded = [found[id(x)] for x in (query, key, value)]
+        lengths = [[t.size(0) for t in x.unbind()] for x in (query, key, value)]
+        if lengths[1] != lengths[2]:
+            raise ValueError(f"Expected as many values as keys (got {lengths[2]} and {lengths[1]})")
+        if kwargs["is_causal"] and lengths[0] != lengths[1]:
+            raise ValueError(
+                f"Expected as many keys as queries of nested tensors with is_causal=True (got {lengths[1]} "
+                f"and {lengths[0]})"
+            )
+        padded = _each(lambda x: torch.nested.to_padded_tensor(x, 0.0), query, key, value)
         index = torch.arange(padded[1].size(1), device=query.device)
         kwargs["key_padding_mask"] = index >= torch.tensor(lengths[1], device=query.device).unsqueeze(1)
         out, _ = self(*padded, **kwargs)
@@ -679,6 +686,15 @@ class KernelAttention(torch.nn.Module):
         if self.dropout > 0.0:
             said.append(f"dropout={self.dropout}")
         return ", ".join(said)
+
+
+def _each(
+    function: Callable[[Tensor], Tensor], query: Tensor, key: Tensor, value: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    # One tensor stays one: it is projected once. Asked by 'is': compiled code would be bound to an id.
+    q = function(query)
+    k = q if key is query else function(key)
+    return q, k, q if value is query else k if value is key else function(value)
 
 
 def _numbers(name: str, mask: Tensor) -> Tensor:

@@ -257,7 +257,8 @@ class KernelGATConv(MessagePassing):
 
         Args:
             conv (GATConv): An initialised GATConv.
-            **kwargs (optional): Keyword-only arguments of this class.
+            **kwargs (optional): Keyword-only arguments of this class. What :obj:`position_dim` adds keeps its
+                initial weights.
 
         Example:
             >>> from kgat import KernelGATConv
@@ -281,7 +282,11 @@ class KernelGATConv(MessagePassing):
             flow=conv.flow,
             **kwargs,
         )
-        new.load_state_dict(conv.state_dict())
+        state, own = conv.state_dict(), new.state_dict()
+        state.update(
+            {name: own[name] for name in own if name.startswith(("lin_position.", "position_kernel."))}
+        )
+        new.load_state_dict(state)
         reference = next(conv.parameters())
         return new.to(reference.device, reference.dtype).train(conv.training)
 

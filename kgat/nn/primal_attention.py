@@ -183,7 +183,6 @@ class PrimalAttention(torch.nn.Module):
         *,
         losses: list[Tensor] | None = None,
         cache: Any = None,
-        positions: Any = None,
     ) -> tuple[Tensor, None]:
         r"""Runs the forward pass of the module.
 
@@ -191,8 +190,9 @@ class PrimalAttention(torch.nn.Module):
             query (torch.Tensor): The tokens.
             key (torch.Tensor, optional): The tokens once more, or :obj:`None`. (default: :obj:`None`)
             value (torch.Tensor, optional): The tokens once more, or :obj:`None`. (default: :obj:`None`)
-            key_padding_mask (torch.Tensor, optional): True where there is *no* token. Such places count
-                nowhere; their outputs are the biases alone. (default: :obj:`None`)
+            key_padding_mask (torch.Tensor, optional): True, or :math:`-\infty` among numbers, where there is
+                *no* token. Such places count nowhere; their outputs are the biases alone. Other numbers have
+                no score to join. (default: :obj:`None`)
             need_weights (bool, optional): Has to be :obj:`False`: there are no weights of pairs.
                 (default: :obj:`False`)
             attn_mask (torch.Tensor, optional): Has to be :obj:`None`: there are no pairs to mask.
@@ -203,12 +203,11 @@ class PrimalAttention(torch.nn.Module):
             losses (list of torch.Tensor, optional): Takes :math:`\eta \, \mathrm{mean}_b J_b^2`, over the
                 items that have tokens, and the penalty of a kernel that has one. (default: :obj:`None`)
             cache (optional): Has to be :obj:`None`: this layer keeps none. (default: :obj:`None`)
-            positions (optional): Has to be :obj:`None`: this layer knows none. (default: :obj:`None`)
 
         Raises:
             ValueError: If shapes do not fit, or an argument asks for what the layer does not have.
         """
-        self._check_call(query, key, value, need_weights, attn_mask, is_causal, cache, positions)
+        self._check_call(query, key, value, need_weights, attn_mask, is_causal, cache)
         x, mask = self._tokens(query, key_padding_mask)
         phi_q, phi_k, rows = self._lift(x, mask, losses)
         dtype = phi_q.dtype
@@ -292,6 +291,8 @@ class PrimalAttention(torch.nn.Module):
             )
         x = query if query.dim() == 2 or self.batch_first else query.transpose(0, 1)
         absent = key_padding_mask
+        if absent is not None and absent.is_floating_point():
+            absent = absent == -torch.inf  # as torch.nn.TransformerEncoder hands on a bool mask
         if absent is not None and (absent.dtype != torch.bool or absent.shape != x.shape[:-1]):
             dtype = str(absent.dtype).removeprefix("torch.")
             raise ValueError(
@@ -363,7 +364,6 @@ class PrimalAttention(torch.nn.Module):
         attn_mask: Tensor | None,
         is_causal: bool,
         cache: Any,
-        positions: Any,
     ) -> None:
         for name, tokens in (("key", key), ("value", value)):
             if tokens is not None and tokens is not query:
@@ -385,12 +385,11 @@ class PrimalAttention(torch.nn.Module):
             raise ValueError(
                 "Expected is_causal=False (got True); build the layer with causal=True to hide later tokens"
             )
-        for name, given in (("cache", cache), ("positions", positions)):
-            if given is not None:
-                raise ValueError(
-                    f"Expected {name}=None (got {type(given).__name__}); PrimalAttention runs whole "
-                    f"sequences and knows no positions: add these to the tokens"
-                )
+        if cache is not None:
+            raise ValueError(
+                f"Expected cache=None (got {type(cache).__name__}); PrimalAttention runs whole sequences: "
+                f"pass all tokens so far"
+            )
 
     def extra_repr(self) -> str:
         said = [f"{self.embed_dim}, {self.num_heads}, rank={self.rank}"]

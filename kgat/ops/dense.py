@@ -7,6 +7,7 @@ estimate in nanoseconds on one core, there to be compared with the others.
 from __future__ import annotations
 
 import functools
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import NamedTuple
@@ -55,7 +56,7 @@ class DenseCall:
         r"""Number of scores, for the estimates."""
         queries, keys, heads = self.gram.size
         share = 2 if self.causal else 1
-        return self.value.shape[:-3].numel() * queries * keys * heads // share
+        return math.prod(self.value.shape[:-3]) * queries * keys * heads // share
 
     def visible(self) -> Tensor | None:
         r"""The mask and the causal order in one.
@@ -163,7 +164,9 @@ def _sdpa(call: DenseCall) -> Tensor:
 
     bias = call.bias
     # The kernel knows this order by itself; a mask of it would be as large as all scores.
-    causal = call.causal and call.mask is None and bias is None and queries == keys
+    causal = False
+    if call.causal and call.mask is None and bias is None and queries == keys:
+        causal = True  # a branch: the comparison itself is no bool where sizes are symbols
     visible = None if causal else call.visible()
     attn_mask: Tensor | None = None
     if bias is not None:
@@ -175,7 +178,9 @@ def _sdpa(call: DenseCall) -> Tensor:
     elif extra is not None:
         attn_mask = extra.to(wide)
     if attn_mask is not None:
-        attn_mask = attn_mask.expand(*lead, heads, queries, keys).reshape(lead.numel(), heads, queries, keys)
+        attn_mask = attn_mask.expand(*lead, heads, queries, keys).reshape(
+            math.prod(lead), heads, queries, keys
+        )
     out = F.scaled_dot_product_attention(
         q.transpose(-2, -3),
         k.transpose(-2, -3),
@@ -194,7 +199,9 @@ def _is_one(rule: object) -> bool:
 
 
 def _records(x: Tensor) -> bool:
-    return torch.is_grad_enabled() and x.requires_grad
+    # Inside of vmap, a tensor does not tell.
+    mapped = not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
+    return torch.is_grad_enabled() and (x.requires_grad or mapped)
 
 
 def _joined(parts: list[Tensor], lead: torch.Size, width: int, dtype: torch.dtype) -> Tensor:
@@ -204,7 +211,7 @@ def _joined(parts: list[Tensor], lead: torch.Size, width: int, dtype: torch.dtyp
     if missing > 0:
         parts.append(parts[0].new_zeros(1).expand(*parts[0].shape[:-1], missing))
     x = parts[0] if len(parts) == 1 else torch.cat(parts, dim=-1)
-    return x.reshape(lead.numel(), *x.shape[-3:])
+    return x.reshape(math.prod(lead), *x.shape[-3:])
 
 
 def _dense_reasons(call: DenseCall) -> list[str]:
@@ -310,16 +317,16 @@ def _edge_call(call: DenseCall) -> Call:
     queries, keys, heads = call.gram.size
     lead = call.value.shape[:-3]
     gram, value = _flat(call)
-    edge_index = _all_pairs(lead.numel(), queries, keys, call.causal, str(call.value.device))
+    edge_index = _all_pairs(math.prod(lead), queries, keys, call.causal, str(call.value.device))
     row, col = edge_index[1], edge_index[0]
     log_weight: Tensor | None = None
     if call.bias is not None:
-        bias = call.bias.expand(*lead, queries, keys, heads).reshape(lead.numel() * queries, keys, heads)
+        bias = call.bias.expand(*lead, queries, keys, heads).reshape(math.prod(lead) * queries, keys, heads)
         log_weight = bias[row, col % max(keys, 1)]
     if call.mask is not None:
         seen = (
             call.mask.expand(*lead, queries, keys)
-            .reshape(lead.numel() * queries, keys)[row, col % max(keys, 1)]
+            .reshape(math.prod(lead) * queries, keys)[row, col % max(keys, 1)]
             .unsqueeze(-1)
         )
         if log_weight is None:
@@ -329,13 +336,14 @@ def _edge_call(call: DenseCall) -> Call:
         gram,
         value,
         edge_index,
-        lead.numel() * queries,
+        math.prod(lead) * queries,
         edge_log_weight=log_weight,
         dropout=call.dropout,
     )
 
 
 @functools.lru_cache(maxsize=4)  # so that it is sorted once, as any graph
+@torch.inference_mode(False)  # the pairs of a call without gradients serve later ones with them
 def _all_pairs(graphs: int, queries: int, keys: int, causal: bool, device: str) -> Tensor:
     row = torch.arange(queries, device=device).view(-1, 1).expand(queries, keys)
     col = torch.arange(keys, device=device).expand(queries, keys)
@@ -367,7 +375,7 @@ def _linear_reasons(call: DenseCall) -> list[str]:
 
 def _linear_cost(call: DenseCall) -> float:
     queries, keys, heads = call.gram.size
-    tokens = call.value.shape[:-3].numel() * heads * (queries + keys)
+    tokens = math.prod(call.value.shape[:-3]) * heads * (queries + keys)
     features = feature_size(call.gram)
     own = 64.0 * (features + call.value.size(-1)) if call.causal else 0.0
     return tokens * (6.0 * features + 0.1 * (features * call.value.size(-1) + own))

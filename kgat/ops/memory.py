@@ -7,6 +7,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, TypeVar
 
+import torch
 from torch import Tensor
 
 T = TypeVar("T")
@@ -39,5 +40,7 @@ def remember(tensor: Tensor, key: Any, build: Callable[[], T]) -> T:
         entry = _MEMORY[identity] = (reference, tensor._version, {})
     results = entry[2]
     if key not in results:
-        results[key] = build()
+        # It serves training, too, where autograd refuses tensors of inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            results[key] = build()
     return results[key]

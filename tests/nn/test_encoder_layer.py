@@ -132,6 +132,21 @@ def test_padded_and_empty_sequences(attention, training):
         torch.testing.assert_close(layer(y, src_key_padding_mask=padding)[1], out[1])
 
 
+@pytest.mark.parametrize("attention", ["kernel", "primal", "implicit_spectral"])
+def test_padding_of_a_stack_of_torch(attention):
+    # Which hands masks to its layers as numbers.
+    torch.manual_seed(0)
+    kwargs = {"primal": {"rank": 2}, "implicit_spectral": {"kernel_kwargs": {"data_dependent": True}}}
+    layer = KernelEncoderLayer(F, H, 7, attention=attention, attention_kwargs=kwargs.get(attention))
+    stack = torch.nn.TransformerEncoder(layer, 2, enable_nested_tensor=False).eval()
+    x, padding = torch.randn(2, N, F), torch.zeros(2, N, dtype=torch.bool)
+    padding[0, 3:] = True
+    wanted = x
+    for part in stack.layers:
+        wanted = part(wanted, src_key_padding_mask=padding)
+    torch.testing.assert_close(stack(x, src_key_padding_mask=padding), wanted)
+
+
 def test_padding_tokens_have_no_influence():
     torch.manual_seed(0)
     layer = KernelEncoderLayer(F, H, 7, 0.0, attention="rbf").double()

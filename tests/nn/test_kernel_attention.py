@@ -487,3 +487,92 @@ def test_a_magnitude_multiplies_the_kernel():
     q, k, _ = plain.project(x, x, x)
     gram = plain.kernel(q, k) * kernels.Magnitude(5, HEADS)(q, k)
     torch.testing.assert_close(times(x, average_attn_weights=False)[1], dense_softmax(gram).movedim(-1, 1))
+
+
+class Graphs:
+    r"""A backend of torch.compile that counts graphs and runs them as they are."""
+
+    def __init__(self):
+        self.count = 0
+
+    def __call__(self, graph, _):
+        self.count += 1
+        return graph.forward
+
+
+@pytest.mark.parametrize("masks", [(), ("padding",), ("causal",), ("padding", "causal")], ids="+".join)
+@pytest.mark.parametrize("kernel", ["dot_product", "laplace"])
+def test_compiled_attention_is_bound_to_no_tensor_and_no_length(kernel, masks):
+    torch._dynamo.reset()
+    attention, graphs = KernelAttention(16, 2, kernel=kernel), Graphs()
+    compiled = torch.compile(attention, backend=graphs, fullgraph=True)
+    for tokens_ in (5, 5, 6, 7, 8):
+        x = torch.randn(2, tokens_, 16)
+        given = {"need_weights": False, "is_causal": "causal" in masks}
+        if "padding" in masks:
+            given["key_padding_mask"] = torch.rand(2, tokens_) < 0.3
+        torch.testing.assert_close(compiled(x, **given)[0], attention(x, **given)[0], rtol=1e-4, atol=1e-5)
+    assert graphs.count == 2  # one of the first length, one of any
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_exported_attention_takes_any_batch_and_length(causal):
+    attention = KernelAttention(16, 2, kernel="rbf").eval()
+    batch, length = torch.export.Dim("batch", min=1, max=8), torch.export.Dim("length", min=2, max=64)
+    shapes = {"query": {0: batch, 1: length}, "need_weights": None, "is_causal": None}
+    given = {"need_weights": False, "is_causal": causal}
+    program = torch.export.export(attention, (torch.randn(2, 7, 16),), given, dynamic_shapes=shapes).module()
+    for shape in ((3, 11, 16), (1, 2, 16)):
+        x = torch.randn(shape)
+        torch.testing.assert_close(program(x, **given)[0], attention(x, **given)[0], rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "laplace"])
+def test_attention_is_mapped_over_a_dimension(kernel):
+    attention = KernelAttention(16, 2, kernel=kernel)
+    x = torch.randn(3, 2, 4, 16)
+    found = torch.func.vmap(lambda x: attention(x, need_weights=False)[0])(x)
+    wanted = torch.stack([attention(part, need_weights=False)[0] for part in x])
+    torch.testing.assert_close(found, wanted, rtol=1e-4, atol=1e-5)
+
+
+@pytest.mark.parametrize("kwargs", [{"add_zero_attn": True}, {"add_bias_kv": True, "add_zero_attn": True}])
+@pytest.mark.parametrize("masked", [False, True])
+def test_keys_that_a_layer_adds_may_be_all_there_are(kwargs, masked):
+    stock, attention = both(**kwargs)
+    query, key, value = tokens(keys=0)
+    mask = torch.zeros(2, 0, dtype=torch.bool) if masked else None
+    for found, wanted in zip(attention(query, key, value, mask), stock(query, key, value, mask), strict=True):
+        torch.testing.assert_close(found, wanted)
+
+
+def test_numbers_that_hide_a_token_hide_it_from_the_law_too():
+    attention = layer(kernel="implicit_spectral", kernel_kwargs={"data_dependent": True}).eval()
+    x, _, _ = tokens(queries=7)
+    hidden = padding("bool")
+    numbers = torch.zeros(2, 7, dtype=x.dtype).masked_fill(hidden, -torch.inf)
+    for attn_mask in (None, torch.ones(7, 7, dtype=torch.bool).triu(3)):
+        found = attention(x, key_padding_mask=numbers, attn_mask=attn_mask)[0]
+        torch.testing.assert_close(found, attention(x, key_padding_mask=hidden, attn_mask=attn_mask)[0])
+
+
+@pytest.mark.parametrize("name", ["kerple", "table-S", "transformer_xl", "sum", "symmetric_product"])
+def test_causal_order_and_places_agree_where_queries_are_the_last_tokens(name):
+    attention = layer(kernel="rbf", position=name)
+    x, _, _ = tokens(queries=7)
+    whole, weights = attention(x, is_causal=True)
+    found = attention(x[:, 4:], x, is_causal=True)
+    torch.testing.assert_close(found, (whole[:, 4:], weights[:, 4:]))
+
+
+def test_nested_tensors_have_to_fit():
+    attention = layer()
+
+    def nested(*lengths):
+        parts = [torch.randn(length, EMBED, dtype=torch.float64) for length in lengths]
+        return torch.nested.as_nested_tensor(parts, layout=torch.jagged)
+
+    with pytest.raises(ValueError, match=r"as many values as keys .*\(got \[4, 4\] and \[3, 4\]\)"):
+        attention(nested(2, 3), nested(3, 4), nested(4, 4), need_weights=False)
+    with pytest.raises(ValueError, match=r"as many keys as queries .*\(got \[3, 4\] and \[2, 3\]\)"):
+        attention(nested(2, 3), nested(3, 4), need_weights=False, is_causal=True)

@@ -103,6 +103,17 @@ def test_bipartite_is_gat_conv():
     assert_same_layer(KernelGATConv.from_gat(shared), shared, (X, X[:4]), edges)
 
 
+def test_weights_of_gat_conv_beside_places():
+    torch.manual_seed(0)
+    stock = GATConv(16, 5, heads=3)
+    ours = KernelGATConv.from_gat(stock, position_dim=4, position_kernel="rbf")
+    nowhere = torch.zeros(6, 4)  # one place for all multiplies the kernel by 1
+    torch.testing.assert_close(ours(X, EDGES, position=nowhere), stock(X, EDGES))
+    assert not torch.allclose(ours(X, EDGES, position=torch.randn(6, 4)), stock(X, EDGES))
+    with pytest.raises(RuntimeError, match=r"lin_query\.weight"):  # all else still has to fit
+        KernelGATConv.from_gat(stock, position_dim=4, projections="separate")
+
+
 def test_plain_input_with_a_pair_of_channels():
     torch.manual_seed(0)
     stock = GATConv((16, 16), 5, heads=3)

@@ -296,3 +296,15 @@ def test_causal_order_of_fused_attention_is_no_mask(monkeypatch):
     dense_attention(kernel(query, key), value, causal=True, method="sdpa")
     assert given[0]["is_causal"]
     assert given[0]["attn_mask"] is None
+
+
+@pytest.mark.parametrize("causal", [False, True])
+def test_pairs_outlive_inference_mode(causal):
+    kernel, query, key, value = problem("laplace")
+    dense._all_pairs.cache_clear()
+    with torch.inference_mode():
+        wanted = dense_attention(kernel(query, key), value, causal=causal, method="edges")
+    out = dense_attention(kernel(query, key), value, causal=causal, method="edges")
+    torch.testing.assert_close(out, wanted.clone())
+    out.sum().backward()
+    assert value.grad is not None

@@ -3,6 +3,7 @@ import gc
 import pytest
 import torch
 
+from kgat import KernelGATConv
 from kgat.ops import memory
 from kgat.ops.memory import remember
 from kgat.ops.structure import Structure, Transpose
@@ -94,3 +95,14 @@ def test_transpose():
     matrix = dense.to_sparse_csr()
     transpose = Transpose.of(matrix)
     assert torch.equal(transpose.apply(matrix.values()).to_dense(), dense.t())
+
+
+@pytest.mark.parametrize("backend", ["eager", "cpu"])
+@pytest.mark.parametrize("add_self_loops", [False, True])
+def test_what_inference_mode_remembers_serves_training(backend, add_self_loops):
+    conv = KernelGATConv(4, 2, backend=backend, add_self_loops=add_self_loops)
+    x, edge_index = torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]])
+    with torch.inference_mode():
+        conv(x, edge_index)
+    conv(x, edge_index).sum().backward()
+    assert conv.lin.weight.grad is not None
