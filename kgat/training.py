@@ -477,7 +477,7 @@ def _plain_model(name: str) -> Model:
             kwargs["magnitude"] = "learned" if order == "p" else float(order)
             if order != "p" and float(order) < 1.0:
                 raise ValueError(f"Expected an L^p magnitude with p of at least 1 (got '{name}'); use *l1")
-            suffix = "*l" + (order if order == "p" else f"{float(order):g}")
+            suffix = "*l" + (order if order == "p" else _shown(float(order)))
             terms[0].pop()
     named = [[_kernel_model(factor, name) for factor in term] for term in terms]
     if len(named) == 1 and len(named[0]) == 1:

@@ -154,6 +154,7 @@ def test_a_later_setting_counts_where_it_differs():
         ("agnn", "scaled_cosine", {"kernel": "ScaledCosine"}),
         ("rbf*l2", "rbf*l2", {"kernel": "RBF", "magnitude": 2.0}),
         ("RBF * L1.50", "rbf*l1.5", {"kernel": "RBF", "magnitude": 1.5}),
+        ("rbf*l2.0000001", "rbf*l2.0000001", {"kernel": "RBF", "magnitude": 2.0000001}),
         ("spectral*lp", "spectral*lp", {"kernel": "Spectral", "magnitude": "learned"}),
         ("rbf*laplace", "rbf*laplace", {"kernel": "RBF * Laplace"}),
         ("rbf+dot", "rbf+dot", {"kernel": "RBF + DotProduct"}),
