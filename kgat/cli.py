@@ -486,11 +486,15 @@ def regress(
     from kgat.records import read, write_atomically
 
     _use(threads, "cpu")
-    names, listed = _listed(datasets), _listed(models)
-    regression.check_models(listed)
+    names, listed = list(dict.fromkeys(_listed(datasets))), regression.check_models(_listed(models))
+    if not names:
+        raise ValueError(
+            f"Expected at least one data set (got none); choose from: {', '.join(regression.LOADERS)}"
+        )
     setting = regression.Setting(epochs=epochs)
     path = out / "results.jsonl"
     problems = [regression.load(name) for name in names]
+    _make_folder(out)
     total = len(names) * len(listed) * seeds
     there = regression.finished(path, names, listed, seeds, setting)
     bar = _bar()
@@ -507,7 +511,7 @@ def regress(
     except KeyboardInterrupt:
         _say(f"kgat: {Interrupted(int(bar.tasks[task].completed), total, path)}")
         raise typer.Exit(130) from None
-    records = read(path)
+    records = regression.of_setting(read(path), setting)
     for name in names:
         figure = fits(records, name)
         if figure is not None:
