@@ -448,7 +448,9 @@ def plot(
         raise FileNotFoundError(
             f"Expected results in '{folder}' (got no {RESULTS}); run: kgat compare --out {folder}"
         )
-    for path in draw(read(results), folder):
+    records = read(results)
+    _expect_runs(records, [folder])
+    for path in draw(records, folder):
         typer.echo(path)
 
 
@@ -626,7 +628,9 @@ def table(
             changed = update_readme(readme, text)
             typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
         return
-    _print_tables([record for path in result_files(folders) for record in read(path)])
+    records = [record for path in result_files(folders) for record in read(path)]
+    _expect_runs(records, folders)
+    _print_tables(records)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -747,6 +751,14 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
+def _expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
+    from kgat.compare import tables
+
+    if not tables(records):
+        shown = ", ".join(map(str, folders))
+        raise FileNotFoundError(f"Expected runs in {shown} (got none); run: kgat compare --out {folders[0]}")
+
+
 def _print_tables(records: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
@@ -757,7 +769,7 @@ def _print_tables(records: list[dict[str, Any]]) -> None:
     if not console.is_terminal:
         console.width = 120  # a file has no width: no line is broken for one
     for title, own in tables(records).items():
-        runs = [record for record in own if record["kind"] == "run"]
+        runs = [record for record in own if record.get("kind") == "run"]
         console.print(rich_table(summarise(own), title, runs[0]["metric"]))
         if tuning_line(runs):
             console.print(tuning_line(runs), markup=False, highlight=False)
