@@ -548,8 +548,8 @@ def test_on_epoch_sees_every_epoch():
 def test_saved_models_are_restored(tmp_path, name):
     task = make_task(edge_dim=2)
     record, model = training.train(task, make_config(name, norm="batch_norm"))
-    training.save(tmp_path / "new", model, task, record)
-    restored = training.restore(tmp_path / "new")
+    training.save(str(tmp_path / "new"), model, task, record)  # a path or its text
+    restored = training.restore(str(tmp_path / "new"))
     assert type(restored) is type(model)
     split = task.split(0)
     assert evaluate(restored, task, split) == evaluate(model, task, split)
