@@ -450,7 +450,9 @@ def plot(
         raise FileNotFoundError(
             f"Expected results in '{folder}' (got no {RESULTS}); run: kgat compare --out {folder}"
         )
-    for path in draw(read(results), folder):
+    records = read(results)
+    _expect_runs(records, [folder])
+    for path in draw(records, folder):
         typer.echo(path)
 
 
@@ -488,11 +490,15 @@ def regress(
     from kgat.records import read, write_atomically
 
     _use(threads, "cpu")
-    names, listed = _listed(datasets), _listed(models)
-    regression.check_models(listed)
+    names, listed = list(dict.fromkeys(_listed(datasets))), regression.check_models(_listed(models))
+    if not names:
+        raise ValueError(
+            f"Expected at least one data set (got none); choose from: {', '.join(regression.LOADERS)}"
+        )
     setting = regression.Setting(epochs=epochs)
     path = out / "results.jsonl"
     problems = [regression.load(name) for name in names]
+    _make_folder(out)
     total = len(names) * len(listed) * seeds
     there = regression.finished(path, names, listed, seeds, setting)
     bar = _bar()
@@ -509,7 +515,7 @@ def regress(
     except KeyboardInterrupt:
         _say(f"kgat: {Interrupted(int(bar.tasks[task].completed), total, path)}")
         raise typer.Exit(130) from None
-    records = read(path)
+    records = regression.of_setting(read(path), setting)
     for name in names:
         figure = fits(records, name)
         if figure is not None:
@@ -633,7 +639,9 @@ def table(
             changed = update_readme(readme, text)
             typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
         return
-    _print_tables([record for path in result_files(folders) for record in read(path)])
+    records = [record for path in result_files(folders) for record in read(path)]
+    _expect_runs(records, folders)
+    _print_tables(records)
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -754,6 +762,14 @@ def _make_folder(folder: Path) -> None:
         ) from None
 
 
+def _expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
+    from kgat.compare import tables
+
+    if not tables(records):
+        shown = ", ".join(map(str, folders))
+        raise FileNotFoundError(f"Expected runs in {shown} (got none); run: kgat compare --out {folders[0]}")
+
+
 def _print_tables(records: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
@@ -764,7 +780,7 @@ def _print_tables(records: list[dict[str, Any]]) -> None:
     if not console.is_terminal:
         console.width = 120  # a file has no width: no line is broken for one
     for title, own in tables(records).items():
-        runs = [record for record in own if record["kind"] == "run"]
+        runs = [record for record in own if record.get("kind") == "run"]
         console.print(rich_table(summarise(own), title, runs[0]["metric"]))
         if tuning_line(runs):
             console.print(tuning_line(runs), markup=False, highlight=False)

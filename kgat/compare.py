@@ -166,11 +166,11 @@ def compare(
     records = record_file.read(path) if path.exists() else []
     _expect_same_budget(records, task.name, tuned, path)
     _expect_same_settings(records, given.values(), path, but=tuned["space"] if tuned else ())
-    keys = {record["key"] for record in records if record["kind"] in ("run", "tune")}
-    drawn = {record.get("key") for record in records if record["kind"] == "attention"}
+    keys = {record["key"] for record in records if record.get("kind") in ("run", "tune")}
+    drawn = {record.get("key") for record in records if record.get("kind") == "attention"}
 
     def keep(record: dict[str, Any]) -> None:
-        if tuned is not None and record["kind"] in ("run", "cost"):
+        if tuned is not None and record.get("kind") in ("run", "cost"):
             record["tuned"] = tuned
         record_file.append(path, record)
         records.append(record)
@@ -216,7 +216,7 @@ def compare(
                 draw(records, path.parent)
     except KeyboardInterrupt:
         # Asked of the file: the interrupt may have come between writing a line and counting it.
-        keys = {r["key"] for r in record_file.read(path) if r["kind"] in ("run", "tune")}
+        keys = {r["key"] for r in record_file.read(path) if r.get("kind") in ("run", "tune")}
         raise Interrupted(len(wanted & keys), total, path) from None
     return records
 
@@ -312,7 +312,7 @@ def _expect_same_budget(
     records: Sequence[Record], dataset: str, tuned: Mapping[str, Any] | None, path: Path
 ) -> None:
     for record in records:
-        if record["kind"] == "run" and record["dataset"] == dataset and record.get("tuned") != tuned:
+        if record.get("kind") == "run" and record["dataset"] == dataset and record.get("tuned") != tuned:
             raise ValueError(
                 f"Expected runs {_budget(tuned)} in '{path}' (got one of '{record['model']}' "
                 f"{_budget(record.get('tuned'))}); choose another --out, or delete that file"
@@ -331,8 +331,8 @@ def _expect_same_settings(
 ) -> None:
     wanted: dict[Any, Config] = {(config.dataset, config.model): config for config in configs}
     for record in records:
-        config = wanted.get((record["dataset"], record.get("model")))
-        if record["kind"] != "run" or config is None:
+        config = wanted.get((record.get("dataset"), record.get("model")))
+        if record.get("kind") != "run" or config is None:
             continue
         for name, value, given in _differing(config.as_dict(), record["config"]):
             if name not in but:
@@ -408,7 +408,7 @@ class _Bar(_Progress):
         self.bar.advance(self.row)
         if not self.bar.console.is_terminal:  # no bar moves there: a line per run instead
             task = self.bar.tasks[0]
-            trial = "trial of " * (record["kind"] == "tune")
+            trial = "trial of " * (record.get("kind") == "tune")
             said = "diverged"  # which only a trial survives
             if record["val"] is not None:
                 said = f"{record['epochs']} epochs, {record['seconds']:.1f} s, "
@@ -522,7 +522,7 @@ def measure_cost(
 
 
 def _has_cost(records: Sequence[Record], dataset: str, models: Sequence[str]) -> bool:
-    costs = [r for r in records if r["kind"] == "cost" and r["dataset"] == dataset]
+    costs = [r for r in records if r.get("kind") == "cost" and r["dataset"] == dataset]
     return bool(costs) and set(models) <= set(costs[-1]["models"])
 
 
@@ -660,7 +660,7 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
         ValueError: If the records are of several data sets, if some runs were tuned and others not, or with
             another budget, or if a model has runs of several settings.
     """
-    runs = [record for record in records if record["kind"] == "run"]
+    runs = [record for record in records if record.get("kind") == "run"]
     datasets = _unique(record["dataset"] for record in runs)
     if len(datasets) > 1:
         raise ValueError(f"Expected records of one data set (got {', '.join(datasets)}); pass those of one")
@@ -736,11 +736,11 @@ def tables(records: Sequence[Record]) -> dict[str, list[Record]]:
     """
     found: dict[str, list[Record]] = {}
     for record in records:
-        if record["kind"] in ("run", "cost"):
+        if record.get("kind") in ("run", "cost"):
             tuned = record.get("tuned")
             budget = f", tuned {tuned['settings']} × {tuned['seeds']}" if tuned else ""
             found.setdefault(record["dataset"] + budget, []).append(record)
-    return {title: own for title, own in found.items() if any(record["kind"] == "run" for record in own)}
+    return {title: own for title, own in found.items() if any(record.get("kind") == "run" for record in own)}
 
 
 def _costs(
@@ -748,7 +748,7 @@ def _costs(
 ) -> dict[str, tuple[float | None, float | None]]:
     found: dict[str, tuple[float | None, float | None]] = {}
     for record in records:
-        if record["kind"] == "cost" and record["dataset"] in datasets and record["baseline"] == baseline:
+        if record.get("kind") == "cost" and record["dataset"] in datasets and record["baseline"] == baseline:
             for model, entry in record["models"].items():
                 found[model] = (entry["seconds_ratio"][0], entry["memory_ratio"])
     return found
@@ -942,7 +942,7 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
         "\n".join(f"| {' | '.join(line)} |" for line in lines),
     ]
     for title, rows in made.items():
-        runs = [record for record in of_tables[title] if record["kind"] == "run"]
+        runs = [record for record in of_tables[title] if record.get("kind") == "run"]
         parts += [f"**{title}.** {_protocol_line(runs)}", markdown(rows, runs[0]["metric"], baseline)]
         parts += filter(None, (tuning_line(runs), _contended(of_tables[title])))
     parts.append(
@@ -1026,7 +1026,7 @@ def result_files(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
 
 
 def _contended(records: Sequence[Record]) -> str:
-    costs = [record for record in records if record["kind"] == "cost"]
+    costs = [record for record in records if record.get("kind") == "cost"]
     models = costs[-1]["models"] if costs else {}
     unreliable = [model for model, entry in models.items() if entry["contended"]]
     if not unreliable:

@@ -251,7 +251,7 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
         ValueError: If the model is unknown or diverges.
         ImportError: If a Gaussian process is asked for without gpytorch.
     """
-    check_models([model])
+    (model,) = check_models([model])
     setting = Setting() if setting is None else setting
     start = time.perf_counter()
     x = torch.from_numpy(np.asarray(points.x, dtype=np.float32))
@@ -293,28 +293,36 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
     return record
 
 
-def check_models(models: Sequence[str]) -> None:
-    r"""Says whether models can be run, before any is.
+def check_models(models: Sequence[str]) -> list[str]:
+    r"""Says whether models can be run, before any is, and returns their names, each once.
 
     Args:
         models (list of str): Names as in :func:`run`.
 
     Raises:
-        ValueError: If one is unknown or no kernel model.
+        ValueError: If there is none, or one is unknown or no kernel model.
         ImportError: If a Gaussian process is named and gpytorch is not installed.
     """
+    names = []
     for model in models:
         if model in GAUSSIAN_PROCESSES:
+            names.append(model)
             if find_spec("gpytorch") is None:
                 raise ImportError(
                     f"Expected gpytorch for '{model}' (got none); install it with pip install "
                     "'kgat[regression]', or leave the model out"
                 )
-        elif resolve_model(model).fixed:
+            continue
+        found = resolve_model(model)
+        if found.fixed:
             raise ValueError(
                 f"Expected a kernel model (got '{model}'); stock layers are for graphs, and projections in a "
                 "name too: here they are separate"
             )
+        names.append(found.name)
+    if not names:
+        raise ValueError("Expected at least one model (got none); pass --models dot,rbf*l2")
+    return list(dict.fromkeys(names))
 
 
 def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -455,7 +463,7 @@ def compare(
     Returns:
         list of dict: All records of the file.
     """
-    check_models(models)
+    models = check_models(models)
     points = load(dataset) if isinstance(dataset, str) else dataset
     setting = Setting() if setting is None else setting
     path = Path(path)
@@ -484,8 +492,12 @@ def finished(
 
 
 def _finished(records: Sequence[Mapping[str, Any]], setting: Setting) -> set[tuple[str, str, int]]:
-    own = [r for r in records if r.get("kind") == "regression" and r["setting"] == asdict(setting)]
-    return {(r["dataset"], r["model"], r["seed"]) for r in own}
+    return {(r["dataset"], r["model"], r["seed"]) for r in of_setting(records, setting)}
+
+
+def of_setting(records: Sequence[Mapping[str, Any]], setting: Setting) -> list[Mapping[str, Any]]:
+    r"""Returns the records of runs with one setting, those that a table can hold."""
+    return [r for r in records if r.get("kind") == "regression" and r["setting"] == asdict(setting)]
 
 
 def table(records: Sequence[Mapping[str, Any]]) -> str:
@@ -494,11 +506,16 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
 
     Args:
         records (list of dict): Records of :func:`run`; of repeated ones the last counts.
+
+    Raises:
+        ValueError: If there are none, or a model has runs of several settings.
     """
     found: dict[str, dict[str, dict[int, float]]] = {}
     units: dict[str, str] = {}
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
     for record in records:
         if record.get("kind") == "regression":
+            _expect_one_setting(first.setdefault((record["dataset"], record["model"]), record), record)
             seeds_of_model = found.setdefault(record["dataset"], {}).setdefault(record["model"], {})
             seeds_of_model[record["seed"]] = record["test"]
             units[record["dataset"]] = record["unit"]
@@ -523,9 +540,20 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
             p = corrected.get(model)
             cells[model].append(f"{values.mean():.3g}{spread}" + ("" if p is None else f" (p = {p:.2g})"))
     seeds = {name: min(map(len, of_models.values())) for name, of_models in found.items()}
+    heads = [f"{name}, {units[name]}, {n} seed{'s' * (n != 1)}" for name, n in seeds.items()]
     lines = [
-        f"| model | {' | '.join(f'{name}, {units[name]}, {seeds[name]} seeds' for name in found)} |",
+        f"| model | {' | '.join(heads)} |",
         f"| --- |{' ---: |' * len(found)}",
         *(f"| `{model}` | {' | '.join(row)} |" for model, row in cells.items()),
     ]
     return "\n".join(lines)
+
+
+def _expect_one_setting(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    a, b = one.get("setting") or {}, other.get("setting") or {}
+    for name in dict.fromkeys([*a, *b]):
+        if a.get(name) != b.get(name):
+            raise ValueError(
+                f"Expected runs of '{one['model']}' on '{one['dataset']}' of one setting (got "
+                f"{name}={a.get(name)} and {name}={b.get(name)}); choose those of one with of_setting"
+            )

@@ -292,11 +292,12 @@ def _cells(row: Row) -> list[str]:
     if _number(row.ci_low, "{}") and _number(row.ci_high, "{}"):
         low, high = (_number(end, "{:+.1f}", 100) for end in (row.ci_low, row.ci_high))
         difference += f" [{low}, {high}]"
+    small = row.p_value is not None and row.p_value < 0.001
     return [
         str(row.n),
         mean,
         difference or "–",
-        _number(row.p_value, "{:.3f}") or "–",
+        "< 0.001" if small else _number(row.p_value, "{:.3f}") or "–",
         _number(row.val_mean, "{:.1f}", 100) or "–",
         _number(row.epoch_ratio, "{:.2f}×") or "–",
         _number(row.memory_ratio, "{:.2f}×") or "–",

@@ -29,7 +29,7 @@ def check_kernel(
       the shapes and the dtype that :class:`~kgat.kernels.Kernel` promises, also without queries or
       keys;
     * **finite**: scores are finite on random points, at zero, at :math:`\mathbf{q} = \mathbf{k}`
-      and :math:`10^3` away from the origin, and so are their first gradients;
+      and :math:`10^3` away from the origin, and so are their first gradients, also in float32;
     * **at == dense**: all routes to a score agree;
     * **pairs**: the score of a pair depends on no other token, batch item or head;
     * **features**: where they exist, :math:`\langle f, g \rangle = \exp(\mathrm{score})`;
@@ -96,6 +96,7 @@ def check_kernel(
             _check_features(exact, points)
             _check_claims(exact, points)
         _check_precision(kernel)
+        _check_finite(copy.deepcopy(kernel).float(), _Points(kernel, torch.float32))
         _check_gradients(copy.deepcopy(kernel).double())
         _check_state(kernel, factory, seed)
 
@@ -367,7 +368,8 @@ def _check_finite(kernel: Kernel, points: _Points) -> None:
         "points far from the origin": (q + 1e3, k + 1e3),
         "points far from each other": (q + 1e2, k - 1e2),
     }
-    for where, (query, key) in cases.items():
+    for case, (query, key) in cases.items():
+        where = f"{case} in {q.dtype}"
         query, key = query.clone().requires_grad_(), key.clone().requires_grad_()
         score = _values(kernel(query, key))
         if not _all_finite(score):

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import math
+import os
 import re
 import subprocess
 import sys
@@ -477,7 +478,7 @@ def _plain_model(name: str) -> Model:
             kwargs["magnitude"] = "learned" if order == "p" else float(order)
             if order != "p" and float(order) < 1.0:
                 raise ValueError(f"Expected an L^p magnitude with p of at least 1 (got '{name}'); use *l1")
-            suffix = "*l" + (order if order == "p" else f"{float(order):g}")
+            suffix = "*l" + (order if order == "p" else _shown(float(order)))
             terms[0].pop()
     named = [[_kernel_model(factor, name) for factor in term] for term in terms]
     if len(named) == 1 and len(named[0]) == 1:
@@ -845,15 +846,16 @@ def _commit() -> str | None:
     return done.stdout.strip() or None if done.returncode == 0 else None
 
 
-def save(folder: Path, model: AttentionGNN, task: Task, record: Mapping[str, Any]) -> None:
+def save(folder: str | os.PathLike[str], model: AttentionGNN, task: Task, record: Mapping[str, Any]) -> None:
     r"""Writes ``model.pt``, a state dict, and ``config.json``, all that rebuilds the model.
 
     Args:
-        folder (Path): Where to write; made if missing.
+        folder (str or Path): Where to write; made if missing.
         model (torch.nn.Module): The trained model.
         task (Task): The task that it was trained on.
         record (dict): The record of the run.
     """
+    folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     buffer = BytesIO()
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
@@ -870,16 +872,17 @@ def save(folder: Path, model: AttentionGNN, task: Task, record: Mapping[str, Any
     write_atomically(folder / "config.json", text.encode())
 
 
-def restore(folder: Path) -> AttentionGNN:
+def restore(folder: str | os.PathLike[str]) -> AttentionGNN:
     r"""Rebuilds a model that :func:`save` wrote.
 
     Args:
-        folder (Path): The folder.
+        folder (str or Path): The folder.
 
     Raises:
         FileNotFoundError: If one of the two files is missing.
         ValueError: If the settings are not those of a model.
     """
+    folder = Path(folder)
     description = json.loads((folder / "config.json").read_text(encoding="utf8"))
     config = Config(**description["config"])
     model = resolve_model(config.model).build(

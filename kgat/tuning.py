@@ -178,7 +178,7 @@ def choose(
     Raises:
         ValueError: If all settings diverged.
     """
-    scores = {record["key"]: record["val"] for record in records if record["kind"] == "tune"}
+    scores = {record["key"]: record["val"] for record in records if record.get("kind") == "tune"}
     best, chosen = -1.0, None
     settings = budget.drawn(dataset, overrides)
     for setting, configs in zip(settings, budget.configs(dataset, model, overrides), strict=True):

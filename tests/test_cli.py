@@ -195,6 +195,28 @@ def test_a_truncated_line_is_a_warning_of_one_line(capsys, tmp_path):
     assert "Warning" not in err
 
 
+def test_records_of_others_are_passed_over(capsys, tmp_path):
+    code, expected, _ = run(capsys, *KARATE, "--seeds", "1", "--out", tmp_path)
+    with (tmp_path / "results.jsonl").open("a") as file:
+        file.write('{"note": "by hand"}\n')
+    for arguments in ([*KARATE, "--seeds", "1", "--out"], ["table"]):
+        code, out, _ = run(capsys, *arguments, tmp_path)
+        assert code == 0
+        assert out in (expected, expected.rsplit("\n", 2)[0] + "\n")  # without the line of files
+    assert run(capsys, "table", "--markdown", tmp_path)[0] == 0
+
+
+@pytest.mark.parametrize("content", ["", '{"kind": "regression", "dataset": "co2", "model": "dot"}\n'])
+@pytest.mark.parametrize("arguments", [["table"], ["table", "--markdown"], ["plot"]])
+def test_nothing_to_show_is_an_error(capsys, tmp_path, arguments, content):
+    (tmp_path / "results.jsonl").write_text(content)
+    code, out, err = run(capsys, *arguments, tmp_path)
+    assert code == 2
+    assert out == ""
+    assert re.fullmatch(r"kgat: error: Expected runs in .* .got none.; run: kgat compare.*\n", err)
+    assert len(list(tmp_path.iterdir())) == 1
+
+
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
 @pytest.mark.parametrize("jobs", [1, 2])
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])

@@ -93,6 +93,9 @@ def test_table_by_hand():
     ]
     with pytest.raises(ValueError, match="records of 'kgat regress'"):
         table([])
+    other = {**found[0], "setting": {"epochs": 9}}
+    with pytest.raises(ValueError, match=r"'dot' on 'wave' of one setting \(got epochs=None and epochs=9\)"):
+        table([*found, other])
 
 
 @needs_gpytorch
@@ -150,6 +153,39 @@ def test_command(tmp_path):
     assert result.exit_code == 0, result.output
     assert "| `dot` |" in result.output
     assert len(records.read(tmp_path / "results.jsonl")) == 1
+
+
+def test_a_table_has_runs_of_one_setting(tmp_path, capsys):
+    arguments = ["regress", "--datasets", "diabetes", "--models", "dot", "--out", str(tmp_path)]
+    assert cli.main([*arguments, "--seeds", "2", "--epochs", "1"]) == 0
+    assert cli.main([*arguments, "--seeds", "1", "--epochs", "2"]) == 0
+    longer = records.read(tmp_path / "results.jsonl")[-1]
+    assert longer["setting"]["epochs"] == 2
+    head, _, row = capsys.readouterr().out.splitlines()[-3:]
+    assert head == "| model | diabetes, progression, 1 seed |"
+    assert row == f"| `dot` | {longer['test']:.3g} |"
+
+
+def test_models_go_by_one_name_each(tmp_path):
+    found = compare(wave(), ["DOT", "dot", "RBF * L2"], 1, tmp_path / "results.jsonl", SMALL)
+    assert [record["model"] for record in found] == ["dot", "rbf*l2"]
+    assert run(wave(), "RBF*l2.0", 0, SMALL)["model"] == "rbf*l2"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--models", ""], "Expected at least one model (got none); pass --models dot,rbf*l2"),
+        (["--datasets", ","], "Expected at least one data set (got none); choose from: co2, diabetes"),
+        (["--out", "FILE"], "Expected a folder that can be written (got 'FILE'"),
+    ],
+)
+def test_errors_of_the_command(arguments, message, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "FILE").write_text("")
+    given = ["regress", "--datasets", "diabetes", "--models", "dot", "--seeds", "1", "--epochs", "1"]
+    assert cli.main([*given, *arguments]) == 2
+    assert message in capsys.readouterr().err
 
 
 def test_what_cannot_run_is_said_before_anything_runs(tmp_path, monkeypatch):

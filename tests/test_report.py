@@ -144,3 +144,10 @@ def test_page_in_a_browser(tmp_path, width):
     assert pixels[:200].std() > 0.02
     saturation = pixels.max(axis=-1) - pixels.min(axis=-1)
     assert np.mean(saturation > 0.3) > 1e-4
+
+
+def test_small_p_values_are_not_zero():
+    runs = [run_record("gat", seed, 0.8) for seed in range(14)]
+    runs += [run_record("rbf", seed, 0.9 + 0.001 * seed) for seed in range(14)]  # p = 2^-13
+    assert "<td>&lt; 0.001</td>" in report.page(runs)
+    assert "<td>0.000</td>" not in report.page(runs)

@@ -154,6 +154,7 @@ def test_a_later_setting_counts_where_it_differs():
         ("agnn", "scaled_cosine", {"kernel": "ScaledCosine"}),
         ("rbf*l2", "rbf*l2", {"kernel": "RBF", "magnitude": 2.0}),
         ("RBF * L1.50", "rbf*l1.5", {"kernel": "RBF", "magnitude": 1.5}),
+        ("rbf*l2.0000001", "rbf*l2.0000001", {"kernel": "RBF", "magnitude": 2.0000001}),
         ("spectral*lp", "spectral*lp", {"kernel": "Spectral", "magnitude": "learned"}),
         ("rbf*laplace", "rbf*laplace", {"kernel": "RBF * Laplace"}),
         ("rbf+dot", "rbf+dot", {"kernel": "RBF + DotProduct"}),
@@ -547,8 +548,8 @@ def test_on_epoch_sees_every_epoch():
 def test_saved_models_are_restored(tmp_path, name):
     task = make_task(edge_dim=2)
     record, model = training.train(task, make_config(name, norm="batch_norm"))
-    training.save(tmp_path / "new", model, task, record)
-    restored = training.restore(tmp_path / "new")
+    training.save(str(tmp_path / "new"), model, task, record)  # a path or its text
+    restored = training.restore(str(tmp_path / "new"))
     assert type(restored) is type(model)
     split = task.split(0)
     assert evaluate(restored, task, split) == evaluate(model, task, split)

@@ -68,6 +68,7 @@ KernelLike = str | Kernel | Callable[..., Kernel]
 _ALIASES = {
     "agnn": "ScaledCosine",
     "cfgat": "LeakyCosine",
+    "copula": "CopulaSpectral",
     "dot": "DotProduct",
     "ei": "Intersection",
     "elu": "EluPlusOne",
@@ -79,6 +80,7 @@ _ALIASES = {
     "glcn": "AbsoluteDifference",
     "ikan": "ImplicitSpectral",
     "ikandirect": "Spectral",
+    "implicit": "ImplicitSpectral",
     "kaagat": "KANScore",
     "kan": "KANScore",
     "mikan": "CopulaSpectral",

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from kgat.gram import LazyGram
 from kgat.kernels.cosine import unit
-from kgat.kernels.kernel import Kernel, positive
+from kgat.kernels.kernel import Kernel, positive, whole
 from kgat.rules import LOG, SIGNED, ScoreRule
 
 
@@ -114,7 +114,7 @@ class FAVORPlus(Kernel):
             num_features = max(1, int(channels * math.log(channels)))
         if kind not in ("positive", "hyperbolic"):
             raise ValueError(f"Expected 'kind' as 'positive' or 'hyperbolic' (got {kind!r})")
-        self.num_features = int(positive("num_features", num_features))
+        self.num_features = whole("num_features", num_features)
         self.kind = kind
         self.orthogonal = orthogonal
         self.eps = positive("eps", eps)
@@ -200,7 +200,7 @@ class RFA(Kernel):
         learn_sigma: bool = False,
     ) -> None:
         super().__init__(channels, heads)
-        self.num_features = int(positive("num_features", num_features))
+        self.num_features = whole("num_features", num_features)
         self.initial_sigma = positive("sigma", sigma)
         self.register_buffer("omega", torch.empty(heads, channels, self.num_features))
         if learn_sigma:

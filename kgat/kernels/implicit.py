@@ -14,7 +14,7 @@ from torch_geometric.utils import scatter
 
 from kgat.gram import LazyGram
 from kgat.kernels.features import normal
-from kgat.kernels.kernel import NOTHING, Context, Kernel, positive
+from kgat.kernels.kernel import NOTHING, Context, Kernel, positive, whole
 from kgat.kernels.rbf import centred
 from kgat.kernels.spectral import concatenated, dot_std, pairwise
 
@@ -77,7 +77,8 @@ class ImplicitSpectral(Kernel):
             parameters of the layer otherwise. A layer on several graphs then needs their :obj:`batch`.
             (default: :obj:`False`)
         stationary (bool, optional): Ties :math:`\boldsymbol{\omega}_1 = \boldsymbol{\omega}_2`, which makes
-            the kernel translation invariant. (default: :obj:`False`)
+            the kernel translation invariant, for a law that does not depend on data.
+            (default: :obj:`False`)
         concat (bool, optional): Compares a learned prototype with the concatenated pair, as
             :class:`SpectralConcat` does, the form that is closest to GAT. (default: :obj:`False`)
         init (str, optional): :obj:`"dot"` adds a linear map to each network that makes the kernel start near
@@ -136,9 +137,9 @@ class ImplicitSpectral(Kernel):
         for name, value, choices in (("evaluation", evaluation, EVALUATIONS), ("init", init, INITS)):
             if value not in choices:
                 raise ValueError(f"Expected '{name}' as one of {', '.join(choices)} (got {value!r})")
-        if kl_weight < 0.0:
+        if not kl_weight >= 0.0:
             raise ValueError(f"Expected a 'kl_weight' of at least 0 (got {kl_weight})")
-        self.num_features = num_features
+        self.num_features = int(num_features)
         self.data_dependent = data_dependent
         self.stationary = stationary
         self.concat = concat
@@ -147,10 +148,11 @@ class ImplicitSpectral(Kernel):
         self.prior_scale = positive("prior_scale", prior_scale)
         self.kl_weight = kl_weight
         self.evaluation = evaluation
-        self.draws = int(positive("draws", draws))
+        self.draws = whole("draws", draws)
         # Of one vector with itself; a prototype is compared with pairs.
         self.symmetric = self.positive_definite = not concat
-        self.translation_invariant = stationary and not concat
+        # A law of the data moves with them.
+        self.translation_invariant = stationary and not concat and not data_dependent
 
         width = 2 * channels if concat else channels
         if data_dependent:
@@ -162,7 +164,7 @@ class ImplicitSpectral(Kernel):
             self.att = Parameter(torch.empty(heads, width))
         else:
             self.register_parameter("att", None)
-        self.register_buffer("noise", torch.empty(self.draws, heads, num_features, width))
+        self.register_buffer("noise", torch.empty(self.draws, heads, self.num_features, width))
         self.reset_parameters()
 
     # What the encoder puts out, or the free parameters hold: mean and logarithm of sigma / s_0.
@@ -260,7 +262,7 @@ class ImplicitSpectral(Kernel):
             context.losses.append(self.penalty(law))
         omega = torch.cat(self._draw(law), dim=-1)
         size = omega.size(-1) // len(self.generators)
-        if self.translation_invariant:
+        if self.stationary and not self.concat:
             query, key = centred(query, key)
         graphs: tuple[Tensor | None, Tensor | None] = (None, None)
         if self.data_dependent and context.batch is not None:

@@ -289,3 +289,10 @@ def positive(name: str, value: float) -> float:
     if not value > 0:
         raise ValueError(f"Expected a positive '{name}' (got {value})")
     return value
+
+
+def whole(name: str, value: float) -> int:
+    r"""Returns a positive whole number, or says which argument is not one."""
+    if not value > 0 or value % 1 != 0:
+        raise ValueError(f"Expected a whole, positive '{name}' (got {value})")
+    return int(value)

@@ -30,8 +30,8 @@ class Magnitude(Kernel):
     Args:
         channels (int): Channels per head :math:`D`.
         heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-        p (float, optional): Order of the norm, at least 1; the initial value if it is learned.
-            (default: :obj:`2.0`)
+        p (float, optional): Order of the norm, at least 1, or :obj:`math.inf`, the largest entry; the initial
+            value if it is learned. (default: :obj:`2.0`)
         learn_p (str, optional): :obj:`"layer"` or :obj:`"head"` learns :math:`p = 1 +
             \mathrm{softplus}(\rho)`, one for the layer or one per head. (default: :obj:`None`)
         scale_norm (bool, optional): Multiplies the squared norm by :math:`D^{1 - 2/p}`, which keeps
@@ -71,8 +71,8 @@ class Magnitude(Kernel):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(channels, heads)
-        if not p >= 1.0 or (learn_p is not None and not p > 1.0):
-            bound = "above 1, where it is learned," if learn_p is not None else "of at least 1"
+        if not p >= 1.0 or (learn_p is not None and not 1.0 < p < math.inf):
+            bound = "above 1, where it is learned, and finite" if learn_p is not None else "of at least 1"
             raise ValueError(f"Expected 'p' {bound} (got {p}); an L^p norm needs p >= 1")
         if learn_p not in (None, "layer", "head"):
             raise ValueError(f"Expected 'learn_p' as None, 'layer' or 'head' (got {learn_p!r})")
@@ -90,7 +90,8 @@ class Magnitude(Kernel):
 
     def reset_parameters(self) -> None:
         if self.rho is not None:  # the inverse of softplus
-            torch.nn.init.constant_(self.rho, math.log(math.expm1(self.initial_p - 1.0)))
+            above = self.initial_p - 1.0
+            torch.nn.init.constant_(self.rho, above + math.log(-math.expm1(-above)))
 
     @property
     def p(self) -> float | Tensor:
@@ -135,13 +136,13 @@ def with_magnitude(kernel: Kernel, magnitude: float | str | None) -> Kernel:
             for the kernel alone.
 
     Raises:
-        ValueError: If it is another text, or p is below 1.
+        ValueError: If it is another text, a switch, or p is below 1.
     """
     if magnitude is None:
         return kernel
     if magnitude == "learned":
         return Product(kernel, Magnitude(kernel.channels, kernel.heads, learn_p="layer"))
-    if isinstance(magnitude, str):
+    if isinstance(magnitude, (str, bool)):  # True would be the order 1
         raise ValueError(f"Expected 'magnitude' as None, a number p or 'learned' (got {magnitude!r})")
     return Product(kernel, Magnitude(kernel.channels, kernel.heads, p=magnitude))
 
@@ -162,11 +163,14 @@ def squared_norm(x: Tensor, p: float | Tensor) -> Tensor:
         return x.square().sum(dim=-1)
     if not isinstance(p, Tensor) and p == 1.0:
         return x.abs().sum(dim=-1).square()
+    if not isinstance(p, Tensor) and p == math.inf:
+        return x.abs().amax(dim=-1).square()
     # (x^2 + tiny)^(p/2) stands for |x|^p, whose second derivative at 0 is infinite for 1 < p < 2.
     # The largest entry is taken out, so that neither a large p nor a large x overflows.
     largest = x.detach().abs().amax(dim=-1, keepdim=True)
-    scale = torch.where(largest > 0, largest, 1.0)
-    tiny = 1e-12
+    # A zero vector has tiny itself taken out: its power of a large p is 0, and the slope of a root infinite.
+    scale = torch.where(largest > 0, largest, 1e-6)
+    tiny = torch.where(largest > 0, torch.full_like(largest, 1e-12), 1.0)
     powers = ((x / scale).square() + tiny).pow(0.5 * p)
     exponent = 2.0 / p if not isinstance(p, Tensor) else (2.0 / p).squeeze(-1)
     return scale.squeeze(-1).square() * powers.sum(dim=-1).pow(exponent)

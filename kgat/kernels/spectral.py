@@ -11,7 +11,7 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.gram import LazyGram
 from kgat.kernels.features import circle, normal, project, symmetric_uniform
-from kgat.kernels.kernel import Kernel, positive
+from kgat.kernels.kernel import Kernel, positive, whole
 from kgat.kernels.rbf import centred, initial_lengthscale
 from kgat.rules import LOG_SQUARE, SIGNED, ScoreRule
 
@@ -87,7 +87,7 @@ class RandomFourier(Kernel):
         eps: float = 1e-5,
     ) -> None:
         super().__init__(channels, heads)
-        self.num_features = int(positive("num_features", num_features))
+        self.num_features = whole("num_features", num_features)
         self.law = law
         self.power = _power(law)
         default = {"normal": math.sqrt(2.0) * channels**0.25, "cauchy": 4.0 * channels**0.5}.get(law, 0.5)
@@ -183,7 +183,7 @@ class Spectral(Kernel):
         eps: float = 1e-5,
     ) -> None:
         super().__init__(channels, heads)
-        self.num_features = int(positive("num_features", num_features))
+        self.num_features = whole("num_features", num_features)
         self.stationary = stationary
         self.translation_invariant = stationary
         self.init = _check_init(init)
@@ -268,7 +268,7 @@ class SpectralConcat(Kernel):
         eps: float = 1e-5,
     ) -> None:
         super().__init__(channels, heads)
-        self.num_features = int(positive("num_features", num_features))
+        self.num_features = whole("num_features", num_features)
         self.init = _check_init(init)
         self.eps = positive("eps", eps)
         self.att = Parameter(torch.empty(heads, 2 * channels))

@@ -95,6 +95,11 @@ class OverflowFarAway(Kernel):
         return -(query - key).square().exp().sum(dim=-1).log()
 
 
+class UnderflowAtZero(Kernel):  # in single precision alone
+    def score(self, query, key):
+        return ((query.square() + 1e-12) ** 4).sum(dim=-1) ** 0.25 + (query * key).sum(dim=-1)
+
+
 WRONG_LOG = Link("wrong_log", LOG.function, features=lambda q, eps: q)
 
 
@@ -287,6 +292,7 @@ PLANTED = [
     (InfiniteAtEqual, "finite"),
     (NaNGradientAtEqual, "finite"),
     (OverflowFarAway, "finite"),
+    (UnderflowAtZero, "finite"),
     (GradientWithoutKeys, "finite"),
     (WrongFeatures, "features"),
     (SignedWithScores, "signed"),

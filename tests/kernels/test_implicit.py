@@ -155,6 +155,15 @@ def test_data_dependent_copula():
     assert kernel.correlation(law).shape == (D, H, H)
 
 
+def test_a_law_of_the_data_moves_with_them():
+    x = points(4)
+    for data_dependent in (False, True):
+        kernel = built(ImplicitSpectral, stationary=True, data_dependent=data_dependent)
+        same = torch.allclose(kernel(x, x).dense(), kernel(x + 3.0, x + 3.0).dense())
+        assert same == kernel.translation_invariant == (not data_dependent)
+    assert ImplicitSpectral(D, num_features=4.0).num_features == 4
+
+
 # IKA T12
 @pytest.mark.parametrize("cls", CLASSES)
 @pytest.mark.parametrize("evaluation", ["frozen", "sobol"])
@@ -321,7 +330,10 @@ def test_a_model_sees_the_graphs_of_a_batch():
         ({"num_features": 5}, r"even, positive 'num_features' \(got 5\)"),
         ({"eps": 0.0}, r"positive 'eps' \(got 0.0\)"),
         ({"prior_scale": -1.0}, r"positive 'prior_scale' \(got -1.0\)"),
+        ({"num_features": 4.5}, r"even, positive 'num_features' \(got 4.5\)"),
         ({"draws": 0}, r"positive 'draws' \(got 0\)"),
+        ({"draws": 1.5}, r"whole, positive 'draws' \(got 1.5\)"),
+        ({"kl_weight": math.nan}, r"'kl_weight' of at least 0 \(got nan\)"),
         ({"kl_weight": -0.1}, r"'kl_weight' of at least 0 \(got -0.1\)"),
         ({"evaluation": "mean"}, r"'evaluation' as one of frozen, sobol \(got 'mean'\)"),
         ({"init": "zero"}, r"'init' as one of dot, official \(got 'zero'\)"),

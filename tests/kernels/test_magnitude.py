@@ -7,7 +7,8 @@ import torch
 from kgat.diagnostics import importance
 from kgat.functional import dense_attention, edge_attention
 from kgat.kernels import RBF, Magnitude, Spectral
-from kgat.kernels.magnitude import squared_norm
+from kgat.kernels.magnitude import squared_norm, with_magnitude
+from kgat.testing import check_kernel
 
 H, D = 3, 5
 
@@ -56,6 +57,32 @@ def test_squared_norm_is_twice_differentiable_at_zeros(p, dtype):
         assert torch.equal(grad[0], torch.zeros_like(grad[0]))
         seconds = torch.autograd.grad(grad.sum(), (x, order), allow_unused=True)
         assert all(s is None or torch.isfinite(s).all() for s in seconds)
+
+
+# (1e-12)^(p/2) is 0 in single precision from p = 8 on, and the root of 0 has an infinite slope.
+@pytest.mark.parametrize("p", [7.0, 8.0, 50.0, 1000.0, math.inf])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_large_orders_have_finite_gradients_at_zeros(p, dtype):
+    x = points(4).to(dtype)
+    x[0] = 0.0
+    x[1, :, ::2] = 0.0
+    x.requires_grad_()
+    orders = [p] if p == math.inf else [p, torch.full((H, 1), p, dtype=dtype, requires_grad=True)]
+    for order in orders:
+        norm = squared_norm(x, order)
+        torch.testing.assert_close(norm[0], torch.zeros_like(norm[0]), rtol=0, atol=1e-10)
+        grads = torch.autograd.grad(norm.sum(), (x, order) if torch.is_tensor(order) else (x,))
+        assert all(torch.isfinite(grad).all() for grad in grads)
+        assert torch.equal(grads[0][0], torch.zeros_like(grads[0][0]))
+
+
+def test_the_largest_entry_is_the_norm_of_infinite_order():
+    x = points(50).requires_grad_()
+    norm = squared_norm(x, math.inf)
+    assert torch.equal(norm, x.abs().amax(-1).square())
+    (grad,) = torch.autograd.grad(norm.sum(), x)
+    torch.testing.assert_close(grad, torch.where(x.abs() == x.abs().amax(-1, keepdim=True), 2 * x, 0.0))
+    check_kernel(lambda channels, heads: Magnitude(channels, heads, p=math.inf, scale_norm=True))
 
 
 # Away from zero entries: |x|^p is smoothed within 1e-6 of them, which is the step of the check.
@@ -181,6 +208,14 @@ def test_dropout_within_a_product():
     torch.testing.assert_close(importance(kernel, k), k.square().sum(-1) / (2 * math.sqrt(D)))
 
 
+def test_a_switch_is_no_order():
+    for switch in (True, False):
+        with pytest.raises(
+            ValueError, match=rf"'magnitude' as None, a number p or 'learned' \(got {switch}\)"
+        ):
+            with_magnitude(RBF(4), switch)
+
+
 def test_bad_options():
     for dropout in (-0.1, 1.0, float("nan")):
         with pytest.raises(ValueError, match=rf"'dropout' in \[0, 1\) \(got {dropout}\)"):
@@ -189,5 +224,7 @@ def test_bad_options():
         Magnitude(4, p=0.5)
     with pytest.raises(ValueError, match="above 1, where it is learned"):
         Magnitude(4, p=1.0, learn_p="head")
+    with pytest.raises(ValueError, match="above 1, where it is learned, and finite"):
+        Magnitude(4, p=math.inf, learn_p="head")
     with pytest.raises(ValueError, match="'learn_p' as None, 'layer' or 'head'"):
         Magnitude(4, learn_p="channel")

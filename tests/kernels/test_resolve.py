@@ -21,6 +21,7 @@ from kgat.kernels import (
     names,
     resolve,
 )
+from kgat.training import MODELS
 
 
 def test_registry():
@@ -63,6 +64,12 @@ def test_every_alias_names_a_kernel():
     for alias, name in kernels._ALIASES.items():
         assert name in names()
         assert type(resolve(alias, 4)).__name__ == name
+
+
+def test_short_names_of_models_name_kernels():  # what 'kgat compare' calls them, a layer takes too
+    for model in MODELS.values():
+        if model.has_kernel:
+            assert type(resolve(model.name, 4)).__name__ == model.kwargs["kernel"]
 
 
 def test_products_and_sums():
