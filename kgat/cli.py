@@ -107,8 +107,8 @@ def compare(
     Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated.
     Prints a table and draws figures and a report beside the results.
     """
-    from kgat.compare import RESULTS, Interrupted
     from kgat.compare import compare as run_all
+    from kgat.records import RESULTS, Interrupted
 
     settings = _settings(overrides)
     _use(threads, device)
@@ -158,8 +158,8 @@ def train(
     kgat.training.restore(folder) builds it again.
     """
     from kgat import training
-    from kgat.compare import METRICS
     from kgat.datasets import load
+    from kgat.tables import METRICS
 
     settings = _settings(overrides)
     found = training.resolve_model(model)
@@ -335,7 +335,7 @@ def bench_ops(
     Each measurement runs in a fresh process; Ctrl-C loses nothing. 'kgat bench table' prints what is there.
     """
     from kgat.bench.ops import Plan, run
-    from kgat.compare import Interrupted
+    from kgat.records import Interrupted
 
     _use(None, device)
     plan = Plan(
@@ -419,7 +419,7 @@ def bench_table(
 ) -> None:
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
     from kgat.bench import report
-    from kgat.compare import update_readme
+    from kgat.pages import update_readme
     from kgat.plots import png
     from kgat.records import read, write_atomically
 
@@ -442,8 +442,8 @@ def plot(
     folder: Annotated[Path, typer.Argument(help="A folder with results.jsonl.")],
 ) -> None:
     r"""Draw the figures and report.html again, from the results alone."""
-    from kgat.compare import RESULTS, draw
-    from kgat.records import read
+    from kgat.compare import draw
+    from kgat.records import RESULTS, read
 
     results = folder / RESULTS
     if not results.is_file():
@@ -485,9 +485,9 @@ def regress(
     the table and draws the fitted curves of series.
     """
     from kgat import regression
-    from kgat.compare import Interrupted, update_readme
+    from kgat.pages import update_readme
     from kgat.plots import fits, png
-    from kgat.records import read, write_atomically
+    from kgat.records import Interrupted, read, write_atomically
 
     _use(threads, "cpu")
     names, listed = list(dict.fromkeys(_listed(datasets))), regression.check_models(_listed(models))
@@ -572,7 +572,8 @@ def paper(
     that are there already with the same setting are not repeated. Prints the table.
     """
     from kgat import sequences
-    from kgat.compare import Interrupted, split_readme, update_readme
+    from kgat.pages import split_readme, update_readme
+    from kgat.records import Interrupted
 
     changes = _settings(overrides)
     chosen = sequences.choose(sequences.resolve_paper(name), _listed(datasets), _listed(variants))
@@ -628,8 +629,9 @@ def table(
     ] = False,
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
-    from kgat.compare import readme_tables, result_files, update_readme
+    from kgat.pages import update_readme
     from kgat.records import read
+    from kgat.tables import readme_tables, result_files
 
     if readme is not None or markdown:
         text = readme_tables(*folders)
@@ -763,7 +765,7 @@ def _make_folder(folder: Path) -> None:
 
 
 def _expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
-    from kgat.compare import tables
+    from kgat.tables import tables
 
     if not tables(records):
         shown = ", ".join(map(str, folders))
@@ -773,8 +775,8 @@ def _expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
 def _print_tables(records: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from kgat.compare import rich_table, tables, tuning_line
-    from kgat.compare import table as summarise
+    from kgat.tables import rich_table, tables, tuning_line
+    from kgat.tables import table as summarise
 
     console = Console()
     if not console.is_terminal:

@@ -24,7 +24,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from kgat.records import write_atomically
+from kgat.records import BASELINE, write_atomically
 
 __all__ = [
     "FIGURES",
@@ -52,7 +52,6 @@ __all__ = [
 
 Record = Mapping[str, Any]
 
-BASELINE = "gat"
 WIDTH = 7.2  # inches, of every figure: text is then equally large in all of them
 DPI = 150
 INK = "#222222"

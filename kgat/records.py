@@ -8,7 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["append", "read", "write_atomically"]
+__all__ = ["BASELINE", "RESULTS", "Interrupted", "append", "read", "write_atomically"]
+
+RESULTS = "results.jsonl"
+BASELINE = "gat"  # the model that others are compared with
 
 
 def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
@@ -118,3 +121,21 @@ def _repair(path: Path) -> bool:
             return True
         file.truncate(start)
         return False
+
+
+class Interrupted(KeyboardInterrupt):
+    r"""A comparison was stopped; what it had finished is kept.
+
+    Args:
+        kept (int): How many of its runs are in the file.
+        total (int): How many there will be.
+        path (Path): The file.
+    """
+
+    def __init__(self, kept: int, total: int, path: Path) -> None:
+        super().__init__(
+            f"interrupted: {kept} of {total} runs are kept in {path}; run the same command again to go on"
+        )
+        self.kept = kept
+        self.total = total
+        self.path = path

@@ -21,10 +21,10 @@ from torch import Tensor
 from torch_geometric import seed_everything
 
 from kgat import records as record_file
-from kgat.compare import holm, wilcoxon
 from kgat.functional import dense_attention
 from kgat.kernels import Context
 from kgat.nn import KernelGATConv
+from kgat.statistics import holm, wilcoxon
 from kgat.training import circumstances, resolve_model
 
 if TYPE_CHECKING:

@@ -8,8 +8,8 @@ from pathlib import Path
 from typing import Any
 
 from kgat import plots
-from kgat.compare import Row, table, tuning_line
 from kgat.records import write_atomically
+from kgat.tables import Row, table, tuning_line
 
 __all__ = ["page", "write"]
 

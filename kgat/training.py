@@ -195,6 +195,27 @@ SETTINGS = tuple(
 )
 
 
+def stored(config: Mapping[str, Any], name: str) -> Any:
+    r"""Returns a setting as a record holds it: one that came later is not stored at its default.
+
+    Example:
+        >>> stored({"lr": 0.01}, "decay_kernels")
+        True
+    """
+    return config.get(name, getattr(Config, name, None))
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    r"""Returns the settings in which two stored configurations of a model differ, with the values of both.
+
+    Example:
+        >>> differing({"lr": 0.01, "seed": 0}, {"lr": 0.02, "seed": 1})
+        [('lr', 0.01, 0.02)]
+    """
+    pairs = [(name, stored(one, name), stored(other, name)) for name in dict.fromkeys([*one, *other])]
+    return [(name, a, b) for name, a, b in pairs if name != "seed" and a != b]
+
+
 def protocol(dataset: str) -> dict[str, Any]:
     r"""Returns the settings that belong to a data set.
 

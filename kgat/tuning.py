@@ -191,3 +191,19 @@ def choose(
             f"{budget.settings} settings (got none); lower the learning rate with --set lr=0.001"
         )
     return chosen
+
+
+def said(tuned: Mapping[str, Any] | None) -> str:
+    r"""Says in words how runs were tuned.
+
+    Args:
+        tuned (dict, optional): What their records hold; :obj:`None` if they were not.
+
+    Example:
+        >>> said(None)
+        'without tuning'
+    """
+    if tuned is None:
+        return "without tuning"
+    space = ", ".join(tuned["space"])
+    return f"tuned over {tuned['settings']} settings × {tuned['seeds']} seeds of {space}"

@@ -17,8 +17,8 @@ from kgat.bench.ops import Plan, run
 from kgat.bench.rivals import DGL, OURS, STYLE, SUBJECTS, Candidate
 from kgat.bench.scenarios import SCENARIOS, Scenario
 from kgat.bench.worker import BOTH, FORWARD, MEMORY, Question
-from kgat.compare import Interrupted
 from kgat.ops import cpu
+from kgat.records import Interrupted
 
 TINY = SCENARIOS["tiny"]
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")

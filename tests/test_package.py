@@ -14,7 +14,7 @@ from kgat import kernels, models, nn, positions
 PACKAGE = Path(kgat.__file__).parent
 # A module may import what stands above it, and its own room.
 ROOMS = [
-    ["scalar", "records"],
+    ["scalar", "records", "statistics", "pages"],
     ["rules"],
     ["gram"],
     ["ops"],
@@ -28,6 +28,8 @@ ROOMS = [
     ["training"],
     ["tuning"],
     ["diagnostics"],
+    ["costs"],
+    ["tables"],
     ["compare", "plots", "report", "regression", "bench", "sequences"],
     ["cli"],
 ]

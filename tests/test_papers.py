@@ -10,7 +10,6 @@ import torch.nn.functional as F
 from torch import nn
 
 from kgat import cli, records, sequences
-from kgat.compare import holm, wilcoxon
 from kgat.datasets import SequenceTask
 from kgat.datasets.sequence_task import Labelled, Padded, Pairs, Stream
 from kgat.datasets.sequences import resolve_source
@@ -31,6 +30,7 @@ from kgat.sequences import (
     table,
 )
 from kgat.sequences.fitting import answer, batches
+from kgat.statistics import holm, wilcoxon
 
 needs_sacrebleu = pytest.mark.skipif(find_spec("sacrebleu") is None, reason="sacrebleu is not installed")
 

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch_geometric import seed_everything
 
 from kgat.bench.layers import paired
-from kgat.compare import CONTENDED
+from kgat.costs import CONTENDED
 from kgat.datasets import Task, load
 from kgat.records import append
 from kgat.training import Config, Trainer, build, circumstances

@@ -14,7 +14,7 @@ from torch_geometric import seed_everything
 from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 
 from kgat import KernelGATConv
-from kgat.compare import CONTENDED
+from kgat.costs import CONTENDED
 from kgat.ops.structure import Structure
 from kgat.records import append
 from kgat.training import circumstances

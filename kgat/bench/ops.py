@@ -20,7 +20,7 @@ from kgat.bench import rivals
 from kgat.bench.rivals import OURS, SUBJECTS
 from kgat.bench.scenarios import Scenario, select
 from kgat.bench.worker import BOTH, FORWARD, MEMORY, SEPARATOR, Question, Tell
-from kgat.compare import Interrupted
+from kgat.records import Interrupted
 
 # What each regime sets. R1 is malloc as it comes: glibc gives blocks above 32 MB back when they are freed,
 # and every such temporary is paid for by page faults. R2 keeps them, as a caching allocator would. For peaks,

@@ -26,7 +26,7 @@ from torch import Tensor
 from kgat.bench import measure, rivals
 from kgat.bench.rivals import OURS, SUBJECTS, Candidate
 from kgat.bench.scenarios import SCENARIOS, SEED, Graph
-from kgat.compare import CONTENDED
+from kgat.costs import CONTENDED
 from kgat.ops.adjacency import Adjacency
 from kgat.training import circumstances
 

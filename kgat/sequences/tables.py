@@ -7,8 +7,8 @@ from typing import Any
 
 import numpy as np
 
-from kgat.compare import holm, wilcoxon
 from kgat.sequences.papers import BASELINE
+from kgat.statistics import holm, wilcoxon
 
 UNITS = {"accuracy": "accuracy in %", "perplexity": "perplexity", "bleu": "BLEU"}
 
