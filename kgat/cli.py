@@ -159,7 +159,7 @@ def train(
     """
     from kgat import training
     from kgat.datasets import load
-    from kgat.tables import METRICS
+    from kgat.records import METRICS
 
     settings = _settings(overrides)
     found = training.resolve_model(model)

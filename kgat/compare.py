@@ -15,8 +15,7 @@ from kgat import records as record_file
 from kgat import tuning
 from kgat.costs import ROUNDS, has_cost, measure_cost
 from kgat.datasets import Task, load
-from kgat.records import RESULTS, Interrupted
-from kgat.tables import METRICS
+from kgat.records import METRICS, RESULTS, Interrupted
 from kgat.training import (
     Config,
     OnEpoch,

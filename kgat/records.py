@@ -8,9 +8,10 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-__all__ = ["BASELINE", "RESULTS", "Interrupted", "append", "read", "write_atomically"]
+__all__ = ["BASELINE", "METRICS", "RESULTS", "Interrupted", "append", "read", "write_atomically"]
 
 RESULTS = "results.jsonl"
+METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}  # as tables and figures call them
 BASELINE = "gat"  # the model that others are compared with
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from kgat import plots
-from kgat.records import write_atomically
+from kgat.records import BASELINE, METRICS, write_atomically
 from kgat.tables import Row, table, tuning_line
 
 __all__ = ["page", "write"]
@@ -259,7 +259,7 @@ def _results(records: Sequence[Record], looks: Mapping[str, plots.Style]) -> str
         "model",
         "seeds",
         f"test {metric}",
-        f"difference to {plots.BASELINE} [95 %]",
+        f"difference to {BASELINE} [95 %]",
         "p",
         "validation",
         "epoch time",
@@ -279,7 +279,7 @@ def _results(records: Sequence[Record], looks: Mapping[str, plots.Style]) -> str
         '<p class="soft">Mean ± unbiased standard deviation over seeds, in per cent. Difference: '
         "paired by seed, in percentage points. p: Wilcoxon signed-rank test of the paired "
         "differences, Holm-corrected over the models, from five pairs on. Epoch time and memory: ratios to "
-        f"{escape(plots.BASELINE)}.</p>"
+        f"{escape(BASELINE)}.</p>"
     )
     return "\n".join(lines)
 
@@ -314,7 +314,7 @@ def _number(value: float | None, form: str, scale: float = 1) -> str:
 
 def _metric(runs: Iterable[Record]) -> str:
     name = next(iter(runs)).get("metric", "accuracy")
-    return plots.METRICS.get(name, str(name))
+    return METRICS.get(name, str(name))
 
 
 def _single_runs(runs: Sequence[Record]) -> str:

@@ -11,7 +11,7 @@ import numpy as np
 from kgat import records as record_file
 from kgat import tuning
 from kgat.costs import CONTENDED
-from kgat.records import BASELINE, RESULTS
+from kgat.records import BASELINE, METRICS, RESULTS
 from kgat.statistics import holm, interval, wilcoxon
 from kgat.training import differing, stored
 
@@ -19,8 +19,6 @@ if TYPE_CHECKING:
     from rich.table import Table
 
 Record = Mapping[str, Any]
-
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}
 
 
 @dataclass(frozen=True)

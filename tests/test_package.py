@@ -32,6 +32,7 @@ ROOMS = [
     ["tables"],
     ["compare", "plots", "report", "regression", "bench", "sequences"],
     ["cli"],
+    ["__main__"],
 ]
 RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}
 

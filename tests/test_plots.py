@@ -10,6 +10,7 @@ from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
 
 from kgat import plots
+from kgat.plots import look
 
 LONG = "my.package.kernels:AVeryLongNameOfAKernel*l1.5"
 NINE = ["gat", "gatv2", "additive", "dot", "rbf*lp", "rbf", "scaled_cosine", LONG, "spectral"]
@@ -214,7 +215,7 @@ def test_missing_values_are_left_out():
 def test_a_model_has_one_colour():
     looks = plots.styles(FULL)
     assert len(set(looks.values())) == len(NINE)
-    assert looks["gat"].color == plots.INK
+    assert looks["gat"].color == look.INK
     colors = {to_hex(line.get_color()) for line in plots.learning_curves(FULL).axes[0].lines}
     assert colors == {look.color for look in looks.values()}
     profile = plots.profile(FULL)

@@ -15,7 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
-from kgat.plots import PALETTE, RC, WIDTH
+from kgat.plots.look import PALETTE, RC, WIDTH
 
 BEGIN, END = "<!-- ops:begin -->", "<!-- ops:end -->"
 
