@@ -176,7 +176,7 @@ def test_models_go_by_one_name_each(tmp_path):
     ("arguments", "message"),
     [
         (["--models", ""], "Expected at least one model (got none); pass --models dot,rbf*l2"),
-        (["--datasets", ","], "Expected at least one data set (got none); choose from: airline, co2, diabetes"),
+        (["--datasets", ","], "Expected at least one data set (got none); choose from: airline, co2"),
         (["--out", "FILE"], "Expected a folder that can be written (got 'FILE'"),
     ],
 )
