@@ -147,8 +147,9 @@ def _sdpa(call: DenseCall) -> Tensor:
             and not call.causal
             and not _records(key_bias)
         ):
-            # Without a gradient it goes where a mask would, one number for all queries.
-            extra = key_bias.transpose(-1, -2).unsqueeze(-2)  # [..., H, 1, M]
+            # Without a gradient it goes where a mask would, one number for all queries. Its last stride is 1:
+            # a kernel that wants it so would copy the numbers of all pairs.
+            extra = key_bias.transpose(-1, -2).contiguous().unsqueeze(-2)  # [..., H, 1, M]
         else:
             column = key_bias.unsqueeze(-1)
             operands.append((column.new_ones(1).expand(queries, heads, 1), column))

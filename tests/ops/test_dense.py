@@ -237,6 +237,24 @@ def test_a_bias_without_gradient_is_not_a_channel():
         torch.testing.assert_close(dense_attention(kernel(query, key), value, method="sdpa"), out)
 
 
+def test_such_a_mask_holds_one_number_per_key(monkeypatch):
+    # Fused attention copies a mask whose last stride is not 1, and then all pairs of it.
+    masks = []
+
+    def attend(*args, attn_mask, **kwargs):
+        masks.append(attn_mask)
+        return attention(*args, attn_mask=attn_mask, **kwargs)
+
+    attention = dense.F.scaled_dot_product_attention
+    monkeypatch.setattr(dense.F, "scaled_dot_product_attention", attend)
+    for lead in ((), (2,), (2, 3)):
+        kernel, query, key, value = problem("rbf", lead=lead)
+        with torch.no_grad():
+            dense_attention(kernel(query, key), value, method="sdpa")
+        assert masks[-1].shape[-2:] == (5, 7)
+        assert masks[-1].stride()[-2:] == (0, 1)
+
+
 def test_features_are_counted_without_tokens():
     kernel, query, key, _ = problem("spectral * magnitude")
     assert feature_size(kernel(query, key)) == kernel(query, key).features()[0].size(-1)
