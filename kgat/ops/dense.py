@@ -179,9 +179,11 @@ def _sdpa(call: DenseCall) -> Tensor:
     elif extra is not None:
         attn_mask = extra.to(wide)
     if attn_mask is not None:
-        attn_mask = attn_mask.expand(*lead, heads, queries, keys).reshape(
-            math.prod(lead), heads, queries, keys
-        )
+        # What is the same for all heads or queries stays one: fused attention makes numbers of a bool mask.
+        shared = attn_mask.shape[-3:]
+        if attn_mask.dim() > 3:
+            attn_mask = attn_mask.expand(*lead, *shared)
+        attn_mask = attn_mask.reshape(-1 if 0 not in shared else math.prod(lead), *shared)
     out = F.scaled_dot_product_attention(
         q.transpose(-2, -3),
         k.transpose(-2, -3),

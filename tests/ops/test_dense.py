@@ -237,8 +237,9 @@ def test_a_bias_without_gradient_is_not_a_channel():
         torch.testing.assert_close(dense_attention(kernel(query, key), value, method="sdpa"), out)
 
 
-def test_such_a_mask_holds_one_number_per_key(monkeypatch):
-    # Fused attention copies a mask whose last stride is not 1, and then all pairs of it.
+def test_masks_of_keys_hold_one_number_per_key(monkeypatch):
+    # Fused attention makes numbers of a bool mask, and copies one whose last stride is not 1: of all pairs,
+    # if it was spread over queries before.
     masks = []
 
     def attend(*args, attn_mask, **kwargs):
@@ -251,8 +252,13 @@ def test_such_a_mask_holds_one_number_per_key(monkeypatch):
         kernel, query, key, value = problem("rbf", lead=lead)
         with torch.no_grad():
             dense_attention(kernel(query, key), value, method="sdpa")
-        assert masks[-1].shape[-2:] == (5, 7)
-        assert masks[-1].stride()[-2:] == (0, 1)
+        assert masks[-1].shape[-3:] == (3, 1, 7)
+        assert masks[-1].stride(-1) == 1
+        seen = torch.arange(7).expand(*lead, 1, 7) < 4
+        dense_attention(kernel(query, key), value, seen, method="sdpa")
+        assert masks[-1].shape[-3:] == (1, 1, 7)
+        dense_attention(kernel(query, key), value, causal=True, method="sdpa")
+        assert masks[-1].shape == (1, 1, 5, 7)
 
 
 def test_features_are_counted_without_tokens():
