@@ -41,6 +41,25 @@ def test_slow_attention_is_not_measured_on_longer_sequences(tmp_path, cost):
     assert ("softmax", 64, "time") in cost
 
 
+def test_nobody_waits_for_softmax_attention_that_is_too_slow(tmp_path, monkeypatch):
+    paired = {}
+
+    def ask(question):
+        if question.what == "time":
+            paired[question.subject, question.length] = question.paired
+        seconds = (question.length / 16) ** 2 if question.subject == "torch softmax" else 1.0
+        return {"seconds": [seconds] * 3, "bytes": 1}
+
+    monkeypatch.setattr(sequences, "ask", ask)
+    path = tmp_path / "costs.jsonl"
+    run([16, 32, 64], ["torch softmax", "primal"], path, seconds=3.0)
+    assert [paired["primal", length] for length in (16, 32, 64)] == [True, False, False]
+    run([32], ["rbf"], tmp_path / "other.jsonl", seconds=3.0)  # nothing is known there
+    assert paired["rbf", 32]
+    alone = Question("primal", 16, "time", 8, 2, "cpu", 1, 1.0, paired=False)
+    assert "speed" not in answer(alone)
+
+
 def test_a_failure_is_kept_and_ends_the_growth(tmp_path, cost):
     found = run([16, 64, 128], ["rbf"], tmp_path / "costs.jsonl", seconds=100.0)
     assert [r["length"] for r in found] == [16, 64]
