@@ -284,7 +284,7 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
         order = np.argsort(points.x[:, 0])
         band = None if found.std is None else (found.std * std)[order]
         record["curve"] = {
-            "x": [_rounded(value) for value in points.x[order, 0]],
+            "x": [float(value) for value in points.x[order, 0]],  # months of a year take more digits
             "y": [_rounded(value) for value in points.y[order]],
             "mean": [_rounded(value) for value in prediction[order]],
             "std": None if band is None else [_rounded(value) for value in band],

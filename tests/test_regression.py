@@ -124,6 +124,12 @@ def test_series(name, package, size):
     assert np.isfinite(points.y).all()
 
 
+def test_months_stay_apart_in_a_curve():
+    months = Points("months", 1949.0 + np.arange(24)[:, None] / 12, np.arange(24.0), "spots")
+    curve = run(months, "dot", 0, Setting(8, 2, epochs=1), curve=True)["curve"]
+    np.testing.assert_array_equal(curve["x"], months.x[:, 0])
+
+
 def test_arguments_of_a_kernel_go_before_the_setting():
     given, by_setting = (
         run(wave(), name, 0, Setting(8, 2, num_features=number, epochs=1))["parameters"]
