@@ -68,6 +68,14 @@ def test_a_failure_is_kept_and_ends_the_growth(tmp_path, cost):
     figure(found)
 
 
+def test_long_times_are_shown_in_whole_milliseconds():
+    records = [{"subject": "rbf", "length": 2, "seconds": [t], "bytes": None} for t in (12.488, 0.0123456)]
+    assert [table([record]).splitlines()[2] for record in records] == [
+        "| rbf | 12,488, –, – |",
+        "| rbf | 12.3, –, – |",
+    ]
+
+
 def test_table_and_figure(tmp_path, cost):
     found = run([16, 32], ["softmax", "primal"], tmp_path / "costs.jsonl")
     found[0]["bytes"] = None

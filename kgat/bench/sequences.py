@@ -240,7 +240,8 @@ def _cell(record: Mapping[str, Any] | None) -> str:
         return "failed"
     peak = "–" if record["bytes"] is None else f"{record['bytes'] / 1e6:,.0f}"
     speed = f"{record['speed'][0]:.2g}×" if "speed" in record else "–"
-    return f"{1e3 * record['seconds'][0]:,.4g}, {speed}, {peak}"
+    time = 1e3 * record["seconds"][0]
+    return f"{time:,.0f}, {speed}, {peak}" if time >= 100 else f"{time:.3g}, {speed}, {peak}"
 
 
 def figure(records: Sequence[Mapping[str, Any]]) -> Figure:
