@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from kgat import cli, compare, records, training
+from kgat import cli, compare, pages, records, training
 
 FAST = ["--set", "max_epochs=3", "--set", "heads=2", "--set", "hidden_channels=8"]
 KARATE = ["compare", "--dataset", "karate", "--models", "gat,rbf", *FAST, "--rounds", "0"]
@@ -136,7 +136,7 @@ def test_compare_tunes(capsys, tmp_path):
 def test_table_writes_the_readme(capsys, tmp_path):
     run(capsys, *KARATE, "--seeds", "2", "--out", tmp_path / "runs/karate")
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n{compare.BEGIN}\n{compare.END}\nEnd.\n")
+    readme.write_text(f"# Title\n{pages.BEGIN}\n{pages.END}\nEnd.\n")
     code, out, _ = run(capsys, "table", tmp_path / "runs", "--readme", readme)
     assert (code, out) == (0, f"{readme}: results replaced\n")
     text = readme.read_text()
