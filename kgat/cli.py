@@ -485,7 +485,7 @@ def regress(
     the table and draws the fitted curves of series.
     """
     from kgat import regression
-    from kgat.pages import update_readme
+    from kgat.pages import split_readme, update_readme
     from kgat.plots import fits, png
     from kgat.records import Interrupted, read, write_atomically
 
@@ -498,6 +498,8 @@ def regress(
     setting = regression.Setting(epochs=epochs)
     path = out / "results.jsonl"
     problems = [regression.load(name) for name in names]
+    if readme is not None:
+        split_readme(readme, regression.BEGIN, regression.END)  # a wrong page is better known before training
     _make_folder(out)
     total = len(names) * len(listed) * seeds
     there = regression.finished(path, names, listed, seeds, setting)

@@ -184,10 +184,12 @@ def test_models_go_by_one_name_each(tmp_path):
         (["--models", ""], "Expected at least one model (got none); pass --models dot,rbf*l2"),
         (["--datasets", ","], "Expected at least one data set (got none); choose from: airline, co2"),
         (["--out", "FILE"], "Expected a folder that can be written (got 'FILE'"),
+        (["--readme", "FILE"], "Expected the lines '<!-- regression:begin -->' and"),
     ],
 )
 def test_errors_of_the_command(arguments, message, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(regression, "run", lambda *_, **__: pytest.fail("ran"))
     (tmp_path / "FILE").write_text("")
     given = ["regress", "--datasets", "diabetes", "--models", "dot", "--seeds", "1", "--epochs", "1"]
     assert cli.main([*given, *arguments]) == 2

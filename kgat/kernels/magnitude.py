@@ -171,14 +171,6 @@ def squared_norm(x: Tensor, p: float | Tensor) -> Tensor:
     # A zero vector has tiny itself taken out: its power of a large p is 0, and the slope of a root infinite.
     scale = torch.where(largest > 0, largest, 1e-6)
     tiny = torch.where(largest > 0, torch.full_like(largest, 1e-12), 1.0)
-    powers = _power((x / scale).square() + tiny, 0.5 * p)
+    powers = ((x / scale).square() + tiny).pow(0.5 * p)
     exponent = 2.0 / p if not isinstance(p, Tensor) else (2.0 / p).squeeze(-1)
     return scale.squeeze(-1).square() * powers.sum(dim=-1).pow(exponent)
-
-
-def _power(y: Tensor, exponent: float | Tensor) -> Tensor:
-    # Roots, where they do: a power takes ten times as long.
-    if isinstance(exponent, Tensor) or exponent not in (0.75, 1.5):
-        return y.pow(exponent)
-    root = y.sqrt()
-    return y * root if exponent == 1.5 else root * root.sqrt()

@@ -181,9 +181,10 @@ def _sdpa(call: DenseCall) -> Tensor:
     if attn_mask is not None:
         # What is the same for all heads or queries stays one: fused attention makes numbers of a bool mask.
         shared = attn_mask.shape[-3:]
-        if attn_mask.dim() > 3:
-            attn_mask = attn_mask.expand(*lead, *shared)
-        attn_mask = attn_mask.reshape(-1 if 0 not in shared else math.prod(lead), *shared)
+        if attn_mask.dim() == 3:
+            attn_mask = attn_mask.unsqueeze(0)
+        else:
+            attn_mask = attn_mask.expand(*lead, *shared).reshape(math.prod(lead), *shared)
     out = F.scaled_dot_product_attention(
         q.transpose(-2, -3),
         k.transpose(-2, -3),
