@@ -372,6 +372,10 @@ def _protocol_line(runs: Sequence[Record]) -> str:
     normalised = "" if of("norm") == "none" else f", {of('norm')}"
     skip = ", residual" if of("residual") == "true" else ""
     shared = "" if of("projections") == "none" else f", projections {of('projections')}"
+    metric = METRICS[runs[0]["metric"]]
+    names = {"both": "both", "loss": "the lowest loss", "metric": f"the best {metric}"}
+    kept = " or ".join(dict.fromkeys(names[stored(run["config"], "keep")] for run in runs))
+    weights = "" if kept == "both" else f", weights of the epoch with {kept}"
     values = "" if of("value_dropout") == "0" else f", on values {of('value_dropout')}"
     versions = dict.fromkeys(
         f"torch {run['versions']['torch']}, torch_geometric {run['versions']['torch_geometric']}"
@@ -382,8 +386,8 @@ def _protocol_line(runs: Sequence[Record]) -> str:
         f"{of('out_heads')} head{'s' * (of('out_heads') != '1')}, {of('act')}{normalised}{skip}"
         f"{shared}; dropout {of('dropout')}, on the input {of('input_dropout')}{values}; Adam, learning "
         f"rate {of('lr')}, weight decay {of('weight_decay')}{undecayed}; at most {of('max_epochs')} epochs, "
-        f"early stopping on validation loss and {METRICS[runs[0]['metric']]}, patience "
-        f"{of('patience')}; {' or '.join(versions)}."
+        f"early stopping on validation loss and {metric}, patience {of('patience')}{weights}; "
+        f"{' or '.join(versions)}."
     )
 
 

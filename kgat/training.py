@@ -54,7 +54,8 @@ __all__ = [
 
 CURVE_POINTS = 100  # of a stored learning curve
 # Settings that came after results were published: left out at their default, so that a run keeps its key.
-ADDED = ("decay_kernels",)
+ADDED = ("decay_kernels", "keep")
+KEEP = ("both", "loss", "metric")
 OnEpoch = Callable[[int, float, float, float], None]
 
 
@@ -93,6 +94,9 @@ class Config:
         max_epochs (int, optional): Epochs at most. (default: :obj:`1000`)
         patience (int, optional): Epochs without progress on validation nodes before training stops.
             (default: :obj:`100`)
+        keep (str, optional): Whose weights are kept: those of the last epoch that has the lowest validation
+            loss so far (:obj:`"loss"`), the best validation metric (:obj:`"metric"`) or both at once
+            (:obj:`"both"`). (default: :obj:`"both"`)
 
     Raises:
         ValueError: If a value has the wrong type or is out of range.
@@ -122,6 +126,7 @@ class Config:
     decay_kernels: bool = True
     max_epochs: int = 1000
     patience: int = 100
+    keep: str = "both"
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -131,6 +136,7 @@ class Config:
             self._expect(name, getattr(self, name) >= 1, "of at least 1")
         self._expect("patience", self.patience >= 1, "of at least 1")
         self._expect("seed", self.seed >= 0, "of at least 0")
+        self._expect("keep", self.keep in KEEP, f"as one of {', '.join(KEEP)}")
         for name in ("dropout", "input_dropout", "value_dropout"):
             self._expect(name, 0.0 <= getattr(self, name) < 1.0, "in [0, 1)")
         self._expect("lr", 0.0 < self.lr < math.inf, "above 0")
@@ -689,9 +695,9 @@ def fit(
 
     Early stopping is that of `"Graph Attention Networks" <https://arxiv.org/abs/1710.10903>`_: an
     epoch counts as progress if the validation metric is at least the best or the validation loss at
-    most the lowest so far; it is kept if both hold. Training stops after :obj:`patience` epochs
-    without progress. Nothing here can see the labels of test nodes: they are not in
-    :obj:`visible`.
+    most the lowest so far; it is kept if both hold, or the one that :obj:`config.keep` names. Training
+    stops after :obj:`patience` epochs without progress. Nothing here can see the labels of test nodes:
+    they are not in :obj:`visible`.
 
     Args:
         model (torch.nn.Module): The model.
@@ -715,8 +721,9 @@ def fit(
         history.append((train_loss, val_loss, score))
         if on_epoch is not None:
             on_epoch(epoch, train_loss, val_loss, score)
-        if score >= best_score or val_loss <= lowest_loss:
-            if score >= best_score and val_loss <= lowest_loss:
+        holds = {"metric": score >= best_score, "loss": val_loss <= lowest_loss}
+        if any(holds.values()):
+            if holds.get(config.keep, all(holds.values())):
                 state = {name: value.clone() for name, value in model.state_dict().items()}
                 best_epoch, kept_score = epoch, score
             best_score, lowest_loss = max(best_score, score), min(lowest_loss, val_loss)

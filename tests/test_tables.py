@@ -171,6 +171,17 @@ def test_table_refuses_runs_of_other_settings():
     assert len(table([make_run("gat", 0, 0.5), make_run("rbf", 0, 0.5, lr=0.1)])) == 2
 
 
+def test_protocol_line_says_whose_weights_are_kept():
+    def line(*keep):
+        return tables._protocol_line([make_run(f"rbf*l{p}", 0, 0.5, keep=k) for p, k in enumerate(keep, 1)])
+
+    assert "early stopping on validation loss and accuracy, patience 100; torch" in line("both")
+    assert "accuracy, patience 100, weights of the epoch with the lowest loss; torch" in line("loss")
+    assert "patience 100, weights of the epoch with both or the best accuracy; torch" in line(
+        "both", "metric"
+    )
+
+
 def test_protocol_line_says_what_has_no_decay():
     runs = [make_run(model, 0, 0.5, decay_kernels=False) for model in ("gat", "rbf")]
     line = tables._protocol_line(runs)

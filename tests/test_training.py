@@ -448,6 +448,28 @@ def test_early_stopping_by_hand(monkeypatch, validation, best_epoch, epochs):
     assert float(fitted.state["weight"]) == best_epoch
 
 
+@pytest.mark.parametrize(("keep", "best_epoch"), [("both", 2), ("loss", 4), ("metric", 6), (None, 2)])
+def test_keep_names_whose_weights_are_kept(monkeypatch, keep, best_epoch):
+    # Epoch 4 has the lowest loss, 6 ties for the best metric, and 2 was the last to have both.
+    validation = [(1.0, 0.5), (0.9, 0.6), (1.1, 0.7), (0.8, 0.6), (2.0, 0.1), (2.0, 0.7), (2.0, 0.1)]
+    monkeypatch.setattr(training, "Trainer", Script)
+    monkeypatch.setattr(Script, "validation", validation)
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    chosen = {} if keep is None else {"keep": keep}
+    fitted = fit(model, None, make_config(patience=2, max_epochs=len(validation), **chosen))
+    assert (fitted.best_epoch, fitted.epochs) == (best_epoch, len(validation))  # all stop alike
+    assert fitted.val == validation[best_epoch - 1][1]
+    assert float(model.weight) == best_epoch
+
+
+def test_keep_is_one_of_three():
+    with pytest.raises(ValueError, match=r"'keep' as one of both, loss, metric \(got last\).*--set keep="):
+        make_config(keep="last")
+    assert "keep" not in make_config().as_dict()
+    assert make_config(keep="loss").key != make_config().key
+
+
 def test_the_kept_epoch_is_what_is_scored():
     task = make_task()
     config = make_config(max_epochs=60, norm="batch_norm", lr=0.05)
