@@ -514,9 +514,9 @@ def _mean(x: Tensor, present: Tensor | None) -> Tensor:
 def _angles(x: Tensor, omega: Tensor, graph: Tensor | None = None) -> Tensor:
     # [..., N, H, D], [..., H, D, S] -> [..., N, H, S]; the frequencies of each node's graph, if there is one.
     dtype = torch.promote_types(x.dtype, omega.dtype)
-    x, omega = x.to(dtype), omega.to(dtype)
+    x, omega = x.to(dtype), 2.0 * math.pi * omega.to(dtype)
     if graph is None:
-        return 2.0 * math.pi * torch.einsum("...nhd,...hds->...nhs", x, omega)
+        return torch.einsum("...nhd,...hds->...nhs", x, omega)
     # As a rectangle of graphs and their nodes, which needs no frequencies per node.
     order = graph.argsort(stable=True)
     of_node = graph[order]
@@ -526,7 +526,7 @@ def _angles(x: Tensor, omega: Tensor, graph: Tensor | None = None) -> Tensor:
     width = int(count.max()) if count.numel() else 0
     padded = x.new_zeros(omega.size(0), width, *x.shape[1:]).index_put((of_node, place), x[order])
     angles = torch.einsum("bnhd,bhds->bnhs", padded, omega)[of_node, place]
-    return 2.0 * math.pi * torch.empty_like(angles).index_copy(0, order, angles)
+    return torch.empty_like(angles).index_copy(0, order, angles)
 
 
 def _sobol(like: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -7,6 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from kgat.kernels import RFA, DotProduct, EluPlusOne, FAVORPlus
+from kgat.kernels.features import circle
 
 H, D = 3, 4
 
@@ -167,3 +168,42 @@ def test_learned_sigma():
     assert (kernel.log_sigma.grad != 0).all()
     torch.testing.assert_close(kernel.log_sigma.exp(), torch.full((H, 1), 0.5))
     assert RFA(D, H).log_sigma is None
+
+
+# Points on circles
+
+
+@pytest.mark.parametrize("families", [1, 2])
+def test_circle_is_the_mean_over_families(families):
+    angle = torch.randn(5, 3, 4 * families, dtype=torch.double)
+    parts = torch.stack([torch.cat([x.sin(), x.cos()], dim=-1) for x in angle.chunk(families, dim=-1)])
+    torch.testing.assert_close(circle(angle, families), parts.mean(dim=0) / 2.0)
+    assert circle(angle[:0], families).shape == (0, 3, 8)
+    assert circle(angle.half(), families).dtype == torch.half
+
+
+@pytest.mark.parametrize("families", [1, 2])
+def test_circle_has_derivatives_of_every_kind(families):
+    angle = torch.randn(3, 2, 4 * families, dtype=torch.double, requires_grad=True)
+
+    def of(angle):
+        return circle(angle, families)
+
+    assert torch.autograd.gradcheck(of, angle, check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(of, angle, check_fwd_over_rev=True)
+    one_by_one = torch.stack([of(x) for x in angle.detach()])
+    torch.testing.assert_close(torch.func.vmap(of)(angle.detach()), one_by_one)
+    compiled = torch.compile(of, fullgraph=True, backend="aot_eager")
+    (expected,) = torch.autograd.grad(of(angle).square().square().sum(), angle)
+    (found,) = torch.autograd.grad(compiled(angle).square().square().sum(), angle)
+    torch.testing.assert_close(found, expected)
+
+
+def test_circle_computes_sines_once():
+    # Twice, forward and back, without its own backward pass; and each slice fills a tensor of zeros.
+    angle = torch.randn(6, 2, 8, requires_grad=True)
+    with torch.profiler.profile() as seen:
+        circle(angle, 2).sum().backward()
+    counts = {event.key: event.count for event in seen.key_averages()}
+    assert (counts["aten::sin"], counts["aten::cos"]) == (1, 1)
+    assert "aten::slice_backward" not in counts
