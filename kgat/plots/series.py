@@ -39,6 +39,7 @@ def fits(records: Sequence[Record], dataset: str | None = None) -> Figure | None
         axes.set_title(shortened(model, 30), fontsize=9, loc="left", pad=2)
         axes.yaxis.set_major_locator(MaxNLocator(3))
         axes.grid(True)
+    grid[-1].set_xlabel("year")  # of every series there is
     grid[0].legend(loc="lower right", bbox_to_anchor=(1.0, 0.98), ncols=3, borderaxespad=0.0)
     headline(
         figure, f"{shortened(str(dataset))}: bands are two standard deviations over draws (GP: posterior)"
