@@ -158,11 +158,13 @@ def train(
     kgat.training.restore(folder) builds it again.
     """
     from kgat import training
+    from kgat.config import Config
     from kgat.datasets import load
     from kgat.records import METRICS
+    from kgat.registry import resolve_model
 
     settings = _settings(overrides)
-    found = training.resolve_model(model)
+    found = resolve_model(model)
     for name in found.fixed:
         if name in settings:
             raise ValueError(
@@ -171,7 +173,7 @@ def train(
             )
     _use(threads, device)
     task = load(dataset, root)
-    config = training.Config.of(task.name, model, seed, settings)
+    config = Config.of(task.name, model, seed, settings)
     if out is not None:
         _make_folder(out)
     record, trained = training.train(task, config, device=device)

@@ -13,16 +13,12 @@ import torch
 
 from kgat import records as record_file
 from kgat import tuning
+from kgat.config import Config, differing
 from kgat.costs import ROUNDS, has_cost, measure_cost
 from kgat.datasets import Task, load
 from kgat.records import METRICS, RESULTS, Interrupted
-from kgat.training import (
-    Config,
-    OnEpoch,
-    differing,
-    resolve_model,
-    train,
-)
+from kgat.registry import resolve_model
+from kgat.training import OnEpoch, train
 
 Record = Mapping[str, Any]
 

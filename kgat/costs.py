@@ -17,9 +17,11 @@ import torch
 from torch_geometric import seed_everything
 
 import kgat
+from kgat.config import SETTINGS, Config
 from kgat.datasets import Task, Visible
-from kgat.records import BASELINE
-from kgat.training import SETTINGS, Config, Trainer, build, circumstances, resolve_model
+from kgat.records import BASELINE, circumstances
+from kgat.registry import resolve_model
+from kgat.training import Trainer, build
 
 Record = Mapping[str, Any]
 

@@ -24,8 +24,9 @@ from kgat import records as record_file
 from kgat.functional import dense_attention
 from kgat.kernels import Context
 from kgat.nn import KernelGATConv
+from kgat.records import circumstances
+from kgat.registry import resolve_model
 from kgat.statistics import holm, wilcoxon
-from kgat.training import circumstances, resolve_model
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -238,7 +239,7 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
 
     Args:
         points (Points): The problem.
-        model (str): A kernel model that :func:`kgat.training.resolve_model` takes, ``"gp-rbf"`` or
+        model (str): A kernel model that :func:`kgat.registry.resolve_model` takes, ``"gp-rbf"`` or
             ``"gp-sm"`` (Gaussian processes with an RBF and a spectral-mixture kernel).
         seed (int): The seed.
         setting (Setting, optional): How to train. (default: :obj:`Setting()`)

@@ -10,10 +10,10 @@ import numpy as np
 
 from kgat import records as record_file
 from kgat import tuning
+from kgat.config import differing, stored
 from kgat.costs import CONTENDED
 from kgat.records import BASELINE, METRICS, RESULTS
 from kgat.statistics import holm, interval, wilcoxon
-from kgat.training import differing, stored
 
 if TYPE_CHECKING:
     from rich.table import Table

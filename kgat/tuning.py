@@ -8,8 +8,11 @@ from typing import Any
 
 from torch_geometric import seed_everything
 
+from kgat.config import Config, protocol
 from kgat.datasets import Task
-from kgat.training import Config, Diverged, OnEpoch, build, circumstances, fit, protocol, resolve_model
+from kgat.records import circumstances
+from kgat.registry import resolve_model
+from kgat.training import Diverged, OnEpoch, build, fit
 
 __all__ = ["SPACE", "Budget", "choose", "trial"]
 

@@ -1,4 +1,4 @@
-from kgat import training
+from kgat.config import Config
 
 
 def make_run(model, seed, test, val=0.5, dataset="made", split=None, **config):
@@ -9,7 +9,7 @@ def make_run(model, seed, test, val=0.5, dataset="made", split=None, **config):
         "model": model,
         "seed": seed,
         "split": f"random-{seed}" if split is None else split,
-        "config": training.Config.of(dataset, model, seed, config).as_dict(),
+        "config": Config.of(dataset, model, seed, config).as_dict(),
         "metric": "accuracy",
         "train": 1.0,
         "val": val,

@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 
+import kgat
 from kgat import cli, compare, pages, records, training
 
 FAST = ["--set", "max_epochs=3", "--set", "heads=2", "--set", "hidden_channels=8"]
@@ -179,7 +180,7 @@ def test_info(capsys, tmp_path):
     code, out, err = run(capsys, "info", "--root", tmp_path)
     assert (code, err) == (0, "")
     lines = dict(line.split(maxsplit=1) for line in out.splitlines())
-    assert lines["kgat"] == training.kgat.__version__
+    assert lines["kgat"] == kgat.__version__
     assert "eager: ok" in lines["backends"]
     assert lines["data"].endswith(str(tmp_path))
     assert "torch_scatter" in out

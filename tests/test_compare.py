@@ -6,6 +6,7 @@ from made_runs import make_cost
 from kgat import compare as comparing
 from kgat import costs, datasets, records, tables, training, tuning
 from kgat.compare import compare
+from kgat.config import Config
 from kgat.records import Interrupted
 
 FAST = {"max_epochs": 3, "hidden_channels": 8, "heads": 2}
@@ -181,7 +182,7 @@ def test_all_models_get_the_same_settings_in_the_same_order(tmp_path):
     assert given["gat"] == given["rbf"] == given["dot@separate"]
     settings = [setting for _, setting in given["gat"]]
     assert settings[0::2] == settings[1::2]
-    protocol = training.Config.of("karate", "gat").as_dict()
+    protocol = Config.of("karate", "gat").as_dict()
     assert settings[0] == searched(protocol)
     assert len({str(setting) for setting in settings}) == 4
     for setting in settings[2:]:
@@ -189,7 +190,7 @@ def test_all_models_get_the_same_settings_in_the_same_order(tmp_path):
     # Nothing but the settings that are searched differs, and no run has the seed of a trial.
     for record in trials:
         rest = {name: value for name, value in record["config"].items() if name not in tuning.SPACE}
-        expected = training.Config.of("karate", record["model"], record["seed"], FAST).as_dict()
+        expected = Config.of("karate", record["model"], record["seed"], FAST).as_dict()
         assert rest == {name: value for name, value in expected.items() if name not in tuning.SPACE}
     runs = [record for record in found if record["kind"] == "run"]
     assert {record["seed"] for record in runs}.isdisjoint(record["seed"] for record in trials)
@@ -268,7 +269,7 @@ def test_tuning_never_sees_a_test_label(tmp_path, monkeypatch):
 
 def test_the_score_of_a_trial_is_that_of_the_kept_epoch():
     task = datasets.load("karate")
-    config = training.Config.of("karate", "rbf", 2, FAST)
+    config = Config.of("karate", "rbf", 2, FAST)
     record = tuning.trial(task, config)
     expected = training.run(task, config)
     for name in ("val", "best_epoch", "epochs", "config", "split", "dataset", "model", "seed", "metric"):
@@ -348,14 +349,14 @@ def test_runs_have_the_settings_that_were_chosen(tmp_path, tried):
     found = run(tmp_path, ("gat", "rbf"), **TUNED)
     assert len(tried) == 12
     runs = [record for record in found if record["kind"] == "run"]
-    protocol = searched(training.Config.of("karate", "gat").as_dict())
+    protocol = searched(Config.of("karate", "gat").as_dict())
     expected = {"gat": protocol, "rbf": tuning.Budget(3).drawn("karate")[1]}
     assert [(record["model"], record["seed"]) for record in runs] == [
         ("gat", 0), ("rbf", 0), ("gat", 1), ("rbf", 1),
     ]  # fmt: skip
     for record in runs:
         assert searched(record["config"]) == expected[record["model"]]
-        assert record["key"] == training.Config(**record["config"]).key
+        assert record["key"] == Config(**record["config"]).key
         space = {name: list(values) for name, values in tuning.SPACE.items()}
         assert record["tuned"] == {"settings": 3, "seeds": 2, "space": space}
     line = tables.tuning_line(runs)

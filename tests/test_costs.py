@@ -2,7 +2,8 @@ from pathlib import Path
 
 import pytest
 
-from kgat import costs, datasets, training
+from kgat import costs, datasets
+from kgat.config import Config
 from kgat.costs import measure_cost
 
 FAST = {"max_epochs": 3, "hidden_channels": 8, "heads": 2}
@@ -10,7 +11,7 @@ FAST = {"max_epochs": 3, "hidden_channels": 8, "heads": 2}
 
 def test_cost_is_a_ratio_to_the_baseline():
     task = datasets.load("karate")
-    config = training.Config.of("karate", "rbf", overrides=FAST)
+    config = Config.of("karate", "rbf", overrides=FAST)
     record = measure_cost(task, config, ["rbf", "dot"], rounds=4)
     assert list(record["models"]) == ["gat", "rbf", "dot"]
     assert (record["kind"], record["baseline"], record["rounds"]) == ("cost", "gat", 4)
@@ -27,7 +28,7 @@ def test_peak_memory_grows_with_the_width():
     task = datasets.load("digits")
     visible = task.visible(task.split(0))
     configs = {
-        name: training.Config.of("digits", "gat", overrides={"hidden_channels": width})
+        name: Config.of("digits", "gat", overrides={"hidden_channels": width})
         for name, width in (("gat", 64), ("wide", 256), ("again", 64))
     }
     peaks = costs._peaks(task, visible, configs)

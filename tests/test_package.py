@@ -25,6 +25,7 @@ ROOMS = [
     ["models"],
     ["testing"],
     ["datasets"],
+    ["registry", "config"],
     ["training"],
     ["tuning"],
     ["diagnostics"],

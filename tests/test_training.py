@@ -1,282 +1,17 @@
 import dataclasses
-import json
 import math
-from pathlib import Path
 
 import pytest
 import torch
-from torch_geometric import seed_everything
-from torch_geometric.data import Data
-from torch_geometric.utils import barabasi_albert_graph, to_undirected
+from made_tasks import make_config, make_task
 
-from kgat import datasets, kernels, training
-from kgat.datasets import Split, Task
+from kgat import kernels, training
+from kgat.datasets import Task
 from kgat.models import KernelGAT
-from kgat.training import Config, Trainer, evaluate, fit, resolve_model, run
-
-
-def make_task(y=None, *, nodes=60, classes=3, metric="accuracy", edge_dim=None, sparse=False):
-    generator = torch.Generator().manual_seed(0)
-    seed_everything(0)  # the graph is drawn by Python's and NumPy's generators
-    edge_index = to_undirected(barabasi_albert_graph(nodes, 3))
-    x = torch.randn(nodes, 5, generator=generator)
-    if y is None:
-        y = torch.randint(0, classes, (nodes,), generator=generator)
-    part = torch.arange(nodes) % 3
-    split = Split("mod-3", part == 0, part == 1, part == 2)
-    edge_attr = None if edge_dim is None else torch.ones(edge_index.size(1), edge_dim)
-    data = Data(x=x.to_sparse_csr() if sparse else x, edge_index=edge_index, y=y)
-    if edge_attr is not None:
-        data.edge_attr = edge_attr
-    return Task("made", data, (split,), metric, classes, "made here", "none")
-
-
-def make_config(model="gat", seed=0, **settings):
-    settings = {"max_epochs": 20, "hidden_channels": 8, "heads": 2, **settings}
-    return Config.of("made", model, seed, settings)
-
-
-# Settings
-
-
-def test_every_data_set_has_a_protocol():
-    for name in datasets.names():
-        assert Config.of(name, "gat").dataset == name
-
-
-def test_protocols_name_data_sets_that_exist():
-    listed = [name for table in training._protocols().values() for name in table.get("datasets", ())]
-    assert len(listed) == len(set(listed))
-    assert set(listed) <= set(datasets.names())
-
-
-def test_default_protocol_is_complete():
-    assert set(training._protocols()["default"]) == set(training.SETTINGS)
-
-
-@pytest.mark.parametrize(
-    ("name", "out_heads", "lr", "weight_decay"),
-    [("Cora", 1, 0.005, 5e-4), ("citeseer", 1, 0.005, 5e-4), ("PubMed", 8, 0.01, 1e-3)],
-)
-def test_planetoid_protocol_is_that_of_the_gat_paper(name, out_heads, lr, weight_decay):
-    config = Config.of(name, "gat")
-    assert (config.num_layers, config.heads, config.hidden_channels) == (2, 8, 64)
-    assert (config.dropout, config.input_dropout, config.act) == (0.6, 0.6, "elu")
-    assert (config.patience, config.norm, config.residual) == (100, None, False)
-    assert (config.out_heads, config.lr, config.weight_decay) == (out_heads, lr, weight_decay)
-
-
-def test_unknown_setting_lists_the_known_ones():
-    with pytest.raises(ValueError, match=r"overrides.*got 'learning_rate'.*lr, weight_decay"):
-        Config.of("Cora", "gat", overrides={"learning_rate": 1})
-    text = "[default]\nlr = 1.0\n[Cora]\nlrr = 1.0\n"
-    with pytest.raises(ValueError, match=r"\[Cora\] of 'my.toml'.*got 'lrr'.*lr, weight_decay"):
-        training.read_protocols(text, "my.toml")
-
-
-def test_protocols_that_are_no_protocols():
-    with pytest.raises(ValueError, match=r"Expected TOML in 'my.toml'"):
-        training.read_protocols("lr = ", "my.toml")
-    with pytest.raises(ValueError, match=r"Expected a table \[default\]"):
-        training.read_protocols("[Cora]\n", "my.toml")
-
-
-@pytest.mark.parametrize(
-    ("name", "value", "message"),
-    [
-        ("lr", "fast", "'lr' as a number"),
-        ("lr", "0", "'lr' above 0"),
-        ("lr", "nan", "'lr' above 0"),
-        ("weight_decay", -1, "'weight_decay' of at least 0"),
-        ("max_epochs", "2.5", "'max_epochs' as a whole number"),
-        ("max_epochs", True, "'max_epochs' as a whole number"),
-        ("patience", 0, "'patience' of at least 1"),
-        ("dropout", 1, r"'dropout' in \[0, 1\)"),
-        ("residual", "yes", "'residual' as true or false"),
-        ("heads", 7, "'hidden_channels' divisible by 'heads=7'"),
-        ("act", 3, "'act' as a name"),
-    ],
-)
-def test_impossible_settings(name, value, message):
-    with pytest.raises(ValueError, match=f"Expected {message}.*--set"):
-        Config.of("Cora", "gat", overrides={name: value})
-
-
-def test_settings_from_strings():
-    overrides = {"lr": "1", "heads": "4", "residual": "True", "norm": "none", "act": "relu"}
-    config = Config.of("chameleon_filtered", "gat", overrides=overrides)
-    assert (config.lr, config.heads, config.residual) == (1.0, 4, True)
-    assert (config.norm, config.act) == (None, "relu")
-
-
-def test_key_is_that_of_the_settings():
-    config = make_config()
-    assert config.key == make_config().key
-    assert len(config.key) == 16
-    for change in ({"seed": 1}, {"lr": 0.1}, {"model": "rbf"}, {"dataset": "other"}):
-        assert dataclasses.replace(config, **change).key != config.key
-
-
-RESULTS = sorted(Path(__file__).resolve().parents[1].glob("results/*/results.jsonl"))
-
-
-@pytest.mark.parametrize("path", RESULTS, ids=lambda path: path.parent.name)
-def test_published_runs_keep_their_keys(path):
-    lines = [json.loads(line) for line in path.read_text().splitlines()]
-    first = {line["model"]: line for line in reversed(lines) if line["kind"] == "run"}
-    assert len(first) >= 5
-    for record in first.values():
-        assert Config(**record["config"]).key == record["key"]
-        again = Config.of(record["dataset"], record["model"], record["seed"])
-        assert (again.key, again.as_dict()) == (record["key"], record["config"])
-
-
-def test_a_later_setting_counts_where_it_differs():
-    config = make_config("rbf")
-    spared = make_config("rbf", decay_kernels="false")
-    assert "decay_kernels" not in config.as_dict()
-    assert spared.as_dict() == {**config.as_dict(), "decay_kernels": False}
-    assert spared.key != config.key
-    for one in (config, spared):
-        assert Config(**one.as_dict()) == one
-    assert make_config("gat", decay_kernels=False) == make_config("gat")  # it has no kernel
-
+from kgat.registry import MODELS
+from kgat.training import Trainer, evaluate, fit, run
 
 # Models
-
-
-@pytest.mark.parametrize(
-    ("given", "name", "kwargs"),
-    [
-        ("GAT", "gat", {}),
-        ("Dot Product", "dot", {"kernel": "DotProduct"}),
-        ("sinc_product", "sinc", {"kernel": "SincProduct"}),
-        ("agnn", "scaled_cosine", {"kernel": "ScaledCosine"}),
-        ("rbf*l2", "rbf*l2", {"kernel": "RBF", "magnitude": 2.0}),
-        ("RBF * L1.50", "rbf*l1.5", {"kernel": "RBF", "magnitude": 1.5}),
-        ("rbf*l2.0000001", "rbf*l2.0000001", {"kernel": "RBF", "magnitude": 2.0000001}),
-        ("spectral*lp", "spectral*lp", {"kernel": "Spectral", "magnitude": "learned"}),
-        ("rbf*laplace", "rbf*laplace", {"kernel": "RBF * Laplace"}),
-        ("rbf+dot", "rbf+dot", {"kernel": "RBF + DotProduct"}),
-        ("rbf@separate", "rbf@separate", {"kernel": "RBF", "projections": "separate"}),
-        (
-            "RBF * laplace @ Shared-QK",
-            "rbf*laplace@shared_qk",
-            {"kernel": "RBF * Laplace", "projections": "shared_qk"},
-        ),
-        (
-            "spectral[num_features=4]",
-            "spectral[num_features=4]",
-            {"kernel": "Spectral", "kernel_kwargs": {"num_features": 4}},
-        ),
-        (
-            "IKAN[ Stationary = True, num-features=32 ] * L1.50",
-            "implicit[num_features=32,stationary=true]*l1.5",
-            {
-                "kernel": "ImplicitSpectral",
-                "kernel_kwargs": {"num_features": 32, "stationary": True},
-                "magnitude": 1.5,
-            },
-        ),
-        (
-            "spectral[eps=0.0000001,init=official]*lp@shared",
-            "spectral[init=official,eps=1e-07]*lp@shared",
-            {
-                "kernel": "Spectral",
-                "kernel_kwargs": {"init": "official", "eps": 1e-7},
-                "magnitude": "learned",
-                "projections": "shared",
-            },
-        ),
-        (
-            "rbf[lengthscale=2.0]",
-            "rbf[lengthscale=2]",
-            {"kernel": "RBF", "kernel_kwargs": {"lengthscale": 2.0}},
-        ),
-        (
-            "favor_plus[num_features=none]",
-            "favor_plus[num_features=none]",
-            {"kernel": "FAVORPlus", "kernel_kwargs": {"num_features": None}},
-        ),
-        (
-            "additive_v2@separate",
-            "additive_v2@separate",
-            {"kernel": "AdditiveV2", "projections": "separate", "projection_bias": True},
-        ),
-    ],
-)
-def test_names_of_models(given, name, kwargs):
-    model = resolve_model(given)
-    assert (model.name, dict(model.kwargs)) == (name, kwargs)
-    assert resolve_model(model.name) == model
-
-
-def test_every_kernel_is_a_model_or_can_be_negative():
-    built = {model.kwargs["kernel"] for model in training.MODELS.values() if model.kwargs}
-    x = torch.randn(9, 1, 4)
-    signed = {name for name in kernels.names() if kernels.resolve(name, 4)(x, x).signed}
-    assert built == set(kernels.names()) - signed
-
-
-@pytest.mark.parametrize(
-    "name", ["", "*", "gta", "cosine", "rff", "rbf*", "gat*l2", "rbf*l0.5", "rbf+dot*l2"]
-)
-def test_unknown_models(name):
-    with pytest.raises(ValueError, match=r"Expected .* model .*gat, gatv2|Expected an L"):
-        resolve_model(name)
-
-
-@pytest.mark.parametrize(
-    ("name", "message"),
-    [
-        ("gat[negative_slope=0.1]", "name of a kernel before.*stock layers.*use gat$"),
-        ("gatv2@separate", "name of a kernel before.*stock layers.*use gatv2$"),
-        ("gta@separate", "name of a model .*choose from: gat, gatv2"),
-        ("rbf@apart", r"projections after '@' .*choose from: shared, shared_qk, shared_kv, separate"),
-        ("rbf@", "projections after '@'"),
-        ("rbf@separate@shared", r"KERNEL\[ARGUMENT=VALUE,...\]\*lP@PROJECTIONS"),
-        ("rbf@separate*l2", "projections after '@'"),
-        ("rbf[lengthscale=1", "KERNEL"),
-        ("rb[lengthscale=1]f", "KERNEL"),
-        ("[lengthscale=1]", "name of a model"),
-        ("rbf[]", "ARGUMENT=VALUE.*choose from: lengthscale$"),
-        ("rbf[lengthscale]", "ARGUMENT=VALUE.*got 'lengthscale'"),
-        ("rbf[lengthscale=]", "ARGUMENT=VALUE"),
-        ("spectral[features=4]", "got 'features=4'.*choose from: num_features, stationary, init, eps$"),
-        ("spectral[channels=4]", "got 'channels=4'"),
-        ("spectral[num_features=4,num_features=8]", "each once .got 'num_features=8'"),
-        ("dot[offset=1]", "DotProduct takes no arguments"),
-        ("spectral[num_features=4.5]", r"a whole number .*spectral\[num_features=VALUE\]"),
-        ("spectral[stationary=yes]", "true or false"),
-        ("implicit[num_features=3]", "even, positive 'num_features'"),
-        ("rbf*spectral[num_features=4]", "a single kernel"),
-        ("spectral[num_features=4]*rbf", "a single kernel"),
-        ("rbf[lengthscale=1]*l0.5", r"L\^p magnitude with p of at least 1"),
-    ],
-)
-def test_arguments_and_projections_that_cannot_be(name, message):
-    with pytest.raises(ValueError, match=f"Expected .*{message}"):
-        resolve_model(name)
-
-
-def test_arguments_that_let_a_kernel_be_negative(monkeypatch):
-    class Shifted(kernels.Kernel):
-        def __init__(self, channels, heads=1, shift: float = 0.0):
-            super().__init__(channels, heads)
-            self.shift = shift
-
-        def lift(self, query, key):
-            rule = kernels.spectral.ScoreRule(link=kernels.spectral.SIGNED) if self.shift else None
-            return kernels.spectral.LazyGram.of(query, key, *([rule] if rule else []))
-
-    monkeypatch.setattr(kernels, "Shifted", Shifted, raising=False)
-    monkeypatch.setattr(kernels, "__all__", [*kernels.__all__, "Shifted"])
-    monkeypatch.setitem(
-        training.MODELS, "shifted", training.Model("shifted", KernelGAT, {"kernel": "Shifted"})
-    )
-    assert resolve_model("shifted[shift=0]").name == "shifted[shift=0]"
-    with pytest.raises(ValueError, match=r"nowhere negative .got 'shifted.shift=1.'"):
-        resolve_model("shifted[shift=1]")
 
 
 def test_arguments_and_projections_reach_the_layers():
@@ -290,7 +25,7 @@ def test_arguments_and_projections_reach_the_layers():
     assert run(make_task(), config)["model"] == config.model
 
 
-@pytest.mark.parametrize("name", [*training.MODELS, "rbf*lp", "laplace*l1.5", "rbf+dot"])
+@pytest.mark.parametrize("name", [*MODELS, "rbf*lp", "laplace*l1.5", "rbf+dot"])
 def test_every_model_trains(name):
     record = run(make_task(), make_config(name, max_epochs=2))
     assert record["model"] == name
@@ -461,13 +196,6 @@ def test_keep_names_whose_weights_are_kept(monkeypatch, keep, best_epoch):
     assert (fitted.best_epoch, fitted.epochs) == (best_epoch, len(validation))  # all stop alike
     assert fitted.val == validation[best_epoch - 1][1]
     assert float(model.weight) == best_epoch
-
-
-def test_keep_is_one_of_three():
-    with pytest.raises(ValueError, match=r"'keep' as one of both, loss, metric \(got last\).*--set keep="):
-        make_config(keep="last")
-    assert "keep" not in make_config().as_dict()
-    assert make_config(keep="loss").key != make_config().key
 
 
 def test_the_kept_epoch_is_what_is_scored():

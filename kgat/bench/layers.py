@@ -16,8 +16,7 @@ from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 from kgat import KernelGATConv
 from kgat.costs import CONTENDED
 from kgat.ops.structure import Structure
-from kgat.records import append
-from kgat.training import circumstances
+from kgat.records import append, circumstances
 
 
 @dataclass(frozen=True)

@@ -25,7 +25,7 @@ from kgat import records as record_file
 from kgat.bench.measure import limit_memory, peak_bytes, ratios, seconds_of, spread
 from kgat.nn import KernelAttention, PrimalAttention
 from kgat.plots.look import PALETTE, RC, WIDTH
-from kgat.training import circumstances
+from kgat.records import circumstances
 
 ROUNDS = 5
 BASELINE = "torch softmax"

@@ -28,7 +28,7 @@ from kgat.bench.rivals import OURS, SUBJECTS, Candidate
 from kgat.bench.scenarios import SCENARIOS, SEED, Graph
 from kgat.costs import CONTENDED
 from kgat.ops.adjacency import Adjacency
-from kgat.training import circumstances
+from kgat.records import circumstances
 
 FORWARD, BOTH, MEMORY = "forward", "forward+backward", "memory"
 SEPARATOR = "\x1e"

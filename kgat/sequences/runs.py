@@ -17,9 +17,9 @@ from kgat.datasets import SequenceTask, load_sequences
 from kgat.datasets.sequence_task import Stream
 from kgat.datasets.sequences import resolve_source
 from kgat.datasets.vocabulary import EOS
+from kgat.records import circumstances
 from kgat.sequences.fitting import DivergedError, OnEpoch, bleu, build, evaluate, fit, perplexity
 from kgat.sequences.papers import Setting, arguments
-from kgat.training import circumstances
 
 Record = dict[str, Any]
 

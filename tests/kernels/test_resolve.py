@@ -21,7 +21,7 @@ from kgat.kernels import (
     names,
     resolve,
 )
-from kgat.training import MODELS
+from kgat.registry import MODELS
 
 
 def test_registry():
