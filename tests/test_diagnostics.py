@@ -9,6 +9,8 @@ from torch_geometric.nn import GAT, GCN
 from torch_geometric.utils import barabasi_albert_graph, degree, to_undirected
 
 from kgat import diagnostics, kernels
+from kgat.diagnostics.record import SINGULAR_VALUES
+from kgat.diagnostics.spectra import sample
 from kgat.models import KernelGAT, StockGAT
 from kgat.nn import PrimalAttention
 
@@ -387,7 +389,7 @@ def test_image_is_sorted_by_class():
     values = torch.tensor(image["values"])
     assert values.shape == (2, 12, 12)
     torch.testing.assert_close(values.diagonal(dim1=1, dim2=2), torch.ones(2, 12))
-    nodes = diagnostics._sample(20, 12, 0)
+    nodes = sample(20, 12, 0)
     nodes = nodes[labels[nodes].argsort(stable=True)]
     expected = (-(x[nodes, 0][:, None] - x[nodes, 0]).square().sum(-1)).exp()
     torch.testing.assert_close(values[0], expected, atol=0.00051, rtol=0)
@@ -534,7 +536,7 @@ def test_spectra_record():
         3,
     ]
     assert record["layers"][0] == [0.6875, 1.0]
-    assert record["layers"][1] == pytest.approx([(i + 1) / 100 for i in range(diagnostics.SINGULAR_VALUES)])
+    assert record["layers"][1] == pytest.approx([(i + 1) / 100 for i in range(SINGULAR_VALUES)])
 
 
 def test_cumulative_spectrum():

@@ -1,0 +1,158 @@
+r"""What the layers of a model saw and did in a forward pass, and how spread its weights are."""
+
+import inspect
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import degree, scatter
+
+
+class Layer(NamedTuple):
+    r"""What one attention layer saw and did in a forward pass."""
+
+    conv: Any  # the module; its `kernel` and `project` are asked for by name
+    x: Any  # Tensor [N, F], dense or sparse, or the pair of a bipartite layer
+    edge_index: Tensor  # [2, E'] with the self-loops that the layer added
+    alpha: Tensor  # [E', H]
+
+
+def trace(
+    model: torch.nn.Module,
+    x: Tensor,
+    edge_index: Tensor,
+    edge_attr: Tensor | None = None,
+) -> list[Layer]:
+    r"""Runs the model once, in evaluation mode, and keeps what each attention layer saw and did.
+
+    The forward pass is the model's own, so that norms, activations and skip connections between
+    the layers are those it was trained with. The mode of every submodule is restored.
+
+    Args:
+        model (torch.nn.Module): A model whose layers are in :obj:`model.convs`, as in every
+            :class:`torch_geometric.nn.models.BasicGNN`.
+        x (torch.Tensor): The node features, dense or sparse.
+        edge_index (torch.Tensor): The edge indices.
+        edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+
+    Returns:
+        list[Layer]: One entry per layer.
+
+    Raises:
+        ValueError: If the model has no :obj:`convs`, or one of them gives no attention weights.
+    """
+    convs = list(getattr(model, "convs", ()))
+    if not convs:
+        raise ValueError(
+            f"Expected a model with its layers in 'convs' (got '{type(model).__name__}'); "
+            "build it as a torch_geometric BasicGNN"
+        )
+    for conv in convs:
+        if "return_attention_weights" not in inspect.signature(conv.forward).parameters:
+            raise ValueError(
+                "Expected layers that take 'return_attention_weights' "
+                f"(got '{type(conv).__name__}'); use an attention layer such as KernelGATConv"
+            )
+
+    layers: list[Layer] = []
+    inputs: list[Any] = []
+
+    def ask(_: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        inputs.append(args[0] if args else kwargs["x"])
+        return args, {**kwargs, "return_attention_weights": True}
+
+    def keep(conv: torch.nn.Module, _: tuple, output: Any) -> Tensor:
+        out, (index, alpha) = output
+        # `as_subclass` drops what an EdgeIndex knows and leaves its numbers.
+        layers.append(Layer(conv, inputs[-1], index.as_subclass(Tensor), alpha.detach()))
+        return out
+
+    modes = [(module, module.training) for module in model.modules()]
+    handles = [conv.register_forward_pre_hook(ask, with_kwargs=True) for conv in convs]
+    handles += [conv.register_forward_hook(keep) for conv in convs]
+    try:
+        model.eval()
+        with torch.no_grad():
+            if edge_attr is None:
+                model(x, edge_index)
+            else:
+                model(x, edge_index, edge_attr=edge_attr)
+    finally:
+        for handle in handles:
+            handle.remove()
+        for module, training in modes:
+            module.training = training
+    return layers
+
+
+def attention_weights(
+    model: torch.nn.Module,
+    x: Tensor,
+    edge_index: Tensor,
+    edge_attr: Tensor | None = None,
+) -> list[tuple[Tensor, Tensor]]:
+    r"""Returns the edges and the attention weights of every layer of a model.
+
+    Args:
+        model (torch.nn.Module): A model with its attention layers in :obj:`convs`.
+        x (torch.Tensor): The node features.
+        edge_index (torch.Tensor): The edge indices.
+        edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+
+    Shapes:
+        - **output:** per layer, edges :math:`(2, E')` with the self-loops that the layer added,
+          and weights :math:`(E', H)`
+
+    Example:
+        >>> from torch_geometric.nn import GAT
+        >>> edge_index = torch.tensor([[0, 1, 2, 0], [1, 0, 0, 2]])
+        >>> model = GAT(4, 6, num_layers=2, out_channels=3, heads=3)
+        >>> [alpha.shape for _, alpha in attention_weights(model, torch.randn(3, 4), edge_index)]
+        [torch.Size([7, 3]), torch.Size([7, 3])]
+    """
+    layers = trace(model, x, edge_index, edge_attr)
+    return [(layer.edge_index, layer.alpha) for layer in layers]
+
+
+def attention_entropy(
+    alpha: Tensor,
+    index: Tensor,
+    num_nodes: int,
+    reduce: bool = True,
+) -> Tensor:
+    r"""Returns how evenly attention is spread over the neighbours.
+
+    .. math::
+        \eta_h = \frac{1}{\lvert \{ i : d_i \ge 2 \} \rvert} \sum_{i : d_i \ge 2}
+        \frac{- \sum_{j \in \mathcal{N}(i)} \alpha_{ijh} \log \alpha_{ijh}}{\log d_i}
+
+    where :math:`d_i` is the number of in-edges of :math:`i`: one is uniform attention, as in a
+    mean, and zero is attention to a single neighbour. Targets with fewer than two in-edges have
+    nothing to choose from and are left out.
+
+    Args:
+        alpha (torch.Tensor): The attention weights.
+        index (torch.Tensor): The target of each edge.
+        num_nodes (int): The number of targets :math:`N`.
+        reduce (bool, optional): If set to :obj:`False`, returns one row per target with two or
+            more in-edges instead of their mean. (default: :obj:`True`)
+
+    Shapes:
+        - **alpha:** :math:`(E, H)`, **index:** :math:`(E,)`
+        - **output:** :math:`(H,)`, not a number if no target has two in-edges
+
+    Example:
+        >>> alpha = torch.tensor([[0.5], [0.5], [1.0]])
+        >>> attention_entropy(alpha, torch.tensor([0, 0, 1]), num_nodes=2)
+        tensor([1.])
+    """
+    if alpha.dim() != 2 or index.shape != alpha.shape[:1]:
+        raise ValueError(
+            "Expected 'alpha' of shape [E, H] and 'index' of shape [E] "
+            f"(got {list(alpha.shape)} and {list(index.shape)}); pass the edges of one layer"
+        )
+    degrees = degree(index, num_nodes, dtype=alpha.dtype)
+    entropy = scatter(-torch.xlogy(alpha, alpha), index, 0, num_nodes, "sum")  # [N, H]
+    chosen = degrees >= 2
+    entropy = entropy[chosen] / degrees[chosen].log().unsqueeze(-1)
+    return entropy.mean(dim=0) if reduce else entropy

@@ -1,0 +1,177 @@
+r"""What figures show of a trained model, as JSON lines."""
+
+import math
+from collections.abc import Iterable, Mapping
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.utils import degree
+
+from kgat.diagnostics.layers import attention_entropy, trace
+from kgat.diagnostics.neighbours import neighbourhood
+from kgat.diagnostics.similarity import (
+    HEADS,
+    gram_image,
+    head_correlation,
+    importance,
+    kernel_profile,
+    spectral_law,
+)
+from kgat.diagnostics.spectra import (
+    cumulative_spectrum,
+    effective_rank,
+    gram_matrix,
+    sample,
+    singular_values,
+    smallest_eigenvalue,
+    symmetry_gap,
+)
+
+BINS = 20  # of the histogram of normalised entropies over [0, 1]
+SINGULAR_VALUES = 64  # stored per head: the tail beyond is below print resolution
+IMPORTANCES = 200  # nodes whose importance is stored
+
+
+def attention_record(
+    model: torch.nn.Module,
+    task: Any,
+    config: Any,
+    layer: int = 0,
+) -> dict[str, Any]:
+    r"""Returns everything that the figures show of a trained model, ready to be a JSON line.
+
+    Profile, spectrum and neighbourhood are those of one layer; the entropies of all of them. A
+    layer without :obj:`kernel` (GATConv, GATv2Conv) has neither profile nor spectrum, and
+    :obj:`reason` says so. At most eight heads are stored; the neighbourhood of a layer with more
+    holds the mean over its heads.
+
+    Args:
+        model (torch.nn.Module): The trained model, with its layers in :obj:`convs`.
+        task (Task): The task: its name, features, edges and labels.
+        config (dict or object): Where :obj:`model` and :obj:`seed` are read, if it has them.
+        layer (int, optional): The layer to look into. (default: :obj:`0`)
+    """
+    data = task.data
+    layers = trace(model, data.x, data.edge_index, getattr(data, "edge_attr", None))
+    if not -len(layers) <= layer < len(layers):
+        raise IndexError(f"Expected 'layer' below {len(layers)} (got {layer}); pass a layer of the model")
+    record: dict[str, Any] = {
+        "kind": "attention",
+        "dataset": task.name,
+        "model": _setting(config, "model"),
+        "seed": _setting(config, "seed"),
+        "layers": [],
+    }
+    for conv, _, edge_index, alpha in layers:
+        target = _to_target(conv, edge_index)[1]
+        entropy = attention_entropy(alpha, target, data.num_nodes, reduce=False)
+        counts = torch.histc(entropy.float().cpu(), bins=BINS, min=0, max=1 + 1e-6)
+        record["layers"].append(
+            {
+                "heads": alpha.size(1),
+                "entropy": _rounded(entropy.mean(dim=0).tolist()),
+                "histogram": [int(count) for count in counts],
+            }
+        )
+
+    conv, x, edge_index, alpha = layers[layer]
+    record["layer"] = layer % len(layers)
+    labels = data.y if data.y is not None and data.y.dim() == 1 else None
+    if labels is not None and labels.is_floating_point():
+        labels = None
+    record.update(_kernel_record(conv, x, _to_target(conv, edge_index)[1], labels))
+    shown = alpha if alpha.size(1) <= HEADS else alpha.mean(dim=1, keepdim=True)
+    record["neighbourhood"] = None
+    if edge_index.numel():
+        cut = neighbourhood(_to_target(conv, edge_index), shown, labels=labels)
+        record["neighbourhood"] = _rounded(cut)
+    return record
+
+
+def spectra_record(dataset: str, config: Any, singular_values: Iterable[Tensor]) -> dict[str, Any]:
+    r"""Returns the cumulative spectra of the layers of a model, ready to be a JSON line and to be drawn by
+    :func:`kgat.plots.spectra`: of each layer the mean over heads and items.
+
+    Args:
+        dataset (str): The name of the data set.
+        config (dict or object): Where :obj:`model` and :obj:`seed` are read, if it has them.
+        singular_values (list of torch.Tensor): Per layer those of :func:`attention_spectrum` or
+            :meth:`PrimalAttention.singular_values <kgat.nn.PrimalAttention.singular_values>`.
+
+    Shapes:
+        - **singular_values:** each :math:`(*, n)`
+
+    Example:
+        >>> record = spectra_record("drawn", {"model": "primal"}, [torch.tensor([[3.0, 1.0], [1.0, 1.0]])])
+        >>> record["layers"]
+        [[0.625, 1.0]]
+    """
+    curves = (cumulative_spectrum(values) for values in singular_values)
+    return {
+        "kind": "spectra",
+        "dataset": dataset,
+        "model": _setting(config, "model"),
+        "seed": _setting(config, "seed"),
+        "layers": [
+            _rounded(c.reshape(-1, c.size(-1)).mean(dim=0)[:SINGULAR_VALUES].tolist()) for c in curves
+        ],
+    }
+
+
+def _to_target(conv: Any, edge_index: Tensor) -> Tensor:
+    return edge_index.flip(0) if conv.flow == "target_to_source" else edge_index
+
+
+def _kernel_record(conv: Any, x: Any, target: Tensor, labels: Tensor | None) -> dict[str, Any]:
+    absent: dict[str, Any] = {"profile": None, "spectrum": None}
+    kernel = getattr(conv, "kernel", None)
+    if kernel is None:
+        return absent | {"reason": f"{type(conv).__name__} has no kernel"}
+    with torch.no_grad():
+        query, key, _ = conv.project(x)
+    profile, reason = kernel_profile(kernel, query)
+    if profile is None:
+        return absent | {"reason": reason}
+    for name in ("kernel", "low", "high"):
+        profile[name] = profile[name][:HEADS]
+    gram = gram_matrix(kernel, query, key)
+    values = singular_values(gram)
+    record = {
+        "profile": profile,
+        "spectrum": values[:HEADS, :SINGULAR_VALUES].tolist(),
+        "effective_rank": effective_rank(values).tolist(),
+        "nodes_sampled": min(gram.shape[:2]),
+        "reason": None,
+    }
+    if query.size(0) == key.size(0):
+        record["symmetry_gap"] = symmetry_gap(gram).tolist()
+        record["smallest_eigenvalue"] = smallest_eigenvalue(gram).tolist()
+        record["image"] = gram_image(kernel, query, key, labels)
+    record["law"] = spectral_law(kernel, query, key)
+    correlation = head_correlation(kernel, query, key)
+    record["head_correlation"] = None if correlation is None else correlation.tolist()
+    record["importance"] = None
+    value = importance(kernel, key)
+    if value is not None and query.size(0) == key.size(0):
+        nodes = sample(key.size(0), IMPORTANCES, 0)
+        record["importance"] = {
+            "value": value.mean(dim=1).cpu()[nodes].tolist(),
+            "degree": degree(target.cpu(), key.size(0))[nodes].long().tolist(),
+            "labels": None if labels is None else labels.cpu()[nodes].long().tolist(),
+        }
+    return _rounded(record)
+
+
+def _setting(config: Any, name: str) -> Any:
+    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
+
+
+def _rounded(value: Any) -> Any:
+    if isinstance(value, Mapping):
+        return {name: _rounded(item) for name, item in value.items()}
+    if isinstance(value, float):
+        return float(f"{value:.4g}") if math.isfinite(value) else None
+    if isinstance(value, Iterable) and not isinstance(value, str):
+        return [_rounded(item) for item in value]
+    return value

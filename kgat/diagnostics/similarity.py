@@ -1,0 +1,218 @@
+r"""What a kernel has learned: its profile over distance, spectral law, heads and importance."""
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kgat.diagnostics.spectra import gram_matrix, sample
+from kgat.kernels import Magnitude
+
+HEADS = 8  # more heads than this are stored as their mean or by the first ones
+POINTS = 25  # distances of a stored kernel profile
+FREQUENCIES = 64  # of a stored spectral law, per head
+IMAGE = 24  # nodes of a stored Gram matrix, for the first IMAGES heads
+IMAGES = 2
+
+
+def kernel_profile(
+    kernel: Callable[[Tensor, Tensor], Any],
+    query: Tensor,
+    max_distance: float | None = None,
+    points: int = POINTS,
+    references: int = 8,
+    directions: int = 32,
+    seed: int = 0,
+) -> tuple[dict[str, Any] | None, str | None]:
+    r"""Measures :math:`k(\text{distance})`: how the kernel falls on straight lines.
+
+    From a few of the given queries :math:`\mathbf{q}`, keys :math:`\mathbf{q} + r \mathbf{u}` are
+    laid along random unit directions :math:`\mathbf{u}`, and the kernel is evaluated at each. For
+    a kernel of the distance alone all lines agree; else their spread shows how much the direction
+    matters. The kernel is divided by its value at distance zero on the same line, or, where it
+    (nearly) vanishes there, by the largest value of the median over the lines.
+
+    Args:
+        kernel (Kernel): The kernel: :obj:`kernel(query, key).at(row, col)` are the scores.
+        query (torch.Tensor): Queries of real nodes.
+        max_distance (float, optional): The length of the lines. The default is the 95 % quantile
+            of the distances between the queries, over all heads. (default: :obj:`None`)
+        points (int, optional): The number of distances. (default: :obj:`25`)
+        references (int, optional): The number of queries. (default: :obj:`8`)
+        directions (int, optional): The number of lines from each. (default: :obj:`32`)
+        seed (int, optional): The seed of queries and directions. (default: :obj:`0`)
+
+    Returns:
+        tuple[dict | None, str | None]: The profile and :obj:`None`, or :obj:`None` and the reason
+        why there is none. The profile holds :obj:`distance` (a list of :obj:`points`), the median
+        :obj:`kernel`, the quantiles :obj:`low` (10 %) and :obj:`high` (90 %), each of shape
+        :math:`(H, \text{points})`, and :obj:`normalised`: :obj:`"zero"` or :obj:`"maximum"`.
+    """
+    query = query.detach()[sample(query.size(0), 256, seed)]
+    if query.size(0) == 0:
+        return None, "there are no nodes"
+    if max_distance is None:
+        pairs = torch.cdist(query.transpose(0, 1).double(), query.transpose(0, 1).double())
+        max_distance = float(pairs.flatten().quantile(0.95)) if pairs.numel() else 0.0
+        # All queries the same (one node, or a dead layer): any length is as good as another.
+        max_distance = max_distance if 0 < max_distance < math.inf else 1.0
+
+    generator = torch.Generator().manual_seed(seed)
+    start = query[sample(query.size(0), references, seed)]  # [P, H, D]
+    unit = torch.randn(start.size(0), directions, *start.shape[1:], generator=generator)
+    unit = (unit / torch.linalg.vector_norm(unit, dim=-1, keepdim=True)).to(start)  # [P, U, H, D]
+    distance = torch.linspace(0, max_distance, points).to(start)  # [T]
+    steps = distance.view(-1, 1, 1) * unit.unsqueeze(2)  # [P, U, T, H, D]
+    key = (start[:, None, None] + steps).flatten(0, 2)  # [P * U * T, H, D]
+    row = torch.arange(start.size(0), device=start.device).repeat_interleave(directions * points)
+    try:
+        with torch.no_grad():
+            score = kernel(start, key).at(row, torch.arange(key.size(0), device=key.device))
+    except NotImplementedError as error:
+        return None, str(error).split("\n", 1)[0] or f"{type(kernel).__name__} gives no scores"
+    if not bool(torch.isfinite(score).all()):
+        return None, f"{type(kernel).__name__} gives scores that are not finite"
+
+    score = score.double().view(-1, points, score.size(-1)).permute(2, 0, 1)  # [H, lines, T]
+    at_zero = score[:, :, :1]
+    normalised = "zero"
+    median = (score - at_zero).median(dim=1).values  # [H, T]
+    # A kernel that grows a thousandfold along half of the lines has nothing to divide by at zero.
+    if float(median.amax()) > math.log(1e3):
+        normalised = "maximum"
+        at_zero = score.median(dim=1).values.amax(dim=-1).view(-1, 1, 1)
+    # Along single lines exp(q.k) may overflow what JSON and a figure can hold.
+    value = (score - at_zero).clamp(max=math.log(1e6)).exp()
+    low, middle, high = value.quantile(torch.tensor([0.1, 0.5, 0.9]).to(value), dim=1)
+    profile = {
+        "distance": distance.tolist(),
+        "kernel": middle.tolist(),
+        "low": low.tolist(),
+        "high": high.tolist(),
+        "normalised": normalised,
+    }
+    return profile, None
+
+
+def spectral_law(
+    kernel: torch.nn.Module, query: Tensor, key: Tensor, most: int = FREQUENCIES, seed: int = 0
+) -> dict[str, Any] | None:
+    r"""Returns frequencies of a spectral kernel in the plane that holds most of their variance.
+
+    The two axes are the leading principal axes of the frequencies of all heads together, so that heads can be
+    compared; the law is symmetric, so that its centre is 0. Of a kernel that draws its frequencies (
+    :class:`~kgat.kernels.ImplicitSpectral`) new draws are taken.
+
+    Args:
+        kernel (Kernel): The kernel; of a product, the first factor with frequencies is taken.
+        query (torch.Tensor): Queries of real nodes.
+        key (torch.Tensor): Keys of real nodes.
+        most (int, optional): Frequencies per head at most. (default: :obj:`64`)
+        seed (int, optional): The seed of the draws. (default: :obj:`0`)
+
+    Returns:
+        dict, optional: :obj:`frequencies` of shape :math:`(H, n, 2)` and :obj:`share`, the share of variance
+        in the plane; :obj:`None` if the kernel has no frequencies.
+    """
+    part = _first_part(kernel, "frequencies")
+    if part is None:
+        return None
+    sampled = hasattr(part, "law")
+    nodes = (query, key) if sampled else ()
+    mode = part.training
+    with torch.no_grad(), torch.random.fork_rng(devices=[]):
+        torch.manual_seed(seed)
+        part.train(sampled)
+        try:
+            found = [torch.cat(part.frequencies(*nodes), dim=-1)]  # type: ignore[operator]
+            while sampled and sum(omega.size(-1) for omega in found) < most:
+                found.append(torch.cat(part.frequencies(*nodes), dim=-1))  # type: ignore[operator]
+        finally:
+            part.train(mode)
+    omega = torch.cat(found, dim=-1)[..., :most].transpose(-1, -2).double().cpu()  # [H, n, D]
+    if not sampled:  # free frequencies come without their mirror images
+        omega = torch.cat([omega, -omega], dim=1)
+    _, values, axes = torch.linalg.svd(omega.flatten(0, 1), full_matrices=False)
+    plane = omega @ axes[:2].T
+    plane = torch.nn.functional.pad(plane, (0, 2 - plane.size(-1)))
+    share = values[:2].square().sum() / values.square().sum().clamp(min=1e-300)
+    return {"frequencies": plane[:HEADS].tolist(), "share": float(share)}
+
+
+def head_correlation(kernel: torch.nn.Module, query: Tensor, key: Tensor) -> Tensor | None:
+    r"""Returns the correlation of heads under the copula of a kernel, the mean over channels.
+
+    Args:
+        kernel (Kernel): The kernel; of a product, the first factor with a copula is taken.
+        query (torch.Tensor): Queries of real nodes.
+        key (torch.Tensor): Keys of real nodes.
+
+    Shapes:
+        - **output:** :math:`(H, H)`, or :obj:`None` if there is no copula
+    """
+    part = _first_part(kernel, "correlation")
+    if part is None:
+        return None
+    with torch.no_grad():
+        correlation: Tensor = part.correlation(part.law(query, key))  # type: ignore[operator]
+        return correlation.mean(dim=0)
+
+
+def importance(kernel: torch.nn.Module, key: Tensor) -> Tensor | None:
+    r"""Returns what a node adds to every score as a key: the sum of the magnitudes of a kernel.
+
+    Args:
+        kernel (Kernel): A kernel with a :class:`~kgat.kernels.Magnitude` among its factors.
+        key (torch.Tensor): The keys.
+
+    Shapes:
+        - **key:** :math:`(N, H, D)`, **output:** :math:`(N, H)`, or :obj:`None` without magnitude
+    """
+    found = [part for part in _parts(kernel) if isinstance(part, Magnitude)]
+    if not found:
+        return None
+    with torch.no_grad():
+        return sum(part.half_norm(key) for part in found)  # type: ignore[return-value]
+
+
+def gram_image(
+    kernel: Callable[[Tensor, Tensor], Any],
+    query: Tensor,
+    key: Tensor,
+    labels: Tensor | None = None,
+    max_nodes: int = IMAGE,
+    seed: int = 0,
+) -> dict[str, Any]:
+    r"""Returns :meth:`gram_matrix` of a few nodes, sorted by class, as an image of the kernel.
+
+    Args:
+        kernel (Kernel): The kernel.
+        query (torch.Tensor): The queries.
+        key (torch.Tensor): The keys of the same nodes.
+        labels (torch.Tensor, optional): The class of each node. (default: :obj:`None`)
+        max_nodes (int, optional): Number of nodes at most. (default: :obj:`24`)
+        seed (int, optional): The seed of the sample. (default: :obj:`0`)
+
+    Returns:
+        dict: :obj:`values` of shape :math:`(H, n, n)` and :obj:`labels` of length :math:`n`.
+    """
+    nodes = sample(query.size(0), max_nodes, seed)
+    if labels is not None:
+        nodes = nodes[labels.cpu()[nodes].argsort(stable=True)]
+    gram = gram_matrix(kernel, query[nodes], key[nodes], max_nodes)
+    found = [] if labels is None else labels.cpu()[nodes].long().tolist()
+    values = gram.permute(2, 0, 1)[:IMAGES].numpy(force=True).round(3)  # a colour shows no more
+    return {"values": values.tolist(), "labels": found}
+
+
+def _parts(kernel: torch.nn.Module) -> list[torch.nn.Module]:
+    # The factors and summands, however deep.
+    if not hasattr(kernel, "parts"):
+        return [kernel]
+    return [inner for part in kernel.parts for inner in _parts(part)]  # type: ignore[union-attr]
+
+
+def _first_part(kernel: torch.nn.Module, name: str) -> torch.nn.Module | None:
+    return next((part for part in _parts(kernel) if hasattr(part, name)), None)
