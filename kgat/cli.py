@@ -7,6 +7,7 @@ import signal
 import sys
 import threading
 import warnings
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from types import FrameType
@@ -587,14 +588,17 @@ def paper(
         dataset: sequences.settings_of(dataset, scale).with_changes(changes) for dataset in chosen.datasets
     }
     _use(threads, device)
-    sequences.check(chosen.datasets, root, settings)
-    _make_folder(out)
     path = out / f"{name}.jsonl"
     given = (chosen.datasets, chosen.variants, settings, seeds, path)
-    total = len(chosen.datasets) * len(chosen.variants) * seeds
-    there = len(sequences.finished(path, chosen.datasets, chosen.variants, settings, seeds))
+    done = sequences.finished(path, chosen.datasets, chosen.variants, settings, seeds)
+    there = Counter(dataset for dataset, *_ in done)
+    of_one = len(chosen.variants) * seeds
+    # Data that is not trained on any more need not be there to print a table.
+    sequences.check([dataset for dataset in chosen.datasets if there[dataset] < of_one], root, settings)
+    _make_folder(out)
+    total = len(chosen.datasets) * of_one
     bar = _bar()
-    task = bar.add_task("", total=total, completed=there)
+    task = bar.add_task("", total=total, completed=len(done))
 
     def on_epoch(dataset: str, variant: str, seed: int, epoch: int, score: float) -> None:
         said = f"{dataset}, {variant}, seed {seed}, epoch {epoch} of {settings[dataset].epochs}: {score:.4g}"

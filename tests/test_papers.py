@@ -574,7 +574,7 @@ def small(monkeypatch):
     monkeypatch.setitem(papers._SMALL, "listops", TINY)
 
 
-def test_command(tmp_path, small, capsys):
+def test_command(tmp_path, small, monkeypatch, capsys):
     page = tmp_path / "README.md"
     page.write_text("before\n<!-- primal:begin -->\nold\n<!-- primal:end -->\nafter\n")
     given = ["paper", "primal", "--datasets", "ListOps", "--variants", "softmax,primal", "--seeds", "2",
@@ -592,6 +592,7 @@ def test_command(tmp_path, small, capsys):
     assert "old" not in text
     assert text.startswith("before")
     assert text.endswith("after\n")
+    monkeypatch.setattr(runs, "load", lambda *_: pytest.fail("read data to print a table"))
     assert cli.main(given) == 0
     assert len(records.read(tmp_path / "primal.jsonl")) == 4
 
