@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # Sets of the ablation whose stock layers are among the results.
-ABLATED := Cora CiteSeer chameleon_filtered squirrel_filtered
+ABLATED := Cora CiteSeer PubMed chameleon_filtered squirrel_filtered
 
 .DEFAULT_GOAL := help
 .PHONY: help compare test lint bench readme clean
