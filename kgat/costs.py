@@ -17,9 +17,10 @@ import torch
 from torch_geometric import seed_everything
 
 import kgat
+from kgat.circumstances import circumstances
 from kgat.config import SETTINGS, Config
 from kgat.datasets import Task, Visible
-from kgat.records import BASELINE, circumstances
+from kgat.records import BASELINE
 from kgat.registry import resolve_model
 from kgat.training import Trainer, build
 

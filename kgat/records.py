@@ -1,32 +1,14 @@
 r"""Results as JSON lines: appended one at a time, so that a killed process loses at most its own."""
 
-import functools
 import json
 import os
-import subprocess
-import sys
 import tempfile
 import warnings
 from collections.abc import Mapping
-from datetime import UTC, datetime
-from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
-import torch
-
-import kgat
-
-__all__ = [
-    "BASELINE",
-    "METRICS",
-    "RESULTS",
-    "Interrupted",
-    "append",
-    "circumstances",
-    "read",
-    "write_atomically",
-]
+__all__ = ["BASELINE", "METRICS", "RESULTS", "Interrupted", "append", "read", "write_atomically"]
 
 RESULTS = "results.jsonl"
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}  # as tables and figures call them
@@ -158,33 +140,3 @@ class Interrupted(KeyboardInterrupt):
         self.kept = kept
         self.total = total
         self.path = path
-
-
-def circumstances(device: str) -> dict[str, Any]:
-    r"""Returns versions, commit, device, number of threads and date, as records hold them."""
-    return {
-        "versions": {
-            "kgat": kgat.__version__,
-            "torch": torch.__version__,
-            "torch_geometric": version("torch_geometric"),
-            "python": ".".join(map(str, sys.version_info[:3])),
-            "numpy": version("numpy"),
-        },
-        "commit": _commit(),
-        "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
-        "threads": torch.get_num_threads(),
-        "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
-    }
-
-
-@functools.cache
-def _commit() -> str | None:
-    root = Path(kgat.__file__).resolve().parents[1]
-    if not (root / ".git").exists():  # installed: a repository further up is another project's
-        return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
-    try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
-    except (OSError, subprocess.TimeoutExpired):
-        return None
-    return done.stdout.strip() or None if done.returncode == 0 else None

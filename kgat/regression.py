@@ -21,10 +21,10 @@ from torch import Tensor
 from torch_geometric import seed_everything
 
 from kgat import records as record_file
+from kgat.circumstances import circumstances
 from kgat.functional import dense_attention
 from kgat.kernels import Context
 from kgat.nn import KernelGATConv
-from kgat.records import circumstances
 from kgat.registry import resolve_model
 from kgat.statistics import holm, wilcoxon
 

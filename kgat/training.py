@@ -15,12 +15,13 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import seed_everything
 
+from kgat.circumstances import circumstances
 from kgat.config import Config
 from kgat.datasets import Split, Task, Visible
 from kgat.datasets.task import roc_auc
 from kgat.kernels import Kernel
 from kgat.models import AttentionGNN
-from kgat.records import circumstances, write_atomically
+from kgat.records import write_atomically
 from kgat.registry import resolve_model
 
 __all__ = [

@@ -8,9 +8,9 @@ from typing import Any
 
 from torch_geometric import seed_everything
 
+from kgat.circumstances import circumstances
 from kgat.config import Config, protocol
 from kgat.datasets import Task
-from kgat.records import circumstances
 from kgat.registry import resolve_model
 from kgat.training import Diverged, OnEpoch, build, fit
 

@@ -14,7 +14,7 @@ from kgat import kernels, models, nn, positions
 PACKAGE = Path(kgat.__file__).parent
 # A module may import what stands above it, and its own room.
 ROOMS = [
-    ["scalar", "records", "statistics", "pages"],
+    ["scalar", "records", "circumstances", "statistics", "pages"],
     ["rules"],
     ["gram"],
     ["ops"],
@@ -84,6 +84,12 @@ def test_import_brings_no_heavy_extras():
     new = done.stdout.split()
     assert "kgat" in new
     assert not [name for name in heavy if name in new]
+
+
+def test_what_reads_and_draws_results_needs_no_torch():
+    code = "import sys, kgat.records, kgat.pages, kgat.plots; print('torch' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False"
 
 
 def test_public_names_are_found():

@@ -11,10 +11,11 @@ from torch import Tensor
 from torch_geometric import seed_everything
 
 from kgat.bench.layers import paired
+from kgat.circumstances import circumstances
 from kgat.config import Config
 from kgat.costs import CONTENDED
 from kgat.datasets import Task, load
-from kgat.records import append, circumstances
+from kgat.records import append
 from kgat.training import Trainer, build
 
 PEER = "stock GAT, dense features"

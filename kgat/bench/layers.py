@@ -14,9 +14,10 @@ from torch_geometric import seed_everything
 from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 
 from kgat import KernelGATConv
+from kgat.circumstances import circumstances
 from kgat.costs import CONTENDED
 from kgat.ops.structure import Structure
-from kgat.records import append, circumstances
+from kgat.records import append
 
 
 @dataclass(frozen=True)

@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 import kgat
 from kgat import records as record_file
 from kgat.bench.measure import limit_memory, peak_bytes, ratios, seconds_of, spread
+from kgat.circumstances import circumstances
 from kgat.nn import KernelAttention, PrimalAttention
 from kgat.plots.look import PALETTE, RC, WIDTH
-from kgat.records import circumstances
 
 ROUNDS = 5
 BASELINE = "torch softmax"

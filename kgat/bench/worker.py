@@ -26,9 +26,9 @@ from torch import Tensor
 from kgat.bench import measure, rivals
 from kgat.bench.rivals import OURS, SUBJECTS, Candidate
 from kgat.bench.scenarios import SCENARIOS, SEED, Graph
+from kgat.circumstances import circumstances
 from kgat.costs import CONTENDED
 from kgat.ops.adjacency import Adjacency
-from kgat.records import circumstances
 
 FORWARD, BOTH, MEMORY = "forward", "forward+backward", "memory"
 SEPARATOR = "\x1e"

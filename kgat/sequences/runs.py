@@ -13,11 +13,11 @@ import torch
 from torch_geometric import seed_everything
 
 from kgat import records as record_file
+from kgat.circumstances import circumstances
 from kgat.datasets import SequenceTask, load_sequences
 from kgat.datasets.sequence_task import Stream
 from kgat.datasets.sequences import resolve_source
 from kgat.datasets.vocabulary import EOS
-from kgat.records import circumstances
 from kgat.sequences.fitting import DivergedError, OnEpoch, bleu, build, evaluate, fit, perplexity
 from kgat.sequences.papers import Setting, arguments
 
