@@ -11,6 +11,7 @@ import pytest
 
 import kgat
 from kgat import cli, compare, pages, records, training
+from kgat.cli import program
 
 FAST = ["--set", "max_epochs=3", "--set", "heads=2", "--set", "hidden_channels=8"]
 KARATE = ["compare", "--dataset", "karate", "--models", "gat,rbf", *FAST, "--rounds", "0"]
@@ -87,7 +88,7 @@ def test_help(capsys, arguments):
     assert (code, err) == (0, "")
     assert "Usage: kgat" in out
     if arguments in ([], ["--help"]):
-        for command in ("compare", "train", "info", "plot", "table"):
+        for command in ("compare", "train", "info", "plot", "regress", "paper", "table", "bench"):
             assert f"  {command}  " in out
 
 
@@ -223,12 +224,12 @@ def test_nothing_to_show_is_an_error(capsys, tmp_path, arguments, content):
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_comparison_goes_on(capsys, tmp_path, number, jobs):
     path = tmp_path / "out/results.jsonl"
-    root = Path(cli.__file__).resolve().parents[1]
+    root = Path(kgat.__file__).resolve().parents[1]
     process = subprocess.Popen(
         [
             sys.executable,
             "-m",
-            "kgat.cli",
+            "kgat",
             *KARATE,
             "--seeds",
             "2000",
@@ -280,7 +281,7 @@ def test_an_interrupt_that_a_finaliser_swallows_comes_again(monkeypatch, capsys)
             time.sleep(0.05)
         return 0
 
-    monkeypatch.setattr(cli, "app", work)
+    monkeypatch.setattr(program, "app", work)
     hook = sys.unraisablehook
     assert cli.main(["info"]) == 130
     assert capsys.readouterr().err == "kgat: interrupted\n"

@@ -1,0 +1,104 @@
+r"""``kgat compare``: models × seeds, then table, figures and report."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgat.cli.options import (
+    Dataset,
+    Device,
+    Overrides,
+    Root,
+    Threads,
+    check_device,
+    listed,
+    set_threads,
+    settings_of,
+)
+from kgat.cli.table import print_tables
+from kgat.cli.terminal import say
+
+__all__ = ["compare"]
+
+
+def compare(
+    dataset: Dataset = "digits",
+    root: Root = None,
+    models: Annotated[
+        str,
+        typer.Option(
+            help="Models, separated by commas: gat and gatv2 (stock layers), any kernel (rbf, dot, "
+            "spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp), arguments of a kernel "
+            "(spectral[num_features=4]*l2), projections (rbf@separate, rbf*l2@shared_qk). An unknown "
+            "one lists them all."
+        ),
+    ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
+    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 5,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder of results, figures and report. Default: runs/DATASET."),
+    ] = None,
+    overrides: Overrides = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+    rounds: Annotated[
+        int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)
+    ] = 20,
+    jobs: Annotated[
+        int | None,
+        typer.Option(
+            help="Runs at once, each with its share of the CPU threads. Default: one per core, at most "
+            "4, or 1 on a GPU.",
+            min=1,
+        ),
+    ] = None,
+    tune: Annotated[
+        int,
+        typer.Option(
+            help="Settings that each model chooses from by validation nodes, the same for all; the first "
+            "is the protocol. 0: nothing is tuned.",
+            min=0,
+        ),
+    ] = 0,
+    tune_seeds: Annotated[
+        int, typer.Option(help="Seeds that each of these settings is trained with.", min=1)
+    ] = 3,
+) -> None:
+    r"""Train models over several seeds and compare them with stock GAT.
+
+    Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated.
+    Prints a table and draws figures and a report beside the results.
+    """
+    from kgat.compare import compare as run_all
+    from kgat.records import RESULTS, Interrupted
+
+    settings = settings_of(overrides)
+    set_threads(threads)
+    check_device(device)
+    if jobs is None:
+        jobs = 1 if device.startswith("cuda") else min(4, os.cpu_count() or 1)
+    if jobs > 1 and threads is None:
+        set_threads(max(1, (os.cpu_count() or 1) // jobs))
+    try:
+        records = run_all(
+            dataset,
+            listed(models),
+            seeds,
+            out,
+            root,
+            settings,
+            progress=True,
+            device=device,
+            rounds=rounds,
+            jobs=jobs,
+            tune=tune,
+            tune_seeds=tune_seeds,
+        )
+    except Interrupted as interrupted:
+        say(f"kgat: {interrupted}")
+        raise typer.Exit(130) from None
+    folder = Path("runs") / records[-1]["dataset"] if out is None else out
+    print_tables(records)
+    typer.echo(f"{folder / RESULTS}  {folder / 'report.html'}")

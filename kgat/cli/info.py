@@ -1,0 +1,80 @@
+r"""``kgat info``: versions, devices, backends; compiles ahead of time."""
+
+import sys
+from typing import Annotated
+
+import typer
+
+from kgat.cli.options import Root
+
+__all__ = ["info"]
+
+
+def info(
+    root: Root = None,
+    warm: Annotated[
+        bool, typer.Option("--warm", help="Compile fused attention for all kernels now, not at first use.")
+    ] = False,
+) -> None:
+    r"""Show versions, devices, backends and where data are looked for."""
+    from importlib.metadata import PackageNotFoundError, version
+
+    import torch
+
+    from kgat import __version__, functional, kernels
+    from kgat.datasets.files import resolve_root
+
+    def line(name: str, value: object) -> None:
+        typer.echo(f"{name:<16} {value}")
+
+    line("kgat", __version__)
+    line("python", sys.version.split()[0])
+    for package in ("torch", "torch_geometric", "numba", "numpy", "scipy"):
+        line(package, version(package))
+    for package in ("ogb", "torch_scatter", "triton"):
+        try:
+            line(package, version(package))
+        except PackageNotFoundError:
+            line(package, "not installed (optional)")
+    line("cpu", f"{torch.get_num_threads()} threads")
+    if torch.cuda.is_available():
+        for index in range(torch.cuda.device_count()):
+            line(f"cuda:{index}", torch.cuda.get_device_name(index))
+    else:
+        line("cuda", "none")
+    x = torch.zeros(2, 1, 4)
+    gram = kernels.resolve("rbf", channels=4)(x, x)
+    answers = functional.explain(gram, x, torch.tensor([[0], [1]]))
+    line("backends", answers)
+    line("segment sums", f"torch.segment_reduce ({_why_not_torch_scatter()})")
+    folder = resolve_root(root)
+    line("data root", f"{folder}{'' if folder.is_dir() else ' (made at the first download)'}")
+    if warm:
+        _warm()
+
+
+def _warm() -> None:
+    import torch
+    from rich.progress import track
+
+    from kgat import kernels
+    from kgat.functional import edge_attention
+
+    device = "cuda" if torch.cuda.is_available() else "cpu"
+    x = torch.zeros(2, 1, 4, device=device, requires_grad=True)
+    edge_index = torch.tensor([[0], [1]], device=device)
+    makers = [kernels.resolve(name, channels=4) for name in kernels.names()]
+    # A product of two rules takes the loops that a single one does not need.
+    makers += [kernels.RBF(4) * kernels.Laplace(4)]
+    for kernel in track(makers, "compiling"):
+        gram = kernel.to(device)(x, x)
+        if not gram.signed:
+            edge_attention(gram, x, edge_index).sum().backward()
+
+
+def _why_not_torch_scatter() -> str:
+    from importlib.util import find_spec
+
+    if find_spec("torch_scatter") is None:
+        return "torch_scatter is not installed, and was measured slower"
+    return "torch_scatter is installed but not used: it was measured slower, see kgat bench layers"

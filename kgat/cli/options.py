@@ -1,0 +1,83 @@
+r"""Options that several commands have, and how they are read."""
+
+import re
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+__all__ = [
+    "Dataset",
+    "Device",
+    "Overrides",
+    "Root",
+    "Threads",
+    "check_device",
+    "listed",
+    "make_folder",
+    "set_threads",
+    "settings_of",
+]
+
+Dataset = Annotated[str, typer.Option(help="Name of the data set; an unknown one lists them all.")]
+Root = Annotated[
+    Path | None,
+    typer.Option(help="Folder of the data sets. Default: the variable KGAT_DATA, else the user's cache."),
+]
+Overrides = Annotated[
+    list[str] | None,
+    typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help="Change a setting of the protocol, e.g. --set lr=0.01. May be repeated; an unknown "
+        "key lists them all.",
+    ),
+]
+Threads = Annotated[
+    int | None, typer.Option(help="CPU threads of torch. Default: torch's own choice.", min=1)
+]
+Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
+
+
+def settings_of(overrides: list[str] | None) -> dict[str, str]:
+    settings = {}
+    for override in overrides or []:
+        key, separator, value = override.partition("=")
+        if not separator or not key.strip() or not value.strip():
+            raise ValueError(f"Expected KEY=VALUE after --set (got '{override}'); e.g. lr=0.01")
+        settings[key.strip()] = value.strip()
+    return settings
+
+
+def set_threads(threads: int | None) -> None:
+    import torch
+
+    if threads is not None:
+        torch.set_num_threads(threads)
+
+
+def check_device(device: str) -> None:
+    import torch
+
+    try:
+        kind = torch.device(device).type
+    except RuntimeError:
+        kind = ""
+    if kind not in ("cpu", "cuda") or (kind == "cuda" and not torch.cuda.is_available()):
+        has = "cpu, cuda" if torch.cuda.is_available() else "cpu"
+        raise ValueError(f"Expected a device that is here (got '{device}'); choose from: {has}")
+
+
+def listed(names: str) -> list[str]:
+    parts = re.split(r",(?![^\[\]]*\])", names)  # commas in brackets are between the arguments of a kernel
+    return [name.strip() for name in parts if name.strip()]
+
+
+def make_folder(folder: Path) -> None:
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise PermissionError(
+            f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose "
+            "another with --out"
+        ) from None

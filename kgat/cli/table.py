@@ -1,0 +1,63 @@
+r"""``kgat table``: the tables of comparisons."""
+
+from pathlib import Path
+from typing import Annotated, Any
+
+import typer
+
+__all__ = ["expect_runs", "print_tables", "table"]
+
+
+def table(
+    folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
+    readme: Annotated[
+        Path | None,
+        typer.Option(
+            help="A Markdown file: replace what stands between <!-- results:begin --> and "
+            "<!-- results:end -->."
+        ),
+    ] = None,
+    markdown: Annotated[
+        bool, typer.Option("--markdown", help="Print Markdown instead of tables for a terminal.")
+    ] = False,
+) -> None:
+    r"""Print the tables of comparisons, or write them into a README."""
+    from kgat.pages import update_readme
+    from kgat.records import read
+    from kgat.tables import readme_tables, result_files
+
+    if readme is not None or markdown:
+        text = readme_tables(*folders)
+        if markdown:
+            typer.echo(text)
+        if readme is not None:
+            changed = update_readme(readme, text)
+            typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
+        return
+    records = [record for path in result_files(folders) for record in read(path)]
+    expect_runs(records, folders)
+    print_tables(records)
+
+
+def expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
+    from kgat.tables import tables
+
+    if not tables(records):
+        shown = ", ".join(map(str, folders))
+        raise FileNotFoundError(f"Expected runs in {shown} (got none); run: kgat compare --out {folders[0]}")
+
+
+def print_tables(records: list[dict[str, Any]]) -> None:
+    from rich.console import Console
+
+    from kgat.tables import rich_table, tables, tuning_line
+    from kgat.tables import table as summarise
+
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120  # a file has no width: no line is broken for one
+    for title, own in tables(records).items():
+        runs = [record for record in own if record.get("kind") == "run"]
+        console.print(rich_table(summarise(own), title, runs[0]["metric"]))
+        if tuning_line(runs):
+            console.print(tuning_line(runs), markup=False, highlight=False)

@@ -1,0 +1,70 @@
+r"""``kgat train``: one model, one seed."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from kgat.cli.options import (
+    Dataset,
+    Device,
+    Overrides,
+    Root,
+    Threads,
+    check_device,
+    make_folder,
+    set_threads,
+    settings_of,
+)
+
+__all__ = ["train"]
+
+
+def train(
+    dataset: Dataset = "digits",
+    model: Annotated[str, typer.Option(help="The model, as in compare.")] = "rbf",
+    seed: Annotated[int, typer.Option(help="Seed of split, weights and dropout.", min=0)] = 0,
+    root: Root = None,
+    out: Annotated[
+        Path | None,
+        typer.Option(help="Folder for model.pt and config.json. Default: nothing is written."),
+    ] = None,
+    overrides: Overrides = None,
+    threads: Threads = None,
+    device: Device = "cpu",
+) -> None:
+    r"""Train one model with one seed, and save it if asked to.
+
+    kgat.training.restore(folder) builds it again.
+    """
+    from kgat import training
+    from kgat.config import Config
+    from kgat.datasets import load
+    from kgat.records import METRICS
+    from kgat.registry import resolve_model
+
+    settings = settings_of(overrides)
+    found = resolve_model(model)
+    for name in found.fixed:
+        if name in settings:
+            raise ValueError(
+                f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
+                "leave it out for stock layers and for projections in a name"
+            )
+    set_threads(threads)
+    check_device(device)
+    task = load(dataset, root)
+    config = Config.of(task.name, model, seed, settings)
+    if out is not None:
+        make_folder(out)
+    record, trained = training.train(task, config, device=device)
+    if out is not None:
+        training.save(out, trained, task, record)
+    scores = ", ".join(f"{part} {record[part]:.1%}" for part in ("train", "val", "test"))
+    typer.echo(
+        f"{task.name}, {config.model}, seed {seed}, split {record['split']}: "
+        f"{METRICS[task.metric]} {scores}; epoch {record['best_epoch']} of {record['epochs']}, "
+        f"{record['seconds']:.1f} s, {record['parameters']} parameters"
+    )
+    if out is not None:
+        typer.echo(f"{out / 'model.pt'}  {out / 'config.json'}")
