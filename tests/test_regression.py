@@ -106,6 +106,16 @@ def test_gaussian_processes_find_a_wave(model):
     assert min(record["curve"]["std"]) > 0.0
 
 
+@needs_gpytorch
+def test_a_spectral_mixture_takes_the_start_that_validates_best(monkeypatch):
+    found = []
+    for starts in (1, 2, 3):
+        monkeypatch.setattr(regression, "PROCESS_STARTS", starts)
+        found.append(run(wave(80), "gp-sm", 1, Setting(epochs=10))["val"])
+    assert found == sorted(found, reverse=True)
+    assert found[-1] < found[0]
+
+
 @pytest.mark.parametrize(
     ("name", "package", "size"),
     [
