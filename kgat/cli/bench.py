@@ -36,14 +36,11 @@ def bench_layers(
     """
     from kgat.bench.layers import run
 
-    def say(record: dict[str, Any]) -> None:
-        middle, low, high = record["ratio"]
-        note = "  (contended: do not trust it)" if record["contended"] else ""
-        name = f"{record['size']}  {record['what']}, against {record['peer']}"
-        typer.echo(f"{name:<70} {middle:6.2f}x  [{low:.2f}, {high:.2f}]{note}")
+    def done(record: dict[str, Any]) -> None:
+        _print_ratio(f"{record['size']}  {record['what']}", record)
 
     set_threads(threads)
-    run(listed(sizes), rounds, out, say)
+    run(listed(sizes), rounds, out, done)
 
 
 @bench.command("epoch")
@@ -64,10 +61,14 @@ def bench_epoch(
 
     set_threads(threads)
     for record in bench_epoch(dataset, root, rounds, out):
-        middle, low, high = record["ratio"]
-        note = "  (contended: do not trust it)" if record["contended"] else ""
-        name = f"{record['dataset']}  {record['features']} features, against {record['peer']}"
-        typer.echo(f"{name:<70} {middle:6.2f}x  [{low:.2f}, {high:.2f}]{note}")
+        _print_ratio(f"{record['dataset']}  {record['features']} features", record)
+
+
+def _print_ratio(ours: str, record: dict[str, Any]) -> None:
+    middle, low, high = record["ratio"]
+    note = "  (contended: do not trust it)" if record["contended"] else ""
+    what = f"{ours}, against {record['peer']}"
+    typer.echo(f"{what:<70} {middle:6.2f}x  [{low:.2f}, {high:.2f}]{note}")
 
 
 @bench.command("ops")

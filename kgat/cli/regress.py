@@ -41,7 +41,7 @@ def regress(
     from kgat import regression
     from kgat.pages import split_readme, update_readme
     from kgat.plots import fits, png
-    from kgat.records import Interrupted, read, write_atomically
+    from kgat.records import RESULTS, Interrupted, read, write_atomically
 
     set_threads(threads)
     names = list(dict.fromkeys(listed(datasets)))
@@ -51,7 +51,7 @@ def regress(
             f"Expected at least one data set (got none); choose from: {', '.join(regression.LOADERS)}"
         )
     setting = regression.Setting(epochs=epochs)
-    path = out / "results.jsonl"
+    path = out / RESULTS
     problems = [regression.load(name) for name in names]
     if readme is not None:
         split_readme(readme, regression.BEGIN, regression.END)  # a wrong page is better known before training
