@@ -27,8 +27,13 @@ H, R, C = 3, 5, 6
 GRAPHS = {  # name: targets N, sources M, edges (source, target)
     "empty": (4, 3, []),
     "one_node": (1, 1, [(0, 0)]),
-    "hub": (6, 9, [(j, 2) for j in range(9)] * 40 + [(0, 0)]),  # more than a block
+    "hub": (6, 9, [(j, 2) for j in range(9)] * 80 + [(0, 0)]),  # more than a block
     "bipartite": (4, 7, [(6, 0), (5, 2), (0, 2), (6, 2), (3, 0), (6, 0), (6, 0)] * 3),
+    # Thousands of nodes without any edge, at a time and here and there, as targets and as sources.
+    "gap": (10_007, 10_009, [(0, 0), (2, 0), (10_008, 10_006), (1, 10_006), (10_008, 1)] * 3),
+    "rated": (8_000, 50, [(j, j % 10 * 799) for j in range(50)]),
+    "rating": (50, 8_000, [(i % 10 * 799, i) for i in range(50)]),
+    "sparse": (6_000, 5_000, [(j * 7 % 500 * 10, j * 13 % 600 * 10) for j in range(900)] + [(3, 7)] * 600),
 }
 RECIPES = [
     Recipe(None, rules.IDENTITY),
@@ -272,10 +277,10 @@ def test_it_works_where_nothing_can_be_kept_on_disk():
 
 
 def test_every_rule_has_a_file_of_its_own():
-    from kgat.ops.cpu_runtime import _RuleCache
+    from kgat.ops.cpu_cache import CodeCache
 
-    first, second = (_RuleCache(test_opcheck, key) for key in ("one", "two"))
-    assert first._cache_file._index_path != second._cache_file._index_path
+    first, second = (CodeCache(test_opcheck, text)._cache_file.path("key") for text in ("one", "two"))
+    assert first != second
 
 
 def test_dropout_is_a_mask_of_its_seed():
@@ -443,11 +448,11 @@ def test_a_rule_that_does_not_compile_falls_back_and_says_so(caplog):
 def test_sorting_by_counting_equals_sorting(monkeypatch):
     torch.manual_seed(0)
     for targets, sources, edges in ((5, 9, 60), (1, 1, 3), (4, 4, 0)):
-        row, col = torch.randint(0, targets, (edges,)), torch.randint(0, sources, (edges,))
-        counted = Adjacency._build(row, col, targets, sources)
+        edges = torch.stack([torch.randint(0, targets, (edges,)), torch.randint(0, sources, (edges,))])
+        counted = Adjacency._build(edges, 0, targets, sources)
         with monkeypatch.context() as patch:
             patch.setattr("importlib.util.find_spec", lambda name: None)
-            general = Adjacency._build(row, col, targets, sources)
+            general = Adjacency._build(edges, 0, targets, sources)
         for field in dataclasses.fields(Adjacency):
             f, e = getattr(counted, field.name), getattr(general, field.name)
             assert torch.equal(f, e), field.name

@@ -5,7 +5,6 @@ import torch
 
 from kgat import KernelGATConv
 from kgat.ops import memory
-from kgat.ops.memory import remember
 from kgat.ops.structure import Structure, Transpose
 
 
@@ -59,15 +58,6 @@ def test_in_place_change_is_noticed():
     edge_index[1] = torch.tensor([0, 1])
     assert Structure.of(edge_index, 1, 2, 2, 1).row.tolist() == [0, 1]
     assert Structure.of(edge_index, 1, 2, 2, 1).col.tolist() == [0, 1]
-
-
-def test_inference_tensors_are_not_remembered():
-    with torch.inference_mode():
-        tensor = torch.arange(3)
-    calls = []
-    for _ in range(2):
-        remember(tensor, "key", lambda: calls.append(1))
-    assert len(calls) == 2
 
 
 @pytest.mark.parametrize(
