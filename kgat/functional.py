@@ -9,7 +9,7 @@ from torch_geometric import EdgeIndex
 from kgat import ops
 from kgat.gram import Gram
 from kgat.ops import dense, eager
-from kgat.ops.adjacency import check_edges, check_indices
+from kgat.ops.adjacency import check_edges, check_index_type, check_indices
 from kgat.ops.call import Call
 from kgat.ops.dense import DenseCall
 
@@ -50,6 +50,7 @@ def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, 
             f"Expected 'index' of shape [E={score.size(0)}] as 'score' {list(score.shape)} has E rows "
             f"(got {list(index.shape)}); give one target per score"
         )
+    check_index_type("index", index)
     if not power > 0:
         raise ValueError(f"Expected a positive 'power' (got {power})")
     if num_nodes is None:

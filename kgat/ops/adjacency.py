@@ -187,10 +187,21 @@ def check_edges(edge_index: Tensor) -> None:
             f"Expected integer 'edge_index' of shape [2, E] (got {name} {list(edge_index.shape)}); sources "
             f"stand above targets"
         )
-    if edge_index.dtype not in (torch.int64, torch.int32):
+    check_index_type("edge_index", edge_index)
+
+
+def check_index_type(name: str, index: Tensor) -> None:
+    r"""Raises a :class:`ValueError` unless :obj:`index` is of type int64 or int32.
+
+    Args:
+        name (str): What it is called in the message.
+        index (torch.Tensor): The indices.
+    """
+    if index.dtype not in (torch.int64, torch.int32):
+        dtype = str(index.dtype).removeprefix("torch.")
         raise ValueError(
-            f"Expected integer 'edge_index' of type int64 or int32 (got {name}); convert it once with "
-            f"'edge_index.long()'"
+            f"Expected integer '{name}' of type int64 or int32 (got {dtype}); convert it once with "
+            f"'{name}.long()'"
         )
 
 

@@ -47,6 +47,6 @@ def edge_attention(call: Call) -> Tensor:
                     o = o + (weight * keep[e, h]).to(value.dtype) * value[source[e], h]
             out.append(o)
     if not out:
-        return value.new_zeros(call.num_targets, heads, channels)
+        return value.new_zeros(call.num_targets, heads, channels) + value[:0].sum()  # with its gradient
     averages = torch.stack(out).view(call.num_targets, heads, channels)
     return averages if call.base is None else averages + call.base

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from oracle import adjacency, attention, scores
@@ -371,15 +372,35 @@ def test_a_changed_edge_index_is_sorted_again():
     torch.testing.assert_close(again, edge_attention(kernel(x, x), x, edge_index, backend="eager"))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "eager", "reference"])
 @pytest.mark.parametrize("shape", [(0, 4), (2, 0)])
-def test_zero_heads_or_channels(shape):
-    edge_index = torch.tensor([[0, 1], [1, 1]])
-    value = torch.randn(2, *shape, requires_grad=True)
-    gram = LazyGram(query_bias=torch.zeros(2, shape[0]), key_bias=torch.zeros(2, shape[0]))
-    out = edge_attention(gram, value, edge_index, backend="cpu")
-    assert out.shape == (2, *shape)
-    out.sum().backward()
-    assert value.grad.shape == value.shape
+@pytest.mark.parametrize("edges", [[[0, 1], [1, 1]], [[], []]])
+def test_zero_heads_channels_or_features(edges, shape, backend):
+    edge_index = torch.tensor(edges, dtype=torch.long)
+    biases = LazyGram(query_bias=torch.zeros(2, shape[0]), key_bias=torch.zeros(2, shape[0]))
+    pair = torch.randn(2, *shape, requires_grad=True)
+    for gram in (biases, LazyGram.of(pair, pair)):
+        value = torch.randn(2, *shape, requires_grad=True)
+        out = edge_attention(gram, value, edge_index, backend=backend)
+        assert out.shape == (2, *shape)
+        out.sum().backward()
+        assert value.grad.shape == value.shape
+
+
+def test_most_nodes_without_edges():
+    # A tenth of the nodes in scattered clumps, as in a sampled batch.
+    torch.manual_seed(0)
+    nodes = 200_000
+    edge_index = torch.randint(0, nodes // 50, (2, 20_000)) * 50
+    edge_index += torch.randint(0, 5, edge_index.shape)
+    x = torch.randn(nodes, 1, 2)
+    found = []
+    for backend in ("cpu", "eager"):
+        leaf = x.clone().requires_grad_()
+        out = edge_attention(RBF(2, 1)(leaf, leaf), leaf, edge_index, backend=backend)
+        out.square().sum().backward()
+        found.append((out.detach(), leaf.grad))
+    torch.testing.assert_close(*found)
 
 
 def test_expanded_strided_and_mixed_inputs():
@@ -495,3 +516,54 @@ for name in ("dot_product", "elu_plus_one", "laplace"):
     for _ in ("compiled", "loaded"):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def _random_edges(random, dtype):
+    # Thousands of rows, with runs of empty ones, hubs, duplicates, sorted or not.
+    targets, sources = (int(random.choice([1, 700, 3_000, 9_000])) for _ in range(2))
+    count = int(random.choice([0, 1, 40, 2_000, 6_000]))
+    row, col = random.integers(targets, size=count), random.integers(sources, size=count)
+    if random.random() < 0.5:  # most rows and columns are empty
+        row, col = row // 97 * 97, col // 89 * 89
+    hub = random.random(count) < random.choice([0.0, 0.3])
+    row[hub] = random.integers(targets)
+    hub = random.random(count) < random.choice([0.0, 0.3])
+    col[hub] = random.integers(sources)
+    if random.random() < 0.3:
+        row = np.sort(row)
+    return targets, sources, torch.from_numpy(np.stack([col, row])).to(dtype)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_eager_on_random_graphs(seed):
+    random = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    recipes = {
+        "additive": lambda q, k: LazyGram.of(
+            q[..., :1],
+            k[..., :1],
+            ScoreRule(rules.ADD, rules.LEAKY_RELU, link_args=(0.2,), edge_bias_inside=True),
+        ),
+        "rbf": lambda q, k: LazyGram.of(q, k, ScoreRule(rules.SQUARED_DIFFERENCE, weight=-0.5)),
+    }
+    for name, gram in recipes.items():
+        targets, sources, edges = _random_edges(random, torch.int32 if seed % 2 else torch.int64)
+        heads = int(random.choice([1, 3]))
+        sizes = {"query": (targets, heads, 3), "key": (sources, heads, 3), "value": (sources, heads, 5)}
+        leaves = {key: torch.randn(*size).requires_grad_() for key, size in sizes.items()}
+        leaves["edge_bias"] = torch.randn(edges.size(1), heads).requires_grad_()
+        found = []
+        for backend in ("cpu", "eager"):
+            out = edge_attention(
+                gram(leaves["query"], leaves["key"]),
+                *(leaves["value"], edges),
+                edge_bias=leaves["edge_bias"],
+                backend=backend,
+            )
+            grads = torch.autograd.grad(out.square().sum(), list(leaves.values()), allow_unused=True)
+            grads = [
+                torch.zeros_like(x) if g is None else g for x, g in zip(leaves.values(), grads, strict=True)
+            ]
+            found.append([out, *grads])
+        for f, e in zip(*found, strict=True):
+            torch.testing.assert_close(f, e, rtol=1e-3, atol=1e-4, msg=lambda m, name=name: f"{name}: {m}")

@@ -157,7 +157,8 @@ def test_a_sparse_adjacency_that_changed(layout):
     x = torch.randn(3, 3)
     dense = torch.tensor([[0.0, 1.0, 0.0], [1.0, 0.0, 1.0], [0.0, 0.0, 1.0]])
     other = dense[:, [1, 0, 2]]  # as many entries in each row
-    adjacency, expected = (getattr(m, f"to_sparse_{layout}" if layout != "coo" else "to_sparse")() for m in (dense, other))  # fmt: skip
+    name = "to_sparse" if layout == "coo" else f"to_sparse_{layout}"
+    adjacency, expected = getattr(dense, name)(), getattr(other, name)()
     before = conv(x, adjacency)
     for part, new in zip(fingerprints.contents(adjacency), fingerprints.contents(expected), strict=True):
         part.numpy()[...] = new.numpy()
@@ -246,7 +247,8 @@ def test_threads_on_one_graph_and_on_many():
 
     with torch.no_grad():
         expected = [conv(x, e.clone()) for e in graphs]
-    threads = [threading.Thread(target=work, args=(graphs[n:] + graphs[:n], expected[n:] + expected[:n])) for n in range(4)]  # fmt: skip
+    turned = [(graphs[n:] + graphs[:n], expected[n:] + expected[:n]) for n in range(4)]
+    threads = [threading.Thread(target=work, args=args) for args in turned]
     for thread in threads:
         thread.start()
     for thread in threads:
