@@ -9,7 +9,7 @@ from torch_geometric import EdgeIndex
 from kgat import ops
 from kgat.gram import Gram
 from kgat.ops import dense, eager
-from kgat.ops.adjacency import check_indices
+from kgat.ops.adjacency import check_edges, check_index_type, check_indices
 from kgat.ops.call import Call
 from kgat.ops.dense import DenseCall
 
@@ -50,6 +50,7 @@ def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, 
             f"Expected 'index' of shape [E={score.size(0)}] as 'score' {list(score.shape)} has E rows "
             f"(got {list(index.shape)}); give one target per score"
         )
+    check_index_type("index", index)
     if not power > 0:
         raise ValueError(f"Expected a positive 'power' (got {power})")
     if num_nodes is None:
@@ -452,11 +453,7 @@ def _call(
         )
     if isinstance(edge_index, EdgeIndex):
         edge_index = edge_index.as_tensor()
-    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.is_floating_point():
-        dtype = str(edge_index.dtype).removeprefix("torch.")
-        raise ValueError(
-            f"Expected integer 'edge_index' of shape [2, E] (got {dtype} {list(edge_index.shape)})"
-        )
+    check_edges(edge_index)
     edges = edge_index.size(1)
     if edge_bias is not None and edge_bias.shape != (edges, heads):
         raise ValueError(

@@ -14,6 +14,7 @@ from torch_geometric.utils import (
 )
 from torch_geometric.utils.sparse import set_sparse_value
 
+from kgat.ops.adjacency import check_edges
 from kgat.ops.memory import remember
 
 FillValue = float | Tensor | str
@@ -65,17 +66,12 @@ def read_edges(adjacency: Adj, attr: Tensor | None, weight: Tensor | None) -> Ed
         row, col, value = adjacency.coo()
         return Edges(torch.stack([col, row]), _features(attr, value), weight, adjacency)
     if is_torch_sparse_tensor(adjacency):
-        (row, col), value = to_edge_index(adjacency)
-        index = _once(adjacency, "edges", lambda: torch.stack([col, row]))
+        _, value = to_edge_index(adjacency)
+        index = remember(adjacency, "edges", _places)
         return Edges(index, _features(attr, value), weight, adjacency)
     if isinstance(adjacency, EdgeIndex):
-        return Edges(_once(adjacency, "edges", adjacency.as_tensor), attr, weight, adjacency)
-    if adjacency.dim() != 2 or adjacency.size(0) != 2 or adjacency.is_floating_point():
-        dtype = str(adjacency.dtype).removeprefix("torch.")
-        raise ValueError(
-            f"Expected integer 'edge_index' of shape [2, E] (got {dtype} {list(adjacency.shape)}); "
-            f"sources stand above targets"
-        )
+        return Edges(adjacency.as_tensor(), attr, weight, adjacency)
+    check_edges(adjacency)
     return Edges(adjacency, attr, weight, adjacency)
 
 
@@ -103,7 +99,7 @@ def with_self_loops(edges: Edges, num_nodes: int, fill_value: FillValue) -> Edge
         adjacency, _ = add_self_loops(adjacency, fill_value=fill_value, num_nodes=num_nodes)
         return read_edges(adjacency, None, edges.weight)
     given = edges.index
-    index = _once(given, ("loops", num_nodes), lambda: _looped(given, None, num_nodes, 1.0)[0])
+    index = remember(given, ("loops", num_nodes), lambda index: _looped(index, None, num_nodes, 1.0)[0])
     attr = weight = None
     if edges.attr is not None:
         attr = _looped(given, edges.attr, num_nodes, fill_value)[1]
@@ -123,5 +119,6 @@ def _looped(
     return add_self_loops(index, attr, fill_value=fill_value, num_nodes=num_nodes)
 
 
-def _once(tensor, key, build):  # type: ignore[no-untyped-def]
-    return build() if torch.compiler.is_compiling() else remember(tensor, key, build)
+def _places(adjacency: Tensor) -> Tensor:
+    (row, col), _ = to_edge_index(adjacency)
+    return torch.stack([col, row])

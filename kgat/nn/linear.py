@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from kgat.ops.dropout import dropout
-from kgat.ops.memory import remember
+from kgat.ops.memory import CHANGED, Mark, keep, lasting, remember
 from kgat.ops.structure import Transpose
 
 
@@ -49,13 +49,16 @@ class _Product(Function):
     @staticmethod
     def forward(ctx: Any, weight: Tensor, x: Tensor) -> Tensor:
         ctx.x = x
+        ctx.mark = Mark.of(x, values=True) if lasting(x) else None
         with torch.autocast("cpu", enabled=False):
             return x @ weight.to(x.dtype).t().contiguous()
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor, None]:  # type: ignore[override]
         x = ctx.x
-        transpose = remember(x, Transpose, lambda: Transpose.of(x))
+        if ctx.mark is not None and not ctx.mark.equals(Mark.of(x, values=True)):
+            raise RuntimeError(CHANGED)
+        transpose = remember(x, Transpose, Transpose.of)
         return (transpose.apply(x.values()) @ grad).t(), None
 
 
@@ -81,7 +84,6 @@ def drop_features(x: Tensor, p: float) -> Tensor:
         return dropout(x, p)
     values = dropout(x.values(), p)
     dropped = torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), values, size=x.shape)
-    if not torch.compiler.is_compiling():  # its transpose is that of x, but for the values
-        transpose = remember(x, Transpose, lambda: Transpose.of(x))
-        remember(dropped, Transpose, lambda: transpose)
+    if lasting(x):  # its transpose is that of x, but for the values
+        keep(dropped, Transpose, remember(x, Transpose, Transpose.of))
     return dropped

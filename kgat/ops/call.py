@@ -48,11 +48,11 @@ class Call:
 
     @property
     def row(self) -> Tensor:
-        return self.edge_index[self.target]
+        return self.edge_index[self.target].long()  # torch scatters by no other type
 
     @property
     def col(self) -> Tensor:
-        return self.edge_index[1 - self.target]
+        return self.edge_index[1 - self.target].long()
 
     def __str__(self) -> str:
         value, edges = list(self.value.shape), self.edge_index.size(1)

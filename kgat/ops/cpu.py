@@ -8,12 +8,10 @@ import threading
 from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
 from kgat.ops.adjacency import Adjacency
-from kgat.ops.memory import remember
 from kgat.ops.recipe import BackendError, Gradients, Operands, Recipe
 from kgat.scalar import source
 
@@ -56,7 +54,8 @@ def attention_backward(
         - **out, grad:** :math:`(N, H, C)`, **lse:** :math:`(N, H)`
     """
     dtype, heads = _score_dtype(x), x.value.size(1)
-    value, out, grad = x.value.to(dtype), out.to(dtype), grad.to(dtype).contiguous()
+    value = x.value.to(dtype)
+    out, lse, grad = out.to(dtype).contiguous(), lse.contiguous(), grad.to(dtype).contiguous()
     paired = recipe.pair is not None
     found = {
         f"d_{name}": torch.empty_like(tensor)
@@ -126,7 +125,7 @@ def score_backward(
         return d_query.zero_(), d_key.zero_(), d_weight
     tensors = {**_operands(x), "value": x.value, "dt": grad.contiguous()}
     found = _query_gradient(recipe, adjacency, x, {**tensors, "place": adjacency.edge}, d_query)
-    by_column = remember(adjacency.edge, "by column", lambda: adjacency.edge.index_select(0, adjacency.place))
+    by_column = adjacency.derive("by column", lambda: adjacency.edge.index_select(0, adjacency.place))
     tensors |= {"place": by_column, "d_key": d_key}
     _run(_loop(recipe, x, "key_gradient"), adjacency, True, tensors, x)
     return d_query, d_key, found.get("d_weight")
@@ -183,48 +182,38 @@ def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
 def _run(
     loop: Loop, adjacency: Adjacency, by_column: bool, tensors: Mapping[str, Tensor | None], x: Operands
 ) -> None:
-    from kgat.ops.cpu_kernels import BLOCK, BUFFERS, FIELDS
+    from kgat.ops.cpu_kernels import BUFFERS, FIELDS, scratch_size
 
     pointer = adjacency.colptr if by_column else adjacency.rowptr
     slots = _slots(adjacency, x)
-    bounds, degree = remember(pointer, ("bounds", slots), lambda: _bounds(pointer, slots))
+    bounds, degree = adjacency.derive(("bounds", by_column, slots), lambda: _bounds(pointer, slots))
     tasks = min(torch.get_num_threads(), slots)
-    size = (max(BLOCK, degree) + 31) // 16 * 16  # a cache line apart for each thread
+    size = scratch_size(degree)
     dtype = _score_dtype(x)
-    # Made anew for each call: two Python threads may be in here at once.
-    scratch = torch.empty(tasks * BUFFERS * size, dtype=dtype)
-    counter = torch.zeros(1, dtype=torch.int64)
-    scale = torch.tensor([x.scale], dtype=dtype)
-    present = {
+    arguments: dict[str, Tensor | int | None] = {
         **tensors,
-        "counter": counter,
+        # Made anew for each call: two Python threads may be in here at once.
+        "scratch": torch.empty(tasks * BUFFERS * size, dtype=dtype),
+        "scratch_size": size,
+        "counter": torch.zeros(1, dtype=torch.int64),
+        "slots": slots,
         "bounds": bounds,
-        "scratch": scratch,
         "ptr": pointer,
         "index": adjacency.row if by_column else adjacency.col,
         "edge": adjacency.edge,
         "pair_args": x.pair_args,
         "link_args": x.link_args,
-        "scale": scale,
+        "scale": torch.tensor([x.scale], dtype=dtype),
         "seed": x.seed,
         "base": x.base,
-    }
-    numbers = {
-        "slots": slots,
-        "scratch_size": size,
+        "base_step": 0 if x.base is None or x.base.dim() == 2 else x.base[0].numel(),
         "heads": x.value.size(1),
         "channels": x.value.size(2),
         "features": 0 if x.query is None else x.query.size(-1),
         "keep": _keep(x.dropout),
-        "base_step": 0 if x.base is None or x.base.dim() == 2 else x.base[0].numel(),
     }
-    context = np.zeros(len(FIELDS), dtype=np.int64)
-    for i, name in enumerate(FIELDS):
-        if name in numbers:
-            context[i] = numbers[name]
-        elif (tensor := present.get(name)) is not None:
-            context[i] = tensor.data_ptr()
-    loop.run(context, tasks)
+    given = [arguments.get(name) for name in FIELDS]
+    loop.run([0 if argument is None else argument for argument in given], tasks)
 
 
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:

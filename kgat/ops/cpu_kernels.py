@@ -14,12 +14,12 @@ from typing import Any
 import numba
 import numpy as np
 
-from kgat.ops.cpu_math import FAST, VOCABULARY, compile_rule, kept_on_disk, named
-from kgat.ops.cpu_runtime import next_slot, pointer, prefetch, shift
+from kgat.ops.cpu_math import VOCABULARY, apart, compile_rule, kept_on_disk, plain
+from kgat.ops.cpu_runtime import chunk, next_slot, pointer, prefetch, shift
 from kgat.ops.recipe import Recipe
 
-BLOCK = 512  # edges
-BUFFERS = 7  # of scratch, each for the edges of a block
+BLOCK = 512  # edges and rows: scratch holds numbers of either
+BUFFERS = 7  # of scratch, each for one number per edge or row of a block
 AHEAD = 24  # edges between a prefetch and its use
 
 # Places in the context of a loop: addresses (0 for what is absent) and sizes.
@@ -55,21 +55,15 @@ _i32 = np.int32(0)
 _i64 = np.int64(0)
 
 
-def _plain(function: Callable[..., Any]) -> Any:
-    return numba.njit(named(function), fastmath=FAST, error_model="numpy")
+def scratch_size(degree: int) -> int:
+    r"""Returns how many numbers each buffer of scratch has to hold.
 
+    A block has at most :data:`BLOCK` rows and, unless it is a single row, at most :data:`BLOCK` edges.
 
-def _apart(function: Callable[..., Any]) -> Any:
-    # Its pointers never overlap where one of them is written: a loop needs no checks before it is a vector.
-    compiled = _plain(function)
-    customize = compiled._compiler._customize_flags  # Numba has the flag, but no option for it
-
-    def without_alias(flags: Any) -> Any:
-        flags.noalias = True
-        return customize(flags)
-
-    compiled._compiler._customize_flags = without_alias
-    return compiled
+    Args:
+        degree (int): The most edges of any row.
+    """
+    return (max(BLOCK, degree) + 31) // 16 * 16  # threads write to cache lines apart
 
 
 @numba.njit
@@ -96,25 +90,25 @@ def kept(seed, count, keep):
     return out
 
 
-@_apart
+@apart
 def _copy(out, x, size):
     for c in range(size):
         out[c] = x[c]
 
 
-@_apart
+@apart
 def _axpy4(out, x0, x1, x2, x3, a0, a1, a2, a3, size):
     for c in range(size):
         out[c] += a0 * x0[c] + a1 * x1[c] + a2 * x2[c] + a3 * x3[c]
 
 
-@_apart
+@apart
 def _axpy1(out, x0, a0, size):
     for c in range(size):
         out[c] += a0 * x0[c]
 
 
-@_apart
+@apart
 def _touch4(out, v, x0, x1, x2, x3, a0, a1, a2, a3, zero, size):
     # Adds up the weighted rows and takes their inner products with v, in one reading of them.
     d0 = d1 = d2 = d3 = zero
@@ -128,7 +122,7 @@ def _touch4(out, v, x0, x1, x2, x3, a0, a1, a2, a3, zero, size):
     return d0, d1, d2, d3
 
 
-@_apart
+@apart
 def _touch1(out, v, x0, a0, zero, size):
     d0 = zero
     for c in range(size):
@@ -138,7 +132,7 @@ def _touch1(out, v, x0, a0, zero, size):
     return d0
 
 
-@_plain
+@plain
 def _fetch(table, index, e, last, heads, h, size):
     # Asks for the rows of four edges that are next but one: gathers wait for memory, not for arithmetic.
     if e + AHEAD + 4 <= last:
@@ -148,7 +142,7 @@ def _fetch(table, index, e, last, heads, h, size):
                 prefetch(table, row + c)
 
 
-@_plain
+@plain
 def _largest(x, size, least, zero):  # type: ignore[no-untyped-def]
     # Four at once: a maximum waits for the one before. What is -inf gives 0: nothing becomes inf - inf.
     a = b = c = d = least
@@ -199,7 +193,7 @@ class Kernels:
         pair, d_pair, weighted, f = self._pair, self._d_pair, self.recipe.weighted, self._f
         number = type(f)
 
-        @_apart
+        @apart
         def sum4(q, k0, k1, k2, k3, w, a, b, size):
             t0 = t1 = t2 = t3 = number(0)
             for r in range(size):
@@ -217,7 +211,7 @@ class Kernels:
                     t3 += pair(x, k3[r], a, b)
             return t0, t1, t2, t3
 
-        @_apart
+        @apart
         def sum1(q, k0, w, a, b, size):
             t0 = number(0)
             for r in range(size):
@@ -227,7 +221,7 @@ class Kernels:
                     t0 += pair(q[r], k0[r], a, b)
             return t0
 
-        @_apart
+        @apart
         def sum4_of_key(k, q0, q1, q2, q3, w, a, b, size):
             t0 = t1 = t2 = t3 = number(0)
             for r in range(size):
@@ -245,7 +239,7 @@ class Kernels:
                     t3 += pair(q3[r], y, a, b)
             return t0, t1, t2, t3
 
-        @_apart
+        @apart
         def add4_to_query(out, q, k0, k1, k2, k3, d0, d1, d2, d3, w, a, b, size):
             for r in range(size):
                 x = q[r]
@@ -255,7 +249,7 @@ class Kernels:
                     total *= w[r]
                 out[r] += total
 
-        @_apart
+        @apart
         def add4_to_key(out, k, q0, q1, q2, q3, d0, d1, d2, d3, w, a, b, size):
             for r in range(size):
                 y = k[r]
@@ -265,7 +259,7 @@ class Kernels:
                     total *= w[r]
                 out[r] += total
 
-        @_apart
+        @apart
         def add1_to_query(out, q, k0, d0, w, a, b, size):
             for r in range(size):
                 total = d0 * d_pair(q[r], k0[r], a, b)[0]
@@ -273,7 +267,7 @@ class Kernels:
                     total *= w[r]
                 out[r] += total
 
-        @_apart
+        @apart
         def add1_to_key(out, k, q0, d0, w, a, b, size):
             for r in range(size):
                 total = d0 * d_pair(q0[r], k[r], a, b)[1]
@@ -281,7 +275,7 @@ class Kernels:
                     total *= w[r]
                 out[r] += total
 
-        @_apart
+        @apart
         def add1_to_weight(out, q, k0, d0, a, b, size):
             for r in range(size):
                 out[r] += d0 * pair(q[r], k0[r], a, b)
@@ -300,12 +294,12 @@ class Kernels:
         link = self._link
         score_rows = self._score_rows() if paired else _no_scores
 
-        @_plain
+        @plain
         def block(ctx, scratch, slot, start, stop, h):
             heads, channels = ctx[HEADS], fixed if fixed > 0 else ctx[CHANNELS]
             ptr, col, edge = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32), pointer(ctx[EDGE], _i32)
             size = ctx[SCRATCH_SIZE]
-            s, w, share = scratch, shift(scratch, size), shift(scratch, 2 * size)
+            s, w, share = chunk(scratch, 0, size), chunk(scratch, 1, size), chunk(scratch, 2, size)
             first = ptr[start]
             n = ptr[stop] - first
             if paired:
@@ -370,7 +364,7 @@ class Kernels:
                     w[e] *= factor[np.int64(edge[first + e]) * heads + h]
             v, out, base = pointer(ctx[VALUE], f), pointer(ctx[OUT], f), pointer(ctx[BASE], f)
             for i in range(start, stop):
-                o = shift(out, (i * heads + h) * channels)
+                o = chunk(out, i * heads + h, channels)
                 if ctx[BASE] != 0:
                     _copy(o, shift(base, i * ctx[BASE_STEP] + h * channels), channels)
                 else:
@@ -382,16 +376,16 @@ class Kernels:
                     u = e - first
                     _axpy4(
                         o,
-                        shift(v, (np.int64(col[e]) * heads + h) * channels),
-                        shift(v, (np.int64(col[e + 1]) * heads + h) * channels),
-                        shift(v, (np.int64(col[e + 2]) * heads + h) * channels),
-                        shift(v, (np.int64(col[e + 3]) * heads + h) * channels),
+                        chunk(v, np.int64(col[e]) * heads + h, channels),
+                        chunk(v, np.int64(col[e + 1]) * heads + h, channels),
+                        chunk(v, np.int64(col[e + 2]) * heads + h, channels),
+                        chunk(v, np.int64(col[e + 3]) * heads + h, channels),
                         *(w[u] * part, w[u + 1] * part, w[u + 2] * part, w[u + 3] * part),
                         channels,
                     )
                     e += 4
                 while e < last:
-                    row_of_v = shift(v, (np.int64(col[e]) * heads + h) * channels)
+                    row_of_v = chunk(v, np.int64(col[e]) * heads + h, channels)
                     _axpy1(o, row_of_v, w[e - first] * part, channels)
                     e += 1
 
@@ -408,15 +402,16 @@ class Kernels:
         score_columns = self._score_columns() if paired else _no_scores
         add_to_keys = self._add_to_keys() if paired else _no_sums
 
-        @_plain
+        @plain
         def block(ctx, scratch, slot, start, stop, h):
             heads, channels = ctx[HEADS], fixed if fixed > 0 else ctx[CHANNELS]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             place, edge = pointer(ctx[PLACE], _i32), pointer(ctx[EDGE], _i32)
             packed = pointer(ctx[PACKED], f)  # [N, H, 4]: a, lse, D
             size = ctx[SCRATCH_SIZE]
-            t, p, m, d = scratch, shift(scratch, size), shift(scratch, 2 * size), shift(scratch, 3 * size)
-            lse, mean = shift(scratch, 5 * size), shift(scratch, 6 * size)
+            t, p, m = chunk(scratch, 0, size), chunk(scratch, 1, size), chunk(scratch, 2, size)
+            d, delta = chunk(scratch, 3, size), chunk(scratch, 4, size)
+            lse, mean = chunk(scratch, 5, size), chunk(scratch, 6, size)
             first = ptr[start]
             n = ptr[stop] - first
             for e in range(n):
@@ -473,12 +468,11 @@ class Kernels:
                 for e in range(n):
                     d[e] = m[e] * p[e]
             weight = d if masked else p
-            delta = shift(scratch, 4 * size)
 
             v, g, dv = pointer(ctx[VALUE], f), pointer(ctx[GRAD], f), pointer(ctx[D_VALUE], f)
             for j in range(start, stop):
-                own = shift(v, (j * heads + h) * channels)
-                o = shift(dv, (j * heads + h) * channels)
+                own = chunk(v, j * heads + h, channels)
+                o = chunk(dv, j * heads + h, channels)
                 for c in range(channels):
                     o[c] = number(0)
                 e, last = ptr[j], ptr[j + 1]
@@ -488,10 +482,10 @@ class Kernels:
                     delta[u], delta[u + 1], delta[u + 2], delta[u + 3] = _touch4(
                         o,
                         own,
-                        shift(g, (np.int64(row[e]) * heads + h) * channels),
-                        shift(g, (np.int64(row[e + 1]) * heads + h) * channels),
-                        shift(g, (np.int64(row[e + 2]) * heads + h) * channels),
-                        shift(g, (np.int64(row[e + 3]) * heads + h) * channels),
+                        chunk(g, np.int64(row[e]) * heads + h, channels),
+                        chunk(g, np.int64(row[e + 1]) * heads + h, channels),
+                        chunk(g, np.int64(row[e + 2]) * heads + h, channels),
+                        chunk(g, np.int64(row[e + 3]) * heads + h, channels),
                         *(weight[u], weight[u + 1], weight[u + 2], weight[u + 3]),
                         *(number(0), channels),
                     )
@@ -500,7 +494,7 @@ class Kernels:
                     delta[e - first] = _touch1(
                         o,
                         own,
-                        shift(g, (np.int64(row[e]) * heads + h) * channels),
+                        chunk(g, np.int64(row[e]) * heads + h, channels),
                         weight[e - first],
                         *(number(0), channels),
                     )
@@ -564,7 +558,7 @@ class Kernels:
         r"""The sums :math:`t` of all edges, in the caller's order."""
         f, score_rows = self._f, self._score_rows()
 
-        @_plain
+        @plain
         def block(ctx, scratch, slot, start, stop, h):
             heads = ctx[HEADS]
             ptr, edge, out = pointer(ctx[PTR], _i64), pointer(ctx[EDGE], _i32), pointer(ctx[OUT], f)
@@ -578,7 +572,7 @@ class Kernels:
     def _from_dt(self, add: Any) -> Callable[..., None]:
         f = self._f
 
-        @_plain
+        @plain
         def block(ctx, scratch, slot, start, stop, h):
             heads = ctx[HEADS]
             ptr, dt = pointer(ctx[PTR], _i64), pointer(ctx[DT], f)
@@ -600,34 +594,32 @@ class Kernels:
         fixed = np.int64(self._features)
         sum4, sum1 = self._sums[:2]
 
-        @_plain
+        @plain
         def score_rows(ctx, t, start, stop, h):
             heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
             ptr, col = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k = pointer(ctx[QUERY], f), pointer(ctx[KEY], f)
-            w = shift(pointer(ctx[WEIGHT], f), h * size)
+            w = chunk(pointer(ctx[WEIGHT], f), h, size)
             a, b = _constants(pointer(ctx[PAIR_ARGS], f), h, heads)
             first = ptr[start]
             for i in range(start, stop):
-                own = shift(q, (i * heads + h) * size)
+                own = chunk(q, i * heads + h, size)
                 e, last = ptr[i], ptr[i + 1]
                 while e + 4 <= last:
                     _fetch(k, col, e, ptr[stop], heads, h, size)
                     u = e - first
                     t[u], t[u + 1], t[u + 2], t[u + 3] = sum4(
                         own,
-                        shift(k, (np.int64(col[e]) * heads + h) * size),
-                        shift(k, (np.int64(col[e + 1]) * heads + h) * size),
-                        shift(k, (np.int64(col[e + 2]) * heads + h) * size),
-                        shift(k, (np.int64(col[e + 3]) * heads + h) * size),
+                        chunk(k, np.int64(col[e]) * heads + h, size),
+                        chunk(k, np.int64(col[e + 1]) * heads + h, size),
+                        chunk(k, np.int64(col[e + 2]) * heads + h, size),
+                        chunk(k, np.int64(col[e + 3]) * heads + h, size),
                         *(w, a, b),
                         size,
                     )
                     e += 4
                 while e < last:
-                    t[e - first] = sum1(
-                        own, shift(k, (np.int64(col[e]) * heads + h) * size), *(w, a, b), size
-                    )
+                    t[e - first] = sum1(own, chunk(k, np.int64(col[e]) * heads + h, size), *(w, a, b), size)
                     e += 1
             scale = pointer(ctx[SCALE], f)[0]
             for e in range(ptr[stop] - first):
@@ -640,34 +632,32 @@ class Kernels:
         fixed = np.int64(self._features)
         _, sum1, sum4_of_key = self._sums[:3]
 
-        @_plain
+        @plain
         def score_columns(ctx, t, start, stop, h):
             heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k = pointer(ctx[QUERY], f), pointer(ctx[KEY], f)
-            w = shift(pointer(ctx[WEIGHT], f), h * size)
+            w = chunk(pointer(ctx[WEIGHT], f), h, size)
             a, b = _constants(pointer(ctx[PAIR_ARGS], f), h, heads)
             first = ptr[start]
             for j in range(start, stop):
-                own = shift(k, (j * heads + h) * size)
+                own = chunk(k, j * heads + h, size)
                 e, last = ptr[j], ptr[j + 1]
                 while e + 4 <= last:
                     _fetch(q, row, e, ptr[stop], heads, h, size)
                     u = e - first
                     t[u], t[u + 1], t[u + 2], t[u + 3] = sum4_of_key(
                         own,
-                        shift(q, (np.int64(row[e]) * heads + h) * size),
-                        shift(q, (np.int64(row[e + 1]) * heads + h) * size),
-                        shift(q, (np.int64(row[e + 2]) * heads + h) * size),
-                        shift(q, (np.int64(row[e + 3]) * heads + h) * size),
+                        chunk(q, np.int64(row[e]) * heads + h, size),
+                        chunk(q, np.int64(row[e + 1]) * heads + h, size),
+                        chunk(q, np.int64(row[e + 2]) * heads + h, size),
+                        chunk(q, np.int64(row[e + 3]) * heads + h, size),
                         *(w, a, b),
                         size,
                     )
                     e += 4
                 while e < last:
-                    t[e - first] = sum1(
-                        shift(q, (np.int64(row[e]) * heads + h) * size), own, *(w, a, b), size
-                    )
+                    t[e - first] = sum1(chunk(q, np.int64(row[e]) * heads + h, size), own, *(w, a, b), size)
                     e += 1
             scale = pointer(ctx[SCALE], f)[0]
             for e in range(ptr[stop] - first):
@@ -681,17 +671,17 @@ class Kernels:
         number = type(f)
         _, _, _, add4, _, add1, _, add_to_weight = self._sums
 
-        @_plain
+        @plain
         def add_to_queries(ctx, d, slot, start, stop, h):
             heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
             ptr, col = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k, out = pointer(ctx[QUERY], f), pointer(ctx[KEY], f), pointer(ctx[D_QUERY], f)
-            w = shift(pointer(ctx[WEIGHT], f), h * size)
+            w = chunk(pointer(ctx[WEIGHT], f), h, size)
             a, b = _constants(pointer(ctx[PAIR_ARGS], f), h, heads)
             first = ptr[start]
             for i in range(start, stop):
-                own = shift(q, (i * heads + h) * size)
-                o = shift(out, (i * heads + h) * size)
+                own = chunk(q, i * heads + h, size)
+                o = chunk(out, i * heads + h, size)
                 for r in range(size):
                     o[r] = number(0)
                 e, last = ptr[i], ptr[i + 1]
@@ -701,25 +691,25 @@ class Kernels:
                     add4(
                         o,
                         own,
-                        shift(k, (np.int64(col[e]) * heads + h) * size),
-                        shift(k, (np.int64(col[e + 1]) * heads + h) * size),
-                        shift(k, (np.int64(col[e + 2]) * heads + h) * size),
-                        shift(k, (np.int64(col[e + 3]) * heads + h) * size),
+                        chunk(k, np.int64(col[e]) * heads + h, size),
+                        chunk(k, np.int64(col[e + 1]) * heads + h, size),
+                        chunk(k, np.int64(col[e + 2]) * heads + h, size),
+                        chunk(k, np.int64(col[e + 3]) * heads + h, size),
                         *(d[u], d[u + 1], d[u + 2], d[u + 3], w, a, b),
                         size,
                     )
                     e += 4
                 while e < last:
                     add1(
-                        *(o, own, shift(k, (np.int64(col[e]) * heads + h) * size)),
+                        *(o, own, chunk(k, np.int64(col[e]) * heads + h, size)),
                         *(d[e - first], w, a, b, size),
                     )
                     e += 1
                 if ctx[D_WEIGHT] != 0:
-                    dw = shift(pointer(ctx[D_WEIGHT], f), (slot * heads + h) * size)
+                    dw = chunk(pointer(ctx[D_WEIGHT], f), slot * heads + h, size)
                     for e in range(ptr[i], last):
                         add_to_weight(
-                            *(dw, own, shift(k, (np.int64(col[e]) * heads + h) * size)),
+                            *(dw, own, chunk(k, np.int64(col[e]) * heads + h, size)),
                             *(d[e - first], a, b, size),
                         )
 
@@ -731,17 +721,17 @@ class Kernels:
         number = type(f)
         _, _, _, _, add4, _, add1, _ = self._sums
 
-        @_plain
+        @plain
         def add_to_keys(ctx, d, slot, start, stop, h):
             heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             q, k, out = pointer(ctx[QUERY], f), pointer(ctx[KEY], f), pointer(ctx[D_KEY], f)
-            w = shift(pointer(ctx[WEIGHT], f), h * size)
+            w = chunk(pointer(ctx[WEIGHT], f), h, size)
             a, b = _constants(pointer(ctx[PAIR_ARGS], f), h, heads)
             first = ptr[start]
             for j in range(start, stop):
-                own = shift(k, (j * heads + h) * size)
-                o = shift(out, (j * heads + h) * size)
+                own = chunk(k, j * heads + h, size)
+                o = chunk(out, j * heads + h, size)
                 for r in range(size):
                     o[r] = number(0)
                 e, last = ptr[j], ptr[j + 1]
@@ -750,17 +740,17 @@ class Kernels:
                     add4(
                         o,
                         own,
-                        shift(q, (np.int64(row[e]) * heads + h) * size),
-                        shift(q, (np.int64(row[e + 1]) * heads + h) * size),
-                        shift(q, (np.int64(row[e + 2]) * heads + h) * size),
-                        shift(q, (np.int64(row[e + 3]) * heads + h) * size),
+                        chunk(q, np.int64(row[e]) * heads + h, size),
+                        chunk(q, np.int64(row[e + 1]) * heads + h, size),
+                        chunk(q, np.int64(row[e + 2]) * heads + h, size),
+                        chunk(q, np.int64(row[e + 3]) * heads + h, size),
                         *(d[u], d[u + 1], d[u + 2], d[u + 3], w, a, b),
                         size,
                     )
                     e += 4
                 while e < last:
                     add1(
-                        *(o, own, shift(q, (np.int64(row[e]) * heads + h) * size)),
+                        *(o, own, chunk(q, np.int64(row[e]) * heads + h, size)),
                         *(d[e - first], w, a, b, size),
                     )
                     e += 1
@@ -774,7 +764,7 @@ class Kernels:
             heads, size = ctx[HEADS], ctx[SCRATCH_SIZE]
             bounds, ptr = pointer(ctx[BOUNDS], _i64), pointer(ctx[PTR], _i64)
             for task in range(begin, end):
-                scratch = shift(pointer(ctx[SCRATCH], f), task * BUFFERS * size)
+                scratch = chunk(pointer(ctx[SCRATCH], f), task, BUFFERS * size)
                 while True:
                     slot = next_slot(pointer(ctx[COUNTER], _i64))
                     if slot >= ctx[SLOTS]:
@@ -782,7 +772,9 @@ class Kernels:
                     start, end_of_slot = bounds[slot], bounds[slot + 1]
                     while start < end_of_slot:
                         stop = start + 1
-                        while stop < end_of_slot and ptr[stop + 1] - ptr[start] <= BLOCK:
+                        # Rows count, too: thousands of them may be without any edge.
+                        limit = min(end_of_slot, start + BLOCK)
+                        while stop < limit and ptr[stop + 1] - ptr[start] <= BLOCK:
                             stop += 1
                         for h in range(heads):
                             block(ctx, scratch, slot, start, stop, h)
@@ -791,17 +783,17 @@ class Kernels:
         return loop
 
 
-@_plain
+@plain
 def _no_scores(ctx, t, start, stop, h):
     pass
 
 
-@_plain
+@plain
 def _no_sums(ctx, d, slot, start, stop, h):
     pass
 
 
-@_plain
+@plain
 def _constants(args, h, heads):
     # Always two, of which a rule takes those it knows.
     return args[h], args[heads + h]
@@ -823,7 +815,7 @@ def pack(dtype: str) -> Callable[..., None]:
                 if slot >= ctx[SLOTS]:
                     break
                 for row in range(bounds[slot] * heads, bounds[slot + 1] * heads):
-                    own, other = shift(g, row * channels), shift(out, row * channels)
+                    own, other = chunk(g, row, channels), chunk(out, row, channels)
                     total = number(0)
                     for c in range(channels):
                         total += own[c] * other[c]

@@ -19,6 +19,7 @@ import numpy as np
 from llvmlite import ir
 from numba.extending import intrinsic
 
+from kgat.ops.cpu_cache import cache_of
 from kgat.scalar import translate
 
 # Sums over features may be reordered, which makes them vectors. NaN and infinity keep their meaning.
@@ -47,13 +48,14 @@ def _from_bits(typingctx, x):
 
 
 def kept_on_disk(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    r"""As :func:`numba.njit` with ``cache=True``, where there is a folder to keep code in."""
+    r"""As :func:`numba.njit`, with the code kept where there is a folder for it."""
 
     def decorator(function: Callable[..., Any]) -> Any:
-        try:
-            return numba.njit(cache=True, **options)(function)
-        except RuntimeError:
-            return numba.njit(**options)(function)
+        compiled = numba.njit(**options)(function)
+        cache = cache_of(function)
+        if cache is not None:
+            compiled._cache = cache
+        return compiled
 
     return decorator
 
@@ -84,6 +86,27 @@ def named(function: Callable[..., Any]) -> Callable[..., Any]:
     r"""Returns a function under the name it is compiled with."""
     function.__qualname__ += _mark
     return function
+
+
+def plain(function: Callable[..., Any]) -> Any:
+    r"""Compiles a function of loops, whose sums may be reordered."""
+    return numba.njit(named(function), fastmath=FAST, error_model="numpy")
+
+
+def apart(function: Callable[..., Any]) -> Any:
+    r"""As :func:`plain`, for pointers of which those written to overlap with no other.
+
+    A loop then needs no checks before it is a vector.
+    """
+    compiled = plain(function)
+    customize = compiled._compiler._customize_flags  # Numba has the flag, but no option for it
+
+    def without_alias(flags: Any) -> Any:
+        flags.noalias = True
+        return customize(flags)
+
+    compiled._compiler._customize_flags = without_alias
+    return compiled
 
 
 def _inline(function: Callable[..., Any]) -> Any:

@@ -14,7 +14,7 @@ import logging
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -23,10 +23,11 @@ import numpy as np
 import torch
 from llvmlite import ir
 from numba.core import types
-from numba.core.caching import FunctionCache, IndexDataCacheFile
 from numba.core.ccallback import CFunc
 from numba.extending import intrinsic
+from torch import Tensor
 
+from kgat.ops.cpu_cache import cache_of
 from kgat.ops.cpu_math import FAST, named
 
 logger = logging.getLogger("kgat")
@@ -52,6 +53,19 @@ def shift(typingctx, base, count):  # type: ignore[no-untyped-def]
         return builder.gep(args[0], [args[1]])
 
     return base(base, types.int64), codegen
+
+
+@intrinsic
+def chunk(typingctx, base, index, size):  # type: ignore[no-untyped-def]
+    r"""Returns the pointer to run :obj:`index` of a table of runs of :obj:`size` elements.
+
+    No more than so many elements are read or written there, which a build with checks holds a loop to.
+    """
+
+    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
+        return builder.gep(args[0], [builder.mul(args[1], args[2])])
+
+    return base(base, types.int64, types.int64), codegen
 
 
 @intrinsic
@@ -81,38 +95,6 @@ def prefetch(typingctx, base, count):  # type: ignore[no-untyped-def]
     return types.void(base, types.int64), codegen
 
 
-class _RuleCache(FunctionCache):
-    # Numba's own key holds the identity of functions a loop closes over, which no other process has. Here
-    # it is the text of all that is compiled.
-    # Each has files of its own: in a common index, two processes compiling two rules at once could give one
-    # name to both, and a third would load the wrong one.
-    def __init__(self, function: Callable[..., Any], key: str) -> None:
-        super().__init__(function)
-        self._text = key
-        name = f"kgat-{hashlib.sha256(key.encode()).hexdigest()[:32]}"
-        self._cache_file = IndexDataCacheFile(
-            cache_path=self._cache_path,
-            filename_base=name,
-            source_stamp=self._impl.locator.get_source_stamp(),
-        )
-
-    def holds(self, signature: Any) -> bool:
-        r"""Whether the loop is on disk."""
-        target = numba.core.registry.cpu_target.target_context
-        key = self._index_key(signature, target.codegen())
-        return key in self._cache_file._load_index()
-
-    def _index_key(self, signature: Any, codegen: Any) -> Any:
-        return signature, codegen.magic_tuple(), self._text
-
-
-def _cache(function: Callable[..., Any], key: str) -> _RuleCache | None:
-    try:
-        return _RuleCache(function, key)
-    except RuntimeError:  # neither the package nor the user's cache folder can be written
-        return None
-
-
 @functools.cache
 def _own_source() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
@@ -140,7 +122,7 @@ class Loop:
             {},
             {"fastmath": FAST, "error_model": "numpy"},
         )
-        cache = _cache(function, f"{_own_source()}|{sys.version}|{key}")
+        cache = cache_of(function, f"{_own_source()}|{key}")
         if cache is not None:
             loop._cache = cache  # type: ignore[attr-defined]
         start = time.perf_counter()
@@ -154,8 +136,15 @@ class Loop:
         self.address: int = loop.address  # type: ignore[assignment]
         self._call = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(self.address)
 
-    def run(self, context: np.ndarray, tasks: int) -> None:
-        r"""Runs ``function(begin, end, context)`` on pieces of ``[0, tasks)``, on torch's threads."""
+    def run(self, fields: Sequence[Tensor | int], tasks: int) -> None:
+        r"""Runs ``function(begin, end, context)`` on pieces of ``[0, tasks)``, on torch's threads.
+
+        Args:
+            fields (list): What stands in the context: a tensor by its address, 0 where there is none.
+            tasks (int): Number of tasks.
+        """
+        numbers = [x.data_ptr() if isinstance(x, Tensor) else x for x in fields]
+        context = np.array(numbers, dtype=np.int64)
         parallel_for = _parallel_for()
         if tasks <= 1 or parallel_for is None or _forked:
             self._call(0, tasks, context.ctypes.data)

@@ -50,7 +50,7 @@ def edge_softmax(score: Tensor, index: Tensor, num_nodes: int, power: float = 1.
     Shapes:
         - **score, output:** :math:`(E, H)`, **index:** :math:`(E)`
     """
-    dtype = score_dtype(score)
+    dtype, index = score_dtype(score), index.long()  # torch scatters by no other type
     s = score.to(dtype)
     shape = (num_nodes, *s.shape[1:])
     spread = index.view(-1, *[1] * (s.dim() - 1)).expand_as(s)

@@ -77,7 +77,7 @@ def edge_attention(call: Call) -> Tensor:
     scale = 1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight)
     tensors = [given[name] for name in _INPUTS]
     base = None if call.base is None or value.is_cuda else call.base.to(dtype)
-    out, _ = _edge_attention(
+    out, _, _ = _edge_attention(
         *(value, *tensors, base, pair_args, link_args, call.edge_index, seed),
         *(recipe.text, scale, call.dropout, call.target, call.num_targets),
     )
@@ -100,7 +100,8 @@ def edge_score(term: Term, call: Call) -> Tensor:
     recipe = Recipe(rule.pair, IDENTITY, weight is not None)
     args = _constants(rule.pair_args, query.size(1), dtype, query.device)
     weight = None if weight is None else weight.to(dtype)
-    return _edge_score(query, key, weight, args, call.edge_index, recipe.text, call.target)  # type: ignore[no-any-return]
+    score, _ = _edge_score(query, key, weight, args, call.edge_index, recipe.text, call.target)
+    return score  # type: ignore[no-any-return]
 
 
 @torch.compiler.assume_constant_result
@@ -301,18 +302,20 @@ def _edge_attention(
     dropout: float,
     target: int,
     num_targets: int,
-) -> tuple[Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
     adjacency = Adjacency.of(edge_index, target, num_targets, value.size(0))
     nodes = (query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
     operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout, base)
-    return _backend(value).attention(Recipe.read(recipe), adjacency, operands)  # type: ignore[no-any-return]
+    out, lse = _backend(value).attention(Recipe.read(recipe), adjacency, operands)
+    return out, lse, adjacency.graph.clone()
 
 
 @_edge_attention.register_fake
-def _(value: Tensor, *rest: Any) -> tuple[Tensor, Tensor]:
-    link_args, num_targets = rest[9], rest[-1]
+def _(value: Tensor, *rest: Any) -> tuple[Tensor, Tensor, Tensor]:
+    link_args, edge_index, num_targets = rest[9], rest[10], rest[-1]
     out = value.new_empty(num_targets, value.size(1), value.size(2))
-    return out, link_args.new_empty(num_targets, value.size(1))
+    lse = link_args.new_empty(num_targets, value.size(1))
+    return out, lse, edge_index.new_empty(2, dtype=torch.int64)
 
 
 @torch.library.custom_op("kgat::edge_attention_backward", mutates_args=())
@@ -338,8 +341,9 @@ def _edge_attention_backward(
     dropout: float,
     target: int,
     num_targets: int,
+    graph: Tensor | None = None,
 ) -> list[Tensor]:
-    adjacency = Adjacency.of(edge_index, target, num_targets, value.size(0))
+    adjacency = Adjacency.again(edge_index, target, num_targets, value.size(0), graph)
     nodes = (query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
     operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout, base)
     found = _backend(value).attention_backward(Recipe.read(recipe), adjacency, operands, out, lse, grad)
@@ -366,21 +370,23 @@ def _operands(
     return Operands(value.contiguous(), pair_args, link_args, **given, **rest)  # type: ignore[arg-type]
 
 
-def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
     ctx.save_for_backward(*output, *inputs[:13])
     ctx.rest = inputs[13:]
-    ctx.mark_non_differentiable(output[1])
+    ctx.mark_non_differentiable(*output[1:])
 
 
-def _attention_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-    out, lse, *inputs = ctx.saved_tensors
+def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
+    out, lse, graph, *inputs = ctx.saved_tensors
     base = inputs[8]
     d_base = None if base is None else (grad.sum(dim=0) if base.dim() == 2 else grad)
     rest = (d_base, *(None,) * (4 + len(ctx.rest)))
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (grad, *inputs[:8])):
+        target, num_targets = ctx.rest[-2:]
+        Adjacency.again(inputs[11], target, num_targets, inputs[0].size(0), graph)
         return (*_through_eager(grad, inputs, ctx.rest), *rest)
     try:
-        found = iter(_edge_attention_backward(grad, out, lse, *inputs, *ctx.rest))
+        found = iter(_edge_attention_backward(grad, out, lse, *inputs, *ctx.rest, graph))
     except BackendError as error:
         fall_back("the backward of fused attention", error)
         with torch.enable_grad():
@@ -401,15 +407,18 @@ def _edge_score(
     edge_index: Tensor,
     recipe: str,
     target: int,
-) -> Tensor:
+) -> tuple[Tensor, Tensor]:
     adjacency = Adjacency.of(edge_index, target, query.size(0), key.size(0))
     operands = _score_operands(query, key, weight, pair_args)
-    return _backend(query).score(Recipe.read(recipe), adjacency, operands)  # type: ignore[no-any-return]
+    return _backend(query).score(Recipe.read(recipe), adjacency, operands), adjacency.graph.clone()
 
 
 @_edge_score.register_fake
-def _(query: Tensor, key: Tensor, weight: Any, pair_args: Any, edge_index: Tensor, *_: Any) -> Tensor:
-    return query.new_empty(edge_index.size(1), query.size(1))
+def _(
+    query: Tensor, key: Tensor, weight: Any, pair_args: Any, edge_index: Tensor, *_: Any
+) -> tuple[Tensor, Tensor]:
+    score = query.new_empty(edge_index.size(1), query.size(1))
+    return score, edge_index.new_empty(2, dtype=torch.int64)
 
 
 @torch.library.custom_op("kgat::edge_score_backward", mutates_args=())
@@ -422,8 +431,9 @@ def _edge_score_backward(
     edge_index: Tensor,
     recipe: str,
     target: int,
+    graph: Tensor | None = None,
 ) -> list[Tensor]:
-    adjacency = Adjacency.of(edge_index, target, query.size(0), key.size(0))
+    adjacency = Adjacency.again(edge_index, target, query.size(0), key.size(0), graph)
     operands = _score_operands(query, key, weight, pair_args)
     found = _backend(query).score_backward(Recipe.read(recipe), adjacency, operands, grad.contiguous())
     return [x for x in found if x is not None]
@@ -440,15 +450,17 @@ def _score_operands(query: Tensor, key: Tensor, weight: Tensor | None, pair_args
     return Operands(value, pair_args, pair_args, query.contiguous(), key.contiguous(), _contiguous(weight))
 
 
-def _save_score(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs[:5])
+def _save_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
+    ctx.save_for_backward(*inputs[:5], output[1])
     ctx.rest = inputs[5:]
+    ctx.mark_non_differentiable(output[1])
 
 
-def _score_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    query, key, weight, pair_args, edge_index = ctx.saved_tensors
+def _score_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    query, key, weight, pair_args, edge_index, graph = ctx.saved_tensors
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (grad, query, key, weight)):
         recipe, target = ctx.rest
+        Adjacency.again(edge_index, target, query.size(0), key.size(0), graph)
         pair = Recipe.read(recipe).pair
         assert pair is not None
         constants = _numbers(pair_args)[: _arity(pair.in_scalars) - 2]
@@ -459,7 +471,8 @@ def _score_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         score = LazyGram.of(q, k, rule).at(edge_index[target], edge_index[1 - target])
         found = _grad(score, grad, (q, k, weight))
     else:
-        result = iter(_edge_score_backward(grad, *ctx.saved_tensors, *ctx.rest))
+        inputs = (query, key, weight, pair_args, edge_index)
+        result = iter(_edge_score_backward(grad, *inputs, *ctx.rest, graph))
         found = [None if x is None else next(result) for x in (query, key, weight)]
     return (*found, None, None, None, None)
 

@@ -11,7 +11,6 @@ import functools
 import importlib.util
 import math
 import os
-import weakref
 from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
@@ -109,7 +108,7 @@ def attention_backward(
     made = {name: size.new(tensor) for name, tensor in operand.items() if tensor is not None}
     if size.empty:
         return Gradients(**made)
-    grad = grad.contiguous()
+    out, lse, grad = out.contiguous(), lse.contiguous(), grad.contiguous()
     mean = torch.empty_like(lse)
     block_c = _power(size.channels)
     row_lanes = max(1, 2 * TILE // block_c)
@@ -410,16 +409,9 @@ class _Partition:
         return like.new_empty(self.num_parts, *shape) if self.num_parts else None
 
 
-# How the nodes of an adjacency fall apart, by its pointer and the bounds in force, for as long as it lives.
-_PARTITIONS: weakref.WeakKeyDictionary[Adjacency, dict[Any, _Partition]] = weakref.WeakKeyDictionary()
-
-
 def _partition(adjacency: Adjacency, pointer: Tensor) -> _Partition:
-    known = _PARTITIONS.setdefault(adjacency, {})
-    key = (pointer is adjacency.rowptr, LIGHT, HEAVY)
-    if key not in known:
-        known[key] = _Partition.of(pointer)
-    return known[key]
+    key = (_Partition, pointer is adjacency.rowptr, LIGHT, HEAVY)
+    return adjacency.derive(key, lambda: _Partition.of(pointer))
 
 
 def _merge(

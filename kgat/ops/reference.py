@@ -46,7 +46,7 @@ def edge_attention(call: Call) -> Tensor:
                         weight = weight * call.edge_weight[e].expand(heads)[h]
                     o = o + (weight * keep[e, h]).to(value.dtype) * value[source[e], h]
             out.append(o)
-    if not out:
-        return value.new_zeros(call.num_targets, heads, channels)
-    averages = torch.stack(out).view(call.num_targets, heads, channels)
+    shape = (call.num_targets, heads, channels)
+    averages = torch.stack(out).view(shape) if out else value.new_zeros(shape)
+    averages = averages + value[:0].sum()  # there is a gradient, even without an edge
     return averages if call.base is None else averages + call.base

@@ -8,7 +8,6 @@ import torch
 from torch import Tensor
 
 from kgat.ops.adjacency import Adjacency
-from kgat.ops.memory import remember
 
 
 @dataclass(frozen=True, eq=False)
@@ -59,11 +58,8 @@ class Structure:
         Raises:
             IndexError: If an index is negative or too large.
         """
-        return remember(
-            edge_index,
-            (cls, target, num_targets, num_sources, heads),
-            lambda: cls._build(Adjacency.of(edge_index, target, num_targets, num_sources), heads),
-        )
+        adjacency = Adjacency.of(edge_index, target, num_targets, num_sources)
+        return adjacency.derive((cls, heads), lambda: cls._build(adjacency, heads))
 
     @classmethod
     def _build(cls, adjacency: Adjacency, heads: int) -> Structure:

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 
+import numpy as np
 import pytest
 import torch
 from oracle import adjacency, attention, scores
@@ -27,8 +28,13 @@ H, R, C = 3, 5, 6
 GRAPHS = {  # name: targets N, sources M, edges (source, target)
     "empty": (4, 3, []),
     "one_node": (1, 1, [(0, 0)]),
-    "hub": (6, 9, [(j, 2) for j in range(9)] * 40 + [(0, 0)]),  # more than a block
+    "hub": (6, 9, [(j, 2) for j in range(9)] * 80 + [(0, 0)]),  # more than a block
     "bipartite": (4, 7, [(6, 0), (5, 2), (0, 2), (6, 2), (3, 0), (6, 0), (6, 0)] * 3),
+    # Thousands of nodes without any edge, at a time and here and there, as targets and as sources.
+    "gap": (10_007, 10_009, [(0, 0), (2, 0), (10_008, 10_006), (1, 10_006), (10_008, 1)] * 3),
+    "rated": (8_000, 50, [(j, j % 10 * 799) for j in range(50)]),
+    "rating": (50, 8_000, [(i % 10 * 799, i) for i in range(50)]),
+    "sparse": (6_000, 5_000, [(j * 7 % 500 * 10, j * 13 % 600 * 10) for j in range(900)] + [(3, 7)] * 600),
 }
 RECIPES = [
     Recipe(None, rules.IDENTITY),
@@ -272,10 +278,10 @@ def test_it_works_where_nothing_can_be_kept_on_disk():
 
 
 def test_every_rule_has_a_file_of_its_own():
-    from kgat.ops.cpu_runtime import _RuleCache
+    from kgat.ops.cpu_cache import CodeCache
 
-    first, second = (_RuleCache(test_opcheck, key) for key in ("one", "two"))
-    assert first._cache_file._index_path != second._cache_file._index_path
+    first, second = (CodeCache(test_opcheck, text)._cache_file.path("key") for text in ("one", "two"))
+    assert first != second
 
 
 def test_dropout_is_a_mask_of_its_seed():
@@ -366,15 +372,35 @@ def test_a_changed_edge_index_is_sorted_again():
     torch.testing.assert_close(again, edge_attention(kernel(x, x), x, edge_index, backend="eager"))
 
 
+@pytest.mark.parametrize("backend", ["cpu", "eager", "reference"])
 @pytest.mark.parametrize("shape", [(0, 4), (2, 0)])
-def test_zero_heads_or_channels(shape):
-    edge_index = torch.tensor([[0, 1], [1, 1]])
-    value = torch.randn(2, *shape, requires_grad=True)
-    gram = LazyGram(query_bias=torch.zeros(2, shape[0]), key_bias=torch.zeros(2, shape[0]))
-    out = edge_attention(gram, value, edge_index, backend="cpu")
-    assert out.shape == (2, *shape)
-    out.sum().backward()
-    assert value.grad.shape == value.shape
+@pytest.mark.parametrize("edges", [[[0, 1], [1, 1]], [[], []]])
+def test_zero_heads_channels_or_features(edges, shape, backend):
+    edge_index = torch.tensor(edges, dtype=torch.long)
+    biases = LazyGram(query_bias=torch.zeros(2, shape[0]), key_bias=torch.zeros(2, shape[0]))
+    pair = torch.randn(2, *shape, requires_grad=True)
+    for gram in (biases, LazyGram.of(pair, pair)):
+        value = torch.randn(2, *shape, requires_grad=True)
+        out = edge_attention(gram, value, edge_index, backend=backend)
+        assert out.shape == (2, *shape)
+        out.sum().backward()
+        assert value.grad.shape == value.shape
+
+
+def test_most_nodes_without_edges():
+    # A tenth of the nodes in scattered clumps, as in a sampled batch.
+    torch.manual_seed(0)
+    nodes = 200_000
+    edge_index = torch.randint(0, nodes // 50, (2, 20_000)) * 50
+    edge_index += torch.randint(0, 5, edge_index.shape)
+    x = torch.randn(nodes, 1, 2)
+    found = []
+    for backend in ("cpu", "eager"):
+        leaf = x.clone().requires_grad_()
+        out = edge_attention(RBF(2, 1)(leaf, leaf), leaf, edge_index, backend=backend)
+        out.square().sum().backward()
+        found.append((out.detach(), leaf.grad))
+    torch.testing.assert_close(*found)
 
 
 def test_expanded_strided_and_mixed_inputs():
@@ -443,11 +469,11 @@ def test_a_rule_that_does_not_compile_falls_back_and_says_so(caplog):
 def test_sorting_by_counting_equals_sorting(monkeypatch):
     torch.manual_seed(0)
     for targets, sources, edges in ((5, 9, 60), (1, 1, 3), (4, 4, 0)):
-        row, col = torch.randint(0, targets, (edges,)), torch.randint(0, sources, (edges,))
-        counted = Adjacency._build(row, col, targets, sources)
+        edges = torch.stack([torch.randint(0, targets, (edges,)), torch.randint(0, sources, (edges,))])
+        counted = Adjacency._build(edges, 0, targets, sources)
         with monkeypatch.context() as patch:
             patch.setattr("importlib.util.find_spec", lambda name: None)
-            general = Adjacency._build(row, col, targets, sources)
+            general = Adjacency._build(edges, 0, targets, sources)
         for field in dataclasses.fields(Adjacency):
             f, e = getattr(counted, field.name), getattr(general, field.name)
             assert torch.equal(f, e), field.name
@@ -490,3 +516,54 @@ for name in ("dot_product", "elu_plus_one", "laplace"):
     for _ in ("compiled", "loaded"):
         done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
         assert done.returncode == 0, done.stderr
+
+
+def _random_edges(random, dtype):
+    # Thousands of rows, with runs of empty ones, hubs, duplicates, sorted or not.
+    targets, sources = (int(random.choice([1, 700, 3_000, 9_000])) for _ in range(2))
+    count = int(random.choice([0, 1, 40, 2_000, 6_000]))
+    row, col = random.integers(targets, size=count), random.integers(sources, size=count)
+    if random.random() < 0.5:  # most rows and columns are empty
+        row, col = row // 97 * 97, col // 89 * 89
+    hub = random.random(count) < random.choice([0.0, 0.3])
+    row[hub] = random.integers(targets)
+    hub = random.random(count) < random.choice([0.0, 0.3])
+    col[hub] = random.integers(sources)
+    if random.random() < 0.3:
+        row = np.sort(row)
+    return targets, sources, torch.from_numpy(np.stack([col, row])).to(dtype)
+
+
+@pytest.mark.parametrize("seed", range(12))
+def test_equals_eager_on_random_graphs(seed):
+    random = np.random.default_rng(seed)
+    torch.manual_seed(seed)
+    recipes = {
+        "additive": lambda q, k: LazyGram.of(
+            q[..., :1],
+            k[..., :1],
+            ScoreRule(rules.ADD, rules.LEAKY_RELU, link_args=(0.2,), edge_bias_inside=True),
+        ),
+        "laplace": lambda q, k: LazyGram.of(q, k, ScoreRule(rules.ABS_DIFFERENCE, weight=-0.5)),
+    }
+    for name, gram in recipes.items():
+        targets, sources, edges = _random_edges(random, torch.int32 if seed % 2 else torch.int64)
+        heads = int(random.choice([1, 3]))
+        sizes = {"query": (targets, heads, 3), "key": (sources, heads, 3), "value": (sources, heads, 5)}
+        sizes["edge_bias"] = (edges.size(1), heads)
+        leaves = {key: torch.randn(*size).double().requires_grad_() for key, size in sizes.items()}
+        found = []
+        for backend in ("cpu", "eager"):
+            out = edge_attention(
+                gram(leaves["query"], leaves["key"]),
+                *(leaves["value"], edges),
+                edge_bias=leaves["edge_bias"],
+                backend=backend,
+            )
+            grads = torch.autograd.grad(out.square().sum(), list(leaves.values()), allow_unused=True)
+            grads = [
+                torch.zeros_like(x) if g is None else g for x, g in zip(leaves.values(), grads, strict=True)
+            ]
+            found.append([out, *grads])
+        for f, e in zip(*found, strict=True):
+            torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")

@@ -4,8 +4,10 @@ import pytest
 import torch
 
 from kgat import KernelGATConv
+from kgat.functional import edge_attention, edge_softmax
+from kgat.kernels import RBF
 from kgat.ops import memory
-from kgat.ops.memory import remember
+from kgat.ops.adjacency import Adjacency
 from kgat.ops.structure import Structure, Transpose
 
 
@@ -61,15 +63,6 @@ def test_in_place_change_is_noticed():
     assert Structure.of(edge_index, 1, 2, 2, 1).col.tolist() == [0, 1]
 
 
-def test_inference_tensors_are_not_remembered():
-    with torch.inference_mode():
-        tensor = torch.arange(3)
-    calls = []
-    for _ in range(2):
-        remember(tensor, "key", lambda: calls.append(1))
-    assert len(calls) == 2
-
-
 @pytest.mark.parametrize(
     ("edges", "message"),
     [
@@ -87,6 +80,44 @@ def test_inference_tensors_are_not_remembered():
 def test_indices_out_of_range_are_named(edges, message):
     with pytest.raises(IndexError, match=message):
         Structure.of(torch.tensor(edges), 1, 3, 4, 1)
+
+
+@pytest.mark.parametrize("backend", [None, "cpu", "eager", "reference"])
+@pytest.mark.parametrize(
+    "dtype",
+    [
+        *(torch.bool, torch.uint8, torch.int8, torch.int16, torch.uint16, torch.uint32, torch.uint64),
+        *(torch.float32, torch.float64, torch.complex64),
+    ],
+)
+def test_one_rule_for_all_types_of_indices(dtype, backend):
+    x = torch.randn(3, 1, 4)
+    edges = torch.tensor([[0, 1], [1, 1]]).to(dtype)
+    sentence = "Expected integer 'edge_index' of type int64 or int32"
+    for _ in range(2):
+        with pytest.raises(ValueError, match=sentence):
+            edge_attention(RBF(4)(x, x), x, edges, backend=backend)
+        for self_loops in (True, False):
+            with pytest.raises(ValueError, match=sentence):
+                KernelGATConv(4, 2, add_self_loops=self_loops, backend=backend)(x[:, 0], edges)
+        with pytest.raises(ValueError, match=sentence):
+            Adjacency.of(edges, 1, 3, 3)
+        with pytest.raises(ValueError, match="Expected integer 'index' of type int64 or int32"):
+            edge_softmax(torch.zeros(2), edges[0])
+    assert id(edges) not in memory._MEMORY
+
+
+@pytest.mark.parametrize("backend", ["cpu", "eager", "reference"])
+@pytest.mark.parametrize("compiled", [False, True])
+def test_indices_of_32_bits_give_the_same(backend, compiled):
+    conv = KernelGATConv(4, 2, backend=backend)
+    x, edges = torch.randn(3, 4), torch.tensor([[0, 1, 0], [1, 1, 2]])
+    expected = conv(x, edges)
+    if compiled and backend == "reference":
+        return
+    f = torch.compile(conv, backend="aot_eager") if compiled else conv
+    torch.testing.assert_close(f(x, edges.int()), expected)
+    torch.testing.assert_close(edge_softmax(x, edges[1].int(), 3), edge_softmax(x, edges[1], 3))
 
 
 def test_transpose():

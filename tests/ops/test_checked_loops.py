@@ -1,0 +1,75 @@
+"""The loops of the CPU on arrays that check every index, over graphs of all shapes."""
+
+import dataclasses
+
+import pytest
+import torch
+from checked_loops import checked
+from oracle import adjacency, attention
+from test_cpu import H, check, for_torch, operands
+
+from kgat import rules
+from kgat.ops import cpu
+from kgat.ops.recipe import Recipe
+
+RECIPES = [
+    Recipe(None, rules.LEAKY_RELU),
+    Recipe(rules.MUL, rules.LEAKY_RELU, bias_inside=True),
+    Recipe(rules.ABS_DIFFERENCE, rules.IDENTITY, weighted=True),
+]
+# What a block was bounded by before: its edges, and nothing else.
+BY_EDGES = ("limit = min(end_of_slot, start + BLOCK)", "limit = end_of_slot")
+
+
+@pytest.mark.parametrize("graph", ["empty", "one_node", "hub", "bipartite", "gap", "rated", "rating"])
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_stays_inside_of_every_buffer(recipe, graph):
+    with checked():
+        check(recipe, graph, torch.float64, 1e-9, 1e-9, features=3, channels=2)
+
+
+@pytest.mark.parametrize("recipe", RECIPES, ids=str)
+def test_with_fewest_operands_in_single_precision(recipe):
+    with checked():
+        check(recipe, "sparse", torch.float32, 1e-3, 2e-4, extras=False, features=2, channels=1)
+
+
+@pytest.mark.parametrize("recipe", [RECIPES[0], RECIPES[2]], ids=str)
+def test_many_slots_dropout_and_base(recipe, monkeypatch):
+    monkeypatch.setattr(cpu, "WORK", 1)
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
+    targets, sources = 3_100, 3_200
+    edges = [(j * 31 % sources, j * 17 % targets // 3) for j in range(700)]
+    edge_index, sorted_edges = adjacency(targets, sources, edges)
+    x = operands(recipe, targets, sources, len(edges), torch.float64, features=2, channels=2)
+    x = dataclasses.replace(x, dropout=0.3, seed=torch.tensor([4]), base=torch.randn(targets, H, 2).double())
+    mask = cpu.dropout_mask(len(edges), H, 0.3, x.seed)
+    leaves, y = for_torch(recipe, x)
+    expected, _ = attention(recipe, edge_index, targets, y, mask)
+    slope = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
+    grads = torch.autograd.grad(expected, list(leaves.values()), slope, allow_unused=True)
+    with checked():
+        out, lse = cpu.attention(recipe, sorted_edges, x)
+        found = cpu.attention_backward(recipe, sorted_edges, x, out, lse, slope)
+    torch.testing.assert_close(out, expected + x.base)
+    for name, grad in zip(leaves, grads, strict=True):
+        torch.testing.assert_close(getattr(found, name), grad)
+
+
+@pytest.mark.parametrize(
+    ("plant", "buffer"),
+    [
+        (BY_EDGES, "scratch"),
+        (("(max(BLOCK, degree) + 31) // 16 * 16", "BLOCK"), "scratch"),
+        (("BUFFERS = 7", "BUFFERS = 6"), "scratch"),
+        (("total += dt[e * heads + h]", "total += dt[(e + 1) * heads + h]"), "dt"),
+        (("packed[row * 4 + 2] = total", "packed[row * 4 + 4] = total"), "packed"),
+    ],
+)
+def test_a_planted_error_is_caught(plant, buffer):
+    def run():
+        for graph in ("gap", "hub"):
+            check(RECIPES[0], graph, torch.float64, 1e-9, 1e-9, features=3, channels=2)
+
+    with checked(plant), pytest.raises(IndexError, match=f"'{buffer}'"):
+        run()
