@@ -155,10 +155,11 @@ class LazyGram(Gram):
     @property
     def size(self) -> tuple[int, int, int]:
         if self.terms:
-            query, key = self.terms[0].query[..., 0], self.terms[0].key[..., 0]
-        else:
-            query, key = self.query_bias, self.key_bias  # type: ignore[assignment]
-        return query.size(-2), key.size(-2), query.size(-1)
+            query, key, _ = self.terms[0]
+            return query.size(-3), key.size(-3), query.size(-2)
+        assert self.query_bias is not None
+        assert self.key_bias is not None
+        return self.query_bias.size(-2), self.key_bias.size(-2), self.query_bias.size(-1)
 
     @property
     def batch(self) -> torch.Size:

@@ -24,7 +24,7 @@ def edge_attention(call: Call) -> Tensor:
     """
     value = call.value
     heads, channels = value.shape[1:]
-    score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
+    score = call.scores()  # [E, H]
     if call.edge_log_weight is not None:
         score = score + call.edge_log_weight
     keep = torch.nn.functional.dropout(torch.ones_like(score), call.dropout)
@@ -46,7 +46,6 @@ def edge_attention(call: Call) -> Tensor:
                         weight = weight * call.edge_weight[e].expand(heads)[h]
                     o = o + (weight * keep[e, h]).to(value.dtype) * value[source[e], h]
             out.append(o)
-    if not out:
-        return value.new_zeros(call.num_targets, heads, channels)
-    averages = torch.stack(out).view(call.num_targets, heads, channels)
-    return averages if call.base is None else averages + call.base
+    shape = (call.num_targets, heads, channels)
+    averages = torch.stack(out).view(shape) if out else value.new_zeros(shape)
+    return averages if call.base is None else (averages + call.base).to(value.dtype)
