@@ -9,9 +9,10 @@ from torch_geometric import EdgeIndex
 from kgat import ops
 from kgat.gram import Gram
 from kgat.ops import dense, eager
-from kgat.ops.adjacency import check_edges, check_index_type, check_indices
+from kgat.ops.adjacency import check_index_type, check_indices
 from kgat.ops.call import Call
 from kgat.ops.dense import DenseCall
+from kgat.ops.operands import check_edges, check_gram, check_tensor, check_unbatched
 
 
 def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, power: float = 1.0) -> Tensor:
@@ -396,17 +397,27 @@ def ksvd_loss(
 def _dense_call(
     gram: Gram, value: Tensor, mask: Tensor | None, dropout: float, bias: Tensor | None, causal: bool
 ) -> DenseCall:
-    _, sources, heads = gram.size
+    check_tensor("value", value)
+    _, sources, heads = check_gram(gram, value.device)
     if value.dim() < 3 or value.shape[-3:-1] != (sources, heads):
         raise ValueError(
             f"Expected 'value' of shape [..., M={sources}, H={heads}, C] as the keys have (got "
             f"{list(value.shape)}); give one value per key and head"
         )
-    if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
-    lead = torch.broadcast_shapes(gram.batch, value.shape[:-3])
+    _check_dropout(dropout)
+    lead = _common_batch(gram.batch, value.shape[:-3])
     _check_pairs(gram, lead, mask, bias)
     return DenseCall(gram, value.expand(*lead, *value.shape[-3:]), mask, bias, causal, dropout)
+
+
+def _common_batch(of_kernel: torch.Size, of_value: torch.Size) -> torch.Size:
+    try:
+        return torch.broadcast_shapes(of_kernel, of_value)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected leading dimensions of 'value' and of the kernel that broadcast (got {list(of_value)} "
+            f"and {list(of_kernel)}); give a value to each item of the batch"
+        ) from error
 
 
 def _check_pairs(gram: Gram, lead: torch.Size, mask: Tensor | None, bias: Tensor | None) -> None:
@@ -445,45 +456,24 @@ def _call(
     base: Tensor | None,
     flow: str,
 ) -> Call:
-    targets, sources, heads = gram.size
-    if value.dim() != 3 or value.shape[:2] != (sources, heads):
-        raise ValueError(
-            f"Expected 'value' of shape [M={sources}, H={heads}, C] as the keys have (got "
-            f"{list(value.shape)}); give one value per key and head"
-        )
+    check_tensor("value", value)
+    size = check_gram(gram, value.device)
+    check_unbatched(gram)
     if isinstance(edge_index, EdgeIndex):
         edge_index = edge_index.as_tensor()
-    check_edges(edge_index)
-    edges = edge_index.size(1)
-    if edge_bias is not None and edge_bias.shape != (edges, heads):
-        raise ValueError(
-            f"Expected 'edge_bias' of shape [E={edges}, H={heads}] (got {list(edge_bias.shape)})"
-        )
-    edge_log_weight = _per_edge("edge_log_weight", edge_log_weight, edges, heads)
-    edge_weight = _per_edge("edge_weight", edge_weight, edges, heads)
-    if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
+    edge_log_weight, edge_weight = check_edges(
+        value, edge_index, size, edge_bias, edge_log_weight, edge_weight, base
+    )
+    _check_dropout(dropout)
     if flow not in ("source_to_target", "target_to_source"):
         raise ValueError(f"Expected 'flow' as 'source_to_target' or 'target_to_source' (got {flow!r})")
-    shape = (targets, heads, value.size(2))
-    if base is not None and base.shape != (shape if base.dim() == 3 else shape[1:]):
-        raise ValueError(
-            f"Expected 'base' of shape [N={targets}, H={heads}, C={value.size(2)}] or [H, C] (got "
-            f"{list(base.shape)})"
-        )
     target = 1 if flow == "source_to_target" else 0
     return Call(
-        *(gram, value, edge_index, targets, target),
+        *(gram, value, edge_index, size[0], target),
         *(edge_bias, edge_log_weight, edge_weight, dropout, base),
     )
 
 
-def _per_edge(name: str, x: Tensor | None, edges: int, heads: int) -> Tensor | None:
-    if x is None:
-        return None
-    given = list(x.shape)
-    if x.dim() == 1:
-        x = x.unsqueeze(-1)
-    if x.dim() != 2 or x.size(0) != edges or x.size(1) not in (1, heads):
-        raise ValueError(f"Expected '{name}' of shape [E={edges}] or [E={edges}, H={heads}] (got {given})")
-    return x
+def _check_dropout(dropout: float) -> None:
+    if not 0.0 <= dropout <= 1.0:
+        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")

@@ -166,6 +166,22 @@ def square_features(q: Tensor, eps: Argument) -> Tensor:
     return _append_root(q[..., row] * q[..., col] * scale, eps)
 
 
+def leaky_relu(t: Tensor, slope: Argument) -> Tensor:
+    r"""Computes :math:`\max(t, 0) + \mathrm{slope} \cdot \min(t, 0)`; torch's own takes no slope per head.
+
+    Args:
+        t (torch.Tensor): Any shape.
+        slope (float or torch.Tensor): A number, or numbers that broadcast.
+
+    Example:
+        >>> import torch
+        >>> from kgat.rules import leaky_relu
+        >>> leaky_relu(torch.tensor([-1.0, 2.0]), torch.tensor(0.5))
+        tensor([-0.5000,  2.0000])
+    """
+    return torch.where(t > 0, t, slope * t) if isinstance(slope, Tensor) else F.leaky_relu(t, slope)
+
+
 MAX_DEGREE = 8  # of a truncated exponential: what its scalars are written out for
 MAX_FEATURES = 2**14  # of a truncated exponential: 64 kB a token and head in single precision
 
@@ -422,11 +438,11 @@ SQUARED_DIFFERENCE = Pair(
 LOG_ABS_SINC = Pair("log_abs_sinc", lambda x, y: log_abs_sinc(x - y), _d_log_abs_sinc, _log_abs_sinc)
 MINIMUM = Pair("minimum", torch.minimum, _d_minimum, _minimum)
 LEAKY_RELU_SUM = Pair(
-    "leaky_relu_sum", lambda x, y, slope: F.leaky_relu(x + y, slope), _d_leaky_relu_sum, _leaky_relu_sum
+    "leaky_relu_sum", lambda x, y, slope: leaky_relu(x + y, slope), _d_leaky_relu_sum, _leaky_relu_sum
 )
 
 IDENTITY = Link("identity", lambda t: t, derivative=_d_identity, scalar=_identity)
-LEAKY_RELU = Link("leaky_relu", F.leaky_relu, derivative=_d_leaky_relu, scalar=_leaky_relu)
+LEAKY_RELU = Link("leaky_relu", leaky_relu, derivative=_d_leaky_relu, scalar=_leaky_relu)
 RELU = Link("relu", F.relu, derivative=_d_relu, scalar=_relu)
 LOG = Link("log", lambda t, eps: (t + eps).log(), _append_root, derivative=_d_log, scalar=_log)
 LOG_SQUARE = Link(
@@ -455,6 +471,13 @@ DROPOUT = Link("dropout", F.dropout)
 SIGNED = Link("signed", lambda t: t, features=lambda q: q, signed=True)
 
 
+def _per_feature(args: tuple[Argument, ...]) -> tuple[Argument, ...]:
+    # Beside [..., H, R], a constant per head is the same for all features.
+    if not any(isinstance(arg, Tensor) for arg in args):
+        return args
+    return tuple(arg.unsqueeze(-1) if isinstance(arg, Tensor) and arg.dim() else arg for arg in args)
+
+
 class ScoreRule:
     r"""One pair function, one link, and the constants they take.
 
@@ -465,11 +488,12 @@ class ScoreRule:
     Args:
         pair (Pair, optional): (default: :obj:`MUL`)
         link (Link, optional): (default: :obj:`IDENTITY`)
-        weight (float or torch.Tensor, optional): :math:`w`, a number or :math:`(H, R)`.
-            (default: :obj:`1.0`)
-        pair_args (tuple, optional): Further arguments of the pair function. (default: :obj:`()`)
-        link_args (tuple, optional): Further arguments of the link; a tensor is per head,
-            :math:`(H)`. (default: :obj:`()`)
+        weight (float or torch.Tensor, optional): :math:`w`, a number, or a tensor that broadcasts to
+            :math:`(H, R)`: :math:`(R)` and :math:`(1, R)` are shared by all heads, :math:`(H, 1)` by all
+            features. Other shapes are refused where attention is computed. (default: :obj:`1.0`)
+        pair_args (tuple, optional): Constants of the pair function, as many as it takes. Each is a number, or
+            a tensor of shape :math:`(H)`, one number per head. (default: :obj:`()`)
+        link_args (tuple, optional): Constants of the link, likewise. (default: :obj:`()`)
         edge_bias_inside (bool, optional): Whether an edge bias :math:`c` joins before the link, as
             the edge term of GAT does. (default: :obj:`False`)
 
@@ -504,7 +528,7 @@ class ScoreRule:
         self.edge_bias_inside = edge_bias_inside
 
     def __call__(self, query: Tensor, key: Tensor, edge_bias: Tensor | None = None) -> Tensor:
-        terms = self.pair.function(query, key, *self.pair_args)  # [..., H, R]
+        terms = self.pair.function(query, key, *_per_feature(self.pair_args))  # [..., H, R]
         if isinstance(self.weight, Tensor):
             total = (terms * self.weight).sum(dim=-1)
         else:

@@ -106,6 +106,7 @@ class _BothLogits(torch.autograd.Function):
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
         ctx.save_for_backward(*inputs)
+        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, d_s: Tensor, d_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -118,6 +119,17 @@ class _BothLogits(torch.autograd.Function):
         own = product.view(2, heads, heads, channels).diagonal(dim1=1, dim2=2)  # [2, C, H]
         d_query, d_key = own.transpose(1, 2)
         return d_x, d_query, d_key
+
+    @staticmethod
+    def jvp(
+        ctx: Any, d_x: Tensor | None, d_query: Tensor | None, d_key: Tensor | None
+    ) -> tuple[Tensor, Tensor]:
+        x, att_query, att_key = ctx.saved_tensors
+        found = []
+        for att, d_att in ((att_query, d_query), (att_key, d_key)):
+            by_x = torch.zeros_like(x[..., 0]) if d_x is None else _logits(d_x, att)
+            found.append(by_x if d_att is None else by_x + _logits(x, d_att))
+        return found[0], found[1]
 
 
 def _folded(weight: Tensor, att: Tensor) -> Tensor:

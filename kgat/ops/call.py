@@ -7,7 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kgat.gram import Gram
+from kgat.gram import Gram, LazyGram, SumGram
+from kgat.ops.operands import check_scores
 
 
 @dataclass(frozen=True, eq=False)
@@ -54,6 +55,18 @@ class Call:
     def col(self) -> Tensor:
         return self.edge_index[1 - self.target].long()
 
+    def scores(self) -> Tensor:
+        r"""Evaluates the kernel on the edges, with the edge bias, by the rules as they stand in torch.
+
+        Shapes:
+            - **output:** :math:`(E, H)`
+        """
+        row, col = self.row, self.col
+        pairs = self.gram.map(
+            lambda x, dim: x.index_select(dim, row), lambda x, dim: x.index_select(dim, col)
+        )
+        return _paired(pairs, self.edge_bias, (row.numel(), self.value.size(1)))
+
     def __str__(self) -> str:
         value, edges = list(self.value.shape), self.edge_index.size(1)
         dtype = str(self.value.dtype).removeprefix("torch.")
@@ -62,6 +75,15 @@ class Call:
             f"edge_attention({kind}, value {value} {dtype}, {edges} edges, "
             f"{self.num_targets} targets, {self.value.device.type})"
         )
+
+
+def _paired(gram: Gram, edge_bias: Tensor | None, shape: tuple[int, int]) -> Tensor:
+    if isinstance(gram, SumGram):
+        score = torch.stack([_paired(part, None, shape) for part in gram.parts]).logsumexp(dim=0)
+        return score if edge_bias is None else score + edge_bias
+    if isinstance(gram, LazyGram):
+        return gram.total(lambda t, c: check_scores(t.rule(t.query, t.key, *c), *shape, t.rule), edge_bias)
+    return gram.paired(edge_bias)
 
 
 def score_dtype(*tensors: Tensor | None) -> torch.dtype:

@@ -37,7 +37,7 @@ def edge_attention(call: Call) -> Tensor:
 
 
 def _scattered_attention(call: Call) -> Tensor:
-    score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
+    score = call.scores()  # [E, H]
     if call.edge_log_weight is not None:
         score = score + call.edge_log_weight
     alpha = edge_softmax(score, call.row, call.num_targets)
@@ -112,7 +112,7 @@ def _sorted_attention(call: Call) -> Tensor:
 def _sorted_score(call: Call, structure: Structure) -> Tensor:
     gram, heads = call.gram, call.value.size(1)
     if not isinstance(gram, LazyGram) or not all(_is_inner_product(t) for t in gram.terms):
-        return _entries(gram.at(call.row, call.col, call.edge_bias), heads, structure)
+        return _entries(call.scores(), heads, structure)
     edge_bias = None if call.edge_bias is None else _entries(call.edge_bias, heads, structure)
 
     def score(term: Term, inside: tuple[Tensor, ...]) -> Tensor:
@@ -127,7 +127,9 @@ def _sorted_score(call: Call, structure: Structure) -> Tensor:
             total = sparse.sddmm(q, k, structure)
         if any(isinstance(arg, Tensor) for arg in rule.link_args):  # one per head, so one per row
             head = structure.row % heads
-            args = (a.index_select(0, head) if isinstance(a, Tensor) else a for a in rule.link_args)
+            args = (
+                a.expand(heads).index_select(0, head) if isinstance(a, Tensor) else a for a in rule.link_args
+            )
             rule = ScoreRule(
                 rule.pair, rule.link, rule.weight, rule.pair_args, tuple(args), rule.edge_bias_inside
             )

@@ -12,6 +12,8 @@ goes through :mod:`kgat.ops.eager`.
 from __future__ import annotations
 
 import logging
+from collections.abc import Sequence
+from functools import partial
 from types import ModuleType
 from typing import Any
 
@@ -22,9 +24,11 @@ from torch.utils.checkpoint import checkpoint
 from kgat.gram import Gram, LazyGram, SumGram, Term
 from kgat.ops import cpu, eager, gpu
 from kgat.ops.adjacency import Adjacency
+from kgat.ops.batching import one_by_one
 from kgat.ops.call import Call, score_dtype
+from kgat.ops.operands import check_pass, check_score, check_scores
 from kgat.ops.recipe import BackendError, Operands, Recipe
-from kgat.rules import ADD, IDENTITY, Argument, ScoreRule
+from kgat.rules import ADD, IDENTITY, Argument, Link, Pair, ScoreRule
 
 logger = logging.getLogger("kgat")
 
@@ -72,8 +76,8 @@ def edge_attention(call: Call) -> Tensor:
         seed = torch.randint(2**62, (1,), device=value.device)
     rule = _rule(call.gram, recipe)
     heads = value.size(1)
-    pair_args = _constants(rule.pair_args if recipe.pair is not None else (), heads, dtype, value.device)
-    link_args = _constants(rule.link_args if recipe.link is not IDENTITY else (), heads, dtype, value.device)
+    pair_args = _constants(() if recipe.pair is None else _pair_args(rule), heads, dtype, value.device)
+    link_args = _constants(_link_args(rule), heads, dtype, value.device)
     scale = 1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight)
     tensors = [given[name] for name in _INPUTS]
     base = None if call.base is None or value.is_cuda else call.base.to(dtype)
@@ -98,8 +102,8 @@ def edge_score(term: Term, call: Call) -> Tensor:
     dtype = score_dtype(term.query, term.key, weight)
     query, key = term.query.to(dtype), term.key.to(dtype)
     recipe = Recipe(rule.pair, IDENTITY, weight is not None)
-    args = _constants(rule.pair_args, query.size(1), dtype, query.device)
-    weight = None if weight is None else weight.to(dtype)
+    args = _constants(_pair_args(rule), query.size(1), dtype, query.device)
+    weight = None if weight is None else weight.to(dtype).expand(query.shape[1:])
     score, _ = _edge_score(query, key, weight, args, call.edge_index, recipe.text, call.target)
     return score  # type: ignore[no-any-return]
 
@@ -160,7 +164,8 @@ def _one_pass(call: Call) -> tuple[dict[str, Tensor | None], Recipe]:
             return operands, Recipe(None, rule.link)
         if not (inside and outer is not None):
             operands["query"], operands["key"], operands["key_bias"] = term.query, term.key, gram.key_bias
-            operands["weight"] = rule.weight if isinstance(rule.weight, Tensor) else None
+            if isinstance(rule.weight, Tensor):
+                operands["weight"] = rule.weight.expand(term.query.shape[1:])
             operands["edge_bias"] = call.edge_bias if inside else outer
             weighted = operands["weight"] is not None
             return operands, Recipe(rule.pair, rule.link, weighted, inside)
@@ -186,15 +191,41 @@ def _only_term(gram: Gram) -> Term | None:
         return None
     term = gram.terms[0]
     rule = term.rule
-    if not isinstance(rule, ScoreRule) or term.query.dim() != 3 or term.key.dim() != 3:
+    if not isinstance(rule, ScoreRule) or not _has_compiled_pair(term):
         return None
-    if rule.pair.derivative is None or rule.link.derivative is None or _learned(rule.link_args):
-        return None
-    return None if _learned(rule.pair_args) or max(len(rule.link_args), len(rule.pair_args)) > 2 else term
+    return term if _is_compiled(rule.link, _link_args(rule)) else None
 
 
-def _learned(args: tuple[Argument, ...]) -> bool:
-    return any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+def _has_compiled_pair(term: Term) -> bool:
+    rule = term.rule
+    return isinstance(rule, ScoreRule) and _is_compiled(rule.pair, _pair_args(rule))
+
+
+def _is_compiled(function: Pair | Link, args: tuple[Argument, ...]) -> bool:
+    # It has scalars, and takes two constants at most, none of which is learned.
+    return (
+        function.derivative is not None
+        and len(args) <= 2
+        and not any(isinstance(arg, Tensor) and arg.requires_grad for arg in args)
+    )
+
+
+def _pair_args(rule: ScoreRule) -> tuple[Argument, ...]:
+    return _with_defaults(rule.pair, rule.pair_args, 2)
+
+
+def _link_args(rule: ScoreRule) -> tuple[Argument, ...]:
+    return _with_defaults(rule.link, rule.link_args, 1)
+
+
+def _with_defaults(function: Pair | Link, args: tuple[Argument, ...], operands: int) -> tuple[Argument, ...]:
+    # Compiled code takes all constants: those that were left out are those of the function.
+    if function.derivative is None:
+        return args
+    missing = _arity(function.in_scalars) - operands - len(args)
+    if missing <= 0:
+        return args
+    return (*args, *(function.in_scalars.__defaults__ or ())[-missing:])
 
 
 def _rule(gram: Gram, recipe: Recipe) -> ScoreRule:
@@ -232,8 +263,9 @@ def _scores(gram: Gram, call: Call) -> Tensor:
 
     def score(term: Term, inside: tuple[Tensor, ...]) -> Tensor:
         rule = term.rule
-        if not isinstance(rule, ScoreRule) or rule.pair.derivative is None or _learned(rule.pair_args):
+        if not _has_compiled_pair(term):
             return _in_pieces(term, inside, call)
+        assert isinstance(rule, ScoreRule)
         return rule.finish(edge_score(term, call), *inside)
 
     return LazyGram(gram.terms).total(score, call.edge_bias, nodes)
@@ -246,7 +278,8 @@ def _in_pieces(term: Term, inside: tuple[Tensor, ...], call: Call) -> Tensor:
     size = max(1, CHUNK_BYTES // max(1, per_edge))
 
     def piece(query: Tensor, key: Tensor, row: Tensor, col: Tensor, *inside: Tensor) -> Tensor:
-        return term.rule(query.index_select(0, row), key.index_select(0, col), *inside)
+        score = term.rule(query.index_select(0, row), key.index_select(0, col), *inside)
+        return check_scores(score, row.numel(), query.size(1), term.rule)
 
     if row.numel() <= size:
         return piece(term.query, term.key, row, col, *inside)
@@ -303,10 +336,14 @@ def _edge_attention(
     target: int,
     num_targets: int,
 ) -> tuple[Tensor, Tensor, Tensor]:
-    adjacency = Adjacency.of(edge_index, target, num_targets, value.size(0))
     nodes = (query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
+    known = check_pass(
+        *(value, nodes, base, pair_args, link_args, edge_index, seed),
+        *(recipe, dropout, target, num_targets),
+    )
+    adjacency = Adjacency.of(edge_index, target, num_targets, value.size(0))
     operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout, base)
-    out, lse = _backend(value).attention(Recipe.read(recipe), adjacency, operands)
+    out, lse = _backend(value).attention(known, adjacency, operands)
     return out, lse, adjacency.graph.clone()
 
 
@@ -342,17 +379,34 @@ def _edge_attention_backward(
     target: int,
     num_targets: int,
     graph: Tensor | None = None,
-) -> list[Tensor]:
-    adjacency = Adjacency.again(edge_index, target, num_targets, value.size(0), graph)
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor, Tensor]:
     nodes = (query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
+    known = check_pass(
+        *(value, nodes, base, pair_args, link_args, edge_index, seed),
+        *(recipe, dropout, target, num_targets, (grad, out, lse)),
+    )
+    adjacency = Adjacency.again(edge_index, target, num_targets, value.size(0), graph)
     operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout, base)
-    found = _backend(value).attention_backward(Recipe.read(recipe), adjacency, operands, out, lse, grad)
-    return [x for name in ("value", *_INPUTS) if (x := getattr(found, name)) is not None]
+    results = (out.contiguous(), lse.contiguous(), grad.contiguous())
+    found = _backend(value).attention_backward(known, adjacency, operands, *results)
+    return _without_gaps([getattr(found, name) for name in ("value", *_INPUTS)], value)
 
 
 @_edge_attention_backward.register_fake
-def _(grad: Tensor, out: Tensor, lse: Tensor, *rest: Any) -> list[Tensor]:
-    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in rest[:8] if x is not None]
+def _(grad: Tensor, out: Tensor, lse: Tensor, *rest: Any) -> Any:
+    return _without_gaps(_like(rest[:8]), rest[0])
+
+
+def _without_gaps(gradients: list[Tensor | None], like: Tensor) -> Any:
+    # Ops return tensors: one that is empty stands for the gradient of an operand that is not there. A list of
+    # those that are would have no part in batched gradients, which torch makes up for tuples alone.
+    return tuple(like.new_empty(0) if x is None else x for x in gradients)
+
+
+def _like(tensors: Sequence[Tensor | None]) -> list[Tensor | None]:
+    return [
+        None if x is None else torch.empty_like(x, memory_format=torch.contiguous_format) for x in tensors
+    ]
 
 
 def _operands(
@@ -367,7 +421,8 @@ def _operands(
 ) -> Operands:
     given = {name: _contiguous(x) for name, x in zip(_INPUTS, tensors, strict=True)}
     rest = {"scale": scale, "dropout": dropout, "seed": seed, "base": _contiguous(base)}
-    return Operands(value.contiguous(), pair_args, link_args, **given, **rest)  # type: ignore[arg-type]
+    value, pair_args, link_args = value.contiguous(), pair_args.contiguous(), link_args.contiguous()
+    return Operands(value, pair_args, link_args, **given, **rest)  # type: ignore[arg-type]
 
 
 def _save_attention(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor, Tensor]) -> None:
@@ -386,13 +441,13 @@ def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
         Adjacency.again(inputs[11], target, num_targets, inputs[0].size(0), graph)
         return (*_through_eager(grad, inputs, ctx.rest), *rest)
     try:
-        found = iter(_edge_attention_backward(grad, out, lse, *inputs, *ctx.rest, graph))
+        found = _edge_attention_backward(grad, out, lse, *inputs, *ctx.rest, graph)
     except BackendError as error:
         fall_back("the backward of fused attention", error)
         with torch.enable_grad():
             slow = _through_eager(grad, inputs, ctx.rest, leaves=True)
         return (*(None if x is None else x.detach() for x in slow), *rest)
-    return (*(None if x is None else next(found) for x in inputs[:8]), *rest)
+    return (*(None if x is None else g for x, g in zip(inputs[:8], found, strict=True)), *rest)
 
 
 _edge_attention.register_autograd(_attention_gradients, setup_context=_save_attention)
@@ -408,9 +463,10 @@ def _edge_score(
     recipe: str,
     target: int,
 ) -> tuple[Tensor, Tensor]:
+    known = check_score(query, key, weight, pair_args, edge_index, recipe, target)
     adjacency = Adjacency.of(edge_index, target, query.size(0), key.size(0))
     operands = _score_operands(query, key, weight, pair_args)
-    return _backend(query).score(Recipe.read(recipe), adjacency, operands), adjacency.graph.clone()
+    return _backend(query).score(known, adjacency, operands), adjacency.graph.clone()
 
 
 @_edge_score.register_fake
@@ -432,22 +488,22 @@ def _edge_score_backward(
     recipe: str,
     target: int,
     graph: Tensor | None = None,
-) -> list[Tensor]:
+) -> tuple[Tensor, Tensor, Tensor]:
+    known = check_score(query, key, weight, pair_args, edge_index, recipe, target, (grad,))
     adjacency = Adjacency.again(edge_index, target, query.size(0), key.size(0), graph)
     operands = _score_operands(query, key, weight, pair_args)
-    found = _backend(query).score_backward(Recipe.read(recipe), adjacency, operands, grad.contiguous())
-    return [x for x in found if x is not None]
+    found = _backend(query).score_backward(known, adjacency, operands, grad.contiguous())
+    return _without_gaps(list(found), query)  # type: ignore[no-any-return]
 
 
 @_edge_score_backward.register_fake
-def _(grad: Tensor, query: Tensor, key: Tensor, weight: Tensor | None, *_: Any) -> list[Tensor]:
-    given = [x for x in (query, key, weight) if x is not None]
-    return [torch.empty_like(x, memory_format=torch.contiguous_format) for x in given]
+def _(grad: Tensor, query: Tensor, key: Tensor, weight: Tensor | None, *_: Any) -> Any:
+    return _without_gaps(_like((query, key, weight)), query)
 
 
 def _score_operands(query: Tensor, key: Tensor, weight: Tensor | None, pair_args: Tensor) -> Operands:
-    value = key.new_empty(*key.shape[:2], 0)
-    return Operands(value, pair_args, pair_args, query.contiguous(), key.contiguous(), _contiguous(weight))
+    value, constants = key.new_empty(*key.shape[:2], 0), pair_args.contiguous()
+    return Operands(value, constants, constants, query.contiguous(), key.contiguous(), _contiguous(weight))
 
 
 def _save_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]) -> None:
@@ -457,7 +513,7 @@ def _save_score(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, Tensor]
 
 
 def _score_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
-    query, key, weight, pair_args, edge_index, graph = ctx.saved_tensors
+    query, key, weight, pair_args, edge_index, graph = ctx.saved_tensors  # a checkpoint gives them once
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (grad, query, key, weight)):
         recipe, target = ctx.rest
         Adjacency.again(edge_index, target, query.size(0), key.size(0), graph)
@@ -472,12 +528,17 @@ def _score_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
         found = _grad(score, grad, (q, k, weight))
     else:
         inputs = (query, key, weight, pair_args, edge_index)
-        result = iter(_edge_score_backward(grad, *inputs, *ctx.rest, graph))
-        found = [None if x is None else next(result) for x in (query, key, weight)]
+        result = _edge_score_backward(grad, *inputs, *ctx.rest, graph)
+        found = [None if x is None else g for x, g in zip((query, key, weight), result, strict=True)]
     return (*found, None, None, None, None)
 
 
 _edge_score.register_autograd(_score_gradients, setup_context=_save_score)
+
+
+# Batched gradients call the backward ops inside of vmap, compiled code all of them.
+for _op in (_edge_attention, _edge_attention_backward, _edge_score, _edge_score_backward):
+    _op.register_vmap(partial(one_by_one, _op))
 
 
 # --- Where the fused ops end ------------------------------------------------------------------------------

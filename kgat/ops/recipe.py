@@ -68,14 +68,37 @@ class Recipe:
 
     @classmethod
     def read(cls, text: str) -> Recipe:
-        r"""The recipe that has this :attr:`text`."""
-        pair, link, weighted, inside = text.split("|")
-        found = REGISTERED.get(pair), REGISTERED[link]
-        return cls(*found, weighted == "1", inside == "1")  # type: ignore[arg-type]
+        r"""The recipe that has this :attr:`text`.
+
+        Raises:
+            ValueError: If no recipe has it.
+        """
+        recipe = _READ.get(text)
+        if recipe is None:
+            recipe = _READ[text] = cls._parse(text)
+        return recipe
+
+    @classmethod
+    def _parse(cls, text: str) -> Recipe:
+        parts = text.split("|")
+        if len(parts) == 4 and all(flag in ("0", "1") for flag in parts[2:]):
+            pair, link = REGISTERED.get(parts[0]), REGISTERED.get(parts[1])
+            if isinstance(link, Link) and (isinstance(pair, Pair) if parts[0] else pair is None):
+                recipe = cls(pair, link, parts[2] == "1", parts[3] == "1")  # type: ignore[arg-type]
+                needless = recipe.pair is None and (recipe.weighted or recipe.bias_inside)
+                if recipe.derivatives and not needless:
+                    return recipe
+        raise ValueError(
+            f"Expected a recipe as 'pair|link|weighted|bias_inside', of a compiled pair (or none) and link, "
+            f"and two flags that are 0 or 1 (got {text!r}); 'Recipe.text' writes one"
+        )
 
     def __str__(self) -> str:
         pair = "biases" if self.pair is None else f"{self.pair.name}{' weighted' if self.weighted else ''}"
         return f"{self.link.name}({pair}{' + edge bias' if self.bias_inside else ''})"
+
+
+_READ: dict[str, Recipe] = {}  # by text; pairs and links never go
 
 
 @dataclass(frozen=True, eq=False)

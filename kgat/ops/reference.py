@@ -24,7 +24,7 @@ def edge_attention(call: Call) -> Tensor:
     """
     value = call.value
     heads, channels = value.shape[1:]
-    score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
+    score = call.scores()  # [E, H]
     if call.edge_log_weight is not None:
         score = score + call.edge_log_weight
     keep = torch.nn.functional.dropout(torch.ones_like(score), call.dropout)
@@ -49,4 +49,4 @@ def edge_attention(call: Call) -> Tensor:
     shape = (call.num_targets, heads, channels)
     averages = torch.stack(out).view(shape) if out else value.new_zeros(shape)
     averages = averages + value[:0].sum()  # there is a gradient, even without an edge
-    return averages if call.base is None else averages + call.base
+    return averages if call.base is None else (averages + call.base).to(value.dtype)

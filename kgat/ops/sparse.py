@@ -12,6 +12,8 @@ operation      value                                                            
 ``spread``     :math:`x_e = z_{i(e)}`                                           ``collect``
 =============  ==============================================================  ========================
 
+Batched gradients, whose ``vmap`` knows no CSR matrices, gather and scatter instead.
+
 Rows :math:`i` and columns :math:`j` are heads of nodes, entries :math:`e` are edges of heads. The products
 over channels run on torch's own CSR matrices.
 """
@@ -25,6 +27,7 @@ import torch
 from torch import Tensor
 from torch.autograd import Function
 
+from kgat.ops.batching import is_mapped
 from kgat.ops.structure import Structure
 
 # Torch says once per process that CSR tensors are in beta. It says it here, unheard, and not to users who
@@ -67,9 +70,9 @@ class _SpMM(Function):
         d_alpha = d_value = None
         if ctx.needs_input_grad[0]:
             query, key = (value, grad) if ctx.transposed else (grad, value)
-            d_alpha = _SDDMM.apply(query, key, ctx.structure)
+            d_alpha = sddmm(query, key, ctx.structure)
         if ctx.needs_input_grad[1]:
-            d_value = _SpMM.apply(alpha, grad, ctx.structure, not ctx.transposed)
+            d_value = spmm(alpha, grad, ctx.structure, not ctx.transposed)
         return d_alpha, d_value, None, None
 
 
@@ -97,9 +100,9 @@ class _SDDMM(Function):
         query, key = ctx.saved_tensors
         d_query = d_key = None
         if ctx.needs_input_grad[0]:
-            d_query = _SpMM.apply(grad, key, ctx.structure, False)
+            d_query = spmm(grad, key, ctx.structure)
         if ctx.needs_input_grad[1]:
-            d_key = _SpMM.apply(grad, query, ctx.structure, True)
+            d_key = spmm(grad, query, ctx.structure, True)
         return d_query, d_key, None
 
 
@@ -111,7 +114,7 @@ class _Collect(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return _Spread.apply(grad, ctx.structure), None
+        return spread(grad, ctx.structure), None
 
 
 class _Spread(Function):
@@ -122,7 +125,7 @@ class _Spread(Function):
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return _Collect.apply(grad, ctx.structure), None
+        return collect(grad, ctx.structure), None
 
 
 class _Softmax(Function):
@@ -149,7 +152,7 @@ class _Softmax(Function):
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
         (alpha,) = ctx.saved_tensors
         weighted = alpha * grad
-        mean = _Spread.apply(_Collect.apply(weighted, ctx.structure), ctx.structure)
+        mean = spread(collect(weighted, ctx.structure), ctx.structure)
         return weighted - alpha * mean, None
 
 
@@ -160,13 +163,18 @@ def _sums(x: Tensor, structure: Structure) -> Tensor:
     return torch.segment_reduce(x.contiguous(), "sum", offsets=structure.rowptr.long())
 
 
-def spmm(alpha: Tensor, value: Tensor, structure: Structure) -> Tensor:
-    r"""Sums weighted values per row: :math:`o_{ic} = \sum_{e \to i} \alpha_e v_{j(e)c}`.
+def spmm(alpha: Tensor, value: Tensor, structure: Structure, transposed: bool = False) -> Tensor:
+    r"""Sums weighted values per row: :math:`o_{ic} = \sum_{e \to i} \alpha_e v_{j(e)c}`; per column, if
+    transposed, those of the rows.
 
     Shapes:
         - **alpha:** :math:`(E H)`, **value:** :math:`(M H, C)`, **output:** :math:`(N H, C)`
     """
-    return _SpMM.apply(alpha, value, structure, False)  # type: ignore[no-any-return]
+    if not is_mapped(alpha, value):
+        return _SpMM.apply(alpha, value, structure, transposed)  # type: ignore[no-any-return]
+    to, of = (structure.col, structure.row) if transposed else (structure.row, structure.col)
+    rows = structure.num_cols if transposed else structure.num_rows
+    return _scattered(alpha.unsqueeze(-1) * value.index_select(0, of), to, rows)
 
 
 def sddmm(query: Tensor, key: Tensor, structure: Structure) -> Tensor:
@@ -175,7 +183,20 @@ def sddmm(query: Tensor, key: Tensor, structure: Structure) -> Tensor:
     Shapes:
         - **query:** :math:`(N H, R)`, **key:** :math:`(M H, R)`, **output:** :math:`(E H)`
     """
-    return _SDDMM.apply(query, key, structure)  # type: ignore[no-any-return]
+    if not is_mapped(query, key):
+        return _SDDMM.apply(query, key, structure)  # type: ignore[no-any-return]
+    return (query.index_select(0, structure.row) * key.index_select(0, structure.col)).sum(dim=-1)
+
+
+def collect(x: Tensor, structure: Structure) -> Tensor:
+    r"""Sums the entries of each row.
+
+    Shapes:
+        - **x:** :math:`(E H)`, **output:** :math:`(N H)`
+    """
+    if not is_mapped(x):
+        return _Collect.apply(x, structure)  # type: ignore[no-any-return]
+    return _scattered(x, structure.row, structure.num_rows)
 
 
 def spread(x: Tensor, structure: Structure) -> Tensor:
@@ -184,7 +205,13 @@ def spread(x: Tensor, structure: Structure) -> Tensor:
     Shapes:
         - **x:** :math:`(N H)`, **output:** :math:`(E H)`
     """
-    return _Spread.apply(x, structure)  # type: ignore[no-any-return]
+    if not is_mapped(x):
+        return _Spread.apply(x, structure)  # type: ignore[no-any-return]
+    return x.index_select(0, structure.row)
+
+
+def _scattered(x: Tensor, index: Tensor, rows: int) -> Tensor:
+    return x.new_zeros(rows, *x.shape[1:]).index_add(0, index, x)
 
 
 def softmax(score: Tensor, structure: Structure) -> Tensor:

@@ -1,0 +1,54 @@
+r"""How an operation that knows nothing of batches takes part in ``vmap``, and so in batched gradients."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import torch
+from torch import Tensor
+
+
+def is_mapped(*tensors: Tensor) -> bool:
+    r"""Returns whether a call happens inside of ``vmap`` (or another transform of ``torch.func``), or of the
+    older one by which :func:`torch.autograd.grad` batches gradients.
+
+    Args:
+        *tensors (torch.Tensor): The arguments of the call.
+    """
+    functorch = torch._C._functorch
+    return functorch.peek_interpreter_stack() is not None or any(
+        functorch.is_legacy_batchedtensor(x) for x in tensors
+    )
+
+
+def one_by_one(
+    function: Callable[..., Any], info: Any, in_dims: Sequence[int | None], args: Sequence[Any]
+) -> tuple[Any, Any]:
+    r"""Calls a function for each item of a batch and stacks what it returns: a rule for
+    :func:`torch.library.register_vmap` and for the ``vmap`` of autograd functions.
+
+    A loop, so that the rule costs what as many calls cost, and no more memory than its results take.
+
+    Args:
+        function (Callable): Returns a tensor, or a tuple or list of them.
+        info (Any): Holds the size of the batch.
+        in_dims (sequence): Which dimension of each argument is that of the batch; :obj:`None` where it has
+            none.
+        args (sequence): The arguments.
+    """
+    if info.batch_size == 0:  # one call on zeros says what the results would look like
+        args = [
+            x if dim is None else x.new_zeros(x.shape[:dim] + x.shape[dim + 1 :])
+            for x, dim in zip(args, in_dims, strict=True)
+        ]
+        results = [function(*args)]
+    else:
+        results = [
+            function(*(x if dim is None else x.select(dim, i) for x, dim in zip(args, in_dims, strict=True)))
+            for i in range(info.batch_size)
+        ]
+    if isinstance(results[0], Tensor):
+        return torch.stack(results)[: info.batch_size], 0
+    columns = [torch.stack(column)[: info.batch_size] for column in zip(*results, strict=True)]
+    return type(results[0])(columns), type(results[0])(0 for _ in columns)
