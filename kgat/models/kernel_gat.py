@@ -56,7 +56,10 @@ class AttentionGNN(BasicGNN):
         super().__init__(in_channels, hidden_channels, num_layers, out_channels, dropout=dropout, **kwargs)
         # Modules, so that what is traced of them keeps to the mode they are in.
         self.drop_input = _FeatureDropout(input_dropout)
-        self._trim_rows = _TrimRows()
+        self._trim_nodes, self._trim_edges = (
+            _TrimRows(),
+            _TrimRows(),
+        )  # two: a heterogeneous model copies each
         # The same cheap dropout and sparse product for all layers alike, so that only attention differs.
         self.dropout = _Dropout(dropout)
         for module in self.convs[0].children():
@@ -140,10 +143,10 @@ class AttentionGNN(BasicGNN):
                 x, edge_index, _ = self._trim(
                     i, num_sampled_nodes_per_hop, num_sampled_edges_per_hop, x, edge_index
                 )
-                edge_weight = self._trim_rows(i, num_sampled_edges_per_hop, edge_weight)
-                edge_attr = self._trim_rows(i, num_sampled_edges_per_hop, edge_attr)
-                batch = self._trim_rows(i, num_sampled_nodes_per_hop, batch)
-                position = self._trim_rows(i, num_sampled_nodes_per_hop, position)
+                edge_weight = self._trim_edges(i, num_sampled_edges_per_hop, edge_weight)
+                edge_attr = self._trim_edges(i, num_sampled_edges_per_hop, edge_attr)
+                batch = self._trim_nodes(i, num_sampled_nodes_per_hop, batch)
+                position = self._trim_nodes(i, num_sampled_nodes_per_hop, position)
             given: dict[str, Any] = {"edge_attr": edge_attr}
             if self.supports_edge_weight:
                 given["edge_weight"] = edge_weight

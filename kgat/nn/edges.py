@@ -71,7 +71,10 @@ def read_edges(
         row, col, value = adjacency.coo()
         return Edges(torch.stack([col, row]), value if missing else attr, weight, adjacency)
     if is_torch_sparse_tensor(adjacency):
-        (row, col), value = to_edge_index(adjacency)
+        if adjacency.layout == torch.sparse_coo and adjacency.is_coalesced():
+            (row, col), value = adjacency.indices(), adjacency.values()  # which have gradients, unlike PyG's
+        else:
+            (row, col), value = to_edge_index(adjacency)
         index = _once(adjacency, "edges", lambda: torch.stack([col, row]))
         return Edges(index, value if missing and value.dim() > 1 else attr, weight, adjacency)
     if isinstance(adjacency, EdgeIndex):
@@ -98,7 +101,7 @@ def with_self_loops(edges: Edges, num_nodes: int, fill_value: FillValue) -> Edge
             of new loops are 1.
     """
     given = edges.index
-    # One list of what is kept serves all that belongs to the edges: compiled code then knows it as one length.
+    # One list of what is kept for all that belongs to the edges: compiled code then knows it as one length.
     kept = _once(given, "kept", lambda: (given[0] != given[1]).nonzero().view(-1))
 
     def looped(x: Tensor | None, fill: FillValue) -> tuple[Tensor, Tensor | None]:
