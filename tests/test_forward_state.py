@@ -1,4 +1,4 @@
-r"""A forward pass changes nothing on a module: calls of several threads cannot mix, none depends on others."""
+r"""A forward pass writes nothing on a module: calls of several threads cannot mix, none depends on others."""
 
 import concurrent.futures
 import copy
