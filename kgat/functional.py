@@ -13,6 +13,7 @@ from kgat.ops.adjacency import check_index_type, check_indices
 from kgat.ops.call import Call
 from kgat.ops.dense import DenseCall
 from kgat.ops.operands import check_edges, check_gram, check_tensor, check_unbatched
+from kgat.ops.require import require
 
 
 def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, power: float = 1.0) -> Tensor:
@@ -465,6 +466,8 @@ def _call(
         value, edge_index, size, edge_bias, edge_log_weight, edge_weight, base
     )
     _check_dropout(dropout)
+    if edge_log_weight is not None:
+        require((edge_log_weight.detach() < torch.inf).all(), _LOG_WEIGHT)
     if flow not in ("source_to_target", "target_to_source"):
         raise ValueError(f"Expected 'flow' as 'source_to_target' or 'target_to_source' (got {flow!r})")
     target = 1 if flow == "source_to_target" else 0
@@ -477,3 +480,65 @@ def _call(
 def _check_dropout(dropout: float) -> None:
     if not 0.0 <= dropout <= 1.0:
         raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
+
+
+# NaN is not below infinity either.
+_LOG_WEIGHT = (
+    "Expected 'edge_log_weight' below infinity (got an infinite one, or NaN as the logarithm of a negative "
+    "weight); pass weights of any sign as 'edge_weight', which multiplies the normalised weights"
+)
+
+
+def edge_attention_with_weights(
+    gram: Gram,
+    value: Tensor,
+    edge_index: Tensor,
+    *,
+    edge_bias: Tensor | None = None,
+    edge_log_weight: Tensor | None = None,
+    edge_weight: Tensor | None = None,
+    dropout: float = 0.0,
+    base: Tensor | None = None,
+    flow: str = "source_to_target",
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Returns what :func:`edge_attention` returns, bit for bit, and the weights :math:`m_e \alpha_e`.
+
+    :math:`m` is the dropout mask over :math:`1 - p`, so that weights and output belong together in training
+    too; :obj:`edge_weight` is not in them. Both outputs have gradients. The weights cost one more pass over
+    the edges.
+
+    Args:
+        gram (Gram): As in :func:`edge_attention`, as the others are.
+        value (torch.Tensor): As in :func:`edge_attention`.
+        edge_index (torch.Tensor): As in :func:`edge_attention`.
+        edge_bias (torch.Tensor, optional): (default: :obj:`None`)
+        edge_log_weight (torch.Tensor, optional): (default: :obj:`None`)
+        edge_weight (torch.Tensor, optional): (default: :obj:`None`)
+        dropout (float, optional): (default: :obj:`0.0`)
+        base (torch.Tensor, optional): (default: :obj:`None`)
+        flow (str, optional): (default: :obj:`"source_to_target"`)
+        backend (str, optional): (default: :obj:`None`)
+
+    Shapes:
+        - **output:** :math:`(N, H, C)` and :math:`(E, H)`
+
+    Raises:
+        ValueError: If shapes do not fit or :obj:`backend` is unknown.
+        IndexError: If an index is negative or too large.
+        NotImplementedError: If the kernel can be negative, or the named backend cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import edge_attention_with_weights
+        >>> from kgat.kernels import RBF
+        >>> x, edge_index = torch.zeros(3, 1, 4), torch.tensor([[0, 1, 2], [2, 2, 1]])
+        >>> edge_attention_with_weights(RBF(4)(x, x), x, edge_index)[1].flatten()
+        tensor([0.5000, 0.5000, 1.0000])
+    """
+    call = _call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, base, flow)
+    try:
+        return ops.edge_attention_with_weights(call, backend)
+    except (IndexError, RuntimeError):
+        check_indices(call.row, call.col, call.num_targets, value.size(0))
+        raise
