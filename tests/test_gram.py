@@ -260,8 +260,16 @@ def test_product_of_rbf_and_magnitude_is_one_inner_product():
     q, k, *_ = operands()
     gram = (RBF(R, H) * Magnitude(R, H))(q, k)
     assert len(gram.terms) == 1
-    assert len((RBF(R, H) * DotProduct(R, H))(q, k).terms) == 1
+    product = (RBF(R, H) * DotProduct(R, H))(q, k)
+    assert len(product.terms) == 2  # on edges; of all pairs it is one
+    assert len(product.expanded().terms) == 1
     assert len((RBF(R, H) * Laplace(R, H))(q, k).terms) == 2
+    same = (RBF(R, H, lengthscale=2.0) * RBF(R, H, lengthscale=3.0))(q, k)
+    assert len(same.terms) == 1  # weights of both, one behind the other
+    torch.testing.assert_close(
+        same.at(ROW, COL),
+        RBF(R, H, lengthscale=2.0)(q, k).at(ROW, COL) + RBF(R, H, lengthscale=3.0)(q, k).at(ROW, COL),
+    )
 
 
 def test_claims_of_products_and_sums_follow_their_parts():
