@@ -569,4 +569,4 @@ class ScoreRule:
     def linear(self) -> bool:
         r"""Whether the score is a plain sum over features, so that two such rules can share one
         sum."""
-        return self.link is IDENTITY and not isinstance(self.weight, Tensor)
+        return self.link is IDENTITY

@@ -540,3 +540,17 @@ def test_features_of_another_number():
 def test_bad_calls(given, message):
     with pytest.raises(ValueError, match=message):
         built()(**{"query": tokens(2, 4), **given})
+
+
+def test_scores_of_large_features_are_those_of_double_precision_or_a_sentence():
+    torch.manual_seed(0)
+    layer = PrimalAttention(16, 2, rank=3, kernel="polynomial*magnitude")
+    exact = copy.deepcopy(layer).double()
+    for scale in (1e-3, 1.0, 2.0):
+        x = scale * torch.randn(1, 20, 16)
+        out, wanted = layer(x)[0].double(), exact(x.double())[0]
+        assert (out - wanted).abs().max() < 1e-3 * wanted.abs().max()
+    with pytest.raises(
+        ValueError, match=r"features that float32 holds.*got one of exp\(.*normalise the tokens"
+    ):
+        layer(100.0 * torch.randn(1, 20, 16))
