@@ -87,6 +87,10 @@ class Link:
             \rangle))`. :obj:`None` where no finite map exists. (default: :obj:`None`)
         signed (bool, optional): Whether the kernel behind the link can be negative, so that it has
             no logarithm and only its features can be used. (default: :obj:`False`)
+        scaled_features (Callable, optional): ``scaled_features(q, *args)`` maps one side to pairs of features
+            and the logarithm of what they are to be multiplied with, one per node and head, for features that
+            numbers of single precision do not hold: :math:`\sum_p \exp(a_p(q) + a_p(k)) \langle f_p(q),
+            f_p(k) \rangle = \exp(\mathrm{link}(\langle q, k \rangle))`. (default: :obj:`None`)
         derivative (Callable, optional): ``derivative(t, *args)``, as of :class:`Pair`. Without it the link is
             applied to the sums of all edges, outside of the fused pass. (default: :obj:`None`)
         scalar (Callable, optional): As of :class:`Pair`. (default: :obj:`None`)
@@ -104,6 +108,7 @@ class Link:
     signed: bool = False
     derivative: Callable[..., Any] | None = None
     scalar: Callable[..., Any] | None = None
+    scaled_features: Callable[..., list[tuple[Tensor, Tensor]]] | None = None
     key: str = field(init=False, repr=False)
 
     def __post_init__(self) -> None:
@@ -182,6 +187,27 @@ def leaky_relu(t: Tensor, slope: Argument) -> Tensor:
     return torch.where(t > 0, t, slope * t) if isinstance(slope, Tensor) else F.leaky_relu(t, slope)
 
 
+def scaled_square_features(q: Tensor, eps: Argument) -> list[tuple[Tensor, Tensor]]:
+    r"""As :func:`square_features`, of :math:`q` divided by its largest entry.
+
+    Shapes:
+        - **q:** :math:`(*, H, R)`
+        - **output:** :math:`(*, H, R (R + 1) / 2 + 1)` and :math:`(*, H)`
+    """
+    root = torch.as_tensor(eps, dtype=q.dtype, device=q.device).sqrt()
+    scale = _largest(q, root.sqrt())  # so that the floor is no feature above 1
+    f = square_features(q / scale.unsqueeze(-1), 1.0)
+    floor = (root / scale.square()).unsqueeze(-1)
+    return [(torch.cat([f[..., :-1], floor], dim=-1), 2.0 * scale.log())]
+
+
+def _largest(q: Tensor, least: Argument) -> Tensor:
+    # What a row is divided by: any number would do, so that it needs no gradient; a broken row breaks itself.
+    largest = q.detach().abs().amax(dim=-1) if q.size(-1) else q.new_zeros(q.shape[:-1])
+    least = torch.as_tensor(least, dtype=q.dtype, device=q.device)
+    return torch.where(largest.isfinite(), torch.maximum(largest, least), 1.0)
+
+
 MAX_DEGREE = 8  # of a truncated exponential: what its scalars are written out for
 MAX_FEATURES = 2**14  # of a truncated exponential: 64 kB a token and head in single precision
 
@@ -229,6 +255,23 @@ def truncated_exp_features(q: Tensor, degree: float) -> Tensor:
     Raises:
         NotImplementedError: If these are more than 16,384 features.
     """
+    return torch.cat(_levels(q, degree), dim=-1)
+
+
+def scaled_truncated_exp_features(q: Tensor, degree: float) -> list[tuple[Tensor, Tensor]]:
+    r"""As :func:`truncated_exp_features`, degree by degree, of :math:`q` divided by its largest entry.
+
+    Shapes:
+        - **q:** :math:`(*, H, R)`
+        - **output:** for each degree :math:`n` up to :math:`p`, :math:`(*, H, \binom{R + n - 1}{n})` and
+          :math:`(*, H)`
+    """
+    scale = _largest(q, torch.finfo(q.dtype).tiny)
+    levels = _levels(q / scale.unsqueeze(-1), degree)
+    return [(level, n * scale.log()) for n, level in enumerate(levels)]
+
+
+def _levels(q: Tensor, degree: float) -> list[Tensor]:
     channels, degree = q.size(-1), int(degree)
     size = math.comb(channels + degree, degree)
     if size > MAX_FEATURES:
@@ -246,7 +289,7 @@ def truncated_exp_features(q: Tensor, degree: float) -> Tensor:
         levels = [
             torch.cat([levels[n - i] * powers[i] for i in range(n + 1)], dim=-1) for n in range(degree + 1)
         ]
-    return torch.cat(levels, dim=-1)
+    return levels
 
 
 def _append_root(f: Tensor, eps: Argument) -> Tensor:
@@ -451,6 +494,7 @@ LOG_SQUARE = Link(
     square_features,
     derivative=_d_log_square,
     scalar=_log_square,
+    scaled_features=scaled_square_features,
 )
 HALF_LOG = Link("half_log", lambda t, eps: 0.5 * (t + eps).log(), derivative=_d_half_log, scalar=_half_log)
 RATIONAL_QUADRATIC = Link(
@@ -465,6 +509,7 @@ TRUNCATED_EXP = Link(
     truncated_exp_features,
     derivative=_d_log_truncated_exp,
     scalar=_log_truncated_exp,
+    scaled_features=scaled_truncated_exp_features,
 )
 # Without a derivative on purpose: a fused backward computes scores again, and this draws anew at each call.
 DROPOUT = Link("dropout", F.dropout)
@@ -548,4 +593,4 @@ class ScoreRule:
     def linear(self) -> bool:
         r"""Whether the score is a plain sum over features, so that two such rules can share one
         sum."""
-        return self.link is IDENTITY and not isinstance(self.weight, Tensor)
+        return self.link is IDENTITY

@@ -10,9 +10,9 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import gradcheck, gradgradcheck
 
-from kgat.functional import edge_attention
+from kgat.functional import dense_attention, edge_attention
 from kgat.gram import Gram
-from kgat.kernels.kernel import Kernel
+from kgat.kernels.kernel import Context, Kernel
 
 
 def check_kernel(
@@ -32,6 +32,14 @@ def check_kernel(
       and :math:`10^3` away from the origin, and so are their first gradients, also in float32;
     * **at == dense**: all routes to a score agree;
     * **pairs**: the score of a pair depends on no other token, batch item or head;
+    * **independence**: not even in its last bit, whatever another node (of another graph, where the kernel
+      computes its parameters from a graph) holds: huge numbers, infinity or NaN;
+    * **spread**: float32 scores of points in distant clumps err by no more than the rounding of such points
+      does, at edges and for all pairs;
+    * **scales**: routes of attention (all pairs with each method that runs the kernel, and edges) give the
+      same averages for inputs of scale :math:`10^{-3}` to :math:`10^4`, in float64 and float32, with finite
+      gradients;
+    * **forward**: it writes nothing on the module;
     * **features**: where they exist, :math:`\langle f, g \rangle = \exp(\mathrm{score})`;
     * **signed**: a kernel that can be negative refuses scores and offers features;
     * **symmetric**, **positive definite**, **translation invariant**: what the class declares,
@@ -95,7 +103,13 @@ def check_kernel(
             _check_pairs(exact, points)
             _check_features(exact, points)
             _check_claims(exact, points)
+            with torch.random.fork_rng(devices=[]):
+                _check_independence(kernel)
         _check_precision(kernel)
+        with torch.random.fork_rng(devices=[]):
+            _check_spread(kernel)
+            _check_scales(kernel)
+            _check_forward(kernel)
         _check_finite(copy.deepcopy(kernel).float(), _Points(kernel, torch.float32))
         _check_gradients(copy.deepcopy(kernel).double())
         _check_state(kernel, factory, seed)
@@ -422,6 +436,36 @@ def _check_pairs(kernel: Kernel, points: _Points) -> None:
     _equal(kernel, "pairs", "the head that changed", changed[..., 0], other[..., 0], tolerance)
 
 
+def _at(gram: Gram, row: Tensor, col: Tensor) -> Tensor:
+    # Scores at edges, or the values themselves where they can be negative.
+    if not gram.signed:
+        return gram.at(row, col)
+    f, g = gram.features()
+    return (f[row] * g[col]).sum(dim=-1)
+
+
+def _data_dependent(kernel: Kernel) -> bool:
+    return any(getattr(part, "data_dependent", False) for part in kernel.modules())
+
+
+def _check_independence(kernel: Kernel) -> None:
+    kernel, points = copy.deepcopy(kernel).float(), _Points(kernel, torch.float32)
+    q, k = points.query, points.key
+    row, col = torch.cartesian_prod(torch.arange(q.size(0) - 1), torch.arange(k.size(0) - 1)).T
+    context: tuple[Context, ...] = ()
+    if _data_dependent(kernel):  # of a graph: the last node is another one
+        graphs = [torch.arange(x.size(0)) // (x.size(0) - 1) for x in (q, k)]
+        context = (Context(batch=(graphs[0], graphs[1])),)
+    expected = _at(kernel(q, k, *context), row, col)
+    for number in (1e3, -99999.0, 1e20, torch.inf, torch.nan):
+        far_q, far_k = q.clone(), k.clone()
+        far_q[-1], far_k[-1] = number, -number
+        for query, key in ((far_q, k), (q, far_k), (far_q, far_k)):
+            score = _at(kernel(query, key, *context), row, col)
+            what = f"scores beside a node at {number:g}"
+            _equal(kernel, "independence", what, score, expected, 0.0)
+
+
 def _check_features(kernel: Kernel, points: _Points) -> None:
     gram = kernel(points.query, points.key)
     if gram.signed:
@@ -528,6 +572,130 @@ def _check_precision(kernel: Kernel) -> None:
         value = _values(single(q, k))
         exact = _values(double(q.double(), k.double()))
         _equal(kernel, "precision", f"scores of {half} input", value.double(), exact, 1e-4)
+
+
+# What a computation in single precision may err by: so many times what rounding of its inputs does.
+_ROUNDINGS = 64.0
+
+
+def _rounded(q: Tensor, k: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    # One side of pairs as rounding to single precision would move it, up or down.
+    pair = [q.double(), k.double()]
+    pair[side] = pair[side] * (1.0 + 2.0**-24 * torch.randint_like(pair[side], 2).mul(2.0).sub(1.0))
+    return pair[0], pair[1]
+
+
+def _within_rounding(
+    kernel: Kernel, law: str, what: str, value: Tensor, exact: Tensor, moved: Tensor, tolerance: float
+) -> None:
+    allowed = tolerance * exact.abs().clamp_min(1.0) + _ROUNDINGS * (moved - exact).abs()
+    wrong = ~((value.double() - exact).abs() <= allowed) & exact.isfinite()
+    if bool(wrong.any()):
+        worst = int(torch.where(wrong, (value.double() - exact).abs() - allowed, -torch.inf).argmax())
+        got, wanted = value.flatten()[worst].item(), exact.flatten()[worst].item()
+        _fail(kernel, law, f"{what}: expected {wanted:.8g} (got {got:.8g})")
+
+
+def _check_spread(kernel: Kernel) -> None:
+    single = copy.deepcopy(kernel).float()
+    double = copy.deepcopy(single).double()
+    shape = (kernel.heads, kernel.channels)
+    clumps = torch.empty(4, 1, *shape).uniform_(-1e3, 1e3)
+    q, k = ((clumps + torch.randn(4, 3, *shape)).flatten(0, 1) for _ in range(2))
+    row, col = torch.cartesian_prod(torch.arange(12), torch.arange(12)).T
+    exact = _at(double(q.double(), k.double()), row, col)
+    moved = torch.zeros_like(exact)
+    for side in (0, 0, 1, 1):  # were both rounded, a pair might move together
+        score = _at(double(*_rounded(q, k, side)), row, col)
+        moved = torch.maximum(moved, (score - exact).abs())
+    moved = exact + moved
+    gram = single(q, k)
+    pairs = {"at edges": _at(gram, row, col), "of all pairs": _values(gram)[row, col]}
+    for where, score in pairs.items():
+        what = f"float32 scores of points in distant clumps {where}"
+        _within_rounding(kernel, "spread", what, score, exact, moved, 1e-4)
+
+
+def _check_scales(kernel: Kernel) -> None:
+    if kernel(*(torch.zeros(1, kernel.heads, kernel.channels),) * 2).signed:
+        return
+    n, m = 6, 9
+    shape = (kernel.heads, kernel.channels)
+    drawn = torch.randn(n, *shape, dtype=torch.float64), torch.randn(m, *shape, dtype=torch.float64)
+    v = torch.randn(m, kernel.heads, 2, dtype=torch.float64)
+    row, col = torch.cartesian_prod(torch.arange(n), torch.arange(m)).T
+    single, double = copy.deepcopy(kernel).float(), copy.deepcopy(kernel).float().double()
+
+    def exact_average(q: Tensor, k: Tensor) -> Tensor:
+        alpha = double(q, k).up_to_query().at(row, col).view(n, m, -1).softmax(dim=1)
+        return torch.einsum("nmh,mhc->nhc", alpha, v.float().double())
+
+    for scale in (1e-3, 1.0, 1e2, 1e4):
+        q, k = ((scale * x).float() for x in drawn)
+        exact = exact_average(q.double(), k.double())
+        moved = torch.zeros_like(exact)
+        for side in (0, 0, 1, 1):
+            average = exact_average(*_rounded(q, k, side))
+            moved = torch.maximum(moved, (average - exact).abs())
+        moved = exact + moved
+        for model in (double, single):
+            dtype = torch.float64 if model is double else torch.float32
+            for route in ("sdpa", "linear", "dense", "edges"):
+                query, key = (x.to(dtype).requires_grad_() for x in (q, k))
+                gram = model(query, key)
+                try:
+                    if route == "edges":
+                        out = edge_attention(
+                            gram, v.float().to(dtype), torch.stack([col, row]), backend="eager"
+                        )
+                    else:
+                        out = dense_attention(gram, v.float().to(dtype), method=route)
+                except NotImplementedError:
+                    continue
+                what = f"'{route}' in {dtype} at scale {scale:g}"
+                if dtype == torch.float32:
+                    _within_rounding(kernel, "scales", what, out, exact, moved, 2e-3)
+                else:
+                    _equal(kernel, "scales", what, out, exact, 1e-5)
+                _gradients_finite(model, out, [query, key], what)
+
+
+def _check_forward(kernel: Kernel) -> None:
+    points = _Points(kernel, torch.float32)
+    kernel = copy.deepcopy(kernel).float()
+    for training in (False, True):
+        kernel.train(training)
+        before = _snapshot(kernel)
+        _values(kernel(points.query, points.key)).sum()
+        after = _snapshot(kernel)
+        changed = [
+            name
+            for name in before.keys() | after.keys()
+            if before.get(name, _NOTHING) is not after.get(name, _NOTHING)
+            and before.get(name, _NOTHING) != after.get(name, _NOTHING)
+        ]
+        if changed:
+            _fail(kernel, "forward", f"a call wrote {', '.join(sorted(changed))}")
+
+
+_NOTHING = object()
+
+
+def _snapshot(kernel: Kernel) -> dict[str, object]:
+    # All that hangs on the module and its parts; of tensors, which one it is and how often it was written.
+    found: dict[str, object] = {}
+    for path, module in kernel.named_modules():
+        for name, value in vars(module).items():
+            items = value.items() if isinstance(value, dict) else ((None, value),)
+            for key, item in items:
+                place = ".".join(filter(None, (path, name, str(key or ""))))
+                versioned = isinstance(item, Tensor) and not item.is_inference()
+                found[place] = (id(item), item._version) if versioned else _copied(item)
+    return found
+
+
+def _copied(item: object) -> object:
+    return copy.copy(item) if isinstance(item, (list, set)) else item
 
 
 def _check_state(kernel: Kernel, factory: Callable[[int, int], Kernel], seed: int) -> None:

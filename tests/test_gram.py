@@ -5,7 +5,17 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kgat.gram import LazyGram, SumGram
 from kgat.kernels import RBF, Additive, DotProduct, Kernel, Laplace, Linear, Magnitude, Polynomial
-from kgat.rules import ABS_DIFFERENCE, LEAKY_RELU, LOG, LOG_SQUARE, SIGNED, ScoreRule
+from kgat.rules import (
+    ABS_DIFFERENCE,
+    LEAKY_RELU,
+    LOG,
+    LOG_SQUARE,
+    MUL,
+    SIGNED,
+    SQUARED_DIFFERENCE,
+    TRUNCATED_EXP,
+    ScoreRule,
+)
 
 N, M, H, R = 6, 4, 3, 5
 ROW, COL = torch.tensor([0, 5, 5, 2, 0]), torch.tensor([3, 0, 1, 2, 3])
@@ -144,7 +154,7 @@ def test_product_of_sums_over_features_is_one_term():
     torch.testing.assert_close(merged.dense(), expected)
 
 
-@pytest.mark.parametrize("other", ["weighted product", "difference", "leaky", "function"])
+@pytest.mark.parametrize("other", ["difference", "leaky", "function"])
 def test_other_products_keep_their_terms(other):
     q, k, *_ = operands()
     left, right = LazyGram.of(q, k), LazyGram.of(q, k, RULES[other])
@@ -173,9 +183,10 @@ def test_an_inner_product_stays_a_matrix_product_beside_other_terms():
     torch.testing.assert_close(dense.flatten(0, 1), gram.at(row, col))
 
 
-def test_scaled_products_merge():
+@pytest.mark.parametrize("other", ["scaled product", "weighted product"])
+def test_scaled_products_merge(other):
     q, k, *_ = operands()
-    left, right = LazyGram.of(q, k), LazyGram.of(2 * q, k, RULES["scaled product"])
+    left, right = LazyGram.of(q, k), LazyGram.of(2 * q, k, RULES[other])
     product = left * right
     assert len(product.terms) == 1
     torch.testing.assert_close(product.dense(), left.dense() + right.dense())
@@ -260,8 +271,16 @@ def test_product_of_rbf_and_magnitude_is_one_inner_product():
     q, k, *_ = operands()
     gram = (RBF(R, H) * Magnitude(R, H))(q, k)
     assert len(gram.terms) == 1
-    assert len((RBF(R, H) * DotProduct(R, H))(q, k).terms) == 1
+    product = (RBF(R, H) * DotProduct(R, H))(q, k)
+    assert len(product.terms) == 2  # on edges; of all pairs it is one
+    assert len(product.expanded().terms) == 1
     assert len((RBF(R, H) * Laplace(R, H))(q, k).terms) == 2
+    same = (RBF(R, H, lengthscale=2.0) * RBF(R, H, lengthscale=3.0))(q, k)
+    assert len(same.terms) == 1  # weights of both, one behind the other
+    torch.testing.assert_close(
+        same.at(ROW, COL),
+        RBF(R, H, lengthscale=2.0)(q, k).at(ROW, COL) + RBF(R, H, lengthscale=3.0)(q, k).at(ROW, COL),
+    )
 
 
 def test_claims_of_products_and_sums_follow_their_parts():
@@ -319,3 +338,52 @@ def test_linear_kernel_refuses_scores():  # TD T9
     for call in (gram.dense, lambda: gram.at(ROW[:1], ROW[:1])):
         with pytest.raises(NotImplementedError, match=r"its square .*Polynomial.* or positive features"):
             call()
+
+
+def test_squared_differences_are_expanded_where_they_keep_their_digits():
+    q, k, a, b = operands(2)
+    rule = ScoreRule(SQUARED_DIFFERENCE, weight=torch.randn(H, R, dtype=torch.float64))
+    gram = LazyGram.of(q + 3.0, k + 3.0, rule, a, b)
+    expanded = gram.expanded()
+    assert expanded.terms[0].rule.pair is MUL
+    exact = LazyGram(gram.terms, a, b, settled=True).dense()
+    torch.testing.assert_close(expanded.dense(), exact)
+    torch.testing.assert_close(gram.dense(), exact)
+    # Hidden keys are no part of the mean, and may be anywhere.
+    hidden = torch.arange(M) == 1
+    broken = k.masked_fill(hidden.view(M, 1, 1), torch.nan)
+    found = LazyGram.of(q + 3.0, broken + 3.0, rule, a, b).expanded(hidden.expand(2, M))
+    assert found.terms[0].rule.pair is MUL
+    torch.testing.assert_close(found.dense()[:, :, ~hidden], exact[:, :, ~hidden])
+    far = LazyGram.of(1e5 * q, k, rule)
+    assert far.expanded().terms[0].rule.pair is SQUARED_DIFFERENCE
+    torch.testing.assert_close(
+        far.dense().flatten(1, 2)[0],
+        far.at(*torch.cartesian_prod(torch.arange(N), torch.arange(M)).T)[0],
+        rtol=1e-12,
+        atol=0.0,
+    )
+
+
+def test_up_to_a_number_per_query():
+    q, k, a, b = operands()
+    one, other = LazyGram.of(q, k, None, 1e3 * a, b), LazyGram.of(q, k, RULES["difference"], None, b)
+    for gram in (one, other, one * other, SumGram((one, other)), SumGram((one, SumGram((other, one))))):
+        torch.testing.assert_close(gram.up_to_query().dense().softmax(1), gram.dense().softmax(1))
+    biases = LazyGram(query_bias=a, key_bias=b)
+    assert biases.up_to_query().size == biases.size
+
+
+def test_parts_of_features_are_features_with_scales():
+    q, k, a, b = operands()
+    square = LazyGram.of(q, k, FEATURED["log square"], a, b)
+    truncated = LazyGram.of(q, k, ScoreRule(link=TRUNCATED_EXP, link_args=(4,)), None, b)
+    biases = LazyGram(query_bias=a, key_bias=b)
+    for gram in (square, truncated, square * truncated, SumGram((square, truncated)), biases):
+        total = 0.0
+        for f, g, u, v in gram.feature_parts():
+            assert f.abs().max() <= 2.0  # a product of two that are at most the root of 2
+            part = torch.einsum("nhr,mhr->nmh", f, g)
+            scale = sum(x for x in (None if u is None else u[:, None], v) if x is not None)
+            total = total + part * torch.as_tensor(scale).exp()
+        torch.testing.assert_close(total, gram.dense().exp())

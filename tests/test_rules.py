@@ -169,7 +169,7 @@ def test_only_plain_sums_are_linear():
     assert ScoreRule().linear
     assert ScoreRule(ABS_DIFFERENCE, weight=-2.0).linear
     assert not ScoreRule(link=RELU).linear
-    assert not ScoreRule(weight=torch.ones(3, 5)).linear
+    assert ScoreRule(weight=torch.ones(3, 5)).linear
 
 
 def polynomial(t: torch.Tensor, degree: int) -> torch.Tensor:

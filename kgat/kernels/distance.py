@@ -11,7 +11,7 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, positive
-from kgat.kernels.rbf import centred, initial_lengthscale
+from kgat.kernels.rbf import initial_lengthscale
 from kgat.rules import (
     ABS_DIFFERENCE,
     HALF_LOG,
@@ -124,12 +124,14 @@ class RationalQuadratic(Kernel):
         torch.nn.init.constant_(self.log_alpha, math.log(self.initial_alpha))
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        q, k = centred(query, key)  # or the products below round far from the origin
-        # 1 / sqrt(2 alpha l^2), so that the pairs sum to the argument of log1p.
-        scale = (-self.log_lengthscale - 0.5 * (self.log_alpha + math.log(2.0))).exp()
+        # 1 / (2 alpha l^2): a weight, not a factor of both sides, since products round far from the origin.
+        weight = (-2.0 * self.log_lengthscale - self.log_alpha - math.log(2.0)).exp()
         alpha = self.log_alpha.exp().squeeze(-1)
-        rule = ScoreRule(SQUARED_DIFFERENCE, RATIONAL_QUADRATIC, link_args=(alpha,))
-        return LazyGram.of(q * scale, k * scale, rule)
+        rule = ScoreRule(
+            *(SQUARED_DIFFERENCE, RATIONAL_QUADRATIC, weight.expand(self.heads, self.channels)),
+            link_args=(alpha,),
+        )
+        return LazyGram.of(query, key, rule)
 
 
 class AbsoluteDifference(Kernel):

@@ -15,7 +15,6 @@ from torch_geometric.utils import scatter
 from kgat.gram import LazyGram
 from kgat.kernels.features import normal
 from kgat.kernels.kernel import NOTHING, Context, Kernel, positive, whole
-from kgat.kernels.rbf import centred
 from kgat.kernels.spectral import concatenated, dot_std, pairwise
 
 EVALUATIONS = ("frozen", "sobol")
@@ -262,8 +261,6 @@ class ImplicitSpectral(Kernel):
             context.losses.append(self.penalty(law))
         omega = torch.cat(self._draw(law), dim=-1)
         size = omega.size(-1) // len(self.generators)
-        if self.stationary and not self.concat:
-            query, key = centred(query, key)
         graphs: tuple[Tensor | None, Tensor | None] = (None, None)
         if self.data_dependent and context.batch is not None:
             graphs = _both(context.batch)

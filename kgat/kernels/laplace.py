@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel
-from kgat.kernels.rbf import centred, initial_lengthscale
+from kgat.kernels.rbf import initial_lengthscale
 from kgat.rules import ABS_DIFFERENCE, MINIMUM, ScoreRule
 
 
@@ -62,9 +62,9 @@ class Laplace(Kernel):
         torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        q, k = centred(query, key)  # or the products below round far from the origin
-        scale = (-self.log_lengthscale).exp()
-        return LazyGram.of(q * scale, k * scale, ScoreRule(ABS_DIFFERENCE, weight=-1.0))
+        # The lengthscale is a weight, not a factor of both sides: products round, far from the origin.
+        weight = -(-self.log_lengthscale).exp().expand(self.heads, self.channels)
+        return LazyGram.of(query, key, ScoreRule(ABS_DIFFERENCE, weight=weight))
 
 
 class Intersection(Kernel):
@@ -99,5 +99,4 @@ class Intersection(Kernel):
     positive_definite = True
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        scale = self.channels**-0.5
-        return LazyGram.of(query * scale, key * scale, ScoreRule(MINIMUM))
+        return LazyGram.of(query, key, ScoreRule(MINIMUM, weight=self.channels**-0.5))

@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, positive
-from kgat.kernels.rbf import centred, initial_lengthscale
+from kgat.kernels.rbf import initial_lengthscale
 
 
 class Periodic(Kernel):
@@ -64,16 +64,21 @@ class Periodic(Kernel):
         torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        q, k = centred(query, key)  # an angle of many turns loses its digits
-        speed = 2.0 * math.pi * (-self.log_period).exp()
+        period = self.log_period.exp().to(torch.promote_types(query.dtype, self.log_period.dtype))
         scale = (-self.log_lengthscale).exp()
         constant = -self.channels * scale.square().squeeze(-1)  # [H]
-        return LazyGram.of(
-            _circle(q * speed) * scale,
-            _circle(k * speed) * scale,
-            key_bias=constant.expand(k.shape[:-1]),
-        )
+        q = _circle(query, period) * scale
+        k = q if key is query else _circle(key, period) * scale
+        return LazyGram.of(q, k, key_bias=constant.expand(k.shape[:-1]))
 
 
-def _circle(angle: Tensor) -> Tensor:
+def _circle(x: Tensor, period: Tensor) -> Tensor:
+    # An angle of many turns loses its digits. A remainder does not: it is exact.
+    x = x.to(period.dtype)
+    with torch.no_grad():
+        rest = torch.fmod(x, period)
+        turns = ((x - rest) / period).round()
+    # Of that value, and with the derivatives of x - turns * period.
+    rest = rest + (x - x.detach()) - turns * (period - period.detach())
+    angle = rest * (2.0 * math.pi / period)
     return torch.cat([angle.cos(), angle.sin()], dim=-1)

@@ -10,6 +10,7 @@ from torch.nn import Parameter
 
 from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, positive
+from kgat.rules import SQUARED_DIFFERENCE, ScoreRule
 
 
 class RBF(Kernel):
@@ -61,28 +62,9 @@ class RBF(Kernel):
         torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        q, k = centred(query, key)
-        scale = (-self.log_lengthscale).exp()
-        same = k is q  # queries that are the keys are lifted once
-        q = q * scale
-        k = q if same else k * scale
-        a = -0.5 * q.square().sum(dim=-1)
-        return LazyGram.of(q, k, query_bias=a, key_bias=a if same else -0.5 * k.square().sum(dim=-1))
-
-
-def centred(query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
-    r"""Moves both sides so that the mean key is the origin: free for a translation-invariant
-    kernel, and it keeps the digits that an expansion of the difference loses far from the origin.
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **output:** as :obj:`query` and :obj:`key`
-    """
-    # The score does not depend on the centre, so no gradient has to flow through it. It is 0 where
-    # the mean does not exist: without keys, and next to a broken feature, which stays in its row.
-    centre = key.detach().mean(dim=-3, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
-    query, same = query - centre, key is query
-    return query, query if same else key - centre
+        # The lengthscale is a weight, not a factor of both sides: products round, far from the origin.
+        weight = (-0.5 * (-2.0 * self.log_lengthscale).exp()).expand(self.heads, self.channels)
+        return LazyGram.of(query, key, ScoreRule(SQUARED_DIFFERENCE, weight=weight))
 
 
 def initial_lengthscale(lengthscale: float | None, default: float) -> float:

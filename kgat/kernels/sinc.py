@@ -10,7 +10,6 @@ from torch.nn import Parameter
 
 from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, positive
-from kgat.kernels.rbf import centred
 from kgat.rules import LOG_ABS_SINC, ScoreRule
 
 
@@ -86,10 +85,9 @@ class SincProduct(Kernel):
         torch.nn.init.constant_(self.inverse_bandwidth, self.initial_inverse_bandwidth)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        q, k = centred(query, key)  # or the products below round far from the origin
-        scale = self.inverse_bandwidth
-        rule = ScoreRule(LOG_ABS_SINC, weight=float(self.power))
-        return LazyGram.of(q * scale, k * scale, rule)
+        q = query * self.inverse_bandwidth
+        k = q if key is query else key * self.inverse_bandwidth
+        return LazyGram.of(q, k, ScoreRule(LOG_ABS_SINC, weight=float(self.power)))
 
     def log_density(self, query: Tensor, key: Tensor) -> Tensor:
         r"""Estimates the density from which keys were drawn, at the queries: the Fourier integral estimator.

@@ -12,7 +12,7 @@ from torch_geometric.nn.inits import glorot
 from kgat.gram import LazyGram
 from kgat.kernels.features import circle, normal, project, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive, whole
-from kgat.kernels.rbf import centred, initial_lengthscale
+from kgat.kernels.rbf import initial_lengthscale
 from kgat.rules import LOG_SQUARE, SIGNED, ScoreRule
 
 
@@ -110,7 +110,8 @@ class RandomFourier(Kernel):
         self.omega.copy_(draw / (2.0 * math.pi * self.lengthscale))
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        f, g = (circle(_angles(x, self.omega)) for x in centred(query, key))
+        f = circle(_angles(query, self.omega))
+        g = f if key is query else circle(_angles(key, self.omega))
         if self.squared:
             return LazyGram.of(f, g, ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)))
         return LazyGram.of(f, g, ScoreRule(link=SIGNED))
@@ -208,8 +209,6 @@ class Spectral(Kernel):
         return (self.omega1,) if self.omega2 is None else (self.omega1, self.omega2)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        if self.stationary:
-            query, key = centred(query, key)
         omega = torch.cat(self.frequencies(), dim=-1)
         by_query = _angles(query, omega)
         # Where queries are the keys, their features need not be computed twice.

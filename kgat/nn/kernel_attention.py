@@ -389,6 +389,11 @@ class KernelAttention(torch.nn.Module):
         if need_weights or value_bias is not None:
             weights = F.dropout(functional.dense_softmax(gram, mask, bias=bias, causal=causal), dropout)
             alpha = weights.to(v.dtype)  # [B, N, M, H]
+            # What nobody sees may hold anything, and 0 times NaN is NaN.
+            if mask is not None:
+                v = v.masked_fill(~mask.any(dim=-2)[..., None, None], 0.0)
+            if bias is not None:
+                v = v.masked_fill((bias == -torch.inf).all(dim=-1).all(dim=-2)[..., None, None], 0.0)
             out = torch.einsum("bnmh,bmhc->bnhc", alpha, v)
             if value_bias is not None:
                 out = out + torch.einsum("bnmh,nmhc->bnhc", alpha, value_bias.to(v.dtype))

@@ -6,14 +6,17 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Linear, Parameter
 
 from kgat import functional, kernels
+from kgat.gram import legible
 from kgat.kernels import Context, Kernel
 
 CONCATS = ("shared", "per_head")
+
+# Features of one side, each with the logarithm of what they are to be multiplied with.
+Parts = list[tuple[Tensor, Tensor | None]]
 
 
 class PrimalAttention(torch.nn.Module):
@@ -135,7 +138,6 @@ class PrimalAttention(torch.nn.Module):
 
         self.kernel = kernels.resolve(kernel, self.head_dim, num_heads, **(kernel_kwargs or {}))
         self.num_features = _num_features(self.kernel)
-        self._centres = any(part.translation_invariant for part in _parts(self.kernel))
         self.lin_query = Linear(embed_dim, embed_dim, bias=bias)
         self.lin_key = Linear(embed_dim, embed_dim, bias=bias)
         size = self.num_rows if self.data_dependent else self.num_features
@@ -210,11 +212,11 @@ class PrimalAttention(torch.nn.Module):
         self._check_call(query, key, value, need_weights, attn_mask, is_causal, cache)
         x, mask = self._tokens(query, key_padding_mask)
         phi_q, phi_k, rows = self._lift(x, mask, losses)
-        dtype = phi_q.dtype
+        dtype = phi_q[0][0].dtype
         with torch.autocast(x.device.type, enabled=False):
             weight_e, weight_r = self.weight_e.to(dtype), self.weight_r.to(dtype)
-            e = torch.einsum("bnhp,bhps->bnhs", phi_q, _times_rows(rows, weight_e))
-            r = torch.einsum("bnhp,bhps->bnhs", phi_k, _times_rows(rows, weight_r))
+            e, r = _projected(phi_q, rows, weight_e), _projected(phi_k, rows, weight_r)
+            self._check_range(phi_q, phi_k, e, r)
             if losses is not None:
                 j = functional.ksvd_loss(e, r, self.lam, weight_e, weight_r, mask)
                 items = max(1, j.numel()) if mask is None else mask.any(dim=-1).sum().clamp(min=1)
@@ -275,9 +277,11 @@ class PrimalAttention(torch.nn.Module):
 
     def _factors(self, query: Tensor, key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         # K = left right^T with P columns each: [B, N, H, P].
-        phi_q, phi_k, rows = self._lift(*self._tokens(query, key_padding_mask), None)
-        if rows is None:
+        *lifted, row_parts = self._lift(*self._tokens(query, key_padding_mask), None)
+        phi_q, phi_k = (_joined(parts) for parts in lifted)
+        if row_parts is None:
             return phi_q, phi_k
+        rows = _joined(row_parts)
         with torch.autocast(query.device.type, enabled=False):
             square = torch.einsum("bnhp,bnho->bhpo", rows, rows)
             return torch.einsum("bnhp,bhpo->bnho", phi_q, square), phi_k
@@ -305,41 +309,52 @@ class PrimalAttention(torch.nn.Module):
 
     def _lift(
         self, x: Tensor, mask: Tensor | None, losses: list[Tensor] | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    ) -> tuple[Parts, Parts, Parts | None]:
         # Features of queries and keys [B, N, H, P], 0 for absent tokens, and the rows F [B, n, H, P], or
-        # None for F = I.
+        # None for F = I. Each in parts with the logarithms of their scales.
         heads = (self.num_heads, self.head_dim)
         query, key = self.lin_query(x).unflatten(-1, heads), self.lin_key(x).unflatten(-1, heads)
         rows = self._rows(x, mask).unflatten(-1, heads) if self.data_dependent else None
         with torch.autocast(x.device.type, enabled=False):
             if self.causal:
                 query, key = _running_mean(query, mask), _running_mean(key, mask)
-            context = Context(losses=losses)
             tokens = x.size(1)
             lifted = rows is not None and self.num_features != self.head_dim
             if lifted:  # in one call with the keys, so that random features are the same
                 key = torch.cat([key, rows], dim=1)  # type: ignore[list-item]
-            if self._centres:
-                # Such a kernel takes the mean key as the origin, and a token would see all others in its
-                # features. Beside each key stands its negative, and a query alone: their mean is exactly 0.
-                query = F.pad(query, (0, 0, 0, 0, 0, key.size(1) - tokens)).unsqueeze(2)
-                phi_q, phi_k = self.kernel(query, torch.stack([key, -key], dim=2), context).features()
-                phi_q, phi_k = phi_q[:, :tokens, 0], phi_k[:, :, 0]
-            else:
-                phi_q, phi_k = self.kernel(query, key, context).features()
-            if phi_q.size(-1) != self.num_features:
+            found = self.kernel(query, key, Context(losses=losses)).feature_parts()
+            size = sum(part.query.size(-1) for part in found)
+            if size != self.num_features:
                 raise ValueError(
                     f"Expected {self.num_features} features of the kernel as at construction (got "
-                    f"{phi_q.size(-1)}); take one with as many in evaluation as in training"
+                    f"{size}); take one with as many in evaluation as in training"
                 )
+            phi_q: Parts = [(part.query, part.query_log) for part in found]
+            phi_k: Parts = [(part.key, part.key_log) for part in found]
+            row_parts: Parts | None = None
             if lifted:
-                phi_k, rows = phi_k[:, :tokens], phi_k[:, tokens:]
-            if rows is not None:
-                rows = rows.to(phi_q.dtype)
+                row_parts = _narrowed(phi_k, tokens, self.num_rows)
+                phi_k = _narrowed(phi_k, 0, tokens)
+            elif rows is not None:
+                row_parts = [(rows.to(phi_q[0][0].dtype), None)]
             if mask is not None:
-                absent = ~mask[..., None, None]
-                phi_q, phi_k = phi_q.masked_fill(absent, 0.0), phi_k.masked_fill(absent, 0.0)
-        return phi_q, phi_k, rows
+                absent = ~mask.unsqueeze(-1)
+                phi_q, phi_k = _cleared(phi_q, absent), _cleared(phi_k, absent)
+        return phi_q, phi_k, row_parts
+
+    def _check_range(self, phi_q: Parts, phi_k: Parts, *scores: Tensor) -> None:
+        # Looked at where it is free: not on a device that would have to be waited for.
+        if scores[0].device.type != "cpu" or not legible() or all(bool(s.isfinite().all()) for s in scores):
+            return
+        logs = [float(log.amax()) for _, log in (*phi_q, *phi_k) if log is not None and log.numel()]
+        limit = 0.5 * math.log(torch.finfo(scores[0].dtype).max)
+        if logs and max(logs) > limit:
+            dtype = str(scores[0].dtype).removeprefix("torch.")
+            raise ValueError(
+                f"Expected features that {dtype} holds, since scores are not normalised (got one of "
+                f"exp({max(logs):.3g}) from {self.kernel!r}); normalise the tokens, or take a kernel of "
+                f"bounded features, such as 'cosine' or 'spectral'"
+            )
 
     def _rows(self, x: Tensor, mask: Tensor | None) -> Tensor:
         # Evenly spaced among the tokens of each item: [B, n, F].
@@ -399,9 +414,55 @@ class PrimalAttention(torch.nn.Module):
         return ", ".join(said)
 
 
-def _times_rows(rows: Tensor | None, weight: Tensor) -> Tensor:
-    # F^T W, for each item or (F = I) for all of them: [B or 1, H, P, s].
-    return weight.unsqueeze(0) if rows is None else torch.einsum("bnhp,hns->bhps", rows, weight)
+def _projected(phi: Parts, rows: Parts | None, weight: Tensor) -> Tensor:
+    # (F^T W)^T phi of each token [B, N, H, s]; a scale is multiplied in last, where all of it is together.
+    out: Tensor | None = None
+    matrices: Parts
+    if rows is None or len(rows) != len(phi):  # F = I, or rows of channels
+        by_row = weight.unsqueeze(0) if rows is None else _times_rows(rows[0][0], weight)
+        matrices = [(w, None) for w in by_row.split([f.size(-1) for f, _ in phi], dim=-2)]
+    else:
+        matrices = [_scaled_rows(g, log, weight) for g, log in rows]
+    for (f, log), (matrix, top) in zip(phi, matrices, strict=True):
+        part = torch.einsum("bnhp,bhps->bnhs", f, matrix.expand(f.size(0), *matrix.shape[1:]))
+        if top is not None:
+            log = top if log is None else log + top
+        if log is not None:
+            part = part * log.exp().unsqueeze(-1)
+        out = part if out is None else out + part
+    assert out is not None
+    return out
+
+
+def _scaled_rows(g: Tensor, log: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor | None]:
+    # F^T W of some features over exp of the largest scale of a row, and that scale [B, 1, H].
+    if log is None:
+        return _times_rows(g, weight), None
+    top = log.detach().amax(dim=1, keepdim=True)
+    top = torch.where(top.isfinite(), top, 0.0)
+    return _times_rows(g * (log - top).exp().unsqueeze(-1), weight), top
+
+
+def _times_rows(rows: Tensor, weight: Tensor) -> Tensor:
+    # F^T W, for each item: [B, H, P, s].
+    return torch.einsum("bnhp,hns->bhps", rows, weight)
+
+
+def _joined(parts: Parts) -> Tensor:
+    return torch.cat([f if log is None else f * log.exp().unsqueeze(-1) for f, log in parts], dim=-1)
+
+
+def _narrowed(parts: Parts, start: int, size: int) -> Parts:
+    return [
+        (f.narrow(1, start, size), None if log is None else log.narrow(1, start, size)) for f, log in parts
+    ]
+
+
+def _cleared(parts: Parts, absent: Tensor) -> Parts:
+    return [
+        (f.masked_fill(absent.unsqueeze(-1), 0.0), None if log is None else log.masked_fill(absent, 0.0))
+        for f, log in parts
+    ]
 
 
 def _running_mean(x: Tensor, mask: Tensor | None) -> Tensor:
@@ -433,4 +494,4 @@ def _num_features(kernel: Kernel) -> int:
     like = torch.empty(0) if state is None else state
     with torch.no_grad():
         token = like.new_zeros(1, kernel.heads, kernel.channels)
-        return kernel(token, token).features()[0].size(-1)
+        return sum(part.query.size(-1) for part in kernel(token, token).feature_parts())

@@ -7,6 +7,7 @@ named.
 
 from __future__ import annotations
 
+from dataclasses import replace
 from types import ModuleType
 
 from torch import Tensor
@@ -63,6 +64,7 @@ def edge_attention(call: Call, backend: str | None = None) -> Tensor:
     A rule that a fused backend cannot compile runs on the eager one, which says so once; a backend that was
     named raises instead.
     """
+    call = replace(call, gram=call.gram.up_to_query())
     chosen = choose(call, backend)
     try:
         return chosen.edge_attention(call)  # type: ignore[no-any-return]

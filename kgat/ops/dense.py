@@ -9,8 +9,8 @@ from __future__ import annotations
 import functools
 import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
-from typing import NamedTuple
+from dataclasses import dataclass, field, replace
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kgat import ops
-from kgat.gram import Gram, LazyGram, SumGram
+from kgat.gram import Expansion, Gram, LazyGram, SumGram, legible
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.linear import feature_size, linear_attention
-from kgat.rules import IDENTITY, MUL, ScoreRule
+from kgat.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
 
 # Numbers of a block of scores; a larger matrix is computed block by block, and again in the backward pass.
 BLOCK = 2**24
@@ -50,6 +50,47 @@ class DenseCall:
     bias: Tensor | None = None
     causal: bool = False
     dropout: float = 0.0
+    memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # of what is asked twice
+
+    @property
+    def hidden(self) -> Tensor | None:
+        r"""True for keys that no query sees; :obj:`None` where neither mask nor bias can hide one.
+
+        Shapes:
+            - **output:** :math:`(*, M)`
+        """
+        return self._once("hidden", lambda: _hidden(self.mask, self.bias))
+
+    @property
+    def cleared(self) -> DenseCall:
+        r"""The same without what nobody sees: the operands and values of such keys are 0, whatever they were
+        (NaN times a weight of 0 is NaN)."""
+        return self._once("cleared", self._clear)
+
+    def _clear(self) -> DenseCall:
+        if self.hidden is None:
+            return self
+        gram = _cleared(self.gram, self.hidden)
+        return replace(self, gram=gram, value=_masked(self.value, -3, self.hidden))
+
+    @property
+    def expansion(self) -> Expansion | None:
+        r"""Its squared differences as inner products; :obj:`None` if it has none."""
+        return self._once("expansion", self._expand)
+
+    def _expand(self) -> Expansion | None:
+        gram = self.cleared.gram
+        return gram.expansion(self.hidden) if isinstance(gram, LazyGram) else None
+
+    @property
+    def expands(self) -> bool:
+        r"""Whether that keeps its digits; the first to ask waits for the device."""
+        return self._once("expands", lambda: self.expansion is not None and self.expansion.tame)
+
+    def _once(self, name: str, compute: Callable[[], Any]) -> Any:
+        if name not in self.memory:
+            self.memory[name] = compute()
+        return self.memory[name]
 
     @property
     def pairs(self) -> int:
@@ -75,6 +116,27 @@ def _visible(gram: Gram, mask: Tensor | None, causal: bool, device: torch.device
     return order if mask is None else order & mask
 
 
+def _hidden(mask: Tensor | None, bias: Tensor | None) -> Tensor | None:
+    hidden = None
+    if mask is not None:
+        hidden = ~(mask.squeeze(-2) if mask.size(-2) == 1 else mask.any(dim=-2))
+    if bias is not None:  # of numbers, -inf hides
+        by_bias = (bias.detach() == -torch.inf).all(dim=-1).all(dim=-2)
+        hidden = by_bias if hidden is None else hidden | by_bias
+    return hidden
+
+
+def _cleared(gram: Gram, hidden: Tensor) -> Gram:
+    return gram.map(lambda x, dim: x, lambda x, dim: _masked(x, dim, hidden))
+
+
+def _masked(x: Tensor, dim: int, hidden: Tensor) -> Tensor:
+    # An operand that the items of a batch share is nobody's own.
+    if torch.broadcast_shapes(x.shape[:dim], hidden.shape[:-1]) != x.shape[:dim]:
+        return x
+    return x.masked_fill(hidden.view(*hidden.shape, *[1] * (-1 - dim)), 0.0)
+
+
 class Route(NamedTuple):
     r"""One way to compute a :class:`DenseCall`."""
 
@@ -96,7 +158,13 @@ def softmax(gram: Gram, mask: Tensor | None, bias: Tensor | None, causal: bool) 
     Shapes:
         - **output:** :math:`(*, H, N, M)`, heads first as a product with values wants them
     """
-    score = gram.dense().movedim(-1, -3)  # [..., H, N, M]
+    hidden = _hidden(mask, bias)
+    gram = gram if hidden is None else _cleared(gram, hidden)
+    return _softmax(gram.expanded(hidden), mask, bias, causal)
+
+
+def _softmax(gram: Gram, mask: Tensor | None, bias: Tensor | None, causal: bool) -> Tensor:
+    score = gram.up_to_query().dense().movedim(-1, -3)  # [..., H, N, M]
     score = score.to(score_dtype(score, bias))
     if bias is not None:
         score = score + bias.movedim(-1, -3)
@@ -110,17 +178,25 @@ def softmax(gram: Gram, mask: Tensor | None, bias: Tensor | None, causal: bool) 
     return score.masked_fill(unseen, 0.0).softmax(dim=-1).masked_fill(unseen, 0.0)
 
 
-def _inner_product(gram: Gram) -> bool:
-    if not isinstance(gram, LazyGram) or len(gram.terms) > 1:
-        return False
-    rules = [term.rule for term in gram.terms]
-    return all(isinstance(r, ScoreRule) and r.pair is MUL and r.link is IDENTITY for r in rules)
-
-
 def _sdpa_reasons(call: DenseCall) -> list[str]:
-    if _inner_product(call.gram):
+    gram = call.gram
+    rules = [term.rule for term in gram.terms] if isinstance(gram, LazyGram) else [None]
+    if not all(
+        isinstance(r, ScoreRule) and r.pair in (MUL, SQUARED_DIFFERENCE) and r.link is IDENTITY for r in rules
+    ):
+        return ["the score is not an inner product plus biases of nodes"]
+    if all(isinstance(r, ScoreRule) and r.pair is MUL for r in rules):
         return []
-    return ["the score is not an inner product plus biases of nodes"]
+    if not legible():
+        return ["a compiler or transform hides whether its squared differences may be expanded"]
+    expansion = call.expansion
+    if expansion is None or call.expands:
+        return []
+    size = float(expansion.size)
+    return [
+        f"its squared differences would be expanded, and lose digits: of {size:.2g} that cancel, at most "
+        f"{expansion.limit:.2g} may"
+    ]
 
 
 def _sdpa_cost(call: DenseCall) -> float:
@@ -130,6 +206,13 @@ def _sdpa_cost(call: DenseCall) -> float:
 def _sdpa(call: DenseCall) -> Tensor:
     r"""Runs torch's fused attention: :math:`[w \mathbf{q}, 1] \cdot [\mathbf{k}, b] = w \langle \mathbf{q},
     \mathbf{k} \rangle + b`. The bias of a query cancels."""
+    expansion, call = call.expansion, call.cleared
+    if expansion is None:
+        return _fused(call)
+    return _fused(replace(call, gram=expansion.gram))
+
+
+def _fused(call: DenseCall) -> Tensor:
     gram: LazyGram = call.gram  # type: ignore[assignment]
     value = call.value
     lead = value.shape[:-3]
@@ -223,7 +306,8 @@ def _dense_reasons(call: DenseCall) -> list[str]:
 
 
 def _dense_cost(call: DenseCall) -> float:
-    combine = 0.03 * _width(call.gram) if _by_matmul(call.gram) else 5.0 * _width(call.gram)
+    expands = not _sdpa_reasons(call)
+    combine = 0.03 * _width(call.gram) if expands or _by_matmul(call.gram) else 5.0 * _width(call.gram)
     return call.pairs * (6.0 + combine + 0.03 * call.value.size(-1))
 
 
@@ -234,6 +318,14 @@ def _by_matmul(gram: Gram) -> bool:
 
 
 def _dense(call: DenseCall) -> Tensor:
+    cleared = call.cleared
+    if call.expansion is None:  # of a sum of kernels, each part says
+        gram = cleared.gram.expanded(call.hidden)
+    elif legible() and call.expands:
+        gram = call.expansion.gram
+    else:
+        gram = replace(cleared.gram, settled=True)  # type: ignore[type-var]
+    call = replace(cleared, gram=gram)
     queries = call.gram.size[0]
     per_query = max(1, call.pairs // max(1, queries)) * (1 if _by_matmul(call.gram) else _width(call.gram))
     size = max(1, min(queries, BLOCK // per_query))
@@ -250,7 +342,7 @@ def _dense(call: DenseCall) -> Tensor:
 
 
 def _weighted(call: DenseCall) -> Tensor:
-    alpha = softmax(call.gram, call.mask, call.bias, call.causal)
+    alpha = _softmax(call.gram, call.mask, call.bias, call.causal)
     alpha = F.dropout(alpha, call.dropout).to(call.value.dtype)
     return (alpha @ call.value.movedim(-2, -3)).movedim(-3, -2)
 
@@ -291,6 +383,7 @@ def _edges_cost(call: DenseCall) -> float:
 
 
 def _edges(call: DenseCall) -> Tensor:
+    call = call.cleared
     out = ops.edge_attention(_edge_call(call))
     return out.view(*call.value.shape[:-3], call.gram.size[0], *out.shape[1:])
 
@@ -386,6 +479,7 @@ def _linear_cost(call: DenseCall) -> float:
 
 
 def _linear(call: DenseCall) -> Tensor:
+    call = call.cleared
     mask = None if call.mask is None else call.mask.squeeze(-2)
     return linear_attention(call.gram, call.value, mask, call.causal)
 

@@ -2,12 +2,12 @@ r"""Attention in linear time: sums over features of keys, which no pair of token
 
 from __future__ import annotations
 
-from dataclasses import replace
+import functools
 
 import torch
 from torch import Tensor
 
-from kgat.gram import Gram, LazyGram
+from kgat.gram import Gram
 
 CHUNK = 128  # tokens whose pairs the causal form looks at one by one
 
@@ -19,15 +19,16 @@ def feature_size(gram: Gram) -> int:
         NotImplementedError: If it has no finite feature map, with the reason.
     """
     none = gram.map(lambda x, dim: x.narrow(dim, 0, 0), lambda x, dim: x.narrow(dim, 0, 0))
-    return none.features()[0].size(-1)
+    return sum(part.query.size(-1) for part in none.feature_parts())
 
 
 def linear_attention(gram: Gram, value: Tensor, mask: Tensor | None, causal: bool) -> Tensor:
     r"""Computes :math:`\mathbf{o}_i = f_i^\top \sum_j g_j \mathbf{v}_j^\top / f_i^\top \sum_j g_j`.
 
-    A bias of the queries cancels in the quotient. The largest bias of the keys is taken out of it, in the
-    causal form the largest so far, so that no exponential overflows. Sums are kept in single precision at
-    least.
+    Features come in parts with logarithmic scales, :math:`f_i = [\exp(a_{pi}) f_{pi}]_p` and :math:`g_j =
+    [\exp(b_{pj}) g_{pj}]_p`. No exponential overflows: of each part, the largest scale of the keys is taken
+    out (in the causal form the largest so far), and the largest of a query's parts, which cancels in the
+    quotient. Sums are kept in single precision at least.
 
     Args:
         gram (Gram): The kernel of all pairs.
@@ -38,22 +39,34 @@ def linear_attention(gram: Gram, value: Tensor, mask: Tensor | None, causal: boo
     Shapes:
         - **value:** :math:`(*, M, H, C)`, **mask:** :math:`(*, M)`, **output:** :math:`(*, N, H, C)`
     """
-    bias = None
-    if isinstance(gram, LazyGram):
-        bias = gram.key_bias
-        gram = _without_biases(gram)
-    f, g = gram.features()  # [..., N, H, R], [..., M, H, R]
-    wide = torch.promote_types(torch.promote_types(f.dtype, g.dtype), value.dtype)
+    parts = gram.up_to_query().feature_parts()
+    wide = value.dtype
+    for part in parts:
+        wide = torch.promote_types(wide, torch.promote_types(part.query.dtype, part.key.dtype))
     wide = torch.float32 if wide in (torch.float16, torch.bfloat16) else wide
-    f, g, v = (x.to(wide).transpose(-2, -3) for x in (f, g, value))  # [..., H, tokens, R or C]
+    lead = torch.broadcast_shapes(value.shape[:-3], *(x.shape[:-3] for part in parts for x in part[:2]))
+    tokens = gram.size[:2]
+
+    def by_head(x: Tensor, dim: int) -> Tensor:
+        return x.to(wide).expand(*lead, *x.shape[dim:]).transpose(dim, dim + 1)
+
+    # Of each part [..., H, tokens, R].
+    f, g = [by_head(part.query, -3) for part in parts], [by_head(part.key, -3) for part in parts]
+    v = value.to(wide).transpose(-2, -3)
     # One more value that is always 1: its average is the normaliser.
     v = torch.cat([v, v.new_ones(*v.shape[:-1], 1)], dim=-1)
+    if all(part.query_log is None and part.key_log is None for part in parts):
+        f, g, a, b = [torch.cat(f, dim=-1)], [torch.cat(g, dim=-1)], None, None
+    else:
+        logs = [(_log(part.query_log, part.query), _log(part.key_log, part.key)) for part in parts]
+        a, b = (torch.stack([by_head(log, -2) for log in side], dim=-1) for side in zip(*logs, strict=True))
     if mask is not None:
-        g = g * mask.unsqueeze(-2).unsqueeze(-1).to(wide)
-    b = None if bias is None else bias.to(wide).transpose(-1, -2)  # [..., H, M]
-    if b is not None and mask is not None:
-        b = b.masked_fill(~mask.unsqueeze(-2), -torch.inf)
-    out = _causal(f, g, b, v) if causal else _whole(f, g, b, v)
+        there = mask.unsqueeze(-2).unsqueeze(-1)  # [..., 1, M, 1]
+        g = [x * there.to(wide) for x in g]
+        b = None if b is None else b.masked_fill(~there, -torch.inf)
+    if len(parts) == 1:
+        a = None  # it cancels
+    out = _causal(f, g, a, b, v, *tokens) if causal else _whole(f, g, a, b, v)
     total = out[..., -1:]
     # A query that sees no key gets 0, and no gradient.
     seen = total != 0
@@ -61,68 +74,88 @@ def linear_attention(gram: Gram, value: Tensor, mask: Tensor | None, causal: boo
     return out.transpose(-2, -3).to(value.dtype)
 
 
-def _without_biases(gram: LazyGram) -> LazyGram:
-    if gram.terms:
-        return replace(gram, query_bias=None, key_bias=None)
-    zero = LazyGram((), gram.query_bias, gram.key_bias)  # a pure magnitude: one feature, which is 1
-    return zero.map(lambda x, dim: torch.zeros_like(x), lambda x, dim: torch.zeros_like(x))
+def _log(log: Tensor | None, features: Tensor) -> Tensor:
+    return features.new_zeros(features.shape[:-1]) if log is None else log
 
 
-def _whole(f: Tensor, g: Tensor, b: Tensor | None, v: Tensor) -> Tensor:
-    return f @ _Sums(f, g, b, v).add(0, g.size(-2))
+def _whole(f: list[Tensor], g: list[Tensor], a: Tensor | None, b: Tensor | None, v: Tensor) -> Tensor:
+    sums = _Sums(f, g, b, v)
+    sums.add(0, v.size(-2))
+    return sums.at(f, a, None if a is None or sums.top is None else (a + sums.top).detach())
 
 
-def _causal(f: Tensor, g: Tensor, b: Tensor | None, v: Tensor) -> Tensor:
+def _causal(
+    f: list[Tensor], g: list[Tensor], a: Tensor | None, b: Tensor | None, v: Tensor, queries: int, keys: int
+) -> Tensor:
     r"""Goes through the tokens in chunks and carries the sums of all earlier ones.
 
     .. code-block:: text
 
-        S = 0, top = -inf                             # S = sum_j exp(b_j - top) g_j v_j^T
+        S_p = 0, top_p = -inf                         # S_p = sum_j exp(b_pj - top_p) g_pj v_j^T
         for each chunk:
-            m_i = max(top, max_{j <= i} b_j)          # of each query, so that early ones lose no digits
-            out_i = exp(top - m_i) f_i S + sum_{j <= i} exp(b_j - m_i) <f_i, g_j> v_j
-            S, top = sums over the keys of the chunk, too
+            m_pi = max(top_p, max_{j <= i} b_pj)      # of each query, so that early ones lose no digits
+            c_i = max_p (a_pi + m_pi)
+            out_i = sum_p exp(a_pi + top_p - c_i) f_pi S_p
+                    + sum_{j <= i} sum_p exp(a_pi + b_pj - c_i) <f_pi, g_pj> v_j
+            S_p, top_p = sums over the keys of the chunk, too
     """
-    queries, keys = f.size(-2), g.size(-2)
     # The last query stands at the place of the last key.
     unseeing, before = max(queries - keys, 0), max(keys - queries, 0)
     sums = _Sums(f, g, b, v)
-    out = [f.new_zeros(*sums.add(0, before).shape[:-2], unseeing, v.size(-1))]
+    out = [v.new_zeros(*sums.add(0, before)[0].shape[:-2], unseeing, v.size(-1))]
     for start in range(before, keys, CHUNK):
         size = min(CHUNK, keys - start)
-        f_own = f.narrow(-2, start - before + unseeing, size)
-        earlier = f_own @ sums.state
-        own = (f_own @ g.narrow(-2, start, size).transpose(-1, -2)).tril()
+        place = start - before + unseeing
+        f_own = [x.narrow(-2, place, size) for x in f]
+        a_own = None if a is None else a.narrow(-2, place, size)
+        pairs = [x @ y.narrow(-2, start, size).transpose(-1, -2) for x, y in zip(f_own, g, strict=True)]
+        scale = None
         if b is not None and sums.top is not None:
-            b_own = b.narrow(-1, start, size)
-            m = torch.maximum(b_own.detach().cummax(dim=-1).values, sums.top)
-            earlier = earlier * _finite_exp(sums.top, m).unsqueeze(-1)
+            b_own = b.narrow(-2, start, size)
+            with torch.no_grad():
+                scale = torch.maximum(b_own.cummax(dim=-2).values, sums.top)
+                scale = scale if a_own is None else scale + a_own
+                top = scale.amax(dim=-1, keepdim=True)
             later = torch.ones(size, size, dtype=torch.bool, device=b.device).triu(1)
-            own = own * _finite_exp(b_own.unsqueeze(-2).masked_fill(later, -torch.inf), m.unsqueeze(-1))
-        out.append(earlier + own @ v.narrow(-2, start, size))
+            for p in range(len(pairs)):
+                exponent = b_own[..., p].unsqueeze(-2)
+                exponent = exponent if a_own is None else exponent + a_own[..., p].unsqueeze(-1)
+                pairs[p] = pairs[p] * _finite_exp(exponent.masked_fill(later, -torch.inf), top)
+        own = functools.reduce(torch.add, pairs).tril()
+        out.append(sums.at(f_own, a_own, scale) + own @ v.narrow(-2, start, size))
         sums.add(start, size)
     return torch.cat(out, dim=-2)
 
 
 class _Sums:
-    # S = sum_j exp(b_j - top) g_j v_j^T over the keys so far, of which top is the largest bias.
+    # S_p = sum_j exp(b_pj - top_p) g_pj v_j^T over the keys so far, of which top_p is the largest scale.
 
-    def __init__(self, f: Tensor, g: Tensor, b: Tensor | None, v: Tensor) -> None:
+    def __init__(self, f: list[Tensor], g: list[Tensor], b: Tensor | None, v: Tensor) -> None:
         self.g, self.b, self.v = g, b, v
-        lead = torch.broadcast_shapes(f.shape[:-2], g.shape[:-2], v.shape[:-2])
-        self.state = v.new_zeros(*lead, g.size(-1), v.size(-1))
-        self.top = None if b is None else b.new_full((*b.shape[:-1], 1), -torch.inf)
+        lead = torch.broadcast_shapes(f[0].shape[:-2], g[0].shape[:-2], v.shape[:-2])
+        self.state = [v.new_zeros(*lead, x.size(-1), v.size(-1)) for x in g]
+        self.top = None if b is None else b.new_full((*b.shape[:-2], 1, b.size(-1)), -torch.inf)
 
-    def add(self, start: int, size: int) -> Tensor:
-        g = self.g.narrow(-2, start, size)
+    def add(self, start: int, size: int) -> list[Tensor]:
+        g = [x.narrow(-2, start, size) for x in self.g]
         if self.b is not None and self.top is not None and size > 0:
-            b = self.b.narrow(-1, start, size)
-            top = torch.maximum(self.top, b.detach().amax(dim=-1, keepdim=True))
-            self.state = self.state * _finite_exp(self.top, top).unsqueeze(-1)
+            b = self.b.narrow(-2, start, size)
+            top = torch.maximum(self.top, b.detach().amax(dim=-2, keepdim=True))
+            kept, share = _finite_exp(self.top, top), _finite_exp(b, top)
+            self.state = [s * kept[..., p : p + 1] for p, s in enumerate(self.state)]
             self.top = top
-            g = g * _finite_exp(b, top).unsqueeze(-1)
-        self.state = self.state + g.transpose(-1, -2) @ self.v.narrow(-2, start, size)
+            g = [x * share[..., p : p + 1] for p, x in enumerate(g)]
+        v = self.v.narrow(-2, start, size)
+        self.state = [s + x.transpose(-1, -2) @ v for s, x in zip(self.state, g, strict=True)]
         return self.state
+
+    def at(self, f: list[Tensor], a: Tensor | None, scale: Tensor | None) -> Tensor:
+        # Of each query, over exp of the largest scale it has among its parts.
+        if scale is not None and self.top is not None:
+            own = self.top if a is None else a + self.top
+            share = _finite_exp(own, scale.amax(dim=-1, keepdim=True))
+            f = [x * share[..., p : p + 1] for p, x in enumerate(f)]
+        return functools.reduce(torch.add, (x @ s for x, s in zip(f, self.state, strict=True)))
 
 
 def _finite_exp(b: Tensor, top: Tensor) -> Tensor:

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.gram import LazyGram
+from kgat.gram import FeaturePart, LazyGram
 from kgat.kernels import RBF, DotProduct, Kernel, Linear, Polynomial
 from kgat.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, ScoreRule
 from kgat.testing import check_kernel
@@ -272,6 +272,49 @@ class GradientWithoutKeys(Kernel):  # the mean of no keys is NaN, and 0 * NaN is
         return LazyGram.of(q, k, None, -0.5 * q.square().sum(-1), -0.5 * k.square().sum(-1))
 
 
+class Centred(Kernel):  # equal up to rounding, until another node is far away
+    def lift(self, query, key):
+        centre = key.detach().mean(dim=-3, keepdim=True).nan_to_num(0.0, 0.0, 0.0)
+        return LazyGram.of(query - centre, key - centre, ScoreRule(ABS_DIFFERENCE, weight=-1.0))
+
+
+class Expanded(Kernel):  # a difference of squares
+    def lift(self, query, key):
+        a, b = (-0.5 * x.square().sum(dim=-1) for x in (query, key))
+        return LazyGram.of(query, key, None, a, b)
+
+
+class Overflowing(Kernel):  # features of its own link, without their scales
+    def lift(self, query, key):
+        bias = [x.square().sum(dim=-1) for x in (query, key)]
+        positive = [1.0 + x.abs() for x in (query, key)]
+        return _UnscaledGram.of(*positive, ScoreRule(link=LOG, link_args=(1e-6,)), *bias)
+
+
+class _UnscaledGram(LazyGram):
+    def feature_parts(self):
+        return [FeaturePart(*self.features())]
+
+    def up_to_query(self):
+        return _UnscaledGram(self.terms, None, self.key_bias)
+
+
+class Remembering(Kernel):
+    def lift(self, query, key):
+        self.last = query
+        return LazyGram.of(query, key)
+
+
+class Counting(Kernel):
+    def __init__(self, channels, heads):
+        super().__init__(channels, heads)
+        self.register_buffer("calls", torch.zeros(()), persistent=False)
+
+    def lift(self, query, key):
+        self.calls += self.training
+        return LazyGram.of(query, key)
+
+
 class OnlyWhenFresh(Polynomial):  # claims a property that holds at offset 0 and not after a step
     @property
     def positive_definite(self):
@@ -288,6 +331,11 @@ PLANTED = [
     (TokenMixing, "pairs"),
     (BatchMixing, "pairs"),
     (OrderSeeing, "pairs"),
+    (Centred, "independence"),
+    (Expanded, "spread"),
+    (Overflowing, "scales"),
+    (Remembering, "forward"),
+    (Counting, "forward"),
     (NaNAtZero, "finite"),
     (InfiniteAtEqual, "finite"),
     (NaNGradientAtEqual, "finite"),

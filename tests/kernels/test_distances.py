@@ -1,6 +1,8 @@
 r"""RBF, Laplace, Intersection, L2Distance, RationalQuadratic, AbsoluteDifference and Periodic."""
 
+import copy
 import math
+from functools import partial
 
 import numpy as np
 import pytest
@@ -9,6 +11,7 @@ from sklearn.gaussian_process.kernels import ExpSineSquared
 from sklearn.gaussian_process.kernels import RationalQuadratic as SklearnRationalQuadratic
 from sklearn.metrics.pairwise import laplacian_kernel, rbf_kernel
 
+from kgat import kernels
 from kgat.functional import dense_attention, edge_attention
 from kgat.kernels import (
     RBF,
@@ -273,3 +276,98 @@ def test_default_lengthscales():
     assert Laplace(16).log_lengthscale.exp().item() == pytest.approx(8.0)
     assert RationalQuadratic(16).log_lengthscale.exp().item() == pytest.approx(2.0)
     assert Periodic(16).log_lengthscale.exp().item() == pytest.approx(1.0)
+
+
+# What an expansion about the mean of all nodes gets wrong: true differences in double precision.
+DISTANCES = {
+    "RBF": (partial(RBF, lengthscale=10.0), lambda d: -(d**2).sum(-1) / 200.0),
+    "Laplace": (partial(Laplace, lengthscale=10.0), lambda d: -np.abs(d).sum(-1) / 10.0),
+    "RationalQuadratic": (
+        partial(RationalQuadratic, lengthscale=10.0, alpha=2.0),
+        lambda d: -2.0 * np.log1p((d**2).sum(-1) / 400.0),
+    ),
+    "L2Distance": (L2Distance, lambda d: 0.5 * np.log((d**2).sum(-1) + 1e-12)),
+    "Periodic": (
+        partial(Periodic, period=8.0, lengthscale=2.0),
+        lambda d: -0.5 * (np.sin(np.pi * d / 8.0) ** 2).sum(-1),
+    ),
+}
+
+
+def clumps(seed: int = 0) -> torch.Tensor:
+    # Coordinates in a box of 10,000, as a map has them.
+    generator = torch.Generator().manual_seed(seed)
+    centre = 1e4 * torch.rand(12, 1, 1, 2, generator=generator)
+    return (centre + 10.0 * torch.randn(12, 10, 1, 2, generator=generator)).flatten(0, 1)
+
+
+@pytest.mark.parametrize("name", DISTANCES)
+def test_clumps_in_a_large_box_keep_their_digits(name):
+    factory, formula = DISTANCES[name]
+    kernel, x = factory(2), clumps()
+    difference = x.double().numpy()[:, None] - x.double().numpy()
+    wanted = torch.from_numpy(formula(difference)).squeeze(-1)
+    gram = kernel(x, x)
+    row, col = torch.cartesian_prod(torch.arange(120), torch.arange(120)).T
+    for score in (gram.dense().squeeze(-1), gram.at(row, col).view(120, 120)):
+        near = wanted > -20.0  # the others weigh nothing
+        assert (score.double() - wanted)[near].abs().max() < 2e-5
+    value = torch.randn(120, 1, 3)
+    average = wanted.softmax(dim=1) @ value[:, 0].double()
+    edge_index = torch.stack([col, row])
+    found = [edge_attention(gram, value, edge_index, backend=backend) for backend in ("cpu", "eager")]
+    found += [dense_attention(gram, value), dense_attention(gram, value, method="dense")]
+    for out in found:
+        assert (out[:, 0].double() - average).abs().max() < 1e-5
+
+
+@pytest.mark.parametrize("kernel", [RBF, Laplace, RationalQuadratic])
+def test_no_point_is_nearer_than_itself(kernel):
+    x = torch.randn(40, 1, 4, generator=torch.Generator().manual_seed(0))
+    x[:20] += 1e3
+    x[20:] -= 1e3
+    gram = kernel(4)(x, x)
+    index = torch.arange(40)
+    assert torch.equal(gram.at(index, index).exp(), torch.ones(40, 1))
+    assert gram.dense().max() <= 0.0
+
+
+@pytest.mark.parametrize("missing", [-99999.0, math.inf, math.nan])
+@pytest.mark.parametrize("name", kernels.names())
+def test_a_missing_value_of_another_graph_moves_nothing(name, missing):
+    torch.manual_seed(0)
+    kernel = getattr(kernels, name)(4, 2).eval()
+    x = torch.randn(30, 2, 4)
+    gram = kernel(x, x)
+    if gram.signed or getattr(kernel, "data_dependent", False):
+        return  # no scores; a law of one graph, which check_kernel gives each its own
+    edge_index = torch.cat([torch.randint(15, (2, 60)), 15 + torch.randint(15, (2, 60))], dim=1)
+    value = torch.randn(30, 2, 3)
+    broken = x.clone()
+    broken[15, :, 2] = missing
+    expected, found = (
+        edge_attention(kernel(nodes, nodes), value, edge_index, backend="eager") for nodes in (x, broken)
+    )
+    assert torch.equal(found[:15], expected[:15])
+
+
+def test_periods_do_not_wear_off():
+    # Times far from 0 in units of the period; also a derivative, which knows how many turns there were.
+    kernel = Periodic(1, period=0.1, lengthscale=1.0)
+    times = torch.arange(0.0, 2000.0, 7.3).view(-1, 1, 1)
+    exact = copy.deepcopy(kernel).double()
+    wanted, found = exact(times.double(), times.double()).dense(), kernel(times, times).dense()
+    turns = (kernel.log_period.exp().double() - exact.log_period.exp()).abs().item() * 2000.0 / 0.01
+    assert (found.double() - wanted).abs().max() < 1e-5 + 2.0 * math.pi * turns
+    assert found.diagonal().abs().max() < 1e-6
+
+
+def test_the_slope_of_a_period_counts_its_turns():
+    kernel = Periodic(1, period=0.1, lengthscale=1.0)
+    times = torch.arange(0.0, 20.0, 0.073).view(-1, 1, 1)
+    exact = copy.deepcopy(kernel).double()
+    weight = torch.randn(274, 274, 1, generator=torch.Generator().manual_seed(0))
+    wanted = (exact(times.double(), times.double()).dense() * weight).sum()
+    found = (kernel(times, times).dense() * weight).sum()
+    slopes = [torch.autograd.grad(x, m.log_period)[0].double() for x, m in ((found, kernel), (wanted, exact))]
+    torch.testing.assert_close(*slopes, rtol=1e-2, atol=0.0)

@@ -576,3 +576,17 @@ def test_nested_tensors_have_to_fit():
         attention(nested(2, 3), nested(3, 4), nested(4, 4), need_weights=False)
     with pytest.raises(ValueError, match=r"as many keys as queries .*\(got \[3, 4\] and \[2, 3\]\)"):
         attention(nested(2, 3), nested(3, 4), need_weights=False, is_causal=True)
+
+
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("number", [1e4, float("nan")])
+def test_hidden_padding_moves_no_token(number, need_weights):
+    torch.manual_seed(0)
+    attention = KernelAttention(16, 2, kernel="rbf")
+    x = torch.randn(2, 7, 16)
+    hidden = (torch.arange(7) >= 5).expand(2, 7)
+    wanted = attention(x[:, :5], need_weights=need_weights)[0]
+    x[:, 5:] = number
+    for mask in (hidden, torch.zeros(2, 7).masked_fill(hidden, -torch.inf)):
+        out = attention(x, key_padding_mask=mask, need_weights=need_weights)[0]
+        torch.testing.assert_close(out[:, :5], wanted, rtol=1e-5, atol=1e-6)

@@ -354,7 +354,7 @@ def test_random_features_are_one_draw_for_tokens_and_rows():
     assert len(losses) == 4  # of the kernel and of the layer, twice
     assert not torch.allclose(one, other)
     # Values of a positive kernel on rows: were they of two draws, some would be negative.
-    phi_q, _, rows = layer._lift(x, None, None)
+    [(phi_q, _)], _, [(rows, _)] = layer._lift(x, None, None)
     assert torch.einsum("bnhp,bmhp->bnmh", phi_q, rows).min() > 0.0
 
 
@@ -452,18 +452,18 @@ def test_autocast_keeps_features_and_scores_in_single_precision(kwargs):
     # Projections as autocast rounds them, and nothing else.
     with torch.autocast("cpu", torch.bfloat16):
         out = layer(x, losses=losses)[0]
-        phi_q, phi_k, rows = layer._lift(x, None, None)
+        lifted = layer._lift(x, None, None)
         gram, values = layer.gram(x), layer.singular_values(x)
     torch.testing.assert_close(gram.movedim(-1, -3).norm(dim=(-2, -1)), values.norm(dim=-1))
     assert out.dtype == torch.bfloat16
-    assert losses[0].dtype == phi_q.dtype == phi_k.dtype == gram.dtype == torch.float32
-    assert rows is None or rows.dtype == torch.float32
+    assert losses[0].dtype == lifted[0][0][0].dtype == lifted[1][0][0].dtype == gram.dtype == torch.float32
+    assert lifted[2] is None or lifted[2][0][0].dtype == torch.float32
     plain = copy.deepcopy(layer)
     for lin in (plain.lin_query, plain.lin_key):
         lin.register_forward_hook(lambda lin, args, out: rounded(lin, args[0]))
     exact = []
     expected = plain(x, losses=exact)[0]
-    torch.testing.assert_close((phi_q, phi_k, rows), plain._lift(x, None, None), rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(lifted, plain._lift(x, None, None), rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(losses, exact, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(out.float(), expected, rtol=0.05, atol=0.02)
 
@@ -540,3 +540,17 @@ def test_features_of_another_number():
 def test_bad_calls(given, message):
     with pytest.raises(ValueError, match=message):
         built()(**{"query": tokens(2, 4), **given})
+
+
+def test_scores_of_large_features_are_those_of_double_precision_or_a_sentence():
+    torch.manual_seed(0)
+    layer = PrimalAttention(16, 2, rank=3, kernel="polynomial*magnitude")
+    exact = copy.deepcopy(layer).double()
+    for scale in (1e-3, 1.0, 2.0):
+        x = scale * torch.randn(1, 20, 16)
+        out, wanted = layer(x)[0].double(), exact(x.double())[0]
+        assert (out - wanted).abs().max() < 1e-3 * wanted.abs().max()
+    with pytest.raises(
+        ValueError, match=r"features that float32 holds.*got one of exp\(.*normalise the tokens"
+    ):
+        layer(100.0 * torch.randn(1, 20, 16))

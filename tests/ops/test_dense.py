@@ -1,10 +1,13 @@
 r"""Attention over all pairs: every route against plain formulas in double precision."""
 
+import copy
+
 import pytest
 import torch
 
 from kgat import functional, kernels
-from kgat.functional import dense_attention, dense_softmax, linear_attention
+from kgat.functional import dense_attention, dense_softmax, edge_attention, linear_attention
+from kgat.gram import SumGram
 from kgat.ops import dense
 from kgat.ops.linear import feature_size
 
@@ -332,3 +335,122 @@ def test_pairs_outlive_inference_mode(causal):
     torch.testing.assert_close(out, wanted.clone())
     out.sum().backward()
     assert value.grad is not None
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1e2, 1e4])
+@pytest.mark.parametrize("name", ["rbf", "rbf * magnitude", "rbf * dot_product", "laplace", "rbf + laplace"])
+def test_fused_routes_agree_with_true_differences_at_every_scale(name, scale):
+    kernel, query, key, value = problem(name, torch.float32, scale=scale)
+    exact = kernels.resolve(name, 5, 3).double()
+    gram = exact(query.double(), key.double())
+    row, col = torch.cartesian_prod(torch.arange(5), torch.arange(7)).T
+    score = gram.up_to_query().map(
+        lambda x, dim: x.index_select(dim, row), lambda x, dim: x.index_select(dim, col)
+    )
+    alpha = score.paired().unflatten(-2, (5, 7)).softmax(dim=-2)
+    wanted = torch.einsum("bnmh,bmhc->bnhc", alpha, value.double())
+    for route in ("auto", "dense", "edges"):
+        out = dense_attention(kernel(query, key), value, method=route)
+        torch.testing.assert_close(out.double(), wanted, rtol=2e-4, atol=2e-4)
+        for grad in gradients(out, [query, key, *kernel.parameters()], torch.randn_like(out)):
+            assert grad.isfinite().all()
+
+
+def test_an_expansion_that_loses_digits_is_not_chosen():
+    kernel, query, key, value = problem("rbf", torch.float32)
+    call = dense.DenseCall(kernel(query, key), value)
+    assert dense.choose(call).name == "sdpa"
+    far = dense.DenseCall(kernel(query * 1e3, key * 1e3), value)
+    assert dense.choose(far).name != "sdpa"
+    assert "would be expanded, and lose digits" in dense.explain(far)
+    with pytest.raises(NotImplementedError, match=r"lose digits: of .* that cancel, at most"):
+        dense_attention(far.gram, value, method="sdpa")
+    # An offset that all share cancels, and double precision has digits to spare.
+    assert dense.choose(dense.DenseCall(kernel(query + 1e3, key + 1e3), value)).name == "sdpa"
+    far = kernel.double()(query.double() * 1e2, key.double() * 1e2)
+    assert dense.choose(dense.DenseCall(far, value.double())).name == "sdpa"
+
+
+@pytest.mark.parametrize("hidden_by", ["mask", "pairs", "bias"])
+@pytest.mark.parametrize("number", [1e4, float("inf"), float("nan")])
+@pytest.mark.parametrize("name", ["rbf", "laplace", "dot_product", "polynomial", "rbf + elu_plus_one"])
+def test_hidden_keys_may_hold_anything(name, number, hidden_by):
+    kernel, query, key, value = problem(name, torch.float32)
+    seen = torch.arange(7) < 5
+    kwargs = {"mask": seen.expand(2, 1, 7)}
+    if hidden_by == "pairs":
+        kwargs = {"mask": seen.expand(2, 5, 7)}
+    elif hidden_by == "bias":
+        kwargs = {"bias": torch.zeros(2, 5, 7, 3).masked_fill(~seen.unsqueeze(-1), -torch.inf)}
+    broken_key, broken_value = (
+        x.detach().masked_fill(~seen.view(7, 1, 1), number).requires_grad_() for x in (key, value)
+    )
+    wanted = dense_attention(kernel(query, key[:, :5]), value[:, :5], method="dense")
+    wanted_gradient = gradients(wanted, [query], torch.ones_like(wanted))[0]
+    for route in dense.ROUTES:
+        call = dense.DenseCall(kernel(query, broken_key), broken_value, **kwargs)
+        if route.reasons(call):
+            continue
+        out = route.attend(call)
+        torch.testing.assert_close(out, wanted, rtol=1e-4, atol=1e-5, msg=route.name)
+        found = gradients(out, [query, broken_key, broken_value], torch.ones_like(out))
+        torch.testing.assert_close(found[0], wanted_gradient, rtol=1e-3, atol=1e-4)
+        if name == "rbf + elu_plus_one" and number != number:
+            found = found[::2]  # the lift itself, before anything is hidden, knows no slope there
+        assert all(grad.isfinite().all() for grad in found), route.name
+    if name == "rbf":  # what is hidden takes no part in the choice
+        assert dense.choose(call).name == "sdpa"
+
+
+def test_what_a_query_adds_to_its_scores_takes_no_digits():
+    torch.manual_seed(0)
+    kernel = kernels.FAVORPlus(4, 2)
+    query, key, value = torch.randn(50, 2, 4), torch.randn(50, 2, 4), torch.randn(50, 2, 3)
+    query[7] *= 1e4
+    exact = copy.deepcopy(kernel).double()(query.double(), key.double())
+    wanted = dense_attention(exact, value.double(), method="linear").float()
+    pairs = torch.cartesian_prod(torch.arange(50), torch.arange(50)).T
+    for gram in (kernel(query, key), SumGram((kernel(query, key), kernel(query, key)))):
+        found = [dense_attention(gram, value, method=route) for route in ("dense", "edges", "linear")]
+        found += [edge_attention(gram, value, pairs.flip(0), backend=name) for name in ("cpu", "eager")]
+        for out in found:
+            torch.testing.assert_close(out, wanted, rtol=1e-3, atol=1e-4)
+
+
+LARGE = {
+    "spectral * magnitude + elu_plus_one": {},
+    "truncated_exponential": {"degree": 8},
+    "polynomial * magnitude": {},
+    "elu_plus_one + polynomial": {},
+    "favor_plus * magnitude + truncated_exponential": {},
+}
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 10.0, 1e4])
+@pytest.mark.parametrize("name", LARGE)
+def test_linear_attention_at_every_scale(name, scale):
+    torch.manual_seed(0)
+    kernel = kernels.resolve(name, 3, 2, **LARGE[name])
+    exact = copy.deepcopy(kernel).double()
+    query, key = (scale * torch.randn(1, 150, 2, 3) for _ in range(2))
+    value = torch.randn(1, 150, 2, 3)
+    for causal in (False, True):
+        leaves = [x.clone().requires_grad_() for x in (query, key, value)]
+        out = dense_attention(kernel(*leaves[:2]), leaves[2], causal=causal, method="linear")
+        gram = exact(query.double(), key.double())
+        wanted = dense_attention(gram, value.double(), causal=causal, method="dense")
+        torch.testing.assert_close(out.double(), wanted, rtol=5e-3, atol=5e-3)
+        for grad in gradients(out, [*leaves, *kernel.parameters()], torch.randn_like(out)):
+            assert grad.isfinite().all()
+
+
+def test_compiled_attention_of_points_far_apart_is_right():
+    kernel, query, key, value = problem("rbf", torch.float32, scale=1e3)
+
+    def attend(query, key, value):
+        return dense_attention(kernel(query, key), value)
+
+    exact = copy.deepcopy(kernel).double()(query.double(), key.double())
+    wanted = dense_attention(exact, value.double(), method="dense")
+    compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(query, key, value).double(), wanted, rtol=1e-4, atol=1e-4)
