@@ -175,7 +175,8 @@ def dense_attention(
 
     Shapes:
         - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(*, M, H, C)`
-        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`
+        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`, where :math:`N`
+          and :math:`H` may be 1
         - **output:** :math:`(*, N, H, C)`
 
     Raises:
@@ -206,7 +207,8 @@ def dense_softmax(
         causal (bool, optional): As in :func:`dense_attention`. (default: :obj:`False`)
 
     Shapes:
-        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`
+        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`, where :math:`N`
+          and :math:`H` may be 1
         - **output:** :math:`(*, N, M, H)`
 
     Raises:
@@ -419,10 +421,10 @@ def _check_pairs(gram: Gram, lead: torch.Size, mask: Tensor | None, bias: Tensor
                 f"a key (got {dtype} {list(mask.shape)})"
             )
     if bias is not None:
-        fits = bias.dim() >= 3 and bias.shape[-3:] == (targets, sources, heads)
-        if not fits or not _broadcasts(bias.shape[:-3], lead):
+        fits = bias.dim() >= 3 and bias.size(-3) in (1, targets) and bias.size(-1) in (1, heads)
+        if not fits or bias.size(-2) != sources or not _broadcasts(bias.shape[:-3], lead):
             raise ValueError(
-                f"Expected 'bias' of shape [..., N={targets}, M={sources}, H={heads}] (got "
+                f"Expected 'bias' of shape [..., N={targets} or 1, M={sources}, H={heads} or 1] (got "
                 f"{list(bias.shape)}); give one number per pair and head"
             )
 
