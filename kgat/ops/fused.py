@@ -446,7 +446,7 @@ def _save_score(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _score_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
-    query, key, weight, pair_args, edge_index = ctx.saved_tensors
+    query, key, weight, pair_args, edge_index = saved = ctx.saved_tensors  # a checkpoint gives them once
     if torch.is_grad_enabled() and any(x is not None and x.requires_grad for x in (grad, query, key, weight)):
         recipe, target = ctx.rest
         pair = Recipe.read(recipe).pair
@@ -459,7 +459,7 @@ def _score_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
         score = LazyGram.of(q, k, rule).at(edge_index[target], edge_index[1 - target])
         found = _grad(score, grad, (q, k, weight))
     else:
-        result = iter(_edge_score_backward(grad, *ctx.saved_tensors, *ctx.rest))
+        result = iter(_edge_score_backward(grad, *saved, *ctx.rest))
         found = [None if x is None else next(result) for x in (query, key, weight)]
     return (*found, None, None, None, None)
 

@@ -10,7 +10,7 @@ from torch import Tensor
 from kgat import kernels
 from kgat.gram import Gram
 from kgat.kernels import Context, KernelLike
-from kgat.positions.linear import mapped
+from kgat.ops.plain import project
 from kgat.positions.position import Index, Position, sinusoids
 
 
@@ -76,4 +76,4 @@ class SymmetricProduct(Position):
         like = next(self.lin_place.parameters())
         with torch.autocast(like.device.type, enabled=False):
             t = sinusoids(index, self.embed_dim, like)
-            return mapped(self.lin_place, t).view(-1, self.num_heads, self.channels)
+            return project(self.lin_place, t).view(-1, self.num_heads, self.channels)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.positions.linear import is_plain, mapped
+from kgat.ops.plain import is_plain, project
 from kgat.positions.position import Index, Position, offsets, sinusoids
 
 
@@ -75,15 +75,18 @@ class TransformerXL(Position):
             query = (query + self.v.to(query.dtype)) * self.channels**-0.5
             if _consecutive(query_index) and _consecutive(key_index) and query.size(-3) > 1:
                 return self._shifted(query, query_index, key_index)  # type: ignore[arg-type]
-            if is_plain(self.lin_wave):
+            if is_plain(self.lin_wave, torch.nn.Linear):
                 return self._turned(query, query_index, key_index)
-            return self._called(query, query_index, key_index)
+            offset = offsets(query_index, key_index, query.device)
+            w_r = project(self.lin_wave, sinusoids(offset.flatten(), self.wave_dim, query))
+            w_r = w_r.view(*offset.shape, self.num_heads, self.channels)
+            return torch.einsum("...nhd,nmhd->...nmh", query, w_r)
 
     def _shifted(self, query: Tensor, query_index: range, key_index: range) -> Tensor:
         n, m = len(query_index), len(key_index)
         last = query_index.start + n - 1 - key_index.start
         r = sinusoids(range(last, last - (n + m - 1), -1), self.wave_dim, query)  # from far to near
-        w_r = mapped(self.lin_wave, r).view(-1, self.num_heads, self.channels)
+        w_r = project(self.lin_wave, r).view(-1, self.num_heads, self.channels)
         of_offset = torch.einsum("...nhd,phd->...hnp", query, w_r)  # [..., H, N, N + M - 1]
         return shifted(of_offset, m).movedim(-3, -1)
 
@@ -93,15 +96,6 @@ class TransformerXL(Position):
         sin, cos = sinusoids(query_index, self.wave_dim, query).unsqueeze(-2).chunk(2, dim=-1)
         turned = torch.cat([c_cos * sin - c_sin * cos, c_sin * sin + c_cos * cos], dim=-1)
         return torch.einsum("...nhf,mf->...nmh", turned, sinusoids(key_index, self.wave_dim, query))
-
-    def _called(self, query: Tensor, query_index: Index, key_index: Index) -> Tensor:
-        # A map that is more than its weight is called, with the waves of each offset that occurs.
-        offset = offsets(query_index, key_index, query.device)
-        values, place = offset.flatten().unique(return_inverse=True)
-        w_r = mapped(self.lin_wave, sinusoids(values, self.wave_dim, query))
-        of_offset = torch.einsum("...nhd,phd->...hnp", query, w_r.view(-1, self.num_heads, self.channels))
-        rows = place.view_as(offset)  # [N, M]
-        return of_offset.gather(-1, rows.expand(*of_offset.shape[:-1], -1)).movedim(-3, -1)
 
 
 def _consecutive(index: Index) -> bool:

@@ -108,7 +108,7 @@ def test_encoder_layers_call_it_in_training_and_evaluation(name, batch_first):
         )  # without a batch
 
 
-def test_the_dot_product_is_what_torch_computes_in_its_fast_path():
+def test_the_dot_product_is_what_torch_computes():
     for norm_first in (False, True):
         torch.manual_seed(0)
         stock = torch.nn.TransformerEncoderLayer(
@@ -118,7 +118,8 @@ def test_the_dot_product_is_what_torch_computes_in_its_fast_path():
         ours.self_attn = KernelAttention.from_torch(stock.self_attn)
         for given in encoder_masks("dot_product"):
             x = numbers(B, N, F)
-            found, wanted = (called(layer, x, grad=False, **given) for layer in (ours, stock))
+            wanted = called(stock, x, grad=True, **given)  # its fast path gives NaN for masks of numbers
+            found = called(ours, x, grad=False, **given)
             seen = ~padding(N) if "src_key_padding_mask" in given else torch.ones(B, N, dtype=torch.bool)
             torch.testing.assert_close(found[seen], wanted[seen])
 
