@@ -332,7 +332,8 @@ def ksvd_loss(
         - \mathrm{tr}(\mathbf{W}_{e,h}^\top \mathbf{W}_{r,h}) \Big)
 
     with means over the :math:`N` tokens that the mask keeps. Where the scores are those of a singular value
-    decomposition, :math:`J = 0`: it is squared before it joins a loss. The paper's
+    decomposition, :math:`J = 0`: it is squared before it joins a loss. (The paper writes the sum of
+    :math:`J^2` over layers, its code takes their mean.) The paper's
     :math:`\boldsymbol{\Lambda}` is :math:`\mathrm{diag}(\boldsymbol{\lambda}_h)^2 / N`.
 
     Args:

@@ -41,7 +41,9 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
     .. math::
         \eta \, \frac{1}{B} \sum_b J_b^2
 
-    to the list ``losses`` of its caller. It is necessary for such a decomposition, not sufficient.
+    to the list ``losses`` of its caller, who adds up those of all layers, as the paper writes. Its scripts
+    take the mean over layers: their :math:`\eta` is to be divided by the number of layers. That :math:`J = 0`
+    is necessary for such a decomposition, not sufficient.
 
     A causal layer takes the features of the running means of queries and of keys, its only mixing of tokens,
     and weights that do not depend on data (:math:`\mathbf{F} = \mathbf{I}`).
