@@ -7,7 +7,7 @@ import torch
 
 from kgat import kernels
 from kgat.functional import dense_softmax, edge_attention
-from kgat.nn import FourierAttention, KernelAttention, KeyValueCache
+from kgat.nn import FourierAttention, KernelAttention, KeyValueCache, PrimalAttention
 from kgat.positions import SymmetricProduct
 
 EMBED, HEADS = 15, 3  # 5 channels per head
@@ -784,3 +784,45 @@ def test_weights_may_be_parametrised(name):
     x, _, _ = tokens()
     for need_weights in (True, False):
         torch.testing.assert_close(attention(x, need_weights=need_weights)[0], plain(x)[0])
+
+
+NONE = {
+    "rbf": lambda: KernelAttention(EMBED, HEADS, kernel="rbf", position="rope"),
+    "alibi": lambda: KernelAttention(EMBED, HEADS, position="alibi"),
+    "shaw": lambda: KernelAttention(EMBED, HEADS, kernel="laplace", position="shaw"),
+    "txl": lambda: KernelAttention(EMBED, HEADS, position="txl"),
+    "fourier": lambda: FourierAttention(EMBED, HEADS),
+    "primal": lambda: PrimalAttention(EMBED, HEADS, rank=2),
+    "causal primal": lambda: PrimalAttention(EMBED, HEADS, rank=2, causal=True),
+    "implicit": lambda: KernelAttention(
+        EMBED, HEADS, kernel="implicit_spectral", kernel_kwargs={"data_dependent": True}
+    ),
+    "copula": lambda: KernelAttention(
+        EMBED, HEADS, kernel="copula_spectral", kernel_kwargs={"data_dependent": True}
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (6,), (0, 6), (2, 0), (0, 0), (2, 6)], ids=str)
+@pytest.mark.parametrize("name", NONE)
+def test_nothing_and_nobody_are_finite_with_penalties_and_gradients(name, shape):
+    torch.manual_seed(0)
+    attention = NONE[name]().double()
+    for hide, training, need_weights in itertools.product((None, "all", "one"), (True, False), (True, False)):
+        if need_weights and "primal" in name:
+            continue
+        x = torch.randn(*shape, EMBED, dtype=torch.float64, requires_grad=True)
+        hidden = None if hide is None else torch.ones(shape, dtype=torch.bool)
+        if hide == "one" and hidden is not None and len(shape) == 2:
+            hidden[1:] = False
+        losses = []
+        attention.train(training)
+        out, _ = attention(x, None, None, hidden, need_weights, losses=losses)
+        assert out.shape == x.shape
+        assert out.isfinite().all()
+        if hide == "all" and "primal" not in name:
+            torch.testing.assert_close(out, attention.out_proj.bias.expand_as(out))
+        assert all(loss.isfinite() for loss in losses)
+        leaves = [x, *attention.parameters()]
+        found = torch.autograd.grad(out.sum() + sum(losses), leaves, allow_unused=True)
+        assert all(g is None or g.isfinite().all() for g in found)
