@@ -178,7 +178,8 @@ def dense_attention(
 
     Shapes:
         - **gram:** :math:`N` queries, :math:`M` keys, :math:`H` heads; **value:** :math:`(*, M, H, C)`
-        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`
+        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`, where :math:`N`
+          and :math:`H` may be 1
         - **output:** :math:`(*, N, H, C)`
 
     Raises:
@@ -209,7 +210,8 @@ def dense_softmax(
         causal (bool, optional): As in :func:`dense_attention`. (default: :obj:`False`)
 
     Shapes:
-        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`
+        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`, where :math:`N`
+          and :math:`H` may be 1
         - **output:** :math:`(*, N, M, H)`
 
     Raises:
@@ -333,7 +335,8 @@ def ksvd_loss(
         - \mathrm{tr}(\mathbf{W}_{e,h}^\top \mathbf{W}_{r,h}) \Big)
 
     with means over the :math:`N` tokens that the mask keeps. Where the scores are those of a singular value
-    decomposition, :math:`J = 0`: it is squared before it joins a loss. The paper's
+    decomposition, :math:`J = 0`: it is squared before it joins a loss. (The paper writes the sum of
+    :math:`J^2` over layers, its code takes their mean.) The paper's
     :math:`\boldsymbol{\Lambda}` is :math:`\mathrm{diag}(\boldsymbol{\lambda}_h)^2 / N`.
 
     Args:
@@ -432,10 +435,10 @@ def _check_pairs(gram: Gram, lead: torch.Size, mask: Tensor | None, bias: Tensor
                 f"a key (got {dtype} {list(mask.shape)})"
             )
     if bias is not None:
-        fits = bias.dim() >= 3 and bias.shape[-3:] == (targets, sources, heads)
-        if not fits or not _broadcasts(bias.shape[:-3], lead):
+        fits = bias.dim() >= 3 and bias.size(-3) in (1, targets) and bias.size(-1) in (1, heads)
+        if not fits or bias.size(-2) != sources or not _broadcasts(bias.shape[:-3], lead):
             raise ValueError(
-                f"Expected 'bias' of shape [..., N={targets}, M={sources}, H={heads}] (got "
+                f"Expected 'bias' of shape [..., N={targets} or 1, M={sources}, H={heads} or 1] (got "
                 f"{list(bias.shape)}); give one number per pair and head"
             )
 

@@ -143,7 +143,8 @@ def test_arguments_are_those_of_the_paper():
     }
     found = arguments("JapaneseVowels", {"attention": "primal"}, TINY)
     assert found["attention"] == "primal"
-    assert found["attention_kwargs"] == {"rank": 4, "ksvd_weight": 0.5, "rank_multi": 5}
+    weight = 0.5 / TINY.num_layers  # the scripts take the mean over layers
+    assert found["attention_kwargs"] == {"rank": 4, "ksvd_weight": weight, "rank_multi": 5}
     assert arguments("ERing", {"attention": "primal"}, wide)["attention_kwargs"]["rank"] == 30
     assert arguments("SST2", {"kernel": "implicit_spectral"}, TINY)["kernel_kwargs"] == {"num_features": 4}
     assert arguments("SST2", {"kernel": "rbf", "position": None}, TINY) == {"kernel": "rbf", "position": None}
@@ -381,6 +382,93 @@ def test_penalties_have_their_weight(primal, expected):
     model = Penalised(primal)
     fit(model, four(), four(), dataclasses.replace(TINY, epochs=1), generator=torch.Generator())
     torch.testing.assert_close(model.grads[0], torch.full((2,), expected))
+
+
+@pytest.mark.parametrize("layers", [1, 2, 3])
+@pytest.mark.parametrize("name", ["primal", "primal+"])
+def test_ksvd_losses_weigh_as_the_mean_over_layers(layers, name):
+    setting = dataclasses.replace(TINY, num_layers=layers)
+    task = TASKS["classification"]()
+    model = build(task, arguments("Handwriting", {"attention": name}, setting), setting).eval()
+    eta = papers.PRIMAL["Handwriting"][name][1]
+    scores = []
+    for module in model.modules():
+        if isinstance(module, PrimalAttention):
+            weight, module.ksvd_weight = module.ksvd_weight, 1.0
+            scores.append((module, weight))
+    assert len(scores) == (layers if name == "primal" else 1)
+    batch = next(iter(batches(task.train, setting)))
+    squares = []
+    answer(model, batch, losses=squares)
+    for module, weight in scores:
+        module.ksvd_weight = weight
+    losses = []
+    answer(model, batch, losses=losses)
+    torch.testing.assert_close(sum(losses), eta * torch.stack(squares).mean())
+
+
+def test_penalties_of_two_kinds_are_refused():
+    task = TASKS["classification"]()
+    attention = {"attention": ["copula_spectral", "primal"], "attention_kwargs": {"rank": 2}}
+    setting = dataclasses.replace(TINY, num_layers=2)
+    model = build(task, attention, setting)
+    with pytest.raises(ValueError, match="penalties of one kind"):
+        fit(model, task.train, task.val, setting, generator=torch.Generator())
+
+
+def test_full_scale_of_listops_is_that_of_the_published_code():
+    setting = sequences.settings_of("ListOps", "full")
+    wanted = {"embed_dim": 64, "num_heads": 2, "num_layers": 2, "feedforward_channels": 128, "dropout": 0.1}
+    wanted |= {"norm_first": True, "learned_positions": True, "steps": 5000, "warmup": 1000, "batch_size": 32}
+    wanted |= {"optimizer": "adamw", "lr": 1e-4, "eps": 1e-6, "schedule": "linear"}
+    assert {name: getattr(setting, name) for name in wanted} == wanted
+    small = dataclasses.replace(setting, options={"lengths": (5, 9), "sizes": (20, 5, 5)})
+    task = sequences.load("ListOps", None, 0, small)
+    model = build(task, arguments("ListOps", SOFTMAX, small), small)
+    assert model.transformer.position.t.shape == (task.max_len, 64)
+    assert all(layer.norm_first for layer in model.transformer.encoder)
+    assert model.pooling == "mean"
+
+
+def test_full_scales_of_text_are_those_of_the_papers():
+    setting = sequences.settings_of("PTB", "full")
+    found = arguments("PTB", {"kernel": "sinc_product"}, setting)
+    assert found["attention_kwargs"] == {"dropout": 0.0, "bias": False}
+    small = dataclasses.replace(setting, num_layers=1, embed_dim=16, feedforward_channels=8)
+    model = build(TASKS["language_model"](), found, small)
+    attention = model.transformer.encoder[0].self_attn
+    assert (attention.dropout, attention.in_proj_bias, attention.out_proj.bias) == (0.0, None, None)
+    assert model.transformer.encoder[0].dropout.p == 0.1
+    setting = dataclasses.replace(sequences.settings_of("Multi30k", "full"), num_layers=1, embed_dim=8)
+    assert build(TASKS["translation"](), arguments("Multi30k", SOFTMAX, setting), setting).out is None
+
+
+@pytest.mark.parametrize(("steps", "epochs"), [(1, 1), (3, 2), (4, 2), (5, 3), (99, 3)])
+def test_training_ends_after_so_many_steps(steps, epochs):
+    task = TASKS["classification"]()
+    size = -(-len(task.train) // 2)
+    setting = dataclasses.replace(TINY, epochs=3, steps=steps, batch_size=size, schedule="linear", warmup=0)
+    model = build(task, SOFTMAX, setting)
+    taken = []
+    model.register_forward_pre_hook(lambda module, _: taken.append(1) if module.training else None)
+    found = fit(model, task.train, task.val, setting, generator=torch.Generator())
+    assert len(found.curve) == epochs
+    assert len(taken) == min(steps, 6)
+
+
+def test_records_from_before_a_setting_was_added_count(tmp_path):
+    path = tmp_path / "runs.jsonl"
+    task = TASKS["classification"]()
+    record = run(task, "softmax", SOFTMAX, 0, TINY)
+    for name in ("steps", "eps", "attention_dropout", "learned_positions"):
+        del record["setting"][name]
+    records.append(path, record)
+    settings = {task.name: TINY}
+    assert len(sequences.finished(path, [task.name], {"softmax": SOFTMAX}, settings, 1)) == 1
+    changed = {task.name: dataclasses.replace(TINY, steps=7)}
+    assert not sequences.finished(path, [task.name], {"softmax": SOFTMAX}, changed, 1)
+    again = run(task, "softmax", SOFTMAX, 1, TINY)
+    assert "| softmax |" in sequences.table([record, again])
 
 
 @pytest.mark.parametrize("kind", TASKS)

@@ -240,7 +240,7 @@ class ImplicitSpectral(Kernel):
         Shapes:
             - **output:** :math:`()`
         """
-        return self.kl_weight * self.divergence(law).mean()
+        return self.kl_weight * _mean_of_items(self.divergence(law))
 
     def divergence(self, law: Law) -> Tensor:
         r"""Returns :math:`\sum_{h, c} \mathrm{KL}(\mathcal{N}(\mu, \sigma) \,\|\, \mathcal{N}(0, s_0))`.
@@ -397,7 +397,7 @@ class CopulaSpectral(ImplicitSpectral):
         return Law(*super()._law(outputs)[:2], outputs[2].tanh())
 
     def penalty(self, law: Law) -> Tensor:
-        return super().penalty(law) + self.copula_weight * self.total_correlation(law).mean()
+        return super().penalty(law) + self.copula_weight * _mean_of_items(self.total_correlation(law))
 
     def total_correlation(self, law: Law) -> Tensor:
         r"""Returns :math:`\mathrm{TC} \ge 0`.
@@ -524,6 +524,11 @@ def _angles(x: Tensor, omega: Tensor, graph: Tensor | None = None) -> Tensor:
     padded = x.new_zeros(omega.size(0), width, *x.shape[1:]).index_put((of_node, place), x[order])
     angles = torch.einsum("bnhd,bhds->bnhs", padded, omega)[of_node, place]
     return torch.empty_like(angles).index_copy(0, order, angles)
+
+
+def _mean_of_items(x: Tensor) -> Tensor:
+    # Of a batch without graphs, there is no penalty.
+    return x.sum() / max(1, x.numel())
 
 
 def _sobol(like: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -15,6 +15,7 @@ from kgat.kernels import KernelLike
 from kgat.models.pretrained import Pretrained
 from kgat.nn import KernelDecoderLayer, KernelEncoderLayer
 from kgat.nn.attention import AttentionLike, accepts, is_primal
+from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
 from kgat.positions import Position, PositionLike
 
 DEFAULTS = {
@@ -80,9 +81,11 @@ class KernelTransformer(Pretrained):
             (default: :obj:`None`)
         causal (bool, optional): Whether tokens of the encoder see no later ones; those of the decoder never
             do. (default: :obj:`False`)
+        device (torch.device, optional): Where the parameters live. (default: :obj:`None`)
+        dtype (torch.dtype, optional): Their type. (default: :obj:`None`)
 
     Shapes:
-        - **x:** :math:`(B, M, F)`, **y:** :math:`(B, N, F)`
+        - **x:** :math:`(B, M, F)`, **y:** :math:`(B, N, F)`, padded or nested
         - **output:** :math:`(B, M, F)`, or :math:`(B, N, F)` with a decoder
 
     Raises:
@@ -120,6 +123,8 @@ class KernelTransformer(Pretrained):
         cross_attention: AttentionLike | None = None,
         cross_position: PositionLike = None,
         causal: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         if num_layers < 1 or decoder_layers < 0:
@@ -199,6 +204,8 @@ class KernelTransformer(Pretrained):
         )
         if decoder_layers > 0:
             self.decoder_norm = LayerNorm(embed_dim)
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
 
     def forward(
         self,
@@ -258,6 +265,9 @@ class KernelTransformer(Pretrained):
         Shapes:
             - **x, output:** :math:`(B, N, F)`, **padding_mask:** :math:`(B, N)`
         """
+        if x.is_nested:
+            padded, hidden = self._padded("padding_mask", x, padding_mask)
+            return to_nested(self.encode(padded, hidden, causal, losses, cache), x)
         causal = self.causal if causal is None else causal
         x = self._enter(x, 0 if cache is None else len(cache[0]))
         for layer, held in zip(self.encoder, cache or [None] * len(self.encoder), strict=True):
@@ -289,6 +299,11 @@ class KernelTransformer(Pretrained):
             - **y, output:** :math:`(B, N, F)`, **memory:** :math:`(B, M, F)`
             - **padding_mask:** :math:`(B, N)`, **memory_padding_mask:** :math:`(B, M)`
         """
+        if memory.is_nested:
+            memory, memory_padding_mask = self._padded("memory_padding_mask", memory, memory_padding_mask)
+        if y.is_nested:
+            padded, hidden = self._padded("padding_mask", y, padding_mask)
+            return to_nested(self.decode(padded, memory, hidden, memory_padding_mask, losses, cache), y)
         y = self._enter(y, 0 if cache is None else len(cache[0][0]))
         for layer, held in zip(self.decoder, cache or [None] * len(self.decoder), strict=True):
             y = layer(
@@ -304,6 +319,13 @@ class KernelTransformer(Pretrained):
         layers = self.decoder if len(self.decoder) else self.encoder
         caches = [layer.empty_cache() for layer in layers]  # type: ignore[operator]
         return None if any(cache is None for cache in caches) else caches
+
+    def _padded(self, name: str, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
+        if mask is not None:
+            raise ValueError(
+                f"Expected no '{name}' beside nested tensors (got one); their lengths say what is padding"
+            )
+        return to_padded(x, self.embed_dim), padding_of(lengths_of(x), x.device)
 
     def _enter(self, x: Tensor, start: int) -> Tensor:
         if self.position is not None:

@@ -36,6 +36,8 @@ class LanguageModel(Pretrained):
         norm_first (bool, optional): As in :class:`~kgat.models.KernelTransformer`. (default: :obj:`False`)
         tied (bool, optional): Whether :math:`\mathbf{W}` is the embedding, without :math:`\mathbf{b}`.
             (default: :obj:`False`)
+        device (torch.device, optional): Where the parameters live. (default: :obj:`None`)
+        dtype (torch.dtype, optional): Their type. (default: :obj:`None`)
         **kwargs (optional): Keyword arguments of :class:`~kgat.models.KernelTransformer`: ``attention``,
             ``kernel``, ``position`` and so on.
 
@@ -65,6 +67,8 @@ class LanguageModel(Pretrained):
         norm_first: bool = False,
         *,
         tied: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -75,6 +79,8 @@ class LanguageModel(Pretrained):
             **kwargs,
         )
         self.out = None if tied else Linear(embed_dim, vocab_size)
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
 
     def forward(
         self, tokens: Tensor, losses: list[Tensor] | None = None, cache: list[Any] | None = None

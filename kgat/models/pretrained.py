@@ -21,6 +21,8 @@ CONFIG, WEIGHTS = "config.json", "model.safetensors"
 class Pretrained(torch.nn.Module):
     r"""A module that remembers the arguments it was built with, so that it can be saved and built again.
 
+    Two are not among them, :obj:`device` and :obj:`dtype`: its weights have both.
+
     The folder holds ``config.json``, with all arguments and the checksum of the weights, and
     ``model.safetensors``. Neither can run code when it is read.
 
@@ -45,7 +47,10 @@ class Pretrained(torch.nn.Module):
         bound = inspect.signature(cls.__init__).bind_partial(self, *args, **kwargs)
         bound.apply_defaults()
         arguments = dict(list(bound.arguments.items())[1:])
-        object.__setattr__(self, "_arguments", arguments | arguments.pop("kwargs", {}))
+        arguments |= arguments.pop("kwargs", {})
+        # Where it is and how precise is a matter of the weights, not of the model.
+        kept = {name: value for name, value in arguments.items() if name not in ("device", "dtype")}
+        object.__setattr__(self, "_arguments", kept)
         return self
 
     @property

@@ -14,6 +14,7 @@ from torch_geometric.nn.resolver import activation_resolver
 from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.pretrained import Pretrained
 from kgat.models.token_embedding import TokenEmbedding
+from kgat.nn.nested import lengths_of, padding_of, to_padded
 
 POOLINGS = ("mean", "last", "cls", "flatten")
 
@@ -50,11 +51,14 @@ class SequenceClassifier(Pretrained):
         max_len (int, optional): Longer sequences are cut; ``pooling="flatten"`` needs it.
             (default: :obj:`None`)
         input_scale (float, optional): Multiplies an embedded series. (default: :obj:`1.0`)
+        device (torch.device, optional): Where the parameters live. (default: :obj:`None`)
+        dtype (torch.dtype, optional): Their type. (default: :obj:`None`)
         **kwargs (optional): Keyword arguments of :class:`~kgat.models.KernelTransformer`: ``attention``,
             ``kernel``, ``position``, ``causal`` and so on.
 
     Shapes:
-        - **input:** :math:`(B, N, F_{in})` or tokens :math:`(B, N)`, padding :math:`(B, N)` *(optional)*
+        - **input:** :math:`(B, N, F_{in})` or tokens :math:`(B, N)`, padding :math:`(B, N)` *(optional)*;
+          or a nested tensor
         - **output:** :math:`(B, \mathrm{num\_classes})`
 
     Raises:
@@ -87,6 +91,8 @@ class SequenceClassifier(Pretrained):
         pooling: str = "mean",
         max_len: int | None = None,
         input_scale: float = 1.0,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -118,6 +124,8 @@ class SequenceClassifier(Pretrained):
         self.dropout = torch.nn.Dropout(dropout)
         tokens = max_len if pooling == "flatten" and max_len is not None else 1
         self.out = Linear(tokens * embed_dim, num_classes)
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
 
     def forward(
         self, x: Tensor, padding_mask: Tensor | None = None, losses: list[Tensor] | None = None
@@ -140,6 +148,14 @@ class SequenceClassifier(Pretrained):
         """
         channels = () if self.in_channels is None else (self.in_channels,)
         dim = 2 + len(channels)
+        if x.is_nested:
+            if padding_mask is not None:
+                raise ValueError(
+                    "Expected no 'padding_mask' beside a nested tensor (got one); its lengths say what is "
+                    "padding"
+                )
+            padding_mask = padding_of(lengths_of(x), x.device)
+            x = to_padded(x, *channels)
         if (
             x.dim() != dim
             or x.shape[2:] != channels

@@ -20,6 +20,8 @@ class TokenEmbedding(torch.nn.Module):
     Args:
         vocab_size (int): Number of tokens :math:`V`.
         embed_dim (int): Channels :math:`F`.
+        device (torch.device, optional): Where the parameters live. (default: :obj:`None`)
+        dtype (torch.dtype, optional): Their type. (default: :obj:`None`)
 
     Shapes:
         - **tokens:** :math:`(*)`, **output:** :math:`(*, F)`
@@ -33,9 +35,15 @@ class TokenEmbedding(torch.nn.Module):
         (torch.Size([2, 8]), torch.Size([2, 10]))
     """
 
-    def __init__(self, vocab_size: int, embed_dim: int) -> None:
+    def __init__(
+        self,
+        vocab_size: int,
+        embed_dim: int,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
+    ) -> None:
         super().__init__()
-        self.weight = Parameter(torch.empty(vocab_size, embed_dim))
+        self.weight = Parameter(torch.empty(vocab_size, embed_dim, device=device, dtype=dtype))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

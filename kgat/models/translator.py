@@ -39,6 +39,8 @@ class Translator(Pretrained):
         norm_first (bool, optional): As in :class:`~kgat.models.KernelTransformer`. (default: :obj:`False`)
         tied (bool, optional): Whether :math:`\mathbf{W}` is the embedding of target tokens, without
             :math:`\mathbf{b}`. (default: :obj:`False`)
+        device (torch.device, optional): Where the parameters live. (default: :obj:`None`)
+        dtype (torch.dtype, optional): Their type. (default: :obj:`None`)
         **kwargs (optional): Keyword arguments of :class:`~kgat.models.KernelTransformer`: ``attention``,
             ``kernel``, ``position``, ``cross_position`` and so on.
 
@@ -75,6 +77,8 @@ class Translator(Pretrained):
         norm_first: bool = False,
         *,
         tied: bool = False,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         **kwargs: Any,
     ) -> None:
         super().__init__()
@@ -98,6 +102,8 @@ class Translator(Pretrained):
             **kwargs,
         )
         self.out = None if tied else Linear(embed_dim, target_vocab)
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
 
     def forward(
         self,

@@ -59,6 +59,8 @@ class KernelEncoderLayer(torch.nn.Module):
         norm_first (bool, optional): Whether branches are normalised where they begin, not where they end.
             (default: :obj:`False`)
         bias (bool, optional): Whether linear maps and normalisations have biases. (default: :obj:`True`)
+        device (torch.device, optional): Where the parameters live. (default: :obj:`None`)
+        dtype (torch.dtype, optional): Their type. (default: :obj:`None`)
         attention (str or Callable, optional): ``"kernel"``, ``"fourier"``, ``"primal"``, the name of a
             kernel, or a factory: see :func:`kgat.nn.attention.resolve`. (default: :obj:`"kernel"`)
         attention_kwargs (dict, optional): Further arguments of the attention module, which go before those of
@@ -90,6 +92,8 @@ class KernelEncoderLayer(torch.nn.Module):
         batch_first: bool = True,
         norm_first: bool = False,
         bias: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
         *,
         attention: AttentionLike = "kernel",
         attention_kwargs: dict[str, Any] | None = None,
@@ -104,6 +108,8 @@ class KernelEncoderLayer(torch.nn.Module):
         self.dropout = Dropout(dropout)
         self.act = activation_resolver(act)
         self.norm_first = norm_first
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
 
     def forward(
         self,

@@ -15,6 +15,8 @@ from kgat import functional, positions
 from kgat.gram import Gram
 from kgat.kernels import Context, KernelLike, resolve
 from kgat.kernels.magnitude import with_magnitude
+from kgat.nn.called_attention import CalledAttention
+from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
 from kgat.positions import PositionLike
 
 PROJECTIONS = ("shared_qk", "separate")
@@ -88,7 +90,7 @@ class KeyValueCache:
             self.padding = self.padding.index_select(0, index)
 
 
-class KernelAttention(torch.nn.Module):
+class KernelAttention(CalledAttention, torch.nn.Module):
     r"""Multi-head attention whose score is a kernel, called as :class:`torch.nn.MultiheadAttention` is.
 
     .. math::
@@ -103,7 +105,12 @@ class KernelAttention(torch.nn.Module):
 
     What differs from torch's layer: :obj:`batch_first` is :obj:`True` unless told otherwise, a query that
     sees no key gets 0 and no NaN, keys and values default to the queries, and with :obj:`is_causal` no mask
-    need be given. Masks mean what they mean there: True *hides*.
+    need be given. Masks mean what they mean there: True *hides*. (In Hugging Face's bool masks True keeps:
+    negate those. Masks of numbers are the same in both.)
+
+    It may stand in torch's own :class:`~torch.nn.TransformerEncoderLayer`,
+    :class:`~torch.nn.TransformerDecoderLayer`, :class:`~torch.nn.TransformerEncoder` and
+    :class:`~torch.nn.Transformer` as ``self_attn`` or ``multihead_attn``: they call it in evaluation too.
 
     Args:
         embed_dim (int): Size of a token, :math:`H D`.
@@ -223,6 +230,7 @@ class KernelAttention(torch.nn.Module):
         if self._joint:
             self.in_proj_weight = Parameter(torch.empty(3 * embed_dim, embed_dim))
         else:
+            self.__dict__["in_proj_weight"] = self.NO_WEIGHT
             self.q_proj_weight = Parameter(torch.empty(embed_dim, embed_dim))
             if not shared:
                 self.k_proj_weight = Parameter(torch.empty(width, self.kdim))
@@ -257,8 +265,9 @@ class KernelAttention(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters anew, as torch's layer does."""
-        for name in ("in_proj_weight", "q_proj_weight", "k_proj_weight", "v_proj_weight"):
-            if hasattr(self, name):
+        names = ("in_proj_weight",) if self._joint else ("q_proj_weight", "k_proj_weight", "v_proj_weight")
+        for name in names:
+            if name != "k_proj_weight" or self.projections != "shared_qk":
                 torch.nn.init.xavier_uniform_(getattr(self, name))
         self.out_proj.reset_parameters()
         if self.in_proj_bias is not None:
@@ -348,7 +357,8 @@ class KernelAttention(torch.nn.Module):
             need_weights (bool, optional): Whether to return the weights too, which takes memory for all
                 pairs and one route only. (default: :obj:`True`)
             attn_mask (torch.Tensor, optional): True for pairs that do not see each other, or numbers that are
-                added to their scores. (default: :obj:`None`)
+                added to their scores, for all heads or each; of four dimensions, what is of size 1 there is
+                the same for all sequences, heads or queries. (default: :obj:`None`)
             average_attn_weights (bool, optional): Whether weights are averaged over heads.
                 (default: :obj:`True`)
             is_causal (bool, optional): Whether a token sees those before it and itself only; the last query
@@ -359,7 +369,8 @@ class KernelAttention(torch.nn.Module):
 
         Shapes:
             - **query, key, value:** see the class; **key_padding_mask:** :math:`(B, M)`
-            - **attn_mask:** :math:`(N, M)` or :math:`(B H, N, M)`
+            - **attn_mask:** :math:`(N, M)`, :math:`(B H, N, M)` or :math:`(B, H, N, M)`
+            - **weights:** :math:`(B, N, M)` or :math:`(B, H, N, M)`; of nested tensors they are padded with 0
 
         Raises:
             ValueError: If shapes do not fit.
@@ -367,12 +378,13 @@ class KernelAttention(torch.nn.Module):
         """
         key = query if key is None else key
         value = key if value is None else value
-        if query.is_nested:
+        if query.is_nested or key.is_nested or value.is_nested:
             return self._nested(
                 *(query, key, value),
                 key_padding_mask=key_padding_mask,
                 need_weights=need_weights,
                 attn_mask=attn_mask,
+                average_attn_weights=average_attn_weights,
                 is_causal=is_causal,
                 losses=losses,
                 cache=cache,
@@ -528,19 +540,26 @@ class KernelAttention(torch.nn.Module):
         if key_padding_mask is not None and key_padding_mask.dim() == 1:
             key_padding_mask = key_padding_mask.unsqueeze(0)
         alone = query is key  # self-attention
-        if self.position is not None:
+        position = self.position
+        query_index, key_index = range(0), range(0)
+        if position is not None:
             before = self._before(query, key, is_causal, cache)
             query_index = range(before, before + query.size(1))
             held = 0 if cache is None or cache.fixed else len(cache)
             key_index = range(held, held + key.size(1))
-            in_values = self.position.in_values and value is key
-            query = self.position.add(query, query_index)
-            key = query if alone else self.position.add(key, key_index)
+            in_values = position.in_values and value is key
+            query = position.add(query, query_index)
+            key = query if alone else position.add(key, key_index)
             value = key if in_values else value
         if cache is not None and cache.complete:
             q = self._query_heads(self._linear(query, "q"))
+            q = q if position is None else position.rotate(q, query_index)
         else:
             q, k, v = self.project(query, key, value)
+            if position is not None:
+                one = k is q and key_index == query_index  # lifted once
+                q = position.rotate(q, query_index)
+                k = q if one else position.rotate(k, key_index)  # so that a cache holds it
             if cache is not None:
                 cache.extend(k, v, key_padding_mask)
         if cache is not None:
@@ -562,16 +581,16 @@ class KernelAttention(torch.nn.Module):
         of_queries = present if alone and present is not None and present.size(1) == q.size(1) else None
         context = Context(losses=losses, present=(of_queries, present))
         mask = None if hidden is None else ~hidden
-        if self.position is None:
+        if position is None:
             return self.kernel(q, k, context), v, mask, bias, is_causal
         key_index = range(k.size(1))
         if key_index == query_index:
             query_index = key_index  # one object: it is lifted once
-        gram = self.kernel(self.position.shift(q), k, context)
-        of_positions = self.position.gram(query_index, key_index, losses)
+        gram = self.kernel(position.shift(q), k, context)
+        of_positions = position.gram(query_index, key_index, losses)
         if of_positions is not None:
             gram = gram * of_positions
-        of_pairs = self.position.bias(q, query_index, key_index)
+        of_pairs = position.bias(q, query_index, key_index)
         if of_pairs is not None:
             bias = of_pairs if bias is None else bias + of_pairs
         return gram, v, mask, bias, is_causal
@@ -580,7 +599,7 @@ class KernelAttention(torch.nn.Module):
         self, key_padding_mask: Tensor | None, attn_mask: Tensor | None, q: Tensor, k: Tensor
     ) -> tuple[Tensor | None, Tensor | None]:
         r"""Reads both masks: what is hidden for all heads, and what is added to the scores."""
-        batch, queries, keys, heads = q.size(0), q.size(1), k.size(1), self.num_heads
+        batch, queries, keys = q.size(0), q.size(1), k.size(1)
         hidden: Tensor | None = None
         bias: Tensor | None = None
         if key_padding_mask is not None:
@@ -594,27 +613,34 @@ class KernelAttention(torch.nn.Module):
             else:
                 bias = _numbers("key_padding_mask", key_padding_mask).view(batch, 1, keys, 1)
         if attn_mask is not None:
-            if attn_mask.shape not in ((queries, keys), (batch * heads, queries, keys)):
-                raise ValueError(
-                    f"Expected 'attn_mask' of shape [N={queries}, M={keys}] or [B * H={batch * heads}, "
-                    f"N={queries}, M={keys}] (got {list(attn_mask.shape)}); True hides a pair"
-                )
-            of_head = attn_mask.dim() == 3
-            if attn_mask.dtype == torch.bool and not of_head:
-                hidden = attn_mask if hidden is None else hidden | attn_mask
+            of_heads = self._of_heads(attn_mask, batch, queries, keys)  # [B or 1, H or 1, N or 1, M]
+            if attn_mask.dtype == torch.bool and of_heads.size(1) == 1:
+                pairs = of_heads.squeeze(1)
+                hidden = pairs if hidden is None else hidden | pairs
             else:
                 if attn_mask.dtype == torch.bool:
-                    numbers = torch.zeros_like(attn_mask, dtype=q.dtype).masked_fill(attn_mask, -torch.inf)
+                    numbers = torch.zeros_like(of_heads, dtype=q.dtype).masked_fill(of_heads, -torch.inf)
                 else:
-                    numbers = _numbers("attn_mask", attn_mask)
-                if of_head:
-                    numbers = numbers.view(batch, heads, queries, keys).movedim(1, -1)
-                else:
-                    numbers = numbers.unsqueeze(-1)
+                    numbers = _numbers("attn_mask", of_heads)
+                numbers = numbers.movedim(1, -1)
                 bias = numbers if bias is None else bias + numbers
-        if bias is not None:
-            bias = bias.expand(*bias.shape[:-3], queries, keys, heads)
         return hidden, bias
+
+    def _of_heads(self, attn_mask: Tensor, batch: int, queries: int, keys: int) -> Tensor:
+        heads = self.num_heads
+        if attn_mask.shape == (queries, keys):
+            return attn_mask.view(1, 1, queries, keys)
+        if attn_mask.shape == (batch * heads, queries, keys):
+            return attn_mask.unflatten(0, (batch, heads))
+        sizes = zip(attn_mask.shape, (batch, heads, queries), strict=False)
+        fits = attn_mask.dim() == 4 and all(size in (1, wanted) for size, wanted in sizes)
+        if not fits or attn_mask.size(-1) != keys:
+            raise ValueError(
+                f"Expected 'attn_mask' of shape [N={queries}, M={keys}], [B * H={batch * heads}, "
+                f"N={queries}, M={keys}] or [B={batch} or 1, H={heads} or 1, N={queries} or 1, M={keys}] "
+                f"(got {list(attn_mask.shape)}); True hides a pair"
+            )
+        return attn_mask
 
     def _joined_by_extra_keys(
         self,
@@ -663,11 +689,9 @@ class KernelAttention(torch.nn.Module):
             raise ValueError(
                 "Expected no mask beside nested tensors (got one); their lengths say what is padding"
             )
-        if kwargs["need_weights"]:
-            raise ValueError("Expected need_weights=False for nested tensors (got True); weights are padded")
         if not self.batch_first:
             raise ValueError("Expected batch_first=True for nested tensors (got False)")
-        lengths = [[t.size(0) for t in x.unbind()] for x in (query, key, value)]
+        lengths = [lengths_of(x) for x in (query, key, value)]
         if lengths[1] != lengths[2]:
             raise ValueError(f"Expected as many values as keys (got {lengths[2]} and {lengths[1]})")
         if kwargs["is_causal"] and lengths[0] != lengths[1]:
@@ -675,12 +699,15 @@ class KernelAttention(torch.nn.Module):
                 f"Expected as many keys as queries of nested tensors with is_causal=True (got {lengths[1]} "
                 f"and {lengths[0]})"
             )
-        padded = _each(lambda x: torch.nested.to_padded_tensor(x, 0.0), query, key, value)
-        index = torch.arange(padded[1].size(1), device=query.device)
-        kwargs["key_padding_mask"] = index >= torch.tensor(lengths[1], device=query.device).unsqueeze(1)
-        out, _ = self(*padded, **kwargs)
-        parts = [row[:size] for row, size in zip(out, lengths[0], strict=True)]
-        return torch.nested.as_nested_tensor(parts, layout=query.layout), None
+        q = to_padded(query, self.embed_dim)
+        k = q if key is query else to_padded(key, self.kdim)
+        v = q if value is query else k if value is key else to_padded(value, self.vdim)
+        kwargs["key_padding_mask"] = padding_of(lengths[1], query.device)
+        out, weights = self(q, k, v, **kwargs)
+        if weights is not None:
+            absent = padding_of(lengths[0], query.device).unsqueeze(-1)  # as torch has it
+            weights = weights.masked_fill(absent if weights.dim() == 3 else absent.unsqueeze(1), 0.0)
+        return to_nested(out, query) if query.is_nested else out, weights
 
     def extra_repr(self) -> str:
         said = [f"{self.embed_dim}, num_heads={self.num_heads}"]

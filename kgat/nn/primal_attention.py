@@ -12,6 +12,8 @@ from torch.nn import Linear, Parameter
 from kgat import functional, kernels
 from kgat.gram import legible
 from kgat.kernels import Context, Kernel
+from kgat.nn.called_attention import CalledAttention
+from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
 
 CONCATS = ("shared", "per_head")
 
@@ -19,7 +21,7 @@ CONCATS = ("shared", "per_head")
 Parts = list[tuple[Tensor, Tensor | None]]
 
 
-class PrimalAttention(torch.nn.Module):
+class PrimalAttention(CalledAttention, torch.nn.Module):
     r"""The layer of `"Primal-Attention: Self-attention through Asymmetric Kernel SVD in Primal
     Representation" <https://arxiv.org/abs/2305.19798>`_, called like :class:`torch.nn.MultiheadAttention`.
 
@@ -42,7 +44,9 @@ class PrimalAttention(torch.nn.Module):
     .. math::
         \eta \, \frac{1}{B} \sum_b J_b^2
 
-    to the list ``losses`` of its caller. It is necessary for such a decomposition, not sufficient.
+    to the list ``losses`` of its caller, who adds up those of all layers, as the paper writes. Its scripts
+    take the mean over layers: their :math:`\eta` is to be divided by the number of layers. That :math:`J = 0`
+    is necessary for such a decomposition, not sufficient.
 
     A causal layer takes the features of the running means of queries and of keys, its only mixing of tokens,
     and weights that do not depend on data (:math:`\mathbf{F} = \mathbf{I}`).
@@ -70,9 +74,12 @@ class PrimalAttention(torch.nn.Module):
         ksvd_weight (float, optional): :math:`\eta`. (default: :obj:`0.1`)
         batch_first (bool, optional): Whether tensors are :math:`(B, N, F)` rather than :math:`(N, B, F)`.
             (default: :obj:`True`)
+        device (torch.device, optional): Where the parameters live. (default: :obj:`None`)
+        dtype (torch.dtype, optional): Their type. (default: :obj:`None`)
 
     Shapes:
-        - **query:** :math:`(B, N, F)`, or :math:`(N, F)` without batch; **key_padding_mask:** :math:`(B, N)`
+        - **query:** :math:`(B, N, F)`, or :math:`(N, F)` without batch, or a nested tensor;
+          **key_padding_mask:** :math:`(B, N)`
         - **output:** as :obj:`query`, and :obj:`None`
 
     Raises:
@@ -105,6 +112,8 @@ class PrimalAttention(torch.nn.Module):
         concat: str = "shared",
         ksvd_weight: float = 0.1,
         batch_first: bool = True,
+        device: torch.device | str | None = None,
+        dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
         for name, value in (("rank", rank), ("rank_multi", rank_multi), ("max_len", max_len)):
@@ -152,6 +161,16 @@ class PrimalAttention(torch.nn.Module):
             self.register_parameter("bias_concat", None)
         self.lin_out = Linear(embed_dim, embed_dim, bias=bias)
         self.reset_parameters()
+        if device is not None or dtype is not None:
+            self.to(device=device, dtype=dtype)
+
+    # What torch's layers look at, of which this module has but the last.
+    in_proj_weight = in_proj_bias = CalledAttention.NO_WEIGHT
+
+    @property
+    def out_proj(self) -> Linear:
+        r"""The last map, by the name that it has in torch's layer."""
+        return self.lin_out
 
     @property
     def penalised(self) -> bool:
@@ -197,8 +216,8 @@ class PrimalAttention(torch.nn.Module):
                 no score to join. (default: :obj:`None`)
             need_weights (bool, optional): Has to be :obj:`False`: there are no weights of pairs.
                 (default: :obj:`False`)
-            attn_mask (torch.Tensor, optional): Has to be :obj:`None`: there are no pairs to mask.
-                (default: :obj:`None`)
+            attn_mask (torch.Tensor, optional): Has to be :obj:`None`: there are no pairs to mask. Beside
+                :obj:`is_causal` it is the mask of that order, as in torch's layers. (default: :obj:`None`)
             average_attn_weights (bool, optional): Of weights, which there are none.
                 (default: :obj:`True`)
             is_causal (bool, optional): A promise that the layer is. (default: :obj:`False`)
@@ -210,6 +229,8 @@ class PrimalAttention(torch.nn.Module):
             ValueError: If shapes do not fit, or an argument asks for what the layer does not have.
         """
         self._check_call(query, key, value, need_weights, attn_mask, is_causal, cache)
+        if query.is_nested:
+            return self._nested(query, key_padding_mask, losses), None
         x, mask = self._tokens(query, key_padding_mask)
         phi_q, phi_k, rows = self._lift(x, mask, losses)
         dtype = phi_q[0][0].dtype
@@ -229,6 +250,16 @@ class PrimalAttention(torch.nn.Module):
         if query.dim() == 2:
             return out.squeeze(0), None
         return out if self.batch_first else out.transpose(0, 1), None
+
+    def _nested(self, query: Tensor, key_padding_mask: Tensor | None, losses: list[Tensor] | None) -> Tensor:
+        if key_padding_mask is not None or not self.batch_first:
+            raise ValueError(
+                "Expected batch_first=True and no mask for nested tensors (got another layout, or a mask); "
+                "their lengths say what is padding"
+            )
+        padding = padding_of(lengths_of(query), query.device)
+        out, _ = self(to_padded(query, self.embed_dim), key_padding_mask=padding, losses=losses)
+        return to_nested(out, query)
 
     @torch.no_grad()
     def gram(self, query: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
@@ -391,7 +422,7 @@ class PrimalAttention(torch.nn.Module):
                 "Expected need_weights=False (got True); PrimalAttention has no weights of pairs, its matrix "
                 "is 'gram(query)'"
             )
-        if attn_mask is not None:
+        if attn_mask is not None and not (is_causal and self.causal):
             raise ValueError(
                 "Expected attn_mask=None (got a mask); PrimalAttention looks at no pairs: build it with "
                 "causal=True to hide later tokens, pass 'key_padding_mask' for absent ones"

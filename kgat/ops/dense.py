@@ -41,7 +41,7 @@ class DenseCall:
 
     Shapes:
         - **value:** :math:`(*, M, H, C)`, **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`
-        - **bias:** :math:`(*, N, M, H)`
+        - **bias:** :math:`(*, N, M, H)`, where :math:`N` and :math:`H` may be 1
     """
 
     gram: Gram
@@ -354,6 +354,9 @@ def _narrowed(call: DenseCall, start: int, size: int) -> DenseCall:
     mask = None if call.mask is None else call.mask[..., :seen]
     if mask is not None and mask.size(-2) != 1:
         mask = mask.narrow(-2, start, size)
+    bias = None if call.bias is None else call.bias[..., :seen, :]
+    if bias is not None and bias.size(-3) != 1:
+        bias = bias.narrow(-3, start, size)
     return replace(
         call,
         gram=call.gram.map(
@@ -362,7 +365,7 @@ def _narrowed(call: DenseCall, start: int, size: int) -> DenseCall:
         ),
         value=call.value.narrow(-3, 0, seen),
         mask=mask,
-        bias=None if call.bias is None else call.bias.narrow(-3, start, size)[..., :seen, :],
+        bias=bias,
     )
 
 
@@ -457,7 +460,7 @@ def _linear_reasons(call: DenseCall) -> list[str]:
     found = []
     if call.dropout > 0.0:
         found.append("it has no weights to drop")
-    if call.bias is not None:
+    if call.bias is not None and call.bias.size(-3) != 1 and call.gram.size[0] != 1:
         found.append("the scores have a bias per pair")
     if call.mask is not None and call.mask.size(-2) != 1 and call.gram.size[0] != 1:
         found.append("the mask differs between queries")
@@ -481,7 +484,13 @@ def _linear_cost(call: DenseCall) -> float:
 def _linear(call: DenseCall) -> Tensor:
     call = call.cleared
     mask = None if call.mask is None else call.mask.squeeze(-2)
-    return linear_attention(call.gram, call.value, mask, call.causal)
+    gram = call.gram
+    if call.bias is not None:  # of keys alone
+        _, keys, heads = gram.size
+        key_bias = call.bias.squeeze(-3).expand(*call.bias.shape[:-3], keys, heads)
+        query_bias = key_bias.new_zeros(gram.size[0], heads)
+        gram = gram * LazyGram((), query_bias, key_bias)
+    return linear_attention(gram, call.value, mask, call.causal)
 
 
 ROUTES = (

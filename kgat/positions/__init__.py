@@ -13,21 +13,25 @@ from typing import Any
 from torch.nn import Module
 from torch_geometric.resolver import normalize_string
 
+from kgat.positions.alibi import ALiBi
 from kgat.positions.filters import Filter, causal, full, memory, strided, visible_edges, window
 from kgat.positions.kerple import Kerple
 from kgat.positions.position import Index, Position, offsets, sinusoids
 from kgat.positions.relative_table import RelativeTable
+from kgat.positions.rotary import Rotary
 from kgat.positions.sum import Sum
 from kgat.positions.symmetric_product import SymmetricProduct
 from kgat.positions.transformer_xl import TransformerXL
 
 __all__ = [
+    "ALiBi",
     "Filter",
     "Index",
     "Kerple",
     "Position",
     "PositionLike",
     "RelativeTable",
+    "Rotary",
     "Sum",
     "SymmetricProduct",
     "TransformerXL",
@@ -45,13 +49,23 @@ __all__ = [
 
 PositionLike = str | Position | Callable[..., Position] | None
 
-_CLASSES: tuple[type[Position], ...] = (Kerple, RelativeTable, Sum, SymmetricProduct, TransformerXL)
+_CLASSES: tuple[type[Position], ...] = (
+    ALiBi,
+    Kerple,
+    RelativeTable,
+    Rotary,
+    Sum,
+    SymmetricProduct,
+    TransformerXL,
+)
 
 # Other names that the literature uses.
 _ALIASES: dict[str, Callable[..., Position]] = {
     "absolute": Sum,
     "kerplelog": partial(Kerple, form="log"),
     "kerplepower": partial(Kerple, form="power"),
+    "rope": Rotary,
+    "roformer": Rotary,
     "shaw": partial(RelativeTable, form="table-S"),
     "symmetric": SymmetricProduct,
     "table": partial(RelativeTable, form="table"),
@@ -66,7 +80,7 @@ def names() -> list[str]:
     Example:
         >>> from kgat.positions import names
         >>> names()
-        ['Kerple', 'RelativeTable', 'Sum', 'SymmetricProduct', 'TransformerXL', 'none']
+        ['ALiBi', 'Kerple', 'RelativeTable', 'Rotary', 'Sum', 'SymmetricProduct', 'TransformerXL', 'none']
     """
     return [*(cls.__name__ for cls in _CLASSES), "none"]
 
@@ -79,7 +93,7 @@ def resolve(position: PositionLike, embed_dim: int, num_heads: int = 1, **kwargs
 
             * a name from :func:`names`, regardless of case, ``-``, ``_`` and spaces, or one that the
               literature uses (``"table"``, ``"table-S"``, ``"shaw"``, ``"txl"``, ``"symmetric"``,
-              ``"kerple_power"``);
+              ``"kerple_power"``, ``"rope"``);
             * a class, :func:`functools.partial` or function that takes ``(embed_dim, num_heads)``;
             * a position, which is returned after a look at its width and heads;
             * :obj:`None` or ``"none"``: no position.

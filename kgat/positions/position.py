@@ -19,12 +19,12 @@ class Position(torch.nn.Module):
     .. math::
         \mathrm{score}_{ij} = \log k\big( \mathrm{shift}(\mathbf{q}_i), \mathbf{k}_j \big)
         + \log k_T(t_i, t_j) + b(\mathbf{q}_i, t_i, t_j), \qquad
-        \mathbf{q}_i = \mathbf{W}_q\, \mathrm{add}(\mathbf{x}_i, t_i)
+        \mathbf{q}_i = \mathrm{rotate}\big( \mathbf{W}_q\, \mathrm{add}(\mathbf{x}_i, t_i), t_i \big)
 
     Each part does nothing unless a position overrides it: :meth:`add` changes the tokens before they are
-    projected, :meth:`shift` the queries that meet the keys, :meth:`gram` multiplies the kernel by a kernel of
-    places alone, :meth:`bias` adds a score to each pair and :meth:`value_bias` a vector to the value of each
-    pair.
+    projected, :meth:`rotate` queries and keys, :meth:`shift` the queries that meet the keys, :meth:`gram`
+    multiplies the kernel by a kernel of places alone, :meth:`bias` adds a score to each pair and
+    :meth:`value_bias` a vector to the value of each pair.
 
     Places are integers of any sign and order: a decoder with a cache gives its one query a place of its
     own, memory stands at negative places. They come as a tensor or as a :class:`range`; the latter lets a
@@ -81,6 +81,18 @@ class Position(torch.nn.Module):
         """
         return x
 
+    def rotate(self, x: Tensor, index: Index) -> Tensor:
+        r"""Returns queries or keys as they look from their places. A cache holds such keys.
+
+        Args:
+            x (torch.Tensor): Queries or keys, which may have fewer heads.
+            index (torch.Tensor or range): Their places.
+
+        Shapes:
+            - **x, output:** :math:`(*, N, H, D)`, **index:** :math:`(N)`
+        """
+        return x
+
     def shift(self, query: Tensor) -> Tensor:
         r"""Returns the queries that meet the keys.
 
@@ -107,7 +119,7 @@ class Position(torch.nn.Module):
         r"""Returns what is added to the score of each pair, or :obj:`None`.
 
         Args:
-            query (torch.Tensor): Queries, as they were projected (not shifted).
+            query (torch.Tensor): Queries, as they were projected and rotated (not shifted).
             query_index (torch.Tensor or range): Their places.
             key_index (torch.Tensor or range): The places of the keys.
 

@@ -14,6 +14,7 @@ from torch import Tensor
 from kgat.datasets import SequenceTask
 from kgat.datasets.sequence_task import Labelled, Padded, Pairs, Part, Stream
 from kgat.datasets.vocabulary import BOS, EOS
+from kgat.kernels import Kernel
 from kgat.models import LanguageModel, SequenceClassifier, Translator
 from kgat.nn import PrimalAttention
 from kgat.sequences.papers import OPTIMIZERS, Setting
@@ -51,17 +52,19 @@ def build(task: SequenceTask, attention: Mapping[str, Any], setting: Setting) ->
     }
     if task.kind == "language_model":
         assert task.vocabulary is not None
-        return LanguageModel(len(task.vocabulary), **sizes, **attention)
+        return LanguageModel(len(task.vocabulary), tied=setting.tied, **sizes, **attention)
     if task.kind == "translation":
         assert task.vocabulary is not None
         assert task.target_vocabulary is not None
+        sizes["tied"] = setting.tied
         return Translator(len(task.vocabulary), len(task.target_vocabulary), **sizes, **attention)
     assert task.num_classes is not None
+    learned = task.vocabulary is None or setting.learned_positions
+    if learned and attention.get("position") == "sum":
+        sizes["position_kwargs"] = {"max_length": task.max_len}
     if task.vocabulary is not None:
         return SequenceClassifier(task.num_classes, vocab_size=len(task.vocabulary), **sizes, **attention)
     sizes.update(act="gelu", pooling="flatten", max_len=task.max_len, input_scale=setting.embed_dim**0.5)
-    if attention.get("position") == "sum":
-        sizes["position_kwargs"] = {"max_length": task.max_len}
     return SequenceClassifier(task.num_classes, in_channels=task.in_channels, **sizes, **attention)
 
 
@@ -105,22 +108,38 @@ def fit(
 
     Raises:
         DivergedError: If a loss is not finite.
+        ValueError: If the model has penalties of two kinds.
     """
     start = time.perf_counter()
     optimizer = OPTIMIZERS[setting.optimizer](
-        model.parameters(), lr=setting.lr, betas=(0.9, setting.beta2), weight_decay=setting.weight_decay
+        model.parameters(),
+        lr=setting.lr,
+        betas=(0.9, setting.beta2),
+        eps=setting.eps,
+        weight_decay=setting.weight_decay,
     )
     # Batches of a language model differ by one between epochs; the last steps are at the end of the schedule.
     total = setting.epochs * sum(1 for _ in batches(train, setting, torch.Generator()))
+    if setting.steps is not None:
+        total = min(total, setting.steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, total, setting))
     # KSVD losses are means over the batch; penalties of kernels belong to the data as a whole.
     primal = any(isinstance(module, PrimalAttention) for module in model.modules())
+    if primal and _law_penalised(model):
+        raise ValueError(
+            "Expected penalties of one kind (got KSVD losses, which are means over a batch, beside those of "
+            "a kernel, which belong to the data as a whole); take primal attention without such a kernel"
+        )
     scale = 1.0 if primal else 1.0 / len(train)
     best, best_epoch, curve = (-math.inf, -math.inf), 0, []
     state: dict[str, Tensor] = {}
+    done = 0
     for epoch in range(1, setting.epochs + 1):
         model.train()
         for batch in batches(train, setting, generator):
+            if setting.steps is not None and done == setting.steps:
+                break
+            done += 1
             optimizer.zero_grad()
             losses: list[Tensor] = []
             logits, y = answer(model, batch, device, losses)
@@ -143,8 +162,14 @@ def fit(
         if score > best:
             best, best_epoch = score, epoch
             state = {name: value.clone() for name, value in model.state_dict().items()}
+        if done == setting.steps:
+            break
     model.load_state_dict(state)
     return Fit(curve[best_epoch - 1], best_epoch, curve, time.perf_counter() - start)
+
+
+def _law_penalised(model: torch.nn.Module) -> bool:
+    return any(isinstance(module, Kernel) and module.penalised for module in model.modules())
 
 
 def rate(step: int, total: int, setting: Setting) -> float:

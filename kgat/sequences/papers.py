@@ -18,14 +18,18 @@ OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": tor
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt")
 _COUNTS = (
     *("embed_dim", "num_heads", "num_layers", "feedforward_channels", "num_features"),
-    *("batch_size", "block", "epochs", "max_train", "beam"),
+    *("batch_size", "block", "epochs", "steps", "max_train", "beam"),
 )
 # Names of numbers, which ones fit (no not-a-number does), and how that is said.
 _RANGES: tuple[tuple[tuple[str, ...], Callable[[float], bool], str], ...] = (
     (_COUNTS, lambda x: x >= 1, "'{}' of at least 1"),
     (("warmup",), lambda x: x >= 0, "'{}' of at least 0"),
-    (("dropout", "label_smoothing", "beta2"), lambda x: 0.0 <= x < 1.0, "'{}' in [0, 1)"),
-    (("lr", "weight_decay"), lambda x: 0.0 <= x < math.inf, "a finite '{}' of at least 0"),
+    (
+        ("dropout", "attention_dropout", "label_smoothing", "beta2"),
+        lambda x: 0.0 <= x < 1.0,
+        "'{}' in [0, 1)",
+    ),
+    (("lr", "weight_decay", "eps"), lambda x: 0.0 <= x < math.inf, "a finite '{}' of at least 0"),
     (("clip",), lambda x: 0.0 < x < math.inf, "a finite '{}' above 0, or none"),
 )
 
@@ -40,11 +44,17 @@ class Setting:
         num_layers (int): Number of layers; a translator has as many in its decoder.
         feedforward_channels (int): Hidden channels of the feed-forward networks.
         dropout (float): Dropout everywhere.
+        attention_dropout (float, optional): Dropout on attention weights; as everywhere if :obj:`None`.
+        attention_bias (bool): Whether the maps of attention have biases.
         norm_first (bool): Whether branches are normalised where they begin.
+        learned_positions (bool): Whether places that are added to tokens of sentences and expressions are
+            learned, as those of series are, and not sinusoidal.
+        tied (bool): Whether the last map of a language model or translator is the embedding.
         num_features (int): Number :math:`S` of frequencies of spectral kernels.
         optimizer (str): ``"adam"``, ``"adamw"`` or ``"radam"``.
         lr (float): The largest learning rate.
         beta2 (float): The second decay rate of the optimiser.
+        eps (float): What it adds to the denominator.
         weight_decay (float): Weight decay.
         warmup (int): Steps in which the learning rate rises from 0.
         schedule (str): What it does then: ``"constant"``, ``"cosine"``, ``"linear"`` (both to 0) or
@@ -54,6 +64,7 @@ class Setting:
         batch_size (int): Sequences per step.
         block (int): Tokens per sequence of a language model.
         epochs (int): Number of epochs; the one that is best on the validation part is kept.
+        steps (int, optional): Steps at most: the last epoch ends there.
         max_train (int, optional): Training sequences at most (tokens, for a language model): the first ones.
         beam (int): Translations that the search follows.
         options (dict): Options of :func:`kgat.datasets.load_sequences`.
@@ -67,11 +78,16 @@ class Setting:
     num_layers: int = 2
     feedforward_channels: int = 128
     dropout: float = 0.1
+    attention_dropout: float | None = None
+    attention_bias: bool = True
     norm_first: bool = False
+    learned_positions: bool = False
+    tied: bool = False
     num_features: int = 32
     optimizer: str = "adam"
     lr: float = 1e-3
     beta2: float = 0.999
+    eps: float = 1e-8
     weight_decay: float = 0.0
     warmup: int = 100
     schedule: str = "cosine"
@@ -80,6 +96,7 @@ class Setting:
     batch_size: int = 32
     block: int = 64
     epochs: int = 10
+    steps: int | None = None
     max_train: int | None = None
     beam: int = 1
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
@@ -219,7 +236,8 @@ PAPERS = {
 }
 
 # Components, weight of the KSVD loss and rows per component, of all layers and of the last layer alone,
-# as the paper's scripts have them; no set here was tuned, those without an entry take DEFAULT_PRIMAL.
+# as the paper's scripts have them; no set here was tuned, those without an entry take DEFAULT_PRIMAL. The
+# weight is that of the mean of J^2 over the primal layers.
 PRIMAL: dict[str, dict[str, tuple[int, float, int]]] = {
     "JapaneseVowels": {"primal": (40, 0.5, 5), "primal+": (30, 0.2, 5)},
     "UWaveGestureLibrary": {"primal": (20, 0.0, 10), "primal+": (40, 0.1, 10)},
@@ -262,12 +280,16 @@ _FULL = {
     ),
     "listops": Setting(
         num_heads=2,
+        norm_first=True,
+        learned_positions=True,
         optimizer="adamw",
         lr=1e-4,
+        eps=1e-6,
         warmup=1000,
         schedule="linear",
         clip=None,
         epochs=2,
+        steps=5000,
         options={"lengths": (501, 1999), "sizes": (96_000, 2000, 2000)},
     ),
     "sentences": Setting(embed_dim=128, num_features=64, feedforward_channels=512, dropout=0.3, epochs=20),
@@ -276,6 +298,8 @@ _FULL = {
         num_heads=8,
         num_layers=16,
         feedforward_channels=2048,
+        attention_dropout=0.0,
+        attention_bias=False,
         lr=2.5e-4,
         warmup=2000,
         clip=0.25,
@@ -288,6 +312,7 @@ _FULL = {
         num_layers=6,
         feedforward_channels=1024,
         dropout=0.3,
+        tied=True,
         lr=5e-4,
         beta2=0.98,
         weight_decay=1e-4,
@@ -313,10 +338,19 @@ _GROUPS = {
 def settings_of(dataset: str, scale: str = "small") -> Setting:
     r"""Returns the setting of a data set.
 
+    Those of ``"full"`` are, as far as they are known:
+
+    * series: that of Primal-Attention, whose code trains all its sets so;
+    * ListOps: that of Primal-Attention for the Long Range Arena, 5,000 steps; its learning rate starts at
+      a 25th of the largest instead of 0;
+    * PTB: the small FourierFormer for WikiText-103, whose 500,000 steps became 100 epochs of a smaller text;
+    * Multi30k: fairseq's recipe for IWSLT'14, which Transformer Dissection is said to use; 128 sentences are
+      about its 4,096 tokens;
+    * sentences: nobody's, as no size of such a model is published.
+
     Args:
         dataset (str): Its name.
-        scale (str, optional): ``"small"``, for CPUs, or ``"full"``, as the papers have it (steps became
-            epochs). (default: :obj:`"small"`)
+        scale (str, optional): ``"small"``, for CPUs, or ``"full"``. (default: :obj:`"small"`)
 
     Example:
         >>> settings_of("PTB", "full").num_layers
@@ -344,7 +378,9 @@ def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> d
 
     Places are added to the tokens unless the attention says otherwise. ``"primal+"`` is softmax attention in
     all layers but the last. Primal attention has no more components than a head has channels: more would not
-    be of low rank, and the paper's heads are wider.
+    be of low rank, and the paper's heads are wider. Each primal layer adds a KSVD loss of its own, and the
+    paper's scripts take the mean over these layers: the weight of one is that of the script over their
+    number.
 
     Args:
         dataset (str): The data set, which some arguments depend on.
@@ -360,12 +396,35 @@ def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> d
     if name in ("primal", "primal+"):
         rank, ksvd_weight, rank_multi = PRIMAL.get(dataset, {}).get(name, DEFAULT_PRIMAL)
         rank = min(rank, setting.embed_dim // setting.num_heads)
-        found["attention_kwargs"] = {"rank": rank, "ksvd_weight": ksvd_weight, "rank_multi": rank_multi}
+        layers = 1 if name == "primal+" else setting.num_layers
+        found["attention_kwargs"] = {
+            "rank": rank,
+            "ksvd_weight": ksvd_weight / layers,
+            "rank_multi": rank_multi,
+        }
         if name == "primal+":
             found["attention"] = ["kernel"] * (setting.num_layers - 1) + ["primal"]
     if "spectral" in str(found.get("kernel")):
         found["kernel_kwargs"] = {"num_features": setting.num_features}
+    # Primal attention has no weights to drop, and its maps are not those of the other papers.
+    shared: dict[str, Any] = {}
+    if setting.attention_dropout is not None and name != "primal":
+        shared["dropout"] = setting.attention_dropout
+    if not setting.attention_bias:
+        shared["bias"] = False
+    if shared:
+        found["attention_kwargs"] = {**shared, **found.get("attention_kwargs", {})}
     return found
+
+
+def completed(setting: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Returns a setting as records hold it, with what was added to :class:`Setting` since.
+
+    Example:
+        >>> completed({"epochs": 3})["steps"] is None
+        True
+    """
+    return {**dataclasses.asdict(Setting()), **setting}
 
 
 def choose(paper: Paper, datasets: Sequence[str], variants: Sequence[str]) -> Paper:

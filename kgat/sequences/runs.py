@@ -19,7 +19,7 @@ from kgat.datasets.sequence_task import Stream
 from kgat.datasets.sequences import resolve_source
 from kgat.datasets.vocabulary import EOS
 from kgat.sequences.fitting import DivergedError, OnEpoch, bleu, build, evaluate, fit, perplexity
-from kgat.sequences.papers import Setting, arguments
+from kgat.sequences.papers import Setting, arguments, completed
 
 Record = dict[str, Any]
 
@@ -207,7 +207,9 @@ def finished(
             continue
         setting = settings[dataset]
         made = arguments(dataset, variants[name], setting)
-        if record["setting"] == _plain(asdict(setting)) and record["attention"] == _plain(made):
+        if _plain(completed(record["setting"])) == _plain(asdict(setting)) and record["attention"] == _plain(
+            made
+        ):
             found[key] = record
     return found
 

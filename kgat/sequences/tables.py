@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from kgat.sequences.papers import BASELINE
+from kgat.sequences.papers import BASELINE, completed
 from kgat.statistics import holm, wilcoxon
 
 UNITS = {"accuracy": "accuracy in %", "perplexity": "perplexity", "bleu": "BLEU"}
@@ -39,7 +39,8 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         of_dataset = found.setdefault(dataset, {})
         of_dataset.setdefault(record["variant"], {})[record["seed"]] = record["test"]
         metrics[dataset] = record["metric"]
-        if settings.setdefault(dataset, record["setting"]) != record["setting"]:
+        setting = completed(record["setting"])
+        if settings.setdefault(dataset, setting) != setting:
             raise ValueError(f"Expected one setting of '{dataset}' (got several); give their records apart")
     if not found:
         raise ValueError("Expected records of 'kgat paper' (got none); run it first")
@@ -88,7 +89,8 @@ def _cell(found: Mapping[int, float | None], metric: str, p: float | None) -> st
 def _described(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     groups: dict[str, list[str]] = {}
     for dataset, s in settings.items():
-        most = "" if s["max_train"] is None else f", the first {s['max_train']:,} of training"
+        most = "" if s["steps"] is None else f", {s['steps']:,} steps at most"
+        most += "" if s["max_train"] is None else f", the first {s['max_train']:,} of training"
         optimizer = {"adam": "Adam", "adamw": "AdamW", "radam": "RAdam"}[s["optimizer"]]
         text = (
             f"{s['num_layers']} layers of {s['embed_dim']} channels, {s['num_heads']} heads, "

@@ -4,12 +4,14 @@ import pytest
 import torch
 
 from kgat import KernelTransformer
+from kgat.models import LanguageModel, SequenceClassifier, Translator
+from kgat.models.token_embedding import TokenEmbedding
 from kgat.nn import KernelAttention, PrimalAttention
 from kgat.positions import Sum, TransformerXL
 
 B, N, M, F, H = 2, 5, 7, 12, 3
 DOUBLE = {"dtype": torch.float64}
-POSITIONS = [None, "sum", "table", "table-S", "txl", "symmetric", "kerple"]
+POSITIONS = [None, "sum", "table", "table-S", "txl", "symmetric", "kerple", "rope", "alibi"]
 ATTENTIONS = {
     "dot": {},
     "rbf": {"kernel": "rbf", "magnitude": 2.0},
@@ -270,3 +272,42 @@ def test_dropout_where_tokens_enter():
     x = torch.randn(4, 50, F)
     assert not torch.allclose(model(x), model(x))  # all that is left is at the entry
     torch.testing.assert_close(model.eval()(x), model(x))
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+@pytest.mark.parametrize("position", [None, "sum", "rope"])
+def test_nested_tensors_are_padded_ones(layout, position):
+    torch.manual_seed(0)
+    model = KernelTransformer(12, 3, 2, 1, kernel="rbf", position=position, dropout=0.0).double()
+    x = [torch.randn(n, 12, dtype=torch.float64) for n in (3, 0, 5)]
+    y = [torch.randn(n, 12, dtype=torch.float64) for n in (2, 4, 0)]
+    out = model(*(torch.nested.as_nested_tensor(parts, layout=layout) for parts in (x, y)))
+    for found, source, target in zip(out.unbind(), x, y, strict=True):
+        torch.testing.assert_close(found, model(source.unsqueeze(0), target.unsqueeze(0))[0])
+    nested = torch.nested.as_nested_tensor(x, layout=layout)
+    with pytest.raises(ValueError, match="no 'padding_mask' beside nested"):
+        model.encode(nested, torch.zeros(3, 5, dtype=torch.bool))
+
+
+def test_device_and_type_of_every_model(tmp_path):
+    def made(**given):
+        yield KernelTransformer(8, 2, 1, 1, position="txl", **given)
+        yield LanguageModel(9, 8, 2, 1, position="alibi", **given)
+        yield Translator(9, 9, 8, 2, 1, position="rope", **given)
+        yield SequenceClassifier(3, 4, None, 8, 2, 1, pooling="cls", **given)
+        yield SequenceClassifier(3, None, 9, 8, 2, 1, attention="primal", **given)
+        yield TokenEmbedding(9, 8, **given)
+
+    for model in made(device="meta", dtype=torch.float64):
+        assert {p.device.type for p in (*model.parameters(), *model.buffers())} == {"meta"}
+        assert {p.dtype for p in model.parameters()} == {torch.float64}
+    for model in made():
+        assert {(p.device.type, p.dtype) for p in model.parameters()} == {("cpu", torch.float32)}
+    for i, model in enumerate(made(device="cpu", dtype=torch.bfloat16)):
+        if isinstance(model, TokenEmbedding):
+            continue
+        assert not {"device", "dtype"} & set(model.config)
+        model.save_pretrained(tmp_path / str(i))
+        loaded = type(model).from_pretrained(tmp_path / str(i))
+        assert loaded.config == model.config
+        assert {p.dtype for p in loaded.parameters()} == {torch.bfloat16}

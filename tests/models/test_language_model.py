@@ -1,7 +1,10 @@
+from concurrent.futures import ThreadPoolExecutor
+
 import pytest
 import torch
 
 from kgat.models import LanguageModel
+from kgat.models.decoding import evaluating
 
 V, B, N = 7, 3, 6
 VARIANTS = {
@@ -100,3 +103,30 @@ def test_it_learns_a_sentence():
         torch.nn.functional.cross_entropy(model(tokens[:, :-1])[0], tokens[0, 1:]).backward()
         optimizer.step()
     assert torch.equal(model.generate(tokens[:, :1], steps=10), tokens)
+
+
+def test_threads_decode_with_one_model():
+    torch.manual_seed(0)
+    model = LanguageModel(10, embed_dim=12, num_heads=3, dropout=0.5, kernel="rbf", position="rope")
+    model.transformer.encoder[1].eval()
+    given = [torch.randint(10, (2, n)) for n in (2, 5, 1, 3)]
+    wanted = [model.generate(tokens, steps=4 * len(tokens[0])) for tokens in given]
+    for _ in range(5):
+        with ThreadPoolExecutor(4) as pool:
+            found = list(pool.map(lambda tokens: model.generate(tokens, steps=4 * len(tokens[0])), given))
+        assert all(map(torch.equal, found, wanted))
+        assert model.training
+        assert model.transformer.encoder[0].training
+        assert not model.transformer.encoder[1].training
+
+
+def test_the_last_to_end_puts_a_model_back():
+    model = torch.nn.Sequential(torch.nn.Dropout(), torch.nn.Dropout().eval())
+    first, second = evaluating(model), evaluating(model)
+    first.__enter__()
+    second.__enter__()
+    first.__exit__(None, None, None)
+    assert not model[0].training
+    second.__exit__(None, None, None)
+    assert model[0].training
+    assert not model[1].training

@@ -135,3 +135,29 @@ def test_errors():
         build()(torch.randn(B, N, C).double(), PADDING[:, :5])
     with pytest.raises(ValueError, match=r"'x' of shape \[B, N, 4\] .*got \[3, 7, 5\]"):
         build()(torch.randn(3, 7, 5).double())
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+@pytest.mark.parametrize("pooling", POOLINGS)
+def test_nested_tensors_are_padded_ones(pooling, layout):
+    model = build(pooling, position="sum", kernel="rbf")
+    x = torch.randn(B, N, C, dtype=torch.float64)
+    nested = torch.nested.as_nested_tensor(
+        [row[:n] for row, n in zip(x, LENGTHS.tolist(), strict=True)], layout=layout
+    )
+    torch.testing.assert_close(model(nested), model(x, PADDING))
+    words = build(pooling, in_channels=None, vocab_size=9, attention="primal")
+    tokens = torch.randint(9, (B, N))
+    nested = torch.nested.as_nested_tensor(
+        [row[:n] for row, n in zip(tokens, LENGTHS.tolist(), strict=True)], layout=layout
+    )
+    torch.testing.assert_close(words(nested), words(tokens, PADDING))
+    empty = torch.nested.as_nested_tensor([torch.zeros(0, C, dtype=torch.float64)] * 2, layout=layout)
+    torch.testing.assert_close(model(empty), model(torch.zeros(2, 0, C, dtype=torch.float64)))
+    with pytest.raises(ValueError, match="no 'padding_mask' beside a nested tensor"):
+        model(empty, PADDING)
+
+
+def test_a_nested_tensor_of_no_sequence():
+    for pooling in POOLINGS:
+        assert build(pooling)(torch.nested.nested_tensor([], dtype=torch.float64)).shape == (0, 5)

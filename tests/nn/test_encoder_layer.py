@@ -1,9 +1,12 @@
+import copy
 import functools
+import itertools
 
 import pytest
 import torch
+from torch.utils.checkpoint import checkpoint
 
-from kgat.nn import KernelAttention, KernelEncoderLayer, PrimalAttention
+from kgat.nn import FourierAttention, KernelAttention, KernelDecoderLayer, KernelEncoderLayer, PrimalAttention
 from kgat.nn.attention import accepts, resolve
 
 B, N, F, H = 3, 5, 12, 3
@@ -227,3 +230,177 @@ def test_arguments_that_a_module_accepts():
     layer = KernelEncoderLayer(F, H, dropout=0.3, attention_kwargs={"dropout": 0.0})
     assert layer.self_attn.dropout == 0.0
     assert layer.dropout.p == 0.3
+
+
+def modules_with_hooks(layer):
+    # Lists of modules and positions are never called as such: their methods are.
+    return {
+        name: module
+        for name, module in layer.named_modules()
+        if type(module).forward is not torch.nn.Module.forward and name
+    }
+
+
+LAYERS = {
+    "kernel": lambda: KernelEncoderLayer(F, H, 7, 0.0, attention="rbf * magnitude"),
+    "maps": lambda: KernelEncoderLayer(
+        *(F, H, 7, 0.0),
+        attention_kwargs={"query_map": torch.nn.Linear(F, F), "key_map": torch.nn.Linear(F, F)},
+    ),
+    "symmetric": lambda: KernelEncoderLayer(F, H, 7, 0.0, attention_kwargs={"position": "symmetric"}),
+    "txl": lambda: KernelEncoderLayer(F, H, 7, 0.0, attention_kwargs={"position": "txl"}),
+    "fourier": lambda: KernelEncoderLayer(F, H, 7, 0.0, attention="fourier", norm_first=True),
+    "primal": lambda: KernelEncoderLayer(F, H, 7, 0.0, attention="primal", attention_kwargs={"rank": 2}),
+    "primal rbf": lambda: KernelEncoderLayer(
+        *(F, H, 7, 0.0),
+        attention="primal",
+        attention_kwargs={"rank": 2, "kernel": "favor_plus * magnitude", "causal": True},
+    ),
+    "implicit": lambda: KernelEncoderLayer(F, H, 7, 0.0, attention="implicit_spectral"),
+    "gated": lambda: KernelEncoderLayer(F, H, 7, 0.0, attention="gated_additive"),
+    "kan": lambda: KernelEncoderLayer(F, H, 7, 0.0, attention="kan_score"),
+    "decoder": lambda: KernelDecoderLayer(F, H, 7, 0.0, attention="rbf", cross_attention="laplace"),
+}
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_hooks_of_every_module_fire_and_count(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name]().double().eval()
+    x = torch.randn(2, N, F, dtype=torch.float64)
+    inputs = (x, torch.randn(2, 4, F, dtype=torch.float64)) if name == "decoder" else (x,)
+    wanted = layer(*inputs)
+    for path, module in modules_with_hooks(layer).items():
+        calls = []
+        hooks = [
+            module.register_forward_pre_hook(lambda *_, calls=calls: calls.append("before")),
+            module.register_forward_hook(lambda *_, calls=calls: calls.append("after")),
+        ]
+        torch.testing.assert_close(layer(*inputs), wanted)
+        assert {"before", "after"} <= set(calls), path
+        for hook in hooks:
+            hook.remove()
+        if isinstance(module, torch.nn.Linear):
+            hook = module.register_forward_hook(lambda module, args, out: 3.0 * out)
+            changed = layer(*inputs)
+            hook.remove()
+            # The same weights three times as large, biases too.
+            with torch.no_grad():
+                for p in module.parameters():
+                    p.mul_(3.0)
+                torch.testing.assert_close(layer(*inputs), changed, msg=path)
+                for p in module.parameters():
+                    p.div_(3.0)
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm.* is deprecated")
+@pytest.mark.parametrize("name", ["symmetric", "txl", "primal", "kernel"])
+def test_reparametrised_weights_train_for_several_steps(name):
+    # Weights that a hook makes before each call are those of the last step if nothing calls the module.
+    torch.manual_seed(0)
+    layer = LAYERS[name]().double()
+    plain = copy.deepcopy(layer)
+    linears = [path for path, m in layer.named_modules() if type(m) is torch.nn.Linear]
+    for path in linears:
+        torch.nn.utils.weight_norm(layer.get_submodule(path))
+    x = torch.randn(2, N, F, dtype=torch.float64)
+    for queries in (N, 1):  # one query has a way of its own in a position
+        for _ in range(2):
+            layer.zero_grad()
+            layer(x[:, :queries]).square().sum().backward()
+            with torch.no_grad():
+                for p in layer.parameters():
+                    if p.grad is not None:
+                        p.sub_(0.01 * p.grad)
+        with torch.no_grad():
+            for path, module in plain.named_modules():
+                own = layer.get_submodule(path)
+                for key, p in module.named_parameters(recurse=False):
+                    if hasattr(own, f"{key}_g"):
+                        v = getattr(own, f"{key}_v")
+                        p.copy_(getattr(own, f"{key}_g") * v / v.norm(dim=1, keepdim=True))
+                    else:
+                        p.copy_(getattr(own, key))
+        torch.testing.assert_close(layer(x[:, :queries]), plain(x[:, :queries]))
+
+
+ROUTES = ["auto", "sdpa", "edges", "dense"]
+DROPPING = {
+    "dot_product": ROUTES,
+    "rbf": ROUTES,
+    "laplace": ["auto", "edges", "dense"],
+    "rbf * laplace": ["auto", "edges", "dense"],
+    "rbf + laplace": ["auto", "dense"],
+    "elu_plus_one": ["auto", "edges", "dense"],
+    "implicit_spectral": ["auto"],
+    "fourier": ["auto"],
+    "primal": [None],
+}
+
+
+@pytest.mark.parametrize("reentrant", [False, True])
+@pytest.mark.parametrize("name", DROPPING)
+def test_checkpoints_with_dropout_have_the_same_gradients(name, reentrant):
+    for method, position in itertools.product(DROPPING[name], (None, "rope", "symmetric")):
+        kwargs = {} if method is None else {"method": method, "position": position}
+        torch.manual_seed(0)
+        layer = KernelEncoderLayer(F, H, 7, 0.4, attention=name, attention_kwargs=kwargs).double()
+        x = torch.randn(2, N, F, dtype=torch.float64, requires_grad=True)
+        leaves = [x, *layer.parameters()]
+        found = []
+        again = functools.partial(checkpoint, layer, use_reentrant=reentrant)
+        for run in (layer, again):
+            torch.manual_seed(3)
+            for leaf in leaves:
+                leaf.grad = None
+            out = run(x)
+            out.square().sum().backward()
+            found.append([out, *(leaf.grad for leaf in leaves)])
+        torch.testing.assert_close(found[1], found[0], msg=f"{method} {position}")
+
+
+@pytest.mark.parametrize("name", LAYERS)
+def test_forward_changes_nothing_on_a_module(name):
+    torch.manual_seed(0)
+    layer = LAYERS[name]().eval()
+    x = torch.randn(2, N, F)
+    inputs = (x, torch.randn(2, 4, F)) if name == "decoder" else (x,)
+
+    def state():
+        return {
+            path: {
+                key: value.clone() if isinstance(value, torch.Tensor) else value
+                for key, value in vars(module).items()
+            }
+            for path, module in layer.named_modules()
+        }
+
+    before, tensors = state(), {k: v.clone() for k, v in layer.state_dict().items()}
+    layer(*inputs, losses=[]).sum().backward()
+    after = state()
+    assert before.keys() == after.keys()
+    for path in before:
+        assert before[path].keys() == after[path].keys(), path
+        for key, value in before[path].items():
+            if not isinstance(value, torch.Tensor):
+                assert after[path][key] is value or after[path][key] == value, (path, key)
+    assert all(torch.equal(tensors[k], v) for k, v in layer.state_dict().items())
+
+
+def made_with(device=None, dtype=None):
+    given = {"device": device, "dtype": dtype}
+    yield KernelAttention(F, H, kernel="rbf", position="txl", **given)
+    yield FourierAttention(F, H, **given)
+    yield PrimalAttention(F, H, rank=2, **given)
+    yield KernelEncoderLayer(F, H, 7, attention="implicit_spectral", **given)
+    yield KernelEncoderLayer(F, H, 7, 0.1, "relu", 1e-5, True, False, True, device, dtype)  # as in torch
+    yield KernelDecoderLayer(F, H, 7, **given)
+    yield KernelDecoderLayer(F, H, 7, 0.1, "relu", 1e-5, True, False, True, device, dtype)
+
+
+def test_device_and_type_of_every_layer():
+    for layer in made_with("meta", torch.float64):
+        assert {p.device.type for p in (*layer.parameters(), *layer.buffers())} == {"meta"}
+        assert {p.dtype for p in layer.parameters()} == {torch.float64}
+    for layer in made_with():
+        assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("cpu", torch.float32)}

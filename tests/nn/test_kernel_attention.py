@@ -7,7 +7,7 @@ import torch
 
 from kgat import kernels
 from kgat.functional import dense_softmax, edge_attention
-from kgat.nn import FourierAttention, KernelAttention, KeyValueCache
+from kgat.nn import FourierAttention, KernelAttention, KeyValueCache, PrimalAttention
 from kgat.positions import SymmetricProduct
 
 EMBED, HEADS = 15, 3  # 5 channels per head
@@ -340,14 +340,18 @@ def test_nested_tensors_are_their_sequences():
     parts = [torch.randn(n, EMBED, dtype=torch.float64) for n in (3, 1, 5)]
     for layout in (torch.strided, torch.jagged):
         nested = torch.nested.nested_tensor(parts, layout=layout)
-        out, weights = attention(nested, need_weights=False)
-        assert weights is None
-        for part, found in zip(parts, out.unbind(), strict=True):
-            torch.testing.assert_close(found, attention(part, need_weights=False)[0])
+        for average in (True, False):
+            out, weights = attention(nested, average_attn_weights=average)
+            for i, (part, found) in enumerate(zip(parts, out.unbind(), strict=True)):
+                size = part.size(0)
+                wanted, of_pairs = attention(part, average_attn_weights=average)
+                torch.testing.assert_close(found, wanted)
+                torch.testing.assert_close(weights[i, ..., :size, :size], of_pairs)
+                assert weights[i, ..., size:, :].abs().sum() == weights[i, ..., size:].abs().sum() == 0.0
+        assert attention(nested, need_weights=False)[1] is None
+        (nested + out).unbind()  # a skip connection
     with pytest.raises(ValueError, match="no mask beside nested"):
         attention(nested, key_padding_mask=torch.zeros(3, 5, dtype=torch.bool), need_weights=False)
-    with pytest.raises(ValueError, match="need_weights=False for nested"):
-        attention(nested)
 
 
 def test_penalties_reach_the_caller_and_padding_does_not_reach_the_law():
@@ -456,7 +460,15 @@ def test_bad_layers_are_a_sentence(kwargs, message):
             r"'key_padding_mask' of shape \[B=2, M=7\]",
         ),
         ({"key_padding_mask": torch.zeros(2, 7, dtype=torch.long)}, "bool or floating 'key_padding_mask'"),
-        ({"attn_mask": torch.zeros(7, 6)}, r"'attn_mask' of shape \[N=6, M=7\] or \[B \* H=6, N=6, M=7\]"),
+        (
+            {"attn_mask": torch.zeros(7, 6)},
+            r"'attn_mask' of shape \[N=6, M=7\], \[B \* H=6, N=6, M=7\] or \[",
+        ),
+        (
+            {"attn_mask": torch.zeros(2, 2, 6, 7)},
+            r"\[B=2 or 1, H=3 or 1, N=6 or 1, M=7\] \(got \[2, 2, 6, 7\]\)",
+        ),
+        ({"attn_mask": torch.zeros(2, 3, 6, 1)}, r"\(got \[2, 3, 6, 1\]\)"),
         ({"attn_mask": torch.zeros(6, 7, dtype=torch.long)}, "bool or floating 'attn_mask'"),
         ({"key_padding_mask": torch.zeros(2, 7), "cache": KeyValueCache()}, "bool 'key_padding_mask' beside"),
     ],
@@ -590,3 +602,241 @@ def test_hidden_padding_moves_no_token(number, need_weights):
     for mask in (hidden, torch.zeros(2, 7).masked_fill(hidden, -torch.inf)):
         out = attention(x, key_padding_mask=mask, need_weights=need_weights)[0]
         torch.testing.assert_close(out[:, :5], wanted, rtol=1e-5, atol=1e-6)
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+@pytest.mark.parametrize("method", ["auto", "dense"])
+def test_nested_tensors_of_empty_sequences(layout, method):
+    attention = layer(kernel="rbf", method=method)
+    for lengths in ((0, 0), (0, 2)):
+        parts = [torch.randn(n, EMBED, dtype=torch.float64, requires_grad=True) for n in lengths]
+        nested = torch.nested.as_nested_tensor(parts, layout=layout)
+        out, weights = attention(nested)
+        assert [row.size(0) for row in out.unbind()] == list(lengths)
+        assert weights.shape == (2, max(lengths), max(lengths))
+        gradients = torch.autograd.grad(sum(row.sum() for row in out.unbind()), parts)
+        assert all(g.isfinite().all() for g in gradients)
+        wanted = attention(parts[1])[0]
+        torch.testing.assert_close(out.unbind()[1], wanted)
+
+
+def test_a_nested_tensor_of_no_sequence():
+    for attention in (layer(kernel="rbf"), layer(kdim=4, vdim=9), layer(projections="shared_qk")):
+        out, weights = attention(*(torch.nested.nested_tensor([], dtype=torch.float64) for _ in range(3)))
+        assert out.is_nested
+        assert out.size(0) == 0
+        assert weights.shape == (0, 0, 0)
+
+
+@pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
+def test_one_side_alone_may_be_nested(layout):
+    attention = layer(kernel="laplace")
+    query, key, _ = tokens()
+    lengths = (3, 0)
+    memory = torch.nested.as_nested_tensor([x[:n] for x, n in zip(key, lengths, strict=True)], layout=layout)
+    hidden = torch.arange(7) >= torch.tensor(lengths).unsqueeze(1)
+    wanted, weights = attention(query, key, None, hidden)
+    out, found = attention(query, memory)
+    torch.testing.assert_close(out, wanted)
+    torch.testing.assert_close(found, weights[..., :3])
+    turned, _ = attention(memory, query)
+    torch.testing.assert_close(turned.unbind()[0], attention(key[:1, :3], query[:1])[0][0])
+
+
+def hugging_face_masks():
+    generator = torch.Generator().manual_seed(5)
+    for shape in itertools.product((1, 2), (1, HEADS), (1, 6), (7,)):
+        hidden = torch.rand(shape, generator=generator) < 0.3
+        hidden[..., 0] = False
+        yield hidden
+        numbers = torch.randn(shape, generator=generator, dtype=torch.float64)
+        yield numbers.masked_fill(hidden, torch.finfo(torch.float64).min)  # as Hugging Face hides
+
+
+@pytest.mark.parametrize("method", ["sdpa", "edges", "dense"])
+@pytest.mark.parametrize("of_keys", ["none", "bool", "float"])
+def test_masks_of_four_dimensions_are_those_of_three(method, of_keys):
+    inputs = tokens()
+    attention = layer(kernel="rbf", method=method)
+    leaves = [*inputs, *attention.parameters()]
+    for mask in hugging_face_masks():
+        every = mask.expand(2, HEADS, 6, 7).reshape(2 * HEADS, 6, 7)
+        found, wanted = (
+            attention(*inputs, padding(of_keys), need_weights=False, attn_mask=m)[0] for m in (mask, every)
+        )
+        torch.testing.assert_close(found, wanted)
+        weighted, _ = attention(*inputs, padding(of_keys), attn_mask=mask)
+        torch.testing.assert_close(weighted, wanted)
+        gradients = (torch.autograd.grad(out.square().sum(), leaves) for out in (found, wanted))
+        torch.testing.assert_close(*gradients)
+
+
+def test_a_mask_of_heads_hides_from_one_head_alone():
+    attention = layer(kernel="rbf")
+    query, key, value = tokens()
+    hidden = torch.zeros(1, HEADS, 1, 7, dtype=torch.bool)
+    hidden[:, 1, :, 2:] = True
+    weights = attention(query, key, value, attn_mask=hidden, average_attn_weights=False)[1]
+    q, k, _ = attention.project(query, key, value)
+    score = attention.kernel(q, k).dense().movedim(-1, 1)
+    torch.testing.assert_close(weights[:, 0], score[:, 0].softmax(-1))
+    torch.testing.assert_close(weights[:, 1, :, :2], score[:, 1, :, :2].softmax(-1))
+    assert weights[:, 1, :, 2:].abs().sum() == 0.0
+
+
+@pytest.mark.parametrize("kernel", ["elu_plus_one", "elu_plus_one * magnitude", "elu_plus_one + favor_plus"])
+@pytest.mark.parametrize("causal", [False, True])
+def test_numbers_of_keys_stay_linear(kernel, causal):
+    torch.manual_seed(1)
+    attention = KernelAttention(EMBED, HEADS, kernel=kernel, method="linear").double().eval()
+    x, _, _ = tokens(queries=7)
+    for shape in ((2, 7), (2, 1, 1, 7), (1, HEADS, 1, 7), (2, HEADS, 1, 7)):
+        numbers = torch.randn(shape, dtype=torch.float64)
+        numbers[..., 2] = -torch.inf
+        given = {"key_padding_mask" if len(shape) == 2 else "attn_mask": numbers, "is_causal": causal}
+        found, wanted = (attention(x, need_weights=n, **given)[0] for n in (False, True))
+        torch.testing.assert_close(found, wanted)
+    with pytest.raises(NotImplementedError, match="linear' cannot run this: the scores have a bias per pair"):
+        attention(x, need_weights=False, attn_mask=torch.zeros(7, 7, dtype=torch.float64))
+
+
+NOTHING = {
+    "padding": lambda: {"key_padding_mask": torch.tensor([[True] * 7, [False] * 7])},
+    "padding as numbers": lambda: {
+        "key_padding_mask": torch.tensor([[-torch.inf] * 7, [0.0] * 7], dtype=torch.float64)
+    },
+    "pairs": lambda: {"attn_mask": torch.tensor([True, False]).view(2, 1, 1, 1).expand(2, 1, 6, 7)},
+    "pairs of heads": lambda: {"attn_mask": torch.tensor([True, False]).view(2, 1, 1, 1).expand(2, 3, 6, 7)},
+    "pairs as numbers": lambda: {
+        "attn_mask": torch.tensor([-torch.inf, 0.0], dtype=torch.float64).view(2, 1, 1, 1).expand(2, 1, 6, 7)
+    },
+}
+SEEN = [
+    "dot_product",
+    "rbf",
+    "rbf * magnitude",
+    "laplace",
+    "polynomial",
+    "additive",
+    "elu_plus_one",
+    "spectral",
+]
+
+
+@pytest.mark.parametrize("mask", NOTHING)
+@pytest.mark.parametrize("method", ["sdpa", "linear", "edges", "dense", "weights"])
+@pytest.mark.parametrize("kernel", [*SEEN, "rbf + laplace"])
+def test_no_key_gives_zero_and_no_gradient_on_every_route(kernel, method, mask):
+    named = "auto" if method == "weights" else method
+    attention, given = layer(kernel=kernel, method=named).eval(), NOTHING[mask]()
+    inputs = tokens()
+    try:
+        attention(*inputs, need_weights=method == "weights", **given)
+    except NotImplementedError as error:
+        assert f"method={method!r} cannot run this" in str(error)  # noqa: PT017
+        return
+    out, _ = attention(*inputs, need_weights=method == "weights", **given)
+    torch.testing.assert_close(out[0], attention.out_proj.bias.expand(6, EMBED), rtol=0, atol=0)
+    leaves = [*inputs, *(p for p in attention.parameters() if p is not attention.out_proj.bias)]
+    gradients = torch.autograd.grad(out[0].sum(), leaves, retain_graph=True, allow_unused=True)
+    assert all(g is None or not g.any() for g in gradients)  # not-a-number counts as any
+    gradients = torch.autograd.grad(out.square().sum(), leaves, allow_unused=True)
+    assert all(g is None or g.isfinite().all() for g in gradients)
+    alone = attention(*(x[1:] for x in inputs), need_weights=method == "weights")[0]
+    torch.testing.assert_close(out[1:], alone)
+
+
+@pytest.mark.parametrize("shape", [(2, 0, 7), (2, 6, 0), (0, 6, 7), (0, 0, 0), (1, 1, 1)], ids=str)
+@pytest.mark.parametrize("method", ["sdpa", "linear", "edges", "dense", "weights"])
+@pytest.mark.parametrize("kernel", ["dot_product", "laplace", "elu_plus_one", "rbf + laplace"])
+def test_routes_of_none_or_one(kernel, method, shape):
+    attention = layer(kernel=kernel, method="auto" if method == "weights" else method).eval()
+    inputs = tokens(*shape)
+    try:
+        out, _ = attention(*inputs, need_weights=method == "weights")
+    except NotImplementedError as error:
+        assert f"method={method!r} cannot run this" in str(error)  # noqa: PT017
+        return
+    assert out.shape == (*shape[:2], EMBED)
+    gradients = torch.autograd.grad(out.sum(), [*inputs, *attention.parameters()], allow_unused=True)
+    assert out.isfinite().all()
+    assert all(g is None or g.isfinite().all() for g in gradients)
+    if shape[2] == 0:
+        torch.testing.assert_close(out, attention.out_proj.bias.expand_as(out))
+
+
+def test_hooks_of_all_modules_fire_and_count():
+    maps = [torch.nn.Linear(EMBED, EMBED) for _ in range(2)]
+    attention = layer(kernel="rbf * laplace", query_map=maps[0], key_map=maps[1], position="symmetric")
+    x, _, _ = tokens()
+    for need_weights in (True, False):
+        wanted = attention(x, need_weights=need_weights)[0]
+        for name in ("out_proj", "kernel", "kernel.kernels.0", "query_map", "key_map", "position.kernel"):
+            module = attention.get_submodule(name)
+            calls = []
+            hook = module.register_forward_hook(lambda *_, calls=calls: calls.append(1))
+            torch.testing.assert_close(attention(x, need_weights=need_weights)[0], wanted)
+            hook.remove()
+            assert calls, name
+        doubled = attention.out_proj.register_forward_hook(lambda module, _, out: 2.0 * out)
+        torch.testing.assert_close(attention(x, need_weights=need_weights)[0], 2.0 * wanted)
+        doubled.remove()
+
+
+@pytest.mark.parametrize("name", ["in_proj_weight", "q_proj_weight", "v_proj_weight"])
+def test_weights_may_be_parametrised(name):
+    attention = layer(kernel="rbf", projections="separate" if name == "in_proj_weight" else "shared_qk")
+    plain = layer(kernel="rbf", projections=attention.projections)
+
+    class Doubled(torch.nn.Module):
+        def forward(self, weight):
+            return 2.0 * weight
+
+    torch.nn.utils.parametrize.register_parametrization(attention, name, Doubled())
+    with torch.no_grad():
+        getattr(plain, name).mul_(2.0)
+    x, _, _ = tokens()
+    for need_weights in (True, False):
+        torch.testing.assert_close(attention(x, need_weights=need_weights)[0], plain(x)[0])
+
+
+NONE = {
+    "rbf": lambda: KernelAttention(EMBED, HEADS, kernel="rbf", position="rope"),
+    "alibi": lambda: KernelAttention(EMBED, HEADS, position="alibi"),
+    "shaw": lambda: KernelAttention(EMBED, HEADS, kernel="laplace", position="shaw"),
+    "txl": lambda: KernelAttention(EMBED, HEADS, position="txl"),
+    "fourier": lambda: FourierAttention(EMBED, HEADS),
+    "primal": lambda: PrimalAttention(EMBED, HEADS, rank=2),
+    "causal primal": lambda: PrimalAttention(EMBED, HEADS, rank=2, causal=True),
+    "implicit": lambda: KernelAttention(
+        EMBED, HEADS, kernel="implicit_spectral", kernel_kwargs={"data_dependent": True}
+    ),
+    "copula": lambda: KernelAttention(
+        EMBED, HEADS, kernel="copula_spectral", kernel_kwargs={"data_dependent": True}
+    ),
+}
+
+
+@pytest.mark.parametrize("shape", [(0,), (1,), (6,), (0, 6), (2, 0), (0, 0), (2, 6)], ids=str)
+@pytest.mark.parametrize("name", NONE)
+def test_nothing_and_nobody_are_finite_with_penalties_and_gradients(name, shape):
+    torch.manual_seed(0)
+    attention = NONE[name]().double()
+    for hide, training, need_weights in itertools.product((None, "all", "one"), (True, False), (True, False)):
+        if need_weights and "primal" in name:
+            continue
+        x = torch.randn(*shape, EMBED, dtype=torch.float64, requires_grad=True)
+        hidden = None if hide is None else torch.ones(shape, dtype=torch.bool)
+        if hide == "one" and hidden is not None and len(shape) == 2:
+            hidden[1:] = False
+        losses = []
+        attention.train(training)
+        out, _ = attention(x, None, None, hidden, need_weights, losses=losses)
+        assert out.shape == x.shape
+        assert out.isfinite().all()
+        if hide == "all" and "primal" not in name:
+            torch.testing.assert_close(out, attention.out_proj.bias.expand_as(out))
+        assert all(loss.isfinite() for loss in losses)
+        leaves = [x, *attention.parameters()]
+        found = torch.autograd.grad(out.sum() + sum(losses), leaves, allow_unused=True)
+        assert all(g is None or g.isfinite().all() for g in found)

@@ -276,11 +276,43 @@ def test_values_may_be_shared_by_a_batch():
         torch.testing.assert_close(out[1], dense_attention(kernel(query[1], key[1]), value[0]))
 
 
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize(("name", "route"), CASES)
+def test_a_bias_may_be_the_same_for_all_queries_or_heads(name, route, causal, monkeypatch):
+    kernel, query, key, value = problem(name)
+    monkeypatch.setattr(dense, "BLOCK", 2 * 3 * 7 * 2 * 5)
+    hidden = torch.tensor([[False] * 7, [False] * 2 + [True] * 5]).unsqueeze(-2)
+    for shape in ((7, 3), (1, 7, 3), (2, 1, 7, 1), (1, 1, 7, 3), (5, 7, 1), (2, 5, 7, 1)):
+        shape = (1, *shape) if len(shape) == 2 else shape
+        if route == "linear" and shape[-3] != 1:
+            continue
+        bias = torch.randn(shape, dtype=torch.float64)
+        bias[..., 4, :] = -torch.inf
+        bias.requires_grad_()
+        whole = bias.expand(2, 5, 7, 3)
+        leaves = [query, key, value, bias]
+        given = {"causal": causal, "method": route}
+        out = dense_attention(kernel(query, key), value, hidden, bias=bias, **given)
+        wanted = dense_attention(kernel(query, key), value, hidden, bias=whole, causal=causal, method="dense")
+        torch.testing.assert_close(out, wanted)
+        grad = torch.ones_like(out).cumsum(-1)
+        found = gradients(out, leaves, grad)
+        for mine, theirs in zip(found, gradients(wanted, leaves, grad), strict=True):
+            torch.testing.assert_close(mine, theirs)
+        alpha = dense_softmax(kernel(query, key), hidden, bias=bias, causal=causal)
+        torch.testing.assert_close(torch.einsum("bnmh,bmhc->bnhc", alpha, value), wanted)
+
+
 def test_bad_biases_and_masks_are_a_sentence():
     kernel, query, key, value = problem("rbf")
     gram = kernel(query, key)
-    with pytest.raises(ValueError, match=r"'bias' of shape \[..., N=5, M=7, H=3\] \(got \[5, 7\]\)"):
+    with pytest.raises(
+        ValueError, match=r"'bias' of shape \[..., N=5 or 1, M=7, H=3 or 1\] \(got \[5, 7\]\)"
+    ):
         dense_attention(gram, value, bias=torch.zeros(5, 7))
+    for shape in ((2, 7, 3), (5, 7, 2), (5, 1, 3), (3, 5, 7, 3)):
+        with pytest.raises(ValueError, match="'bias' of shape"):
+            dense_attention(gram, value, bias=torch.zeros(shape))
     with pytest.raises(ValueError, match=r"bool 'mask' of shape .*got bool \[3, 5, 7\]"):
         dense_attention(gram, value, torch.ones(3, 5, 7, dtype=torch.bool))
     with pytest.raises(ValueError, match="bool 'mask'"):

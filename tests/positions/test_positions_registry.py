@@ -5,9 +5,11 @@ import pytest
 import torch
 
 from kgat.positions import (
+    ALiBi,
     Kerple,
     Position,
     RelativeTable,
+    Rotary,
     Sum,
     SymmetricProduct,
     TransformerXL,
@@ -24,6 +26,9 @@ from kgat.positions import (
         ("symmetric", SymmetricProduct),
         ("transformer-xl", TransformerXL),
         ("txl", TransformerXL),
+        ("alibi", ALiBi),
+        ("RoPE", Rotary),
+        ("rotary", Rotary),
         ("kerple", Kerple),
         ("relative_table", RelativeTable),
         (Sum, Sum),
@@ -61,7 +66,7 @@ def test_names_of_forms_and_arguments():
 @pytest.mark.parametrize(
     ("given", "kwargs", "error", "message"),
     [
-        ("sums", {}, ValueError, r"got 'sums'\); choose from Kerple, .*TransformerXL, none"),
+        ("sums", {}, ValueError, r"got 'sums'\); choose from ALiBi, .*TransformerXL, none"),
         ("sum", {"radius": 2}, ValueError, r"arguments of Sum \(got 'radius'\); .*'max_length', 'in_values'"),
         ("txl", {"radius": 2}, ValueError, r"arguments of TransformerXL \(got 'radius'\); it takes none"),
         ("none", {"form": "log"}, ValueError, r"or none \(got 'form' beside None\)"),
