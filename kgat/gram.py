@@ -441,6 +441,63 @@ class SumGram(Gram):
         return SumGram(tuple(p * other for p in self.parts))
 
 
+@dataclass(frozen=True, eq=False)
+class ComposedGram(Gram):
+    r"""Scores that are a function of several scores of the same pair: :math:`s_{ij} = f(s^{(1)}_{ij}, \dots,
+    s^{(n)}_{ij})`.
+
+    For a rule of more than one sum: each part still is one pass over the edges.
+
+    Args:
+        parts (tuple of Gram): The Gram matrices of the scores.
+        function (Callable): :math:`f`, elementwise on tensors.
+
+    Example:
+        >>> import torch
+        >>> from kgat.gram import ComposedGram, LazyGram
+        >>> x = torch.ones(2, 1, 3)
+        >>> gram = ComposedGram((LazyGram.of(x, x), LazyGram.of(x, 2 * x)), torch.minimum)
+        >>> gram.at(torch.tensor([0]), torch.tensor([1]))
+        tensor([[3.]])
+    """
+
+    parts: tuple[Gram, ...]
+    function: Callable[..., Tensor]
+
+    @property
+    def signed(self) -> bool:
+        return any(part.signed for part in self.parts)
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        return self.parts[0].size
+
+    @property
+    def batch(self) -> torch.Size:
+        return torch.broadcast_shapes(*(part.batch for part in self.parts))
+
+    def map(
+        self, query: Callable[[Tensor, int], Tensor], key: Callable[[Tensor, int], Tensor]
+    ) -> ComposedGram:
+        return ComposedGram(tuple(part.map(query, key) for part in self.parts), self.function)
+
+    def paired(self, edge_bias: Tensor | None = None) -> Tensor:
+        score = self.function(*(part.paired() for part in self.parts))
+        return score if edge_bias is None else score + edge_bias
+
+    def dense(self) -> Tensor:
+        return self.function(*(part.dense() for part in self.parts))
+
+    def features(self) -> tuple[Tensor, Tensor]:
+        _refuse_features("its score is a function of several sums")
+
+    def __mul__(self, other: Gram) -> Gram:
+        if isinstance(other, SumGram):
+            return other * self
+        count, function = len(self.parts), self.function
+        return ComposedGram((*self.parts, other), lambda *scores: function(*scores[:count]) + scores[count])
+
+
 def _dense_score(term: Term, edge_bias: tuple[Tensor, ...]) -> Tensor:
     query, key, rule = term
     if not isinstance(rule, ScoreRule) or rule.pair is not MUL:

@@ -446,6 +446,26 @@ def test_law_of_a_sampler_is_drawn_anew(name, data_dependent):
     assert diagnostics.spectral_law(kernels.RBF(4, 2), points(), points()) is None
 
 
+def test_a_sample_of_nodes_is_seen_under_the_law_of_all():
+    torch.manual_seed(0)
+    kernel = kernels.ImplicitSpectral(4, 2, data_dependent=True).double().eval()
+    query, key = points().double(), 3 * points().double() + 1
+    whole = kernel(query, key).dense()
+    gram = diagnostics.gram_matrix(kernel, query, key, max_nodes=7)
+    rows = diagnostics.spectra.sample(20, 7, 0)
+    expected = whole[rows][:, rows]
+    torch.testing.assert_close(gram, (expected - expected.amax((0, 1))).exp())
+    image = diagnostics.gram_image(kernel, query, key, max_nodes=7)
+    torch.testing.assert_close(
+        torch.tensor(image["values"]), gram.permute(2, 0, 1).float(), atol=1e-3, rtol=0
+    )
+
+    seen = []
+    kernel.register_forward_hook(lambda module, args, gram: seen.append(args))
+    diagnostics.kernel_profile(kernel, query, nodes=(query, key))
+    torch.testing.assert_close(kernel.law(*seen[0]), kernel.law(query, key))
+
+
 def test_correlation_of_heads_is_the_mean_over_channels():
     kernel = kernels.CopulaSpectral(4, 3) * kernels.Magnitude(4, 3)
     copula = kernel.parts[0]

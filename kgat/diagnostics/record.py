@@ -131,7 +131,7 @@ def _kernel_record(conv: Any, x: Any, target: Tensor, labels: Tensor | None) -> 
         return absent | {"reason": f"{type(conv).__name__} has no kernel"}
     with torch.no_grad():
         query, key, _ = conv.project(x)
-    profile, reason = kernel_profile(kernel, query)
+    profile, reason = kernel_profile(kernel, query, nodes=(query, key))
     if profile is None:
         return absent | {"reason": reason}
     for name in ("kernel", "low", "high"):

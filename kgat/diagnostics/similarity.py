@@ -7,7 +7,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kgat.diagnostics.spectra import gram_matrix, sample
+from kgat.diagnostics.spectra import gram_among, gram_of_some, sample
 from kgat.kernels import Magnitude
 
 HEADS = 8  # more heads than this are stored as their mean or by the first ones
@@ -25,6 +25,7 @@ def kernel_profile(
     references: int = 8,
     directions: int = 32,
     seed: int = 0,
+    nodes: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[dict[str, Any] | None, str | None]:
     r"""Measures :math:`k(\text{distance})`: how the kernel falls on straight lines.
 
@@ -43,6 +44,8 @@ def kernel_profile(
         references (int, optional): The number of queries. (default: :obj:`8`)
         directions (int, optional): The number of lines from each. (default: :obj:`32`)
         seed (int, optional): The seed of queries and directions. (default: :obj:`0`)
+        nodes ((torch.Tensor, torch.Tensor), optional): Queries and keys whose means a kernel takes that
+            depends on such means; the given queries on both sides if :obj:`None`. (default: :obj:`None`)
 
     Returns:
         tuple[dict | None, str | None]: The profile and :obj:`None`, or :obj:`None` and the reason
@@ -50,6 +53,7 @@ def kernel_profile(
         :obj:`kernel`, the quantiles :obj:`low` (10 %) and :obj:`high` (90 %), each of shape
         :math:`(H, \text{points})`, and :obj:`normalised`: :obj:`"zero"` or :obj:`"maximum"`.
     """
+    everyone = (query, query) if nodes is None else nodes
     query = query.detach()[sample(query.size(0), 256, seed)]
     if query.size(0) == 0:
         return None, "there are no nodes"
@@ -69,7 +73,8 @@ def kernel_profile(
     row = torch.arange(start.size(0), device=start.device).repeat_interleave(directions * points)
     try:
         with torch.no_grad():
-            score = kernel(start, key).at(row, torch.arange(key.size(0), device=key.device))
+            gram = gram_of_some(kernel, start, key, *everyone)
+            score = gram.at(row, torch.arange(key.size(0), device=key.device))
     except NotImplementedError as error:
         return None, str(error).split("\n", 1)[0] or f"{type(kernel).__name__} gives no scores"
     if not bool(torch.isfinite(score).all()):
@@ -201,7 +206,7 @@ def gram_image(
     nodes = sample(query.size(0), max_nodes, seed)
     if labels is not None:
         nodes = nodes[labels.cpu()[nodes].argsort(stable=True)]
-    gram = gram_matrix(kernel, query[nodes], key[nodes], max_nodes)
+    gram = gram_among(kernel, query, key, nodes, nodes)
     found = [] if labels is None else labels.cpu()[nodes].long().tolist()
     values = gram.permute(2, 0, 1)[:IMAGES].numpy(force=True).round(3)  # a colour shows no more
     return {"values": values.tolist(), "labels": found}

@@ -6,6 +6,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kgat.kernels import Context, Kernel
+
 
 def gram_matrix(
     kernel: Callable[[Tensor, Tensor], Any],
@@ -31,9 +33,30 @@ def gram_matrix(
     """
     rows = sample(query.size(0), max_nodes, seed)
     columns = sample(key.size(0), max_nodes, seed)
+    return gram_among(kernel, query, key, rows, columns)
+
+
+def gram_among(
+    kernel: Callable[[Tensor, Tensor], Any], query: Tensor, key: Tensor, rows: Tensor, columns: Tensor
+) -> Tensor:
+    r"""Returns :meth:`gram_matrix` of the nodes that are named; a kernel that depends on means of the nodes
+    takes those of all.
+
+    Shapes:
+        - **rows:** :math:`(n)`, **columns:** :math:`(m)`, **output:** :math:`(n, m, H)`
+    """
     with torch.no_grad():
-        score = kernel(query[rows], key[columns]).dense().double()  # [n, m, H]
+        score = gram_of_some(kernel, query[rows], key[columns], query, key).dense().double()
     return (score - score.amax(dim=(0, 1), keepdim=True)).exp()
+
+
+def gram_of_some(
+    kernel: Callable[[Tensor, Tensor], Any], query: Tensor, key: Tensor, queries: Tensor, keys: Tensor
+) -> Any:
+    r"""Returns the Gram matrix of points under the law that a kernel has on all queries and all keys."""
+    if not isinstance(kernel, Kernel):
+        return kernel(query, key)
+    return kernel(query, key, Context(whole=(queries, keys, Context())))
 
 
 def gram_spectrum(

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
-from kgat.gram import LazyGram
+from kgat.gram import ComposedGram, LazyGram
 from kgat.kernels.kernel import Kernel
 from kgat.rules import ADD, LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
 
@@ -187,8 +187,8 @@ class GatedAdditive(Kernel):
         \log k(\mathbf{q}, \mathbf{k}) = \mathrm{LeakyReLU} \big( (\mathbf{a}_q^\top \mathbf{q}
         + \mathbf{a}_k^\top \mathbf{k}) \, \sigma(\mathbf{q}^\top \mathbf{k}) \big)
 
-    :class:`Additive`, gated by the probability of an edge between the two nodes. The pair needs two
-    sums, so it runs on the eager backend.
+    :class:`Additive`, gated by the probability of an edge between the two nodes. Each of the two sums is one
+    pass over the edges, which leaves a number per edge and head.
 
     Args:
         channels (int): Channels per head :math:`D`.
@@ -220,13 +220,12 @@ class GatedAdditive(Kernel):
         glorot(self.att_key)
         glorot(self.att_query)
 
-    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
+    def lift(self, query: Tensor, key: Tensor) -> ComposedGram:
         s = (query * self.att_query).sum(dim=-1, keepdim=True)
         t = (key * self.att_key).sum(dim=-1, keepdim=True)
-        rule = functools.partial(_gated, negative_slope=self.negative_slope)
-        return LazyGram.of(torch.cat([query, s], dim=-1), torch.cat([key, t], dim=-1), rule)
+        parts = LazyGram.of(s, t, ScoreRule(ADD)), LazyGram.of(query, key)
+        return ComposedGram(parts, functools.partial(_gated, negative_slope=self.negative_slope))
 
 
-def _gated(query: Tensor, key: Tensor, negative_slope: float) -> Tensor:
-    gate = (query[..., :-1] * key[..., :-1]).sum(dim=-1).sigmoid()
-    return F.leaky_relu((query[..., -1] + key[..., -1]) * gate, negative_slope)
+def _gated(total: Tensor, logit: Tensor, negative_slope: float) -> Tensor:
+    return F.leaky_relu(total * logit.sigmoid(), negative_slope)

@@ -14,11 +14,17 @@ from torch_geometric.utils import scatter
 
 from kgat.gram import LazyGram
 from kgat.kernels.features import normal
-from kgat.kernels.kernel import NOTHING, Context, Kernel, positive, whole
+from kgat.kernels.kernel import NOTHING, Context, Kernel, at_least_single, positive, whole
 from kgat.kernels.spectral import concatenated, dot_std, pairwise
 
 EVALUATIONS = ("frozen", "sobol")
 INITS = ("dot", "official")
+
+# Up to where the numbers of an encoder are taken as they are: |mu| / s_0, |log(sigma / s_0)| and a tie before
+# its hyperbolic tangent. A mean grows like a logarithm beyond; the others by no more than 1.
+MEAN_RATIO = 10.0
+LOG_RATIO = 3.0
+TIE = 2.0
 
 
 class Law(NamedTuple):
@@ -74,7 +80,9 @@ class ImplicitSpectral(Kernel):
         data_dependent (bool, optional): Whether a network computes :math:`\boldsymbol{\mu}` and
             :math:`\boldsymbol{\sigma}` from the mean query and the mean key of a graph; they are free
             parameters of the layer otherwise. A layer on several graphs then needs their :obj:`batch`.
-            (default: :obj:`False`)
+            Features of any scale leave the law finite: what the network says beyond
+            :math:`|\mu| = 10 s_0` counts by its logarithm, :math:`|\log(\sigma / s_0)|` is at most 4, and
+            straight up to 3. (default: :obj:`False`)
         stationary (bool, optional): Ties :math:`\boldsymbol{\omega}_1 = \boldsymbol{\omega}_2`, which makes
             the kernel translation invariant, for a law that does not depend on data.
             (default: :obj:`False`)
@@ -158,7 +166,9 @@ class ImplicitSpectral(Kernel):
             self.encoder = _Encoder(2 * channels, width, self._outputs)
         else:
             self.law_parameters = Parameter(torch.empty(self._outputs, heads, width))
-        self.generators = torch.nn.ModuleList(_Generator(width) for _ in range(1 if stationary else 2))
+        # The standard deviation of frequencies is that of z times the linear map.
+        skip = dot_std(width) / prior_scale if init == "dot" else 0.0
+        self.generators = torch.nn.ModuleList(_Generator(width, skip) for _ in range(1 if stationary else 2))
         if concat:
             self.att = Parameter(torch.empty(heads, width))
         else:
@@ -166,18 +176,18 @@ class ImplicitSpectral(Kernel):
         self.register_buffer("noise", torch.empty(self.draws, heads, self.num_features, width))
         self.reset_parameters()
 
-    # What the encoder puts out, or the free parameters hold: mean and logarithm of sigma / s_0.
-    _outputs = 2
+    @property
+    def _outputs(self) -> int:
+        # What the encoder puts out, or the free parameters hold: mean and logarithm of sigma / s_0.
+        return 2
 
     def reset_parameters(self) -> None:
         if self.data_dependent:
             self.encoder.reset_parameters()
         else:
             self._reset_law()
-        # The standard deviation of frequencies is that of z times the linear map.
-        skip = dot_std(self.noise.size(-1)) / self.prior_scale if self.init == "dot" else 0.0
         for generator in self.generators:
-            generator.reset_parameters(skip)  # type: ignore[operator]
+            generator.reset_parameters()  # type: ignore[operator]
         if self.att is not None:
             glorot(self.att)
         self.resample()
@@ -223,13 +233,23 @@ class ImplicitSpectral(Kernel):
         """
         if not self.data_dependent:
             return self._law(self.law_parameters)
+        if context.whole is not None:
+            query, key, context = context.whole
         if query is None or key is None:
             raise ValueError(
                 f"Expected queries and keys because data_dependent=True (got none); {type(self).__name__} "
                 f"computes its spectral law from their means"
             )
-        pooled = _pooled(query, key, context).to(self.encoder.hidden.weight.dtype)
-        return self._law(self.encoder(pooled))
+        pooled = _pooled(at_least_single(query), at_least_single(key), context).to(
+            self.encoder.hidden.weight.dtype
+        )
+        return self._law(self._tamed(self.encoder(pooled)))
+
+    def _tamed(self, outputs: Tensor) -> Tensor:
+        # The encoder is linear far from zero, and sigma an exponential of it.
+        mean, log_ratio, *ties = outputs
+        mean = _slowed(mean, MEAN_RATIO * self.prior_scale)
+        return torch.stack([mean, _bounded(log_ratio, LOG_RATIO), *(_bounded(tie, TIE) for tie in ties)])
 
     def _law(self, outputs: Tensor) -> Law:
         return Law(outputs[0], self.prior_scale * outputs[1].exp())
@@ -318,8 +338,10 @@ class CopulaSpectral(ImplicitSpectral):
 
     with :math:`\mathbf{t}_c \in (-1, 1)^H`. Rows of :math:`\tilde{\mathbf{L}}_c` have length 1, so that
     :math:`\mathbf{R}_c = \tilde{\mathbf{L}}_c \tilde{\mathbf{L}}_c^\top` is the correlation of the heads in
-    channel :math:`c` and each head's own law is the one it has without a copula. The released code leaves the
-    rows as they are and does not sum over :math:`k`, so that its heads are scaled rather than correlated.
+    channel :math:`c` and each head's own law is the one it has without a copula: normal margins with a normal
+    copula are correlated normal numbers, with no other function between them. The released code leaves the
+    rows as they are and does not sum over :math:`k`, so that its heads are scaled rather than correlated; it
+    also cuts noise off at :math:`\pm 2`, which no divergence of normal laws describes.
 
     Beside :class:`ImplicitSpectral`'s, its penalty has the total correlation,
 
@@ -362,10 +384,6 @@ class CopulaSpectral(ImplicitSpectral):
         torch.Size([4, 3, 3])
     """
 
-    LIMIT = 2.0  # tied noise beyond it is cut off, as in the released code
-
-    _outputs = 3
-
     def __init__(
         self,
         channels: int,
@@ -388,13 +406,18 @@ class CopulaSpectral(ImplicitSpectral):
             *(kl_weight, evaluation, draws),
         )
 
+    @property
+    def _outputs(self) -> int:
+        return 3 if self.heads > 1 else 2  # a single head has no tie
+
     @torch.no_grad()
     def _reset_law(self) -> None:
         super()._reset_law()
-        self.law_parameters[2].normal_(0.0, 0.5)  # at 0 products of ties have no gradient
+        for tie in self.law_parameters[2:]:
+            tie.normal_(0.0, 0.5)  # at 0 products of ties have no gradient
 
     def _law(self, outputs: Tensor) -> Law:
-        return Law(*super()._law(outputs)[:2], outputs[2].tanh())
+        return Law(*super()._law(outputs)[:2], outputs[2].tanh() if self.heads > 1 else None)
 
     def penalty(self, law: Law) -> Tensor:
         return super().penalty(law) + self.copula_weight * _mean_of_items(self.total_correlation(law))
@@ -417,8 +440,7 @@ class CopulaSpectral(ImplicitSpectral):
         return factor @ factor.transpose(-1, -2)
 
     def _factor(self, law: Law) -> Tensor:
-        assert law.tie is not None
-        t = law.tie.transpose(-1, -2)  # [..., D, H]
+        t = (torch.zeros_like(law.mu) if law.tie is None else law.tie).transpose(-1, -2)  # [..., D, H]
         eye = torch.eye(self.heads, dtype=t.dtype, device=t.device)
         return eye + (t.unsqueeze(-1) * t.unsqueeze(-2)).tril(-1)
 
@@ -431,7 +453,7 @@ class CopulaSpectral(ImplicitSpectral):
         return torch.einsum("...chk,ksc->...hsc", F.normalize(self._factor(law), dim=-1), noise)
 
     def _tied(self, noise: Tensor, law: Law) -> Tensor:
-        return self.tied(noise, law).clamp(-self.LIMIT, self.LIMIT)
+        return noise if law.tie is None else self.tied(noise, law)
 
 
 class _Generator(torch.nn.Module):
@@ -440,13 +462,14 @@ class _Generator(torch.nn.Module):
 
     skip: Tensor
 
-    def __init__(self, channels: int) -> None:
+    def __init__(self, channels: int, skip: float) -> None:
         super().__init__()
+        self.initial_skip = skip
         self.lins = torch.nn.ModuleList(torch.nn.Linear(channels, channels) for _ in range(3))
         self.register_buffer("skip", torch.zeros(()))
 
-    def reset_parameters(self, skip: float) -> None:
-        self.skip.fill_(skip)
+    def reset_parameters(self) -> None:
+        self.skip.fill_(self.initial_skip)
         for lin in self.lins:
             torch.nn.init.kaiming_uniform_(lin.weight, a=math.sqrt(5.0))  # type: ignore[arg-type]
             torch.nn.init.zeros_(lin.bias)  # type: ignore[arg-type]
@@ -475,6 +498,19 @@ class _Encoder(torch.nn.Module):
         # [..., H, 2D] -> [outputs, ..., H, D]
         hidden = F.leaky_relu(self.hidden(x), 0.2)
         return torch.stack([lin(hidden) for lin in self.outputs])
+
+
+def _bounded(x: Tensor, straight: float) -> Tensor:
+    # x itself up to a size, then within 1 of it: its slope falls like an inverse square, so that it does not
+    # vanish in any precision as that of an exponential tail would.
+    inside = x.clamp(-straight, straight)
+    return inside + 2.0 / math.pi * (0.5 * math.pi * (x - inside)).atan()
+
+
+def _slowed(x: Tensor, straight: float) -> Tensor:
+    # x itself up to a size, a logarithm beyond.
+    inside = x.clamp(-straight, straight)
+    return inside + straight * ((x - inside) / straight).asinh()
 
 
 def _both(batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:

@@ -11,8 +11,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
-from kgat.gram import LazyGram
+from kgat.gram import LazyGram, Term
 from kgat.kernels.kernel import Kernel
+from kgat.rules import Pair, ScoreRule
+from kgat.scalar import absolute, exp, maximum, where
 
 
 class KANScore(Kernel):
@@ -28,7 +30,9 @@ class KANScore(Kernel):
     D, 1`, one network per head. The first layer is a sum over the entries of :math:`[\mathbf{q};
     \mathbf{k}]`, so it is computed on nodes; a pair costs the layers after it. With a *single*
     layer the score is thus :math:`f(\mathbf{q}) + g(\mathbf{k})`, static attention that does not
-    even depend on the query.
+    even depend on the query. With *two*, it is a sum of functions of sums of two numbers, all of them
+    :math:`\mathrm{SiLU}` or the same spline, shifted, which runs fused for splines of degree 1 to 3. Further
+    layers, and other degrees, hold :math:`D` splines of an edge, for a part of the edges at a time.
 
     Args:
         channels (int): Channels per head :math:`D`.
@@ -84,7 +88,23 @@ class KANScore(Kernel):
         v = first(key, slice(self.channels, None))
         if self.num_layers == 1:
             return LazyGram(query_bias=u.squeeze(-1), key_bias=v.squeeze(-1))
-        return LazyGram.of(u, v, self._rest)
+        if self.num_layers > 2 or self.spline_order not in _SPLINE_SUMS:
+            return LazyGram.of(u, v, self._rest)
+        # In units of an interval, from the centre of each spline.
+        last: _KANLayer = self.layers[1]  # type: ignore[assignment]
+        base, spline = last.base.squeeze(-1), last.spline.squeeze(-1)  # [H, D], [H, D, G]
+        splines = torch.arange(spline.size(-1), dtype=u.dtype, device=u.device)
+        place = u.unsqueeze(-1) * (0.5 * self.grid_size) + (
+            0.5 * self.grid_size + 0.5 * (self.spline_order - 1) - splines
+        )
+        shift = (v * (0.5 * self.grid_size)).unsqueeze(-1).expand(*v.shape, spline.size(-1))
+        of_splines = ScoreRule(_SPLINE_SUMS[self.spline_order], weight=spline.flatten(-2))
+        return LazyGram(
+            (
+                Term(u, v, ScoreRule(_SILU_SUM, weight=base)),
+                Term(place.flatten(-2), shift.flatten(-2), of_splines),
+            )
+        )
 
     def _rest(self, u: Tensor, v: Tensor) -> Tensor:
         x = u + v
@@ -97,30 +117,32 @@ class KANScore(Kernel):
 
 
 class _KANLayer(torch.nn.Module):
-    knots: Tensor
-
     def __init__(
         self, in_channels: int, out_channels: int, heads: int, grid_size: int, spline_order: int
     ) -> None:
         super().__init__()
+        self.grid_size = grid_size
         self.spline_order = spline_order
         self.base = Parameter(torch.empty(heads, in_channels, out_channels))
         self.spline = Parameter(torch.empty(heads, in_channels, grid_size + spline_order, out_channels))
-        # The grid over [-1, 1] and as many intervals on each side as a spline overlaps.
-        steps = torch.arange(-spline_order, grid_size + spline_order + 1)
-        self.register_buffer("knots", 2.0 / grid_size * steps - 1.0, persistent=False)
         self.reset_parameters()
 
     def reset_parameters(self) -> None:
         glorot(self.base)
         torch.nn.init.normal_(self.spline, std=0.1 / math.sqrt(self.spline.size(1)))
 
+    def knots(self, like: Tensor) -> Tensor:
+        r"""Returns the grid over [-1, 1] and as many intervals on each side as a spline overlaps, in the
+        precision of a tensor: a module that changes its own would keep the digits of its first."""
+        steps = torch.arange(-self.spline_order, self.grid_size + self.spline_order + 1).to(like)
+        return 2.0 / self.grid_size * steps - 1.0
+
     def forward(self, x: Tensor, part: slice = slice(None)) -> Tensor:
         dtype = torch.promote_types(x.dtype, self.base.dtype)
         x = x.to(dtype)
         base, spline = self.base[:, part].to(dtype), self.spline[:, part].to(dtype)
         out = torch.einsum("...hi,hio->...ho", F.silu(x), base)
-        basis = b_splines(x, self.knots.to(dtype), self.spline_order)
+        basis = b_splines(x, self.knots(x), self.spline_order)
         return out + torch.einsum("...hig,higo->...ho", basis, spline)
 
 
@@ -143,3 +165,84 @@ def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
         right = (knots[degree + 1 :] - x) / (knots[degree + 1 :] - knots[1:-degree])
         basis = left * basis[..., :-1] + right * basis[..., 1:]
     return basis
+
+
+# Pairs: functions of the sum of a number of the query and one of the key. Knots of a spline are one apart,
+# its centre is 0.
+
+
+def _silu_sum(x, y):  # type: ignore[no-untyped-def]
+    t = x + y
+    fall = exp(-absolute(t))
+    return t * where(t > 0.0, 1.0, fall) / (1.0 + fall)
+
+
+def _d_silu_sum(x, y):  # type: ignore[no-untyped-def]
+    t = x + y
+    fall = exp(-absolute(t))
+    gate = where(t > 0.0, 1.0, fall) / (1.0 + fall)
+    slope = gate * (1.0 + t * (1.0 - gate))
+    return slope, slope
+
+
+def _spline_1(x, y):  # type: ignore[no-untyped-def]
+    return maximum(1.0 - absolute(x + y), 0.0)
+
+
+def _d_spline_1(x, y):  # type: ignore[no-untyped-def]
+    t = x + y
+    slope = where(absolute(t) < 1.0, where(t < 0.0, 1.0, -1.0), 0.0)
+    return slope, slope
+
+
+def _spline_2(x, y):  # type: ignore[no-untyped-def]
+    t = x + y
+    rest = maximum(1.5 - absolute(t), 0.0)
+    return where(absolute(t) < 0.5, 0.75 - t * t, 0.5 * rest * rest)
+
+
+def _d_spline_2(x, y):  # type: ignore[no-untyped-def]
+    t = x + y
+    rest = maximum(1.5 - absolute(t), 0.0)
+    slope = where(absolute(t) < 0.5, -2.0 * t, where(t < 0.0, rest, -rest))
+    return slope, slope
+
+
+def _spline_3(x, y):  # type: ignore[no-untyped-def]
+    t = absolute(x + y)
+    rest = maximum(2.0 - t, 0.0)
+    return where(t < 1.0, 2 / 3 + t * t * (0.5 * t - 1.0), rest * rest * rest / 6.0)
+
+
+def _d_spline_3(x, y):  # type: ignore[no-untyped-def]
+    t = x + y
+    rest = maximum(2.0 - absolute(t), 0.0)
+    half = 0.5 * rest * rest
+    slope = where(absolute(t) < 1.0, t * (1.5 * absolute(t) - 2.0), where(t < 0.0, half, -half))
+    return slope, slope
+
+
+def _silu(x: Tensor, y: Tensor) -> Tensor:
+    return F.silu(x + y)
+
+
+def _hat(x: Tensor, y: Tensor) -> Tensor:
+    return (1.0 - (x + y).abs()).relu()
+
+
+def _quadratic(x: Tensor, y: Tensor) -> Tensor:
+    t = x + y
+    return torch.where(t.abs() < 0.5, 0.75 - t.square(), 0.5 * (1.5 - t.abs()).relu().square())
+
+
+def _cubic(x: Tensor, y: Tensor) -> Tensor:
+    t = (x + y).abs()
+    return torch.where(t < 1.0, 2 / 3 + t.square() * (0.5 * t - 1.0), (2.0 - t).relu().pow(3) / 6.0)
+
+
+_SILU_SUM = Pair("silu_sum", _silu, _d_silu_sum, _silu_sum)
+_SPLINE_SUMS = {
+    1: Pair("spline_1_sum", _hat, _d_spline_1, _spline_1),
+    2: Pair("spline_2_sum", _quadratic, _d_spline_2, _spline_2),
+    3: Pair("spline_3_sum", _cubic, _d_spline_3, _spline_3),
+}

@@ -22,6 +22,9 @@ class Context(NamedTuple):
             (default: :obj:`None`)
         present ((torch.Tensor, torch.Tensor), optional): False for queries and for keys that are padding;
             :obj:`None` where none is. (default: :obj:`(None, None)`)
+        whole ((torch.Tensor, torch.Tensor, Context), optional): All queries, all keys and their context,
+            where those of a call are only some of them, or stand side by side, one per edge: what a kernel
+            computes from a whole side, such as a mean, is that of these. (default: :obj:`None`)
 
     Shapes:
         - **batch:** :math:`(N)`, or :math:`(N)` and :math:`(M)`
@@ -31,6 +34,7 @@ class Context(NamedTuple):
     batch: Tensor | tuple[Tensor, Tensor] | None = None
     losses: list[Tensor] | None = None
     present: tuple[Tensor | None, Tensor | None] = (None, None)
+    whole: tuple[Tensor, Tensor, Context] | None = None
 
 
 NOTHING = Context()
@@ -133,11 +137,12 @@ class Kernel(torch.nn.Module):
                     f"heads and channels of its input"
                 )
         with torch.autocast(query.device.type, enabled=False):
-            return self.lift_within(_at_least_single(query), _at_least_single(key), context)
+            return self.lift_within(at_least_single(query), at_least_single(key), context)
 
     def lift_within(self, query: Tensor, key: Tensor, context: Context) -> Gram:
         r"""As :meth:`lift`, which it calls; to be overridden by a kernel that depends on the graph of a
-        node or has a penalty: it appends that to ``context.losses`` where there is such a list."""
+        node, on means or other numbers of a whole side (those of ``context.whole``, where it is there) or
+        has a penalty: it appends that to ``context.losses`` where there is such a list."""
         return self.lift(query, key)
 
     def lift(self, query: Tensor, key: Tensor) -> Gram:
@@ -280,7 +285,8 @@ class Sum(_Composite):
         return f"Sum({' + '.join(repr(k) for k in self.parts)})"
 
 
-def _at_least_single(x: Tensor) -> Tensor:
+def at_least_single(x: Tensor) -> Tensor:
+    r"""Returns a tensor in single precision, if it is in half."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 

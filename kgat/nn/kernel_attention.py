@@ -257,8 +257,10 @@ class KernelAttention(CalledAttention, torch.nn.Module):
                 "Expected no 'position' beside 'add_bias_kv' or 'add_zero_attn' (got both); the keys that "
                 "these add stand nowhere"
             )
-        # A kernel that computes its parameters from all tokens would tell a token of later ones.
-        self._looks_ahead = any(getattr(part, "data_dependent", False) for part in self.kernel.modules())
+        # A kernel that computes its parameters from all tokens would tell a token of later ones, and it has
+        # others for each token that is decoded.
+        parts = [*self.kernel.modules(), *(() if self.position is None else self.position.modules())]
+        self._looks_ahead = any(getattr(part, "data_dependent", False) for part in parts)
         self.reset_parameters()
         if device is not None or dtype is not None:
             self.to(device=device, dtype=dtype)
@@ -532,10 +534,11 @@ class KernelAttention(CalledAttention, torch.nn.Module):
     ) -> tuple[Gram, Tensor, Tensor | None, Tensor | None, bool]:
         r"""Returns the Gram matrix, the values, who sees whom (True), what is added to the scores, and
         whether the order of the tokens says who sees whom, too."""
-        if is_causal and self._looks_ahead:
+        if (is_causal or cache is not None) and self._looks_ahead:
+            beside = "is_causal=True" if is_causal else "a cache"
             raise ValueError(
-                "Expected a kernel that sees one pair at a time with is_causal=True (got one that depends on "
-                "the whole sequence); build it with data_dependent=False"
+                f"Expected a kernel that sees one pair at a time with {beside} (got one that depends on the "
+                f"whole sequence); build it with data_dependent=False"
             )
         if key_padding_mask is not None and key_padding_mask.dim() == 1:
             key_padding_mask = key_padding_mask.unsqueeze(0)

@@ -655,16 +655,18 @@ class KernelGATConv(MessagePassing):
                 gram = self._with_position(self.kernel(query, key, context), places, context)
                 score = gram.at(row, col, edge_bias)
             else:
+                # An edge moves its own key alone: all else that a kernel computes is that of the nodes.
                 batch = context.batch
                 if batch is not None:
                     of_query, of_key = batch if isinstance(batch, tuple) else (batch, batch)
-                    context = Context(
-                        (of_query.index_select(0, row), of_key.index_select(0, col)), context.losses
+                    batch = of_query.index_select(0, row), of_key.index_select(0, col)
+                of_pairs = Context(batch, context.losses, whole=(query, key, context))
+                pairs = self.kernel(query.index_select(0, row), key.index_select(0, col) + edge, of_pairs)
+                if places is not None and self.position_kernel is not None:
+                    pairs = pairs * self.position_kernel(*places, context).map(
+                        lambda x, dim: x.index_select(dim, row), lambda x, dim: x.index_select(dim, col)
                     )
-                pairs = self.kernel(query.index_select(0, row), key.index_select(0, col) + edge, context)
-                if places is not None:
-                    places = places[0].index_select(0, row), places[1].index_select(0, col)
-                score = self._with_position(pairs, places, context).paired(edge_bias)
+                score = pairs.paired(edge_bias)
         except (IndexError, RuntimeError):
             check_indices(row, col, query.size(0), key.size(0))
             raise

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kgat import ops
-from kgat.gram import Expansion, Gram, LazyGram, SumGram, legible
+from kgat.gram import ComposedGram, Expansion, Gram, LazyGram, SumGram, legible
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.linear import feature_size, linear_attention
 from kgat.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
@@ -540,4 +540,4 @@ def _width(gram: Gram) -> int:
     # Numbers of a query that a score is made of.
     if isinstance(gram, LazyGram):
         return max(1, sum(term.query.size(-1) for term in gram.terms))
-    return sum(_width(part) for part in gram.parts) if isinstance(gram, SumGram) else 1
+    return sum(_width(part) for part in gram.parts) if isinstance(gram, (SumGram, ComposedGram)) else 1

@@ -7,10 +7,12 @@ never hold a tensor with a row of channels per edge. Elsewhere, and under ``torc
 
 from __future__ import annotations
 
+from dataclasses import replace
+
 import torch
 from torch import Tensor
 
-from kgat.gram import LazyGram, Term
+from kgat.gram import ComposedGram, LazyGram, Term
 from kgat.ops import sparse
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.dropout import dropout as drop
@@ -133,6 +135,10 @@ def _sorted_attention(call: Call, weights: bool) -> tuple[Tensor, Tensor | None]
 
 def _sorted_score(call: Call, structure: Structure) -> Tensor:
     gram, heads = call.gram, call.value.size(1)
+    if isinstance(gram, ComposedGram):
+        scores = (_sorted_score(replace(call, gram=part, edge_bias=None), structure) for part in gram.parts)
+        composed = gram.function(*scores)
+        return composed if call.edge_bias is None else composed + _entries(call.edge_bias, heads, structure)
     if not isinstance(gram, LazyGram) or not all(_is_inner_product(t) for t in gram.terms):
         return _entries(call.scores(), heads, structure)
     edge_bias = None if call.edge_bias is None else _entries(call.edge_bias, heads, structure)

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kgat.gram import Gram, LazyGram, SumGram, Term
+from kgat.gram import ComposedGram, Gram, LazyGram, SumGram, Term
 from kgat.ops import cpu, eager, gpu
 from kgat.ops.adjacency import Adjacency
 from kgat.ops.batching import one_by_one
@@ -281,6 +281,9 @@ def _scores(gram: Gram, call: Call) -> Tensor:
     if isinstance(gram, SumGram):
         parts = torch.stack([_scores(part, _without_bias(call)) for part in gram.parts])
         return _add(parts.logsumexp(dim=0), call.edge_bias)
+    if isinstance(gram, ComposedGram):
+        scores = (_scores(part, _without_bias(call)) for part in gram.parts)
+        return _add(gram.function(*scores), call.edge_bias)
     if not isinstance(gram, LazyGram):
         return gram.at(call.row, call.col, call.edge_bias)
     nodes = []

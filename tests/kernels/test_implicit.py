@@ -135,17 +135,120 @@ def test_heads_are_as_correlated_as_the_copula_says():
     assert (tied.std(dim=1) - 1.0).abs().max() < 0.02  # each head's own law is as without a copula
 
 
-def test_ties_are_cut_off_and_a_single_head_has_none():
-    kernel = built(CopulaSpectral, num_features=2_000)
-    kernel.noise.mul_(10.0)
+def noise_as_frequencies(kernel):
+    # Generators that return the noise, scaled and shifted as the law says: z is what frequencies are.
     for generator in kernel.generators:
-        torch.nn.init.zeros_(generator.lins[2].weight)
+        for parameter in generator.parameters():
+            torch.nn.init.zeros_(parameter)
         generator.skip.fill_(1.0)
-    assert kernel.frequencies()[0].abs().max() <= 2.0 * kernel.prior_scale + kernel.law().mu.abs().max()
+    return kernel
 
-    single = built(CopulaSpectral, heads=1)
-    torch.testing.assert_close(single.correlation(single.law()), torch.ones(D, 1, 1).double())
-    assert single.total_correlation(single.law()) == 0.0
+
+def tied_law(kernel):
+    with torch.no_grad():
+        kernel.law_parameters[0].normal_(0.0, 0.1)
+        kernel.law_parameters[1].normal_(0.0, 0.5)
+        kernel.law_parameters[2] = torch.tensor([2.0, 2.0, -1.0])[:, None]
+    return kernel.law()
+
+
+@pytest.mark.parametrize("evaluation", [None, "frozen", "sobol"])
+def test_margins_of_tied_heads_are_normal(evaluation):
+    size = 1 << 15  # of each sign; for Sobol points a power of two
+    kernel = built(CopulaSpectral, num_features=2 * size, evaluation=evaluation or "frozen")
+    kernel = noise_as_frequencies(kernel).train(evaluation is None)
+    law = tied_law(kernel)
+    plus, minus = kernel.frequencies()[0].split(size, dim=-1)
+    for sign, z in ((1.0, plus), (-1.0, minus)):
+        noise = (z - sign * law.mu.unsqueeze(-1)) / law.sigma.unsqueeze(-1)  # [H, D, S]
+        assert noise.mean(-1).abs().max() < 5 / math.sqrt(size)
+        assert (noise.var(-1) - 1.0).abs().max() < 5 * math.sqrt(2 / size)
+        beyond = (noise.abs() > 2.0).double().mean(-1)  # where a bound would show first
+        assert (beyond - math.erfc(math.sqrt(2.0))).abs().max() < 5 * math.sqrt(0.0455 / size)
+        for c in range(D):
+            found = torch.corrcoef(noise[:, c])
+            assert (found - kernel.correlation(law)[c]).abs().max() < 5 / math.sqrt(size)
+
+
+def test_penalties_are_those_of_the_noise_that_is_drawn():
+    # KL = E[log p(z) - log prior(z)]: the expectation of the prior from draws, the entropy by its formula.
+    size = 1 << 15
+    kernel = noise_as_frequencies(built(CopulaSpectral, num_features=2 * size)).train()
+    law = tied_law(kernel)
+    z = torch.stack(kernel.frequencies()[0].split(size, dim=-1))  # [2, H, D, S]
+    prior = torch.distributions.Normal(torch.tensor(0.0).double(), kernel.prior_scale)
+    log_prior = prior.log_prob(z).sum(dim=(1, 2))
+    covariance = law.sigma.t().unsqueeze(-1) * kernel.correlation(law) * law.sigma.t().unsqueeze(-2)
+    entropy = torch.distributions.MultivariateNormal(law.mu.t(), covariance).entropy().sum()
+    expected = kernel.divergence(law) + kernel.total_correlation(law)
+    error = 5 * log_prior.std() / math.sqrt(2 * size)
+    assert error < 0.02 * expected
+    assert (-entropy - log_prior.mean() - expected).abs() < error
+
+
+@pytest.mark.parametrize(
+    "options", [{}, {"data_dependent": True}, {"concat": True}, {"stationary": True}], ids=str
+)
+def test_a_single_head_has_no_ties(options):
+    q, k = points(4)[:, :1], points(6, 1)[:, :1]
+    single, plain = (built(cls, heads=1, draws=2, **options) for cls in (CopulaSpectral, ImplicitSpectral))
+    assert single.total_correlation(single.law(q, k)) == 0.0
+    torch.testing.assert_close(
+        single.correlation(single.law(q, k)), torch.ones(single.noise.size(-1), 1, 1).double()
+    )
+    for mode in (False, True):
+        found = []
+        for kernel in (single.train(mode), plain.train(mode)):
+            torch.manual_seed(5)
+            losses = []
+            scores = kernel(q, k, Context(losses=losses)).dense()
+            found.append(
+                (scores, *losses, *torch.autograd.grad(scores.sum() + losses[0], kernel.parameters()))
+            )
+        assert all(torch.equal(*pair) for pair in zip(*found, strict=True))
+    plain.load_state_dict(single.state_dict())
+
+
+# --- Features of any scale --------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("cls", CLASSES)
+def test_a_law_of_data_stays_finite_far_from_the_origin(cls, dtype):
+    for seed in range(3):
+        kernel = built(cls, data_dependent=True, seed=seed)
+        kernel = kernel.to(dtype)
+        for sign in (1.0, -1.0):
+            last = 0.0
+            for mean in (3.0, 10.0, 30.0, 100.0, 1e3, 1e4):
+                q = (points(20) + sign * mean).to(dtype).requires_grad_()
+                losses = []
+                scores = kernel(q, q, Context(losses=losses)).dense()
+                (penalty,) = losses
+                parameters = list(kernel.encoder.parameters())
+                grads = torch.autograd.grad(penalty, [q, *parameters], retain_graph=True)
+                assert last < penalty.item() < 1e5
+                last = penalty.item()
+                assert grads[0].sum() * sign > 0  # it still says where to go
+                assert all(grad.isfinite().all() and grad.abs().max() > 0 for grad in grads)
+                law = kernel.law(q, q)
+                assert law.sigma.max() <= kernel.prior_scale * math.exp(4.0)
+                assert law.sigma.min() >= kernel.prior_scale * math.exp(-4.0)
+                if law.tie is not None:
+                    total = kernel.total_correlation(law)
+                    (grad,) = torch.autograd.grad(total, kernel.encoder.outputs[2].weight)
+                    assert total.isfinite()
+                    assert grad.abs().max() > 0
+                assert scores.isfinite().all()
+                assert all(g.isfinite().all() for g in torch.autograd.grad(scores.sum(), parameters))
+
+
+def test_a_law_of_tame_data_is_what_its_network_says():
+    kernel = built(CopulaSpectral, data_dependent=True)
+    q, k = points(4), points(6, 1)
+    mean, log_ratio, tie = kernel.encoder(torch.cat([q.mean(0), k.mean(0)], dim=-1))
+    expected = Law(mean, kernel.prior_scale * log_ratio.exp(), tie.tanh())
+    assert all(torch.equal(*pair) for pair in zip(kernel.law(q, k), expected, strict=True))
 
 
 def test_data_dependent_copula():

@@ -1,11 +1,16 @@
+import copy
+
 import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
 from scipy.interpolate import BSpline
 
+from kgat.gram import LazyGram
 from kgat.kernels import KANScore
 from kgat.kernels.kan import b_splines
+from kgat.ops.call import Call
+from kgat.ops.fused import _scores
 
 H, D = 3, 4
 
@@ -38,7 +43,7 @@ def test_score_equals_the_network_on_the_concatenated_pair(num_layers):
         for j in range(6):
             x = torch.cat([q[i], k[j]], dim=-1)  # [H, 2 D]
             for layer in kernel.layers:
-                basis = b_splines(x, layer.knots, 2)
+                basis = b_splines(x, layer.knots(x), 2)
                 x = sum(
                     F.silu(x[:, c, None]) * layer.base[:, c]
                     + torch.einsum("hg,hgo->ho", basis[:, c], layer.spline[:, c])
@@ -63,3 +68,43 @@ def test_widths_and_bad_options():
     assert shapes == [(H, 2 * D, 7, D), (H, D, 7, D), (H, D, 7, 1)]
     with pytest.raises(ValueError, match="of at least 1"):
         KANScore(4, num_layers=0)
+
+
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+@pytest.mark.parametrize("grid", [1, 4, 7])
+def test_two_layers_as_a_rule_of_pairs_are_the_network(order, grid):
+    torch.manual_seed(0)
+    kernel = KANScore(D, H, grid_size=grid, spline_order=order).double()
+    for scale in (1e-3, 1.0, 30.0):  # inside of the grid, across its ends, and mostly outside
+        q, k = (scale * torch.randn(n, H, D).double() for n in (5, 6))
+        q, k = q.requires_grad_(), k.requires_grad_()
+        found = kernel(q, k)
+        assert len(found.terms) == (1 if order == 4 else 2)
+        first = kernel.layers[0]
+        u, v = first(q, slice(None, D)), first(k, slice(D, None))
+        expected = LazyGram.of(u, v, kernel._rest)
+        row, col = torch.cartesian_prod(torch.arange(5), torch.arange(6)).T
+        edges, slope = torch.stack([col, row]), torch.randn(30, H).double()
+        wanted = [q, k, *kernel.parameters()]
+        values, grads = [], []
+        for score in (
+            found.dense().flatten(0, 1),
+            found.at(row, col),
+            _scores(found, Call(found, k, edges, 5)),
+            expected.at(row, col),
+        ):
+            values.append(score)
+            grads.append(torch.autograd.grad((score * slope).sum(), wanted, retain_graph=True))
+        for value, grad in zip(values[:-1], grads[:-1], strict=True):
+            torch.testing.assert_close(value, values[-1], rtol=1e-11, atol=1e-11)
+            torch.testing.assert_close(grad, grads[-1], rtol=1e-11, atol=1e-11)
+
+
+def test_knots_are_those_of_the_precision_at_hand():
+    torch.manual_seed(0)
+    kernel = KANScore(D, H, grid_size=7)
+    steps = torch.arange(-3, 11).double()
+    assert torch.equal(kernel.double().layers[0].knots(steps), 2 / 7 * steps - 1)
+    q, k = torch.randn(5, H, D), torch.randn(6, H, D)
+    half = kernel.bfloat16()
+    torch.testing.assert_close(half(q, k).dense(), copy.deepcopy(half).float()(q, k).dense())

@@ -365,8 +365,12 @@ def test_penalties_reach_the_caller_and_padding_does_not_reach_the_law():
     hidden = torch.zeros(2, 8, dtype=torch.bool)
     hidden[:, 6:] = True
     torch.testing.assert_close(attention(longer, key_padding_mask=hidden)[0][:, :6], out)
-    with pytest.raises(ValueError, match=r"is_causal=True.*data_dependent=False"):
-        attention(x, is_causal=True)
+    position = SymmetricProduct(EMBED, HEADS, "implicit_spectral", {"data_dependent": True})
+    for whole in (attention, layer(position=position).eval()):
+        with pytest.raises(ValueError, match=r"is_causal=True.*data_dependent=False"):
+            whole(x, is_causal=True)
+        with pytest.raises(ValueError, match=r"a cache \(got.*data_dependent=False"):
+            whole(x, cache=KeyValueCache())
 
 
 def test_dropout_acts_in_training_alone():

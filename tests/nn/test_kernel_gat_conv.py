@@ -1,6 +1,7 @@
 r"""KernelGATConv against PyG's own layers, under every transform and format that those support."""
 
 import copy
+import functools
 import io
 import warnings
 
@@ -1094,3 +1095,90 @@ def test_what_no_stock_layer_computes(options, needs):
 def test_a_name_of_a_model_says_how_to_write_it():
     with pytest.raises(ValueError, match=r"'l1'.*magnitude=1.*kernel_kwargs=\{'p': 1\}"):
         layer(kernel="rbf*l1")
+
+
+# --- One law for all routes -------------------------------------------------------------------------------
+
+LAWFUL = {  # every kernel, the laws that depend on data, products and sums of them
+    **{name: {"kernel": name} for name in SCORED},
+    **{
+        f"{name}, {', '.join(options)}": {
+            "kernel": name,
+            "kernel_kwargs": {"data_dependent": True, **options},
+        }
+        for name in ("ImplicitSpectral", "CopulaSpectral")
+        for options in ({}, {"concat": True}, {"stationary": True})
+    },
+    "a product": {"kernel": "implicit_spectral * rbf * magnitude", "kernel_kwargs": {"data_dependent": True}},
+    "a sum": {"kernel": "copula_spectral + laplace", "kernel_kwargs": {"data_dependent": True}},
+    "of positions": {
+        "position_dim": 2,
+        "position_kernel": functools.partial(kernels.ImplicitSpectral, data_dependent=True),
+    },
+}
+OF_GRAPH = torch.tensor([1, 1, 1, 1, 1, 0])
+
+
+def lawful(name, **kwargs):
+    torch.manual_seed(0)
+    return KernelGATConv(16, 5, heads=3, **LAWFUL[name], **kwargs).double()
+
+
+def called(conv, x=X, **kwargs):
+    # Output, penalties and gradients under one seed, so that training draws the same frequencies.
+    x = (tuple(t.double() for t in x) if isinstance(x, tuple) else x.double(),)
+    leaves = [t.requires_grad_() for t in (x[0] if isinstance(x[0], tuple) else x)]
+    if conv.position_dim is not None:
+        kwargs["position"] = X[:, :2].double()
+    losses = []
+    torch.manual_seed(1)
+    out = conv(*x, kwargs.pop("edges", EDGES), losses=losses, **kwargs)
+    out = out[0] if isinstance(out, tuple) else out
+    slope = torch.linspace(-1, 1, out.numel(), dtype=out.dtype).view_as(out)
+    total = (out * slope).sum() + sum(losses)
+    named = {n: p for n, p in conv.named_parameters() if "lin_edge" not in n}
+    grads = torch.autograd.grad(total, [*leaves, *named.values()], allow_unused=True)
+    return [out, *losses, *(g for g in grads if g is not None)]
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", LAWFUL)
+def test_edge_vectors_of_zero_change_nothing(name, training):
+    for batch in (None, OF_GRAPH):
+        expected = called(lawful(name).train(training), batch=batch)
+        for edge_mode in ("key", "key_value"):
+            conv = lawful(name, edge_dim=3, edge_mode=edge_mode).train(training)
+            conv.load_state_dict(lawful(name).state_dict(), strict=False)
+            found = called(conv, edge_attr=torch.zeros(8, 3).double(), batch=batch)
+            torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("training", [False, True])
+@pytest.mark.parametrize("name", LAWFUL)
+def test_messages_are_those_of_the_fused_route(name, training):
+    for batch in (None, OF_GRAPH):
+        conv = lawful(name).train(training)
+        expected = called(conv, batch=batch)
+        found = called(conv, batch=batch, return_attention_weights=True)
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+        handle = conv.register_message_forward_hook(lambda module, inputs, out: None)
+        torch.testing.assert_close(called(conv, batch=batch), expected, rtol=1e-8, atol=1e-8)
+        handle.remove()
+
+
+def test_the_law_of_edge_vectors_is_that_of_two_sides():
+    # Both flows, and a graph that has nodes on both sides but no edges.
+    torch.manual_seed(0)
+    kwargs = {"kernel": "copula_spectral", "kernel_kwargs": {"data_dependent": True}, "add_self_loops": False}
+    plain = KernelGATConv((16, 16), 5, heads=3, **kwargs).double()
+    x, edges = (X[:4], X), torch.tensor([[0, 3, 3], [5, 1, 0]])
+    batch = (torch.tensor([0, 2, 0, 1]), torch.tensor([1, 1, 1, 2, 2, 0]))
+    for flow in ("source_to_target", "target_to_source"):
+        plain.flow = flow
+        index = edges if flow == "source_to_target" else edges.flip(0)
+        expected = called(plain, x, edges=index, batch=batch)
+        conv = KernelGATConv((16, 16), 5, heads=3, edge_dim=3, edge_mode="key", **kwargs).double()
+        conv.load_state_dict(plain.state_dict(), strict=False)
+        conv.flow = flow
+        found = called(conv, x, edges=index, batch=batch, edge_attr=torch.zeros(3, 3).double())
+        torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from kgat import rules
+from kgat.kernels import kan
 from kgat.ops import gpu
 from kgat.ops.recipe import BackendError, Operands, Recipe
 from kgat.scalar import maximum, where
@@ -352,7 +353,9 @@ def test_dropping_all_gives_zeros(tiny_blocks):
 
 
 @pytest.mark.parametrize("weighted", [True, False], ids=["weighted", "plain"])
-@pytest.mark.parametrize("pair", PAIRS, ids=lambda pair: pair.name)
+@pytest.mark.parametrize(
+    "pair", [*PAIRS, kan._SILU_SUM, *kan._SPLINE_SUMS.values()], ids=lambda pair: pair.name
+)
 def test_scores_alone(tiny_blocks, pair, weighted):
     recipe = Recipe(pair, rules.SIGNED, weighted)  # a link that cannot be compiled, and need not
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
