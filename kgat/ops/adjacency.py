@@ -200,8 +200,8 @@ def check_index_type(name: str, index: Tensor) -> None:
     if index.dtype not in (torch.int64, torch.int32):
         dtype = str(index.dtype).removeprefix("torch.")
         raise ValueError(
-            f"Expected integer '{name}' of type int64 or int32 (got {dtype}); convert it once with "
-            f"'{name}.long()'"
+            f"Expected integer '{name}' of type int64 or int32 (got {dtype} {list(index.shape)}); convert it "
+            f"once with '{name}.long()'"
         )
 
 
