@@ -233,7 +233,8 @@ def _check_backends(kernel: Kernel, factory: Callable[[int, int], Kernel], seed:
         return
     graph, heads, channels = "a bipartite graph", kernel.heads, kernel.channels
     expected = _edge_attention(factory, channels, heads, graph, "reference", torch.float64, "cpu", seed)[1]
-    for backend, device in (("gpu", "cuda"), ("cpu", "cpu"), ("eager", "cpu")):
+    backends = [("cpu", "cpu"), ("eager", "cpu")] + [("gpu", "cuda")] * torch.cuda.is_available()
+    for backend, device in backends:
         try:
             found = _edge_attention(factory, channels, heads, graph, backend, torch.float64, device, seed)[1]
         except (NotImplementedError, BackendError):
