@@ -13,6 +13,7 @@ from torch.autograd.gradcheck import gradcheck, gradgradcheck
 from kgat.functional import dense_attention, edge_attention
 from kgat.gram import Gram
 from kgat.kernels.kernel import Context, Kernel
+from kgat.ops.recipe import BackendError
 
 
 def check_kernel(
@@ -50,7 +51,9 @@ def check_kernel(
       give float32 scores;
     * **state**, **reset**, **eval**: the state dict restores every score bit by bit, drawing
       parameters anew repeats under a seed, and evaluation is deterministic;
-    * **repr**: it names the class.
+    * **repr**: it names the class;
+    * **backends**: attention on edges from more sources than targets is the same, with all gradients, on
+      every backend of this machine.
 
     Args:
         factory (Callable): The class, a :func:`functools.partial` or function: called with
@@ -113,6 +116,7 @@ def check_kernel(
         _check_finite(copy.deepcopy(kernel).float(), _Points(kernel, torch.float32))
         _check_gradients(copy.deepcopy(kernel).double())
         _check_state(kernel, factory, seed)
+        _check_backends(kernel, factory, seed)
 
 
 def check_backend(
@@ -235,6 +239,24 @@ def _edge_attention(
         grads = _gradients(total, wanted, False)
         found |= {f"second gradient of {name}": grad for name, grad in grads.items()}
     return kernel, {law: value.detach().cpu() for law, value in found.items()}
+
+
+def _check_backends(kernel: Kernel, factory: Callable[[int, int], Kernel], seed: int) -> None:
+    points = _Points(kernel, torch.float32)
+    if kernel(points.query, points.key).signed:
+        return
+    graph, heads, channels = "a bipartite graph", kernel.heads, kernel.channels
+    expected = _edge_attention(factory, channels, heads, graph, "reference", torch.float64, "cpu", seed)[1]
+    backends = [("cpu", "cpu"), ("eager", "cpu")] + [("gpu", "cuda")] * torch.cuda.is_available()
+    for backend, device in backends:
+        try:
+            found = _edge_attention(factory, channels, heads, graph, backend, torch.float64, device, seed)[1]
+        except (NotImplementedError, BackendError):
+            continue  # which the automatic choice passes over, too
+        for law, value in found.items():
+            if value.shape != expected[law].shape or not _relative_error(value, expected[law]) <= 1e-9:
+                error = _relative_error(value, expected[law])
+                _fail(kernel, "backends", f"{law} on {graph} by {backend} is {error:.2g} off the reference")
 
 
 def _gradients(total: Tensor, wanted: dict[str, Tensor], again: bool) -> dict[str, Tensor]:

@@ -59,7 +59,7 @@ class Additive(Kernel):
         glorot(self.att_query)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        if key is query:
+        if key is query and not torch.compiler.is_compiling():  # which brings the passes together by itself
             s, t = _BothLogits.apply(query, self.att_query, self.att_key)  # type: ignore[no-untyped-call]
         else:
             s, t = _logits(query, self.att_query), _logits(key, self.att_key)

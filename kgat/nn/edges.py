@@ -12,6 +12,7 @@ from torch_geometric.utils import (
     is_torch_sparse_tensor,
     to_edge_index,
 )
+from torch_geometric.utils.loop import compute_loop_attr
 
 from kgat.ops.adjacency import check_edges
 from kgat.ops.memory import remember
@@ -132,6 +133,43 @@ def _sparse(index: Tensor, value: Tensor, like: Tensor) -> Tensor:
     if like.layout == torch.sparse_csc:
         return torch.sparse_csc_tensor(index2ptr(col, cols), row, value, size)
     return torch.sparse_coo_tensor(torch.stack([row, col]), value, size, is_coalesced=True)
+
+
+def with_self_loops_beside(
+    edges: Edges, num_nodes: int, fill_value: FillValue
+) -> tuple[Edges, Tensor | None]:
+    r"""As :func:`with_self_loops`, but keeps the self-loops that were there and returns a bias of
+    :math:`-\infty` for their scores, which takes them out of a softmax.
+
+    How many edges there are then depends on no data. Compiled code knows the number, also that it is the same
+    in all layers: of a list that is as long as its mask says, the default backend of ``torch.compile`` loses
+    the length where two layers make one.
+
+    Args:
+        edges (Edges): The edges.
+        num_nodes (int): As of :func:`with_self_loops`.
+        fill_value (float, torch.Tensor or str): As of :func:`with_self_loops`.
+
+    Shapes:
+        - **bias:** :math:`(E)`; :obj:`None` where the edges are no plain tensor and none are left to hide
+    """
+    if edges.adjacency is not edges.index:
+        return with_self_loops(edges, num_nodes, fill_value), None
+    given = edges.index
+    loop = given[0] == given[1]
+    node = torch.arange(num_nodes, dtype=given.dtype, device=given.device)
+    index = torch.cat([given, node.expand(2, -1)], dim=1)
+    attr = weight = None
+    if edges.attr is not None:
+        # One more node takes what would count for the mean of a node's features.
+        elsewhere = torch.stack([given[0], torch.where(loop, num_nodes, given[1])])
+        of_loops = compute_loop_attr(elsewhere, edges.attr, num_nodes + 1, False, fill_value)
+        attr = torch.cat([edges.attr, of_loops[:num_nodes]])
+    if edges.weight is not None:
+        weight = torch.cat([edges.weight, edges.weight.new_ones(num_nodes)])
+    bias = torch.zeros(index.size(1), device=given.device)
+    bias = torch.where(torch.cat([loop, loop.new_zeros(num_nodes)]), -torch.inf, bias)
+    return Edges(index, attr, weight, index), bias
 
 
 def _places(adjacency: Tensor) -> Tensor:

@@ -16,7 +16,7 @@ from kgat import functional, kernels
 from kgat.gram import Gram
 from kgat.kernels import Additive, AdditiveV2, Context, Kernel, KernelLike
 from kgat.kernels.magnitude import with_magnitude
-from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops
+from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops, with_self_loops_beside
 from kgat.nn.linear import Linear
 from kgat.ops.adjacency import check_indices
 from kgat.ops.dropout import dropout
@@ -508,15 +508,21 @@ class KernelGATConv(MessagePassing):
         places = self._project_position(position, query.size(0), key.size(0))
         if self.training:
             value = dropout(value, self.value_dropout)
+        hidden = None
         if self.add_self_loops:
             num_nodes = min(query.size(0), key.size(0)) if size is None else min(size)
-            edges = with_self_loops(edges, num_nodes, self.fill_value)
+            if torch.compiler.is_compiling() and not return_attention_weights and self._takes_all_edges():
+                edges, hidden = with_self_loops_beside(edges, num_nodes, self.fill_value)
+            else:
+                edges = with_self_loops(edges, num_nodes, self.fill_value)
 
         edge = self._edge_features(edges)
         edge_bias = None
         if edge is not None and self.edge_mode == "score":
             edge_bias = (edge * self.att_edge).sum(dim=-1)
         edge_log_weight, edge_scale = self._edge_weights(edges.weight)
+        if hidden is not None:
+            edge_log_weight = hidden if edge_log_weight is None else edge_log_weight + hidden
         vectors = edge is not None and self.edge_mode != "score"
         if isinstance(batch, tuple):  # a pair of nothing is what heterogeneous models make of nothing
             batch = None if batch[0] is None else batch[::-1]
@@ -718,6 +724,10 @@ class KernelGATConv(MessagePassing):
 
     def register_edge_update_forward_hook(self, hook: Any) -> NoReturn:
         _refuse_edge_update()
+
+    def _takes_all_edges(self) -> bool:
+        # Whether what a softmax hides stays out of sight: no messages are made of edges.
+        return self.edge_mode == "score" and not self._needs_messages()
 
     def _edge_features(self, edges: Edges) -> OptTensor:
         attr = edges.attr

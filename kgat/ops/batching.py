@@ -23,10 +23,10 @@ def is_mapped(*tensors: Tensor) -> bool:
 
 
 def one_by_one(
-    function: Callable[..., Any], info: Any, in_dims: Sequence[int | None], args: Sequence[Any]
+    function: Callable[..., Any], info: Any, in_dims: Sequence[int | None], *inputs: Any
 ) -> tuple[Any, Any]:
     r"""Calls a function for each item of a batch and stacks what it returns: a rule for
-    :func:`torch.library.register_vmap` and for the ``vmap`` of autograd functions.
+    :func:`torch.library.register_vmap`.
 
     A loop, so that the rule costs what as many calls cost, and no more memory than its results take.
 
@@ -35,8 +35,9 @@ def one_by_one(
         info (Any): Holds the size of the batch.
         in_dims (sequence): Which dimension of each argument is that of the batch; :obj:`None` where it has
             none.
-        args (sequence): The arguments.
+        *inputs (Any): The arguments.
     """
+    args: Sequence[Any] = inputs
     if info.batch_size == 0:  # one call on zeros says what the results would look like
         args = [
             x if dim is None else x.new_zeros(x.shape[:dim] + x.shape[dim + 1 :])

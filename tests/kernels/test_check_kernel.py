@@ -10,7 +10,7 @@ from torch.nn import Parameter
 
 from kgat.gram import FeaturePart, LazyGram
 from kgat.kernels import RBF, DotProduct, Kernel, Linear, Polynomial
-from kgat.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, ScoreRule
+from kgat.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, Pair, ScoreRule
 from kgat.testing import check_kernel
 
 
@@ -403,3 +403,24 @@ def test_the_global_generator_is_left_alone():
     check_kernel(RBF)
     assert torch.equal(torch.rand(3), expected)
     assert math.isfinite(expected.sum().item())
+
+
+def _shrunk(x, y):
+    return 0.999 * x * y
+
+
+def _d_shrunk(x, y):
+    return y, x
+
+
+class CompiledDiffers(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(query, key, ScoreRule(SHRUNK))
+
+
+SHRUNK = Pair("shrunk", lambda x, y: x * y, _d_shrunk, _shrunk)
+
+
+def test_a_kernel_that_differs_between_backends():
+    with pytest.raises(AssertionError, match=r"Law 'backends' fails for CompiledDiffers.*by cpu"):
+        check_kernel(CompiledDiffers)
