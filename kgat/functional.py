@@ -12,6 +12,7 @@ from kgat.ops import dense, eager
 from kgat.ops.adjacency import check_indices
 from kgat.ops.call import Call
 from kgat.ops.dense import DenseCall
+from kgat.ops.require import require
 
 
 def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, power: float = 1.0) -> Tensor:
@@ -463,6 +464,8 @@ def _call(
             f"Expected 'edge_bias' of shape [E={edges}, H={heads}] (got {list(edge_bias.shape)})"
         )
     edge_log_weight = _per_edge("edge_log_weight", edge_log_weight, edges, heads)
+    if edge_log_weight is not None:
+        require((edge_log_weight.detach() < torch.inf).all(), _LOG_WEIGHT)
     edge_weight = _per_edge("edge_weight", edge_weight, edges, heads)
     if not 0.0 <= dropout <= 1.0:
         raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
@@ -490,3 +493,65 @@ def _per_edge(name: str, x: Tensor | None, edges: int, heads: int) -> Tensor | N
     if x.dim() != 2 or x.size(0) != edges or x.size(1) not in (1, heads):
         raise ValueError(f"Expected '{name}' of shape [E={edges}] or [E={edges}, H={heads}] (got {given})")
     return x
+
+
+# NaN is not below infinity either.
+_LOG_WEIGHT = (
+    "Expected 'edge_log_weight' below infinity (got an infinite one, or NaN as the logarithm of a negative "
+    "weight); pass weights of any sign as 'edge_weight', which multiplies the normalised weights"
+)
+
+
+def edge_attention_with_weights(
+    gram: Gram,
+    value: Tensor,
+    edge_index: Tensor,
+    *,
+    edge_bias: Tensor | None = None,
+    edge_log_weight: Tensor | None = None,
+    edge_weight: Tensor | None = None,
+    dropout: float = 0.0,
+    base: Tensor | None = None,
+    flow: str = "source_to_target",
+    backend: str | None = None,
+) -> tuple[Tensor, Tensor]:
+    r"""Returns what :func:`edge_attention` returns, bit for bit, and the weights :math:`m_e \alpha_e`.
+
+    :math:`m` is the dropout mask over :math:`1 - p`, so that weights and output belong together in training
+    too; :obj:`edge_weight` is not in them. Both outputs have gradients. The weights cost one more pass over
+    the edges.
+
+    Args:
+        gram (Gram): As in :func:`edge_attention`, as the others are.
+        value (torch.Tensor): As in :func:`edge_attention`.
+        edge_index (torch.Tensor): As in :func:`edge_attention`.
+        edge_bias (torch.Tensor, optional): (default: :obj:`None`)
+        edge_log_weight (torch.Tensor, optional): (default: :obj:`None`)
+        edge_weight (torch.Tensor, optional): (default: :obj:`None`)
+        dropout (float, optional): (default: :obj:`0.0`)
+        base (torch.Tensor, optional): (default: :obj:`None`)
+        flow (str, optional): (default: :obj:`"source_to_target"`)
+        backend (str, optional): (default: :obj:`None`)
+
+    Shapes:
+        - **output:** :math:`(N, H, C)` and :math:`(E, H)`
+
+    Raises:
+        ValueError: If shapes do not fit or :obj:`backend` is unknown.
+        IndexError: If an index is negative or too large.
+        NotImplementedError: If the kernel can be negative, or the named backend cannot run the call.
+
+    Example:
+        >>> import torch
+        >>> from kgat.functional import edge_attention_with_weights
+        >>> from kgat.kernels import RBF
+        >>> x, edge_index = torch.zeros(3, 1, 4), torch.tensor([[0, 1, 2], [2, 2, 1]])
+        >>> edge_attention_with_weights(RBF(4)(x, x), x, edge_index)[1].flatten()
+        tensor([0.5000, 0.5000, 1.0000])
+    """
+    call = _call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, base, flow)
+    try:
+        return ops.edge_attention_with_weights(call, backend)
+    except (IndexError, RuntimeError):
+        check_indices(call.row, call.col, call.num_targets, value.size(0))
+        raise

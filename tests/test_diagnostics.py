@@ -5,14 +5,14 @@ from types import SimpleNamespace
 import pytest
 import torch
 from torch_geometric.data import Data
-from torch_geometric.nn import GAT, GCN
-from torch_geometric.utils import barabasi_albert_graph, degree, to_undirected
+from torch_geometric.nn import GAT, GCN, GATConv
+from torch_geometric.utils import barabasi_albert_graph, degree, to_torch_csr_tensor, to_undirected
 
 from kgat import diagnostics, kernels
 from kgat.diagnostics.record import SINGULAR_VALUES
 from kgat.diagnostics.spectra import sample
 from kgat.models import KernelGAT, StockGAT
-from kgat.nn import PrimalAttention
+from kgat.nn import GlobalAttention, KernelGATConv, PrimalAttention
 
 
 class Gaussian(kernels.Kernel):
@@ -123,6 +123,86 @@ def test_attention_weights_need_attention_layers(model):
     data = graph()
     with pytest.raises(ValueError, match="Expected"):
         diagnostics.attention_weights(model, data.x, data.edge_index)
+
+
+class Own(torch.nn.Module):
+    r"""Layers under names of one's own, one of them called twice, one by a model that reads its weights."""
+
+    def __init__(self, cls):
+        super().__init__()
+        self.out = cls(6, 2, heads=3, concat=False)
+        self.blocks = torch.nn.ModuleDict(
+            {"first": GlobalAttention(cls(5, 5), PrimalAttention(5, 1, rank=2))}
+        )
+        self.twice = cls(5, 5)
+        self.reader = cls(5, 2, heads=3)
+        self.read = None
+
+    def forward(self, x, edge_index, scale=1.0):
+        x = self.blocks["first"](x, edge_index)
+        x = self.twice(self.twice(x, edge_index), edge_index)
+        out, self.read = self.reader(x, edge_index, None, None, True)
+        return scale * self.out(out, edge_index)
+
+
+@pytest.mark.parametrize("cls", [KernelGATConv, GATConv])
+def test_attention_of_any_model_in_the_order_of_its_calls(cls):
+    torch.manual_seed(0)
+    data, model = graph(), Own(cls)
+    layers = diagnostics.trace(model, data.x, data.edge_index, scale=2.0)
+    order = [model.blocks["first"].local, model.twice, model.twice, model.reader, model.out]
+    assert [layer.conv for layer in layers] == order
+    assert torch.equal(layers[0].x, data.x)
+    assert torch.equal(layers[3].alpha, model.read[1])
+    for conv, x, _, alpha in layers:
+        conv.eval()
+        assert torch.equal(conv(x, data.edge_index, return_attention_weights=True)[1][1], alpha)
+    assert torch.is_tensor(model(data.x, data.edge_index))
+
+
+def test_attention_of_a_layer_and_of_a_model_with_places():
+    data = graph()
+    conv = KernelGATConv(5, 4, heads=2, kernel="rbf")
+    assert diagnostics.attention_weights(conv, data.x, data.edge_index)[0][1].size(1) == 2
+    model = KernelGAT(5, 6, 2, 4, heads=3, position_dim=2)
+    layers = diagnostics.trace(model, data.x, data.edge_index, position=torch.randn(60, 2))
+    assert [layer.conv for layer in layers] == list(model.convs)
+
+
+def test_attention_on_a_sparse_adjacency():
+    data = graph()
+    conv = KernelGATConv(5, 4, heads=2, kernel="rbf")
+    adjacency = to_torch_csr_tensor(data.edge_index.flip(0), size=(60, 60))
+    edges, alpha = diagnostics.attention_weights(conv, data.x, adjacency)[0]
+    expected = torch.zeros(60, 2).index_add(0, edges[1], alpha)
+    torch.testing.assert_close(expected, torch.ones(60, 2))
+    assert set(map(tuple, edges.t().tolist())) > set(map(tuple, data.edge_index.t().tolist()))
+
+
+def test_a_layer_around_layers_hands_the_question_on():
+    class Around(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.inner = KernelGATConv(5, 4)
+
+        def forward(self, x, edge_index, return_attention_weights=None):
+            return self.inner(x, edge_index, return_attention_weights=return_attention_weights)
+
+    data = graph()
+    model = torch.nn.Module()
+    model.layer = Around()
+    model.forward = model.layer.forward
+    assert len(diagnostics.trace(model, data.x, data.edge_index)) == 1
+
+
+def test_a_model_that_calls_no_layer_is_a_sentence():
+    data = graph()
+    model = KernelGATConv(5, 4)
+    model.forward = lambda x, edge_index, return_attention_weights=None: (x, (edge_index, x))
+    holder = torch.nn.Module()
+    holder.layer, holder.forward = model, lambda x, edge_index: x
+    with pytest.raises(ValueError, match="a model that calls its attention layers"):
+        diagnostics.trace(holder, data.x, data.edge_index)
 
 
 def test_spectrum_of_a_known_matrix():

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kgat import kernels
+from kgat import functional, kernels
 from kgat.functional import dense_attention, edge_attention, edge_softmax, ksvd_loss
 from kgat.kernels import RBF
 
@@ -236,3 +236,58 @@ def test_ksvd_loss_refuses_what_does_not_fit(change, message):
 def test_ksvd_loss_refuses_other_masks(mask):
     with pytest.raises(ValueError, match=r"bool 'mask' of shape \[4\], True where a token exists \(got"):
         ksvd_loss(*ksvd_terms(4), mask)
+
+
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+@pytest.mark.parametrize("backend", ["cpu", "eager", "reference"])
+@pytest.mark.parametrize("dropout", [0.0, 0.5])
+def test_weights_belong_to_the_output(backend, dropout, flow):
+    torch.manual_seed(0)
+    kernel = kernels.RBF(4, 3).double() * kernels.Magnitude(4, 3).double()
+    query, key, value = (torch.randn(n, 3, 4, dtype=torch.float64, requires_grad=True) for n in (5, 7, 7))
+    row, col = torch.randint(0, 4, (20,)), torch.randint(0, 7, (20,))  # the last target has no edges
+    edges = torch.stack([col, row] if flow == "source_to_target" else [row, col])
+    given = {
+        "edge_bias": torch.randn(20, 3, dtype=torch.float64),
+        "edge_log_weight": torch.randn(20, dtype=torch.float64),
+        "edge_weight": torch.randn(20, dtype=torch.float64),
+        "base": torch.randn(3, 4, dtype=torch.float64),
+    }
+    given |= {"dropout": dropout, "flow": flow, "backend": backend}
+    torch.manual_seed(1)
+    expected = functional.edge_attention(kernel(query, key), value, edges, **given)
+    torch.manual_seed(1)
+    out, alpha = functional.edge_attention_with_weights(kernel(query, key), value, edges, **given)
+    assert torch.equal(out, expected)
+    message = (alpha * given["edge_weight"].unsqueeze(-1)).unsqueeze(-1) * value[col]
+    again = torch.zeros(5, 3, 4, dtype=torch.float64).index_add(0, row, message) + given["base"]
+    torch.testing.assert_close(again, out)
+    # The weights carry gradients as the output does.
+    slope = torch.randn_like(out)
+    leaves = (query, key, value)
+    grads = [torch.autograd.grad((o * slope).sum(), leaves, retain_graph=True) for o in (out, again)]
+    torch.testing.assert_close(*grads)
+
+
+def test_weights_of_no_edges_and_no_nodes():
+    x, edges = torch.randn(3, 2, 4), torch.empty(2, 0, dtype=torch.long)
+    kernel = kernels.RBF(4, 2)
+    for backend in ("cpu", "eager", "reference"):
+        for nodes in (x, x[:0]):
+            out, alpha = functional.edge_attention_with_weights(
+                kernel(nodes, nodes), nodes, edges, dropout=0.5, backend=backend
+            )
+            assert out.shape == nodes.shape
+            assert not out.any()
+            assert alpha.shape == (0, 2)
+    with pytest.raises(IndexError, match="got 3"):
+        functional.edge_attention_with_weights(kernel(x, x), x, torch.tensor([[0], [3]]))
+
+
+@pytest.mark.parametrize("wrong", [float("nan"), float("inf")])
+def test_logarithms_of_weights_that_are_none(wrong):
+    x, edges = torch.randn(3, 2, 4), torch.tensor([[0, 1], [1, 2]])
+    with pytest.raises(ValueError, match=r"'edge_log_weight' below infinity .* as 'edge_weight'"):
+        functional.edge_attention(
+            kernels.RBF(4, 2)(x, x), x, edges, edge_log_weight=torch.tensor([-torch.inf, wrong])
+        )

@@ -5,7 +5,8 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.utils import degree, scatter
+from torch_geometric.typing import SparseTensor
+from torch_geometric.utils import degree, is_torch_sparse_tensor, scatter, to_edge_index
 
 
 class Layer(NamedTuple):
@@ -22,6 +23,7 @@ def trace(
     x: Tensor,
     edge_index: Tensor,
     edge_attr: Tensor | None = None,
+    **kwargs: Any,
 ) -> list[Layer]:
     r"""Runs the model once, in evaluation mode, and keeps what each attention layer saw and did.
 
@@ -29,43 +31,51 @@ def trace(
     the layers are those it was trained with. The mode of every submodule is restored.
 
     Args:
-        model (torch.nn.Module): A model whose layers are in :obj:`model.convs`, as in every
-            :class:`torch_geometric.nn.models.BasicGNN`.
+        model (torch.nn.Module): A model, or a layer. Its attention layers, wherever they are in it, are the
+            modules that take :obj:`return_attention_weights`, as :class:`~kgat.nn.KernelGATConv` and those of
+            PyG do.
         x (torch.Tensor): The node features, dense or sparse.
         edge_index (torch.Tensor): The edge indices.
         edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+        **kwargs (optional): Further arguments of the model, such as :obj:`position` or :obj:`batch`.
 
     Returns:
-        list[Layer]: One entry per layer.
+        list[Layer]: One entry per call of a layer, in the order of the calls.
 
     Raises:
-        ValueError: If the model has no :obj:`convs`, or one of them gives no attention weights.
+        ValueError: If no layer of the model gives attention weights, or none is called.
+
+    Example:
+        >>> import torch
+        >>> from kgat import KernelGATConv
+        >>> from kgat.diagnostics import trace
+        >>> x, edge_index = torch.randn(3, 4), torch.tensor([[0, 1, 2], [1, 2, 0]])
+        >>> trace(KernelGATConv(4, 2, heads=2), x, edge_index)[0].alpha.shape
+        torch.Size([6, 2])
     """
-    convs = list(getattr(model, "convs", ()))
+    convs = _attention_layers(model)
     if not convs:
         raise ValueError(
-            f"Expected a model with its layers in 'convs' (got '{type(model).__name__}'); "
-            "build it as a torch_geometric BasicGNN"
+            f"Expected a model with layers that take 'return_attention_weights' (got "
+            f"'{type(model).__name__}'); build it of attention layers such as KernelGATConv"
         )
-    for conv in convs:
-        if "return_attention_weights" not in inspect.signature(conv.forward).parameters:
-            raise ValueError(
-                "Expected layers that take 'return_attention_weights' "
-                f"(got '{type(conv).__name__}'); use an attention layer such as KernelGATConv"
-            )
 
     layers: list[Layer] = []
-    inputs: list[Any] = []
+    inputs: list[tuple[Any, bool]] = []
 
-    def ask(_: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
-        inputs.append(args[0] if args else kwargs["x"])
-        return args, {**kwargs, "return_attention_weights": True}
+    def ask(conv: torch.nn.Module, args: tuple, kwargs: dict) -> tuple[tuple, dict]:
+        call = inspect.signature(conv.forward).bind(*args, **kwargs)
+        asked = bool(call.arguments.get("return_attention_weights"))
+        inputs.append((next(iter(call.arguments.values())), asked))
+        call.arguments["return_attention_weights"] = True
+        return call.args, call.kwargs
 
-    def keep(conv: torch.nn.Module, _: tuple, output: Any) -> Tensor:
-        out, (index, alpha) = output
-        # `as_subclass` drops what an EdgeIndex knows and leaves its numbers.
-        layers.append(Layer(conv, inputs[-1], index.as_subclass(Tensor), alpha.detach()))
-        return out
+    def keep(conv: torch.nn.Module, _: tuple, output: Any) -> Any:
+        out, attached = output
+        x, asked = inputs.pop()
+        index, alpha = _edge_list(attached)
+        layers.append(Layer(conv, x, index, alpha.detach()))
+        return output if asked else out
 
     modes = [(module, module.training) for module in model.modules()]
     handles = [conv.register_forward_pre_hook(ask, with_kwargs=True) for conv in convs]
@@ -73,16 +83,41 @@ def trace(
     try:
         model.eval()
         with torch.no_grad():
-            if edge_attr is None:
-                model(x, edge_index)
-            else:
-                model(x, edge_index, edge_attr=edge_attr)
+            if edge_attr is not None:
+                kwargs["edge_attr"] = edge_attr
+            model(x, edge_index, **kwargs)
     finally:
         for handle in handles:
             handle.remove()
         for module, training in modes:
             module.training = training
+    if not layers:
+        raise ValueError(
+            f"Expected a model that calls its attention layers (got '{type(model).__name__}', which calls "
+            f"none of them); pass one that uses them in 'forward'"
+        )
     return layers
+
+
+def _attention_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+    # The innermost: what is around a layer may take the argument to hand it on.
+    asked = [
+        module
+        for module in model.modules()
+        if "return_attention_weights" in inspect.signature(module.forward).parameters
+    ]
+    return [module for module in asked if not any(m in asked for m in list(module.modules())[1:])]
+
+
+def _edge_list(attached: Any) -> tuple[Tensor, Tensor]:
+    if isinstance(attached, SparseTensor):
+        row, col, alpha = attached.coo()
+        return torch.stack([col, row]), alpha
+    index, alpha = attached
+    if is_torch_sparse_tensor(index):
+        return to_edge_index(index)[0].flip(0), alpha
+    # `as_subclass` drops what an EdgeIndex knows and leaves its numbers.
+    return index.as_subclass(Tensor), alpha
 
 
 def attention_weights(
@@ -90,14 +125,16 @@ def attention_weights(
     x: Tensor,
     edge_index: Tensor,
     edge_attr: Tensor | None = None,
+    **kwargs: Any,
 ) -> list[tuple[Tensor, Tensor]]:
     r"""Returns the edges and the attention weights of every layer of a model.
 
     Args:
-        model (torch.nn.Module): A model with its attention layers in :obj:`convs`.
+        model (torch.nn.Module): A model with attention layers, as in :func:`trace`.
         x (torch.Tensor): The node features.
         edge_index (torch.Tensor): The edge indices.
         edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+        **kwargs (optional): Further arguments of the model.
 
     Shapes:
         - **output:** per layer, edges :math:`(2, E')` with the self-loops that the layer added,
@@ -110,7 +147,7 @@ def attention_weights(
         >>> [alpha.shape for _, alpha in attention_weights(model, torch.randn(3, 4), edge_index)]
         [torch.Size([7, 3]), torch.Size([7, 3])]
     """
-    layers = trace(model, x, edge_index, edge_attr)
+    layers = trace(model, x, edge_index, edge_attr, **kwargs)
     return [(layer.edge_index, layer.alpha) for layer in layers]
 
 

@@ -47,7 +47,8 @@ def attention_record(
     holds the mean over its heads.
 
     Args:
-        model (torch.nn.Module): The trained model, with its layers in :obj:`convs`.
+        model (torch.nn.Module): The trained model, with attention layers as in
+            :func:`~kgat.diagnostics.trace`.
         task (Task): The task: its name, features, edges and labels.
         config (dict or object): Where :obj:`model` and :obj:`seed` are read, if it has them.
         layer (int, optional): The layer to look into. (default: :obj:`0`)

@@ -7,6 +7,7 @@ r"""Kernels: one similarity a file (or a family a file), all with the contract o
 from __future__ import annotations
 
 import inspect
+import re
 from collections.abc import Callable
 from typing import Any
 
@@ -172,6 +173,14 @@ def _lookup(name: str) -> type[Kernel]:
     wanted = normalize_string(name)
     classes = {normalize_string(choice): choice for choice in names()} | _ALIASES
     if wanted not in classes:
+        if order := re.fullmatch(r"l(p|inf|\d+(\.\d+)?)", name.strip().lower()):
+            p = {"p": "'learned'", "inf": "float('inf')"}.get(order[1], order[1])
+            kwargs = "'learn_p': 'layer'" if order[1] == "p" else f"'p': {p}"
+            raise ValueError(
+                f"Expected the name of a kernel (got {name.strip()!r}, as models are named); give a layer "
+                f"magnitude={p} beside the name of its kernel, or name the factor 'magnitude', with "
+                f"kernel_kwargs={{{kwargs}}}"
+            )
         raise ValueError(
             f"Expected the name of a kernel (got {name.strip()!r}); choose from "
             f"{', '.join(names())}, or join several by '*' or '+'"

@@ -9,6 +9,7 @@ from torch_geometric.nn.conv import GATConv, GATv2Conv, MessagePassing
 from torch_geometric.nn.dense.linear import Linear as PyGLinear
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.typing import Adj, OptTensor
+from torch_geometric.utils._trim_to_layer import trim_feat
 
 from kgat.nn import KernelGATConv
 from kgat.nn.linear import Linear, drop_features
@@ -33,6 +34,7 @@ class AttentionGNN(BasicGNN):
     supports_edge_weight: Final[bool] = False  # type: ignore[misc]
     supports_edge_attr: Final[bool] = True  # type: ignore[misc]
     conv_class: ClassVar[type[MessagePassing]]
+    conv_takes: ClassVar[tuple[str, ...]] = ()  # of what forward is given beside edges and what is on them
 
     def __init__(
         self,
@@ -52,12 +54,26 @@ class AttentionGNN(BasicGNN):
         self.out_heads = heads if out_heads is None else out_heads
         self.value_dropout = value_dropout
         super().__init__(in_channels, hidden_channels, num_layers, out_channels, dropout=dropout, **kwargs)
-        self.input_dropout = input_dropout
+        # Modules, so that what is traced of them keeps to the mode they are in.
+        self.drop_input = _FeatureDropout(input_dropout)
+        self._trim_nodes, self._trim_edges = (
+            _TrimRows(),
+            _TrimRows(),
+        )  # two: a heterogeneous model copies each
         # The same cheap dropout and sparse product for all layers alike, so that only attention differs.
         self.dropout = _Dropout(dropout)
         for module in self.convs[0].children():
             if type(module) is PyGLinear:
                 module.__class__ = Linear
+
+    @property
+    def input_dropout(self) -> float:
+        r"""Probability of dropping a feature of the input."""
+        return self.drop_input.p
+
+    @input_dropout.setter
+    def input_dropout(self, p: float) -> None:
+        self.drop_input.p = p
 
     def init_conv(
         self, in_channels: int | tuple[int, int], out_channels: int, **kwargs: Any
@@ -101,16 +117,52 @@ class AttentionGNN(BasicGNN):
         Shapes:
             - **x:** :math:`(N, F_{in})`, **edge_index:** :math:`(2, E)`, **output:** :math:`(N, F_{out})`
         """
-        return super().forward(
-            drop_features(x, self.input_dropout) if self.training else x,
-            edge_index,
-            edge_weight,
-            edge_attr,
-            batch,
-            batch_size,
-            num_sampled_nodes_per_hop,
-            num_sampled_edges_per_hop,
+        return self._run_layers(
+            *(x, edge_index, edge_weight, edge_attr, batch, batch_size),
+            *(num_sampled_nodes_per_hop, num_sampled_edges_per_hop),
         )
+
+    def _run_layers(
+        self,
+        x: Tensor,
+        edge_index: Adj,
+        edge_weight: OptTensor,
+        edge_attr: OptTensor,
+        batch: OptTensor,
+        batch_size: int | None,
+        num_sampled_nodes_per_hop: list[int] | None,
+        num_sampled_edges_per_hop: list[int] | None,
+        losses: list[Tensor] | None = None,
+        position: OptTensor = None,
+    ) -> Tensor:
+        # BasicGNN.forward with what layers of PyG do not take. It is traced: no looking into tensors.
+        x = self.drop_input(x)
+        xs: list[Tensor] = []
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            if num_sampled_nodes_per_hop is not None:
+                x, edge_index, _ = self._trim(
+                    i, num_sampled_nodes_per_hop, num_sampled_edges_per_hop, x, edge_index
+                )
+                edge_weight = self._trim_edges(i, num_sampled_edges_per_hop, edge_weight)
+                edge_attr = self._trim_edges(i, num_sampled_edges_per_hop, edge_attr)
+                batch = self._trim_nodes(i, num_sampled_nodes_per_hop, batch)
+                position = self._trim_nodes(i, num_sampled_nodes_per_hop, position)
+            given: dict[str, Any] = {"edge_attr": edge_attr}
+            if self.supports_edge_weight:
+                given["edge_weight"] = edge_weight
+            joining = {"batch": batch, "losses": losses, "position": position}
+            given |= {name: joining[name] for name in self.conv_takes if joining[name] is not None}
+            x = conv(x, edge_index, **given)
+            if i < self.num_layers - 1 or self.jk_mode is not None:
+                if self.act is not None and self.act_first:
+                    x = self.act(x)
+                x = norm(x, batch, batch_size) if self.supports_norm_batch else norm(x)
+                if self.act is not None and not self.act_first:
+                    x = self.act(x)
+                x = self.dropout(x)
+                xs.append(x)
+        x = self.jk(xs) if hasattr(self, "jk") else x
+        return self.lin(x) if hasattr(self, "lin") else x  # type: ignore[no-any-return]
 
 
 class KernelGAT(AttentionGNN):
@@ -147,6 +199,7 @@ class KernelGAT(AttentionGNN):
 
     supports_edge_weight: Final[bool] = True  # type: ignore[misc]
     conv_class = KernelGATConv
+    conv_takes = ("batch", "losses", "position")
 
     @property
     def penalised(self) -> bool:
@@ -198,25 +251,10 @@ class KernelGAT(AttentionGNN):
             >>> model(data.x, data.edge_index, position=data.random_walk_pe).shape
             torch.Size([4, 3])
         """
-        # BasicGNN calls the layers with what all layers of PyG take: the rest joins on the way.
-        joining = {"batch": batch, "losses": losses, "position": position}
-        joining = {name: value for name, value in joining.items() if value is not None}
-
-        def join(
-            _: torch.nn.Module, args: tuple[Any, ...], kwargs: dict[str, Any]
-        ) -> tuple[tuple[Any, ...], dict[str, Any]]:
-            return args, {**kwargs, **joining}
-
-        hooked = self.convs if joining else ()
-        hooks = [conv.register_forward_pre_hook(join, with_kwargs=True) for conv in hooked]
-        try:
-            return super().forward(
-                *(x, edge_index, edge_weight, edge_attr, batch, batch_size),
-                *(num_sampled_nodes_per_hop, num_sampled_edges_per_hop),
-            )
-        finally:
-            for hook in hooks:
-                hook.remove()
+        return self._run_layers(
+            *(x, edge_index, edge_weight, edge_attr, batch, batch_size),
+            *(num_sampled_nodes_per_hop, num_sampled_edges_per_hop, losses, position),
+        )
 
     def _drop_values(self, conv: MessagePassing) -> None:
         conv.value_dropout = self.value_dropout
@@ -271,3 +309,16 @@ def _drop_propagated(p: float, conv: MessagePassing, inputs: tuple[Any, ...]) ->
 class _Dropout(torch.nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         return dropout(x, self.p) if self.training else x
+
+
+class _FeatureDropout(torch.nn.Dropout):
+    def forward(self, x: Tensor) -> Tensor:
+        return drop_features(x, self.p) if self.training else x
+
+
+class _TrimRows(torch.nn.Module):
+    # What belongs to each node or edge, without those that layer 'layer' of a sampled batch no longer needs.
+    def forward(self, layer: int, num_sampled_per_hop: list[int] | None, x: OptTensor) -> OptTensor:
+        if x is None or num_sampled_per_hop is None:
+            return x
+        return trim_feat(x, layer, num_sampled_per_hop)

@@ -1,14 +1,13 @@
 r"""The layer: graph attention with any kernel, a drop-in for PyG's GATConv."""
 
-from typing import Any
+from typing import Any, ClassVar, NoReturn
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
-from torch.nn.parameter import is_lazy
 from torch_geometric.nn.aggr import SumAggregation
-from torch_geometric.nn.conv import GATConv, MessagePassing
+from torch_geometric.nn.conv import GATConv, GATv2Conv, MessagePassing
 from torch_geometric.nn.inits import glorot, zeros
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
 from torch_geometric.utils import is_torch_sparse_tensor
@@ -21,6 +20,8 @@ from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops
 from kgat.nn.linear import Linear
 from kgat.ops.adjacency import check_indices
 from kgat.ops.dropout import dropout
+from kgat.ops.plain import is_plain
+from kgat.ops.require import require
 
 PROJECTIONS = ("shared", "shared_qk", "shared_kv", "separate")
 EDGE_MODES = ("score", "key", "key_value")
@@ -230,6 +231,38 @@ class KernelGATConv(MessagePassing):
         return 1 if self.flow == "source_to_target" else 0
 
     @property
+    def att_src(self) -> Tensor:
+        r"""GATConv's attention vector of sources, as its parameter of this name, of an additive kernel.
+
+        Shapes:
+            - **output:** :math:`(1, H, D)`
+        """
+        return self._stock_vector("att_key")
+
+    @property
+    def att_dst(self) -> Tensor:
+        r"""GATConv's attention vector of targets, as its parameter of this name, of an additive kernel.
+
+        Shapes:
+            - **output:** :math:`(1, H, D)`
+        """
+        return self._stock_vector("att_query")
+
+    def _stock_vector(self, name: str) -> Tensor:
+        if not isinstance(self.kernel, Additive):
+            raise AttributeError(f"{type(self).__name__} has no attention vectors with {self.kernel!r}")
+        return getattr(self.kernel, name).unsqueeze(0)  # type: ignore[no-any-return]
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        # A parameter under one of GATConv's names is that of the kernel.
+        own = {"att_src": "att_key", "att_dst": "att_query"}.get(name)
+        if own is None or not isinstance(getattr(self, "kernel", None), Additive):
+            super().__setattr__(name, value)
+        else:
+            value = value.detach().reshape(self.heads, self.out_channels)
+            setattr(self.kernel, own, Parameter(value, getattr(self.kernel, own).requires_grad))
+
+    @property
     def penalised(self) -> bool:
         r"""Whether a kernel has a penalty for ``losses``."""
         of_position = self.position_kernel is not None and self.position_kernel.penalised
@@ -289,6 +322,99 @@ class KernelGATConv(MessagePassing):
         new.load_state_dict(state)
         reference = next(conv.parameters())
         return new.to(reference.device, reference.dtype).train(conv.training)
+
+    def to_gat(self) -> GATConv:
+        r"""Makes the :class:`GATConv` that computes what this layer computes, with its weights.
+
+        Its state dict is in GATConv's names; ``KernelGATConv.from_gat`` is the way back.
+
+        Raises:
+            ValueError: If the layer has what GATConv has not, such as another kernel.
+
+        Example:
+            >>> from kgat import KernelGATConv
+            >>> KernelGATConv(16, 8, heads=4).to_gat()
+            GATConv(16, 8, heads=4)
+        """
+        biased = any(
+            lin is not None and lin.bias is not None for lin in (self.lin, self.lin_src, self.lin_dst)
+        )
+        self._expect_stock(
+            "GATConv",
+            {
+                "kernel='additive'": type(self.kernel) is Additive,
+                "projections='shared'": self.projections == "shared",
+                "projection_bias=False": not biased,
+                "edge_mode='score'": self.edge_dim is None or self.edge_mode == "score",
+            },
+        )
+        return self._to_stock(GATConv, {"kernel.att_key": "att_src", "kernel.att_query": "att_dst"})
+
+    def to_gatv2(self) -> GATv2Conv:
+        r"""Makes the :class:`GATv2Conv` that computes what this layer computes, with its weights.
+
+        The layer is one of ``kernel="additive_v2"``, ``projections="shared_kv"`` (or ``"shared"``, which is
+        GATv2Conv's ``share_weights``), ``projection_bias`` as ``bias`` and ``edge_mode="key"``;
+        :meth:`load_state_dict` reads what a GATv2Conv saves.
+
+        Raises:
+            ValueError: If the layer has what GATv2Conv has not.
+
+        Example:
+            >>> from kgat import KernelGATConv
+            >>> KernelGATConv(
+            ...     *(16, 8, 4), kernel="additive_v2", projections="shared_kv", projection_bias=True
+            ... ).to_gatv2()
+            GATv2Conv(16, 8, heads=4)
+        """
+        shared = self.lin is not None
+        key = self.lin if shared else self.lin_key
+        self._expect_stock(
+            "GATv2Conv",
+            {
+                "kernel='additive_v2'": type(self.kernel) is AdditiveV2,
+                "projections='shared_kv'": shared or self.projections == "shared_kv",
+                f"projection_bias={self.bias is not None}": key is not None
+                and (key.bias is None) == (self.bias is None),
+                "edge_mode='key'": self.edge_dim is None or self.edge_mode == "key",
+            },
+        )
+        names = {"kernel.att": "att"}
+        sides = {"lin": ("lin_l", "lin_r")} if shared else {"lin_key": ("lin_l",), "lin_query": ("lin_r",)}
+        for own, stock in sides.items():
+            names |= {f"{own}.{part}": f"{side}.{part}" for side in stock for part in ("weight", "bias")}
+        return self._to_stock(GATv2Conv, names, share_weights=shared)
+
+    def _expect_stock(self, stock: str, conditions: dict[str, bool]) -> None:
+        conditions = conditions | {
+            "value_dropout=0.0": self.value_dropout == 0.0,
+            "position_dim=None": self.position_dim is None,
+        }
+        missing = [option for option, met in conditions.items() if not met]
+        if missing:
+            raise ValueError(
+                f"Expected a layer that {stock} can compute (got {self!r}); it needs {', '.join(missing)}"
+            )
+
+    def _to_stock(self, cls: Any, names: dict[str, str], **kwargs: Any) -> Any:
+        stock = cls(
+            *(self.in_channels, self.out_channels, self.heads, self.concat, self.kernel.negative_slope),
+            *(self.dropout, self.add_self_loops, self.edge_dim, self.fill_value),
+            bias=self.bias is not None,
+            residual=self.residual,
+            aggr=self.aggr,
+            flow=self.flow,
+            **kwargs,
+        )
+        state = {}
+        for name, value in self.state_dict().items():
+            new = names.get(name, name)
+            state[new] = value.unsqueeze(0) if name.startswith("kernel.") else value
+        if kwargs.get("share_weights"):
+            state |= {name.replace("lin_r.", "lin_l."): state[name] for name in state if "lin_r." in name}
+        stock.load_state_dict(state)
+        reference = next(self.parameters())
+        return stock.to(reference.device, reference.dtype).train(self.training)
 
     def project(
         self, x: Tensor | OptPairTensor, num_targets: int | None = None
@@ -373,7 +499,7 @@ class KernelGATConv(MessagePassing):
                 f"Expected no 'edge_attr' because 'edge_dim=None' (got {list(edge_attr.shape)}); build the "
                 f"layer with 'edge_dim={edge_attr.size(-1) if edge_attr.dim() > 1 else 1}'"
             )
-        edges = read_edges(edge_index, edge_attr, edge_weight)
+        edges = read_edges(edge_index, edge_attr, edge_weight, self.edge_dim)
         self._check_edges(edges)
         num_targets = self._num_targets(edge_index, size)
         query, key, value = self.project(x, num_targets)
@@ -392,33 +518,37 @@ class KernelGATConv(MessagePassing):
             edge_bias = (edge * self.att_edge).sum(dim=-1)
         edge_log_weight, edge_scale = self._edge_weights(edges.weight)
         vectors = edge is not None and self.edge_mode != "score"
-        context = Context(batch[::-1] if isinstance(batch, tuple) else batch, losses)
-        if vectors or return_attention_weights or self._needs_messages():
+        if isinstance(batch, tuple):  # a pair of nothing is what heterogeneous models make of nothing
+            batch = None if batch[0] is None else batch[::-1]
+        context = Context(batch, losses[-1] if isinstance(losses, tuple) else losses)
+        alpha = None
+        messages = vectors or self._needs_messages()
+        if messages:
             vector = edge if vectors else None
             out, alpha = self._message_route(
                 *(query, key, value, places, edges, vector, edge_bias, edge_log_weight, edge_scale, context)
             )
         else:
-            alpha = None
-            base = self._base(x, query.size(0))
-            out = functional.edge_attention(
-                self._with_position(self._gram(x, query, key, context), places, context),
-                value,
-                edges.index,
-                edge_bias=edge_bias,
-                edge_log_weight=edge_log_weight,
-                edge_weight=edge_scale,
-                dropout=self.dropout if self.training else 0.0,
-                base=base,
-                flow=self.flow,
-                backend=self.backend,
-            )
+            gram = self._with_position(self._gram(x, query, key, context), places, context)
+            options: dict[str, Any] = {
+                "edge_bias": edge_bias,
+                "edge_log_weight": edge_log_weight,
+                "edge_weight": edge_scale,
+                "dropout": self.dropout if self.training else 0.0,
+                "base": self._base(x, query.size(0)),
+                "flow": self.flow,
+                "backend": self.backend,
+            }
+            if return_attention_weights:
+                out, alpha = functional.edge_attention_with_weights(gram, value, edges.index, **options)
+            else:
+                out = functional.edge_attention(gram, value, edges.index, **options)
 
         if self.concat:
             out = out.view(-1, self.heads * self.out_channels)
         else:
             out = out.mean(dim=1)
-        if alpha is not None or not self.concat:
+        if messages or not self.concat:
             out = self._add_base(out, x)
 
         if return_attention_weights:
@@ -431,18 +561,22 @@ class KernelGATConv(MessagePassing):
         # The logits of GAT from the features: cheaper than from the projections, unless features are many.
         x_key, x_query = x if isinstance(x, tuple) else (x, x)
         lin_key, lin_query = (self.lin_src, self.lin_dst) if self.lin is None else (self.lin, self.lin)
-        if type(self.kernel) is Additive and lin_key is not None and lin_query is not None:
-            few = max(lin_key.weight.size(1), lin_query.weight.size(1)) <= 2 * self.heads * self.out_channels
-            plain = x_query is not None and x_query.layout == x_key.layout == torch.strided
+        if x_query is not None and lin_key is not None and lin_query is not None:
+            few = max(x_key.size(1), x_query.size(1)) <= 2 * self.heads * self.out_channels
+            dense = x_query.layout == x_key.layout == torch.strided
             single = key.dtype in (torch.float32, torch.float64)
-            if few and plain and single and lin_key.bias is None and lin_query.bias is None:
-                return self.kernel.of_features(x_query, lin_query.weight, x_key, lin_key.weight)
+            plain = is_plain(lin_key, Linear) and is_plain(lin_query, Linear)
+            if few and dense and single and plain and lin_key.bias is None and lin_query.bias is None:
+                kernel = self.kernel
+                if isinstance(kernel, Additive) and is_plain(kernel, Additive):
+                    return kernel.of_features(x_query, lin_query.weight, x_key, lin_key.weight)
         return self.kernel(query, key, context)
 
     def _project_position(
         self, position: OptTensor | tuple[Tensor, Tensor], targets: int, sources: int
     ) -> tuple[Tensor, Tensor] | None:
         # W_T t of targets and sources.
+        position = None if isinstance(position, tuple) and position == (None, None) else position
         if self.lin_position is None:
             if position is None:
                 return None
@@ -459,10 +593,11 @@ class KernelGATConv(MessagePassing):
             )
         of_key, of_query = position if isinstance(position, tuple) else (position, position)
         for side, nodes, t in (("sources", sources, of_key), ("targets", targets, of_query)):
-            if t.shape != (nodes, self.position_dim):
+            if t is None or t.shape != (nodes, self.position_dim):
                 raise ValueError(
                     f"Expected 'position' of shape [{nodes}, position_dim={self.position_dim}] for the "
-                    f"{side} (got {list(t.shape)}); where they are not the targets, give a pair"
+                    f"{side} (got {None if t is None else list(t.shape)}); where they are not the targets, "
+                    f"give a pair"
                 )
         key = self.lin_position(of_key).view(-1, self.heads, self.out_channels)
         if of_query is of_key:
@@ -481,7 +616,7 @@ class KernelGATConv(MessagePassing):
             return None
         if self.res is None or target is None:
             return self.bias.view(self.heads, self.out_channels)
-        if self.bias is None or target.layout != torch.strided or is_lazy(self.res.weight):
+        if self.bias is None or target.layout != torch.strided or not is_plain(self.res, Linear):
             base = self._add_base(None, x)
         else:
             base = F.linear(target, self.res.weight, self.bias)
@@ -511,8 +646,8 @@ class KernelGATConv(MessagePassing):
         # PyG's own message and aggregate: what explainers, hooks and subclasses reach into.
         if self.backend not in (None, "eager"):
             raise NotImplementedError(
-                f"backend={self.backend!r} cannot return attention weights, call hooks, explain, take "
-                f"edge vectors or aggregate with '{self.aggr}'. eager: ok"
+                f"backend={self.backend!r} cannot call hooks or an overridden message, explain, take edge "
+                f"vectors or aggregate with '{self.aggr}'. eager: ok"
             )
         row, col = edges.index[self._target], edges.index[1 - self._target]
         try:
@@ -539,19 +674,28 @@ class KernelGATConv(MessagePassing):
         alpha = F.dropout(alpha, p=self.dropout, training=self.training)
         weight = alpha if edge_scale is None else alpha * edge_scale.unsqueeze(-1)
         size = (key.size(0), query.size(0))
-        out = self.propagate(
+        # Values stand for the sources and queries for the targets, as in GATConv: explainers ask for them.
+        propagate = self.propagate
+        if self.explain and propagate.__module__.endswith("_propagate"):
+            propagate = (
+                super().propagate
+            )  # of a class above, PyG gives back what it compiled: it explains nothing
+        out = propagate(
             edges.index,
-            value=value,
+            x=(value, query) if self._target == 1 else (query, value),
             alpha=weight.to(value.dtype),
             edge=edge if self.edge_mode == "key_value" else None,
             size=size if self._target == 1 else size[::-1],
         )
         return out, alpha
 
-    def message(self, value_j: Tensor, alpha: Tensor, edge: OptTensor) -> Tensor:
+    # Of what propagate is called with: PyG compiles it once per class, where it need not guess.
+    propagate_type: ClassVar[dict[str, Any]] = {"x": OptPairTensor, "alpha": Tensor, "edge": OptTensor}
+
+    def message(self, x_j: Tensor, alpha: Tensor, edge: OptTensor) -> Tensor:
         if edge is not None:
-            value_j = value_j + edge
-        return alpha.unsqueeze(-1) * value_j
+            x_j = x_j + edge
+        return alpha.unsqueeze(-1) * x_j
 
     def _needs_messages(self) -> bool:
         overridden = any(
@@ -563,8 +707,15 @@ class KernelGATConv(MessagePassing):
             *(self._message_forward_pre_hooks, self._message_forward_hooks),
             *(self._aggregate_forward_pre_hooks, self._aggregate_forward_hooks),
         )
-        plain_sum = isinstance(self.aggr_module, SumAggregation)
-        return bool(overridden or self.explain or any(hooks) or not plain_sum)
+        return bool(
+            overridden or self.explain or any(hooks) or not is_plain(self.aggr_module, SumAggregation)
+        )
+
+    def register_edge_update_forward_pre_hook(self, hook: Any) -> NoReturn:
+        _refuse_edge_update()
+
+    def register_edge_update_forward_hook(self, hook: Any) -> NoReturn:
+        _refuse_edge_update()
 
     def _edge_features(self, edges: Edges) -> OptTensor:
         attr = edges.attr
@@ -578,6 +729,8 @@ class KernelGATConv(MessagePassing):
         # What multiplies the kernel, as a logarithm, and what multiplies the normalised weights.
         if weight is None or self.weight_mode == "alpha":
             return None, weight
+        detached = weight.detach()
+        require(((detached >= 0) & (detached < torch.inf)).all(), _WEIGHTS)
         absent = weight == 0
         return torch.where(absent, 1.0, weight).log().masked_fill(absent, -torch.inf), None
 
@@ -630,6 +783,20 @@ class KernelGATConv(MessagePassing):
         kernel = "" if type(self.kernel) is Additive else f", kernel={self.kernel!r}"
         name = type(self).__name__
         return f"{name}({self.in_channels}, {self.out_channels}, heads={self.heads}{kernel})"
+
+
+def _refuse_edge_update() -> NoReturn:
+    raise NotImplementedError(
+        "Expected no hook of 'edge_update' (got one); scores are not made of numbers of nodes alone here: "
+        "hook 'message', whose input 'alpha' holds the weights"
+    )
+
+
+_WEIGHTS = (
+    "Expected finite 'edge_weight' of at least 0 with weight_mode='kernel', which multiplies the kernel "
+    "before it is normalised (got a negative, infinite or NaN one); weight_mode='alpha' multiplies the "
+    "normalised weights and takes numbers of any sign"
+)
 
 
 def _build_kernel(

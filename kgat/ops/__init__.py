@@ -71,3 +71,15 @@ def edge_attention(call: Call, backend: str | None = None) -> Tensor:
             raise
         fall_back("fused attention", error)
         return eager.edge_attention(call)
+
+
+def edge_attention_with_weights(call: Call, backend: str | None = None) -> tuple[Tensor, Tensor]:
+    r"""Runs :obj:`call` as :func:`edge_attention` does, bit for bit, and returns its weights too."""
+    chosen = choose(call, backend)
+    try:
+        return chosen.edge_attention_with_weights(call)  # type: ignore[no-any-return]
+    except BackendError as error:
+        if backend is not None:
+            raise
+        fall_back("fused attention", error)
+        return eager.edge_attention_with_weights(call)

@@ -32,16 +32,35 @@ def edge_attention(call: Call) -> Tensor:
     Shapes:
         - **output:** :math:`(N, H, C)`
     """
-    out = _sorted_attention(call) if sorts_edges(call.value) else _scattered_attention(call)
-    return out if call.base is None else (out + call.base).to(call.value.dtype)
+    return _attention(call, weights=False)[0]
 
 
-def _scattered_attention(call: Call) -> Tensor:
+def edge_attention_with_weights(call: Call) -> tuple[Tensor, Tensor]:
+    r"""Computes :func:`edge_attention` and the :math:`m_{eh}\, \alpha_{eh}` in it.
+
+    Shapes:
+        - **output:** :math:`(N, H, C)` and :math:`(E, H)`
+    """
+    out, alpha = _attention(call, weights=True)
+    assert alpha is not None
+    return out, alpha
+
+
+def _attention(call: Call, weights: bool) -> tuple[Tensor, Tensor | None]:
+    alpha: Tensor | None
+    if sorts_edges(call.value):
+        out, alpha = _sorted_attention(call, weights)
+    else:
+        out, alpha = _scattered_attention(call)
+    return out if call.base is None else (out + call.base).to(call.value.dtype), alpha
+
+
+def _scattered_attention(call: Call) -> tuple[Tensor, Tensor]:
     score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
     if call.edge_log_weight is not None:
         score = score + call.edge_log_weight
-    alpha = edge_softmax(score, call.row, call.num_targets)
-    return aggregate(_weights(alpha, call.edge_weight, call.dropout), call)
+    alpha = drop(edge_softmax(score, call.row, call.num_targets), call.dropout)
+    return aggregate(alpha if call.edge_weight is None else alpha * call.edge_weight, call), alpha
 
 
 def edge_softmax(score: Tensor, index: Tensor, num_nodes: int, power: float = 1.0) -> Tensor:
@@ -94,7 +113,7 @@ def sorts_edges(value: Tensor) -> bool:
     )
 
 
-def _sorted_attention(call: Call) -> Tensor:
+def _sorted_attention(call: Call, weights: bool) -> tuple[Tensor, Tensor | None]:
     value = call.value
     sources, heads, channels = value.shape
     structure = Structure.of(call.edge_index, call.target, call.num_targets, sources, heads)
@@ -102,11 +121,14 @@ def _sorted_attention(call: Call) -> Tensor:
     if call.edge_log_weight is not None:
         score = score + _entries(call.edge_log_weight, heads, structure)
     dtype = score_dtype(score, value)
-    alpha = sparse.softmax(score.to(dtype), structure)
-    edge_weight = None if call.edge_weight is None else _entries(call.edge_weight, heads, structure)
-    weight = _weights(alpha, edge_weight, call.dropout).to(dtype)
-    out = sparse.spmm(weight, value.to(dtype).reshape(sources * heads, channels), structure)
-    return out.view(call.num_targets, heads, channels).to(value.dtype)
+    alpha = drop(sparse.softmax(score.to(dtype), structure), call.dropout)
+    weight = alpha if call.edge_weight is None else alpha * _entries(call.edge_weight, heads, structure)
+    out = sparse.spmm(weight.to(dtype), value.to(dtype).reshape(sources * heads, channels), structure)
+    out = out.view(call.num_targets, heads, channels).to(value.dtype)
+    if not weights:
+        return out, None
+    placed = torch.empty_like(alpha).index_copy(0, structure.edge.long(), alpha)
+    return out, placed.view(-1, heads).to(score.dtype)
 
 
 def _sorted_score(call: Call, structure: Structure) -> Tensor:
@@ -151,8 +173,3 @@ def _is_inner_product(term: Term) -> bool:
     if not isinstance(term.rule, ScoreRule) or term.query.dim() != 3:
         return False
     return term.rule.pair is MUL or (term.rule.pair is ADD and term.query.size(-1) == 1)
-
-
-def _weights(alpha: Tensor, edge_weight: Tensor | None, dropout: float) -> Tensor:
-    alpha = drop(alpha, dropout)
-    return alpha if edge_weight is None else alpha * edge_weight

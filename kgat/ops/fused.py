@@ -52,8 +52,12 @@ def reasons(call: Call) -> list[str]:
     return why
 
 
-def edge_attention(call: Call) -> Tensor:
+def edge_attention(call: Call, seed: Tensor | None = None) -> Tensor:
     r"""Computes what :func:`kgat.functional.edge_attention` says.
+
+    Args:
+        call (Call): The request.
+        seed (torch.Tensor, optional): Names the dropout mask; drawn if :obj:`None`. (default: :obj:`None`)
 
     Shapes:
         - **output:** :math:`(N, H, C)`
@@ -67,9 +71,8 @@ def edge_attention(call: Call) -> Tensor:
     if dtype == torch.float64:
         value = value.to(dtype)
     given = {name: None if x is None else x.to(dtype) for name, x in operands.items()}
-    seed = None
-    if call.dropout > 0:
-        seed = torch.randint(2**62, (1,), device=value.device)
+    if seed is None:
+        seed = _seed(call)
     rule = _rule(call.gram, recipe)
     heads = value.size(1)
     pair_args = _constants(rule.pair_args if recipe.pair is not None else (), heads, dtype, value.device)
@@ -103,6 +106,28 @@ def edge_score(term: Term, call: Call) -> Tensor:
     return _edge_score(query, key, weight, args, call.edge_index, recipe.text, call.target)  # type: ignore[no-any-return]
 
 
+def edge_attention_with_weights(call: Call) -> tuple[Tensor, Tensor]:
+    r"""Computes :func:`edge_attention`, in the same op, and the weights in it, after dropout.
+
+    Shapes:
+        - **output:** :math:`(N, H, C)` and :math:`(E, H)`
+
+    Raises:
+        BackendError: If a rule could not be compiled.
+    """
+    seed = _seed(call)
+    out = edge_attention(call, seed)
+    score = _add(_scores(call.gram, call), call.edge_log_weight)
+    alpha = eager.edge_softmax(score, call.row, call.num_targets)
+    if seed is not None:
+        alpha = alpha * _dropout_mask(seed, *alpha.shape, call.dropout).to(alpha.dtype)
+    return out, alpha
+
+
+def _seed(call: Call) -> Tensor | None:
+    return torch.randint(2**62, (1,), device=call.value.device) if call.dropout > 0 else None
+
+
 @torch.compiler.assume_constant_result
 def _missing(device: str) -> str | None:
     return (gpu if device == "cuda" else cpu).available()
@@ -130,6 +155,10 @@ class FusedBackend:
     def edge_attention(self, call: Call) -> Tensor:
         r"""Computes it, or raises a :class:`BackendError` if a rule could not be compiled."""
         return edge_attention(call)
+
+    def edge_attention_with_weights(self, call: Call) -> tuple[Tensor, Tensor]:
+        r"""Computes it and its weights, or raises a :class:`BackendError` as :meth:`edge_attention`."""
+        return edge_attention_with_weights(call)
 
 
 # --- From a call to one pass ------------------------------------------------------------------------------
@@ -465,6 +494,16 @@ def _score_gradients(ctx: Any, grad: Tensor) -> tuple[Any, ...]:
 
 
 _edge_score.register_autograd(_score_gradients, setup_context=_save_score)
+
+
+@torch.library.custom_op("kgat::dropout_mask", mutates_args=())
+def _dropout_mask(seed: Tensor, edges: int, heads: int, p: float) -> Tensor:
+    return _backend(seed).dropout_mask(edges, heads, p, seed)  # type: ignore[no-any-return]
+
+
+@_dropout_mask.register_fake
+def _(seed: Tensor, edges: int, heads: int, p: float) -> Tensor:
+    return seed.new_empty(edges, heads, dtype=torch.float64)
 
 
 # --- Where the fused ops end ------------------------------------------------------------------------------

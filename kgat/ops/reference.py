@@ -22,6 +22,15 @@ def edge_attention(call: Call) -> Tensor:
     Shapes:
         - **output:** :math:`(N, H, C)`
     """
+    return edge_attention_with_weights(call)[0]
+
+
+def edge_attention_with_weights(call: Call) -> tuple[Tensor, Tensor]:
+    r"""Computes :func:`edge_attention` and the :math:`m_{eh}\, \alpha_{eh}` in it.
+
+    Shapes:
+        - **output:** :math:`(N, H, C)` and :math:`(E, H)`
+    """
     value = call.value
     heads, channels = value.shape[1:]
     score = call.gram.at(call.row, call.col, call.edge_bias)  # [E, H]
@@ -33,6 +42,7 @@ def edge_attention(call: Call) -> Tensor:
         edges_of[i].append(e)
     source = call.col.tolist()
     out = []
+    weights = [[score.new_zeros(())] * heads for _ in source]
     for i in range(call.num_targets):
         for h in range(heads):
             o = value.new_zeros(channels)
@@ -42,11 +52,13 @@ def edge_attention(call: Call) -> Tensor:
                 k = (s - s.detach().max()).exp()
                 alpha = k / k.sum()
                 for weight, e in zip(alpha, edges, strict=True):
+                    weights[e][h] = weight = weight * keep[e, h]
                     if call.edge_weight is not None:
                         weight = weight * call.edge_weight[e].expand(heads)[h]
-                    o = o + (weight * keep[e, h]).to(value.dtype) * value[source[e], h]
+                    o = o + weight.to(value.dtype) * value[source[e], h]
             out.append(o)
+    of_edges = torch.stack([torch.stack(row) for row in weights]) if source else torch.zeros_like(score)
     if not out:
-        return value.new_zeros(call.num_targets, heads, channels)
+        return value.new_zeros(call.num_targets, heads, channels), of_edges
     averages = torch.stack(out).view(call.num_targets, heads, channels)
-    return averages if call.base is None else averages + call.base
+    return averages if call.base is None else averages + call.base, of_edges

@@ -10,6 +10,7 @@ from torch import Tensor
 from kgat import kernels
 from kgat.gram import Gram
 from kgat.kernels import Context, KernelLike
+from kgat.ops.plain import project
 from kgat.positions.position import Index, Position, sinusoids
 
 
@@ -72,7 +73,7 @@ class SymmetricProduct(Position):
         return self.kernel(query, key, Context(losses=losses))
 
     def _lifted(self, index: Index) -> Tensor:
-        weight = self.lin_place.weight
-        with torch.autocast(weight.device.type, enabled=False):
-            t = sinusoids(index, self.embed_dim, weight)
-            return (t @ weight.to(t.dtype).t()).view(-1, self.num_heads, self.channels)
+        like = next(self.lin_place.parameters())
+        with torch.autocast(like.device.type, enabled=False):
+            t = sinusoids(index, self.embed_dim, like)
+            return project(self.lin_place, t).view(-1, self.num_heads, self.channels)

@@ -4,6 +4,7 @@ import pytest
 import torch
 from torch_geometric.data import Data
 from torch_geometric.loader import NeighborLoader
+from torch_geometric.nn import to_hetero
 from torch_geometric.nn.models import GAT
 from torch_geometric.testing import withPackage
 from torch_geometric.utils import k_hop_subgraph
@@ -141,3 +142,87 @@ def test_positions_reach_every_layer():
     with pytest.raises(ValueError, match="'position' of shape"):
         model(x, edges)
     assert KernelGAT(4, 6, 1, 3, heads=3, position_dim=5, position_kernel="implicit_spectral").penalised
+
+
+@pytest.mark.parametrize("jk", [None, "last", "cat", "lstm"])
+@pytest.mark.parametrize("norm", [None, "batch_norm", "graph_norm"])
+@pytest.mark.parametrize("options", [{}, {"act": "elu", "act_first": True}, {"act": None}], ids=str)
+def test_the_stack_is_that_of_pyg(options, norm, jk):
+    torch.manual_seed(0)
+    stock = GAT(16, 24, 3, 5, heads=4, norm=norm, jk=jk, edge_dim=2, **options)
+    batch, attr = torch.arange(30) // 10, torch.randn(90, 2)
+    expected = stock(X, EDGES, edge_attr=attr, batch=batch, batch_size=3)
+    for cls in (KernelGAT, StockGAT):
+        ours = cls(16, 24, 3, 5, heads=4, norm=norm, jk=jk, edge_dim=2, **options)
+        ours.load_state_dict(stock.state_dict(), strict=cls is KernelGAT)
+        for module in ours.modules():  # as stock's were before the forward pass
+            if isinstance(module, torch.nn.BatchNorm1d):
+                module.reset_running_stats()
+        out = ours(X, EDGES, edge_attr=attr, batch=batch, batch_size=3)
+        torch.testing.assert_close(out, expected)
+
+
+def test_trimmed_layers_keep_what_belongs_to_nodes_and_edges():
+    torch.manual_seed(0)
+    # Nodes in order of their distance from node 0, edges in order of their targets' distance.
+    edges = torch.tensor([[1, 2, 3, 4, 5, 3], [0, 0, 1, 1, 2, 2]])
+    hops = {"num_sampled_nodes_per_hop": [1, 2, 3], "num_sampled_edges_per_hop": [2, 4]}
+    model = KernelGAT(16, 24, 2, 5, heads=4, kernel="implicit_spectral", edge_dim=3, position_dim=4).eval()
+    given = {
+        "edge_attr": torch.randn(6, 3),
+        "edge_weight": torch.rand(6),
+        "position": torch.randn(6, 4),
+        "batch": torch.zeros(6, dtype=torch.long),
+    }
+    full = model(X[:6], edges, **given)
+    torch.testing.assert_close(model(X[:6], edges, **given, **hops)[0], full[0])
+
+
+METADATA = (["a", "b"], [("a", "to", "b"), ("b", "to", "a"), ("a", "to", "a")])
+
+
+def hetero(model):
+    nodes = {"a": 6, "b": 4}
+    x = {name: torch.randn(size, 16) for name, size in nodes.items()}
+    edges = {kind: torch.randint(0, 4, (2, 9)) for kind in METADATA[1]}
+    return to_hetero(model, METADATA), x, edges
+
+
+@pytest.mark.parametrize("training", [True, False])
+@pytest.mark.parametrize("options", [{"jk": "cat", "norm": "layer_norm"}, {"input_dropout": 0.5}], ids=str)
+def test_heterogeneous_models_of_both_modes(options, training):
+    torch.manual_seed(0)
+    model = KernelGAT((-1, -1), 24, 2, 5, heads=4, add_self_loops=False, **options)
+    model, x, edges = hetero(model.train(training))
+    out = model(x, edges)
+    assert {name: h.shape for name, h in out.items()} == {"a": (6, 5), "b": (4, 5)}
+    sum(h.sum() for h in out.values()).backward()
+
+
+@pytest.mark.parametrize("traced", ["eval", "train"])
+def test_a_heterogeneous_model_drops_features_in_training_alone(traced):
+    torch.manual_seed(0)
+    model = KernelGAT((-1, -1), 24, 1, 5, heads=4, add_self_loops=False, input_dropout=0.5)
+    model, x, edges = hetero(getattr(model, traced)())
+    model.train()
+    assert not torch.equal(model(x, edges)["b"], model(x, edges)["b"])
+    model.eval()
+    assert torch.equal(model(x, edges)["b"], model(x, edges)["b"])
+
+
+def test_heterogeneous_models_take_places_and_penalties():
+    torch.manual_seed(0)
+    options = {"kernel": "implicit_spectral", "position_dim": 4, "add_self_loops": False}
+    model, x, edges = hetero(KernelGAT((-1, -1), 24, 1, 5, heads=4, **options))
+    position = {"a": torch.randn(6, 4), "b": torch.randn(4, 4)}
+    losses = {"a": [], "b": []}
+    model(x, edges, position=position, losses=losses)
+    assert [len(found) for found in losses.values()] == [2, 1]  # a penalty for each kind of edges into a type
+
+
+def test_the_rate_of_input_dropout_can_be_set():
+    model = KernelGAT(16, 24, 1, heads=4, input_dropout=0.25)
+    assert model.input_dropout == 0.25
+    model.input_dropout = 1.0
+    torch.testing.assert_close(model(X, EDGES), model(torch.zeros_like(X), EDGES))
+    assert set(model.state_dict()) == set(KernelGAT(16, 24, 1, heads=4).state_dict())

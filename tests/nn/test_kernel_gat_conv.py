@@ -6,6 +6,7 @@ import warnings
 
 import pytest
 import torch
+import torch.nn.utils.prune
 from torch_geometric import EdgeIndex
 from torch_geometric.explain import (
     AttentionExplainer,
@@ -379,8 +380,8 @@ def test_other_aggregations():
 
 def test_overridden_message_and_hooks_are_called():
     class Doubled(KernelGATConv):
-        def message(self, value_j, alpha, edge):
-            return 2 * super().message(value_j, alpha, edge)
+        def message(self, x_j, alpha, edge):
+            return 2 * super().message(x_j, alpha, edge)
 
     plain = KernelGATConv(16, 5, bias=False, kernel="rbf")
     doubled = Doubled(16, 5, bias=False, kernel="rbf")
@@ -744,7 +745,7 @@ def layer(**kwargs):
         (lambda: layer(position_dim=4, position_kernel="rfb"), ValueError, "RBF"),
         (lambda: layer(backend="tpu")(X, EDGES), ValueError, "'eager', 'reference'"),
         (
-            lambda: layer(backend="reference")(X, EDGES, return_attention_weights=True),
+            lambda: layer(backend="reference", edge_dim=3, edge_mode="key")(X, EDGES, ATTR),
             NotImplementedError,
             "eager: ok",
         ),
@@ -794,3 +795,302 @@ def test_logits_of_features_and_of_projections(in_channels, bipartite):
     found = sorted(g.square().sum().item() for g in results[1][1])
     expected = sorted(g.square().sum().item() for g in results[0][1])
     assert found == pytest.approx(expected)
+
+
+# --- One way to an output, and whose weights it uses ------------------------------------------------------
+
+
+@pytest.mark.parametrize("backend", ["cpu", "eager", "reference"])
+@pytest.mark.parametrize("kernel", ["additive", "additive_v2", "spectral+rbf"])
+@pytest.mark.parametrize("training", [False, True])
+def test_weights_do_not_change_the_output(kernel, backend, training):
+    torch.manual_seed(0)
+    options = {"kernel": kernel, "magnitude": 1.5, "dropout": 0.5, "residual": True, "backend": backend}
+    net = KernelGATConv(16, 5, heads=3, edge_dim=3, weight_mode="alpha", **options).train(training)
+    weight = torch.linspace(-1, 1, EDGES.size(1))
+    # A given loop is replaced: its weight goes with it.
+    outs = []
+    for asked in (None, True):
+        torch.manual_seed(1)
+        outs.append(net(X, EDGES, ATTR, return_attention_weights=asked, edge_weight=weight))
+    out, (edges, alpha) = outs[1]
+    assert torch.equal(outs[0], out)
+    # The weights are those in the output, after dropout.
+    factor = torch.cat([weight[EDGES[0] != EDGES[1]], torch.ones(6)])
+    message = (alpha * factor.unsqueeze(-1)).unsqueeze(-1) * net.project(X)[2][edges[0]]
+    expected = torch.zeros(6, 3, 5).index_add(0, edges[1], message).flatten(1) + net.res(X) + net.bias
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+    assert bool((alpha == 0).any()) == training
+
+
+def test_weights_have_gradients():
+    torch.manual_seed(0)
+    stock = GATConv(16, 5, heads=3, edge_dim=3).double()
+    ours = KernelGATConv.from_gat(stock)
+    grads = []
+    for net in (ours, stock):
+        x = X.double().requires_grad_()
+        _, (_, alpha) = net(x, EDGES, ATTR.double(), return_attention_weights=True)
+        slope = torch.linspace(-1, 1, alpha.numel(), dtype=torch.float64).view_as(alpha)
+        grads.append(torch.autograd.grad((alpha * slope).sum(), x)[0])
+    torch.testing.assert_close(*grads)
+
+
+def test_weights_under_transforms():
+    net = KernelGATConv(16, 5, heads=3, kernel="rbf", dropout=0.5)
+    torch._dynamo.reset()
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    out, (_, alpha) = compiled(X, EDGES, return_attention_weights=True)
+    assert out.shape == (6, 15)
+    assert set(net.eval()(X, EDGES, return_attention_weights=True)[1][1].shape) == set(alpha.shape)
+    found = torch.vmap(lambda x: net(x, EDGES, return_attention_weights=True)[1][1])(torch.stack([X, 2 * X]))
+    expected = torch.stack([net(x, EDGES, return_attention_weights=True)[1][1] for x in (X, 2 * X)])
+    torch.testing.assert_close(found, expected)
+
+
+UTILITIES = {
+    "pruning": lambda m: torch.nn.utils.prune.l1_unstructured(m, "weight", amount=0.4),
+    "weight norm": torch.nn.utils.weight_norm,
+    "spectral norm": torch.nn.utils.spectral_norm,
+    "parametrised weight norm": torch.nn.utils.parametrizations.weight_norm,
+    "parametrised spectral norm": torch.nn.utils.parametrizations.spectral_norm,
+    "a hook": lambda m: m.register_forward_hook(lambda m, args, out: 1.5 * out),
+    "a hook before": lambda m: m.register_forward_pre_hook(lambda m, args: (1.5 * args[0],)),
+    "a forward of its own": lambda m: setattr(m, "forward", lambda x: 2 * type(m).forward(m, x)),
+}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning", "ignore:.*spectral_norm:FutureWarning")
+@pytest.mark.parametrize("name", ["lin", "res", "lin_edge"])
+@pytest.mark.parametrize("utility", UTILITIES)
+def test_modified_modules_train_as_in_gat_conv(utility, name):
+    torch.manual_seed(0)
+    stock = GATConv(4, 5, heads=3, residual=True, edge_dim=3).double()
+    ours = KernelGATConv.from_gat(stock)
+    losses = []
+    for net in (ours, stock):
+        torch.manual_seed(1)
+        UTILITIES[utility](getattr(net, name))
+        steps = torch.optim.SGD(net.parameters(), lr=0.05)
+        losses.append([])
+        for asked in (None, True, None):
+            out = net(X[:, :4].double(), EDGES, ATTR.double(), return_attention_weights=asked)
+            loss = (out[0] if asked else out).square().sum()
+            steps.zero_grad()
+            loss.backward()
+            steps.step()
+            losses[-1].append(loss.item())
+    assert losses[0] == pytest.approx(losses[1])
+
+
+@pytest.mark.parametrize("asked", [None, True])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"kernel": "rbf", "magnitude": 1.5, "projections": "separate"},
+        {"edge_dim": 3, "residual": True, "position_dim": 4, "position_kernel": "rbf"},
+        {"edge_dim": 3, "edge_mode": "key_value", "kernel": "additive_v2", "concat": False},
+    ],
+    ids=str,
+)
+def test_hooks_of_all_submodules_fire_once(options, asked):
+    net = KernelGATConv(4, 5, heads=3, **options)
+    calls = dict.fromkeys((name for name, _ in net.named_modules() if name), 0)
+
+    def count(name):
+        def hook(module, args, out):
+            calls[name] += 1
+
+        return hook
+
+    for name, module in net.named_modules():
+        if name and not isinstance(module, torch.nn.ModuleList):
+            module.register_forward_hook(count(name))
+    attr = ATTR if "edge_dim" in options else None
+    position = PLACES if "position_dim" in options else None
+    net(X[:, :4], EDGES, attr, return_attention_weights=asked, position=position)
+    calls.pop("kernel.kernels", None)
+    assert calls == dict.fromkeys(calls, 1)
+
+
+def test_the_kernel_may_be_modified():
+    torch.manual_seed(0)
+    net = KernelGATConv(4, 5, heads=3)
+    expected = net(X[:, :4], EDGES)
+    torch.nn.utils.prune.random_unstructured(net.kernel, "att_key", amount=0.5)
+    pruned = net(X[:, :4], EDGES)
+    assert not torch.allclose(pruned, expected)
+    assert torch.equal(net(X[:, :4], EDGES, return_attention_weights=True)[0], pruned)
+
+
+@pytest.mark.parametrize("wrong", [-1e-9, float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("edge_mode", ["score", "key"])
+def test_weights_that_no_kernel_can_have(edge_mode, wrong):
+    weight = torch.ones(EDGES.size(1))
+    weight[2] = wrong
+    net = layer(kernel="additive_v2", edge_dim=3, edge_mode=edge_mode)
+    for asked in (None, True):
+        with pytest.raises(ValueError, match=r"of at least 0 with weight_mode='kernel'.*weight_mode='alpha'"):
+            net(X, EDGES, ATTR, edge_weight=weight, return_attention_weights=asked)
+    net.weight_mode = "alpha"
+    assert net(X, EDGES, ATTR, edge_weight=weight).shape == (6, 15)
+
+
+def test_weights_are_looked_at_in_compiled_code():
+    net = layer(kernel="rbf")
+    weight = torch.ones(EDGES.size(1))
+    torch._dynamo.reset()
+    compiled = torch.compile(net, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(compiled(X, EDGES, edge_weight=weight), net(X, EDGES))
+    weight[2] = -1.0
+    with pytest.raises(RuntimeError, match="weight_mode='alpha'"):
+        compiled(X, EDGES, edge_weight=weight)
+    heads = torch.rand(2, EDGES.size(1))
+    found = torch.vmap(lambda w: net(X, EDGES, edge_weight=w))(heads)
+    torch.testing.assert_close(found, torch.stack([net(X, EDGES, edge_weight=w) for w in heads]))
+    with pytest.raises(ValueError, match="weight_mode='alpha'"):
+        torch.vmap(lambda w: net(X, EDGES, edge_weight=w))(heads - 0.5)
+
+
+def test_lazy_channels_of_targets_without_features():
+    edges = torch.tensor([[0, 1, 4, 2], [0, 3, 3, 1]])
+    for options in ({"in_channels": (-1, -1)}, {"in_channels": (3, -1), "residual": True}):
+        results = []
+        for cls in (GATConv, KernelGATConv):
+            torch.manual_seed(0)
+            net = cls(out_channels=8, heads=2, add_self_loops=False, **options)
+            x = torch.randn(5, 3, generator=torch.Generator().manual_seed(0))
+            with torch.no_grad():  # lazy parameters are drawn in the order in which they are met
+                net((x, None), edges, size=(5, 4))
+                for p in (p for p in net.parameters() if not torch.nn.parameter.is_lazy(p)):
+                    p.copy_(torch.linspace(-1, 1, p.numel()).view_as(p))
+            results.append(net((x, None), edges, size=(5, 4)))
+            if options["in_channels"] == (-1, -1):
+                assert net((x, torch.ones(4, 7)), edges).shape == (4, 16)
+        torch.testing.assert_close(*results)
+
+
+def test_places_of_targets_that_are_missing_are_a_sentence():
+    net = KernelGATConv((16, 7), 5, 3, position_dim=4, add_self_loops=False)
+    with pytest.raises(ValueError, match=r"position_dim=4\] for the targets \(got None\)"):
+        net((X, None), EDGES[:, :3], size=(6, 3), position=(PLACES, None))
+
+
+def test_the_template_of_propagate_is_compiled():
+    # Where PyG cannot compile it, it says nothing and reads the source anew for every layer that is built.
+    class Halved(KernelGATConv):
+        def message(self, x_j, alpha, edge):
+            return 0.5 * super().message(x_j, alpha, edge)
+
+    for cls in (KernelGATConv, Halved):
+        assert cls(4, 2).propagate.__module__ == f"{cls.__module__}_{cls.__name__}_propagate"
+
+
+def test_a_message_of_gat_conv_and_hooks_on_what_is_propagated():
+    class Twice(KernelGATConv):
+        def message(self, x_j, alpha):  # as one overrides GATConv's
+            return 2 * alpha.unsqueeze(-1) * x_j
+
+    net = Twice(16, 5, heads=3, bias=False)
+    plain = KernelGATConv(16, 5, heads=3, bias=False)
+    plain.load_state_dict(net.state_dict())
+    torch.testing.assert_close(net(X, EDGES), 2 * plain(X, EDGES))
+    twice = lambda conv, args: (*args[:2], args[2] | {"x": (2 * args[2]["x"][0], args[2]["x"][1])})  # noqa: E731
+    expected = net(X, EDGES)
+    plain.register_propagate_forward_pre_hook(twice)
+    torch.testing.assert_close(plain(X, EDGES), expected)
+    with pytest.raises(NotImplementedError, match="hook 'message'"):
+        plain.register_edge_update_forward_hook(twice)
+
+
+def test_gradients_through_aggregations_with_hooks():
+    net = layer(kernel="rbf")
+    seen = []
+    expected = net(X, EDGES)
+    net.aggr_module.register_forward_hook(lambda module, args, out: seen.append(out.shape))
+    torch.testing.assert_close(net(X, EDGES), expected)
+    assert seen == [(6, 3, 5)]
+
+
+# --- Back to the stock layers -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    "options",
+    [{}, {"edge_dim": 3, "residual": True, "concat": False, "negative_slope": 0.3}, {"bias": False}],
+    ids=str,
+)
+@pytest.mark.parametrize("channels", [16, (16, 7)])
+def test_to_gat_and_back(channels, options):
+    torch.manual_seed(0)
+    net = KernelGATConv(channels, 5, heads=3, dropout=0.5, **options).double().eval()
+    stock = net.to_gat()
+    assert type(stock) is GATConv
+    assert not stock.training
+    x = X.double() if channels == 16 else (X.double(), torch.randn(4, 7).double())
+    edges = EDGES[:, :3]
+    args = (ATTR[:3].double(),) if "edge_dim" in options else ()
+    torch.testing.assert_close(net(x, edges, *args), stock(x, edges, *args))
+    again = KernelGATConv.from_gat(stock)
+    assert torch.equal(again(x, edges, *args), net(x, edges, *args))
+    for name, value in stock.state_dict().items():  # reachable under its names, which are those of GATConv
+        module, _, leaf = name.rpartition(".")
+        assert torch.equal(getattr(net.get_submodule(module), leaf), value), name
+
+
+def test_vectors_of_gat_conv_by_name():
+    net, stock = KernelGATConv(16, 5, heads=3), GATConv(16, 5, heads=3)
+    with torch.no_grad():
+        net.lin.weight.copy_(stock.lin.weight)
+        net.att_src.copy_(stock.att_src)
+    net.att_dst = torch.nn.Parameter(stock.att_dst.detach().clone())
+    torch.testing.assert_close(net(X, EDGES), stock(X, EDGES))
+    assert set(dict(net.named_parameters())) == {"kernel.att_query", "kernel.att_key", "lin.weight", "bias"}
+    other = KernelGATConv(16, 5, heads=3, kernel="rbf")
+    assert not hasattr(other, "att_src")
+
+
+@pytest.mark.parametrize("edge_dim", [None, 3])
+@pytest.mark.parametrize("projections", ["shared", "shared_kv"])
+@pytest.mark.parametrize("bias", [True, False])
+def test_to_gatv2(projections, edge_dim, bias):
+    torch.manual_seed(0)
+    net = KernelGATConv(
+        *(16, 5, 3),
+        kernel="additive_v2",
+        projections=projections,
+        projection_bias=bias,
+        bias=bias,
+        residual=True,
+        edge_dim=edge_dim,
+        edge_mode="key",
+    )
+    args = () if edge_dim is None else (ATTR,)
+    stock = net.to_gatv2()
+    assert type(stock) is GATv2Conv
+    torch.testing.assert_close(stock(X, EDGES, *args), net(X, EDGES, *args))
+
+
+@pytest.mark.parametrize(
+    ("options", "needs"),
+    [
+        ({"kernel": "rbf"}, "kernel='additive'"),
+        ({"magnitude": 1}, "kernel='additive'"),
+        ({"projections": "separate"}, "projections='shared'"),
+        ({"projection_bias": True}, "projection_bias=False"),
+        ({"edge_dim": 3, "edge_mode": "key"}, "edge_mode='score'"),
+        ({"value_dropout": 0.5}, "value_dropout=0.0"),
+        ({"position_dim": 4}, "position_dim=None"),
+    ],
+)
+def test_what_no_stock_layer_computes(options, needs):
+    with pytest.raises(ValueError, match=f"that GATConv can compute .* it needs .*{needs}"):
+        layer(**options).to_gat()
+    with pytest.raises(ValueError, match="that GATv2Conv can compute"):
+        layer(**options).to_gatv2()
+
+
+def test_a_name_of_a_model_says_how_to_write_it():
+    with pytest.raises(ValueError, match=r"'l1'.*magnitude=1.*kernel_kwargs=\{'p': 1\}"):
+        layer(kernel="rbf*l1")

@@ -8,6 +8,7 @@ import torch
 from kgat import kernels, positions
 from kgat.functional import dense_attention, edge_attention
 from kgat.gram import LazyGram
+from kgat.nn import KernelAttention
 from kgat.positions import (
     Kerple,
     Position,
@@ -495,3 +496,34 @@ def test_names_are_those_of_the_package():
     classes = [value for value in vars(positions).values() if isinstance(value, type)]
     found = {cls.__name__ for cls in classes if issubclass(cls, Position) and cls is not Position}
     assert {*positions.names()} == found | {"none"}
+
+
+@pytest.mark.filterwarnings("ignore:.*weight_norm:FutureWarning")
+@pytest.mark.parametrize(
+    ("name", "lin"), [("transformer_xl", "lin_wave"), ("symmetric_product", "lin_place")]
+)
+@pytest.mark.parametrize("tokens", [1, 6])
+def test_modified_projections_of_places(tokens, name, lin):
+    torch.manual_seed(0)
+    layer = KernelAttention(8, 2, position=name).double()
+    x, memory = torch.randn(2, tokens, 8).double(), torch.randn(2, 6, 8).double()
+
+    def out():
+        return layer(x, memory, need_weights=False)[0]
+
+    module = layer.position.get_submodule(lin)
+    expected = out()
+    seen = []
+    handle = module.register_forward_hook(lambda module, args, result: seen.append(result.shape))
+    torch.testing.assert_close(out(), expected)
+    assert seen
+    handle.remove()
+    doubled = module.register_forward_hook(lambda module, args, result: 2 * result)
+    twice = out()
+    doubled.remove()
+    with torch.no_grad():
+        module.weight.mul_(2)
+    torch.testing.assert_close(twice, out())
+    torch.nn.utils.weight_norm(module)
+    for _ in range(2):  # the second step failed where the weight was read past the module
+        out().sum().backward()

@@ -1,0 +1,36 @@
+r"""Conditions on the numbers inside of tensors, without waiting for a device."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor
+
+
+def require(condition: Tensor, message: str) -> None:
+    r"""Raises unless :obj:`condition` holds.
+
+    On the CPU it raises at once. On other devices, and in compiled and exported code, where looking at a
+    number would wait or break the graph, the device raises a :class:`RuntimeError` when it gets there.
+
+    Args:
+        condition (torch.Tensor): One bool.
+        message (str): What was expected.
+
+    Raises:
+        ValueError: If the condition is False on the CPU.
+
+    Example:
+        >>> import torch
+        >>> from kgat.ops.require import require
+        >>> require((torch.ones(3) > 0).all(), "Expected positive numbers")
+    """
+    if torch.compiler.is_compiling():
+        torch._assert_async(condition, message)
+        return
+    while torch._C._functorch.is_functorch_wrapped_tensor(condition):  # vmap hides what it maps over
+        condition = torch._C._functorch.get_unwrapped(condition)
+    condition = condition.all()
+    if condition.device.type != "cpu" or type(condition) is not Tensor:
+        torch._assert_async(condition, message)
+    elif not condition:
+        raise ValueError(message)
