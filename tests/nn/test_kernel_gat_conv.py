@@ -1004,7 +1004,7 @@ def test_a_message_of_gat_conv_and_hooks_on_what_is_propagated():
         plain.register_edge_update_forward_hook(twice)
 
 
-def test_gradients_through_aggregations_with_hooks():
+def test_hooks_of_the_aggregation_fire():
     net = layer(kernel="rbf")
     seen = []
     expected = net(X, EDGES)
