@@ -356,7 +356,7 @@ def test_runs_have_the_settings_that_were_chosen(tmp_path, tried):
     ]  # fmt: skip
     for record in runs:
         assert searched(record["config"]) == expected[record["model"]]
-        assert record["key"] == Config(**record["config"]).key
+        assert record["key"] == Config.from_dict(record["config"]).key
         space = {name: list(values) for name, values in tuning.SPACE.items()}
         assert record["tuned"] == {"settings": 3, "seeds": 2, "space": space}
     line = tables.tuning_line(runs)
