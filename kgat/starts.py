@@ -55,15 +55,15 @@ def layers(model: torch.nn.Module, task: Task, training: bool) -> list[dict[str,
         list of dict: Per layer the :obj:`deviation` of its scores over edges and the :obj:`entropy` of its
         attention relative to uniform attention, means over heads.
     """
-    model = copy.deepcopy(model).train(training)
     data = task.data
+    given = {} if data.edge_attr is None else {"edge_attr": data.edge_attr}
+    edges = [layer.edge_index for layer in trace(copy.deepcopy(model), data.x, data.edge_index, **given)]
+    model = copy.deepcopy(model).train(training)
     inputs: list[Any] = []
     for conv in model.convs:  # type: ignore[union-attr]
-        conv.register_forward_pre_hook(lambda _, args, kwargs: inputs.append(args[0]), with_kwargs=True)
-    given = {} if data.edge_attr is None else {"edge_attr": data.edge_attr}
+        conv.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         model(data.x, data.edge_index, **given)
-        edges = [layer.edge_index for layer in trace(copy.deepcopy(model), data.x, data.edge_index, **given)]
         found = []
         for conv, x, (col, row) in zip(model.convs, inputs, edges, strict=True):  # type: ignore[arg-type]
             query, key, _ = conv.project(x)

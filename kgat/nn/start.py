@@ -117,16 +117,17 @@ def fit(
         - **vector:** :math:`(E, H, D)`
 
     Raises:
-        RuntimeError: If the layer is being compiled, exported, traced or run as a replica, none of which
-            could keep the scales.
+        RuntimeError: If the layer is being compiled, exported, traced, transformed by :mod:`torch.func` or
+            run as a replica, none of which could keep the scales.
     """
     if not is_open(layer):
         return
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or getattr(layer, "_is_replica", False):
+    captured = torch.compiler.is_compiling() or torch.jit.is_tracing() or getattr(layer, "_is_replica", False)
+    if captured or torch._C._functorch.peek_interpreter_stack() is not None:
         raise RuntimeError(
             f"Expected a layer whose scores have their start (got {layer!r} before its first forward pass); "
-            "call kgat.nn.calibrate(model, x, edge_index) once before it is compiled, exported, traced or "
-            "replicated"
+            "call kgat.nn.calibrate(model, x, edge_index) once before it is compiled, exported, traced, "
+            "replicated or transformed by torch.func"
         )
     # A buffer made in inference mode could not be trained with.
     with _LOCK, torch.inference_mode(False), torch.no_grad():
@@ -156,7 +157,7 @@ def fit(
         if exponents is None:
             return
         for kernel, own in zip(named.values(), exponents, strict=True):
-            scale = query.new_tensor([2.0 ** (n / STEPS) for n in own]).view(-1, 1)
+            scale = query.new_tensor([[2.0 ** (n / STEPS)] for n in own])
             if isinstance(kernel, ScaledCosine):  # the length of its inputs cancels
                 kernel.beta.copy_(kernel.beta * scale)
                 scale = torch.ones_like(scale)

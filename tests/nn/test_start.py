@@ -429,7 +429,18 @@ def _trace(conv, x, edge_index):
     torch.jit.trace(conv, (x, edge_index), check_trace=False)
 
 
-@pytest.mark.parametrize("captured", [_export, _compile, _trace])
+def _grad(conv, x, edge_index):
+    def loss(weights):
+        return torch.func.functional_call(conv, weights, (x, edge_index)).square().sum()
+
+    torch.func.grad(loss)(dict(conv.named_parameters()))
+
+
+def _vmap(conv, x, edge_index):
+    torch.func.vmap(lambda x: conv(x, edge_index))(torch.stack([x, x]))
+
+
+@pytest.mark.parametrize("captured", [_export, _compile, _trace, _grad, _vmap])
 def test_a_graph_is_not_made_of_an_open_layer(captured):
     x, edge_index = graph()
     conv = made()
