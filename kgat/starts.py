@@ -11,7 +11,6 @@ What is in the records already is not measured again.
 
 import argparse
 import copy
-import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -170,56 +169,52 @@ def _digits(value: float) -> str:
     return f"{value:.2f}" if value >= 0.01 or value == 0.0 else f"{value:.0e}"
 
 
-def differences(records: Sequence[Record]) -> dict[tuple[str, str], np.ndarray]:
-    r"""Returns per data set and model the differences of validation scores that a start of 1 makes, paired by
-    seed. A run that diverged scores 0."""
+def pairs(records: Sequence[Record]) -> dict[tuple[str, str], np.ndarray]:
+    r"""Returns per data set and model the validation scores without and with a start of 1, of the seeds that
+    have both. A run that diverged scores 0.
+
+    Shapes:
+        - **output:** each :math:`(n, 2)`
+    """
     found: dict[tuple[str, str], dict[int, dict[Any, float]]] = {}
     for record in records:
-        pairs = found.setdefault((record["dataset"], record["model"]), {})
-        pairs.setdefault(record["seed"], {})[stored(record["config"], "start")] = record["val"] or 0.0
+        seeds = found.setdefault((record["dataset"], record["model"]), {})
+        seeds.setdefault(record["seed"], {})[stored(record["config"], "start")] = record["val"] or 0.0
     return {
-        which: np.array([pair["unit"] - pair[None] for pair in pairs.values() if len(pair) == 2])
-        for which, pairs in found.items()
+        which: np.array([[own[start] for start in STARTS] for own in seeds.values() if len(own) == 2])
+        for which, seeds in found.items()
+        if any(len(own) == 2 for own in seeds.values())
     }
 
 
 def worse(records: Sequence[Record]) -> list[tuple[str, str]]:
     r"""Returns the data sets and models that a start of 1 makes worse beyond noise: the 95 % t-interval of
     the paired differences is below zero."""
-    return [
-        which for which, values in differences(records).items() if (interval(values)[1] or math.inf) < 0.0
-    ]
+    ends = {which: interval(scores[:, 1] - scores[:, 0])[1] for which, scores in pairs(records).items()}
+    return [which for which, high in ends.items() if high is not None and high < 0.0]
 
 
 def _validation_table(records: Sequence[Record]) -> list[str]:
     head = ["graph", "model", "seeds", "none: val %", "unit: val %", "difference [95 %]", "ups : downs"]
     lines = [head, ["---"] * 2 + ["---:"] * 5]
-    for (dataset, model), values in differences(records).items():
-        if not values.size:
-            continue
-        own = [r for r in records if (r["dataset"], r["model"]) == (dataset, model)]
-        means = [
-            100 * float(np.mean([r["val"] or 0.0 for r in own if stored(r["config"], "start") == start]))
-            for start in STARTS
-        ]
-        low, high = interval(100 * values)
-        said = f"{100 * values.mean():+.1f}" + ("" if low is None else f" [{low:+.1f}, {high:+.1f}]")
+    for (dataset, model), scores in pairs(records).items():
+        none, unit = 100 * scores.mean(axis=0)
+        values = np.round(100 * (scores[:, 1] - scores[:, 0]), 8)
+        low, high = interval(values)
+        said = f"{values.mean():+.1f}" + ("" if low is None else f" [{low:+.1f}, {high:+.1f}]")
         signs = f"{int((values > 0).sum())} : {int((values < 0).sum())}"
-        lines.append(
-            [dataset, f"`{model}`", str(values.size), *(f"{mean:.1f}" for mean in means), said, signs]
-        )
-    below = worse(records)
+        means = (str(len(scores)), f"{none:.1f}", f"{unit:.1f}")
+        lines.append([dataset, f"`{model}`", *means, said.replace("-", "−"), signs])
+    below = ", ".join(f"{dataset} `{model}`" for dataset, model in worse(records))
     return [
         "Metric on validation nodes at the epoch that was kept, paired by seed. No test node was scored.",
         _markdown(lines),
-        "Worse beyond noise with a start of 1: "
-        + (", ".join(f"{dataset} `{model}`" for dataset, model in below) or "none")
-        + ".",
+        f"Worse beyond noise with a start of 1: {below or 'none'}.",
     ]
 
 
 def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines).replace("-0", "−0")
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
