@@ -136,7 +136,7 @@ def fit(
         named = named_scaled(layer)
         row, col = edge_index
         check_indices(row, col, query.size(0), key.size(0))
-        query, key = query.detach(), key.detach()
+        query, key = _single(query), _single(key)
         chosen = _sampled(row.numel(), query[0].numel() if query.numel() else 1).to(row.device)
         row, col = row[chosen], col[chosen]
         at_query, at_key = query.index_select(0, row), key.index_select(0, col)
@@ -144,7 +144,7 @@ def fit(
             at_key = at_key + vector.detach()[chosen]
         sides = [(at_query, at_key)]
         if places is not None:
-            t_query, t_key = (side.detach() for side in places)
+            t_query, t_key = map(_single, places)
             sides.append((t_query.index_select(0, row), t_key.index_select(0, col)))
         operands = [(kernel, *pair) for kernel, pair in zip(_kernels(layer), sides, strict=True)]
         if context.batch is not None:
@@ -161,10 +161,14 @@ def fit(
             if isinstance(kernel, ScaledCosine):  # the length of its inputs cancels
                 kernel.beta.copy_(kernel.beta * scale)
                 scale = torch.ones_like(scale)
-            kernel.input_scale = scale.float() if scale.dtype in (torch.half, torch.bfloat16) else scale
+            kernel.input_scale = scale
 
 
 Operand = tuple[Kernel, Tensor, Tensor]
+
+
+def _single(x: Tensor) -> Tensor:
+    return x.detach().float() if x.dtype in (torch.half, torch.bfloat16) else x.detach()
 
 
 def _sampled(edges: int, width: int) -> Tensor:
@@ -184,8 +188,14 @@ def _finite(operands: list[Operand], context: Context) -> tuple[list[Operand], C
     return [(kernel, q[right], k[right]) for kernel, q, k in operands], context
 
 
+def _varies(x: Tensor) -> bool:
+    # By more than rounding, which a scale could blow up to a deviation of 1.
+    spread = (x.amax(dim=0) - x.amin(dim=0)).amax()
+    return bool(spread > 32 * torch.finfo(x.dtype).eps * x.abs().amax())
+
+
 def _fitted(operands: list[Operand], scaled: list[Kernel], context: Context) -> list[list[int]] | None:
-    if operands[0][1].size(0) < 2:
+    if operands[0][1].size(0) < 2 or not any(_varies(x) for _, *pair in operands for x in pair):
         return None
     inputs = {part: (q, k) for kernel, q, k in operands for part in parts(kernel)}
     heads = operands[0][1].size(1)

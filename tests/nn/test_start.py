@@ -215,6 +215,7 @@ def test_open_until_there_is_something_to_see(kernel):
         (x, edge_index[:, :0]),
         (x[:0], edge_index[:, :0]),
         (torch.ones_like(x), edge_index),
+        (torch.ones_like(x) / 3 + 3e-8 * x, edge_index),  # alike but for rounding
         (torch.zeros_like(x), edge_index),
         (torch.full_like(x, torch.nan), edge_index),
     ):
