@@ -13,7 +13,7 @@ import torch
 
 from kgat import records as record_file
 from kgat import tuning
-from kgat.config import Config, differing
+from kgat.config import Config, differing, stored
 from kgat.costs import ROUNDS, has_cost, measure_cost
 from kgat.datasets import Task, load
 from kgat.records import METRICS, RESULTS, Interrupted
@@ -251,7 +251,15 @@ def _expect_same_settings(
     records: Sequence[Record], configs: Iterable[Config], path: Path, but: Container[str] = ()
 ) -> None:
     wanted: dict[Any, Config] = {(config.dataset, config.model): config for config in configs}
+    kept = {config.dataset: config.keep for config in wanted.values()}
     for record in records:
+        if record.get("kind") == "run" and record["dataset"] in kept:
+            rule, given = kept[record["dataset"]], stored(record["config"], "keep")
+            if rule != given:  # also of other models: one table holds them all
+                raise ValueError(
+                    f"Expected runs with keep={rule} in '{path}' (got '{record['model']}' with "
+                    f"keep={given}); choose another --out, or delete that file"
+                )
         config = wanted.get((record.get("dataset"), record.get("model")))
         if record.get("kind") != "run" or config is None:
             continue

@@ -13,12 +13,14 @@ from typing import Any
 
 from torch_geometric.resolver import normalize_string
 
+from kgat.nn.start import STARTS
 from kgat.registry import converted, resolve_model
 
 __all__ = ["SETTINGS", "Config", "differing", "protocol", "read_protocols", "stored"]
 
-# Settings that came after results were published: left out at their default, so that a run keeps its key.
-ADDED = ("decay_kernels", "keep")
+# Settings that came after results were published, with the value of records that lack them: it is left out
+# of records, so that a run keeps its key, whatever the default is today.
+ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
 KEEP = ("both", "loss", "metric")
 
 
@@ -57,9 +59,12 @@ class Config:
         max_epochs (int, optional): Epochs at most. (default: :obj:`1000`)
         patience (int, optional): Epochs without progress on validation nodes before training stops.
             (default: :obj:`100`)
-        keep (str, optional): Whose weights are kept: those of the last epoch that has the lowest validation
-            loss so far (:obj:`"loss"`), the best validation metric (:obj:`"metric"`) or both at once
-            (:obj:`"both"`). (default: :obj:`"both"`)
+        keep (str, optional): Whose weights are kept: those of the epoch with the best validation metric, of
+            equal ones that with the lowest loss (:obj:`"metric"`), of the one with the lowest validation loss
+            (:obj:`"loss"`), or of the last one that had both at once when it came (:obj:`"both"`), which an
+            early epoch with a lucky metric can keep from ever happening again. (default: :obj:`"metric"`)
+        start (str, optional): How scores of a kernel model start, see :class:`~kgat.nn.KernelGATConv`:
+            :obj:`"unit"` or :obj:`None`. Stock models have no choice. (default: :obj:`None`)
 
     Raises:
         ValueError: If a value has the wrong type or is out of range.
@@ -89,7 +94,8 @@ class Config:
     decay_kernels: bool = True
     max_epochs: int = 1000
     patience: int = 100
-    keep: str = "both"
+    keep: str = "metric"
+    start: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -100,6 +106,8 @@ class Config:
         self._expect("patience", self.patience >= 1, "of at least 1")
         self._expect("seed", self.seed >= 0, "of at least 0")
         self._expect("keep", self.keep in KEEP, f"as one of {', '.join(KEEP)}")
+        starts = ", ".join("none" if name is None else name for name in STARTS)
+        self._expect("start", self.start in STARTS, f"as one of {starts}")
         for name in ("dropout", "input_dropout", "value_dropout"):
             self._expect(name, 0.0 <= getattr(self, name) < 1.0, "in [0, 1)")
         self._expect("lr", 0.0 < self.lr < math.inf, "above 0")
@@ -143,13 +151,26 @@ class Config:
         settings.update(found.fixed)
         return cls(dataset=dataset, model=found.name, seed=seed, **settings)
 
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "Config":
+        r"""Returns what :meth:`as_dict` was made of: a setting that came later and is not there has the value
+        that stood before it.
+
+        Args:
+            settings (dict): The settings, as a record holds them.
+
+        Raises:
+            ValueError: If a value is impossible.
+        """
+        return cls(**{**ADDED, **settings})
+
     def as_dict(self) -> dict[str, Any]:
         r"""Returns the settings as a dictionary, in their order; later ones only where they differ from what
         was before."""
         return {
             field.name: getattr(self, field.name)
             for field in dataclasses.fields(self)
-            if field.name not in ADDED or getattr(self, field.name) != field.default
+            if field.name not in ADDED or getattr(self, field.name) != ADDED[field.name]
         }
 
     @property
@@ -165,13 +186,13 @@ SETTINGS = tuple(
 
 
 def stored(config: Mapping[str, Any], name: str) -> Any:
-    r"""Returns a setting as a record holds it: one that came later is not stored at its default.
+    r"""Returns a setting as a record holds it: one that came later is not stored at what stood before it.
 
     Example:
-        >>> stored({"lr": 0.01}, "decay_kernels")
-        True
+        >>> stored({"lr": 0.01}, "decay_kernels"), stored({"lr": 0.01}, "keep")
+        (True, 'both')
     """
-    return config.get(name, getattr(Config, name, None))
+    return config.get(name, ADDED.get(name, getattr(Config, name, None)))
 
 
 def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:

@@ -168,7 +168,7 @@ def _answer_peaks() -> None:
     visible = Visible(**question["visible"])
     peaks: dict[str, int] = {}
     for name, settings in question["configs"].items():
-        config = Config(**settings)
+        config = Config.from_dict(settings)
         seed_everything(config.seed)
         attr = visible.edge_attr
         edge_dim = None if attr is None else (attr.size(-1) if attr.dim() > 1 else 1)

@@ -46,7 +46,7 @@ class Model:
     def fixed(self) -> dict[str, Any]:
         r"""The settings that it does not take, with the values that then stand for them."""
         if not self.has_kernel:
-            return {"projections": None, "decay_kernels": True}
+            return {"projections": None, "decay_kernels": True, "start": None}
         return {"projections": None} if "@" in self.name else {}
 
     def build(
@@ -63,6 +63,8 @@ class Model:
         kwargs = dict(self.kwargs)
         if config.projections is not None and "projections" not in self.fixed:
             kwargs["projections"] = config.projections
+        if config.start is not None:  # of kernel models alone: stock layers have no such argument
+            kwargs["start"] = config.start
         return self.cls(
             in_channels,
             config.hidden_channels,

@@ -9,7 +9,7 @@ from typing import Any
 
 from kgat import plots
 from kgat.records import BASELINE, METRICS, write_atomically
-from kgat.tables import Row, table, tuning_line
+from kgat.tables import Row, outdated_line, table, tuning_line
 
 __all__ = ["page", "write"]
 
@@ -224,8 +224,8 @@ def _protocol(runs: Sequence[Record]) -> str:
         "Training sees no label of a test node; the epoch is chosen on the validation nodes, and "
         "the test nodes are scored once, at that epoch.</p>",
     ]
-    if tuning_line(runs):
-        lines.append(f"<p>{escape(tuning_line(runs))}</p>")
+    said = (outdated_line(runs).replace("*", ""), tuning_line(runs))
+    lines += [f"<p>{escape(line)}</p>" for line in said if line]
     settings = [run.get("config") or {} for run in runs]
     keys = list(dict.fromkeys(key for config in settings for key in config))
     common = {

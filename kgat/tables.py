@@ -1,5 +1,6 @@
 r"""Tables of runs: means, paired differences to stock GAT, costs."""
 
+import math
 import os
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
@@ -10,7 +11,7 @@ import numpy as np
 
 from kgat import records as record_file
 from kgat import tuning
-from kgat.config import differing, stored
+from kgat.config import differing, protocol, stored
 from kgat.costs import CONTENDED
 from kgat.records import BASELINE, METRICS, RESULTS
 from kgat.statistics import holm, interval, wilcoxon
@@ -66,7 +67,7 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
 
     Raises:
         ValueError: If the records are of several data sets, if some runs were tuned and others not, or with
-            another budget, or if a model has runs of several settings.
+            another budget, if they kept weights by several rules, or if a model has runs of several settings.
     """
     runs = [record for record in records if record.get("kind") == "run"]
     datasets = list(dict.fromkeys(record["dataset"] for record in runs))
@@ -118,6 +119,13 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
 def _expect_one_kind(runs: Sequence[Record]) -> None:
     first: dict[str, Record] = {}
     for run in runs:
+        kept, other_kept = (stored(record.get("config") or {}, "keep") for record in (runs[0], run))
+        if kept != other_kept:
+            raise ValueError(
+                f"Expected runs on '{run['dataset']}' that keep weights by one rule (got "
+                f"'{runs[0]['model']}' with keep={kept} and '{run['model']}' with keep={other_kept}); show "
+                "them in tables apart"
+            )
         if run.get("tuned") != runs[0].get("tuned"):
             raise ValueError(
                 f"Expected runs on '{run['dataset']}' that are equally tuned (got '{runs[0]['model']}' "
@@ -272,7 +280,9 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
         raise FileNotFoundError(f"Expected runs in {shown} (got none); run: kgat compare")
     models = list(dict.fromkeys(row.model for rows in made.values() for row in rows))
     models.sort(key=lambda model: model != baseline)
-    lines = [["model", *made], ["---"] + ["---:"] * len(made)]
+    marks = {title: outdated_line(_runs(own)) for title, own in of_tables.items()}
+    titles = [title + " \\*" * bool(marks[title]) for title in made]
+    lines = [["model", *titles], ["---"] + ["---:"] * len(made)]
     for model in models:
         cells = [next((_score(row) for row in rows if row.model == model), "–") for rows in made.values()]
         lines.append([f"`{model}`", *cells])
@@ -282,9 +292,13 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
         "nodes are scored once, at that epoch.",
         "\n".join(f"| {' | '.join(line)} |" for line in lines),
     ]
+    if any(marks.values()):
+        parts.append("\\* To be made anew, for the reason that stands above the table of each.")
     for title, rows in made.items():
-        runs = [record for record in of_tables[title] if record.get("kind") == "run"]
-        parts += [f"**{title}.** {_protocol_line(runs)}", markdown(rows, runs[0]["metric"], baseline)]
+        runs = _runs(of_tables[title])
+        parts.append(f"**{title}.** {_protocol_line(runs)}")
+        parts += filter(None, (marks[title],))
+        parts.append(markdown(rows, runs[0]["metric"], baseline))
         parts += filter(None, (tuning_line(runs), _contended(of_tables[title])))
     parts.append(
         f"Difference: paired by seed, in percentage points, with a 95 % t-interval. p: Wilcoxon "
@@ -326,6 +340,32 @@ def _contended(records: Sequence[Record]) -> str:
         return ""
     return (
         f"Unreliable, varied by more than {CONTENDED}× between rounds: epoch time of {', '.join(unreliable)}."
+    )
+
+
+def _runs(records: Sequence[Record]) -> list[Record]:
+    return [record for record in records if record.get("kind") == "run"]
+
+
+EARLY = 10  # epochs, after which a model is hardly trained
+
+
+def outdated_line(runs: Sequence[Record]) -> str:
+    r"""Says that runs were made under a rule for the weights to keep that froze some of them early, where the
+    protocol of their data set has given it up; nothing of other runs.
+
+    Args:
+        runs (list of dict): The runs of one table.
+    """
+    if not any(stored(run["config"], "keep") == "both" != protocol(run["dataset"])["keep"] for run in runs):
+        return ""
+    metric = METRICS.get(runs[0]["metric"], runs[0]["metric"])
+    early = sum(run.get("best_epoch", math.inf) <= EARLY for run in runs)
+    frozen = f": {early} of {len(runs)} runs kept one of their first {EARLY}" if early else ""
+    return (
+        f"**To be made anew.** These runs kept the last epoch that had the lowest loss and the best {metric} "
+        f"so far at once on validation nodes, so that an early epoch with a lucky {metric} could end up as "
+        f"the result{frozen}. The protocol now keeps the epoch of the best {metric}."
     )
 
 
@@ -373,9 +413,14 @@ def _protocol_line(runs: Sequence[Record]) -> str:
     skip = ", residual" if of("residual") == "true" else ""
     shared = "" if of("projections") == "none" else f", projections {of('projections')}"
     metric = METRICS[runs[0]["metric"]]
-    names = {"both": "both", "loss": "the lowest loss", "metric": f"the best {metric}"}
-    kept = " or ".join(dict.fromkeys(names[stored(run["config"], "keep")] for run in runs))
-    weights = "" if kept == "both" else f", weights of the epoch with {kept}"
+    names = {
+        "both": f"last epoch that had the lowest loss and the best {metric} at once",
+        "loss": "epoch with the lowest loss",
+        "metric": f"epoch with the best {metric}",
+    }
+    kept = " or the ".join(dict.fromkeys(names[stored(run["config"], "keep")] for run in runs))
+    starts = list(dict.fromkeys(stored(run["config"], "start") for run in runs))
+    started = "" if starts == [None] else f", scores of kernels start at {' or '.join(map(_setting, starts))}"
     values = "" if of("value_dropout") == "0" else f", on values {of('value_dropout')}"
     versions = dict.fromkeys(
         f"torch {run['versions']['torch']}, torch_geometric {run['versions']['torch_geometric']}"
@@ -386,8 +431,8 @@ def _protocol_line(runs: Sequence[Record]) -> str:
         f"{of('out_heads')} head{'s' * (of('out_heads') != '1')}, {of('act')}{normalised}{skip}"
         f"{shared}; dropout {of('dropout')}, on the input {of('input_dropout')}{values}; Adam, learning "
         f"rate {of('lr')}, weight decay {of('weight_decay')}{undecayed}; at most {of('max_epochs')} epochs, "
-        f"early stopping on validation loss and {metric}, patience {of('patience')}{weights}; "
-        f"{' or '.join(versions)}."
+        f"early stopping on validation loss and {metric}, patience {of('patience')}, weights of the "
+        f"{kept}{started}; {' or '.join(versions)}."
     )
 
 

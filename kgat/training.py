@@ -202,9 +202,10 @@ def fit(
 
     Early stopping is that of `"Graph Attention Networks" <https://arxiv.org/abs/1710.10903>`_: an
     epoch counts as progress if the validation metric is at least the best or the validation loss at
-    most the lowest so far; it is kept if both hold, or the one that :obj:`config.keep` names. Training
-    stops after :obj:`patience` epochs without progress. Nothing here can see the labels of test nodes:
-    they are not in :obj:`visible`.
+    most the lowest so far, and training stops after :obj:`patience` epochs without progress. That is so for
+    all values of :obj:`config.keep`, which says whose weights are kept: every epoch that one of them keeps is
+    progress, and a metric that moves in steps, on few validation nodes, does not end a run whose loss still
+    falls. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
 
     Args:
         model (torch.nn.Module): The model.
@@ -219,7 +220,8 @@ def fit(
     start = time.perf_counter()
     trainer = Trainer(model, visible, config)
     history: list[tuple[float, float, float]] = []
-    best_epoch, best_score, kept_score, lowest_loss = 0, 0.0, 0.0, math.inf
+    best_epoch, best_score, lowest_loss = 0, 0.0, math.inf
+    kept = (-math.inf, -math.inf)  # metric and negative loss of the kept epoch
     state: dict[str, Tensor] = {}
     waited = 0
     for epoch in range(1, config.max_epochs + 1):
@@ -228,11 +230,16 @@ def fit(
         history.append((train_loss, val_loss, score))
         if on_epoch is not None:
             on_epoch(epoch, train_loss, val_loss, score)
-        holds = {"metric": score >= best_score, "loss": val_loss <= lowest_loss}
-        if any(holds.values()):
-            if holds.get(config.keep, all(holds.values())):
+        metric_holds, loss_holds = score >= best_score, val_loss <= lowest_loss
+        if metric_holds or loss_holds:
+            keeps = {
+                "metric": (score, -val_loss) > kept,
+                "loss": loss_holds,
+                "both": metric_holds and loss_holds,
+            }
+            if keeps[config.keep]:
                 state = {name: value.clone() for name, value in model.state_dict().items()}
-                best_epoch, kept_score = epoch, score
+                best_epoch, kept = epoch, (score, -val_loss)
             best_score, lowest_loss = max(best_score, score), min(lowest_loss, val_loss)
             waited = 0
         else:
@@ -241,7 +248,7 @@ def fit(
                 break
     model.load_state_dict(state)
     seconds = time.perf_counter() - start
-    return Fitted(state, _curve(history), best_epoch, len(history), kept_score, seconds)
+    return Fitted(state, _curve(history), best_epoch, len(history), kept[0], seconds)
 
 
 def evaluate(model: torch.nn.Module, task: Task, split: Split) -> dict[str, float]:
@@ -389,7 +396,7 @@ def restore(folder: str | os.PathLike[str]) -> AttentionGNN:
     """
     folder = Path(folder)
     description = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    config = Config(**description["config"])
+    config = Config.from_dict(description["config"])
     model = resolve_model(config.model).build(
         config, description["in_channels"], description["out_channels"], description["edge_dim"]
     )

@@ -2,6 +2,7 @@ import dataclasses
 
 import pytest
 from made_runs import make_cost
+from made_tasks import make_task
 
 from kgat import compare as comparing
 from kgat import costs, datasets, records, tables, training, tuning
@@ -356,7 +357,7 @@ def test_runs_have_the_settings_that_were_chosen(tmp_path, tried):
     ]  # fmt: skip
     for record in runs:
         assert searched(record["config"]) == expected[record["model"]]
-        assert record["key"] == Config(**record["config"]).key
+        assert record["key"] == Config.from_dict(record["config"]).key
         space = {name: list(values) for name, values in tuning.SPACE.items()}
         assert record["tuned"] == {"settings": 3, "seeds": 2, "space": space}
     line = tables.tuning_line(runs)
@@ -471,3 +472,13 @@ def test_cost_is_measured_once(tmp_path, monkeypatch):
     assert asked == [["gat", "rbf"]]
     run(tmp_path, ("gat", "dot"), rounds=3)
     assert asked == [["gat", "rbf"], ["gat", "dot"]]
+
+
+def test_runs_under_another_rule_for_the_weights_are_not_mixed(tmp_path):
+    settings = {"max_epochs": 2, "hidden_channels": 8, "heads": 2}
+    given = {"seeds": 1, "out": tmp_path, "rounds": 0, "figures": False}
+    compare(make_task(), ["gat"], overrides={**settings, "keep": "both"}, **given)
+    with pytest.raises(
+        ValueError, match=r"keep=metric in '.*results.jsonl' .got 'gat' with keep=both.; choose"
+    ):
+        compare(make_task(), ["rbf"], overrides=settings, **given)

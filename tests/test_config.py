@@ -7,7 +7,7 @@ from made_tasks import make_config
 
 from kgat import config as settings
 from kgat import datasets
-from kgat.config import SETTINGS, Config, read_protocols
+from kgat.config import KEEP, SETTINGS, Config, differing, protocol, read_protocols, stored
 
 
 def test_every_data_set_has_a_protocol():
@@ -97,8 +97,10 @@ def test_published_runs_keep_their_keys(path):
     first = {line["model"]: line for line in reversed(lines) if line["kind"] == "run"}
     assert len(first) >= 5
     for record in first.values():
-        assert Config(**record["config"]).key == record["key"]
-        again = Config.of(record["dataset"], record["model"], record["seed"])
+        assert Config.from_dict(record["config"]).key == record["key"]
+        # Some were made when the protocol kept other weights; nothing else has changed since.
+        kept = {"keep": stored(record["config"], "keep")}
+        again = Config.of(record["dataset"], record["model"], record["seed"], kept)
         assert (again.key, again.as_dict()) == (record["key"], record["config"])
 
 
@@ -109,12 +111,43 @@ def test_a_later_setting_counts_where_it_differs():
     assert spared.as_dict() == {**config.as_dict(), "decay_kernels": False}
     assert spared.key != config.key
     for one in (config, spared):
-        assert Config(**one.as_dict()) == one
+        assert Config.from_dict(one.as_dict()) == one
     assert make_config("gat", decay_kernels=False) == make_config("gat")  # it has no kernel
 
 
 def test_keep_is_one_of_three():
     with pytest.raises(ValueError, match=r"'keep' as one of both, loss, metric \(got last\).*--set keep="):
         make_config(keep="last")
-    assert "keep" not in make_config().as_dict()
-    assert make_config(keep="loss").key != make_config().key
+    assert len({make_config(keep=keep).key for keep in KEEP}) == 3
+
+
+def test_what_a_record_does_not_say_is_what_stood_before():
+    # The default has changed since: a record without the setting was made with the old one.
+    assert make_config().keep == "metric"
+    assert make_config().as_dict()["keep"] == "metric"
+    both = make_config(keep="both")
+    assert "keep" not in both.as_dict()
+    assert Config.from_dict(both.as_dict()) == both
+    assert differing(both.as_dict(), make_config().as_dict()) == [("keep", "both", "metric")]
+
+
+def test_the_paper_of_gat_keeps_its_rule_and_nothing_else_does():
+    tables = settings._protocols()
+    named = {name for table in tables.values() for name in table.get("datasets", ())}
+    kept = {name: protocol(name)["keep"] for name in (*named, "any other")}
+    assert {name: keep for name, keep in kept.items() if keep != "metric"} == {
+        "Cora": "both",
+        "CiteSeer": "both",
+        "PubMed": "loss",
+    }
+
+
+def test_start_is_that_of_kernel_models():
+    unit = make_config("rbf", start="unit")
+    assert "start" not in make_config("rbf").as_dict()
+    assert make_config("rbf", start="none") == make_config("rbf")
+    assert unit.as_dict()["start"] == "unit"
+    assert unit.key != make_config("rbf").key
+    assert make_config("gat", start="unit") == make_config("gat")
+    with pytest.raises(ValueError, match=r"'start' as one of none, unit \(got two\).*--set start="):
+        make_config("rbf", start="two")

@@ -1,3 +1,4 @@
+import copy
 import json
 import math
 from types import SimpleNamespace
@@ -647,3 +648,18 @@ def test_cumulative_spectrum():
     cumulative = diagnostics.cumulative_spectrum(layer.singular_values(torch.randn(2, 9, 6)))
     assert cumulative.shape == (2, 3, 2)
     torch.testing.assert_close(cumulative[..., -1], torch.ones(2, 3))
+
+
+def test_what_is_shown_of_a_kernel_is_in_the_units_of_its_inputs():
+    query, key = torch.randn(9, 2, 4), torch.randn(9, 2, 4)
+    scale = torch.tensor([[3.0], [0.5]])
+    plain = kernels.resolve("spectral*magnitude", 4, 2)
+    scaled = copy.deepcopy(plain)
+    for part in scaled.parts:
+        part.input_scale = scale
+    assert torch.allclose(diagnostics.importance(scaled, key), diagnostics.importance(plain, scale * key))
+    laws = [torch.tensor(diagnostics.spectral_law(k, query, key)["frequencies"]) for k in (plain, scaled)]
+    # Frequencies of scaled inputs are scaled frequencies.
+    spread = [law.flatten(1).norm(dim=1) for law in laws]
+    assert spread[1][0] > 1.5 * spread[0][0]
+    assert spread[1][1] < spread[0][1]

@@ -31,7 +31,7 @@ ROOMS = [
     ["diagnostics"],
     ["costs"],
     ["tables"],
-    ["compare", "plots", "report", "regression", "bench", "sequences"],
+    ["compare", "plots", "report", "regression", "bench", "sequences", "starts"],
     ["cli"],
     ["__main__"],
 ]

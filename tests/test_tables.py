@@ -175,11 +175,54 @@ def test_protocol_line_says_whose_weights_are_kept():
     def line(*keep):
         return tables._protocol_line([make_run(f"rbf*l{p}", 0, 0.5, keep=k) for p, k in enumerate(keep, 1)])
 
-    assert "early stopping on validation loss and accuracy, patience 100; torch" in line("both")
-    assert "accuracy, patience 100, weights of the epoch with the lowest loss; torch" in line("loss")
-    assert "patience 100, weights of the epoch with both or the best accuracy; torch" in line(
-        "both", "metric"
+    said = "early stopping on validation loss and accuracy, patience 100, weights of the "
+    assert f"{said}last epoch that had the lowest loss and the best accuracy at once; torch" in line("both")
+    assert f"{said}epoch with the lowest loss; torch" in line("loss")
+    assert f"{said}epoch with the best accuracy or the epoch with the lowest loss; torch" in line(
+        "metric", "loss"
     )
+
+
+def test_protocol_line_says_how_scores_start():
+    assert "scores of kernels start at unit; torch" in tables._protocol_line(
+        [make_run("rbf", 0, 0.5, start="unit")]
+    )
+    assert "start" not in tables._protocol_line([make_run("rbf", 0, 0.5)])
+
+
+def old_runs(dataset, *epochs):
+    return [
+        {**make_run("gat", n, 0.5, dataset=dataset, keep="both"), "best_epoch": e}
+        for n, e in enumerate(epochs)
+    ]
+
+
+def test_runs_under_a_rule_that_was_given_up_are_marked(tmp_path):
+    # A record does not name the rule of its time: the one that the protocol of its set has given up since.
+    assert all("keep" not in run["config"] for run in old_runs("made", 1))
+    write(tmp_path / "old", old_runs("made", 1, 3, 200))
+    write(tmp_path / "new", [make_run("gat", seed, 0.5, dataset="digits") for seed in range(2)])
+    write(tmp_path / "paper", old_runs("Cora", 1, 2))  # whose protocol still has it
+    text = tables.readme_tables(tmp_path)
+    assert "| model | digits | made \\* | Cora |" in text
+    assert text.count("To be made anew, for the reason") == 1
+    assert text.count("**To be made anew.**") == 1
+    made = text[text.index("**made.**") : text.index("**Cora.**")]
+    before, after = made.split("**To be made anew.**")
+    assert "2 of 3 runs kept one of their first 10. The protocol now keeps" in after
+    assert "| model | seeds |" not in before  # above its table
+    assert "kept one of" not in tables.outdated_line(old_runs("made", 100))
+    new = [make_run("gat", seed, 0.5) for seed in range(2)]
+    assert tables.outdated_line(new) == ""
+
+
+def test_table_refuses_runs_of_two_rules_for_the_weights():
+    with pytest.raises(
+        ValueError, match=r"one rule .got 'gat' with keep=both and 'rbf' with keep=metric.*apart"
+    ):
+        table([make_run("gat", 0, 0.5, keep="both"), make_run("rbf", 0, 0.5)])
+    with pytest.raises(ValueError, match=r"start=None and start=unit"):
+        table([make_run("rbf", 0, 0.5), make_run("rbf", 1, 0.5, start="unit")])
 
 
 def test_protocol_line_says_what_has_no_decay():

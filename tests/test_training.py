@@ -5,7 +5,7 @@ import pytest
 import torch
 from made_tasks import make_config, make_task
 
-from kgat import kernels, training
+from kgat import kernels, training, tuning
 from kgat.datasets import Task
 from kgat.models import KernelGAT
 from kgat.registry import MODELS
@@ -159,6 +159,18 @@ class Script:
         return next(self.left)
 
 
+def scripted(monkeypatch, validation, **settings):
+    monkeypatch.setattr(training, "Trainer", Script)
+    monkeypatch.setattr(Script, "validation", validation)
+    model = torch.nn.Linear(1, 1, bias=False)
+    torch.nn.init.zeros_(model.weight)
+    fitted = fit(model, None, make_config(max_epochs=len(validation), **settings))
+    assert fitted.val == validation[fitted.best_epoch - 1][1]
+    assert float(model.weight.detach()) == fitted.best_epoch  # has the kept weights, not the last
+    assert float(fitted.state["weight"]) == fitted.best_epoch
+    return fitted
+
+
 @pytest.mark.parametrize(
     ("validation", "best_epoch", "epochs"),
     [
@@ -171,31 +183,47 @@ class Script:
     ],
 )
 def test_early_stopping_by_hand(monkeypatch, validation, best_epoch, epochs):
-    monkeypatch.setattr(training, "Trainer", Script)
-    monkeypatch.setattr(Script, "validation", validation)
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(model.weight)
-    config = make_config(patience=2, max_epochs=len(validation))
-    fitted = fit(model, None, config)
+    fitted = scripted(monkeypatch, validation, patience=2, keep="both")
     assert (fitted.best_epoch, fitted.epochs) == (best_epoch, epochs)
-    assert fitted.val == validation[best_epoch - 1][1]
-    assert float(model.weight) == best_epoch  # has the kept weights, not the last
-    assert float(fitted.state["weight"]) == best_epoch
+    for keep in ("metric", "loss"):  # all stop alike
+        assert scripted(monkeypatch, validation, patience=2, keep=keep).epochs == epochs
 
 
-@pytest.mark.parametrize(("keep", "best_epoch"), [("both", 2), ("loss", 4), ("metric", 6), (None, 2)])
+@pytest.mark.parametrize(("keep", "best_epoch"), [("both", 2), ("loss", 4), ("metric", 3), (None, 3)])
 def test_keep_names_whose_weights_are_kept(monkeypatch, keep, best_epoch):
-    # Epoch 4 has the lowest loss, 6 ties for the best metric, and 2 was the last to have both.
+    # Epoch 4 has the lowest loss, 3 and 6 the best metric, and 2 was the last to have both.
     validation = [(1.0, 0.5), (0.9, 0.6), (1.1, 0.7), (0.8, 0.6), (2.0, 0.1), (2.0, 0.7), (2.0, 0.1)]
-    monkeypatch.setattr(training, "Trainer", Script)
-    monkeypatch.setattr(Script, "validation", validation)
-    model = torch.nn.Linear(1, 1, bias=False)
-    torch.nn.init.zeros_(model.weight)
     chosen = {} if keep is None else {"keep": keep}
-    fitted = fit(model, None, make_config(patience=2, max_epochs=len(validation), **chosen))
-    assert (fitted.best_epoch, fitted.epochs) == (best_epoch, len(validation))  # all stop alike
-    assert fitted.val == validation[best_epoch - 1][1]
-    assert float(model.weight) == best_epoch
+    fitted = scripted(monkeypatch, validation, patience=2, **chosen)
+    assert (fitted.best_epoch, fitted.epochs) == (best_epoch, len(validation))
+
+
+def test_a_lucky_early_epoch_does_not_freeze_a_run(monkeypatch):
+    # Of an untrained model, by chance: its metric is passed only where the loss has begun to rise again.
+    lucky = [(1.5, 0.40)]
+    better = [(1.4 - 0.01 * epoch, 0.30 + 0.002 * epoch) for epoch in range(49)]
+    overfitting = [(1.0 + 0.01 * epoch, 0.41 + 0.002 * epoch) for epoch in range(30)]
+    validation = lucky + better + overfitting
+    assert scripted(monkeypatch, validation, keep="both").best_epoch == 1
+    assert scripted(monkeypatch, validation).best_epoch == len(validation)
+
+
+def test_ties_of_the_metric_go_by_loss(monkeypatch):
+    validation = [(1.0, 0.5), (0.8, 0.7), (0.6, 0.7), (0.7, 0.7), (0.5, 0.6), (0.9, 0.7)]
+    assert scripted(monkeypatch, validation).best_epoch == 3
+
+
+def test_a_trial_scores_what_a_run_keeps():
+    # On few nodes, so that the metric ties; the loss of another epoch is lower.
+    config = make_config("rbf", max_epochs=60, lr=0.05)
+    task = make_task()
+    record, found = run(task, config), tuning.trial(task, config)
+    assert config.keep == "metric"
+    assert (found["val"], found["best_epoch"]) == (record["val"], record["best_epoch"])
+    curve = record["curve"]
+    assert found["val"] == pytest.approx(max(curve["val"]), rel=1e-4)
+    tied = [i for i, value in enumerate(curve["val"]) if value == max(curve["val"])]
+    assert found["best_epoch"] == curve["epoch"][min(tied, key=lambda i: curve["val_loss"][i])]
 
 
 def test_the_kept_epoch_is_what_is_scored():

@@ -125,7 +125,7 @@ def spectral_law(
     if part is None:
         return None
     sampled = hasattr(part, "law")
-    nodes = (query, key) if sampled else ()
+    nodes = part.scaled(query, key) if sampled else ()  # type: ignore[operator]
     mode = part.training
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         torch.manual_seed(seed)
@@ -136,7 +136,10 @@ def spectral_law(
                 found.append(torch.cat(part.frequencies(*nodes), dim=-1))  # type: ignore[operator]
         finally:
             part.train(mode)
-    omega = torch.cat(found, dim=-1)[..., :most].transpose(-1, -2).double().cpu()  # [H, n, D]
+    omega = torch.cat(found, dim=-1)[..., :most]
+    if part.input_scale is not None:  # in the units of queries and keys
+        omega = omega * part.input_scale.unsqueeze(-1)  # type: ignore[operator]
+    omega = omega.transpose(-1, -2).double().cpu()  # [H, n, D]
     if not sampled:  # free frequencies come without their mirror images
         omega = torch.cat([omega, -omega], dim=1)
     _, values, axes = torch.linalg.svd(omega.flatten(0, 1), full_matrices=False)
@@ -161,7 +164,7 @@ def head_correlation(kernel: torch.nn.Module, query: Tensor, key: Tensor) -> Ten
     if part is None:
         return None
     with torch.no_grad():
-        correlation: Tensor = part.correlation(part.law(query, key))  # type: ignore[operator]
+        correlation: Tensor = part.correlation(part.law(*part.scaled(query, key)))  # type: ignore[operator]
         return correlation.mean(dim=0)
 
 
@@ -179,7 +182,7 @@ def importance(kernel: torch.nn.Module, key: Tensor) -> Tensor | None:
     if not found:
         return None
     with torch.no_grad():
-        return sum(part.half_norm(key) for part in found)  # type: ignore[return-value]
+        return sum(part.half_norm(part.scaled(key, key)[1]) for part in found)  # type: ignore[return-value]
 
 
 def gram_image(

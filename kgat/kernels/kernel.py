@@ -96,6 +96,10 @@ class Kernel(torch.nn.Module):
     # logarithms and exponents: a trainer may spare them weight decay.
     undecayed: tuple[str, ...] = ()
 
+    # What queries and keys are multiplied by, one number per head: by it a layer gives scores the start that
+    # it wants, see kgat.nn.start. Part of the state where there is one.
+    input_scale: Tensor | None
+
     def __init__(self, channels: int, heads: int = 1) -> None:
         super().__init__()
         if channels < 1 or heads < 1:
@@ -104,6 +108,7 @@ class Kernel(torch.nn.Module):
             )
         self.channels = channels
         self.heads = heads
+        self.register_buffer("input_scale", None)
 
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters (and random buffers) anew; a kernel without any has
@@ -137,7 +142,20 @@ class Kernel(torch.nn.Module):
                     f"heads and channels of its input"
                 )
         with torch.autocast(query.device.type, enabled=False):
-            return self.lift_within(at_least_single(query), at_least_single(key), context)
+            sides = self.scaled(at_least_single(query), at_least_single(key))
+            if context.whole is not None and self.input_scale is not None:
+                query, key, own = context.whole
+                whole = *self.scaled(at_least_single(query), at_least_single(key)), own
+                context = context._replace(whole=whole)
+            return self.lift_within(*sides, context)
+
+    def scaled(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
+        r"""Returns what :meth:`lift` is given: both sides times :attr:`input_scale`, if there is one."""
+        if self.input_scale is None:
+            return query, key
+        scale = self.input_scale.to(query.dtype)
+        by_query = query * scale
+        return by_query, by_query if key is query else key * scale
 
     def lift_within(self, query: Tensor, key: Tensor, context: Context) -> Gram:
         r"""As :meth:`lift`, which it calls; to be overridden by a kernel that depends on the graph of a

@@ -7,6 +7,7 @@ from kgat.nn.global_attention import GlobalAttention
 from kgat.nn.kernel_attention import KernelAttention, KeyValueCache
 from kgat.nn.kernel_gat_conv import KernelGATConv
 from kgat.nn.primal_attention import PrimalAttention
+from kgat.nn.start import calibrate as calibrate  # no layer, so that it is not in the list
 
 __all__ = [
     "FourierAttention",

@@ -16,6 +16,7 @@ from kgat import functional, kernels
 from kgat.gram import Gram
 from kgat.kernels import Additive, AdditiveV2, Context, Kernel, KernelLike
 from kgat.kernels.magnitude import with_magnitude
+from kgat.nn import start as starting
 from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops, with_self_loops_beside
 from kgat.nn.linear import Linear
 from kgat.ops.adjacency import check_indices
@@ -90,6 +91,17 @@ class KernelGATConv(MessagePassing):
             (default: :obj:`"dot_product"`)
         backend (str, optional): Forces a backend of :func:`kgat.functional.edge_attention`.
             (default: :obj:`None`)
+        start (str, optional): :obj:`"unit"` gives the scores a start that does not depend on the scale of
+            features, the width or the kernel: the first forward pass on a graph with edges sets one scale per
+            factor of the kernel and head, by which its queries and keys are multiplied from then on, such
+            that scores have a standard deviation of 1 over the edges (of a bounded kernel, the nearest that
+            it reaches; :class:`~kgat.kernels.ScaledCosine` changes its :math:`\beta` instead). Without it,
+            scores may start so close to each other that attention is a mean, or so far apart that it is a
+            maximum. Scales are buffers, no parameters, and part of the state dict;
+            :func:`kgat.nn.calibrate` sets them by hand. Additive kernels and
+            :class:`~kgat.kernels.KANScore` keep the start of their papers, and
+            :class:`~kgat.kernels.LeakyCosine` and :class:`~kgat.kernels.L2Distance` have no scale to set.
+            (default: :obj:`None`)
         **kwargs (optional): Arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
 
     Shapes:
@@ -140,6 +152,7 @@ class KernelGATConv(MessagePassing):
         position_dim: int | None = None,
         position_kernel: KernelLike = "dot_product",
         backend: str | None = None,
+        start: str | None = None,
         **kwargs: Any,
     ) -> None:
         kwargs.setdefault("aggr", "add")
@@ -148,6 +161,7 @@ class KernelGATConv(MessagePassing):
             ("projections", projections, PROJECTIONS),
             ("edge_mode", edge_mode, EDGE_MODES),
             ("weight_mode", weight_mode, WEIGHT_MODES),
+            ("start", start, starting.STARTS),
         ):
             if option not in choices:
                 known = ", ".join(repr(choice) for choice in choices)
@@ -170,6 +184,7 @@ class KernelGATConv(MessagePassing):
         self.value_dropout = value_dropout
         self.position_dim = position_dim
         self.backend = backend
+        self.start = start
 
         self._build_projections(projection_bias)
         self.kernel = _build_kernel(kernel, out_channels, heads, negative_slope, kernel_kwargs, magnitude)
@@ -195,6 +210,7 @@ class KernelGATConv(MessagePassing):
             self.register_parameter("bias", None)
 
         self.register_load_state_dict_pre_hook(_rename_stock_parameters)
+        self.register_load_state_dict_pre_hook(starting.load)
         self.reset_parameters()
 
     def _build_projections(self, bias: bool) -> None:
@@ -283,6 +299,12 @@ class KernelGATConv(MessagePassing):
             self.position_kernel.reset_parameters()
         glorot(self.att_edge)
         zeros(self.bias)
+        starting.reopen(self)
+
+    def _save_to_state_dict(self, destination: dict[str, Any], prefix: str, keep_vars: bool) -> None:
+        super()._save_to_state_dict(destination, prefix, keep_vars)
+        if self.start is not None:
+            starting.save(self, destination, prefix)
 
     @classmethod
     def from_gat(cls, conv: GATConv, **kwargs: Any) -> "KernelGATConv":
@@ -527,6 +549,9 @@ class KernelGATConv(MessagePassing):
         if isinstance(batch, tuple):  # a pair of nothing is what heterogeneous models make of nothing
             batch = None if batch[0] is None else batch[::-1]
         context = Context(batch, losses[-1] if isinstance(losses, tuple) else losses)
+        if self.start is not None:
+            pairs = edges.index[self._target], edges.index[1 - self._target]
+            starting.fit(self, query, key, pairs, edge if vectors else None, places, context)
         alpha = None
         messages = vectors or self._needs_messages()
         if messages:

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kgat.gram import Gram, LazyGram, SumGram
+from kgat.gram import ComposedGram, Gram, LazyGram, SumGram
 from kgat.ops.operands import check_scores
 
 
@@ -80,6 +80,9 @@ class Call:
 def _paired(gram: Gram, edge_bias: Tensor | None, shape: tuple[int, int]) -> Tensor:
     if isinstance(gram, SumGram):
         score = torch.stack([_paired(part, None, shape) for part in gram.parts]).logsumexp(dim=0)
+        return score if edge_bias is None else score + edge_bias
+    if isinstance(gram, ComposedGram):
+        score = gram.function(*(_paired(part, None, shape) for part in gram.parts))
         return score if edge_bias is None else score + edge_bias
     if isinstance(gram, LazyGram):
         return gram.total(lambda t, c: check_scores(t.rule(t.query, t.key, *c), *shape, t.rule), edge_bias)

@@ -15,7 +15,7 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from kgat.gram import Gram, LazyGram, SumGram
+from kgat.gram import ComposedGram, Gram, LazyGram, SumGram
 from kgat.ops.adjacency import check_edges as check_edge_index
 from kgat.ops.recipe import Recipe
 from kgat.rules import Link, Pair, ScoreRule
@@ -73,11 +73,11 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
                     f"Expected '{name}' of shape [..., {rows}, H={heads}] (got {list(bias.shape)}); give one "
                     f"number per node and head"
                 )
-    elif isinstance(gram, SumGram):
+    elif isinstance(gram, SumGram | ComposedGram):
         for part in gram.parts:
             if check_gram(part, device) != size:
                 raise ValueError(
-                    f"Expected summands with equal numbers of queries, keys and heads (got {size} and "
+                    f"Expected the parts of a kernel with equal numbers of queries, keys and heads (got {size} and "
                     f"{_size(part)}); all operands of a kernel are of the same nodes and heads"
                 )
     return size
@@ -85,9 +85,9 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
 
 def _size(gram: Gram) -> tuple[int, int, int]:
     # The number of each, where there are dimensions to count: what does not fit is named later on.
-    if isinstance(gram, SumGram):
+    if isinstance(gram, SumGram | ComposedGram):
         if not gram.parts:
-            raise ValueError("Expected a sum of at least one kernel (got none)")
+            raise ValueError("Expected a kernel of at least one part (got none)")
         return _size(gram.parts[0])
     if isinstance(gram, LazyGram):
         if not gram.terms and (gram.query_bias is None or gram.key_bias is None):
@@ -238,7 +238,7 @@ def check_unbatched(gram: Gram) -> None:
     Raises:
         ValueError: If there are any.
     """
-    if isinstance(gram, SumGram):
+    if isinstance(gram, SumGram | ComposedGram):
         for part in gram.parts:
             check_unbatched(part)
     elif isinstance(gram, LazyGram):
