@@ -12,6 +12,7 @@ from kgat import records as record_file
 from kgat import tuning
 from kgat.config import differing, stored
 from kgat.costs import CONTENDED
+from kgat.pages import markdown_table
 from kgat.records import BASELINE, METRICS, RESULTS
 from kgat.statistics import holm, interval, wilcoxon
 
@@ -170,8 +171,7 @@ def markdown(rows: Sequence[Row], metric: str = "accuracy", baseline: str = BASE
         metric (str, optional): The metric. (default: :obj:`"accuracy"`)
         baseline (str, optional): The baseline. (default: :obj:`"gat"`)
     """
-    lines = [_headings(metric, baseline), ["---"] + ["---:"] * 8, *map(_cells, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(_headings(metric, baseline), map(_cells, rows))
 
 
 def rich_table(
@@ -189,7 +189,7 @@ def rich_table(
     from rich.markup import escape
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    drawn = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(_headings(metric, baseline)):
         # The words of a heading may stand above each other, numbers stay in one piece.
         drawn.add_column(
@@ -264,7 +264,7 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
     Raises:
         FileNotFoundError: If a source holds no results.
     """
-    records = [record for path in result_files(sources) for record in record_file.read(path)]
+    records = [record for path in result_files(sources) for record in record_file.read_results(path)]
     of_tables = tables(records)
     made = {title: table(own, baseline) for title, own in of_tables.items()}
     if not made:
@@ -272,7 +272,7 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
         raise FileNotFoundError(f"Expected runs in {shown} (got none); run: kgat compare")
     models = list(dict.fromkeys(row.model for rows in made.values() for row in rows))
     models.sort(key=lambda model: model != baseline)
-    lines = [["model", *made], ["---"] + ["---:"] * len(made)]
+    lines = []
     for model in models:
         cells = [next((_score(row) for row in rows if row.model == model), "–") for rows in made.values()]
         lines.append([f"`{model}`", *cells])
@@ -280,7 +280,7 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
         "Test metric in %, mean ± unbiased standard deviation over seeds. A seed picks split and "
         "initial weights, for all models alike. The epoch is chosen on validation nodes and test "
         "nodes are scored once, at that epoch.",
-        "\n".join(f"| {' | '.join(line)} |" for line in lines),
+        markdown_table(["model", *made], lines),
     ]
     for title, rows in made.items():
         runs = [record for record in of_tables[title] if record.get("kind") == "run"]

@@ -7,6 +7,7 @@ from kgat import compare as comparing
 from kgat import costs, datasets, records, tables, training, tuning
 from kgat.compare import compare
 from kgat.config import Config
+from kgat.kernels import RBF
 from kgat.records import Interrupted
 
 FAST = {"max_epochs": 3, "hidden_channels": 8, "heads": 2}
@@ -471,3 +472,14 @@ def test_cost_is_measured_once(tmp_path, monkeypatch):
     assert asked == [["gat", "rbf"]]
     run(tmp_path, ("gat", "dot"), rounds=3)
     assert asked == [["gat", "rbf"], ["gat", "dot"]]
+
+
+def test_what_python_passes_is_checked_with_a_sentence(tmp_path):
+    graph = datasets.load("karate").data
+    with pytest.raises(TypeError, match=r"name of a data set or a Task \(got Data\); wrap a graph .*Task\("):
+        compare(graph, ["gat"], out=tmp_path / "out")
+    for wrong in (RBF, 3, None):
+        with pytest.raises(TypeError, match=r"Expected names of models \(got .*kgat.training.fit"):
+            compare(datasets.load("karate"), ["gat", wrong], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert len(run(tmp_path, "gat", seeds=1)) == 1  # one name alone
