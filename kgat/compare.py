@@ -4,6 +4,7 @@ import multiprocessing
 import os
 import signal
 import time
+from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,6 +19,7 @@ from kgat.costs import ROUNDS, has_cost, measure_cost
 from kgat.datasets import Task, load
 from kgat.records import METRICS, RESULTS, Interrupted
 from kgat.registry import resolve_model
+from kgat.shared import SharedResults
 from kgat.training import OnEpoch, train
 
 Record = Mapping[str, Any]
@@ -81,6 +83,20 @@ def compare(
         PermissionError: If the folder cannot be written.
         Interrupted: On Ctrl-C.
     """
+    if not isinstance(dataset, str | Task):
+        raise TypeError(
+            f"Expected the name of a data set or a Task (got {type(dataset).__name__}); wrap a graph of your "
+            "own with its splits: kgat.datasets.Task(name, data, splits, metric, num_classes, source, "
+            "preprocessing)"
+        )
+    models = [models] if isinstance(models, str) else list(models)
+    for model in models:
+        if not isinstance(model, str):
+            raise TypeError(
+                f"Expected names of models (got {getattr(model, '__name__', repr(model))}); name a built-in "
+                "one, e.g. 'gat' or 'rbf*l2', and train a model with a kernel of your own by "
+                "kgat.training.fit"
+            )
     if seeds < 1:
         raise ValueError(f"Expected at least one seed (got {seeds}); pass --seeds 5")
     if jobs < 1:
@@ -95,62 +111,36 @@ def compare(
     tuned = budget.record(overrides) if budget else None
     given = {name: Config.of(task.name, name, overrides=overrides) for name in names}
     path = _writable(Path("runs") / task.name if out is None else Path(out)) / RESULTS
-    records = record_file.read(path) if path.exists() else []
-    _expect_same_budget(records, task.name, tuned, path)
-    _expect_same_settings(records, given.values(), path, but=tuned["space"] if tuned else ())
-    keys = {record["key"] for record in records if record.get("kind") in ("run", "tune")}
-    drawn = {record.get("key") for record in records if record.get("kind") == "attention"}
-
-    def keep(record: dict[str, Any]) -> None:
-        if tuned is not None and record.get("kind") in ("run", "cost"):
-            record["tuned"] = tuned
-        record_file.append(path, record)
-        records.append(record)
-
     total = len(trials) + len(names) * seeds
     wanted = {tuning.key(config) for config in trials}
     try:
-        with _progress(task, total, progress) as bar:
-            bar.found(len(wanted & keys))
-            missing = [(config, "tune") for config in trials if tuning.key(config) not in keys]
-            for record, _ in _runs(task, missing, device, jobs, bar):
-                keep(record)
-                bar.finished(record)
+        with SharedResults(path) as results, _progress(task, total, progress) as bar:
+            _expect_same_budget(results.records, task.name, tuned, path)
+            _expect_same_settings(results.records, given.values(), path, but=tuned["space"] if tuned else ())
+            work = _Work(task, results, device, jobs, bar, tuned)
+            work.do([(config, "tune") for config in trials])
             chosen = {name: dict(overrides or {}) for name in names}
             if budget is not None:
                 for name in names:
-                    chosen[name] |= tuning.choose(records, task.name, name, budget, overrides)
+                    chosen[name] |= tuning.choose(results.records, task.name, name, budget, overrides)
             configs = [
                 Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names
             ]
-            _expect_same_settings(records, configs, path)
+            _expect_same_settings(results.records, configs, path)
             wanted |= {config.key for config in configs}
-            bar.found(sum(config.key in keys for config in configs))
-            missing = []
-            for config in configs:
-                drawing = figures and config.seed == 0 and config.key not in drawn
-                if config.key not in keys or drawing:
-                    missing.append((config, "draw" if drawing else "run"))
-            for record, attention in _runs(task, missing, device, jobs, bar):
-                if record["key"] not in keys:
-                    keep(record)
-                    keys.add(record["key"])
-                    bar.finished(record)
-                if attention is not None:
-                    keep(attention)
-            if rounds and not has_cost(records, task.name, names):
-                bar.say("measuring time and memory of an epoch")
+            work.do([(config, "draw" if figures and config.seed == 0 else "run") for config in configs])
+            if rounds:
                 # Of a model that takes all settings, or what was set for others would be lost.
                 config = min(given.values(), key=lambda config: len(resolve_model(config.model).fixed))
-                keep(measure_cost(task, config, names, rounds, device=device))
+                work.measure(config, names, rounds)
             if figures:
                 bar.say("drawing figures")
-                draw(records, path.parent)
+                draw(results.records, path.parent)
     except KeyboardInterrupt:
         # Asked of the file: the interrupt may have come between writing a line and counting it.
         keys = {r["key"] for r in record_file.read(path) if r.get("kind") in ("run", "tune")}
         raise Interrupted(len(wanted & keys), total, path) from None
-    return records
+    return results.records
 
 
 def _trials(
@@ -168,17 +158,127 @@ Job = tuple[Config, str]  # with what to do: "tune", "run", or "draw", which is 
 Outcome = tuple[dict[str, Any], dict[str, Any] | None]
 
 
-def _runs(task: Task, missing: Sequence[Job], device: str, jobs: int, bar: "_Progress") -> Iterator[Outcome]:
-    if jobs == 1 or len(missing) < 2:
-        for config, what in missing:
-            yield _outcome(task, config, what, device, bar.epoch(config))
-        return
-    bar.say(f"{jobs} runs at once")
-    context = multiprocessing.get_context("spawn")  # a fork of threads that hold locks may hang
-    threads = torch.get_num_threads()
-    # Leaving the block, also by Ctrl-C, ends the processes; results come in the order of the runs.
-    with context.Pool(jobs, _start_worker, (task, device, threads)) as pool:
-        yield from pool.imap(_work, missing)
+class _Work:
+    r"""Does the jobs of a comparison that are this process's to do, and keeps what came out."""
+
+    def __init__(
+        self,
+        task: Task,
+        results: SharedResults,
+        device: str,
+        jobs: int,
+        bar: "_Progress",
+        tuned: Mapping[str, Any] | None,
+    ) -> None:
+        self.task = task
+        self.results = results
+        self.device = device
+        self.jobs = jobs
+        self.bar = bar
+        self.tuned = tuned
+        self.counted: set[str] = set()
+
+    def do(self, jobs: Sequence[Job]) -> None:
+        r"""Ends when all of them are done, here or in other processes."""
+        for key in {_key(job) for job in jobs} & self._keys():
+            self.counted.add(key)
+        self.bar.found(len(self.counted & {_key(job) for job in jobs}))
+        left = [job for job in jobs if not self._finished(job)]
+        if self.jobs == 1 or len(left) < 2:
+            for config, what in self.results.claim(left, _key, self._finished, self._waiting):
+                self._keep(_outcome(self.task, config, what, self.device, self.bar.epoch(config)))
+        else:
+            self._do_at_once(left)
+        self._count(jobs)
+
+    def _do_at_once(self, left: Sequence[Job]) -> None:
+        self.bar.say(f"{self.jobs} runs at once")
+        context = multiprocessing.get_context("spawn")  # a fork of threads that hold locks may hang
+        threads = torch.get_num_threads()
+        # Results are kept in the order of the runs.
+        under_way: deque[tuple[Job, Any]] = deque()
+
+        def keep_first() -> None:
+            job, result = under_way.popleft()
+            while not result.ready():
+                result.wait(0.2)  # in pieces, as an interrupt is seen between them alone
+            self._keep(result.get())
+            self.results.release(_key(job))
+
+        def busy() -> int:
+            return sum(not result.ready() for _, result in under_way)
+
+        # Leaving the block, also by Ctrl-C, ends the processes.
+        with _without_interrupts(
+            lambda: context.Pool(self.jobs, _start_worker, (self.task, self.device, threads))
+        ) as pool:
+            jobs = self.results.claim_many(
+                left, _key, self._finished, self._waiting, idle=lambda: not under_way
+            )
+            for job in jobs:
+                if job is not None:
+                    under_way.append((job, pool.apply_async(_work, (job,))))
+                while under_way and (job is None or busy() >= self.jobs or under_way[0][1].ready()):
+                    keep_first()
+            while under_way:
+                keep_first()
+
+    def measure(self, config: Config, names: Sequence[str], rounds: int) -> None:
+        r"""Measures time and memory of models, unless that was done."""
+
+        def there(_: str) -> bool:
+            return has_cost(self.results.records, self.task.name, names)
+
+        for _ in self.results.claim(["cost"], str, there, self._waiting):
+            self.bar.say("measuring time and memory of an epoch")
+            self._append(measure_cost(self.task, config, names, rounds, device=self.device))
+
+    def _keep(self, outcome: Outcome) -> None:
+        record, attention = outcome
+        if record["key"] not in self._keys():
+            self._append(record)
+            self.counted.add(record["key"])
+            self.bar.finished(record)
+        if attention is not None:
+            self._append(attention)
+
+    def _append(self, record: dict[str, Any]) -> None:
+        if self.tuned is not None and record.get("kind") in ("run", "cost"):
+            record["tuned"] = self.tuned
+        self.results.append(record)
+
+    def _waiting(self, count: int) -> None:
+        self.bar.say(f"waiting for {count} of another process")
+
+    def _count(self, jobs: Sequence[Job]) -> None:
+        of_others = {_key(job) for job in jobs} - self.counted
+        self.bar.found(len(of_others))
+        self.counted |= of_others
+
+    def _keys(self, *kinds: str) -> set[str]:
+        kinds = kinds or ("run", "tune")
+        return {record["key"] for record in self.results.records if record.get("kind") in kinds}
+
+    def _finished(self, job: Job) -> bool:
+        drawn = job[1] != "draw" or job[0].key in self._keys("attention")
+        return drawn and _key(job) in self._keys()
+
+
+def _key(job: Job) -> str:
+    config, what = job
+    return tuning.key(config) if what == "tune" else config.key
+
+
+def _without_interrupts(start: Callable[[], Any]) -> Any:
+    # Ctrl-C reaches all processes of a terminal. It is the parent's to handle: those that start now are born
+    # deaf to it, and it waits for them to be there.
+    if not hasattr(signal, "pthread_sigmask"):
+        return start()
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        return start()
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _outcome(task: Task, config: Config, what: str, device: str, on_epoch: OnEpoch | None = None) -> Outcome:
@@ -218,7 +318,29 @@ def draw(records: Sequence[Record], folder: Path) -> list[Path]:
     # Not at the top: the report is made of the tables of this file.
     from kgat import plots, report
 
-    return [*plots.save_all(records, folder), report.write(records, folder)]
+    try:
+        return [*plots.save_all(records, folder), report.write(records, folder)]
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+        path = Path(folder) / RESULTS
+        for number, record in record_file.numbered(path) if path.exists() else []:
+            if not _drawable(record):
+                raise ValueError(
+                    f"Expected a record as kgat writes it in line {number} of '{path}' (got "
+                    f"{type(error).__name__}: {error} when it was drawn); delete that line, its run is then "
+                    "repeated"
+                ) from error
+        raise
+
+
+def _drawable(record: Record) -> bool:
+    from kgat import plots
+
+    try:
+        for figure in plots.FIGURES.values():
+            figure([record])
+    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+        return False
+    return True
 
 
 def _attention(model: torch.nn.Module, task: Task, config: Config) -> dict[str, Any]:
@@ -353,7 +475,7 @@ def _progress(task: Task, total: int, shown: bool) -> Iterator[_Progress]:
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
     columns = (
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),

@@ -25,7 +25,9 @@ from kgat.circumstances import circumstances
 from kgat.functional import dense_attention
 from kgat.kernels import Context
 from kgat.nn import KernelGATConv
+from kgat.pages import markdown_table
 from kgat.registry import resolve_model
+from kgat.shared import SharedResults
 from kgat.statistics import holm, wilcoxon
 
 if TYPE_CHECKING:
@@ -478,25 +480,28 @@ def compare(
     setting = Setting() if setting is None else setting
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    kept = record_file.read(path) if path.exists() else []
-    there = _finished(kept, setting)
-    for seed in range(seeds):
-        for model in models:
-            if (points.name, model, seed) in there:
-                continue
+    jobs = [(points.name, model, seed) for seed in range(seeds) for model in models]
+    with SharedResults(path, ["regression"]) as results:
+
+        def there(job: tuple[str, str, int]) -> bool:
+            return job in _finished(results.records, setting)
+
+        left = [job for job in jobs if not there(job)]
+        for _, model, seed in results.claim(left, lambda job: ("regression", *job, str(setting)), there):
             record = run(points, model, seed, setting, curve=seed == 0)
-            record_file.append(path, record)
-            kept.append(record)
+            results.append(record)
             if on_run is not None:
                 on_run(record)
-    return kept
+    return results.records
 
 
 def finished(
     path: str | Path, datasets: Sequence[str], models: Sequence[str], seeds: int, setting: Setting
 ) -> int:
     r"""Returns how many of these runs a file holds already."""
-    there = _finished(record_file.read(path), setting) if Path(path).exists() else set()
+    there = (
+        _finished(record_file.read_results(path, ["regression"]), setting) if Path(path).exists() else set()
+    )
     wanted = {(name, model, seed) for name in datasets for model in models for seed in range(seeds)}
     return len(wanted & there)
 
@@ -551,12 +556,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
             cells[model].append(f"{values.mean():.3g}{spread}" + ("" if p is None else f" (p = {p:.2g})"))
     seeds = {name: min(map(len, of_models.values())) for name, of_models in found.items()}
     heads = [f"{name}, {units[name]}, {n} seed{'s' * (n != 1)}" for name, n in seeds.items()]
-    lines = [
-        f"| model | {' | '.join(heads)} |",
-        f"| --- |{' ---: |' * len(found)}",
-        *(f"| `{model}` | {' | '.join(row)} |" for model, row in cells.items()),
-    ]
-    return "\n".join(lines)
+    return markdown_table(["model", *heads], ([f"`{model}`", *row] for model, row in cells.items()))
 
 
 def _expect_one_setting(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:

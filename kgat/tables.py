@@ -13,6 +13,7 @@ from kgat import records as record_file
 from kgat import tuning
 from kgat.config import differing, protocol, stored
 from kgat.costs import CONTENDED
+from kgat.pages import markdown_table
 from kgat.records import BASELINE, METRICS, RESULTS
 from kgat.statistics import holm, interval, wilcoxon
 
@@ -178,8 +179,7 @@ def markdown(rows: Sequence[Row], metric: str = "accuracy", baseline: str = BASE
         metric (str, optional): The metric. (default: :obj:`"accuracy"`)
         baseline (str, optional): The baseline. (default: :obj:`"gat"`)
     """
-    lines = [_headings(metric, baseline), ["---"] + ["---:"] * 8, *map(_cells, rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+    return markdown_table(_headings(metric, baseline), map(_cells, rows))
 
 
 def rich_table(
@@ -197,7 +197,7 @@ def rich_table(
     from rich.markup import escape
     from rich.table import Table
 
-    drawn = Table(title=title, title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
+    drawn = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
     for number, name in enumerate(_headings(metric, baseline)):
         # The words of a heading may stand above each other, numbers stay in one piece.
         drawn.add_column(
@@ -272,7 +272,7 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
     Raises:
         FileNotFoundError: If a source holds no results.
     """
-    records = [record for path in result_files(sources) for record in record_file.read(path)]
+    records = [record for path in result_files(sources) for record in record_file.read_results(path)]
     of_tables = tables(records)
     made = {title: table(own, baseline) for title, own in of_tables.items()}
     if not made:
@@ -282,7 +282,7 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
     models.sort(key=lambda model: model != baseline)
     marks = {title: outdated_line(_runs(own)) for title, own in of_tables.items()}
     titles = [title + " \\*" * bool(marks[title]) for title in made]
-    lines = [["model", *titles], ["---"] + ["---:"] * len(made)]
+    lines = []
     for model in models:
         cells = [next((_score(row) for row in rows if row.model == model), "–") for rows in made.values()]
         lines.append([f"`{model}`", *cells])
@@ -290,7 +290,7 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
         "Test metric in %, mean ± unbiased standard deviation over seeds. A seed picks split and "
         "initial weights, for all models alike. The epoch is chosen on validation nodes and test "
         "nodes are scored once, at that epoch.",
-        "\n".join(f"| {' | '.join(line)} |" for line in lines),
+        markdown_table(["model", *titles], lines),
     ]
     if any(marks.values()):
         parts.append("\\* To be made anew, for the reason that stands above the table of each.")

@@ -1,3 +1,4 @@
+import errno
 import json
 import os
 import re
@@ -7,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import made_runs
 import pytest
 
 import kgat
@@ -253,7 +255,7 @@ def test_a_stopped_comparison_goes_on(capsys, tmp_path, number, jobs):
         out, err = process.communicate(timeout=60)
     finally:
         process.kill()
-    assert process.returncode == 130
+    assert process.returncode == 128 + number
     assert "Traceback" not in err
     kept = [record for record in records.read(path) if record["kind"] == "run"]
     last = err.strip().splitlines()[-1]
@@ -284,5 +286,129 @@ def test_an_interrupt_that_a_finaliser_swallows_comes_again(monkeypatch, capsys)
     monkeypatch.setattr(program, "app", work)
     hook = sys.unraisablehook
     assert cli.main(["info"]) == 130
-    assert capsys.readouterr().err == "kgat: interrupted\n"
+    assert capsys.readouterr().err == "kgat: interrupted; run the same command again\n"
     assert sys.unraisablehook is hook
+
+
+# A command is stopped from outside wherever it is: a hook runs at the place and sends the signal to itself.
+STOPPED = """
+import os, signal, sys
+place, number = sys.argv[1], int(sys.argv[2])
+sys.argv[1:] = sys.argv[3:]
+from kgat.cli import main
+
+class Finder:
+    def find_spec(self, name, *rest):
+        if name == place:
+            sys.meta_path.remove(self)
+            os.kill(os.getpid(), number)
+
+sys.meta_path.insert(0, Finder())
+sys.exit(main())
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize(
+    ("place", "command", "said"),
+    [
+        ("typer", ["info"], ""),
+        ("kgat.cli.compare", ["compare"], ": it goes on where it stopped"),
+        ("torch", ["compare", "--dataset", "karate"], ": it goes on where it stopped"),
+        ("kgat.tables", ["table", "."], ""),
+    ],
+)
+def test_a_stop_has_one_answer_wherever_it_comes(tmp_path, number, place, command, said):
+    root = Path(kgat.__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", STOPPED, place, str(int(number)), *command],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    answer = f"kgat: interrupted; run the same command again{said}\n"
+    assert (done.returncode, done.stdout, done.stderr) == (128 + number, "", answer)
+
+
+def test_a_full_disk_says_where_and_what_to_do(capsys, tmp_path, monkeypatch):
+    run(capsys, *KARATE, "--seeds", "1", "--out", tmp_path)
+    path = tmp_path / "results.jsonl"
+    before = path.read_bytes()
+
+    def full(handle):
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(records.os, "fsync", full)
+    code, _, err = run(capsys, *KARATE, "--seeds", "2", "--out", tmp_path)
+    assert code == 2
+    assert err.splitlines()[-1] == (
+        f"kgat: error: Expected room on the disk to write '{path}' (got: No space left on device); make room "
+        "and run the same command again: it goes on where it stopped"
+    )
+    assert path.read_bytes() == before
+    monkeypatch.setattr(records, "read_results", full)
+    code, _, err = run(capsys, "table", tmp_path)
+    assert (code, "Expected room on the disk" in err) == (2, True)
+
+
+HUGE = 10**400
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (None, "'dataset' as a text in line 2 .*got null"),
+        ({"test": None}, "'test' as a finite number in line 2 .*got null"),
+        ({"test": HUGE}, "'test' as a finite number in line 2 .*got 1000"),
+        ({"val": "0.5"}, "'val' as a finite number in line 2"),
+        ({"test": [0.5]}, "'test' as a finite number in line 2"),
+        ({"test": True}, "'test' as a finite number in line 2"),
+        ({"seed": HUGE}, "'seed' as a whole number in line 2"),
+        ({"seed": [1]}, "'seed' as a whole number in line 2"),
+        ({"model": {}}, "'model' as a text in line 2"),
+        ({"metric": "f1"}, "'metric' as one of accuracy, roc_auc in line 2"),
+        ({"config": [1]}, "'config' as an object in line 2"),
+        ({"config": {}}, "'config.num_layers'|'config.heads'"),
+        ({"versions": {}}, "'versions.torch' as a text in line 2"),
+        ({"tuned": {"settings": 3}}, "'tuned.seeds' as a whole number in line 2"),
+        ({"kind": "cost", "baseline": "gat", "models": {"gat": 1}}, "'models.gat' as an object in line 2"),
+        ({"curve": {"epoch": ["a"], "val": ["b"]}}, "a record as kgat writes it in line 2"),
+    ],
+)
+def test_records_of_the_wrong_form_are_named_by_line(capsys, tmp_path, change, message):
+    good = made_runs.make_run("gat", 0, 0.5)
+    wrong = {"kind": "run"} if change is None else {**made_runs.make_run("rbf", 0, 0.5), **change}
+    if "cost" in str(wrong["kind"]):
+        wrong = change | {"dataset": "made"}
+    (tmp_path / "results.jsonl").write_text(f"{json.dumps(good)}\n{json.dumps(wrong)}\n")
+    commands = [["plot"]] if "curve" in (change or {}) else [["table"], ["table", "--markdown"], ["plot"]]
+    for command in commands:
+        code, out, err = run(capsys, *command, tmp_path)
+        assert (code, out) == (2, ""), command
+        assert re.fullmatch(rf"kgat: error: Expected (?:{message}).*delete that line.*\n", err), err
+
+
+@pytest.mark.parametrize("name", ["[/bold]x", "a|b", "[red]", "c\nd", r"e\|f", "$x$", "<b>"])
+def test_any_name_keeps_its_place_in_a_table(capsys, tmp_path, name):
+    lines = [
+        json.dumps({**made_runs.make_run("gat", seed, 0.5, dataset=name), "model": model})
+        for model in ("gat", name)
+        for seed in range(2)
+    ]
+    (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
+    code, out, err = run(capsys, "table", tmp_path)
+    assert (code, err) == (0, "")
+    assert name.split("\n")[0] in out
+    code, out, err = run(capsys, "table", "--markdown", tmp_path)
+    assert (code, err) == (0, "")
+    rows = [line for line in out.splitlines() if line.startswith("| ")]
+    assert [len(re.split(r"(?<!\\)\|", row)) for row in rows] == [4] * 4 + [11] * 4
+    code, out, err = run(capsys, "plot", tmp_path)
+    assert (code, err) == (0, "")
+
+
+def test_version(capsys):
+    assert run(capsys, "--version") == (0, f"kgat {kgat.__version__}\n", "")

@@ -8,6 +8,7 @@ from kgat import compare as comparing
 from kgat import costs, datasets, records, tables, training, tuning
 from kgat.compare import compare
 from kgat.config import Config
+from kgat.kernels import RBF
 from kgat.records import Interrupted
 
 FAST = {"max_epochs": 3, "hidden_channels": 8, "heads": 2}
@@ -482,3 +483,14 @@ def test_runs_under_another_rule_for_the_weights_are_not_mixed(tmp_path):
         ValueError, match=r"keep=metric in '.*results.jsonl' .got 'gat' with keep=both.; choose"
     ):
         compare(make_task(), ["rbf"], overrides=settings, **given)
+
+
+def test_what_python_passes_is_checked_with_a_sentence(tmp_path):
+    graph = datasets.load("karate").data
+    with pytest.raises(TypeError, match=r"name of a data set or a Task \(got Data\); wrap a graph .*Task\("):
+        compare(graph, ["gat"], out=tmp_path / "out")
+    for wrong in (RBF, 3, None):
+        with pytest.raises(TypeError, match=r"Expected names of models \(got .*kgat.training.fit"):
+            compare(datasets.load("karate"), ["gat", wrong], out=tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+    assert len(run(tmp_path, "gat", seeds=1)) == 1  # one name alone

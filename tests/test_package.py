@@ -14,7 +14,7 @@ from kgat import kernels, models, nn, positions
 PACKAGE = Path(kgat.__file__).parent
 # A module may import what stands above it, and its own room.
 ROOMS = [
-    ["scalar", "records", "circumstances", "statistics", "pages"],
+    ["scalar", "records", "shared", "circumstances", "statistics", "pages"],
     ["rules"],
     ["gram"],
     ["ops"],
@@ -23,7 +23,7 @@ ROOMS = [
     ["positions"],
     ["nn"],
     ["models"],
-    ["testing"],
+    ["testing", "installation"],
     ["datasets"],
     ["registry", "config"],
     ["training"],

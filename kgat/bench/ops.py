@@ -15,12 +15,12 @@ from pathlib import Path
 from typing import Any
 
 import kgat
-from kgat import records as record_file
 from kgat.bench import rivals
 from kgat.bench.rivals import OURS, SUBJECTS
 from kgat.bench.scenarios import Scenario, select
 from kgat.bench.worker import BOTH, FORWARD, MEMORY, SEPARATOR, Question, Tell
 from kgat.records import Interrupted
+from kgat.shared import SharedResults
 
 # What each regime sets. R1 is malloc as it comes: glibc gives blocks above 32 MB back when they are freed,
 # and every such temporary is paid for by page faults. R2 keeps them, as a caching allocator would. For peaks,
@@ -116,20 +116,42 @@ def run(
     """
     jobs = list(plan.jobs())
     _writable(path)
-    kept = [] if fresh else [record for record in record_file.read(path) if record.get("kind") == "ops"]
-    last = {_key(record): record for record in kept}
     new: list[Record] = []
+    begun = 0  # from which record on answers count
+
+    def last() -> dict[tuple[Any, ...], Record]:
+        return {_key(r): r for r in results.records[begun:] if r.get("kind") == "ops"}
 
     def keep(record: Record) -> None:
-        record_file.append(path, record)
+        results.append(record)
         new.append(record)
 
+    def answered(job: tuple[Scenario, Question]) -> bool:
+        return all(
+            not record.get("absent") and _key(record) in there
+            for there in [last()]
+            for name in job[1].candidates
+            for what in job[1].whats
+            for record in [there.get(_key(job[1].key(name, what)), {"absent": True})]
+        )
+
+    def tried(job: tuple[Scenario, Question]) -> bool:
+        return id(job) in done or answered(job)
+
+    done: set[int] = set()
     try:
-        with _Caches() as caches, _progress(len(jobs), progress) as shown:
-            for scenario, question in jobs:
+        with (
+            SharedResults(path, ["ops"]) as results,
+            _Caches() as caches,
+            _progress(len(jobs), progress) as shown,
+        ):
+            begun = len(results.records) if fresh else 0
+            for job in results.claim(jobs, lambda job: str(job[1]), tried):
+                scenario, question = job
+                done.add(id(job))
                 name = f"{question.scenario}, {question.subject}, {question.regime}"
                 found = len(new)
-                todo = _remaining(question, scenario, last, keep)
+                todo = _remaining(question, scenario, last(), keep)
                 if todo is not None:
                     shown.begin(name)
 
@@ -148,8 +170,7 @@ def run(
                 shown.finished(name, new[found:])
     except KeyboardInterrupt:
         keys = {_key(q.key(name, what)) for _, q in jobs for name in q.candidates for what in q.whats}
-        there = keys & {*last, *map(_key, new)}
-        raise Interrupted(len(there), len(keys), path) from None
+        raise Interrupted(len(keys & {*last(), *map(_key, new)}), len(keys), path) from None
     unequal = [record for record in new if record.get("unequal")]
     if unequal:
         raise UnequalError(
@@ -343,7 +364,7 @@ def _progress(total: int, shown: bool) -> Iterator[_Progress]:
         BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeElapsedColumn(),
-        TextColumn("{task.fields[now]}"),
+        TextColumn("{task.fields[now]}", markup=False),
     )
     with Progress(*columns, console=Console(stderr=True), refresh_per_second=4) as bar:
         row = bar.add_task("ops", total=total, now="")

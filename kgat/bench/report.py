@@ -15,6 +15,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
+from kgat.pages import markdown_table
 from kgat.plots.look import PALETTE, RC, WIDTH
 
 BEGIN, END = "<!-- ops:begin -->", "<!-- ops:end -->"
@@ -226,8 +227,7 @@ def _pair(values: Sequence[float | None], scale: float) -> str:
 
 
 def _markdown(head: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
-    rows = [head, ["---"] * 2 + ["---:"] * (len(head) - 2), *lines]
-    return "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return markdown_table(head, lines, names=2)
 
 
 # --- Figure -----------------------------------------------------------------------------------------------

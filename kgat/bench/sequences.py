@@ -21,11 +21,12 @@ import torch
 from matplotlib.figure import Figure
 
 import kgat
-from kgat import records as record_file
 from kgat.bench.measure import limit_memory, peak_bytes, ratios, seconds_of, spread
 from kgat.circumstances import circumstances
 from kgat.nn import KernelAttention, PrimalAttention
+from kgat.pages import markdown_table
 from kgat.plots.look import PALETTE, RC, WIDTH
+from kgat.shared import SharedResults
 
 ROUNDS = 5
 BASELINE = "torch softmax"
@@ -116,40 +117,47 @@ def run(
         raise ValueError(f"Expected positive lengths (got {list(lengths)}); e.g. 1024,2048")
     path.parent.mkdir(parents=True, exist_ok=True)
     common = {"width": width, "heads": heads, "device": device, "threads": threads, "seconds_limit": seconds}
-    there = record_file.read(path) if path.exists() else []
-    kept = {
-        (r["subject"], r["length"]): r
-        for r in there
-        if r.get("kind") == "sequence cost" and all(r["sizes"][name] == common[name] for name in common)
-    }
-    for subject in subjects or SUBJECTS:
-        for length in sorted(lengths):
-            if (subject, length) not in kept:
-                record: Record = {
-                    "kind": "sequence cost",
-                    "subject": subject,
-                    "length": length,
-                    "sizes": common,
-                }
-                slow = any(
-                    kept[key].get("seconds", [0.0])[0] > seconds
-                    for key in kept
-                    if key[0] == BASELINE and key[1] <= length
-                )
-                for what in ("time", "memory"):
-                    question = Question(
-                        subject, length, what, width, heads, device, threads, seconds, paired=not slow
+    with SharedResults(path, ["sequence cost"]) as results:
+
+        def kept() -> dict[tuple[str, int], Record]:
+            return {
+                (r["subject"], r["length"]): r
+                for r in results.records
+                if r.get("kind") == "sequence cost"
+                and all(r["sizes"].get(name) == common[name] for name in common)
+            }
+
+        def there(job: tuple[str, int]) -> bool:
+            return job in kept()
+
+        for subject in subjects or SUBJECTS:
+            for length in sorted(lengths):
+                # One at a time: how long it takes decides whether there is a next one.
+                for _ in results.claim([(subject, length)], lambda job: (*job, str(common)), there):
+                    record: Record = {
+                        "kind": "sequence cost",
+                        "subject": subject,
+                        "length": length,
+                        "sizes": common,
+                    }
+                    slow = any(
+                        one.get("seconds", [0.0])[0] > seconds
+                        for (name, tokens), one in kept().items()
+                        if name == BASELINE and tokens <= length
                     )
-                    record.update(ask(question))
-                record.update(circumstances(device))
-                record_file.append(path, record)
-                kept[subject, length] = record
-                if on_record is not None:
-                    on_record(record)
-            found = kept[subject, length]
-            if "failed" in found or found["seconds"][0] > seconds:
-                break
-    return list(kept.values())
+                    for what in ("time", "memory"):
+                        question = Question(
+                            subject, length, what, width, heads, device, threads, seconds, paired=not slow
+                        )
+                        record.update(ask(question))
+                    record.update(circumstances(device))
+                    results.append(record)
+                    if on_record is not None:
+                        on_record(record)
+                found = kept()[subject, length]
+                if "failed" in found or found["seconds"][0] > seconds:
+                    break
+        return list(kept().values())
 
 
 def ask(question: Question) -> Record:
@@ -223,14 +231,11 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
         records (list of dict): Records of :func:`run`.
     """
     lengths = sorted({record["length"] for record in records})
-    lines = [
-        f"| ms, speed, MB | {' | '.join(f'{length:,}' for length in lengths)} |",
-        f"| --- |{' ---: |' * len(lengths)}",
-    ]
+    rows = []
     for subject in dict.fromkeys(record["subject"] for record in records):
         own = {record["length"]: record for record in records if record["subject"] == subject}
-        lines.append(f"| {subject} | {' | '.join(_cell(own.get(length)) for length in lengths)} |")
-    return "\n".join(lines)
+        rows.append([subject, *(_cell(own.get(length)) for length in lengths)])
+    return markdown_table(["ms, speed, MB", *(f"{length:,}" for length in lengths)], rows)
 
 
 def _cell(record: Mapping[str, Any] | None) -> str:

@@ -6,7 +6,8 @@ from typing import Annotated, Any
 import typer
 
 from kgat.cli.options import Root, check_device, listed, set_threads
-from kgat.cli.terminal import progress_bar, say
+from kgat.cli.stop import stoppable
+from kgat.cli.terminal import progress_bar
 
 __all__ = ["bench"]
 
@@ -20,6 +21,7 @@ def _bench(context: typer.Context) -> None:
 
 
 @bench.command("layers")
+@stoppable
 def bench_layers(
     sizes: Annotated[
         str, typer.Option(help="Sizes, separated by commas; an unknown one lists them all.")
@@ -44,6 +46,7 @@ def bench_layers(
 
 
 @bench.command("epoch")
+@stoppable
 def bench_epoch(
     dataset: Annotated[str, typer.Option(help="The data set.")] = "Cora",
     rounds: Annotated[int, typer.Option(help="Rounds per measurement.", min=1)] = 20,
@@ -72,6 +75,7 @@ def _print_ratio(ours: str, record: dict[str, Any]) -> None:
 
 
 @bench.command("ops")
+@stoppable
 def bench_ops(
     scenarios: Annotated[
         str, typer.Option(help="Scenarios, separated by commas; an unknown one lists them all.")
@@ -99,7 +103,6 @@ def bench_ops(
     Each measurement runs in a fresh process; Ctrl-C loses nothing. 'kgat bench table' prints what is there.
     """
     from kgat.bench.ops import Plan, run
-    from kgat.records import Interrupted
 
     check_device(device)
     plan = Plan(
@@ -111,15 +114,12 @@ def bench_ops(
         seconds,
         None if root is None else str(root),
     )
-    try:
-        found = run(plan, out, fresh=fresh, progress=True)
-    except Interrupted as interrupted:
-        say(f"kgat: {interrupted}")
-        raise typer.Exit(130) from None
+    found = run(plan, out, fresh=fresh, progress=True)
     typer.echo(f"{out}: {len(found)} new; for the tables: kgat bench table {out}")
 
 
 @bench.command("sequences")
+@stoppable
 def bench_sequences(
     lengths: Annotated[
         str, typer.Option(help="Numbers of tokens, separated by commas.")
@@ -171,6 +171,7 @@ def bench_sequences(
 
 
 @bench.command("table")
+@stoppable
 def bench_table(
     results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
     readme: Annotated[
@@ -185,9 +186,9 @@ def bench_table(
     from kgat.bench import report
     from kgat.pages import update_readme
     from kgat.plots import png
-    from kgat.records import read, write_atomically
+    from kgat.records import read_results, write_atomically
 
-    records = read(results)
+    records = read_results(results, ["ops"])
     text = report.tables(records)
     if readme is None:
         typer.echo(text)

@@ -18,7 +18,6 @@ from kgat.cli.options import (
     settings_of,
 )
 from kgat.cli.table import print_tables
-from kgat.cli.terminal import say
 
 __all__ = ["compare"]
 
@@ -72,7 +71,7 @@ def compare(
     Prints a table and draws figures and a report beside the results.
     """
     from kgat.compare import compare as run_all
-    from kgat.records import RESULTS, Interrupted
+    from kgat.records import RESULTS
 
     settings = settings_of(overrides)
     set_threads(threads)
@@ -81,24 +80,20 @@ def compare(
         jobs = 1 if device.startswith("cuda") else min(4, os.cpu_count() or 1)
     if jobs > 1 and threads is None:
         set_threads(max(1, (os.cpu_count() or 1) // jobs))
-    try:
-        records = run_all(
-            dataset,
-            listed(models),
-            seeds,
-            out,
-            root,
-            settings,
-            progress=True,
-            device=device,
-            rounds=rounds,
-            jobs=jobs,
-            tune=tune,
-            tune_seeds=tune_seeds,
-        )
-    except Interrupted as interrupted:
-        say(f"kgat: {interrupted}")
-        raise typer.Exit(130) from None
+    records = run_all(
+        dataset,
+        listed(models),
+        seeds,
+        out,
+        root,
+        settings,
+        progress=True,
+        device=device,
+        rounds=rounds,
+        jobs=jobs,
+        tune=tune,
+        tune_seeds=tune_seeds,
+    )
     folder = Path("runs") / records[-1]["dataset"] if out is None else out
     print_tables(records)
     typer.echo(f"{folder / RESULTS}  {folder / 'report.html'}")

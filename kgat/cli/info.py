@@ -15,8 +15,15 @@ def info(
     warm: Annotated[
         bool, typer.Option("--warm", help="Compile fused attention for all kernels now, not at first use.")
     ] = False,
+    check: Annotated[
+        bool,
+        typer.Option(
+            "--check",
+            help="Compare all kernels on all backends here with float64; exit code 1 if one differs.",
+        ),
+    ] = False,
 ) -> None:
-    r"""Show versions, devices, backends and where data are looked for."""
+    r"""Show versions, devices, backends and where data are looked for; check what they compute."""
     from importlib.metadata import PackageNotFoundError, version
 
     import torch
@@ -51,6 +58,8 @@ def info(
     line("data root", f"{folder}{'' if folder.is_dir() else ' (made at the first download)'}")
     if warm:
         _warm()
+    if check and not _check():
+        raise typer.Exit(1)
 
 
 def _warm() -> None:
@@ -70,6 +79,43 @@ def _warm() -> None:
         gram = kernel.to(device)(x, x)
         if not gram.signed:
             edge_attention(gram, x, edge_index).sum().backward()
+
+
+def _check() -> bool:
+    import torch
+    from rich.console import Console
+    from rich.markup import escape
+    from rich.table import Table
+
+    from kgat import installation
+    from kgat.cli.terminal import progress_bar
+
+    table = Table("kernel", "backend", "float64", "float32", "", box=None, padding=(0, 2, 0, 0))
+    found = []
+    bar = progress_bar()
+    with bar:
+        task = bar.add_task("", total=len(installation.checks()))
+        for outcome in installation.check_installation():
+            bar.update(task, advance=1, description=f"{outcome.kernel}, {outcome.backend}")
+            found.append(outcome)
+    for outcome in found:
+        errors = [outcome.errors.get(dtype) for dtype in (torch.float64, torch.float32)]
+        verdict = "ok" if outcome.errors else "not taken"
+        table.add_row(
+            *(outcome.kernel, outcome.backend),
+            *("–" if error is None else f"{error:.0e}" for error in errors),
+            escape(f"DIFFERS: {outcome.wrong}" if outcome.wrong else verdict),
+        )
+    console = Console()
+    if not console.is_terminal:
+        console.width = 120
+    console.print(table)
+    wrong = sum(bool(outcome.wrong) for outcome in found)
+    ran = sum(bool(outcome.errors) for outcome in found)
+    typer.echo(
+        f"{ran} checks: {f'{wrong} differ from the formulas' if wrong else 'all agree with the formulas'}"
+    )
+    return wrong == 0
 
 
 def _why_not_torch_scatter() -> str:

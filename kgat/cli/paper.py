@@ -16,7 +16,7 @@ from kgat.cli.options import (
     set_threads,
     settings_of,
 )
-from kgat.cli.terminal import progress_bar, say
+from kgat.cli.terminal import progress_bar
 
 __all__ = ["paper"]
 
@@ -104,8 +104,7 @@ def paper(
                 on_epoch=on_epoch,
             )
     except KeyboardInterrupt:
-        say(f"kgat: {Interrupted(int(bar.tasks[task].completed), total, path)}")
-        raise typer.Exit(130) from None
+        raise Interrupted(int(bar.tasks[task].completed), total, path) from None
     text = sequences.table(records)
     if readme is not None:
         update_readme(readme, text, *sequences.markers(name))

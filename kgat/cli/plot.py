@@ -15,14 +15,14 @@ def plot(
 ) -> None:
     r"""Draw the figures and report.html again, from the results alone."""
     from kgat.compare import draw
-    from kgat.records import RESULTS, read
+    from kgat.records import RESULTS, read_results
 
     results = folder / RESULTS
     if not results.is_file():
         raise FileNotFoundError(
             f"Expected results in '{folder}' (got no {RESULTS}); run: kgat compare --out {folder}"
         )
-    records = read(results)
+    records = read_results(results)
     expect_runs(records, [folder])
     for path in draw(records, folder):
         typer.echo(path)

@@ -1,27 +1,26 @@
-r"""The program ``kgat``: its commands, and what it answers to a wrong call, a failure and an interrupt."""
+r"""The program ``kgat``: its commands, and what it answers to a wrong call and a failure."""
 
-import _thread
-import signal
+import errno
+import os
 import sys
-import threading
 import warnings
-from collections.abc import Callable
-from types import FrameType
 from typing import Annotated, Any
 
 import typer
 
+import kgat
 from kgat.cli.bench import bench
 from kgat.cli.compare import compare
 from kgat.cli.info import info
 from kgat.cli.paper import paper
 from kgat.cli.plot import plot
 from kgat.cli.regress import regress
+from kgat.cli.stop import stoppable
 from kgat.cli.table import table
 from kgat.cli.terminal import one_line, say
 from kgat.cli.train import train
 
-__all__ = ["app", "main"]
+__all__ = ["app", "run"]
 
 # What our own checks raise, and what a file system or an optional package may answer.
 EXPECTED = (ValueError, IndexError, ImportError, NotImplementedError, OSError)
@@ -34,40 +33,39 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 for command in (compare, train, info, plot, regress, paper, table):
-    app.command()(command)
+    app.command()(stoppable(command))
 app.add_typer(bench, name="bench")
 
 
 @app.callback()
 def _options(
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
+    version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False,
 ) -> None:
-    # Read by main() from the arguments: it has to know also where parsing them fails.
+    # Both are read from the arguments by run(): it has to know also where parsing them fails.
     pass
 
 
-def main(arguments: list[str] | None = None) -> int:
-    r"""Runs the command line; returns the exit code.
-
-    What can go wrong for a user is one line on stderr and exit code 2; :obj:`--debug`, anywhere,
-    shows the traceback.
-
-    Args:
-        arguments (list of str, optional): The arguments; those of the process if :obj:`None`.
-            (default: :obj:`None`)
-    """
-    given = sys.argv[1:] if arguments is None else list(arguments)
-    debug = "--debug" in given
-    given = [argument for argument in given if argument != "--debug"] or ["--help"]
+def run(arguments: list[str]) -> int:
+    r"""Runs a command; returns the exit code."""
+    debug = "--debug" in arguments
+    given = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    if given == ["--version"]:
+        typer.echo(f"kgat {kgat.__version__}")
+        return 0
     for stream in (sys.stdout, sys.stderr):
         # A terminal or a pipe without Unicode gets '?' for a sign rather than a traceback.
         stream.reconfigure(errors="replace")  # type: ignore[union-attr]
-    stop, ignored = signal.signal(signal.SIGTERM, _interrupt), sys.unraisablehook
-    sys.unraisablehook = _again(ignored)
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
-            return app(args=given, prog_name="kgat", standalone_mode=False) or 0
+            code = app(args=given, prog_name="kgat", standalone_mode=False) or 0
+            sys.stdout.flush()
+            return code
+    except BrokenPipeError:
+        # Who reads our output has seen enough, as 'head' does. Python would flush once more at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + 13
     except UsageError as error:
         if debug:
             raise
@@ -76,30 +74,19 @@ def main(arguments: list[str] | None = None) -> int:
     except EXPECTED as error:
         if debug:
             raise
-        say(f"kgat: error: {one_line(str(error) or type(error).__name__)}")
+        say(f"kgat: error: {one_line(_sentence(error))}")
         return 2
-    except (KeyboardInterrupt, typer.Abort):
-        say("kgat: interrupted")
-        return 130
-    finally:
-        signal.signal(signal.SIGTERM, stop)
-        sys.unraisablehook = ignored
 
 
-def _again(ignored: Callable[[Any], Any]) -> Callable[[Any], Any]:
-    # An interrupt that meets a finaliser or the callback of a weak reference is dropped there, and the work
-    # would go on: it is sent once more, when that is over.
-    def hook(dropped: Any) -> None:
-        if issubclass(dropped.exc_type, KeyboardInterrupt):
-            threading.Timer(0.05, _thread.interrupt_main, (signal.SIGTERM,)).start()
-        else:
-            ignored(dropped)
-
-    return hook
-
-
-def _interrupt(number: int, frame: FrameType | None) -> None:
-    raise KeyboardInterrupt
+def _sentence(error: Exception) -> str:
+    # Every place that writes results names its file; this is for others, as a temporary folder or stdout.
+    if isinstance(error, OSError) and error.errno == errno.ENOSPC and not str(error).startswith("Expected "):
+        where = f" for '{error.filename}'" if error.filename else ""
+        return (
+            f"Expected room on the disk{where} (got: {error.strerror}); make room and run the same command "
+            "again: it goes on where it stopped"
+        )
+    return str(error) or type(error).__name__
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 
 from kgat.cli.options import Threads, listed, make_folder, set_threads
-from kgat.cli.terminal import progress_bar, say
+from kgat.cli.terminal import progress_bar
 
 __all__ = ["regress"]
 
@@ -41,7 +41,7 @@ def regress(
     from kgat import regression
     from kgat.pages import split_readme, update_readme
     from kgat.plots import fits, png
-    from kgat.records import RESULTS, Interrupted, read, write_atomically
+    from kgat.records import RESULTS, Interrupted, read_results, write_atomically
 
     set_threads(threads)
     names = list(dict.fromkeys(listed(datasets)))
@@ -70,9 +70,8 @@ def regress(
             for problem in problems:
                 regression.compare(problem, chosen, seeds, path, setting, done)
     except KeyboardInterrupt:
-        say(f"kgat: {Interrupted(int(bar.tasks[task].completed), total, path)}")
-        raise typer.Exit(130) from None
-    records = regression.of_setting(read(path), setting)
+        raise Interrupted(int(bar.tasks[task].completed), total, path) from None
+    records = regression.of_setting(read_results(path, ["regression"]), setting)
     for name in names:
         figure = fits(records, name)
         if figure is not None:

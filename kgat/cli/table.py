@@ -23,7 +23,7 @@ def table(
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
     from kgat.pages import update_readme
-    from kgat.records import read
+    from kgat.records import read_results
     from kgat.tables import readme_tables, result_files
 
     if readme is not None or markdown:
@@ -34,7 +34,7 @@ def table(
             changed = update_readme(readme, text)
             typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
         return
-    records = [record for path in result_files(folders) for record in read(path)]
+    records = [record for path in result_files(folders) for record in read_results(path)]
     expect_runs(records, folders)
     print_tables(records)
 

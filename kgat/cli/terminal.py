@@ -24,6 +24,6 @@ def progress_bar() -> "Progress":
 
     return Progress(
         *(BarColumn(bar_width=20), MofNCompleteColumn(), TimeRemainingColumn()),
-        TextColumn("{task.description}"),
+        TextColumn("{task.description}", markup=False),
         console=Console(stderr=True),
     )

@@ -18,7 +18,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from kgat.datasets import splits
-from kgat.datasets.files import fetch, resolve_root
+from kgat.datasets.files import BROKEN, fetch, reading, resolve_root
 from kgat.datasets.graphs import SOURCES, Graph, Source
 from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.sequences import load_sequences, sequence_names
@@ -88,9 +88,23 @@ def load(
             f"run: pip install kgat[ogb]"
         )
     folder = resolve_root(root)
-    graph = source.read(fetch(folder, source.files, source.name))
-    x, layout = _features(graph.x, sparse)
-    y = torch.from_numpy(np.array(graph.y, dtype=None if graph.y.ndim == 2 else np.int64))
+    paths = fetch(folder, source.files, source.name)
+    with reading(*paths):
+        graph = source.read(paths)
+    try:
+        return _task(source, graph, folder, sparse)
+    except BROKEN as error:
+        read = ", ".join(f"'{path}'" for path in paths)
+        raise _same_kind(error)(f"{error or type(error).__name__}; read from {read}") from error
+
+
+def _same_kind(error: Exception) -> type[Exception]:
+    return IndexError if isinstance(error, IndexError) else ValueError
+
+
+def _task(source: Source, graph: Graph, folder: Path, sparse: bool | str) -> Task:
+    x, layout = _features(source, graph.x, sparse)
+    y = _labels(source, graph.y)
     edge_index = _edge_index(source, graph, num_nodes=x.size(0))
     directions = "undirected" if source.undirected else "directed"
     return Task(
@@ -117,9 +131,33 @@ def _canonical(name: str) -> str:
     return name.lower().replace("-", "").replace("_", "").replace(" ", "")
 
 
-def _features(x: Any, sparse: bool | str) -> tuple[Tensor, str]:
+def _labels(source: Source, y: Any) -> Tensor:
+    y = np.asarray(y)
+    if y.ndim == 2:
+        return torch.from_numpy(np.array(y))
+    whole = y.dtype.kind in "biu" or (y.dtype.kind == "f" and bool((np.isfinite(y) & (y % 1 == 0)).all()))
+    if y.ndim != 1 or y.size == 0 or not whole:
+        raise ValueError(
+            f"Expected one class per node of '{source.name}' (got labels {list(y.shape)} {y.dtype}); "
+            "the raw file is damaged: delete it and load again"
+        )
+    # A class that no node could have is a damaged number, and would be a last layer of that size.
+    if int(y.max()) >= len(y):
+        raise IndexError(
+            f"Expected classes of '{source.name}' below the number of its nodes, {len(y)} (got {y.max()}); "
+            "the raw file is damaged: delete it and load again"
+        )
+    return torch.from_numpy(y.astype(np.int64))
+
+
+def _features(source: Source, x: Any, sparse: bool | str) -> tuple[Tensor, str]:
     from scipy.sparse import csr_matrix, issparse
 
+    if x.ndim != 2 or x.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected one row of numbers per node of '{source.name}' (got features {list(x.shape)} "
+            f"{x.dtype}); the raw file is damaged: delete it and load again"
+        )
     rows, columns = x.shape
     if sparse == "auto":
         stored = x.nnz if issparse(x) else np.count_nonzero(x)
@@ -143,6 +181,11 @@ def _features(x: Any, sparse: bool | str) -> tuple[Tensor, str]:
 
 
 def _edge_index(source: Source, graph: Graph, num_nodes: int) -> Tensor:
+    if any(np.asarray(end).dtype.kind not in "iu" for end in (graph.row, graph.col)):
+        raise ValueError(
+            f"Expected whole numbers as the ends of edges of '{source.name}' (got {graph.row.dtype} and "
+            f"{graph.col.dtype}); the raw file is damaged: delete it and load again"
+        )
     row, col = (torch.from_numpy(np.array(end, dtype=np.int64)) for end in (graph.row, graph.col))
     for end in (row, col):
         if end.numel() > 0 and not 0 <= int(end.min()) <= int(end.max()) < num_nodes:

@@ -5,10 +5,12 @@ read, archives give out named members only, and a pickle may build arrays and no
 """
 
 import hashlib
+import math
 import os
 import pickle
 import shutil
 import ssl
+import struct
 import urllib.error
 import urllib.request
 import uuid
@@ -249,44 +251,199 @@ def _download_members(url: str, root: Path, files: list[RawFile], name: str) -> 
         archive.unlink(missing_ok=True)
 
 
+class DamagedFile(ValueError):
+    r"""What a raw file holds is not what it must hold; the sentence names the file."""
+
+
+# What parsers raise on bytes that are not theirs. An OSError counts where no system call failed: SciPy and
+# gzip report a short file so.
+BROKEN = (
+    ValueError,
+    LookupError,
+    TypeError,
+    AttributeError,
+    ArithmeticError,
+    MemoryError,
+    RecursionError,
+    EOFError,
+    NotImplementedError,
+    struct.error,
+    zipfile.BadZipFile,
+    zlib.error,
+    pickle.UnpicklingError,
+)
+
+
 @contextmanager
-def reading(path: Path) -> Iterator[None]:
-    r"""Turns what broken files make parsers raise into one error that names the file."""
+def reading(*paths: Path) -> Iterator[None]:
+    r"""Turns what broken files make parsers raise into one error that names the file, or the files."""
     try:
         yield
-    except (
-        ValueError,
-        LookupError,
-        TypeError,
-        EOFError,
-        NotImplementedError,
-        zipfile.BadZipFile,
-        zlib.error,
-        pickle.UnpicklingError,
-    ) as error:
-        raise ValueError(
-            f"Expected a complete and readable file '{path}' (got {type(error).__name__}: "
-            f"{' '.join(str(error).split()) or 'no reason given'}); the file is truncated or "
+    except DamagedFile:
+        raise
+    except (*BROKEN, OSError) as error:
+        if isinstance(error, OSError) and error.errno is not None:
+            raise
+        several = len(paths) > 1
+        named = ", ".join(f"'{path}'" for path in paths)
+        why = " ".join(str(error).split()) or "no reason given"
+        raise DamagedFile(
+            f"Expected {'' if several else 'a '}complete and readable file{'s' * several} {named} (got "
+            f"{type(error).__name__}: {why}); {'one of them' if several else 'the file'} is truncated or "
             f"corrupt: delete it and load again"
         ) from error
 
 
+def expect(truth: bool, what: str) -> None:
+    r"""Refuses a file: to be called where :func:`reading` says which."""
+    if not truth:
+        raise ValueError(what)
+
+
 def read_npz(path: Path, *keys: str) -> list[Any]:
     r"""Reads arrays of a NumPy archive; object arrays, which are pickles, are refused."""
-    with reading(path), np.load(path, allow_pickle=False) as content:
-        return [content[key] for key in keys]
+    with reading(path), zipfile.ZipFile(path) as content:
+        return [_member(content, f"{key}.npy", path.stat().st_size) for key in keys]
+
+
+def read_npy(path: Path) -> NDArray[Any]:
+    r"""Reads an array of a NumPy file; an object array, which is a pickle, is refused."""
+    with reading(path), path.open("rb") as file:
+        return _array(file, path.stat().st_size)
+
+
+def _member(content: zipfile.ZipFile, name: str, size: int) -> NDArray[Any]:
+    info = content.getinfo(name)
+    # Deflate packs at most 1,032 to one: what claims more claims room that its content cannot need.
+    most = DEFLATE * info.compress_size
+    expect(
+        info.compress_size <= size and info.file_size <= most,
+        f"{info.compress_size:,} bytes of {size:,} that claim to unpack to {info.file_size:,}, '{name}'",
+    )
+    with content.open(info) as file:
+        return _array(file, info.file_size)  # type: ignore[arg-type]
+
+
+DEFLATE = 1032
+
+
+def _array(file: BinaryIO, size: int) -> NDArray[Any]:
+    # The header is believed only as far as there are bytes: NumPy would make room for what it claims.
+    version = np.lib.format.read_magic(file)
+    expect(version in HEADERS, f"an array in version {version} of the format")
+    shape, fortran_order, dtype = HEADERS[version](file)
+    expect(not dtype.hasobject, "an array of objects, which is a pickle")
+    expect(min(shape, default=0) >= 0, f"an array of shape {shape}")
+    count = math.prod(shape)
+    left = size - file.tell()
+    expect(count * dtype.itemsize == left, f"an array of {count:,} {dtype} in {left:,} bytes")
+    content, filled = bytearray(left), 0
+    with memoryview(content) as view:
+        while filled < left:
+            part = file.read(min(CHUNK, left - filled))
+            expect(bool(part), f"{filled:,} bytes of an array where {left:,} were promised")
+            view[filled : filled + len(part)] = part
+            filled += len(part)
+    array = np.frombuffer(content, dtype=dtype, count=count)
+    return array.reshape(shape, order="F" if fortran_order else "C")
+
+
+HEADERS = {
+    (1, 0): np.lib.format.read_array_header_1_0,
+    (2, 0): np.lib.format.read_array_header_2_0,
+}
+
+
+def read_sparse_npz(path: Path, prefix: str = "") -> Any:
+    r"""Reads a sparse matrix of a NumPy archive as :func:`scipy.sparse.save_npz` writes it, by
+    compressed rows or by coordinates, as a CSR matrix.
+
+    Args:
+        path (Path): The file.
+        prefix (str, optional): What stands before the names of its arrays; a matrix with a prefix is one of
+            compressed rows. (default: :obj:`""`)
+    """
+    import scipy.sparse as sp
+
+    with reading(path), zipfile.ZipFile(path) as content:
+        there = content.namelist()
+    if "format.npy" in there and not prefix:
+        (form,) = read_npz(path, "format")
+    else:
+        form = np.array("csr")
+    with reading(path):
+        name = form.item().decode() if isinstance(form.item(), bytes) else str(form.item())
+        expect(name in ("csr", "coo"), f"a sparse matrix in format '{name}'")
+    names = ("data", "indices", "indptr", "shape") if name == "csr" else ("data", "row", "col", "shape")
+    data, first, second, shape = read_npz(path, *(prefix + name for name in names))
+    with reading(path):
+        if name == "csr":
+            return checked_csr(data, first, second, shape)
+        rows, columns = _sizes(shape)
+        _check_indices(first, rows)
+        _check_indices(second, columns)
+        return sp.csr_matrix((_numbers(data), (first, second)), shape=(rows, columns))
+
+
+def checked_csr(data: Any, indices: Any, indptr: Any, shape: Any) -> Any:
+    r"""Returns a CSR matrix of arrays that were checked in full: compiled loops of SciPy read and write
+    wherever they point. To be called within :func:`reading`."""
+    import scipy.sparse as sp
+
+    rows, columns = _sizes(shape)
+    _check_indices(indices, columns)
+    _check_indices(indptr, len(indices) + 1)
+    expect(len(indptr) == rows + 1, f"{len(indptr)} row pointers for {rows} rows")
+    expect(int(indptr[0]) == 0, f"row pointers from {indptr[0]}, not from 0")
+    expect(bool((indptr[1:] >= indptr[:-1]).all()), "row pointers that go back")
+    expect(int(indptr[-1]) == len(indices), f"row pointers to {indptr[-1]} for {len(indices)} indices")
+    expect(len(_numbers(data)) == len(indices), f"{len(data)} values for {len(indices)} indices")
+    return sp.csr_matrix((data, indices, indptr), shape=(rows, columns))
+
+
+def checked_sparse(matrix: Any) -> Any:
+    r"""Returns a sparse matrix that a parser or a pickle made as a CSR matrix, checked in full. To be called
+    within :func:`reading`."""
+    from scipy.sparse import issparse
+
+    expect(issparse(matrix), f"a {type(matrix).__name__} where a sparse matrix belongs")
+    expect(matrix.format in ("csr", "csc"), f"a sparse matrix in format '{matrix.format}'")
+    rows, columns = _sizes(matrix.shape)
+    shape = (rows, columns) if matrix.format == "csr" else (columns, rows)
+    checked = checked_csr(matrix.data, matrix.indices, matrix.indptr, shape)
+    return checked if matrix.format == "csr" else checked.T.tocsr()
+
+
+def _sizes(shape: Any) -> tuple[int, int]:
+    shape = np.asarray(shape)
+    expect(shape.shape == (2,) and shape.dtype.kind in "iu", f"a shape {shape.tolist()}")
+    rows, columns = map(int, shape)
+    expect(rows >= 0 and columns >= 0, f"a shape {shape.tolist()}")
+    return rows, columns
+
+
+def _check_indices(indices: Any, size: int) -> None:
+    plain = isinstance(indices, np.ndarray) and indices.ndim == 1 and indices.dtype.kind in "iu"
+    expect(plain, "indices that are no list of whole numbers")
+    if len(indices):
+        lowest, highest = int(indices.min()), int(indices.max())
+        wrong = lowest if lowest < 0 else highest
+        expect(0 <= wrong < size, f"index {wrong} where 0 to {size - 1} are possible")
+
+
+def _numbers(data: Any) -> Any:
+    plain = isinstance(data, np.ndarray) and data.ndim == 1 and data.dtype.kind in "biuf"
+    expect(plain, "values that are no list of numbers")
+    return data
 
 
 def read_object_npy(path: Path) -> NDArray[Any]:
     r"""Reads an array of objects (a pickle inside an npy file) with :func:`unpickle`'s rules."""
     with reading(path), path.open("rb") as file:
-        version = np.lib.format.read_magic(file)
-        header = {
-            (1, 0): np.lib.format.read_array_header_1_0,
-            (2, 0): np.lib.format.read_array_header_2_0,
-        }[version]
-        shape, fortran_order, _ = header(file)
+        shape, fortran_order, _ = HEADERS[np.lib.format.read_magic(file)](file)
         array = _ArraysOnly(file, encoding="latin1").load()
+        expect(isinstance(array, np.ndarray), f"a {type(array).__name__} where an array belongs")
+        _check_unpickled(array)
         return array.reshape(shape, order="F" if fortran_order else "C")
 
 
@@ -294,7 +451,29 @@ def unpickle(path: Path) -> Any:
     r"""Reads a pickle that may hold arrays, SciPy's CSR matrices and plain containers only."""
     with reading(path), path.open("rb") as file:
         # The files are of Python 2, whose byte strings (array buffers) read as latin1.
-        return _ArraysOnly(file, encoding="latin1").load()
+        content = _ArraysOnly(file, encoding="latin1").load()
+        _check_unpickled(content)
+        return checked_sparse(content) if hasattr(content, "indptr") else content
+
+
+def _check_unpickled(content: Any) -> None:
+    # A pickle sets what it likes in a type and in a matrix: arrays of plain numbers or of objects that are
+    # checked in turn, and matrices whose indices stay inside.
+    seen, left = set[int](), [content]
+    while left:
+        value = left.pop()
+        if id(value) in seen:
+            continue
+        seen.add(id(value))
+        if isinstance(value, np.ndarray):
+            expect(value.dtype.kind in "biufSUO", f"an array of {value.dtype}")
+            left += value.ravel().tolist() if value.dtype.kind == "O" else []
+        elif isinstance(value, dict):
+            left += [*value, *value.values()]
+        elif isinstance(value, (list, tuple)):
+            left += value
+        elif hasattr(value, "indptr"):
+            checked_sparse(value)
 
 
 class _ArraysOnly(pickle.Unpickler):

@@ -6,6 +6,7 @@ beside them and nothing they contain is run.
 """
 
 import json
+import warnings
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
@@ -16,7 +17,17 @@ import numpy as np
 from numpy.typing import NDArray
 
 from kgat.datasets import splits
-from kgat.datasets.files import RawFile, read_npz, read_object_npy, reading, unpickle
+from kgat.datasets.files import (
+    RawFile,
+    checked_sparse,
+    expect,
+    read_npy,
+    read_npz,
+    read_object_npy,
+    read_sparse_npz,
+    reading,
+    unpickle,
+)
 
 Array = NDArray[Any]
 Parts = tuple[str, Array, Array, Array]
@@ -105,8 +116,11 @@ def _planetoid(paths: list[Path]) -> Graph:
     *pickles, index_path = paths[:8]
     x, tx, allx, _, ty, ally, neighbours = (unpickle(path) for path in pickles)
     with reading(index_path):
-        test = np.loadtxt(index_path, dtype=np.int64)
+        test = np.loadtxt(index_path, dtype=np.int64, ndmin=1)
         first, last = test.min(), test.max()
+        # The published lists have gaps of a few nodes; room is made for what lies between.
+        expect(first >= 0 and last - first < 2 * len(test), f"test nodes from {first} to {last}")
+    with reading(*paths[:8]):
         # Test nodes are listed in the order of 'tx'; CiteSeer has 15 isolated ones that 'tx'
         # leaves out, whose features are zero and whose class is 0, as everywhere else.
         fill = sp.csr_matrix(
@@ -115,12 +129,13 @@ def _planetoid(paths: list[Path]) -> Graph:
         )
         features = sp.vstack([allx, fill @ tx]).tocsr()
         y = np.concatenate([ally, fill @ ty]).argmax(axis=1)
+        expect(len(y) == features.shape[0], f"{len(y)} labels for {features.shape[0]} nodes")
         train = np.arange(x.shape[0])
         val = np.arange(x.shape[0], x.shape[0] + 500)
         masks = [_mask(nodes, len(y)) for nodes in (train, val, test)]
         parts: list[Parts] = [("public", masks[0], masks[1], masks[2])]
         row = np.repeat(list(neighbours), [len(nodes) for nodes in neighbours.values()])
-        col = np.concatenate([np.array(nodes) for nodes in neighbours.values()])
+        col = np.concatenate([np.array(nodes, dtype=np.int64) for nodes in neighbours.values()])
     if len(paths) > 8:
         parts = _geom_gcn_parts(paths[8:])
     total = np.asarray(features.sum(axis=1)).ravel()
@@ -141,14 +156,16 @@ def _geom_gcn(paths: list[Path], *, listed: bool = False) -> Graph:
     import scipy.sparse as sp
 
     with reading(paths[0]), paths[0].open(encoding="utf8") as file:
-        next(file)
+        next(file, None)
         rows = [line.rstrip("\n").split("\t") for line in file]
         node = np.array([int(row[0]) for row in rows])
-        values = [np.fromstring(row[1], dtype=np.int64, sep=",") for row in rows]
+        expect(np.array_equal(np.sort(node), np.arange(len(rows))), "other nodes than 0, 1, 2, ... once each")
+        values = [_integers(row[1]) for row in rows]
         y = np.empty(len(rows), dtype=np.int64)
         y[node] = [int(row[2]) for row in rows]
         # Actor lists the columns of its ones, the others write out zeros and ones.
         columns = values if listed else [np.flatnonzero(value) for value in values]
+        expect(listed or len({len(value) for value in values}) == 1, "features of several lengths")
         width = 1 + max(int(c.max(initial=-1)) for c in columns) if listed else len(values[0])
         where = np.repeat(node, [len(c) for c in columns]), np.concatenate(columns)
         x = sp.csr_matrix((np.ones(len(where[0])), where), shape=(len(rows), width))
@@ -159,21 +176,24 @@ def _geom_gcn(paths: list[Path], *, listed: bool = False) -> Graph:
     return Graph(x, row, col, y, _geom_gcn_parts(paths[2:]))
 
 
-def _bag_of_words(paths: list[Path]) -> Graph:
-    import scipy.sparse as sp
+def _integers(text: str) -> Array:
+    # np.fromstring stops at the first sign that it cannot read, some versions with a warning.
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        numbers = np.fromstring(text, dtype=np.int64, sep=",")
+    expect(len(numbers) == text.count(",") + 1, f"{text[:40]!r} where numbers belong")
+    return numbers
 
-    graph = {}
-    for part in ("attr", "adj"):
-        data, indices, indptr, shape = read_npz(
-            paths[0], *(f"{part}_{key}" for key in ("data", "indices", "indptr", "shape"))
-        )
-        with reading(paths[0]):
-            graph[part] = sp.csr_matrix((data, indices, indptr), tuple(shape))
+
+def _bag_of_words(paths: list[Path]) -> Graph:
+    x, adjacency = (read_sparse_npz(paths[0], part) for part in ("attr_", "adj_"))
     (y,) = read_npz(paths[0], "labels")
+    with reading(paths[0]):
+        expect(bool(np.isfinite(x.data).all()), "features that are not finite")
     # Counts become presence, as in torch_geometric.
-    graph["attr"].data = (graph["attr"].data > 0).astype(np.float64)
-    edges = graph["adj"].tocoo()
-    return Graph(graph["attr"], edges.row, edges.col, y)
+    x.data = (x.data > 0).astype(np.float64)
+    edges = adjacency.tocoo()
+    return Graph(x, edges.row, edges.col, y)
 
 
 def _heterophilous(paths: list[Path]) -> Graph:
@@ -189,7 +209,7 @@ def _facebook100(paths: list[Path]) -> Graph:
 
     with reading(paths[0]):
         content = loadmat(paths[0])
-        edges = sp.coo_matrix(content["A"])
+        edges = checked_sparse(content["A"]).tocoo()
         table = content["local_info"].astype(np.int64)
         # Column 1 is the gender, 0 where unknown; the others are categories.
         y = table[:, 1] - 1
@@ -233,7 +253,7 @@ def _facebook_page_page(paths: list[Path]) -> Graph:
     with reading(target_path), target_path.open(encoding="utf8", newline="") as file:
         page_type = {int(line["id"]): line["page_type"] for line in csv.DictReader(file)}
         kinds = sorted(set(page_type.values()))
-        y = np.array([kinds.index(page_type[node]) for node in range(len(page_type))])
+        y = np.array([kinds.index(page_type[node]) for node in range(len(page_type))], dtype=np.int64)
     with reading(features_path):
         words = json.loads(features_path.read_text(encoding="utf8"))
         node = np.repeat([int(key) for key in words], [len(columns) for columns in words.values()])
@@ -260,17 +280,12 @@ def _wiki_cs(paths: list[Path]) -> Graph:
 
 
 def _flickr(paths: list[Path]) -> Graph:
-    import scipy.sparse as sp
-
-    data, indices, indptr, shape = read_npz(paths[0], "data", "indices", "indptr", "shape")
-    with reading(paths[0]):
-        edges = sp.csr_matrix((data, indices, indptr), tuple(shape)).tocoo()
-    with reading(paths[1]):
-        x = np.load(paths[1], allow_pickle=False)
+    edges = read_sparse_npz(paths[0]).tocoo()
+    x = read_npy(paths[1])
     y = np.full(len(x), -1, dtype=np.int64)
     with reading(paths[2]):
         classes = json.loads(paths[2].read_text(encoding="utf8"))
-        y[np.array(list(classes), dtype=np.int64)] = list(classes.values())
+        y[_nodes(np.array(list(classes), dtype=np.int64), len(y))] = list(classes.values())
     with reading(paths[3]):
         role = json.loads(paths[3].read_text(encoding="utf8"))
         train, val, test = (_mask(role[key], len(y)) for key in ("tr", "va", "te"))
@@ -278,11 +293,8 @@ def _flickr(paths: list[Path]) -> Graph:
 
 
 def _reddit(paths: list[Path]) -> Graph:
-    import scipy.sparse as sp
-
     x, y, kind = read_npz(paths[0], "feature", "label", "node_types")
-    with reading(paths[1]):
-        edges = sp.load_npz(paths[1]).tocoo()
+    edges = read_sparse_npz(paths[1]).tocoo()
     parts = [("public", kind == 1, kind == 2, kind == 3)]
     return Graph(x, edges.row, edges.col, y.astype(np.int64), parts)
 
@@ -332,8 +344,15 @@ def _ogb_parts(paths: list[Path], num_nodes: int) -> list[Parts]:
 
 def _mask(nodes: Any, num_nodes: int) -> Array:
     mask = np.zeros(num_nodes, dtype=bool)
-    mask[np.asarray(nodes, dtype=np.int64)] = True
+    mask[_nodes(np.asarray(nodes, dtype=np.int64), num_nodes)] = True
     return mask
+
+
+def _nodes(nodes: Array, num_nodes: int) -> Array:
+    # NumPy would count a negative number from the end.
+    wrong = nodes[(nodes < 0) | (nodes >= num_nodes)]
+    expect(not wrong.size, f"node {wrong[:1]} where 0 to {num_nodes - 1} are possible")
+    return nodes
 
 
 def _geom_gcn_files(name: str, folder: str) -> tuple[RawFile, ...]:

@@ -21,7 +21,7 @@ from numpy.typing import NDArray
 from torch_geometric.resolver import normalize_string
 
 from kgat.datasets import listops, splits
-from kgat.datasets.files import RawFile, fetch, read_npz, reading, resolve_root
+from kgat.datasets.files import RawFile, expect, fetch, read_npz, reading, resolve_root
 from kgat.datasets.sequence_task import Labelled, Padded, Pairs, SequenceTask, Stream
 from kgat.datasets.series import Series, read_ts
 from kgat.datasets.vocabulary import BOS, EOS, PAD, UNK, BytePairs, Words
@@ -161,24 +161,30 @@ def _series(
         raise ValueError(f"Expected 'missing' to be 'error' or 'mean' (got '{missing}'); choose one of them")
     official, test = _arrays(paths[0]) if paths[0].suffix == ".npz" else map(read_ts, paths)
     classes = official.classes or tuple(sorted(set(official.labels)))
-    y, test_y = (_classes(part.labels, classes, source.name) for part in (official, test))
+    y, test_y = (_classes(part.labels, classes, paths[-1]) for part in (official, test))
     channels = official.x[0].shape[1]
+    read = " and ".join(f"'{path}'" for path in paths)
     if any(x.shape[1] != channels for x in test.x):
         raise ValueError(
-            f"Expected {channels} channels in the test series of '{source.name}' (got {test.x[0].shape[1]}); "
+            f"Expected {channels} channels in the test series of {read} (got {test.x[0].shape[1]}); "
             "the files do not belong together: put the published ones there"
         )
     parts = splits.draw(source.name, seed, y, partial(splits.stratified, val=VAL_SHARE))
     train, val = (np.flatnonzero(parts == part) for part in (1, 2))
+    if not (len(train) and len(val)):
+        raise ValueError(
+            f"Expected two series of a class or more, to train and to validate (got {len(y)} of "
+            f"{len(classes)} classes in {read}); put the published files there"
+        )
     steps = np.concatenate([official.x[i] for i in train])
     if any(np.isinf(x).any() for x in (*official.x, *test.x)):
         raise ValueError(
-            f"Expected finite values in '{source.name}' (got inf); put the published files there, or mark "
+            f"Expected finite values in {read} (got inf); put the published files there, or mark "
             "missing values with '?'"
         )
     if missing == "error" and any(np.isnan(x).any() for x in (*official.x, *test.x)):
         raise ValueError(
-            f"Expected no missing values in '{source.name}' (got '?'); pass missing='mean' to fill them in"
+            f"Expected no missing values in {read} (got '?'); pass missing='mean' to fill them in"
         )
     mean, std = np.nanmean(steps, axis=0), np.nanstd(steps, axis=0)
     # The mean of equal values may differ from them by its rounding, which is no scale.
@@ -208,6 +214,9 @@ def _arrays(path: Path) -> tuple[Series, Series]:
     with reading(path):
         if x.ndim != 3 or y.shape != x.shape[:1] or not 0 < int(count) < len(x):
             raise ValueError(f"X {x.shape}, y {y.shape} and n_train {count} do not fit together")
+        expect(x.dtype.kind in "biuf" and 0 not in x.shape, f"series {list(x.shape)} {x.dtype}")
+        expect(y.dtype.kind in "iu", f"classes of {y.dtype}")
+        expect(0 <= int(y.min()) <= int(y.max()) < len(y), f"classes from {y.min()} to {y.max()}")
         classes = tuple(str(label) for label in range(int(y.max()) + 1))
         parts = (slice(None, int(count)), slice(int(count), None))
         first, second = (
@@ -217,12 +226,12 @@ def _arrays(path: Path) -> tuple[Series, Series]:
     return first, second
 
 
-def _classes(labels: Sequence[str], classes: Sequence[str], name: str) -> Array:
+def _classes(labels: Sequence[str], classes: Sequence[str], path: Path) -> Array:
     index = {label: i for i, label in enumerate(classes)}
     unknown = sorted(set(labels) - set(index))
     if unknown:
         raise ValueError(
-            f"Expected classes of '{name}' that its training part has (got '{unknown[0]}'); the files do not "
+            f"Expected classes in '{path}' that the training part has (got '{unknown[0]}'); the files do not "
             "belong together: put the published ones there"
         )
     return np.array([index[label] for label in labels], dtype=np.int64)
@@ -243,6 +252,8 @@ def _sentences(source: SequenceSource, paths: list[Path], *, min_count: int = 2)
                     f"Expected a sentence, a tab and 0 or 1 in line {number} of '{path}' (got "
                     f"{row[-1][:40]!r}); the file is truncated or corrupt: delete it and load again"
                 )
+        if not rows:
+            raise ValueError(f"Expected sentences in '{path}' (got none); delete it and load again")
         parts.append(rows)
     words = Words.of([text for text, _ in parts[0]], min_count, (PAD, UNK))
     train, val, test = (
@@ -310,7 +321,9 @@ def _lines(path: Path) -> list[str]:
     with reading(path):
         # A sentence may hold characters that splitlines() and files of text take for line ends.
         lines = path.read_bytes().decode("utf8").replace("\r\n", "\n").split("\n")
-    return lines[:-1] if lines[-1] == "" else lines
+        lines = lines[:-1] if lines[-1] == "" else lines
+        expect(any(line.strip() for line in lines), "no text")
+    return lines
 
 
 def _listops(

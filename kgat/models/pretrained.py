@@ -120,9 +120,33 @@ class Pretrained(torch.nn.Module):
                 f"Expected the weights that were saved with '{folder / CONFIG}' (got others, or damaged "
                 f"ones); save the model again"
             )
-        model = cls(**arguments)
+        try:
+            model = cls(**arguments)
+        except TypeError as error:
+            line, name = _unknown(cls, folder / CONFIG, arguments)
+            if name is None:
+                raise
+            raise ValueError(
+                f"Expected arguments that '{cls.__name__}' takes in line {line} of '{folder / CONFIG}' (got "
+                f"'{name}'); correct the line, or save the model again with this version of kgat"
+            ) from error
         model.load_state_dict(safetensors.torch.load(weights), strict=True, assign=True)
         return model.to(device).eval()
+
+
+def _unknown(cls: type, path: Path, arguments: dict[str, Any]) -> tuple[int, str | None]:
+    # Where classes pass arguments on, the last one says what it does not know: all that take names are asked.
+    known: set[str] = set()
+    for one in cls.__mro__:
+        known |= set(inspect.signature(one.__init__).parameters)  # type: ignore[misc]
+    if issubclass(cls, Pretrained) and cls.fixed:
+        from kgat.models.kernel_transformer import KernelTransformer
+
+        known |= set(inspect.signature(KernelTransformer.__init__).parameters)
+    name = next((name for name in arguments if name not in known), None)
+    lines = path.read_text(encoding="utf8").splitlines()
+    line = next((number for number, text in enumerate(lines, 1) if f'"{name}":' in text), 0)
+    return line, name
 
 
 def _plain(name: str, value: Any) -> Any:

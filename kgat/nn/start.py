@@ -150,8 +150,8 @@ def fit(
         # What a kernel computes from a whole side is that of the nodes, not of the edges that are looked at.
         nodes = [(query, key)] if places is None else [(query, key), (t_query, t_key)]
         whole = {
-            part: (*(x.nan_to_num(0.0, 0.0, 0.0) for x in pair), Context(context.batch))
-            for kernel, pair in zip(_kernels(layer), nodes, strict=True)
+            part: (q.nan_to_num(0.0, 0.0, 0.0), k.nan_to_num(0.0, 0.0, 0.0), Context(context.batch))
+            for kernel, (q, k) in zip(_kernels(layer), nodes, strict=True)
             for part in parts(kernel)
         }
         if context.batch is not None:
@@ -237,14 +237,14 @@ def _fitted(
             return None
         if len(scaled) > 1 and len(scaled) == len(inputs):  # what is left alone would not give way
 
-            def whole(common: list[int]) -> list[float]:
+            def together(common: list[int]) -> list[float]:
                 def scored(part: Kernel) -> Tensor:
                     return score(part, [m + n for m, n in zip(found[part], common, strict=True)])
 
                 totals = [_combined(kernel, scored) for kernel, *_ in operands]
                 return _deviations(torch.stack(totals).sum(dim=0))
 
-            common = [0 if n is None else n for n in _solved(whole, heads)]
+            common = [0 if n is None else n for n in _solved(together, heads)]
             found = {p: [m + n for m, n in zip(own, common, strict=True)] for p, own in found.items()}
     return [found[part] for part in scaled]
 

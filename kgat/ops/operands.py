@@ -77,8 +77,8 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
         for part in gram.parts:
             if check_gram(part, device) != size:
                 raise ValueError(
-                    f"Expected the parts of a kernel with equal numbers of queries, keys and heads (got {size} and "
-                    f"{_size(part)}); all operands of a kernel are of the same nodes and heads"
+                    f"Expected parts of a kernel with equal numbers of queries, keys and heads (got {size} "
+                    f"and {_size(part)}); all operands of a kernel are of the same nodes and heads"
                 )
     return size
 

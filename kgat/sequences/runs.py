@@ -20,6 +20,7 @@ from kgat.datasets.sequences import resolve_source
 from kgat.datasets.vocabulary import EOS
 from kgat.sequences.fitting import DivergedError, OnEpoch, bleu, build, evaluate, fit, perplexity
 from kgat.sequences.papers import Setting, arguments, completed
+from kgat.shared import SharedResults
 
 Record = dict[str, Any]
 
@@ -161,32 +162,38 @@ def compare(
     path.parent.mkdir(parents=True, exist_ok=True)
     path.open("ab").close()  # it can be written: better known now than after the first run
     datasets, settings = _canonical(datasets, settings)
-    kept = finished(path, datasets, variants, settings, seeds)
-    for dataset in datasets:
-        for seed in range(seeds):
-            left = [name for name in variants if (dataset, name, seed) not in kept]
-            if not left:
-                continue
-            task = load(dataset, root, seed, settings[dataset])
-            for name in left:
+    order = [(d, name, seed) for d in datasets for seed in range(seeds) for name in variants]
+    with SharedResults(path, ["sequence"]) as results:
 
-                def epoch_done(
-                    epoch: int, score: float, name: str = name, dataset: str = dataset, seed: int = seed
-                ) -> None:
-                    if on_epoch is not None:
-                        on_epoch(dataset, name, seed, epoch, score)
+        def kept() -> dict[tuple[str, str, int], Record]:
+            return _finished(results.records, datasets, variants, settings, seeds)
 
-                record = run(
-                    *(task, name, variants[name], seed, settings[dataset]),
-                    device=device,
-                    on_epoch=epoch_done,
-                )
-                record_file.append(path, record)
-                kept[dataset, name, seed] = record
-                if on_run is not None:
-                    on_run(record)
-    order = [(d, name, seed) for d in datasets for name in variants for seed in range(seeds)]
-    return [kept[key] for key in order]
+        def there(job: tuple[str, str, int]) -> bool:
+            return job in kept()
+
+        task, loaded = None, None
+        for job in results.claim([job for job in order if not there(job)], _claim, there):
+            dataset, name, seed = job
+            if loaded != (dataset, seed):
+                task, loaded = load(dataset, root, seed, settings[dataset]), (dataset, seed)
+            assert task is not None
+
+            def epoch_done(epoch: int, score: float, job: tuple[str, str, int] = job) -> None:
+                if on_epoch is not None:
+                    on_epoch(*job, epoch, score)
+
+            record = run(
+                *(task, name, variants[name], seed, settings[dataset]), device=device, on_epoch=epoch_done
+            )
+            results.append(record)
+            if on_run is not None:
+                on_run(record)
+        found = kept()
+    return [found[d, name, seed] for d in datasets for name in variants for seed in range(seeds)]
+
+
+def _claim(job: tuple[str, str, int]) -> tuple[str, ...]:
+    return ("sequence", *map(str, job))
 
 
 def finished(
@@ -197,9 +204,20 @@ def finished(
     seeds: int,
 ) -> dict[tuple[str, str, int], Record]:
     r"""Returns those of the runs that a file holds already, by data set, variant and seed."""
-    found = {}
     datasets, settings = _canonical(datasets, settings)
-    for record in record_file.read(path) if Path(path).exists() else []:
+    records = record_file.read_results(path, ["sequence"]) if Path(path).exists() else []
+    return _finished(records, datasets, variants, settings, seeds)
+
+
+def _finished(
+    records: Sequence[Record],
+    datasets: Sequence[str],
+    variants: Mapping[str, Mapping[str, Any]],
+    settings: Mapping[str, Setting],
+    seeds: int,
+) -> dict[tuple[str, str, int], Record]:
+    found = {}
+    for record in records:
         if record.get("kind") != "sequence":
             continue
         dataset, name, seed = key = record["dataset"], record["variant"], record["seed"]

@@ -7,6 +7,7 @@ from typing import Any
 
 import numpy as np
 
+from kgat.pages import markdown_table
 from kgat.sequences.papers import BASELINE, completed
 from kgat.statistics import holm, wilcoxon
 
@@ -53,9 +54,7 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     seeds = {dataset: min(map(len, of_dataset.values())) for dataset, of_dataset in found.items()}
     heads = [f"{d}, {UNITS[metrics[d]]}, {seeds[d]} seed{'s' if seeds[d] > 1 else ''}" for d in found]
     lines = [
-        f"| attention | {' | '.join(heads)} |",
-        f"| --- |{' ---: |' * len(found)}",
-        *(f"| {name} | {' | '.join(row)} |" for name, row in cells.items()),
+        markdown_table(["attention", *heads], ([name, *row] for name, row in cells.items())),
         "",
         *(f"- {line}" for line in _described(settings)),
     ]

@@ -239,3 +239,66 @@ def test_broken_npz_names_the_file(tmp_path, content):
     path.write_bytes(buffer.getvalue()[:-200] if content == "truncated" else content)
     with pytest.raises(ValueError, match=r"readable file '.*a.npz' \(got .*delete it and load"):
         files.read_npz(path, "key")
+
+
+def lying_npy(shape, dtype="<f8", content=b"\0" * 16):
+    file = io.BytesIO()
+    np.lib.format.write_array_header_1_0(file, {"descr": dtype, "fortran_order": False, "shape": shape})
+    return file.getvalue() + content
+
+
+@pytest.mark.parametrize("shape", [(10**12,), (3,), (1,), (-2,), (10**6, 10**12), (2, 0)])
+def test_a_header_that_lies_about_its_size(tmp_path, shape):
+    path = tmp_path / "a.npy"
+    path.write_bytes(lying_npy(shape))
+    with pytest.raises(ValueError, match=r"readable file '.*a.npy' \(got ValueError: an array"):
+        files.read_npy(path)
+    with zipfile.ZipFile(tmp_path / "a.npz", "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("key.npy", lying_npy(shape))
+    with pytest.raises(ValueError, match=r"readable file '.*a.npz' \(got ValueError: an array"):
+        files.read_npz(tmp_path / "a.npz", "key")
+
+
+def test_an_archive_that_lies_about_its_size(tmp_path):
+    path = tmp_path / "a.npz"
+    with zipfile.ZipFile(path, "w", zipfile.ZIP_DEFLATED) as archive:
+        archive.writestr("key.npy", lying_npy((2**31,), "|u1", b""))
+        archive.getinfo("key.npy").file_size = 2**31 + len(lying_npy((2**31,), "|u1", b""))
+    with pytest.raises(ValueError, match=r"'.*a.npz' .*claim to unpack to 2,147,483,7"):
+        files.read_npz(path, "key")
+
+
+def test_arrays_come_back_as_they_were(tmp_path):
+    arrays = {
+        "plain": np.arange(6.0).reshape(2, 3),
+        "fortran": np.asfortranarray(np.arange(6, dtype=np.int16).reshape(2, 3)),
+        "empty": np.empty((0, 3)),
+        "scalar": np.array(7),
+        "text": np.array(["a", "bc"]),
+    }
+    np.savez_compressed(tmp_path / "a.npz", **arrays)
+    for expected, found in zip(arrays.values(), files.read_npz(tmp_path / "a.npz", *arrays), strict=True):
+        assert found.dtype == expected.dtype
+        assert np.array_equal(found, expected)
+        assert found.flags.writeable
+    np.save(tmp_path / "a.npy", arrays["fortran"])
+    assert np.array_equal(files.read_npy(tmp_path / "a.npy"), arrays["fortran"])
+
+
+@pytest.mark.parametrize("number", [2**62, -1])
+def test_matrices_of_pickles_are_checked(tmp_path, number):
+    matrix = scipy.sparse.csr_matrix(np.eye(3))
+    matrix.indices = matrix.indices.astype(np.int64)
+    matrix.indices[1] = number
+    path = tmp_path / "file"
+    for content in (matrix, [{"deep": (1, matrix)}]):
+        path.write_bytes(pickle.dumps(content))
+        with pytest.raises(ValueError, match=rf"file '.*file' \(got ValueError: index {number} where"):
+            unpickle(path)
+
+
+def test_pickles_that_claim_too_much(tmp_path):
+    path = tmp_path / "file"
+    path.write_bytes(pickle.dumps(np.arange(3)).replace(b"K\x03\x85", b"\x8a\x06\0\0\0\0\0\x10\x85"))
+    with pytest.raises(ValueError, match="readable file"):
+        unpickle(path)

@@ -277,7 +277,7 @@ def test_a_class_of_one_stays_in_training(tmp_path, monkeypatch):
 def test_missing_values_are_an_error_or_the_mean(tmp_path, monkeypatch):
     cases = [case(3, i, ("left", "right")[i % 2]) for i in range(10)]
     tiny(tmp_path, monkeypatch, train=cases, test=["1,?,2:10,?,20:left\n"])
-    with pytest.raises(ValueError, match=r"no missing values in 'BasicMotions' .*missing='mean'"):
+    with pytest.raises(ValueError, match=r"no missing values in '.*BasicMotions_TEST.ts' .*missing='mean'"):
         load_sequences("BasicMotions", tmp_path)
     assert load_sequences("BasicMotions", tmp_path, missing="mean").test.inputs.x[0, 1].tolist() == [0.0, 0.0]
     with pytest.raises(ValueError, match="got 'zero'"):
@@ -305,7 +305,7 @@ def test_infinite_values_are_refused(tmp_path, monkeypatch, part, missing):
     cases = {"train": [case(3, i, ("left", "right")[i % 2]) for i in range(10)], "test": [case(3, 0, "left")]}
     cases[part].append("1,inf,2:10,20,30:left\n")
     tiny(tmp_path, monkeypatch, **cases)
-    with pytest.raises(ValueError, match=r"finite values in 'BasicMotions' \(got inf"):
+    with pytest.raises(ValueError, match=r"finite values in '.*BasicMotions_TEST.ts' \(got inf"):
         load_sequences("BasicMotions", tmp_path, missing=missing)
 
 
@@ -313,7 +313,9 @@ def test_files_that_do_not_belong_together(tmp_path, monkeypatch):
     header = HEADER.replace("@classLabel true left right", "@classLabel true")
     train = [case(2, i, ("left", "right")[i % 2]) for i in range(4)]
     tiny(tmp_path, monkeypatch, header=header, train=train, test=[case(2, 0.0, "up")])
-    with pytest.raises(ValueError, match=r"classes of 'BasicMotions' that its training part has .*'up'"):
+    with pytest.raises(
+        ValueError, match=r"classes in '.*BasicMotions_TEST.ts' that the training part has .*'up'"
+    ):
         load_sequences("BasicMotions", tmp_path)
     tiny(tmp_path, monkeypatch, header=header.replace("@dimensions 2\n", ""), test=["1,2:left\n"])
     with pytest.raises(ValueError, match=r"Expected 2 channels in the test series .*\(got 1\)"):
@@ -668,3 +670,41 @@ def test_token_ids_are_checked():
         SequenceTask("a", "language_model", stream, stream, stream, "", "", vocabulary=Words(["a"]))
     with pytest.raises(ValueError, match="got no vocabulary"):
         SequenceTask("a", "language_model", stream, stream, stream, "", "")
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("y", [0, 1, 0, 10**12]),
+        ("y", [0, 1, 0, -1]),
+        ("y", ["a", "b", "a", "b"]),
+        ("y", [0.0, 1.0, np.nan, 1.0]),
+        ("X", np.ones((4, 0, 2))),
+        ("X", np.ones((4, 3, 0))),
+        ("X", np.full((4, 3, 2), "a")),
+        ("X", np.full((4, 3, 2), np.inf)),
+        ("n_train", [2, 2]),
+        ("n_train", 1),
+    ],
+)
+def test_damaged_arrays_of_series_name_their_file(tmp_path, monkeypatch, field, value):
+    monkeypatch.setattr("kgat.datasets.files.checksums", dict)
+    (tmp_path / "seq/uea_npz").mkdir(parents=True)
+    content = {"X": np.ones((4, 3, 2)), "y": [0, 1, 0, 1], "n_train": 2, field: value}
+    np.savez(tmp_path / "seq/uea_npz/ERing.npz", **content)
+    with pytest.raises(ValueError, match=r"Expected .*ERing.npz'"):
+        load_sequences("ERing", tmp_path)
+
+
+@pytest.mark.parametrize("name", ["SST2", "PTB", "Multi30k"])
+def test_files_without_text_name_their_file(tmp_path, monkeypatch, name):
+    monkeypatch.setattr("kgat.datasets.files.checksums", dict)
+    for content in (b"", b"\n", b"\xff\n", b"sentence\tlabel\n"):
+        for file in sequences.resolve_source(name).files:
+            path = tmp_path / file.path
+            path.parent.mkdir(parents=True, exist_ok=True)
+            path.write_bytes(content)
+        if content.startswith(b"s") and name != "SST2":
+            continue
+        with pytest.raises(ValueError, match=rf"Expected .*'{re.escape(str(tmp_path))}/seq/.*'"):
+            load_sequences(name, tmp_path)

@@ -144,3 +144,15 @@ def test_a_view_is_saved_whole(tmp_path):
     weight.data = torch.randn(8, 32).t()
     model.save_pretrained(tmp_path)
     torch.testing.assert_close(KernelTransformer.from_pretrained(tmp_path).encoder[0].linear1.weight, weight)
+
+
+@pytest.mark.parametrize("name", MODELS)
+def test_an_unknown_argument_is_named_with_its_line(tmp_path, name):
+    model = MODELS[name]()
+    model.save_pretrained(tmp_path)
+    path = tmp_path / "config.json"
+    text = path.read_text().replace('"dropout":', '"dropuot":')
+    path.write_text(text)
+    line = 1 + [row.strip().startswith('"dropuot"') for row in text.splitlines()].index(True)
+    with pytest.raises(ValueError, match=rf"in line {line} of '.*config.json' \(got 'dropuot'\)"):
+        type(model).from_pretrained(tmp_path)

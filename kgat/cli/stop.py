@@ -1,0 +1,128 @@
+r"""Ctrl-C and SIGTERM: one answer for all commands, from the first moment on."""
+
+# Nothing but what the interpreter has loaded already: from the first line of ours on, a stop has its answer.
+import _thread
+import os
+import signal
+import sys
+
+__all__ = ["Stopped", "main", "stoppable"]
+
+TYPE_CHECKING = False
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from types import FrameType
+    from typing import Any
+
+SIGNALS = (signal.SIGINT, signal.SIGTERM)
+# Commands whose results are kept one by one.
+RESUMES = ("compare", "paper", "regress", "bench")
+
+_received: list[int] = []
+
+
+class Stopped(BaseException):
+    r"""A command was interrupted. No :class:`KeyboardInterrupt`, which the parser of arguments catches and
+    drops without a word."""
+
+
+def stoppable(command: "Callable[..., Any]") -> "Callable[..., Any]":
+    r"""Lets an interrupt of a command reach :func:`main`, with what it has to say."""
+    import functools
+
+    @functools.wraps(command)
+    def run(*args: "Any", **kwargs: "Any") -> "Any":
+        try:
+            return command(*args, **kwargs)
+        except KeyboardInterrupt as interrupt:
+            raise Stopped(str(interrupt)) from None
+
+    return run
+
+
+def main(arguments: list[str] | None = None) -> int:
+    r"""Runs the command line; returns the exit code.
+
+    What can go wrong for a user is one line on stderr and exit code 2; :obj:`--debug`, anywhere,
+    shows the traceback. Ctrl-C and SIGTERM end any command with one line and exit code 130 or 143.
+
+    Args:
+        arguments (list of str, optional): The arguments; those of the process if :obj:`None`.
+            (default: :obj:`None`)
+    """
+    given = sys.argv[1:] if arguments is None else list(arguments)
+    _received.clear()
+    try:
+        before = [(number, signal.signal(number, _receive)) for number in SIGNALS]
+    except ValueError:  # not the main thread, which signals never reach
+        before = []
+    ignored = sys.unraisablehook
+    sys.unraisablehook = _again(ignored)
+    try:
+        from kgat.cli.program import run
+
+        code = run(given)
+        return code if not _received else _answer(given, "")
+    except Stopped as stopped:
+        return _answer(given, str(stopped))
+    except KeyboardInterrupt:
+        return _answer(given, "")
+    except BaseException:
+        # What an interrupt becomes where it hits an import or a finaliser.
+        if _received and "--debug" not in given:
+            return _answer(given, "")
+        raise
+    finally:
+        # A process that is about to end has nothing to interrupt any more.
+        for number, handler in before:
+            signal.signal(number, signal.SIG_IGN if arguments is None and _received else handler)
+        sys.unraisablehook = ignored
+
+
+def _answer(given: list[str], said: str) -> int:
+    number = _received[0] if _received else signal.SIGINT
+    if not said:
+        resumes = any(argument in RESUMES for argument in given[:1])
+        after = "it goes on where it stopped" if resumes else "nothing is kept"
+        said = f"interrupted; run the same command again: {after}"
+        if not resumes:
+            said = "interrupted; run the same command again"
+    line = f"kgat: {' '.join(said.split())}\n"
+    # Past the buffers of Python, which the interrupted code may hold.
+    os.write(2, line.encode()) if _plain_stderr() else sys.stderr.write(line)
+    return 128 + number
+
+
+def _plain_stderr() -> bool:
+    try:
+        sys.stderr.flush()
+        return sys.stderr.fileno() == 2
+    except (OSError, ValueError, AttributeError):
+        return False
+
+
+def _receive(number: int, frame: "FrameType | None") -> None:
+    _received.append(number)
+    if len(_received) == 1:
+        raise KeyboardInterrupt
+    if len(_received) >= 3:
+        os._exit(128 + number)  # who asks three times does not want to wait
+
+
+def _again(ignored: "Callable[[Any], Any]") -> "Callable[[Any], Any]":
+    # An interrupt that meets a finaliser or the callback of a weak reference is dropped there, and the work
+    # would go on: it is sent once more, when that is over.
+    def hook(dropped: "Any") -> None:
+        if issubclass(dropped.exc_type, KeyboardInterrupt):
+            import threading
+
+            def send() -> None:
+                first = _received[0] if _received else signal.SIGINT
+                _received.clear()
+                _thread.interrupt_main(signal.Signals(first))
+
+            threading.Timer(0.05, send).start()
+        else:
+            ignored(dropped)
+
+    return hook
