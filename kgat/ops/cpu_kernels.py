@@ -329,8 +329,8 @@ class Kernels:
                 c = pointer(ctx[EDGE_BIAS], f)
                 for e in range(n):
                     s[e] += c[np.int64(edge[first + e]) * heads + h]
-            # Without a maximum where that is safe: one of the block would tie its rows to each other. A row whose
-            # sum is so large or small that digits are lost is done again with its own.
+            # Without a maximum where that is safe: one of the block would tie its rows to each other. A row
+            # whose sum is so large or small that digits are lost is done again with its own.
             for e in range(n):
                 w[e] = exp(s[e])
             lse = pointer(ctx[LSE], f)
