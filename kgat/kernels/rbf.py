@@ -22,9 +22,9 @@ class RBF(Kernel):
         \log k(\mathbf{q}, \mathbf{k}) = - \lVert \mathbf{q} - \mathbf{k} \rVert_2^2 / (2 \ell_h^2)
 
     At the default :math:`\ell = D^{1/4}` it is scaled dot-product attention without its preference
-    for long keys: ``DotProduct(D) == RBF(D) * Magnitude(D, p=2)``. The square is expanded into an
-    inner product and two node biases; both sides are first centred on the mean key, because the
-    expansion loses all digits far from the origin.
+    for long keys: ``DotProduct(D) == RBF(D) * Magnitude(D, p=2)``. Edges take the
+    difference itself. Attention over all pairs expands the square into an inner product and two biases where
+    points lie close enough to their mean for that to keep its digits; see :meth:`~kgat.gram.Gram.expanded`.
 
     Args:
         channels (int): Channels per head :math:`D`.

@@ -291,6 +291,7 @@ class Kernels:
         exp, log = VOCABULARY[self.dtype]["exp"], VOCABULARY[self.dtype]["log"]
         lowest = number(-np.inf)
         least = number(1e-25 if self.dtype == "float32" else 1e-200)
+        most = number(1e25 if self.dtype == "float32" else 1e200)
         link = self._link
         score_rows = self._score_rows() if paired else _no_scores
 
@@ -328,18 +329,18 @@ class Kernels:
                 c = pointer(ctx[EDGE_BIAS], f)
                 for e in range(n):
                     s[e] += c[np.int64(edge[first + e]) * heads + h]
-            # One maximum for the block. A row far below it, whose sum would lose digits, is done on its own.
-            top = _largest(s, n, lowest, number(0))
+            # Without a maximum where that is safe: one of the block would tie its rows to each other. A row
+            # whose sum is so large or small that digits are lost is done again with its own.
             for e in range(n):
-                w[e] = exp(s[e] - top)
+                w[e] = exp(s[e])
             lse = pointer(ctx[LSE], f)
             for i in range(start, stop):
                 u, last = ptr[i] - first, ptr[i + 1] - first
-                own = top
+                own = number(0)
                 total = number(0)
                 for e in range(u, last):
                     total += w[e]
-                if not total > least:
+                if not (total > least and total < most):
                     own = _largest(shift(s, u), last - u, lowest, number(0))
                     total = number(0)
                     for e in range(u, last):

@@ -282,3 +282,26 @@ def test_a_backend_that_cannot_run_says_why(monkeypatch):
     monkeypatch.setattr(fused, "reasons", lambda call: ["no wish"])
     with pytest.raises(NotImplementedError, match="Expected a backend"):
         edge_attention(gram, value, edge_index)
+
+
+@pytest.mark.parametrize("number", [1e3, -99999.0, 1e20, torch.inf, torch.nan], ids=str)
+@pytest.mark.parametrize("backend", ["cpu", "eager"])
+@pytest.mark.parametrize(
+    "name", ["additive", "rbf", "laplace", "spectral", "rbf * magnitude", "rbf + dot_product"]
+)
+def test_nodes_without_a_path_do_not_move_each_other_by_a_bit(name, backend, number):
+    torch.manual_seed(0)
+    kernel = kernels.resolve(name, 5, 3).eval()
+    near, far = 40, 8  # all of them in one block of the loops
+    x = torch.randn(near + far, 3, 5)
+    edges = torch.cat([torch.randint(near, (2, 120)), near + torch.randint(far, (2, 30))], dim=1)
+    results = []
+    for changed in (False, True):
+        nodes = x.clone()
+        if changed:
+            nodes[near + 3] = number
+        nodes.requires_grad_()
+        out = edge_attention(kernel(nodes, nodes), nodes, edges, backend=backend)[:near]
+        results.append((out, torch.autograd.grad(out.square().sum(), nodes)[0][:near]))
+    for plain, beside in zip(*results, strict=True):
+        assert torch.equal(plain, beside)
