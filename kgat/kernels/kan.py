@@ -13,6 +13,7 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.gram import LazyGram, Term
 from kgat.kernels.kernel import Kernel
+from kgat.ops.plain import is_plain
 from kgat.rules import Pair, ScoreRule
 from kgat.scalar import absolute, exp, maximum, where
 
@@ -88,10 +89,11 @@ class KANScore(Kernel):
         v = first(key, slice(self.channels, None))
         if self.num_layers == 1:
             return LazyGram(query_bias=u.squeeze(-1), key_bias=v.squeeze(-1))
-        if self.num_layers > 2 or self.spline_order not in _SPLINE_SUMS:
+        last: _KANLayer = self.layers[1]  # type: ignore[assignment]
+        fused = self.num_layers == 2 and self.spline_order in _SPLINE_SUMS
+        if not fused or not is_plain(last, _KANLayer):
             return LazyGram.of(u, v, self._rest)
         # In units of an interval, from the centre of each spline.
-        last: _KANLayer = self.layers[1]  # type: ignore[assignment]
         base, spline = last.base.squeeze(-1), last.spline.squeeze(-1)  # [H, D], [H, D, G]
         splines = torch.arange(spline.size(-1), dtype=u.dtype, device=u.device)
         place = u.unsqueeze(-1) * (0.5 * self.grid_size) + (

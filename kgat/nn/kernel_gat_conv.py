@@ -708,14 +708,18 @@ class KernelGATConv(MessagePassing):
         weight = alpha if edge_scale is None else alpha * edge_scale.unsqueeze(-1)
         size = (key.size(0), query.size(0))
         # Values stand for the sources and queries for the targets, as in GATConv: explainers ask for them.
-        propagate = self.propagate
+        propagate: Any = self.propagate
+        x: Tensor | tuple[Tensor, Tensor] = (value, query)
         if self.explain and propagate.__module__.endswith("_propagate"):
-            propagate = (
-                super().propagate
-            )  # of a class above, PyG gives back what it compiled: it explains nothing
+            # Of a class above, PyG gives back what it compiled: it explains nothing.
+            propagate = super().propagate
+        if self._target == 0:
+            # What PyG compiles takes the first of a pair for the sources, whatever the flow; what it does not
+            # compile, the one that the flow names.
+            x = (query, value) if self.explain else value
         out = propagate(
             edges.index,
-            x=(value, query) if self._target == 1 else (query, value),
+            x=x,
             alpha=weight.to(value.dtype),
             edge=edge if self.edge_mode == "key_value" else None,
             size=size if self._target == 1 else size[::-1],

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from dataclasses import replace
 from types import ModuleType
+from typing import Any
 
 from torch import Tensor
 
@@ -64,24 +65,21 @@ def edge_attention(call: Call, backend: str | None = None) -> Tensor:
     A rule that a fused backend cannot compile runs on the eager one, which says so once; a backend that was
     named raises instead.
     """
-    call = replace(call, gram=call.gram.up_to_query())
-    chosen = choose(call, backend)
-    try:
-        return chosen.edge_attention(call)  # type: ignore[no-any-return]
-    except BackendError as error:
-        if backend is not None:
-            raise
-        fall_back("fused attention", error)
-        return eager.edge_attention(call)
+    return _run("edge_attention", call, backend)  # type: ignore[no-any-return]
 
 
 def edge_attention_with_weights(call: Call, backend: str | None = None) -> tuple[Tensor, Tensor]:
     r"""Runs :obj:`call` as :func:`edge_attention` does, bit for bit, and returns its weights too."""
+    return _run("edge_attention_with_weights", call, backend)  # type: ignore[no-any-return]
+
+
+def _run(name: str, call: Call, backend: str | None) -> Any:
+    call = replace(call, gram=call.gram.up_to_query())
     chosen = choose(call, backend)
     try:
-        return chosen.edge_attention_with_weights(call)  # type: ignore[no-any-return]
+        return getattr(chosen, name)(call)
     except BackendError as error:
         if backend is not None:
             raise
         fall_back("fused attention", error)
-        return eager.edge_attention_with_weights(call)
+        return getattr(eager, name)(call)

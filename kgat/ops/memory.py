@@ -172,5 +172,6 @@ def lasting(tensor: Tensor) -> bool:
         or torch.jit.is_tracing()
         or tensor.is_meta
         or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
+        or torch._C._functorch.peek_interpreter_stack() is not None
         or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
     )

@@ -15,6 +15,7 @@ from torch_geometric.explain import (
     GNNExplainer,
     ModelConfig,
 )
+from torch_geometric.explain.algorithm.utils import set_masks
 from torch_geometric.nn import (
     AGNNConv,
     GATConv,
@@ -1182,3 +1183,20 @@ def test_the_law_of_edge_vectors_is_that_of_two_sides():
         conv.flow = flow
         found = called(conv, x, edges=index, batch=batch, edge_attr=torch.zeros(3, 3).double())
         torch.testing.assert_close(found, expected, rtol=1e-8, atol=1e-8)
+
+
+@pytest.mark.parametrize("built", [True, False], ids=["built so", "set afterwards"])
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+def test_messages_of_both_flows_between_two_sides(flow, built):
+    # PyG reads pairs in one order where it compiles propagate, in two where it does not.
+    torch.manual_seed(0)
+    net = KernelGATConv((16, 7), 5, heads=3, add_self_loops=False, **({"flow": flow} if built else {}))
+    net.flow = flow
+    edges = torch.tensor([[0, 3, 3], [5, 1, 0]])
+    args = (X[:4], torch.randn(6, 7)), edges if flow == "source_to_target" else edges.flip(0)
+    expected = net(*args)
+    handle = net.register_message_forward_hook(lambda module, inputs, out: None)
+    torch.testing.assert_close(net(*args), expected)
+    handle.remove()
+    set_masks(net, torch.ones(3), args[1], apply_sigmoid=False)
+    torch.testing.assert_close(net(*args), expected)
