@@ -6,7 +6,10 @@ import signal
 import time
 from collections import deque
 from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -196,32 +199,43 @@ class _Work:
         context = multiprocessing.get_context("spawn")  # a fork of threads that hold locks may hang
         threads = torch.get_num_threads()
         # Results are kept in the order of the runs.
-        under_way: deque[tuple[Job, Any]] = deque()
+        under_way: deque[tuple[Job, Future[Outcome]]] = deque()
 
         def keep_first() -> None:
-            job, result = under_way.popleft()
-            while not result.ready():
-                result.wait(0.2)  # in pieces, as an interrupt is seen between them alone
-            self._keep(result.get())
+            job, outcome = under_way.popleft()
+            self._keep(outcome.result())
             self.results.release(_key(job))
 
         def busy() -> int:
-            return sum(not result.ready() for _, result in under_way)
+            return sum(not outcome.done() for _, outcome in under_way)
 
-        # Leaving the block, also by Ctrl-C, ends the processes.
-        with _without_interrupts(
-            lambda: context.Pool(self.jobs, _start_worker, (self.task, self.device, threads))
-        ) as pool:
+        # An executor notices a worker that was killed, which a pool waits for without end.
+        executor = ProcessPoolExecutor(
+            self.jobs, context, initializer=_start_worker, initargs=(self.task, self.device, threads)
+        )
+        try:
             jobs = self.results.claim_many(
                 left, _key, self._finished, self._waiting, idle=lambda: not under_way
             )
             for job in jobs:
                 if job is not None:
-                    under_way.append((job, pool.apply_async(_work, (job,))))
-                while under_way and (job is None or busy() >= self.jobs or under_way[0][1].ready()):
+                    under_way.append((job, _without_interrupts(partial(executor.submit, _work, job))))
+                while under_way and (job is None or busy() >= self.jobs or under_way[0][1].done()):
                     keep_first()
             while under_way:
                 keep_first()
+        except BrokenProcessPool as error:
+            raise OSError(
+                f"Expected {self.jobs} processes that live (got one that was ended, by hand or for lack of "
+                "memory); run the same command again: it goes on where it stopped, with fewer --jobs on less "
+                "memory"
+            ) from error
+        except BaseException:
+            for process in multiprocessing.active_children():
+                process.kill()
+            raise
+        finally:
+            executor.shutdown(wait=False, cancel_futures=True)
 
     def measure(self, config: Config, names: Sequence[str], rounds: int) -> None:
         r"""Measures time and memory of models, unless that was done."""
