@@ -536,7 +536,7 @@ def edge_attention_with_weights(
         >>> from kgat.functional import edge_attention_with_weights
         >>> from kgat.kernels import RBF
         >>> x, edge_index = torch.zeros(3, 1, 4), torch.tensor([[0, 1, 2], [2, 2, 1]])
-        >>> edge_attention_with_weights(RBF(4)(x, x), x, edge_index)[1].flatten()
+        >>> edge_attention_with_weights(RBF(4)(x, x), x, edge_index)[1].detach().flatten()
         tensor([0.5000, 0.5000, 1.0000])
     """
     call = _call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, base, flow)

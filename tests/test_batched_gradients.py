@@ -81,6 +81,8 @@ ROUTES = [
     ("polynomial", "dense"),
     ("polynomial", "edges"),
     ("rbf", "sdpa"),
+    ("rbf", "auto"),
+    ("dot_product", "sdpa"),
     ("rbf*laplace", "edges"),
     ("rbf+dot_product", "edges"),
     ("elu_plus_one", "linear"),
@@ -92,7 +94,9 @@ def test_attention_on_every_route(kernel, method):
     torch.manual_seed(0)
     layer = KernelAttention(4, 2, kernel=kernel, method=method).double().eval()
     x = torch.randn(1, 3, 4, dtype=torch.float64)
-    check(lambda x: layer(x, x, x, need_weights=False)[0], x, transformed=method != "edges")
+    # Loops take no part in transforms of torch.func, nor can they say there whether a square may be expanded.
+    refused = method == "edges" or (kernel, method) == ("rbf", "sdpa")
+    check(lambda x: layer(x, x, x, need_weights=False)[0], x, transformed=not refused)
 
 
 @pytest.mark.parametrize("layer", [FourierAttention, PrimalAttention])

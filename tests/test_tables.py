@@ -19,7 +19,11 @@ def made():
     runs = [make_run("rbf", seed, test) for seed, test in enumerate(RBF)]
     runs += [make_run("gat", seed, test, val=0.25) for seed, test in enumerate(GAT)]
     runs += [make_run("dot", seed, test) for seed, test in enumerate(GAT[:3])]
-    return [*runs, make_cost(rbf=(0.5, 0.25)), {"kind": "attention", "dataset": "made"}]
+    return [
+        *runs,
+        make_cost(rbf=(0.5, 0.25)),
+        {"kind": "attention", "dataset": "made", "model": "gat", "seed": 0},
+    ]
 
 
 def test_table_by_hand():
@@ -141,7 +145,7 @@ def test_tables_of_tuned_and_untuned_runs_are_apart(tmp_path):
     tuned = [{**make_run("gat", seed, 0.7, lr=0.2), "tuned": mark} for seed in range(2)]
     tuned += [{**make_run("rbf", seed, 0.9, lr=0.1), "tuned": mark} for seed in range(2)]
     write(tmp_path / "plain", [*plain, make_cost(rbf=(2.0, None))])
-    trials = [{"kind": "tune", "dataset": "made", "model": "gat", "key": "tune-0", "val": 0.99}]
+    trials = [{**make_run("gat", 0, 0.5, val=0.99), "kind": "tune", "key": "tune-0"}]
     write(tmp_path / "tuned", [*trials, *tuned, {**make_cost(rbf=(3.0, None)), "tuned": mark}])
     with pytest.raises(
         ValueError, match=r"equally tuned .*'gat' without tuning and 'gat' tuned over 8 settings"

@@ -95,21 +95,29 @@ class Adjacency:
             target (int): Which row of it holds the targets, 0 or 1.
             num_targets (int): :math:`N`.
             num_sources (int): :math:`M`.
-            graph (torch.Tensor, optional): What :attr:`graph` was in forward.
+            graph (torch.Tensor, optional): What :attr:`graph` was in forward; nothing is compared if
+                :obj:`None`.
 
         Raises:
             RuntimeError: If the edges have changed; on a GPU, whenever it comes to compare them.
         """
+        if graph is None:
+            return cls.of(edge_index, target, num_targets, num_sources)
+        alike = graph.shape == (2,) and graph.dtype == torch.int64 and graph.layout == torch.strided
+        if not alike or graph.device != edge_index.device:
+            raise ValueError(
+                f"Expected 'graph' as forward returned it, of shape [2], int64, on {edge_index.device} (got "
+                f"{list(graph.shape)} {str(graph.dtype).removeprefix('torch.')} on {graph.device})"
+            )
         try:
             adjacency = cls.of(edge_index, target, num_targets, num_sources)
         except (IndexError, ValueError) as error:
             raise RuntimeError(CHANGED_BEFORE_BACKWARD) from error
-        if graph is not None:
-            same = (adjacency.graph == graph).all()
-            if graph.is_cuda:
-                torch._assert_async(same, CHANGED_BEFORE_BACKWARD)
-            elif not same:
-                raise RuntimeError(CHANGED_BEFORE_BACKWARD)
+        same = (adjacency.graph == graph).all()
+        if graph.is_cuda:
+            torch._assert_async(same, CHANGED_BEFORE_BACKWARD)
+        elif not same:
+            raise RuntimeError(CHANGED_BEFORE_BACKWARD)
         return adjacency
 
     @cached_property

@@ -57,7 +57,9 @@ def edge_attention_with_weights(call: Call) -> tuple[Tensor, Tensor]:
                         weight = weight * call.edge_weight[e].expand(heads)[h]
                     o = o + weight.to(value.dtype) * value[source[e], h]
             out.append(o)
-    of_edges = torch.stack([torch.stack(row) for row in weights]) if source else torch.zeros_like(score)
+    of_edges = torch.zeros_like(score)
+    if score.numel():
+        of_edges = torch.stack([torch.stack(row) for row in weights])
     shape = (call.num_targets, heads, channels)
     averages = torch.stack(out).view(shape) if out else value.new_zeros(shape)
     averages = averages + value[:0].sum()  # there is a gradient, even without an edge

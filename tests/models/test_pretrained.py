@@ -90,7 +90,7 @@ def test_loading_is_strict(tmp_path):
         ({"num_layers": 3}, RuntimeError, "Missing key"),
         ({"num_layers": 1}, RuntimeError, "Unexpected key"),
         ({"feedforward_channels": 7}, RuntimeError, "size mismatch"),
-        ({"depth": 7}, TypeError, "depth"),
+        ({"depth": 7}, ValueError, r"takes in line 1 .*got 'depth'"),
     ):
         config.write_text(json.dumps(content | {"arguments": content["arguments"] | arguments}))
         with pytest.raises(error, match=message):

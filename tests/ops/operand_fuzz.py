@@ -445,7 +445,7 @@ NUMBERS = {
 def op_cases():
     ops = torch.ops.kgat
     for title, given in (("paired", attention_arguments(True)), ("biases", attention_arguments(False))):
-        out, lse = ops.edge_attention(**given)
+        out, lse, _ = ops.edge_attention(**given)
         backward = {"grad": draw(N, H, C, seed=9), "out": out, "lse": lse, **given}
         yield from _op_cases(f"edge_attention {title}", ops.edge_attention, given)
         yield from _op_cases(f"edge_attention_backward {title}", ops.edge_attention_backward, backward)

@@ -73,7 +73,8 @@ def outcome(backend, module, edge_index, tensors, second=True):
     results = [out, *grads]
     if second:
         total = sum(g.square().sum() for g in grads if g is not None)
-        results += torch.autograd.grad(total, wanted, allow_unused=True)
+        flat = isinstance(total, int) or not total.requires_grad  # of zeros that depend on nothing
+        results += [None] * len(wanted) if flat else torch.autograd.grad(total, wanted, allow_unused=True)
     return results
 
 
@@ -258,7 +259,7 @@ def test_the_measure_of_the_largest_tensor_sees_one(monkeypatch):
     assert largest(RBF(16, H), "eager", 16) >= 1
 
 
-@pytest.mark.parametrize("kernel", [Additive, DotProduct, RBF, kernels.GatedAdditive])
+@pytest.mark.parametrize("kernel", [Additive, DotProduct, kernels.GatedAdditive])
 def test_eager_inner_products_hold_no_channels_per_edge(kernel):
     assert largest(kernel(16, H), "eager", 16) < 1
 

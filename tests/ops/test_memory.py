@@ -418,3 +418,14 @@ else:
     raise SystemExit(1)
 """
     subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.parametrize(
+    "graph", [torch.zeros(3, dtype=torch.int64), torch.zeros(2), torch.zeros(2, 1, dtype=torch.int64)]
+)
+def test_a_fingerprint_of_another_form_is_refused(graph):
+    edges = torch.tensor([[0, 1], [1, 0]])
+    adjacency = Adjacency.of(edges, 1, 2, 2)
+    assert Adjacency.again(edges, 1, 2, 2, adjacency.graph) is adjacency
+    with pytest.raises(ValueError, match="Expected 'graph' as forward returned it"):
+        Adjacency.again(edges, 1, 2, 2, graph)
