@@ -98,12 +98,15 @@ def with_self_loops(edges: Edges, num_nodes: int, fill_value: FillValue) -> Edge
             of new loops are 1.
     """
     given = edges.index
-    # One list of what is kept for all that belongs to the edges: compiled code then knows it as one length.
-    kept = remember(given, "kept", _kept)
+    kept = None
+    if edges.attr is not None or edges.weight is not None:
+        # One list for all that belongs to the edges: compiled code then knows it as one length.
+        kept = remember(given, "kept", _kept)
 
     def looped(index: Tensor, x: Tensor | None, fill: FillValue) -> tuple[Tensor, Tensor | None]:
-        x = None if x is None else x.index_select(0, kept)
-        return add_self_loops(index.index_select(1, kept), x, fill_value=fill, num_nodes=num_nodes)
+        rest = _kept(index) if kept is None else kept
+        x = None if x is None else x.index_select(0, rest)
+        return add_self_loops(index.index_select(1, rest), x, fill_value=fill, num_nodes=num_nodes)
 
     index = remember(given, ("loops", num_nodes), lambda edges: looped(edges, None, 1.0)[0])
     attr = None if edges.attr is None else looped(given, edges.attr, fill_value)[1]
