@@ -243,9 +243,11 @@ def _failure(trial: Trial, pair_args: list[list[float]], link_args: list[list[fl
         raise
     except Exception as error:  # noqa: BLE001  # compilers fail in many ways; eager goes on without them
         return f"{type(error).__name__}: {error}"
+    rounded = None
     if not trial.scores and trial.value_dtype != trial.dtype:
-        exact = _expected(trial, edge_index, x, grad, mask, torch.float64, computed["output"])
-    plain = _expected(trial, edge_index, x, grad, mask, None)
+        rounded = computed["output"]
+        exact = _expected(trial, edge_index, x, grad, mask, torch.float64, rounded)
+    plain = _expected(trial, edge_index, x, grad, mask, trial.dtype, rounded)
     differences = (
         _difference(name, computed[name], wanted, plain[name].double(), *_TOLERANCE[computed[name].dtype])
         for name, wanted in exact.items()
@@ -281,13 +283,13 @@ def _expected(
     x: Operands,
     grad: Tensor,
     mask: Tensor | None,
-    dtype: torch.dtype | None,
+    dtype: torch.dtype,
     rounded: Tensor | None = None,
 ) -> dict[str, Tensor]:
-    # The same of the eager backend on the CPU, in this type, or in those of the operands. Backward takes D_i
-    # from the output as it was rounded: what that adds to D_i, it takes from the gradients of lambda_i.
+    # The same of the eager backend on the CPU, in this type. Backward takes D_i from the output as it was
+    # rounded: what that adds to D_i, it takes from the gradients of lambda_i.
     def cast(tensor: Tensor) -> Tensor:
-        return tensor.detach().to(dtype or tensor.dtype)
+        return tensor.detach().to(dtype)
 
     names = NODES[:3] if trial.scores else ("value", *NODES)
     leaves: dict[str, Any] = {
