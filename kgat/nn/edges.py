@@ -98,16 +98,23 @@ def with_self_loops(edges: Edges, num_nodes: int, fill_value: FillValue) -> Edge
             of new loops are 1.
     """
     given = edges.index
-    # One list of what is kept for all that belongs to the edges: compiled code then knows it as one length.
-    kept = remember(given, "kept", _kept)
+    kept: Tensor | None = None
+    if edges.attr is not None or edges.weight is not None:
+        # One list for all that belongs to the edges: compiled code then knows it as one length.
+        kept = remember(given, "kept", _kept)
 
-    def looped(index: Tensor, x: Tensor | None, fill: FillValue) -> tuple[Tensor, Tensor | None]:
-        x = None if x is None else x.index_select(0, kept)
-        return add_self_loops(index.index_select(1, kept), x, fill_value=fill, num_nodes=num_nodes)
+    def looped(x: Tensor, fill: FillValue) -> Tensor:
+        assert kept is not None
+        x = x.index_select(0, kept)
+        return torch.cat([x, _of_loops(given[1].index_select(0, kept), x, num_nodes, fill)])
 
-    index = remember(given, ("loops", num_nodes), lambda edges: looped(edges, None, 1.0)[0])
-    attr = None if edges.attr is None else looped(given, edges.attr, fill_value)[1]
-    weight = None if edges.weight is None else looped(given, edges.weight, 1.0)[1]
+    def with_loops(index: Tensor) -> Tensor:
+        rest = _kept(index) if kept is None else kept
+        return add_self_loops(index.index_select(1, rest), num_nodes=num_nodes)[0]
+
+    index = remember(given, ("loops", num_nodes), with_loops)
+    attr = None if edges.attr is None else looped(edges.attr, fill_value)
+    weight = None if edges.weight is None else looped(edges.weight, 1.0)
     if isinstance(edges.adjacency, Tensor) and not is_torch_sparse_tensor(edges.adjacency):
         return Edges(index, attr, weight, index)
     # Entries of a matrix have an order of their own, in which the loops stand among the others.
@@ -161,15 +168,22 @@ def with_self_loops_beside(
     index = torch.cat([given, node.expand(2, -1)], dim=1)
     attr = weight = None
     if edges.attr is not None:
-        # One more node takes what would count for the mean of a node's features.
-        elsewhere = torch.stack([given[0], torch.where(loop, num_nodes, given[1])])
-        of_loops = compute_loop_attr(elsewhere, edges.attr, num_nodes + 1, False, fill_value)
-        attr = torch.cat([edges.attr, of_loops[:num_nodes]])
+        # The loops that were there count for no mean of a node's features.
+        elsewhere = torch.where(loop, num_nodes, given[1])
+        attr = torch.cat([edges.attr, _of_loops(elsewhere, edges.attr, num_nodes, fill_value)])
     if edges.weight is not None:
         weight = torch.cat([edges.weight, edges.weight.new_ones(num_nodes)])
     bias = torch.zeros(index.size(1), device=given.device)
     bias = torch.where(torch.cat([loop, loop.new_zeros(num_nodes)]), -torch.inf, bias)
     return Edges(index, attr, weight, index), bias
+
+
+def _of_loops(target: Tensor, x: Tensor, num_nodes: int, fill_value: FillValue) -> Tensor:
+    # Features of new loops. One more node takes the edges of nodes without one: there are more of one side
+    # where the sides differ. It takes indices of no node, too, which attention refuses later, by name.
+    target = torch.where((target >= 0) & (target < num_nodes), target, num_nodes)
+    index = torch.stack([target, target])
+    return compute_loop_attr(index, x, num_nodes + 1, False, fill_value)[:num_nodes]
 
 
 def _places(adjacency: Tensor) -> Tensor:

@@ -377,7 +377,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         # Looked at where it is free: not on a device that would have to be waited for.
         if scores[0].device.type != "cpu" or not legible() or all(bool(s.isfinite().all()) for s in scores):
             return
-        logs = [float(log.amax()) for _, log in (*phi_q, *phi_k) if log is not None and log.numel()]
+        logs = [float(log.detach().amax()) for _, log in (*phi_q, *phi_k) if log is not None and log.numel()]
         limit = 0.5 * math.log(torch.finfo(scores[0].dtype).max)
         if logs and max(logs) > limit:
             dtype = str(scores[0].dtype).removeprefix("torch.")

@@ -7,7 +7,9 @@ never hold a tensor with a row of channels per edge. Elsewhere, and under ``torc
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import replace
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -16,8 +18,9 @@ from kgat.gram import ComposedGram, LazyGram, Term
 from kgat.ops import sparse
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.dropout import dropout as drop
+from kgat.ops.recipe import Operands, Recipe
 from kgat.ops.structure import Structure
-from kgat.rules import ADD, MUL, ScoreRule
+from kgat.rules import ADD, MUL, Argument, ScoreRule
 
 NAME = "eager"
 
@@ -181,3 +184,62 @@ def _is_inner_product(term: Term) -> bool:
     if not isinstance(term.rule, ScoreRule) or term.query.dim() != 3:
         return False
     return term.rule.pair is MUL or (term.rule.pair is ADD and term.query.size(-1) == 1)
+
+
+# --- What a fused pass computes, as a call ----------------------------------------------------------------
+
+
+def call_of(
+    recipe: Recipe,
+    x: Operands,
+    edge_index: Tensor,
+    num_targets: int,
+    target: int,
+    mask: Tensor | None = None,
+) -> Call:
+    r"""Returns the call that a fused pass computes.
+
+    Args:
+        recipe (Recipe): What the pass computes.
+        x (Operands): What on; of its dropout the mask alone counts.
+        edge_index (torch.Tensor): The edges.
+        num_targets (int): :math:`N`.
+        target (int): Which row of :obj:`edge_index` holds the targets.
+        mask (torch.Tensor, optional): The dropout mask over :math:`1 - p`. (default: :obj:`None`)
+
+    Shapes:
+        - **edge_index:** :math:`(2, E)`, **mask:** :math:`(E, H)`
+    """
+    value = x.value
+    link_constants = numbers(x.link_args)[: _arity(recipe.link.in_scalars) - 1]
+    if recipe.pair is None:
+        if x.key_bias is None:
+            a, b = value.new_zeros(num_targets, value.size(1)), value.new_zeros(value.shape[:2])
+        else:
+            assert x.query_bias is not None
+            a, b = x.query_bias, x.key_bias
+        rule = ScoreRule(ADD, recipe.link, link_args=link_constants, edge_bias_inside=True)
+        gram = LazyGram.of(a.unsqueeze(-1), b.unsqueeze(-1), rule)
+    else:
+        assert x.query is not None
+        assert x.key is not None
+        pair_constants = numbers(x.pair_args)[: _arity(recipe.pair.in_scalars) - 2]
+        weight = x.weight if x.weight is None or x.scale == 1.0 else x.scale * x.weight
+        rule = ScoreRule(
+            *(recipe.pair, recipe.link, x.scale if weight is None else weight),
+            *(pair_constants, link_constants, recipe.bias_inside),
+        )
+        gram = LazyGram.of(x.query, x.key, rule, key_bias=x.key_bias)
+    factor = x.edge_weight
+    if mask is not None:
+        factor = mask.to(value.dtype) if factor is None else factor * mask
+    return Call(gram, value, edge_index, num_targets, target, x.edge_bias, None, factor)
+
+
+def numbers(args: Tensor) -> tuple[Argument, ...]:
+    r"""Returns constants, :math:`(n, H)`, as functions of torch take them: numbers, unless heads differ."""
+    return tuple(row[0].item() if row.numel() and bool((row == row[0]).all()) else row for row in args)
+
+
+def _arity(function: Callable[..., Any]) -> int:
+    return int(function.__code__.co_argcount)  # type: ignore[attr-defined]

@@ -51,12 +51,12 @@ def fingerprint(tensor: Tensor) -> tuple[int, int]:
     Args:
         tensor (torch.Tensor): A dense tensor of any type.
     """
-    x = _words(tensor)
-    scan = _compiled_scan() if x.device.type == "cpu" else None
+    scan = _compiled_scan() if tensor.device.type == "cpu" else None
     if scan is not None:
-        first, second = scan(x.numpy())
-        return first, second
-    first, second = _scan(x).tolist()
+        plain = tensor.dtype is torch.int64 and tensor.is_contiguous()  # what edges are
+        words = tensor.detach() if plain else _words(tensor)
+        return scan(words.numpy().reshape(-1))  # type: ignore[no-any-return]
+    first, second = _scan(_words(tensor)).tolist()
     return first, second
 
 

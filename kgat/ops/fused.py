@@ -28,6 +28,7 @@ from kgat.ops.batching import one_by_one
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.operands import check_pass, check_score, check_scores
 from kgat.ops.recipe import BackendError, Operands, Recipe
+from kgat.ops.trial import require_trial
 from kgat.rules import ADD, IDENTITY, Argument, Link, Pair, ScoreRule
 
 logger = logging.getLogger("kgat")
@@ -375,7 +376,10 @@ def _edge_attention(
     )
     adjacency = Adjacency.of(edge_index, target, num_targets, value.size(0))
     operands = _operands(value, nodes, pair_args, link_args, seed, scale, dropout, base)
-    out, lse = _backend(value).attention(known, adjacency, operands)
+    backend = _backend(value)
+    if backend is gpu:
+        require_trial(known, operands)
+    out, lse = backend.attention(known, adjacency, operands)
     return out, lse, adjacency.graph.clone()
 
 
@@ -498,7 +502,10 @@ def _edge_score(
     known = check_score(query, key, weight, pair_args, edge_index, recipe, target)
     adjacency = Adjacency.of(edge_index, target, query.size(0), key.size(0))
     operands = _score_operands(query, key, weight, pair_args)
-    return _backend(query).score(known, adjacency, operands), adjacency.graph.clone()
+    backend = _backend(query)
+    if backend is gpu:
+        require_trial(known, operands, scores=True)
+    return backend.score(known, adjacency, operands), adjacency.graph.clone()
 
 
 @_edge_score.register_fake
@@ -551,7 +558,7 @@ def _score_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
         Adjacency.again(edge_index, target, query.size(0), key.size(0), graph)
         pair = Recipe.read(recipe).pair
         assert pair is not None
-        constants = _numbers(pair_args)[: _arity(pair.in_scalars) - 2]
+        constants = eager.numbers(pair_args)[: _arity(pair.in_scalars) - 2]
         rule = ScoreRule(pair, weight=1.0 if weight is None else weight, pair_args=constants)
         q, k = query.view_as(query), key.view_as(key)  # as in _apart
         if weight is not None:
@@ -596,34 +603,16 @@ def _through_eager(
     _, pair_args, link_args, edge_index, seed = inputs[8:]
     assert value is not None
     assert edge_index is not None
+    assert pair_args is not None
+    assert link_args is not None
     name, scale, dropout, target, num_targets = rest
-    recipe = Recipe.read(name)
-    inside = recipe.pair is None or recipe.bias_inside
-    link_constants = _numbers(link_args)[: _arity(recipe.link.in_scalars) - 1]
-    if recipe.pair is None:
-        if key_bias is None:
-            a, b = value.new_zeros(num_targets, value.size(1)), value.new_zeros(value.shape[:2])
-        else:
-            assert query_bias is not None
-            a, b = query_bias, key_bias
-        rule = ScoreRule(ADD, recipe.link, link_args=link_constants, edge_bias_inside=True)
-        gram = LazyGram.of(a.unsqueeze(-1), b.unsqueeze(-1), rule)
-    else:
-        assert query is not None
-        assert key is not None
-        pair_constants = _numbers(pair_args)[: _arity(recipe.pair.in_scalars) - 2]
-        rule = ScoreRule(
-            *(recipe.pair, recipe.link, scale if weight is None else weight),
-            *(pair_constants, link_constants, inside),
-        )
-        gram = LazyGram.of(query, key, rule, key_bias=key_bias)
-    factor = edge_weight
+    mask = None
     if dropout > 0:
         assert seed is not None
         mask = _backend(value).dropout_mask(edge_index.size(1), value.size(1), dropout, seed)
-        factor = mask.to(value.dtype) if factor is None else factor * mask
-    call = Call(gram, value, edge_index, num_targets, target, edge_bias, None, factor)
     given = (value, query, key, weight, query_bias, key_bias, edge_bias, edge_weight)
+    operands = Operands(value, pair_args, link_args, *given[1:], scale)
+    call = eager.call_of(Recipe.read(name), operands, edge_index, num_targets, target, mask)
     return _grad(eager.edge_attention(call), grad, given)
 
 
@@ -638,12 +627,6 @@ def _grad(output: Tensor, grad: Tensor, inputs: tuple[Tensor | None, ...]) -> li
         return [None] * len(inputs)
     found = iter(torch.autograd.grad(output, wanted, grad, create_graph=True, allow_unused=True))
     return [next(found) if x is not None and x.requires_grad else None for x in inputs]
-
-
-def _numbers(args: Tensor | None) -> tuple[Argument, ...]:
-    # Functions of torch take a constant as a number, unless it differs between heads.
-    assert args is not None
-    return tuple(row[0].item() if row.numel() and bool((row == row[0]).all()) else row for row in args)
 
 
 def _arity(function: Any) -> int:

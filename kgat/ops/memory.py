@@ -6,7 +6,7 @@ import weakref
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import partial
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor
@@ -16,8 +16,7 @@ from kgat.ops.fingerprint import contents, fingerprint, on_device
 T = TypeVar("T")
 
 
-@dataclass(frozen=True, eq=False)
-class Mark:
+class Mark(NamedTuple):
     r"""By what a tensor is known again, whoever may have written to its memory in between.
 
     The version that torch counts is not enough: numpy arrays, views that were kept, ``tensor.data`` and other
@@ -46,6 +45,8 @@ class Mark:
             values (bool, optional): Whether the values of a sparse tensor count, too.
                 (default: :obj:`False`)
         """
+        if tensor.layout is torch.strided and _reads_at_once(tensor.device):  # as most are, at every call
+            return cls(_plain_form(tensor) if form is None else form, fingerprint(tensor))
         parts = contents(tensor, values)
         content: tuple[int, ...] | Tensor
         if _reads_at_once(tensor.device):
@@ -78,7 +79,13 @@ def _reads_at_once(device: torch.device) -> bool:
     return device.type != "cuda"
 
 
+def _plain_form(tensor: Tensor) -> tuple[Any, ...]:
+    return (torch.strided, tensor.dtype, tensor.device, tensor.shape, tensor.stride())
+
+
 def _form(tensor: Tensor) -> tuple[Any, ...]:
+    if tensor.layout is torch.strided and _reads_at_once(tensor.device):
+        return _plain_form(tensor)
     form: tuple[Any, ...] = (tensor.layout, tensor.dtype, tensor.device, tensor.shape)
     parts = contents(tensor)
     form += tuple((part.dtype, part.shape, part.stride()) for part in parts)

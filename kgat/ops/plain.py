@@ -7,9 +7,6 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules import module as calls
 
-# What runs beside the forward of a module: of this one, and of all modules.
-_HOOKS = ("_forward_pre_hooks", "_forward_hooks", "_backward_pre_hooks", "_backward_hooks")
-
 
 def is_plain(module: torch.nn.Module, *classes: type[torch.nn.Module]) -> bool:
     r"""Returns whether calling :obj:`module` is what its class computes from its parameters and nothing else,
@@ -36,7 +33,17 @@ def is_plain(module: torch.nn.Module, *classes: type[torch.nn.Module]) -> bool:
     """
     if type(module) not in classes or "forward" in module.__dict__:
         return False
-    return not any(getattr(module, name) or getattr(calls, f"_global{name}") for name in _HOOKS)
+    # Written out, because every layer asks at every call.
+    return not (
+        module._forward_hooks
+        or module._forward_pre_hooks
+        or module._backward_hooks
+        or module._backward_pre_hooks
+        or calls._global_forward_hooks
+        or calls._global_forward_pre_hooks
+        or calls._global_backward_hooks
+        or calls._global_backward_pre_hooks
+    )
 
 
 def project(lin: torch.nn.Linear, x: Tensor) -> Tensor:

@@ -49,8 +49,12 @@ def edge_attention_with_weights(call: Call) -> tuple[Tensor, Tensor]:
             edges = edges_of[i]
             if edges:
                 s = torch.stack([score[e, h] for e in edges])
-                k = (s - s.detach().max()).exp()
-                alpha = k / k.sum()
+                top = s.detach().max()
+                if top == -torch.inf:  # all of them are removed: their weights are 0, not NaN
+                    alpha = s.exp()
+                else:
+                    k = (s - top).exp()
+                    alpha = k / k.sum()
                 for weight, e in zip(alpha, edges, strict=True):
                     weights[e][h] = weight = weight * keep[e, h]
                     if call.edge_weight is not None:

@@ -132,3 +132,43 @@ def test_loops_of_a_remembered_graph_are_sorted_once(monkeypatch):
     for _ in range(3):
         net(X, adjacency)
     assert len(built) == 1
+
+
+@pytest.mark.parametrize("beside", [True, False])
+@pytest.mark.parametrize("fill_value", ["mean", "max", 2.0], ids=str)
+@pytest.mark.parametrize("flow", ["source_to_target", "target_to_source"])
+def test_features_of_loops_where_one_side_has_more_nodes(flow, fill_value, beside):
+    # The nodes that both sides have come first: loops of these, and edges of all.
+    torch.manual_seed(0)
+    small, large = X[:2].double(), X.double()
+    edges = torch.tensor([[0, 1, 1, 0, 1], [5, 0, 2, 4, 0]])  # nodes without a loop are on the lower side
+    x = (small, large) if flow == "source_to_target" else (large, small)
+    attr = ATTR[:5].double().requires_grad_()
+    net = KernelGATConv((16, 16), 5, 3, edge_dim=3, fill_value=fill_value, flow=flow).double()
+    if beside:  # as in compiled code
+        adjacency, hidden = formats.with_self_loops_beside(
+            formats.read_edges(edges, attr, None), 2, fill_value
+        )
+        assert torch.equal(hidden, torch.zeros(7))
+        looped = adjacency.attr
+    else:
+        looped = formats.with_self_loops(formats.read_edges(edges, attr, None), 2, fill_value).attr
+    reduced = attr[[1, 4]].mean(0) if fill_value == "mean" else attr[[1, 4]].amax(0)
+    loops = [reduced, torch.zeros(3)] if isinstance(fill_value, str) else [torch.full((3,), fill_value)] * 2
+    expected = torch.cat([attr, torch.stack(loops).to(attr)])
+    torch.testing.assert_close(looped, expected)
+    alone = KernelGATConv((16, 16), 5, 3, edge_dim=3, add_self_loops=False, flow=flow).double()
+    alone.load_state_dict(net.state_dict())
+    with_loops = torch.cat([edges, torch.arange(2).expand(2, 2)], dim=1)
+    outputs = net(x, edges, attr), alone(x, with_loops, expected)
+    torch.testing.assert_close(*outputs)
+    grads = [torch.autograd.grad(out.square().sum(), attr, retain_graph=True)[0] for out in outputs]
+    torch.testing.assert_close(*grads)
+
+
+@pytest.mark.parametrize("edge_mode", ["score", "key"])
+@pytest.mark.parametrize("wrong", [6, 100, -1])
+def test_edges_to_no_node_are_named_beside_features_of_loops(wrong, edge_mode):
+    net = KernelGATConv(16, 5, edge_dim=3, edge_mode=edge_mode)
+    with pytest.raises(IndexError, match=rf"target indices .* \(got {wrong}\)"):
+        net(X, torch.tensor([[0, 1], [1, wrong]]), ATTR[:2])

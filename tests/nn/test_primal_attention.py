@@ -1,5 +1,6 @@
 import copy
 import math
+import warnings
 
 import pytest
 import torch
@@ -554,3 +555,16 @@ def test_scores_of_large_features_are_those_of_double_precision_or_a_sentence():
         ValueError, match=r"features that float32 holds.*got one of exp\(.*normalise the tokens"
     ):
         layer(100.0 * torch.randn(1, 20, 16))
+
+
+def test_features_out_of_range_are_reported_without_a_warning() -> None:
+    attention = PrimalAttention(16, 2, rank=3, kernel="polynomial*magnitude")
+    always = torch.is_warn_always_enabled()
+    torch.set_warn_always(True)  # some of torch's warnings come once per process otherwise
+    try:
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            with pytest.raises(ValueError, match="Expected features that float32 holds"):
+                attention(torch.full((2, 5, 16), 30.0, requires_grad=True))
+    finally:
+        torch.set_warn_always(always)

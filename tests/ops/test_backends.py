@@ -306,3 +306,24 @@ def test_nodes_without_a_path_do_not_move_each_other_by_a_bit(name, backend, num
         results.append((out, torch.autograd.grad(out.square().sum(), nodes)[0][:near]))
     for plain, beside in zip(*results, strict=True):
         assert torch.equal(plain, beside)
+
+
+@pytest.mark.parametrize("kernel", ["additive", "rbf", "product_of_terms"])
+@pytest.mark.parametrize("backend", ["reference", "eager", "cpu"])
+def test_a_target_all_of_whose_edges_are_removed_gets_0(backend, kernel):
+    # Target 0 keeps none of its edges, target 2 some.
+    module, edge_index, tensors = inputs("bipartite", kernel, torch.float64)
+    removed = (edge_index[1] == 0) | (edge_index == torch.tensor([[5], [2]])).all(dim=0)
+    with torch.no_grad():
+        tensors[-1][removed] = -torch.inf
+    out, *grads = outcome(backend, module, edge_index, tensors, second=False)
+    assert not out[0].any()
+    kept = [t.detach()[~removed].requires_grad_() if t.size(0) == 5 else t for t in tensors]
+    expected, *grads_of_kept = outcome(backend, module, edge_index[:, ~removed], kept, second=False)
+    torch.testing.assert_close(out, expected)
+    for grad, of_kept in zip(grads, grads_of_kept, strict=True):
+        if grad.shape == of_kept.shape:
+            torch.testing.assert_close(grad, of_kept)
+        else:
+            torch.testing.assert_close(grad[~removed], of_kept)
+            assert not grad[removed].any()
