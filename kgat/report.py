@@ -9,7 +9,7 @@ from typing import Any
 
 from kgat import plots
 from kgat.records import BASELINE, METRICS, write_atomically
-from kgat.tables import Row, outdated_line, table, tuning_line
+from kgat.tables import Row, contended_line, outdated_line, table, tuning_line
 
 __all__ = ["page", "write"]
 
@@ -70,7 +70,7 @@ CAPTIONS = {
         "fixed random sample of nodes, divided by the largest. The line is the median over the "
         "heads, the band (with up to four models) their range. The rank in the legend is the "
         "effective rank (Roy and Vetterli, 2007), the exponential of the entropy of the singular "
-        "values: near 1, all queries see nearly the same weights.",
+        "values: near 1, one direction, which may be one node of large norm, is all of K.",
     ),
     "law": (
         "Spectral law",
@@ -193,6 +193,7 @@ def _dataset(records: Sequence[Record], dataset: str) -> list[str]:
     parts = [f"<h2>{escape(dataset)}</h2>"]
     if runs:
         parts += [_protocol(runs), "<h3>Results</h3>", _results(of_dataset, plots.styles(records))]
+        parts += [f"<p>{escape(line)}</p>" for line in (contended_line(of_dataset),) if line]
     parts.append("<h3>Figures</h3>")
     for name, draw in plots.FIGURES.items():
         figure = draw(records, dataset)  # all records, so that colours agree between data sets

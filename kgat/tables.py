@@ -299,7 +299,7 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
         parts.append(f"**{title}.** {_protocol_line(runs)}")
         parts += filter(None, (marks[title],))
         parts.append(markdown(rows, runs[0]["metric"], baseline))
-        parts += filter(None, (tuning_line(runs), _contended(of_tables[title])))
+        parts += filter(None, (tuning_line(runs), contended_line(of_tables[title])))
     parts.append(
         f"Difference: paired by seed, in percentage points, with a 95 % t-interval. p: Wilcoxon "
         f"signed-rank test of the paired differences, adjusted over the models of a data set after "
@@ -332,7 +332,8 @@ def result_files(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
     return list({path.resolve(): path for path in found}.values())
 
 
-def _contended(records: Sequence[Record]) -> str:
+def contended_line(records: Sequence[Record]) -> str:
+    r"""Returns which costs of a table are unreliable; empty if none is."""
     costs = [record for record in records if record.get("kind") == "cost"]
     models = costs[-1]["models"] if costs else {}
     unreliable = [model for model, entry in models.items() if entry["contended"]]

@@ -242,3 +242,16 @@ def test_brackets_of_names_are_shown():
     console = Console(width=160, record=True, file=io.StringIO())
     console.print(tables.rich_table(table([make_run("spectral[num_features=4]*l2@shared", 0, 0.5)]), "made"))
     assert "spectral[num_features=4]*l2@shared" in console.export_text()
+
+
+def test_unreliable_costs_are_named_wherever_the_table_is(capsys):
+    from kgat import report
+    from kgat.cli.table import print_tables
+
+    lines = [make_run("sinc", seed, 0.3) for seed in range(2)] + [
+        make_run("gat", seed, 0.3) for seed in range(2)
+    ]
+    lines.append(make_cost(contended=True, sinc=(2.0, None)))
+    print_tables(lines)
+    for text in (capsys.readouterr().out, report.page(lines)):
+        assert "Unreliable, varied by more than 1.6× between rounds: epoch time of sinc." in text

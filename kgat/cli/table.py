@@ -50,7 +50,7 @@ def expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
 def print_tables(records: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from kgat.tables import outdated_line, rich_table, tables, tuning_line
+    from kgat.tables import contended_line, outdated_line, rich_table, tables, tuning_line
     from kgat.tables import table as summarise
 
     console = Console()
@@ -59,5 +59,6 @@ def print_tables(records: list[dict[str, Any]]) -> None:
     for title, own in tables(records).items():
         runs = [record for record in own if record.get("kind") == "run"]
         console.print(rich_table(summarise(own), title, runs[0]["metric"]))
-        for line in filter(None, (outdated_line(runs).replace("*", ""), tuning_line(runs))):
+        said = (outdated_line(runs).replace("*", ""), tuning_line(runs), contended_line(own))
+        for line in filter(None, said):
             console.print(line, markup=False, highlight=False)

@@ -77,8 +77,8 @@ class KernelGATConv(MessagePassing):
             :obj:`"key"` adds a vector to the key (GATv2Conv), :obj:`"key_value"` to key and value
             (TransformerConv). (default: :obj:`"score"`)
         weight_mode (str, optional): What :obj:`edge_weight` multiplies: the :obj:`"kernel"`, before it is
-            normalised (weights must not be negative; 0 removes the edge), or :obj:`"alpha"` afterwards.
-            (default: :obj:`"kernel"`)
+            normalised (weights must not be negative; 0 removes the edge of a finite source), or
+            :obj:`"alpha"` afterwards. (default: :obj:`"kernel"`)
         value_dropout (float, optional): Dropout on the values but not on the keys, as the original GAT code
             has it and GATConv has not. (default: :obj:`0.0`)
         position_dim (int, optional): Size of positional encodings :math:`\mathbf{t}` (of Laplacian
@@ -315,12 +315,26 @@ class KernelGATConv(MessagePassing):
             **kwargs (optional): Keyword-only arguments of this class. What :obj:`position_dim` adds keeps its
                 initial weights.
 
+        Raises:
+            TypeError: If it is another layer.
+            ValueError: If another kernel than GAT's is asked for.
+
         Example:
             >>> from kgat import KernelGATConv
             >>> from torch_geometric.nn import GATConv
             >>> KernelGATConv.from_gat(GATConv(16, 8, heads=4))
             KernelGATConv(16, 8, heads=4)
         """
+        if not isinstance(conv, GATConv):
+            raise TypeError(
+                f"Expected a GATConv (got {type(conv).__name__}); build another layer with its own arguments "
+                f"and load what weights it shares"
+            )
+        if kernels.resolve(kwargs.get("kernel", "additive"), 1, 1).__class__ is not Additive:
+            raise ValueError(
+                f"Expected kernel='additive' for the weights of a GATConv (got {kwargs['kernel']!r}); build "
+                f"KernelGATConv(kernel=...) where another kernel is to learn its own"
+            )
         new = cls(
             conv.in_channels,
             conv.out_channels,

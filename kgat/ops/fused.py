@@ -43,7 +43,8 @@ def reasons(call: Call) -> list[str]:
     why = []
     if call.gram.signed:
         why.append("the kernel can be negative")
-    if torch.compiler.is_exporting():
+    # Before 2.12, is_exporting() says yes to all code that torch compiles.
+    if torch.compiler._is_exporting_flag:
         why.append("torch.export keeps to torch's own ops")
     elif not torch.compiler.is_compiling():
         if torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None:

@@ -1200,3 +1200,10 @@ def test_messages_of_both_flows_between_two_sides(flow, built):
     handle.remove()
     set_masks(net, torch.ones(3), args[1], apply_sigmoid=False)
     torch.testing.assert_close(net(*args), expected)
+
+
+def test_from_gat_takes_gat_conv_alone():
+    with pytest.raises(TypeError, match=r"Expected a GATConv \(got GATv2Conv\)"):
+        KernelGATConv.from_gat(GATv2Conv(4, 2))
+    with pytest.raises(ValueError, match=r"kernel='additive' for the weights of a GATConv \(got 'rbf'\)"):
+        KernelGATConv.from_gat(GATConv(4, 2), kernel="rbf")
