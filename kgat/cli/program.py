@@ -59,6 +59,8 @@ def run(arguments: list[str]) -> int:
     try:
         with warnings.catch_warnings():
             warnings.showwarning = _show_warning
+            # They are for the developers of libraries, not for who runs a command.
+            warnings.simplefilter("ignore", DeprecationWarning)
             code = app(args=given, prog_name="kgat", standalone_mode=False) or 0
             sys.stdout.flush()
             return code
