@@ -10,10 +10,10 @@ import time
 import torch
 
 from kgat.functional import edge_attention, explain
-from kgat.gram import LazyGram
 from kgat.kernels import Kernel
-from kgat.rules import Pair, ScoreRule
-from kgat.scalar import absolute, exp, log
+from kgat.score.gram import LazyGram
+from kgat.score.rules import Pair, ScoreRule
+from kgat.score.scalar import absolute, exp, log
 from kgat.testing import check_backend, check_kernel
 
 

@@ -7,13 +7,13 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 
 from kgat import ops
-from kgat.gram import Gram
 from kgat.ops import dense, eager
-from kgat.ops.adjacency import check_index_type, check_indices
 from kgat.ops.call import Call
 from kgat.ops.dense import DenseCall
+from kgat.ops.graph.adjacency import check_index_type, check_indices
 from kgat.ops.operands import check_edges, check_gram, check_tensor, check_unbatched
 from kgat.ops.require import require
+from kgat.score.gram import Gram
 
 
 def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, power: float = 1.0) -> Tensor:

@@ -1,4 +1,4 @@
-from kgat.config import Config
+from kgat.experiments.config import Config
 
 
 def make_run(model, seed, test, val=0.5, dataset="made", split=None, **config):

@@ -3,8 +3,8 @@ from torch_geometric import seed_everything
 from torch_geometric.data import Data
 from torch_geometric.utils import barabasi_albert_graph, to_undirected
 
-from kgat.config import Config
 from kgat.datasets import Split, Task
+from kgat.experiments.config import Config
 
 
 def make_task(y=None, *, nodes=60, classes=3, metric="accuracy", edge_dim=None, sparse=False):

@@ -12,8 +12,9 @@ import made_runs
 import pytest
 
 import kgat
-from kgat import cli, compare, pages, records, training
+from kgat import cli
 from kgat.cli import program
+from kgat.experiments import compare, pages, records, training
 
 FAST = ["--set", "max_epochs=3", "--set", "heads=2", "--set", "hidden_channels=8"]
 KARATE = ["compare", "--dataset", "karate", "--models", "gat,rbf", *FAST, "--rounds", "0"]
@@ -316,7 +317,7 @@ sys.exit(main())
         ("typer", ["info"], ""),
         ("kgat.cli.compare", ["compare"], ": it goes on where it stopped"),
         ("torch", ["compare", "--dataset", "karate"], ": it goes on where it stopped"),
-        ("kgat.tables", ["table", "."], ""),
+        ("kgat.experiments.tables", ["table", "."], ""),
     ],
 )
 def test_a_stop_has_one_answer_wherever_it_comes(tmp_path, number, place, command, said):

@@ -12,7 +12,8 @@ from torch_geometric.utils import barabasi_albert_graph, degree, to_torch_csr_te
 from kgat import diagnostics, kernels
 from kgat.diagnostics.record import SINGULAR_VALUES
 from kgat.diagnostics.spectra import sample
-from kgat.models import KernelGAT, StockGAT
+from kgat.experiments.stock import StockGAT
+from kgat.models import KernelGAT
 from kgat.nn import GlobalAttention, KernelGATConv, PrimalAttention
 
 

@@ -14,7 +14,7 @@ from torch_geometric.explain import (
 from torch_geometric.nn import GATConv
 
 from kgat import KernelGAT, KernelGATConv
-from kgat.models import StockGAT
+from kgat.experiments.stock import StockGAT
 
 X = torch.randn(8, 6, generator=torch.Generator().manual_seed(0))
 EDGES = torch.tensor([[0, 1, 2, 3, 4, 5, 6, 7, 0, 2], [1, 2, 3, 4, 5, 6, 7, 0, 4, 6]])

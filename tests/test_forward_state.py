@@ -8,12 +8,11 @@ import pytest
 import torch
 
 from kgat import KernelGAT, KernelGATConv, kernels, nn, positions
+from kgat.experiments.stock import StockGAT, StockGATv2
 from kgat.models import (
     KernelTransformer,
     LanguageModel,
     SequenceClassifier,
-    StockGAT,
-    StockGATv2,
     Translator,
 )
 

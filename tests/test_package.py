@@ -12,55 +12,133 @@ import kgat
 from kgat import kernels, models, nn, positions
 
 PACKAGE = Path(kgat.__file__).parent
-# A module may import what stands above it, and its own room.
-ROOMS = [
-    ["scalar", "records", "shared", "circumstances", "statistics", "pages"],
-    ["rules"],
-    ["gram"],
-    ["ops"],
-    ["kernels"],
-    ["functional"],
-    ["positions"],
-    ["nn"],
-    ["models"],
-    ["testing", "installation"],
-    ["datasets"],
-    ["registry", "config"],
-    ["training"],
-    ["tuning"],
-    ["diagnostics"],
-    ["costs"],
-    ["tables"],
-    ["compare", "plots", "report", "regression", "bench", "sequences", "starts"],
-    ["cli"],
-    ["__main__"],
-]
-RANK = {name: rank for rank, room in enumerate(ROOMS) for name in room}
+# A module may import from its own room and from those above it. The core ends with 'diagnostics'.
+ROOMS = (
+    "atomic",
+    "score",
+    "ops",
+    "kernels",
+    "functional",
+    "positions",
+    "nn",
+    "models",
+    "testing",
+    "datasets",
+    "diagnostics",
+    "experiments",
+    "cli",
+    "__main__",
+)
 
 
-def modules():
-    for path in sorted(PACKAGE.rglob("*.py")):
-        parts = path.relative_to(PACKAGE).with_suffix("").parts
-        if parts != ("__init__",):
-            yield path, parts[0]
+def module_of(path):
+    parts = ("kgat", *path.relative_to(PACKAGE).with_suffix("").parts)
+    return ".".join(parts[:-1] if parts[-1] == "__init__" else parts)
 
 
-def imported(path):
-    for node in ast.walk(ast.parse(path.read_text(encoding="utf8"))):
+SOURCES = {module_of(path): path for path in sorted(PACKAGE.rglob("*.py"))}
+
+
+def imports_of(module, sources=SOURCES):
+    r"""The modules of kgat that a module imports, wherever in it; a name of a package counts as the package's
+    own unless there is a module of this name."""
+    for node in ast.walk(ast.parse(sources[module].read_text(encoding="utf8"))):
         if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom) and node.module == "kgat":
-            yield from (f"kgat.{alias.name}" for alias in node.names)
+            names = [alias.name for alias in node.names]
         elif isinstance(node, ast.ImportFrom) and node.module is not None:
-            yield node.module
+            inside = [f"{node.module}.{alias.name}" for alias in node.names]
+            names = [name if name in sources else node.module for name in inside]
+        else:
+            continue
+        yield from (name for name in names if name in sources)
 
 
-@pytest.mark.parametrize(("path", "room"), list(modules()), ids=lambda x: getattr(x, "name", x))
-def test_imports_point_one_way(path, room):
-    assert room in RANK, f"{path.name} has no room: add it to ROOMS"
-    for name in imported(path):
-        if name.startswith("kgat.") and (target := name.split(".")[1]) in RANK:
-            assert RANK[target] <= RANK[room], f"{path.name} imports kgat.{target}"
+def room_of(module):
+    return module.split(".")[1] if "." in module else ""
+
+
+def misplaced(module, sources=SOURCES):
+    room = room_of(module)
+    for target in imports_of(module, sources):
+        if (other := room_of(target)) and ROOMS.index(other) > ROOMS.index(room):
+            yield target
+
+
+def circles(sources=SOURCES):
+    r"""Circles of modules, each once. A package and the modules in it are imported together, so that what a
+    package's own file imports of itself is no circle unless these modules ask for the package."""
+    # The package itself looks its names up when they are asked for.
+    arrows = {module: sorted(set(imports_of(module, sources)) - {module}) for module in sources}
+    arrows["kgat"] = []
+    state, path, circles_of = {}, [], []
+
+    def visit(module):
+        state[module] = "open"
+        path.append(module)
+        for target in arrows[module]:
+            if state.get(target) == "open":
+                circles_of.append([*path[path.index(target) :], target])
+            elif target not in state:
+                visit(target)
+        path.pop()
+        state[module] = "done"
+
+    for module in sources:
+        if module not in state:
+            visit(module)
+    return circles_of
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if name != "kgat"])
+def test_imports_point_one_way(module):
+    assert room_of(module) in ROOMS, f"{module} has no room: add it to ROOMS"
+    assert not list(misplaced(module)), f"{module} imports what stands below it"
+
+
+def test_no_modules_import_each_other():
+    assert not [" -> ".join(circle) for circle in circles()]
+
+
+@pytest.mark.parametrize(
+    ("module", "line", "fault"),
+    [
+        ("kgat.score.gram", "from kgat.experiments.records import read", "misplaced"),
+        ("kgat.nn.linear", "def later():\n    import kgat.experiments.config", "misplaced"),
+        ("kgat.score.scalar", "from kgat.score.rules import Pair", "circle"),
+        ("kgat.experiments.records", "from kgat.experiments import shared", "circle"),
+    ],
+)
+def test_planted_imports_are_noticed(module, line, fault, tmp_path):
+    planted = tmp_path / "planted.py"
+    planted.write_text(f"{SOURCES[module].read_text(encoding='utf8')}\n{line}\n", encoding="utf8")
+    sources = {**SOURCES, module: planted}
+    if fault == "misplaced":
+        assert list(misplaced(module, sources))
+    else:
+        assert any(module in circle for circle in circles(sources))
+
+
+LONGEST_FUNCTION, LONGEST_CLASS = 80, 350  # lines; of a function without its docstring
+LOOPS = {
+    "kgat.ops.cpu.loops",
+    "kgat.ops.gpu.loops",
+}  # sources of other compilers, which have no calls to make
+
+
+def too_long(tree):
+    for node in ast.walk(tree):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef | ast.ClassDef):
+            lines, longest = node.end_lineno - node.lineno + 1, LONGEST_CLASS
+            if not isinstance(node, ast.ClassDef):
+                longest = LONGEST_FUNCTION
+                lines -= len((ast.get_docstring(node, clean=False) or "").splitlines())
+            if lines > longest:
+                yield f"{node.name}: {lines} lines"
+
+
+@pytest.mark.parametrize("module", [name for name in SOURCES if name not in LOOPS])
+def test_functions_and_classes_fit_in_a_head(module):
+    assert not list(too_long(ast.parse(SOURCES[module].read_text(encoding="utf8"))))
 
 
 def test_import_brings_no_heavy_extras():
@@ -73,7 +151,7 @@ def test_import_brings_no_heavy_extras():
         "typer",
         "rich",
         "kgat.datasets",
-        "kgat.plots",
+        "kgat.experiments.plots",
     ]
     code = (
         "import sys, torch_geometric; before = set(sys.modules); "
@@ -87,7 +165,8 @@ def test_import_brings_no_heavy_extras():
 
 
 def test_what_reads_and_draws_results_needs_no_torch():
-    code = "import sys, kgat.records, kgat.pages, kgat.plots; print('torch' in sys.modules)"
+    modules = "kgat.experiments.records, kgat.experiments.pages, kgat.experiments.plots"
+    code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
 

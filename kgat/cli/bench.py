@@ -36,7 +36,7 @@ def bench_layers(
 
     Ratios are the peer's time over ours, paired round by round in this process.
     """
-    from kgat.bench.layers import run
+    from kgat.experiments.bench.layers import run
 
     def done(record: dict[str, Any]) -> None:
         _print_ratio(f"{record['size']}  {record['what']}", record)
@@ -60,7 +60,7 @@ def bench_epoch(
 
     Ratios are the time of stock GAT over ours, paired round by round in this process.
     """
-    from kgat.bench.epoch import bench_epoch
+    from kgat.experiments.bench.epoch import bench_epoch
 
     set_threads(threads)
     for record in bench_epoch(dataset, root, rounds, out):
@@ -102,7 +102,7 @@ def bench_ops(
 
     Each measurement runs in a fresh process; Ctrl-C loses nothing. 'kgat bench table' prints what is there.
     """
-    from kgat.bench.ops import Plan, run
+    from kgat.experiments.bench.ops import Plan, run
 
     check_device(device)
     plan = Plan(
@@ -144,9 +144,9 @@ def bench_sequences(
     Softmax attention of torch, and ours with kernels, linear and primal. Each measurement runs in a fresh
     process; Ctrl-C loses nothing. Prints the table.
     """
-    from kgat.bench import sequences
-    from kgat.plots import png
-    from kgat.records import write_atomically
+    from kgat.atomic import write_atomically
+    from kgat.experiments.bench import sequences
+    from kgat.experiments.plots import png
 
     check_device(device)
     try:
@@ -183,10 +183,11 @@ def bench_table(
     figure: Annotated[Path | None, typer.Option(help="A PNG file to draw time and memory into.")] = None,
 ) -> None:
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
-    from kgat.bench import report
-    from kgat.pages import update_readme
-    from kgat.plots import png
-    from kgat.records import read_results, write_atomically
+    from kgat.atomic import write_atomically
+    from kgat.experiments.bench import report
+    from kgat.experiments.pages import update_readme
+    from kgat.experiments.plots import png
+    from kgat.experiments.records import read_results
 
     records = read_results(results, ["ops"])
     text = report.tables(records)

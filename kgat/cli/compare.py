@@ -70,8 +70,8 @@ def compare(
     Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated.
     Prints a table and draws figures and a report beside the results.
     """
-    from kgat.compare import compare as run_all
-    from kgat.records import RESULTS
+    from kgat.experiments.compare import compare as run_all
+    from kgat.experiments.records import RESULTS
 
     settings = settings_of(overrides)
     set_threads(threads)

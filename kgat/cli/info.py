@@ -87,8 +87,8 @@ def _check() -> bool:
     from rich.markup import escape
     from rich.table import Table
 
-    from kgat import installation
     from kgat.cli.terminal import progress_bar
+    from kgat.testing import installation
 
     table = Table("kernel", "backend", "float64", "float32", "", box=None, padding=(0, 2, 0, 0))
     found = []

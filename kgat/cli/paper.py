@@ -65,9 +65,9 @@ def paper(
     Validation chooses the epoch, the test is read once. Results go to OUT/NAME.jsonl, one line per run; runs
     that are there already with the same setting are not repeated. Prints the table.
     """
-    from kgat import sequences
-    from kgat.pages import split_readme, update_readme
-    from kgat.records import Interrupted
+    from kgat.experiments import sequences
+    from kgat.experiments.pages import split_readme, update_readme
+    from kgat.experiments.records import Interrupted
 
     changes = settings_of(overrides)
     chosen = sequences.choose(sequences.resolve_paper(name), listed(datasets), listed(variants))

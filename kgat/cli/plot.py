@@ -14,8 +14,8 @@ def plot(
     folder: Annotated[Path, typer.Argument(help="A folder with results.jsonl.")],
 ) -> None:
     r"""Draw the figures and report.html again, from the results alone."""
-    from kgat.compare import draw
-    from kgat.records import RESULTS, read_results
+    from kgat.experiments.compare import draw
+    from kgat.experiments.records import RESULTS, read_results
 
     results = folder / RESULTS
     if not results.is_file():

@@ -38,10 +38,11 @@ def regress(
     Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated. Prints
     the table and draws the fitted curves of series.
     """
-    from kgat import regression
-    from kgat.pages import split_readme, update_readme
-    from kgat.plots import fits, png
-    from kgat.records import RESULTS, Interrupted, read_results, write_atomically
+    from kgat.atomic import write_atomically
+    from kgat.experiments import regression
+    from kgat.experiments.pages import split_readme, update_readme
+    from kgat.experiments.plots import fits, png
+    from kgat.experiments.records import RESULTS, Interrupted, read_results
 
     set_threads(threads)
     names = list(dict.fromkeys(listed(datasets)))

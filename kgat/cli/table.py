@@ -22,9 +22,9 @@ def table(
     ] = False,
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
-    from kgat.pages import update_readme
-    from kgat.records import read_results
-    from kgat.tables import readme_tables, result_files
+    from kgat.experiments.pages import update_readme
+    from kgat.experiments.records import read_results
+    from kgat.experiments.tables import readme_tables, result_files
 
     if readme is not None or markdown:
         text = readme_tables(*folders)
@@ -40,7 +40,7 @@ def table(
 
 
 def expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
-    from kgat.tables import tables
+    from kgat.experiments.tables import tables
 
     if not tables(records):
         shown = ", ".join(map(str, folders))
@@ -50,8 +50,8 @@ def expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
 def print_tables(records: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from kgat.tables import contended_line, outdated_line, rich_table, tables, tuning_line
-    from kgat.tables import table as summarise
+    from kgat.experiments.tables import contended_line, outdated_line, rich_table, tables, tuning_line
+    from kgat.experiments.tables import table as summarise
 
     console = Console()
     if not console.is_terminal:

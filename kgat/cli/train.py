@@ -35,13 +35,13 @@ def train(
 ) -> None:
     r"""Train one model with one seed, and save it if asked to.
 
-    kgat.training.restore(folder) builds it again.
+    kgat.experiments.training.restore(folder) builds it again.
     """
-    from kgat import training
-    from kgat.config import Config
     from kgat.datasets import load
-    from kgat.records import METRICS
-    from kgat.registry import resolve_model
+    from kgat.experiments import training
+    from kgat.experiments.config import Config
+    from kgat.experiments.records import METRICS
+    from kgat.experiments.registry import resolve_model
 
     settings = settings_of(overrides)
     found = resolve_model(model)

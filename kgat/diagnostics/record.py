@@ -92,7 +92,7 @@ def attention_record(
 
 def spectra_record(dataset: str, config: Any, singular_values: Iterable[Tensor]) -> dict[str, Any]:
     r"""Returns the cumulative spectra of the layers of a model, ready to be a JSON line and to be drawn by
-    :func:`kgat.plots.spectra`: of each layer the mean over heads and items.
+    :func:`kgat.experiments.plots.spectra`: of each layer the mean over heads and items.
 
     Args:
         dataset (str): The name of the data set.

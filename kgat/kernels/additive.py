@@ -11,9 +11,9 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
-from kgat.gram import ComposedGram, LazyGram
 from kgat.kernels.kernel import Kernel
-from kgat.rules import ADD, LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
+from kgat.score.gram import ComposedGram, LazyGram
+from kgat.score.rules import ADD, LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
 
 
 class Additive(Kernel):

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel
-from kgat.rules import LEAKY_RELU, SIGNED, ScoreRule
+from kgat.score.gram import LazyGram
+from kgat.score.rules import LEAKY_RELU, SIGNED, ScoreRule
 
 
 class Cosine(Kernel):

@@ -9,10 +9,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
-from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, positive
 from kgat.kernels.rbf import initial_lengthscale
-from kgat.rules import (
+from kgat.score.gram import LazyGram
+from kgat.score.rules import (
     ABS_DIFFERENCE,
     HALF_LOG,
     RATIONAL_QUADRATIC,

@@ -10,10 +10,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.gram import LazyGram
 from kgat.kernels.cosine import unit
 from kgat.kernels.kernel import Kernel, positive, whole
-from kgat.rules import LOG, SIGNED, ScoreRule
+from kgat.score.gram import LazyGram
+from kgat.score.rules import LOG, SIGNED, ScoreRule
 
 
 class EluPlusOne(Kernel):

@@ -12,10 +12,10 @@ from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 from torch_geometric.utils import scatter
 
-from kgat.gram import LazyGram
 from kgat.kernels.features import normal
 from kgat.kernels.kernel import NOTHING, Context, Kernel, at_least_single, positive, whole
 from kgat.kernels.spectral import concatenated, dot_std, pairwise
+from kgat.score.gram import LazyGram
 
 EVALUATIONS = ("frozen", "sobol")
 INITS = ("dot", "official")

@@ -11,11 +11,11 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
-from kgat.gram import LazyGram, Term
 from kgat.kernels.kernel import Kernel
 from kgat.ops.plain import is_plain
-from kgat.rules import Pair, ScoreRule
-from kgat.scalar import absolute, exp, maximum, where
+from kgat.score.gram import LazyGram, Term
+from kgat.score.rules import Pair, ScoreRule
+from kgat.score.scalar import absolute, exp, maximum, where
 
 
 class KANScore(Kernel):

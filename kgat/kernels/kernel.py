@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from kgat.gram import Gram, LazyGram, SumGram
+from kgat.score.gram import Gram, LazyGram, SumGram
 
 
 class Context(NamedTuple):
@@ -52,7 +52,7 @@ class Kernel(torch.nn.Module):
     Write one by overriding *one* method. :meth:`score` is the simple way: it broadcasts over
     leading dimensions and reduces the last. :meth:`lift` is the fast way: it transforms queries and
     keys on nodes and names the rule that combines a pair. Then ``kernel(query, key)`` is a
-    :class:`~kgat.gram.LazyGram`, and ``k1 * k2`` and ``k1 + k2`` are kernels again.
+    :class:`~kgat.score.gram.LazyGram`, and ``k1 * k2`` and ``k1 + k2`` are kernels again.
 
     Inputs in half precision are raised to single precision and autocast is off while lifting: a
     score goes through an exponential, where bfloat16 keeps no digits.

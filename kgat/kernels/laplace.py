@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel
 from kgat.kernels.rbf import initial_lengthscale
-from kgat.rules import ABS_DIFFERENCE, MINIMUM, ScoreRule
+from kgat.score.gram import LazyGram
+from kgat.score.rules import ABS_DIFFERENCE, MINIMUM, ScoreRule
 
 
 class Laplace(Kernel):

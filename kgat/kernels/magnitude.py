@@ -9,9 +9,9 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, Product
-from kgat.rules import ADD, DROPOUT, ScoreRule
+from kgat.score.gram import LazyGram
+from kgat.score.rules import ADD, DROPOUT, ScoreRule
 
 
 class Magnitude(Kernel):

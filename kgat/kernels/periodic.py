@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, positive
 from kgat.kernels.rbf import initial_lengthscale
+from kgat.score.gram import LazyGram
 
 
 class Periodic(Kernel):

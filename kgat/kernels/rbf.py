@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, positive
-from kgat.rules import SQUARED_DIFFERENCE, ScoreRule
+from kgat.score.gram import LazyGram
+from kgat.score.rules import SQUARED_DIFFERENCE, ScoreRule
 
 
 class RBF(Kernel):
@@ -24,7 +24,8 @@ class RBF(Kernel):
     At the default :math:`\ell = D^{1/4}` it is scaled dot-product attention without its preference
     for long keys: ``DotProduct(D) == RBF(D) * Magnitude(D, p=2)``. Edges take the
     difference itself. Attention over all pairs expands the square into an inner product and two biases where
-    points lie close enough to their mean for that to keep its digits; see :meth:`~kgat.gram.Gram.expanded`.
+    points lie close enough to their mean for that to keep its digits; see
+    :meth:`~kgat.score.gram.Gram.expanded`.
 
     Args:
         channels (int): Channels per head :math:`D`.

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.gram import LazyGram
 from kgat.kernels.kernel import Kernel, positive
-from kgat.rules import LOG_ABS_SINC, ScoreRule
+from kgat.score.gram import LazyGram
+from kgat.score.rules import LOG_ABS_SINC, ScoreRule
 
 
 class SincProduct(Kernel):

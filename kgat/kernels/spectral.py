@@ -9,11 +9,11 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
-from kgat.gram import LazyGram
 from kgat.kernels.features import circle, normal, project, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive, whole
 from kgat.kernels.rbf import initial_lengthscale
-from kgat.rules import LOG_SQUARE, SIGNED, ScoreRule
+from kgat.score.gram import LazyGram
+from kgat.score.rules import LOG_SQUARE, SIGNED, ScoreRule
 
 
 class RandomFourier(Kernel):

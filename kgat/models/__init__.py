@@ -1,6 +1,6 @@
-r"""Whole models: stacks of our layers, and PyG's own layers in the very same stack to compare with."""
+r"""Whole models: stacks of our layers."""
 
-from kgat.models.kernel_gat import AttentionGNN, KernelGAT, StockGAT, StockGATv2
+from kgat.models.kernel_gat import AttentionGNN, KernelGAT
 from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.language_model import LanguageModel
 from kgat.models.sequence_classifier import SequenceClassifier
@@ -12,7 +12,5 @@ __all__ = [
     "KernelTransformer",
     "LanguageModel",
     "SequenceClassifier",
-    "StockGAT",
-    "StockGATv2",
     "Translator",
 ]

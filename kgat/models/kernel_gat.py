@@ -1,11 +1,11 @@
-r"""Stacks of attention layers: ours, and PyG's own layers in the very same stack to compare with."""
+r"""Stacks of attention layers: ours, and the frame that our layers and others have in common."""
 
 from functools import partial
 from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
-from torch_geometric.nn.conv import GATConv, GATv2Conv, MessagePassing
+from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear as PyGLinear
 from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.typing import Adj, OptTensor
@@ -258,44 +258,6 @@ class KernelGAT(AttentionGNN):
 
     def _drop_values(self, conv: MessagePassing) -> None:
         conv.value_dropout = self.value_dropout
-
-
-class StockGAT(AttentionGNN):
-    r"""PyG's own :class:`GATConv` in the stack of :class:`KernelGAT`: only the layer differs.
-
-    Args:
-        *args, **kwargs: As :class:`AttentionGNN`.
-
-    Shapes:
-        - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
-        - **output:** :math:`(N, F_{out})`
-
-    Example:
-        >>> from kgat.models import StockGAT
-        >>> StockGAT(16, 32, num_layers=2, out_channels=3, heads=4)
-        StockGAT(16, 3, num_layers=2)
-    """
-
-    conv_class = GATConv
-
-
-class StockGATv2(AttentionGNN):
-    r"""PyG's own :class:`GATv2Conv` in the stack of :class:`KernelGAT`: only the layer differs.
-
-    Args:
-        *args, **kwargs: As :class:`AttentionGNN`.
-
-    Shapes:
-        - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
-        - **output:** :math:`(N, F_{out})`
-
-    Example:
-        >>> from kgat.models import StockGATv2
-        >>> StockGATv2(16, 32, num_layers=2, out_channels=3, heads=4)
-        StockGATv2(16, 3, num_layers=2)
-    """
-
-    conv_class = GATv2Conv
 
 
 def _drop_propagated(p: float, conv: MessagePassing, inputs: tuple[Any, ...]) -> tuple[Any, ...]:

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from kgat import __version__
-from kgat.records import write_atomically
+from kgat.atomic import write_atomically
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 

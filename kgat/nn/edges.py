@@ -14,8 +14,8 @@ from torch_geometric.utils import (
 )
 from torch_geometric.utils.loop import compute_loop_attr
 
-from kgat.ops.adjacency import check_edges
-from kgat.ops.memory import remember
+from kgat.ops.graph.adjacency import check_edges
+from kgat.ops.graph.memory import remember
 
 FillValue = float | Tensor | str
 

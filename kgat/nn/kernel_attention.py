@@ -12,12 +12,12 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat import functional, positions
-from kgat.gram import Gram
 from kgat.kernels import Context, KernelLike, resolve
 from kgat.kernels.magnitude import with_magnitude
 from kgat.nn.called_attention import CalledAttention
 from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
 from kgat.positions import PositionLike
+from kgat.score.gram import Gram
 
 PROJECTIONS = ("shared_qk", "separate")
 

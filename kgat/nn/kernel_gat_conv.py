@@ -13,16 +13,16 @@ from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTe
 from torch_geometric.utils import is_torch_sparse_tensor
 
 from kgat import functional, kernels
-from kgat.gram import Gram
 from kgat.kernels import Additive, AdditiveV2, Context, Kernel, KernelLike
 from kgat.kernels.magnitude import with_magnitude
 from kgat.nn import start as starting
 from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops, with_self_loops_beside
 from kgat.nn.linear import Linear
-from kgat.ops.adjacency import check_indices
 from kgat.ops.dropout import dropout
+from kgat.ops.graph.adjacency import check_indices
 from kgat.ops.plain import is_plain
 from kgat.ops.require import require
+from kgat.score.gram import Gram
 
 PROJECTIONS = ("shared", "shared_qk", "shared_kv", "separate")
 EDGE_MODES = ("score", "key", "key_value")

@@ -10,8 +10,8 @@ from torch import Tensor
 from torch.autograd import Function
 
 from kgat.ops.dropout import dropout
-from kgat.ops.memory import CHANGED, Mark, keep, lasting, remember
-from kgat.ops.structure import Transpose
+from kgat.ops.graph.memory import CHANGED, Mark, keep, lasting, remember
+from kgat.ops.graph.structure import Transpose
 
 
 class Linear(pyg.Linear):

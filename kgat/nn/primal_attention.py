@@ -10,10 +10,10 @@ from torch import Tensor
 from torch.nn import Linear, Parameter
 
 from kgat import functional, kernels
-from kgat.gram import legible
 from kgat.kernels import Context, Kernel
 from kgat.nn.called_attention import CalledAttention
 from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
+from kgat.score.gram import legible
 
 CONCATS = ("shared", "per_head")
 

@@ -23,7 +23,7 @@ from kgat.kernels import (
     ScaledCosine,
     Sum,
 )
-from kgat.ops.adjacency import check_indices
+from kgat.ops.graph.adjacency import check_indices
 
 __all__ = ["STARTS", "calibrate"]
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kgat.gram import ComposedGram, Gram, LazyGram, SumGram
 from kgat.ops.operands import check_scores
+from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram
 
 
 @dataclass(frozen=True, eq=False)

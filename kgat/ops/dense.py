@@ -18,10 +18,10 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kgat import ops
-from kgat.gram import ComposedGram, Expansion, Gram, LazyGram, SumGram, legible
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.linear import feature_size, linear_attention
-from kgat.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
+from kgat.score.gram import ComposedGram, Expansion, Gram, LazyGram, SumGram, legible
+from kgat.score.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
 
 # Numbers of a block of scores; a larger matrix is computed block by block, and again in the backward pass.
 BLOCK = 2**24

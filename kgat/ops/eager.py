@@ -14,13 +14,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kgat.gram import ComposedGram, LazyGram, Term
 from kgat.ops import sparse
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.dropout import dropout as drop
+from kgat.ops.graph.structure import Structure
 from kgat.ops.recipe import Operands, Recipe
-from kgat.ops.structure import Structure
-from kgat.rules import ADD, MUL, Argument, ScoreRule
+from kgat.score.gram import ComposedGram, LazyGram, Term
+from kgat.score.rules import ADD, MUL, Argument, ScoreRule
 
 NAME = "eager"
 

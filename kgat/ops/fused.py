@@ -21,15 +21,15 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
-from kgat.gram import ComposedGram, Gram, LazyGram, SumGram, Term
 from kgat.ops import cpu, eager, gpu
-from kgat.ops.adjacency import Adjacency
 from kgat.ops.batching import one_by_one
 from kgat.ops.call import Call, score_dtype
+from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.operands import check_pass, check_score, check_scores
 from kgat.ops.recipe import BackendError, Operands, Recipe
 from kgat.ops.trial import require_trial
-from kgat.rules import ADD, IDENTITY, Argument, Link, Pair, ScoreRule
+from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram, Term
+from kgat.score.rules import ADD, IDENTITY, Argument, Link, Pair, ScoreRule
 
 logger = logging.getLogger("kgat")
 

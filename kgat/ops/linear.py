@@ -7,7 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
-from kgat.gram import Gram
+from kgat.score.gram import Gram
 
 CHUNK = 128  # tokens whose pairs the causal form looks at one by one
 

@@ -15,10 +15,10 @@ from typing import Any, NoReturn
 import torch
 from torch import Tensor
 
-from kgat.gram import ComposedGram, Gram, LazyGram, SumGram
-from kgat.ops.adjacency import check_edges as check_edge_index
+from kgat.ops.graph.adjacency import check_edges as check_edge_index
 from kgat.ops.recipe import Recipe
-from kgat.rules import Link, Pair, ScoreRule
+from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram
+from kgat.score.rules import Link, Pair, ScoreRule
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
 INDICES = (torch.int64, torch.int32)

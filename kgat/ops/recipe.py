@@ -31,7 +31,7 @@ from dataclasses import dataclass
 
 from torch import Tensor
 
-from kgat.rules import REGISTERED, Link, Pair
+from kgat.score.rules import REGISTERED, Link, Pair
 
 
 class BackendError(RuntimeError):

@@ -1,4 +1,4 @@
-r"""Differentiable products on the entries of a :class:`~kgat.ops.structure.Structure`.
+r"""Differentiable products on the entries of a :class:`~kgat.ops.graph.structure.Structure`.
 
 Four operations, two pairs, each pair closed under differentiation, so that any order of derivative exists
 and none of them holds a tensor with a row of channels per edge:
@@ -28,7 +28,7 @@ from torch import Tensor
 from torch.autograd import Function
 
 from kgat.ops.batching import is_mapped
-from kgat.ops.structure import Structure
+from kgat.ops.graph.structure import Structure
 
 # Torch says once per process that CSR tensors are in beta. It says it here, unheard, and not to users who
 # never asked for one.

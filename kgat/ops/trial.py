@@ -27,11 +27,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kgat.gram import LazyGram
 from kgat.ops import eager, gpu
-from kgat.ops.adjacency import Adjacency
+from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.recipe import BackendError, Operands, Recipe
-from kgat.scalar import source
+from kgat.score.gram import LazyGram
+from kgat.score.scalar import source
 
 NODES = ("query", "key", "weight", "query_bias", "key_bias", "edge_bias", "edge_weight")
 TARGETS, SOURCES = 19, 17
@@ -350,7 +350,7 @@ def _circumstances(device: torch.device) -> list[str]:
     import triton
 
     here = Path(__file__).parent
-    files = [here / name for name in ("trial.py", "gpu.py", "gpu_kernels.py")]
+    files = [here / name for name in ("trial.py", "gpu/__init__.py", "gpu/loops.py")]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     return [

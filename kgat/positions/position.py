@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kgat.gram import Gram
+from kgat.score.gram import Gram
 
 # Where tokens stand: integers of shape [N], or a range, which says without a look at the device that each
 # token stands one behind the other.

@@ -8,10 +8,10 @@ import torch
 from torch import Tensor
 
 from kgat import kernels
-from kgat.gram import Gram
 from kgat.kernels import Context, KernelLike
 from kgat.ops.plain import project
 from kgat.positions.position import Index, Position, sinusoids
+from kgat.score.gram import Gram
 
 
 class SymmetricProduct(Position):

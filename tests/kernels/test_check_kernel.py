@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.gram import FeaturePart, LazyGram
 from kgat.kernels import RBF, DotProduct, Kernel, Linear, Polynomial
-from kgat.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, Pair, ScoreRule
+from kgat.score.gram import FeaturePart, LazyGram
+from kgat.score.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, Pair, ScoreRule
 from kgat.testing import check_kernel
 
 

@@ -6,11 +6,11 @@ import torch
 import torch.nn.functional as F
 from scipy.interpolate import BSpline
 
-from kgat.gram import LazyGram
 from kgat.kernels import KANScore
 from kgat.kernels.kan import b_splines
 from kgat.ops.call import Call
 from kgat.ops.fused import _scores
+from kgat.score.gram import LazyGram
 
 H, D = 3, 4
 

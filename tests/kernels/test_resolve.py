@@ -4,6 +4,7 @@ import pytest
 import torch
 
 from kgat import kernels
+from kgat.experiments.registry import MODELS
 from kgat.kernels import (
     RBF,
     Additive,
@@ -21,7 +22,6 @@ from kgat.kernels import (
     names,
     resolve,
 )
-from kgat.registry import MODELS
 
 
 def test_registry():

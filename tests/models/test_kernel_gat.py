@@ -10,7 +10,7 @@ from torch_geometric.testing import withPackage
 from torch_geometric.utils import k_hop_subgraph
 
 from kgat import KernelGAT, KernelGATConv
-from kgat.models import StockGAT, StockGATv2
+from kgat.experiments.stock import StockGAT, StockGATv2
 
 torch.manual_seed(0)
 X = torch.randn(30, 16)

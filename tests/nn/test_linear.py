@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from kgat.nn.linear import Linear, drop_features
-from kgat.ops import memory, structure
+from kgat.ops.graph import memory, structure
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])

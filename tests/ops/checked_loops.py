@@ -1,6 +1,6 @@
 """The loops of the CPU as plain Python on arrays that check every index: a build for tests.
 
-The source is that of :mod:`kgat.ops.cpu_kernels`, loaded once more with stand-ins for what compiles it. A
+The source is that of :mod:`kgat.ops.cpu.loops`, loaded once more with stand-ins for what compiles it. A
 compiled loop has bare pointers, where a wrong index reads or corrupts what lies beside; here it raises an
 :class:`IndexError`. Buffers of scratch and rows of tables have bounds of their own, although they lie in one
 tensor, and what scratch holds at the start is not a number, so that reading it before writing shows.
@@ -15,8 +15,9 @@ from unittest import mock
 
 import numpy as np
 
-from kgat.ops import cpu, cpu_kernels
-from kgat.scalar import translate
+from kgat.ops import cpu
+from kgat.ops.cpu import loops as cpu_kernels
+from kgat.score.scalar import translate
 
 
 class Pointer:
@@ -105,11 +106,11 @@ def _compile_rule(function, dtype, operands):
 def _stand_ins():
     kernels = types.ModuleType("numba")
     kernels.njit = _same
-    mathematics = types.ModuleType("kgat.ops.cpu_math")
+    mathematics = types.ModuleType("kgat.ops.cpu.math")
     mathematics.VOCABULARY = dict.fromkeys(("float32", "float64"), _VOCABULARY)
     mathematics.plain = mathematics.apart = mathematics.kept_on_disk = _same
     mathematics.compile_rule = _compile_rule
-    runtime = types.ModuleType("kgat.ops.cpu_runtime")
+    runtime = types.ModuleType("kgat.ops.cpu.runtime")
     for function in (pointer, shift, chunk, next_slot, prefetch):
         setattr(runtime, function.__name__, function)
     return {module.__name__: module for module in (kernels, mathematics, runtime)}
@@ -169,6 +170,6 @@ def checked(*plants):
     with (
         mock.patch.object(cpu, "_loop", loop),
         mock.patch.object(cpu, "_shared_loop", shared_loop),
-        _standing_in({"kgat.ops.cpu_kernels": module}),  # where cpu takes the sizes of buffers from
+        _standing_in({"kgat.ops.cpu.loops": module}),  # where cpu takes the sizes of buffers from
     ):
         yield

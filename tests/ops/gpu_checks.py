@@ -11,11 +11,11 @@ import oracle
 import pytest
 import torch
 
-from kgat import rules
 from kgat.kernels import kan
 from kgat.ops import gpu
 from kgat.ops.recipe import BackendError, Operands, Recipe
-from kgat.scalar import maximum, where
+from kgat.score import rules
+from kgat.score.scalar import maximum, where
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

@@ -11,10 +11,11 @@ import sys
 
 import torch
 
-from kgat import functional, rules
-from kgat.gram import LazyGram, SumGram, Term
+from kgat import functional
 from kgat.kernels import Kernel
-from kgat.rules import Link, Pair, ScoreRule
+from kgat.score import rules
+from kgat.score.gram import LazyGram, SumGram, Term
+from kgat.score.rules import Link, Pair, ScoreRule
 
 N, M, H, R, C, E = 7, 6, 3, 5, 4, 12
 SENTENCE = (ValueError, TypeError, IndexError, NotImplementedError)

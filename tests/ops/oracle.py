@@ -2,7 +2,7 @@
 
 import torch
 
-from kgat.ops.adjacency import Adjacency
+from kgat.ops.graph.adjacency import Adjacency
 
 
 def adjacency(targets, sources, edges):

@@ -8,9 +8,9 @@ from checked_loops import checked
 from oracle import adjacency, attention
 from test_cpu import H, check, for_torch, operands
 
-from kgat import rules
 from kgat.ops import cpu
 from kgat.ops.recipe import Recipe
+from kgat.score import rules
 
 RECIPES = [
     Recipe(None, rules.LEAKY_RELU),

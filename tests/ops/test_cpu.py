@@ -13,15 +13,15 @@ import pytest
 import torch
 from oracle import adjacency, attention, scores
 
-from kgat import rules
 from kgat.functional import edge_attention
-from kgat.gram import LazyGram
 from kgat.kernels import RBF, Additive
 from kgat.ops import cpu, fused
-from kgat.ops.adjacency import Adjacency
+from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.recipe import BackendError, Operands, Recipe
-from kgat.rules import Pair, ScoreRule
-from kgat.scalar import absolute
+from kgat.score import rules
+from kgat.score.gram import LazyGram
+from kgat.score.rules import Pair, ScoreRule
+from kgat.score.scalar import absolute
 
 H, R, C = 3, 5, 6
 
@@ -243,7 +243,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
         "from kgat.kernels import Magnitude\n"
         "x = torch.zeros(2, 1, 3, requires_grad=True)\n"
         "edge_attention(Magnitude(3)(x, x), x, torch.tensor([[0], [1]])).sum().backward()\n"
-        "from kgat.ops.cpu_runtime import Loop\n"
+        "from kgat.ops.cpu.runtime import Loop\n"
         "print(Loop.compiled)\n"
     )
     environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
@@ -278,7 +278,7 @@ def test_it_works_where_nothing_can_be_kept_on_disk():
 
 
 def test_every_rule_has_a_file_of_its_own():
-    from kgat.ops.cpu_cache import CodeCache
+    from kgat.ops.cpu.cache import CodeCache
 
     first, second = (CodeCache(test_opcheck, text)._cache_file.path("key") for text in ("one", "two"))
     assert first != second

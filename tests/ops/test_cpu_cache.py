@@ -11,10 +11,10 @@ import numpy as np
 import pytest
 import torch
 
-from kgat.ops import cpu_cache
-from kgat.ops.cpu_cache import CodeFiles, cache_of
-from kgat.ops.cpu_math import kept_on_disk
-from kgat.ops.cpu_runtime import Loop, pointer
+from kgat.ops.cpu import cache as cpu_cache
+from kgat.ops.cpu.cache import CodeFiles, cache_of
+from kgat.ops.cpu.math import kept_on_disk
+from kgat.ops.cpu.runtime import Loop, pointer
 
 _i64 = np.int64(0)
 

@@ -7,9 +7,9 @@ import torch
 
 from kgat import functional, kernels
 from kgat.functional import dense_attention, dense_softmax, edge_attention, linear_attention
-from kgat.gram import SumGram
 from kgat.ops import dense
 from kgat.ops.linear import feature_size
+from kgat.score.gram import SumGram
 
 # One kernel of each kind of score, and which routes can run it.
 KERNELS = {

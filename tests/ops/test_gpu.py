@@ -8,9 +8,9 @@ import pytest
 import torch
 from gpu_checks import FLOOR, FLOORED
 
-from kgat import rules
 from kgat.ops import gpu
 from kgat.ops.recipe import Operands, Recipe
+from kgat.score import rules
 
 CHECKS = Path(__file__).with_name("gpu_checks.py")
 
@@ -42,7 +42,7 @@ def test_module_needs_no_triton():
     script = (
         "import sys; sys.modules['triton'] = None\n"
         "from kgat.ops import gpu\n"
-        "assert 'kgat.ops.gpu_kernels' not in sys.modules\n"
+        "assert 'kgat.ops.gpu.loops' not in sys.modules\n"
         "assert gpu.available() == 'needs triton'"
     )
     subprocess.run([sys.executable, "-c", script], check=True)

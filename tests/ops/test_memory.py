@@ -15,11 +15,11 @@ from kgat import KernelGATConv
 from kgat.functional import edge_attention
 from kgat.kernels import RBF, Additive
 from kgat.nn.linear import Linear, drop_features
-from kgat.ops import fingerprint as fingerprints
-from kgat.ops import memory
-from kgat.ops.adjacency import Adjacency
-from kgat.ops.fingerprint import fingerprint, on_device
-from kgat.ops.memory import Mark, remember
+from kgat.ops.graph import fingerprint as fingerprints
+from kgat.ops.graph import memory
+from kgat.ops.graph.adjacency import Adjacency
+from kgat.ops.graph.fingerprint import fingerprint, on_device
+from kgat.ops.graph.memory import Mark, remember
 
 BEFORE, AFTER = [[0, 1, 2, 3], [1, 2, 3, 0]], [[0, 1, 2, 3], [2, 3, 0, 1]]
 
@@ -219,9 +219,9 @@ def test_backward_refuses_other_edges_than_those_of_forward(kernel, new, second_
 
 def test_backward_of_scores_refuses_other_edges():
     # On their own: in a layer, the pass that takes the scores would refuse first.
-    from kgat.gram import Term
     from kgat.ops import fused
-    from kgat.rules import ADD, ScoreRule
+    from kgat.score.gram import Term
+    from kgat.score.rules import ADD, ScoreRule
 
     x, e = torch.randn(4, 2, 3, requires_grad=True), torch.tensor(BEFORE)
     call = fused.Call(RBF(3, 2)(x, x), x, e, 4)

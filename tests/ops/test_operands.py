@@ -9,8 +9,8 @@ import pytest
 import torch
 
 from kgat.functional import dense_attention, edge_attention
-from kgat.gram import LazyGram, SumGram
-from kgat.rules import ABS_DIFFERENCE, LEAKY_RELU_SUM, RATIONAL_QUADRATIC, ScoreRule
+from kgat.score.gram import LazyGram, SumGram
+from kgat.score.rules import ABS_DIFFERENCE, LEAKY_RELU_SUM, RATIONAL_QUADRATIC, ScoreRule
 
 FUZZ = Path(__file__).with_name("operand_fuzz.py")
 

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kgat.ops import sparse
-from kgat.ops.structure import Structure
+from kgat.ops.graph.structure import Structure
 
 
 @pytest.fixture

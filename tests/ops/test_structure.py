@@ -6,9 +6,9 @@ import torch
 from kgat import KernelGATConv
 from kgat.functional import edge_attention, edge_softmax
 from kgat.kernels import RBF
-from kgat.ops import memory
-from kgat.ops.adjacency import Adjacency
-from kgat.ops.structure import Structure, Transpose
+from kgat.ops.graph import memory
+from kgat.ops.graph.adjacency import Adjacency
+from kgat.ops.graph.structure import Structure, Transpose
 
 
 def test_structure_sorts_both_ways():

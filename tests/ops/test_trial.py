@@ -11,7 +11,7 @@ TWICE = """
 import torch
 from kgat import rules
 from kgat.functional import edge_attention
-from kgat.gram import LazyGram
+from kgat.score.gram import LazyGram
 from kgat.ops import fused, gpu, trial
 fused._backend = lambda x: gpu
 gpu.LIGHT, gpu.HEAVY = 3, 6

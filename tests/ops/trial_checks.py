@@ -10,13 +10,13 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from kgat import rules
 from kgat.functional import edge_attention
-from kgat.gram import LazyGram
 from kgat.ops import eager, fused, gpu, trial
 from kgat.ops.recipe import BackendError
-from kgat.rules import Link, ScoreRule
-from kgat.scalar import where
+from kgat.score import rules
+from kgat.score.gram import LazyGram
+from kgat.score.rules import Link, ScoreRule
+from kgat.score.scalar import where
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"

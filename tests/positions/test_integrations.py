@@ -7,7 +7,6 @@ import torch
 
 from kgat import kernels, positions
 from kgat.functional import dense_attention, edge_attention
-from kgat.gram import LazyGram
 from kgat.nn import KernelAttention
 from kgat.positions import (
     Kerple,
@@ -22,6 +21,7 @@ from kgat.positions import (
     visible_edges,
 )
 from kgat.positions.transformer_xl import shifted
+from kgat.score.gram import LazyGram
 
 H, D = 3, 5
 F = H * D

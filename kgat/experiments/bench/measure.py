@@ -1,0 +1,215 @@
+r"""How ``kgat bench ops`` measures: rounds of turns, peaks of memory, the speed of a copy."""
+
+from __future__ import annotations
+
+import gc
+import statistics
+import time
+from collections.abc import Callable, Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor
+
+from kgat.experiments.bench.rivals import Candidate
+
+# Rounds go on until the time is spent and there are ENOUGH of them; where a round is so slow that this would
+# take GRACE times the time, LEAST of them must do.
+LEAST, ENOUGH, MOST, GRACE = 3, 7, 50, 3.0
+COPY_BYTES = 1 << 28  # larger than any cache
+TOLERANCE = 1e-3  # of the largest value: sums of thousands of single-precision numbers in another order
+
+Step = Callable[[], object]
+
+
+def take_turns(
+    steps: Mapping[str, Step], prepare: Step, budget: float, device: str, most: int = MOST
+) -> dict[str, list[float]]:
+    r"""Times steps in turns, in reversed order every other round.
+
+    Args:
+        steps (dict): What is timed, by name.
+        prepare (callable): Called before each step, untimed.
+        budget (float): Seconds after which no further round begins, if there are enough.
+        device (str): Where the steps run.
+        most (int, optional): Largest number of rounds. (default: :obj:`50`)
+
+    Returns:
+        dict: Seconds of each step in each round.
+    """
+    seconds: dict[str, list[float]] = {name: [] for name in steps}
+    start = time.perf_counter()
+    for number in range(most):
+        spent = time.perf_counter() - start
+        if spent >= budget and (number >= ENOUGH or (number >= LEAST and spent >= GRACE * budget)):
+            break
+        for name in list(steps)[:: 1 if number % 2 == 0 else -1]:
+            prepare()
+            seconds[name].append(seconds_of(steps[name], device))
+    return seconds
+
+
+def seconds_of(step: Step, device: str) -> float:
+    r"""Returns how long a step takes; on a GPU between two events, with nothing before them in the queue."""
+    if not device.startswith("cuda"):
+        start = time.perf_counter()
+        step()
+        return time.perf_counter() - start
+    begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
+    torch.cuda.synchronize(device)
+    begin.record()
+    step()
+    end.record()
+    torch.cuda.synchronize(device)
+    return begin.elapsed_time(end) / 1000.0
+
+
+def spread(values: list[float]) -> list[float]:
+    r"""Returns median, smallest and largest, to four digits.
+
+    Example:
+        >>> spread([3.0, 1.0, 2.0])
+        [2.0, 1.0, 3.0]
+    """
+    return [float(f"{value:.4g}") for value in (statistics.median(values), min(values), max(values))]
+
+
+def ratios(peer: list[float], ours: list[float]) -> list[float]:
+    r"""Returns :func:`spread` of the per-round ratios of two lists of seconds.
+
+    Example:
+        >>> ratios([2.0, 3.0, 8.0], [1.0, 2.0, 2.0])
+        [2.0, 1.5, 4.0]
+    """
+    return spread([p / o for p, o in zip(peer, ours, strict=True)])
+
+
+def copy_speed(device: str, size: int = COPY_BYTES) -> float:
+    r"""Returns the bytes per second, read and written, of copying a block to memory already in use.
+
+    Args:
+        device (str): Where.
+        size (int, optional): Bytes of the block. (default: :obj:`2**28`)
+    """
+    source = torch.ones(size // 4, device=device)
+    target = torch.zeros_like(source)
+    times = [seconds_of(lambda: target.copy_(source), device) for _ in range(6)]
+    return 2 * size / statistics.median(times[1:])
+
+
+def compulsory_bytes(
+    nodes: int, edges: int, heads: int, channels: int, features: int, backward: bool, bytes_each: int = 4
+) -> int:
+    r"""Returns what an attention core must move if no cache ever helps and nothing is moved twice in a pass.
+
+    With :math:`R` lifted features and :math:`C` channels, each of three passes gathers for an edge
+    :math:`H (R + C)` numbers of the node at its other end, and reads that node's index. Beside that
+
+    - forward reads :math:`q`, writes :math:`\mathbf{o}` and :math:`\lambda` of each node;
+    - backward by target reads :math:`q, \mathbf{o}, \mathbf{g}, \lambda`, writes :math:`\dot q`, and two
+      numbers per edge and head;
+    - backward by source, which gathers :math:`\mathbf{g}` and :math:`q`, reads those two numbers and writes
+      :math:`\dot k` and :math:`\dot{\mathbf{v}}`.
+
+    Args:
+        nodes (int): :math:`N`.
+        edges (int): :math:`E`.
+        heads (int): :math:`H`.
+        channels (int): :math:`C`.
+        features (int): :math:`R`.
+        backward (bool): Whether backward counts too.
+        bytes_each (int, optional): Bytes of a number and of an index. (default: :obj:`4`)
+
+    Example:
+        >>> compulsory_bytes(nodes=1, edges=0, heads=1, channels=2, features=1, backward=False)
+        16
+    """
+    gathered = edges * (heads * (features + channels) + 1)
+    numbers = gathered + nodes * heads * (features + channels + 1)
+    if backward:
+        numbers += gathered + nodes * heads * (2 * features + 2 * channels + 1) + 2 * edges * heads
+        numbers += gathered + nodes * heads * (features + channels) + 2 * edges * heads
+    return bytes_each * numbers
+
+
+def peak_bytes(step: Step, device: str) -> int | None:
+    r"""Returns the largest memory in use during a step, above that before it.
+
+    On the CPU it means something only in a process whose allocator gives blocks back as soon as they are
+    freed, and is :obj:`None` where the system does not say.
+    """
+    gc.collect()
+    if device.startswith("cuda"):
+        torch.cuda.synchronize(device)
+        torch.cuda.reset_peak_memory_stats(device)
+        before = torch.cuda.memory_allocated(device)
+        step()
+        torch.cuda.synchronize(device)
+        return torch.cuda.max_memory_allocated(device) - before
+    if not Path("/proc/self/clear_refs").exists():
+        return None
+    Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is in use
+    before = _kilobytes("/proc/self/status", "VmRSS")
+    step()
+    return 1024 * max(_kilobytes("/proc/self/status", "VmHWM") - before, 0)
+
+
+def limit_memory(share: float = 0.9) -> None:
+    r"""Makes this process fail to allocate, rather than be killed, where there is not enough memory.
+
+    Args:
+        share (float, optional): How much of the available memory it may take. (default: :obj:`0.9`)
+    """
+    try:
+        import resource
+    except ImportError:  # not on Windows
+        return
+    if not Path("/proc/meminfo").exists():
+        return
+    free = _kilobytes("/proc/meminfo", "MemAvailable")
+    used = _kilobytes("/proc/self/status", "VmData")
+    _, hard = resource.getrlimit(resource.RLIMIT_DATA)
+    resource.setrlimit(resource.RLIMIT_DATA, (1024 * (used + int(share * free)), hard))
+
+
+def _kilobytes(path: str, name: str) -> int:
+    for line in Path(path).read_text().splitlines():
+        if line.startswith(f"{name}:"):
+            return int(line.split()[1])
+    raise OSError(f"Expected '{name}' in {path} (got none)")
+
+
+def error_of(found: Tensor, expected: Tensor) -> float:
+    r"""Returns the largest difference of two tensors, relative to the largest value of the second."""
+    scale = expected.abs().max().item()
+    difference = (found - expected).abs().max().item()
+    return difference / scale if scale > 0 else difference
+
+
+def check_equal(candidate: Candidate, expected: list[Tensor], grad: Tensor) -> str | None:
+    r"""Runs a candidate and says how its output or the gradients of its inputs differ from what is expected.
+
+    Args:
+        candidate (Candidate): What is run.
+        expected (list of torch.Tensor): What :func:`run_once` of another candidate returned.
+        grad (torch.Tensor): The gradient of the output.
+
+    Returns:
+        str, optional: :obj:`None` if they are equal up to rounding.
+    """
+    found = run_once(candidate, grad)
+    for number, (one, other) in enumerate(zip(found, expected, strict=True)):
+        error = error_of(one, other) if one.shape == other.shape else float("inf")
+        if not error <= TOLERANCE:
+            what = "outputs" if number == 0 else f"gradients of input {number - 1}"
+            return f"Expected equal {what} before timing (got {error:.2g} of the largest apart)"
+    return None
+
+
+def run_once(candidate: Candidate, grad: Tensor) -> list[Tensor]:
+    r"""Runs forward and backward; returns the output and the gradients of the inputs."""
+    candidate.clear()
+    out = candidate.forward_and_backward(grad)
+    found = [out, *(torch.zeros_like(x) if x.grad is None else x.grad for x in candidate.inputs)]
+    candidate.clear()
+    return found

@@ -1,0 +1,345 @@
+r"""What ``kgat bench ops`` compares: our layers and attention cores, and what else computes the same.
+
+A *subject* is one computation. Its *candidates* are ways to run it on the same tensors with the same weights:
+``"ours"`` and the rivals. A layer goes from node features to node features; a core is what lies between the
+projections and the bias, with queries, keys and values as its inputs.
+"""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+from importlib.util import find_spec
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric import seed_everything
+from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
+from torch_geometric.utils import scatter, softmax
+
+from kgat import KernelGATConv, kernels
+from kgat.experiments.bench.scenarios import SEED, Graph, Scenario
+from kgat.functional import edge_attention
+from kgat.kernels import Kernel
+from kgat.score.gram import Gram, LazyGram
+
+OURS = "ours"
+PYG = "PyG"
+COMPILED = "compiled PyG"
+DGL = "DGL"
+STYLE = "PyG style"
+COMPILED_STYLE = "compiled PyG style"
+SEGMENTS = "compiled segments"
+
+Attend = Callable[[Gram, Tensor], Tensor]
+
+
+@dataclass(frozen=True)
+class Subject:
+    r"""One computation that is measured.
+
+    Args:
+        name (str): Its name.
+        kernel (str): The kernel of its score.
+        candidates (tuple of str): The ways to run it, ours first.
+        core (bool): Whether it is an attention core rather than a layer.
+    """
+
+    name: str
+    kernel: str
+    candidates: tuple[str, ...]
+    core: bool
+
+
+def _subjects() -> Iterable[Subject]:
+    yield Subject("gat layer", "additive", (OURS, PYG, COMPILED, DGL), core=False)
+    yield Subject("gatv2 layer", "additive_v2", (OURS, PYG, COMPILED), core=False)
+    yield Subject("dot layer", "dot_product", (OURS, PYG, COMPILED), core=False)
+    for name, kernel in (("gat", "additive"), ("dot", "dot_product")):
+        yield Subject(f"{name} core", kernel, (OURS, STYLE, SEGMENTS), core=True)
+    for name, kernel in (
+        ("rbf", "rbf"),
+        ("laplace", "laplace"),
+        ("sinc", "sinc_product"),
+        ("spectral", "spectral"),
+    ):
+        yield Subject(f"{name} core", kernel, (OURS, STYLE, COMPILED_STYLE), core=True)
+
+
+SUBJECTS = {subject.name: subject for subject in _subjects()}
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    r"""One way to run a subject.
+
+    Args:
+        function (callable): Takes :obj:`inputs`, returns :math:`(N, H C)`.
+        inputs (tuple of torch.Tensor): What it is differentiated by; all candidates share them.
+        parameters (tuple of torch.nn.Parameter): Its weights.
+        note (str, optional): What to say about it beside its figures. (default: :obj:`None`)
+    """
+
+    function: Callable[..., Tensor]
+    inputs: tuple[Tensor, ...]
+    parameters: tuple[torch.nn.Parameter, ...]
+    note: str | None = None
+
+    def forward(self) -> Tensor:
+        r"""Runs it without a graph for backward."""
+        with torch.no_grad():
+            return self.function(*self.inputs)
+
+    def forward_and_backward(self, grad: Tensor) -> Tensor:
+        r"""Runs it and its backward from a given gradient of the output, which is returned."""
+        out = self.function(*self.inputs)
+        out.backward(grad)
+        return out.detach()
+
+    def clear(self) -> None:
+        r"""Forgets all gradients."""
+        for tensor in (*self.inputs, *self.parameters):
+            tensor.grad = None
+
+
+def not_here(name: str, device: str) -> str | None:
+    r"""Returns why a candidate cannot run on this machine, as far as can be known ahead.
+
+    Args:
+        name (str): The name of the candidate.
+        device (str): Where it would run.
+    """
+    cuda = device.startswith("cuda")
+    if name == DGL:
+        if find_spec("dgl") is None:
+            return "dgl is not installed: see benchmarks/README.md"
+        return "DGL as PyPI has it runs on CPUs" if cuda else None
+    if name.startswith("compiled"):
+        if cuda:
+            return None if find_spec("triton") else "torch.compile needs triton"
+        compilers = filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++", "cl"))
+        return None if any(map(shutil.which, compilers)) else "torch.compile needs a C++ compiler"
+    return None
+
+
+def build(subject: Subject, scenario: Scenario, graph: Graph, names: Iterable[str]) -> dict[str, Candidate]:
+    r"""Builds candidates on the same tensors and weights.
+
+    Nothing is run, except that :data:`SEGMENTS` tries its formulations and keeps the faster one.
+
+    Args:
+        subject (Subject): What they compute.
+        scenario (Scenario): Decides heads and channels.
+        graph (Graph): The graph.
+        names (list of str): Their names.
+    """
+    seed_everything(SEED)
+    make = _core if subject.core else _layer
+    found = make(subject, scenario, graph)
+    return {name: found[name]() for name in names}
+
+
+def linear(scenario: Scenario, graph: Graph, subject: Subject) -> Candidate:
+    r"""The projections of a layer alone: no layer can be faster, and they show whether the machine drifts.
+
+    Args:
+        scenario (Scenario): Decides the width.
+        graph (Graph): Holds the features.
+        subject (Subject): Decides how many projections there are: one for GAT, two for GATv2 and four for
+            dot-product attention (query, key, value and skip).
+    """
+    count = {"additive": 1, "additive_v2": 2, "dot_product": 4}[subject.kernel] if not subject.core else 1
+    # As one product, of which there is no copy to be made.
+    lin = torch.nn.Linear(graph.x.size(1), count * scenario.heads * scenario.out_channels).to(graph.x.device)
+    return Candidate(lin, (graph.x.detach().requires_grad_(),), tuple(lin.parameters()))
+
+
+def features(subject: Subject, scenario: Scenario) -> int:
+    r"""Returns how many lifted numbers :math:`R` of a key the kernel of a subject reads per edge and head."""
+    x = torch.zeros(1, scenario.heads, scenario.out_channels)
+    gram = _kernel(subject, scenario)(x, x)
+    assert isinstance(gram, LazyGram)
+    return sum(term.key.size(-1) for term in gram.terms) + (gram.key_bias is not None)
+
+
+# --- Layers -----------------------------------------------------------------------------------------------
+
+
+def _layer(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Callable[[], Candidate]]:
+    shape = (graph.x.size(1), scenario.out_channels, scenario.heads)
+    # The graphs have their loops: nobody is timed at adding them.
+    stock: torch.nn.Module
+    if subject.kernel == "additive":
+        stock = GATConv(*shape, add_self_loops=False)
+        ours = KernelGATConv.from_gat(stock)
+    elif subject.kernel == "additive_v2":
+        stock = GATv2Conv(*shape, add_self_loops=False)
+        ours = KernelGATConv(
+            *shape,
+            add_self_loops=False,
+            kernel="additive_v2",
+            projections="shared_kv",
+            projection_bias=True,
+        )
+    else:
+        stock = TransformerConv(*shape)
+        ours = KernelGATConv(
+            *shape,
+            add_self_loops=False,
+            residual=True,
+            kernel="dot_product",
+            projections="separate",
+            projection_bias=True,
+        )
+    ours.load_state_dict(stock.state_dict())
+    x = graph.x.detach().requires_grad_()
+    device = x.device
+
+    def of(layer: torch.nn.Module, call: torch.nn.Module | None = None) -> Candidate:
+        layer = layer.to(device)
+        run = layer if call is None else call
+        return Candidate(lambda x: run(x, graph.edge_index), (x,), tuple(layer.parameters()))
+
+    return {
+        OURS: lambda: of(ours),
+        PYG: lambda: of(stock),
+        COMPILED: lambda: of(stock, torch.compile(stock, dynamic=False)),  # type: ignore[arg-type]
+        DGL: lambda: _dgl(stock, x, graph.edge_index),
+    }
+
+
+def _dgl(stock: Any, x: Tensor, edge_index: Tensor) -> Candidate:
+    import dgl
+
+    graph = dgl.graph((edge_index[0], edge_index[1]), num_nodes=x.size(0))
+    graph.create_formats_()  # sorted once, outside of what is timed, as ours is
+    heads, channels = stock.heads, stock.out_channels
+    layer = dgl.nn.GATConv(x.size(1), channels, heads, allow_zero_in_degree=True)
+    with torch.no_grad():
+        layer.fc.weight.copy_(stock.lin.weight)
+        layer.attn_l.copy_(stock.att_src)
+        layer.attn_r.copy_(stock.att_dst)
+        layer.bias.copy_(stock.bias)
+    return Candidate(lambda x: layer(graph, x).flatten(1), (x,), tuple(layer.parameters()))
+
+
+# --- Cores ------------------------------------------------------------------------------------------------
+
+
+def _kernel(subject: Subject, scenario: Scenario) -> Kernel:
+    return kernels.resolve(subject.kernel, channels=scenario.out_channels, heads=scenario.heads)
+
+
+def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Callable[[], Candidate]]:
+    device, edge_index = graph.x.device, graph.edge_index
+    col, row = edge_index
+    nodes = graph.x.size(0)
+    kernel = _kernel(subject, scenario).to(device)
+    # GAT has one projection for queries, keys and values; the other kernels get three.
+    count = 1 if subject.kernel == "additive" else 3
+    generator = torch.Generator().manual_seed(SEED)
+    inputs = tuple(
+        torch.randn(nodes, scenario.heads, scenario.out_channels, generator=generator)
+        .to(device)
+        .requires_grad_()
+        for _ in range(count)
+    )
+
+    def core(attend: Attend, compiled: bool = False, note: str | None = None) -> Candidate:
+        def function(*inputs: Tensor) -> Tensor:
+            query, key, value = inputs * 3 if count == 1 else inputs
+            return attend(kernel(query, key), value).flatten(1)
+
+        run = torch.compile(function, dynamic=False) if compiled else function
+        return Candidate(run, inputs, tuple(kernel.parameters()), note)
+
+    def style(gram: Gram, value: Tensor) -> Tensor:
+        alpha = softmax(gram.at(row, col), row, num_nodes=nodes)
+        message = alpha.unsqueeze(-1) * value.index_select(0, col)
+        return scatter(message, row, dim=0, dim_size=nodes, reduce="sum")
+
+    def segments() -> Candidate:
+        made = {name: make(row, col, nodes) for name, make in FORMULATIONS.items()}
+        return fastest({name: core(attend, True, name) for name, attend in made.items()})
+
+    return {
+        OURS: lambda: core(lambda gram, value: edge_attention(gram, value, edge_index)),
+        STYLE: lambda: core(style),
+        COMPILED_STYLE: lambda: core(style, compiled=True),
+        SEGMENTS: segments,
+    }
+
+
+# --- The toughest rival: a segment formulation, compiled ---------------------------------------------------
+
+
+def _index_add(row: Tensor, col: Tensor, nodes: int) -> Attend:
+    # Normalises nodes rather than edges, so that the compiler can fuse gather, weight and sum into one loop.
+    def attend(gram: Gram, value: Tensor) -> Tensor:
+        score = gram.at(row, col)  # [E, H]
+        spread = row.unsqueeze(-1).expand_as(score)
+        top = score.new_full((nodes, score.size(1)), -torch.inf)
+        top = top.scatter_reduce(0, spread, score.detach(), "amax")
+        weight = (score - top.index_select(0, row)).exp()
+        total = torch.zeros_like(top).index_add(0, row, weight)
+        message = weight.unsqueeze(-1) * value.index_select(0, col)
+        out = torch.zeros_like(value).index_add(0, row, message)
+        return out / total.unsqueeze(-1)
+
+    return attend
+
+
+def _segment_reduce(row: Tensor, col: Tensor, nodes: int) -> Attend:
+    # Edges are sorted by target: segments are sums over rows that stand together.
+    pointer = torch.searchsorted(row, torch.arange(nodes + 1, device=row.device))
+
+    def attend(gram: Gram, value: Tensor) -> Tensor:
+        score = gram.at(row, col)  # [E, H]
+        top = torch.segment_reduce(score.detach(), "max", offsets=pointer, unsafe=True)
+        weight = (score - top.index_select(0, row)).exp()
+        total = torch.segment_reduce(weight, "sum", offsets=pointer, unsafe=True)
+        message = weight.unsqueeze(-1) * value.index_select(0, col)
+        out = torch.segment_reduce(message, "sum", offsets=pointer, unsafe=True)
+        return out / total.unsqueeze(-1)
+
+    return attend
+
+
+FORMULATIONS = {"index_add": _index_add, "segment_reduce": _segment_reduce}
+
+
+def fastest(candidates: dict[str, Candidate], rounds: int = 2) -> Candidate:
+    r"""Compiles candidates by running them and returns the one with the fastest forward and backward.
+
+    Args:
+        candidates (dict): By name.
+        rounds (int, optional): How often each is timed after its first call. (default: :obj:`2`)
+
+    Raises:
+        RuntimeError: If none of them runs.
+    """
+    seconds: dict[str, float] = {}
+    failure: Exception | None = None
+    for name, candidate in candidates.items():
+        try:
+            grad = torch.ones_like(candidate.forward())
+            times = []
+            for _ in range(1 + rounds):
+                candidate.clear()
+                start = time.perf_counter()
+                candidate.forward_and_backward(grad)
+                if grad.is_cuda:
+                    torch.cuda.synchronize(grad.device)
+                times.append(time.perf_counter() - start)
+            seconds[name] = min(times[1:])
+        except (RuntimeError, MemoryError) as error:
+            failure = error
+        candidate.clear()
+    if not seconds:
+        assert failure is not None
+        raise failure
+    return candidates[min(seconds, key=lambda name: seconds[name])]

@@ -1,0 +1,258 @@
+r"""Settings of a run, and the protocol that each data set gives them."""
+
+import dataclasses
+import functools
+import hashlib
+import json
+import math
+import tomllib
+from collections.abc import Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from torch_geometric.resolver import normalize_string
+
+from kgat.experiments.registry import converted, resolve_model
+from kgat.nn.start import STARTS
+
+__all__ = ["SETTINGS", "Config", "differing", "protocol", "read_protocols", "stored"]
+
+# Settings that came after results were published, with the value of records that lack them: it is left out
+# of records, so that a run keeps its key, whatever the default is today.
+ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
+KEEP = ("both", "loss", "metric")
+
+
+@dataclass(frozen=True)
+class Config:
+    r"""Everything that decides how a run goes, but the data themselves.
+
+    :meth:`of` fills in the protocol of a data set from ``protocols.toml``.
+
+    Args:
+        dataset (str): The data set.
+        model (str): A name that :func:`resolve_model` takes.
+        seed (int, optional): Decides initial weights, dropout and which split. (default: :obj:`0`)
+        hidden_channels (int, optional): Width of the hidden layers, all heads together.
+            (default: :obj:`64`)
+        heads (int, optional): Heads of every layer but the last. (default: :obj:`8`)
+        out_heads (int, optional): Heads of the last layer, averaged. (default: :obj:`1`)
+        num_layers (int, optional): Number of layers. (default: :obj:`2`)
+        dropout (float, optional): Dropout between layers and on attention weights.
+            (default: :obj:`0.5`)
+        input_dropout (float, optional): Dropout on the features. (default: :obj:`0.5`)
+        value_dropout (float, optional): Dropout on the projected features where they are averaged, not
+            where they are scored. (default: :obj:`0.0`)
+        act (str, optional): Activation, a name that PyG resolves. (default: :obj:`"elu"`)
+        norm (str, optional): Normalisation, a name that PyG resolves. (default: :obj:`None`)
+        residual (bool, optional): Whether each layer adds a linear map of its input.
+            (default: :obj:`False`)
+        projections (str, optional): Which projections of a kernel model are shared, see
+            :class:`~kgat.nn.KernelGATConv`; the model's own if :obj:`None`. Stock models have no
+            choice. (default: :obj:`None`)
+        lr (float, optional): Learning rate of Adam. (default: :obj:`0.005`)
+        weight_decay (float, optional): Factor of the L2 penalty. (default: :obj:`5e-4`)
+        decay_kernels (bool, optional): Whether weight decay is also on the parameters that a kernel names as
+            :obj:`undecayed`: frequencies, lengthscales and exponents, which it draws towards a constant
+            kernel or another arbitrary one. (default: :obj:`True`)
+        max_epochs (int, optional): Epochs at most. (default: :obj:`1000`)
+        patience (int, optional): Epochs without progress on validation nodes before training stops.
+            (default: :obj:`100`)
+        keep (str, optional): Whose weights are kept: those of the epoch with the best validation metric, of
+            equal ones that with the lowest loss (:obj:`"metric"`), of the one with the lowest validation loss
+            (:obj:`"loss"`), or of the last one that had both at once when it came (:obj:`"both"`), which an
+            early epoch with a lucky metric can keep from ever happening again. (default: :obj:`"metric"`)
+        start (str, optional): How scores of a kernel model start, see :class:`~kgat.nn.KernelGATConv`:
+            :obj:`"unit"` or :obj:`None`. Stock models have no choice. (default: :obj:`None`)
+
+    Raises:
+        ValueError: If a value has the wrong type or is out of range.
+
+    Example:
+        >>> config = Config.of("Cora", "gat", overrides={"lr": "0.01"})
+        >>> config.lr, config.heads, config.weight_decay
+        (0.01, 8, 0.0005)
+    """
+
+    dataset: str
+    model: str
+    seed: int = 0
+    hidden_channels: int = 64
+    heads: int = 8
+    out_heads: int = 1
+    num_layers: int = 2
+    dropout: float = 0.5
+    input_dropout: float = 0.5
+    value_dropout: float = 0.0
+    act: str = "elu"
+    norm: str | None = None
+    residual: bool = False
+    projections: str | None = None
+    lr: float = 0.005
+    weight_decay: float = 5e-4
+    decay_kernels: bool = True
+    max_epochs: int = 1000
+    patience: int = 100
+    keep: str = "metric"
+    start: str | None = None
+
+    def __post_init__(self) -> None:
+        for field in dataclasses.fields(self):
+            value = converted(field.name, field.type, getattr(self, field.name))
+            object.__setattr__(self, field.name, value)
+        for name in ("hidden_channels", "heads", "out_heads", "num_layers", "max_epochs"):
+            self._expect(name, getattr(self, name) >= 1, "of at least 1")
+        self._expect("patience", self.patience >= 1, "of at least 1")
+        self._expect("seed", self.seed >= 0, "of at least 0")
+        self._expect("keep", self.keep in KEEP, f"as one of {', '.join(KEEP)}")
+        starts = ", ".join("none" if name is None else name for name in STARTS)
+        self._expect("start", self.start in STARTS, f"as one of {starts}")
+        for name in ("dropout", "input_dropout", "value_dropout"):
+            self._expect(name, 0.0 <= getattr(self, name) < 1.0, "in [0, 1)")
+        self._expect("lr", 0.0 < self.lr < math.inf, "above 0")
+        self._expect("weight_decay", 0.0 <= self.weight_decay < math.inf, "of at least 0")
+        self._expect(
+            "hidden_channels",
+            self.hidden_channels % self.heads == 0,
+            f"divisible by 'heads={self.heads}'",
+        )
+
+    def _expect(self, name: str, fits: bool, what: str) -> None:
+        if not fits:
+            raise ValueError(
+                f"Expected '{name}' {what} (got {getattr(self, name)}); change it with --set {name}=VALUE"
+            )
+
+    @classmethod
+    def of(
+        cls,
+        dataset: str,
+        model: str,
+        seed: int = 0,
+        overrides: Mapping[str, Any] | None = None,
+    ) -> "Config":
+        r"""Returns the protocol of a data set, with some settings changed.
+
+        Args:
+            dataset (str): The data set.
+            model (str): The model.
+            seed (int, optional): The seed. (default: :obj:`0`)
+            overrides (dict, optional): Settings to change; values may be strings.
+                (default: :obj:`None`)
+
+        Raises:
+            ValueError: If a setting is unknown or its value impossible.
+        """
+        found = resolve_model(model)
+        settings = protocol(dataset)
+        _check_known(overrides or {}, "the overrides")
+        settings.update(overrides or {})
+        settings.update(found.fixed)
+        return cls(dataset=dataset, model=found.name, seed=seed, **settings)
+
+    @classmethod
+    def from_dict(cls, settings: Mapping[str, Any]) -> "Config":
+        r"""Returns what :meth:`as_dict` was made of: a setting that came later and is not there has the value
+        that stood before it.
+
+        Args:
+            settings (dict): The settings, as a record holds them.
+
+        Raises:
+            ValueError: If a value is impossible.
+        """
+        return cls(**{**ADDED, **settings})
+
+    def as_dict(self) -> dict[str, Any]:
+        r"""Returns the settings as a dictionary, in their order; later ones only where they differ from what
+        was before."""
+        return {
+            field.name: getattr(self, field.name)
+            for field in dataclasses.fields(self)
+            if field.name not in ADDED or getattr(self, field.name) != ADDED[field.name]
+        }
+
+    @property
+    def key(self) -> str:
+        r"""Identifies the run: equal for equal settings, and for no others."""
+        text = json.dumps(self.as_dict(), sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()[:16]
+
+
+SETTINGS = tuple(
+    field.name for field in dataclasses.fields(Config) if field.name not in ("dataset", "model", "seed")
+)
+
+
+def stored(config: Mapping[str, Any], name: str) -> Any:
+    r"""Returns a setting as a record holds it: one that came later is not stored at what stood before it.
+
+    Example:
+        >>> stored({"lr": 0.01}, "decay_kernels"), stored({"lr": 0.01}, "keep")
+        (True, 'both')
+    """
+    return config.get(name, ADDED.get(name, getattr(Config, name, None)))
+
+
+def differing(one: Mapping[str, Any], other: Mapping[str, Any]) -> list[tuple[str, Any, Any]]:
+    r"""Returns the settings in which two stored configurations of a model differ, with the values of both.
+
+    Example:
+        >>> differing({"lr": 0.01, "seed": 0}, {"lr": 0.02, "seed": 1})
+        [('lr', 0.01, 0.02)]
+    """
+    pairs = [(name, stored(one, name), stored(other, name)) for name in dict.fromkeys([*one, *other])]
+    return [(name, a, b) for name, a, b in pairs if name != "seed" and a != b]
+
+
+def protocol(dataset: str) -> dict[str, Any]:
+    r"""Returns the settings that belong to a data set.
+
+    Example:
+        >>> protocol("pub-med")["out_heads"]
+        8
+    """
+    tables = _protocols()
+    settings = dict(tables["default"])
+    for table in tables.values():
+        if normalize_string(dataset) in map(normalize_string, table.get("datasets", ())):
+            settings.update(table)
+    settings.pop("datasets", None)
+    return settings
+
+
+@functools.cache
+def _protocols() -> dict[str, dict[str, Any]]:
+    path = Path(__file__).with_name("protocols.toml")
+    return read_protocols(path.read_text(encoding="utf8"), path.name)
+
+
+def read_protocols(text: str, name: str) -> dict[str, dict[str, Any]]:
+    r"""Reads a file of protocols.
+
+    Args:
+        text (str): Its content.
+        name (str): What errors call it.
+
+    Raises:
+        ValueError: If it is no TOML, has no table ``[default]`` or an unknown setting.
+    """
+    try:
+        tables = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"Expected TOML in '{name}' (got an error: {error}); correct it") from None
+    if "default" not in tables:
+        raise ValueError(f"Expected a table [default] in '{name}' (got {list(tables)}); add it")
+    for title, table in tables.items():
+        settings = {key: value for key, value in table.items() if key != "datasets"}
+        _check_known(settings, f"[{title}] of '{name}'")
+    return tables
+
+
+def _check_known(settings: Mapping[str, Any], where: str) -> None:
+    for name in settings:
+        if name not in SETTINGS:
+            raise ValueError(
+                f"Expected settings that exist in {where} (got '{name}'); choose from: {', '.join(SETTINGS)}"
+            )

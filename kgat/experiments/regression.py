@@ -1,0 +1,570 @@
+r"""Regression as in "Implicit Kernel Attention": a data set is one sequence, and attention fills in its gaps.
+
+Every point is a token and sees all others; the loss is that of training points. The released code reports the
+best *test* error over epochs; here validation points choose the epoch, and test points are read once.
+"""
+
+from __future__ import annotations
+
+import math
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import asdict, dataclass
+from importlib.util import find_spec
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+import numpy as np
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric import seed_everything
+
+from kgat.experiments import records as record_file
+from kgat.experiments.circumstances import circumstances
+from kgat.experiments.pages import markdown_table
+from kgat.experiments.registry import resolve_model
+from kgat.experiments.shared import SharedResults
+from kgat.experiments.statistics import holm, wilcoxon
+from kgat.functional import dense_attention
+from kgat.kernels import Context
+from kgat.nn import KernelGATConv
+
+if TYPE_CHECKING:
+    import pandas as pd
+
+BASELINE = "dot"
+BEGIN, END = "<!-- regression:begin -->", "<!-- regression:end -->"
+GAUSSIAN_PROCESSES = ("gp-rbf", "gp-sm")
+DEFAULT_MODELS = ("dot", "rbf*l2", "spectral*l2", "implicit*l2", "copula*l2", *GAUSSIAN_PROCESSES)
+PROCESS_EPOCHS = 200  # of a Gaussian process at most
+PROCESS_STARTS = 5  # of a spectral mixture, whose likelihood has many peaks; an RBF starts from fixed numbers
+DRAWS = 20  # of a sampled kernel, for the band of a figure
+SHARES = (0.8, 0.1)  # of points for training and validation; the rest is for the test
+
+Record = dict[str, Any]
+
+
+class Points(NamedTuple):
+    r"""A regression problem.
+
+    Args:
+        name (str): Its name.
+        x (numpy.ndarray): What is known of every point.
+        y (numpy.ndarray): What is to be found.
+        unit (str): The unit of :obj:`y`.
+
+    Shapes:
+        - **x:** :math:`(N, F)`, **y:** :math:`(N)`
+    """
+
+    name: str
+    x: np.ndarray
+    y: np.ndarray
+    unit: str
+
+
+@dataclass(frozen=True)
+class Setting:
+    r"""How models are trained, the released code's numbers by default.
+
+    Args:
+        width (int): Channels of a token.
+        heads (int): Number of heads; one has ``width / heads`` channels.
+        num_features (int): Number :math:`S` of frequency pairs of spectral kernels.
+        dropout (float): Of attention weights.
+        lr (float): Learning rate of Adam.
+        epochs (int): Number of epochs; the one with the smallest validation error is kept. A Gaussian
+            process, which has a handful of parameters, gets 200 at most, and one with a spectral mixture the
+            best of 5 starts, by the same validation error.
+    """
+
+    width: int = 64
+    heads: int = 8
+    num_features: int = 64
+    dropout: float = 0.1
+    lr: float = 0.01
+    epochs: int = 1000
+
+
+def _co2() -> Points:
+    import pandas as pd
+    from statsmodels.datasets import co2
+
+    weekly = co2.load_pandas().data["co2"]
+    monthly = weekly.groupby(pd.PeriodIndex(weekly.index, freq="M")).mean().dropna()
+    return _of_months("co2", monthly, "ppm")
+
+
+def _airline() -> Points:
+    from sktime.datasets import load_airline
+
+    return _of_months("airline", load_airline(), "thousands")
+
+
+def _of_months(name: str, monthly: pd.Series, unit: str) -> Points:
+    years = np.array([month.year + (month.month - 0.5) / 12 for month in monthly.index])
+    return Points(name, years[:, None], monthly.to_numpy(), unit)
+
+
+def _sunspots() -> Points:
+    from statsmodels.datasets import sunspots
+
+    data = sunspots.load_pandas().data
+    return Points("sunspots", data[["YEAR"]].to_numpy(float), data["SUNACTIVITY"].to_numpy(float), "spots")
+
+
+def _nile() -> Points:
+    from statsmodels.datasets import nile
+
+    data = nile.load_pandas().data
+    return Points("nile", data[["year"]].to_numpy(float), data["volume"].to_numpy(float), "10⁸ m³")
+
+
+def _diabetes() -> Points:
+    from sklearn.datasets import load_diabetes
+
+    x, y = load_diabetes(return_X_y=True)
+    return Points("diabetes", x, y, "progression")
+
+
+LOADERS: dict[str, Callable[[], Points]] = {
+    "airline": _airline,
+    "co2": _co2,
+    "diabetes": _diabetes,
+    "nile": _nile,
+    "sunspots": _sunspots,
+}
+
+
+def load(name: str) -> Points:
+    r"""Returns a data set that a package ships: nothing is downloaded.
+
+    ``"co2"`` (Mauna Loa, monthly means), ``"sunspots"`` and ``"nile"`` (yearly) come with statsmodels,
+    ``"airline"`` (passengers per month, 1949 to 1960) with sktime, ``"diabetes"`` (442 patients, 10 features)
+    with scikit-learn.
+
+    Args:
+        name (str): The name.
+
+    Raises:
+        ValueError: If there is none of that name, with the choices.
+        ImportError: If the package is not installed.
+
+    Example:
+        >>> load("diabetes").x.shape
+        (442, 10)
+    """
+    if name not in LOADERS:
+        raise ValueError(
+            f"Expected the name of a regression set (got '{name}'); choose from: {', '.join(LOADERS)}"
+        )
+    try:
+        return LOADERS[name]()
+    except ImportError as error:
+        raise ImportError(
+            f"Expected the package that ships '{name}' (got: {error}); install it with "
+            "pip install 'kgat[regression]'"
+        ) from None
+
+
+class Regressor(torch.nn.Module):
+    r"""One layer of a Transformer with post-normalisation over all points, whose attention has any kernel.
+
+    .. math::
+        \mathbf{h} = \mathbf{W} \mathbf{x}, \quad
+        \mathbf{h} \leftarrow \mathrm{LN}(\mathbf{h} + \mathbf{W}_o \mathrm{attention}(\mathbf{h})), \quad
+        \mathbf{h} \leftarrow \mathrm{LN}(\mathbf{h} + \mathbf{W}_2 \, \mathrm{relu}(\mathbf{W}_1
+        \mathbf{h})), \quad \hat{y} = \mathbf{w}^\top \mathbf{h}
+
+    Args:
+        in_channels (int): Number of features of a point.
+        setting (Setting): Sizes and dropout.
+        **kernel: ``kernel``, ``magnitude`` and ``kernel_kwargs`` of :class:`~kgat.nn.KernelGATConv`.
+
+    Shapes:
+        - **x:** :math:`(N, F)`, **output:** :math:`(N)`
+
+    Example:
+        >>> Regressor(3, Setting(width=8, heads=2), kernel="rbf")(torch.randn(5, 3)).shape
+        torch.Size([5])
+    """
+
+    def __init__(self, in_channels: int, setting: Setting, **kernel: Any) -> None:
+        super().__init__()
+        width, heads = setting.width, setting.heads
+        if width % heads != 0:
+            raise ValueError(f"Expected 'width' divisible by 'heads={heads}' (got {width})")
+        self.lin_in = torch.nn.Linear(in_channels, width)
+        self.attention = KernelGATConv(
+            *(width, width // heads, heads),
+            add_self_loops=False,
+            bias=False,
+            dropout=setting.dropout,
+            projections="separate",
+            **kernel,
+        )
+        self.lin_attention = torch.nn.Linear(width, width)
+        self.norms = torch.nn.ModuleList(torch.nn.LayerNorm(width) for _ in range(2))
+        self.feed_forward = torch.nn.Sequential(
+            torch.nn.Linear(width, width), torch.nn.ReLU(), torch.nn.Linear(width, width)
+        )
+        self.lin_out = torch.nn.Linear(width, 1)
+
+    def forward(self, x: Tensor, losses: list[Tensor] | None = None) -> Tensor:
+        r"""Returns one number per point.
+
+        Args:
+            x (torch.Tensor): The features of all points.
+            losses (list of torch.Tensor, optional): Takes the penalty of the kernel. (default: :obj:`None`)
+        """
+        h = self.lin_in(x)
+        query, key, value = self.attention.project(h)
+        gram = self.attention.kernel(query, key, Context(losses=losses))
+        dropout = self.attention.dropout if self.training else 0.0
+        attended = dense_attention(gram, value, dropout=dropout).flatten(1)
+        h = self.norms[0](h + self.lin_attention(attended))
+        h = self.norms[1](h + self.feed_forward(h))
+        return self.lin_out(h).squeeze(-1)  # type: ignore[no-any-return]
+
+
+class Fit(NamedTuple):
+    r"""What a model says of all points, in units of the target."""
+
+    mean: Tensor
+    std: Tensor | None
+    val: float
+    best_epoch: int
+    parameters: int
+
+
+def run(points: Points, model: str, seed: int, setting: Setting | None = None, curve: bool = False) -> Record:
+    r"""Fits one model with one seed, which draws the split too, and reads the test points once.
+
+    Args:
+        points (Points): The problem.
+        model (str): A kernel model that :func:`kgat.experiments.registry.resolve_model` takes,
+            ``"gp-rbf"`` or
+            ``"gp-sm"`` (Gaussian processes with an RBF and a spectral-mixture kernel).
+        seed (int): The seed.
+        setting (Setting, optional): How to train. (default: :obj:`Setting()`)
+        curve (bool, optional): Whether the record shall hold the fitted curve. (default: :obj:`False`)
+
+    Returns:
+        dict: A record of kind :obj:`"regression"` with root-mean-square errors in units of the target.
+
+    Raises:
+        ValueError: If the model is unknown or diverges.
+        ImportError: If a Gaussian process is asked for without gpytorch.
+    """
+    (model,) = check_models([model])
+    setting = Setting() if setting is None else setting
+    start = time.perf_counter()
+    x = torch.from_numpy(np.asarray(points.x, dtype=np.float32))
+    y = torch.from_numpy(np.asarray(points.y, dtype=np.float32))
+    train, val, test = split(len(y), seed)
+    # Only training points decide the scale.
+    x = (x - x[train].mean(0)) / x[train].std(0).clamp(min=1e-12)
+    mean, std = y[train].mean(), y[train].std()
+    known = ((y - mean) / std).where(train | val, torch.nan)  # no model sees the targets of the test
+    seed_everything(seed)
+    fit = _gaussian_process if model in GAUSSIAN_PROCESSES else _transformer
+    found = fit(model, x, known, train, val, setting)
+    prediction = found.mean * std + mean
+    record: Record = {
+        "kind": "regression",
+        "dataset": points.name,
+        "unit": points.unit,
+        "model": model,
+        "seed": seed,
+        "points": len(y),
+        "setting": asdict(setting),
+        "val": _rounded(found.val * float(std)),
+        "test": _rounded(_rmse(prediction, y, test)),
+        "best_epoch": found.best_epoch,
+        "parameters": found.parameters,
+        "seconds": round(time.perf_counter() - start, 2),
+        **circumstances("cpu"),
+    }
+    if curve and points.x.shape[1] == 1:
+        order = np.argsort(points.x[:, 0])
+        band = None if found.std is None else (found.std * std)[order]
+        record["curve"] = {
+            "x": [float(value) for value in points.x[order, 0]],  # months of a year take more digits
+            "y": [_rounded(value) for value in points.y[order]],
+            "mean": [_rounded(value) for value in prediction[order]],
+            "std": None if band is None else [_rounded(value) for value in band],
+            "part": ["train" if train[i] else "val" if val[i] else "test" for i in order],
+        }
+    return record
+
+
+def check_models(models: Sequence[str]) -> list[str]:
+    r"""Says whether models can be run, before any is, and returns their names, each once.
+
+    Args:
+        models (list of str): Names as in :func:`run`.
+
+    Raises:
+        ValueError: If there is none, or one is unknown or no kernel model.
+        ImportError: If a Gaussian process is named and gpytorch is not installed.
+    """
+    names = []
+    for model in models:
+        if model in GAUSSIAN_PROCESSES:
+            names.append(model)
+            if find_spec("gpytorch") is None:
+                raise ImportError(
+                    f"Expected gpytorch for '{model}' (got none); install it with pip install "
+                    "'kgat[regression]', or leave the model out"
+                )
+            continue
+        found = resolve_model(model)
+        if found.fixed:
+            raise ValueError(
+                f"Expected a kernel model (got '{model}'); stock layers are for graphs, and projections in a "
+                "name too: here they are separate"
+            )
+        names.append(found.name)
+    if not names:
+        raise ValueError("Expected at least one model (got none); pass --models dot,rbf*l2")
+    return list(dict.fromkeys(names))
+
+
+def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Draws the points for training, validation and test.
+
+    Shapes:
+        - **output:** three masks :math:`(N)`
+
+    Example:
+        >>> [int(mask.sum()) for mask in split(100, seed=0)]
+        [80, 10, 10]
+    """
+    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    first = round(SHARES[0] * size)
+    second = first + round(SHARES[1] * size)
+    masks = torch.zeros(3, size, dtype=torch.bool)
+    for mask, part in zip(masks, (order[:first], order[first:second], order[second:]), strict=True):
+        mask[part] = True
+    return masks[0], masks[1], masks[2]
+
+
+def _transformer(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
+    found = resolve_model(model)
+    taken = ("kernel", "kernel_kwargs", "magnitude")
+    kwargs = {name: found.kwargs[name] for name in taken if name in found.kwargs}
+    if "spectral" in str(kwargs["kernel"]).lower():
+        kwargs["kernel_kwargs"] = {"num_features": setting.num_features, **kwargs.get("kernel_kwargs", {})}
+    net = Regressor(x.size(1), setting, **kwargs)
+    optimizer = torch.optim.Adam(net.parameters(), lr=setting.lr)
+    count = int(train.sum())
+    best, best_epoch, state = math.inf, 0, dict[str, Tensor]()
+    for epoch in range(1, setting.epochs + 1):
+        net.train()
+        optimizer.zero_grad()
+        losses: list[Tensor] = []
+        loss = F.mse_loss(net(x, losses)[train], y[train])
+        if not math.isfinite(loss.item()):
+            raise ValueError(
+                f"Expected a finite loss of '{model}' (got {loss.item()} in epoch {epoch}); lower lr"
+            )
+        (loss + sum(losses) / count).backward()
+        torch.nn.utils.clip_grad_norm_(net.parameters(), 1000.0)
+        optimizer.step()
+        with torch.no_grad():
+            score = _rmse(net.eval()(x), y, val)
+        if score < best:
+            best, best_epoch = score, epoch
+            state = {name: value.clone() for name, value in net.state_dict().items()}
+    net.load_state_dict(state)
+    with torch.no_grad():
+        mean = net.eval()(x)
+        std = torch.stack(list(_drawn(net, x))).std(0) if net.attention.kernel.penalised else None
+    return Fit(mean, std, best, best_epoch, sum(p.numel() for p in net.parameters()))
+
+
+def _drawn(net: Regressor, x: Tensor) -> Iterator[Tensor]:
+    # Other frequencies each time, and no dropout.
+    for part in net.attention.kernel.modules():
+        part.training = True
+    for _ in range(DRAWS):
+        yield net(x)
+    net.eval()
+
+
+def _gaussian_process(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
+    x, y = x.double(), y.double()  # the factorisation of a smooth kernel needs the digits
+    starts = PROCESS_STARTS if model == "gp-sm" else 1
+    fits = [_process_from_one_start(model, x, y, train, val, setting) for _ in range(starts)]
+    return min(fits, key=lambda fit: fit.val)
+
+
+def _process_from_one_start(
+    model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting
+) -> Fit:
+    import gpytorch
+
+    class Process(gpytorch.models.ExactGP):
+        def __init__(self, likelihood: Any) -> None:
+            super().__init__(x[train], y[train], likelihood)
+            self.mean_module = gpytorch.means.ConstantMean()
+            if model == "gp-sm":
+                self.covar_module = gpytorch.kernels.SpectralMixtureKernel(5, ard_num_dims=x.size(1))
+                self.covar_module.initialize_from_data(x[train], y[train])
+            else:
+                self.covar_module = gpytorch.kernels.ScaleKernel(gpytorch.kernels.RBFKernel())
+
+        def forward(self, x: Tensor) -> Any:
+            return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
+
+    likelihood = gpytorch.likelihoods.GaussianLikelihood()
+    process = Process(likelihood).double()
+    marginal = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)
+    optimizer = torch.optim.Adam(process.parameters(), lr=0.1)
+    epochs = min(setting.epochs, PROCESS_EPOCHS)
+    best, best_epoch, state = math.inf, 0, dict[str, Tensor]()
+    for epoch in range(1, epochs + 1):
+        process.train()
+        optimizer.zero_grad()
+        loss = -marginal(process(x[train]), y[train])
+        loss.backward()
+        optimizer.step()
+        if epoch % 10 == 0 or epoch == epochs:
+            with torch.no_grad(), gpytorch.settings.fast_pred_var():
+                score = _rmse(process.eval()(x).mean, y, val)
+            if score < best:
+                best, best_epoch = score, epoch
+                state = {name: value.clone() for name, value in process.state_dict().items()}
+    process.load_state_dict(state)
+    with torch.no_grad():
+        found = process.eval()(x)
+        mean, std = found.mean.float(), found.stddev.float()
+    return Fit(mean, std, best, best_epoch, sum(p.numel() for p in process.parameters()))
+
+
+def _rmse(prediction: Tensor, y: Tensor, mask: Tensor) -> float:
+    return float((prediction[mask] - y[mask]).square().mean().sqrt())
+
+
+def _rounded(value: Any) -> float:
+    return float(f"{float(value):.5g}")
+
+
+# --- Comparing --------------------------------------------------------------------------------------------
+
+
+def compare(
+    dataset: str | Points,
+    models: Sequence[str] = DEFAULT_MODELS,
+    seeds: int = 10,
+    path: str | Path = "runs/regression.jsonl",
+    setting: Setting | None = None,
+    on_run: Callable[[Record], None] | None = None,
+) -> list[Record]:
+    r"""Runs all models with all seeds and appends each run to a file as soon as it is done; what is there
+    with the same setting is not repeated. Records of the first seed hold the fitted curve.
+
+    Args:
+        dataset (str or Points): What :func:`load` takes, or a problem.
+        models (list of str, optional): As in :func:`run`. (default: :obj:`DEFAULT_MODELS`)
+        seeds (int, optional): Number of seeds, counted from 0. (default: :obj:`10`)
+        path (str or Path, optional): The file of JSON lines. (default: :obj:`"runs/regression.jsonl"`)
+        setting (Setting, optional): How to train. (default: :obj:`Setting()`)
+        on_run (callable, optional): Called with each new record. (default: :obj:`None`)
+
+    Returns:
+        list of dict: All records of the file.
+    """
+    models = check_models(models)
+    points = load(dataset) if isinstance(dataset, str) else dataset
+    setting = Setting() if setting is None else setting
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    jobs = [(points.name, model, seed) for seed in range(seeds) for model in models]
+    with SharedResults(path, ["regression"]) as results:
+
+        def there(job: tuple[str, str, int]) -> bool:
+            return job in _finished(results.records, setting)
+
+        left = [job for job in jobs if not there(job)]
+        for _, model, seed in results.claim(left, lambda job: ("regression", *job, str(setting)), there):
+            record = run(points, model, seed, setting, curve=seed == 0)
+            results.append(record)
+            if on_run is not None:
+                on_run(record)
+    return results.records
+
+
+def finished(
+    path: str | Path, datasets: Sequence[str], models: Sequence[str], seeds: int, setting: Setting
+) -> int:
+    r"""Returns how many of these runs a file holds already."""
+    there = (
+        _finished(record_file.read_results(path, ["regression"]), setting) if Path(path).exists() else set()
+    )
+    wanted = {(name, model, seed) for name in datasets for model in models for seed in range(seeds)}
+    return len(wanted & there)
+
+
+def _finished(records: Sequence[Mapping[str, Any]], setting: Setting) -> set[tuple[str, str, int]]:
+    return {(r["dataset"], r["model"], r["seed"]) for r in of_setting(records, setting)}
+
+
+def of_setting(records: Sequence[Mapping[str, Any]], setting: Setting) -> list[Mapping[str, Any]]:
+    r"""Returns the records of runs with one setting, those that a table can hold."""
+    return [r for r in records if r.get("kind") == "regression" and r["setting"] == asdict(setting)]
+
+
+def table(records: Sequence[Mapping[str, Any]]) -> str:
+    r"""Returns the test errors as Markdown: mean ± unbiased standard deviation over seeds, and Holm-corrected
+    p-values of Wilcoxon's paired test against dot-product attention.
+
+    Args:
+        records (list of dict): Records of :func:`run`; of repeated ones the last counts.
+
+    Raises:
+        ValueError: If there are none, or a model has runs of several settings.
+    """
+    found: dict[str, dict[str, dict[int, float]]] = {}
+    units: dict[str, str] = {}
+    first: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for record in records:
+        if record.get("kind") == "regression":
+            _expect_one_setting(first.setdefault((record["dataset"], record["model"]), record), record)
+            seeds_of_model = found.setdefault(record["dataset"], {}).setdefault(record["model"], {})
+            seeds_of_model[record["seed"]] = record["test"]
+            units[record["dataset"]] = record["unit"]
+    if not found:
+        raise ValueError("Expected records of 'kgat regress' (got none); run it first")
+    models = list(dict.fromkeys(model for of_models in found.values() for model in of_models))
+    cells: dict[str, list[str]] = {model: [] for model in models}
+    for of_models in found.values():
+        base = of_models.get(BASELINE, {})
+        p_values: dict[str, float | None] = {}
+        for model, own in of_models.items():
+            both = sorted(set(own) & set(base))
+            if model != BASELINE and both:
+                p_values[model] = wilcoxon(np.array([own[seed] - base[seed] for seed in both]))
+        corrected = holm(p_values)
+        for model in models:
+            values = np.array(list(of_models.get(model, {}).values()))
+            if not values.size:
+                cells[model].append("–")
+                continue
+            spread = f" ± {values.std(ddof=1):.3g}" if values.size > 1 else ""
+            p = corrected.get(model)
+            cells[model].append(f"{values.mean():.3g}{spread}" + ("" if p is None else f" (p = {p:.2g})"))
+    seeds = {name: min(map(len, of_models.values())) for name, of_models in found.items()}
+    heads = [f"{name}, {units[name]}, {n} seed{'s' * (n != 1)}" for name, n in seeds.items()]
+    return markdown_table(["model", *heads], ([f"`{model}`", *row] for model, row in cells.items()))
+
+
+def _expect_one_setting(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
+    a, b = one.get("setting") or {}, other.get("setting") or {}
+    for name in dict.fromkeys([*a, *b]):
+        if a.get(name) != b.get(name):
+            raise ValueError(
+                f"Expected runs of '{one['model']}' on '{one['dataset']}' of one setting (got "
+                f"{name}={a.get(name)} and {name}={b.get(name)}); choose those of one with of_setting"
+            )

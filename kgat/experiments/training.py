@@ -1,0 +1,405 @@
+r"""Trains one model on one task: fit, evaluation, and the record of it all."""
+
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from io import BytesIO
+from pathlib import Path
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch_geometric import seed_everything
+
+from kgat.atomic import write_atomically
+from kgat.datasets import Split, Task, Visible
+from kgat.datasets.task import roc_auc
+from kgat.experiments.circumstances import circumstances
+from kgat.experiments.config import Config
+from kgat.experiments.registry import resolve_model
+from kgat.kernels import Kernel
+from kgat.models import AttentionGNN
+
+__all__ = [
+    "Diverged",
+    "Fitted",
+    "Trainer",
+    "evaluate",
+    "fit",
+    "restore",
+    "run",
+    "save",
+    "train",
+]
+
+CURVE_POINTS = 100  # of a stored learning curve
+OnEpoch = Callable[[int, float, float, float], None]
+
+
+def build(task: Task, config: Config) -> AttentionGNN:
+    r"""Builds the model of a configuration for a task."""
+    model = resolve_model(config.model)
+    return model.build(config, task.data.x.size(1), task.num_classes, _edge_dim(task))
+
+
+def _edge_dim(task: Task) -> int | None:
+    attr = task.data.edge_attr
+    return None if attr is None else (attr.size(-1) if attr.dim() > 1 else 1)
+
+
+class Diverged(ValueError):
+    r"""A loss is not finite any more."""
+
+
+class Trainer:
+    r"""One model, its optimiser and what it may see of a task, prepared once.
+
+    The loss is the cross-entropy of the classes, also of a binary task scored by ROC-AUC (there it
+    equals the binary cross-entropy of the difference of the two logits); a multi-label task takes
+    the binary cross-entropy of the known labels.
+
+    Args:
+        model (torch.nn.Module): ``model(x, edge_index, edge_attr=...)`` returns logits.
+        visible (Visible): The task without the labels of test nodes.
+        config (Config): The settings.
+    """
+
+    def __init__(self, model: torch.nn.Module, visible: Visible, config: Config) -> None:
+        device = next(model.parameters()).device
+        self.model = model
+        self.config = config
+        self.metric = visible.metric
+        self.x = visible.x.to(device)
+        self.edge_index = visible.edge_index.to(device)
+        self.edge_attr = None if visible.edge_attr is None else visible.edge_attr.to(device)
+        self.train_nodes = visible.train.nonzero().view(-1).to(device)
+        self.val_nodes = visible.val.nonzero().view(-1).to(device)
+        y = visible.y.to(device)
+        self.train_y, self.val_y = y[self.train_nodes], y[self.val_nodes]
+        self.loss = _cross_entropy if y.dim() == 1 else _known_cross_entropy
+        self.optimizer = torch.optim.Adam(
+            model.parameters() if config.decay_kernels else _spared(model),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+        self.epoch = 0
+
+    def step(self) -> float:
+        r"""Takes one step on all training nodes; returns their loss, without penalties of kernels."""
+        self.epoch += 1
+        self.model.train()
+        self.optimizer.zero_grad()
+        penalties: list[Tensor] = []
+        loss = self.loss(self._output(self.train_nodes, penalties), self.train_y)
+        value = loss.item()
+        if not math.isfinite(value):
+            raise self._diverged("training", value)
+        for penalty in penalties:  # of the whole data, where the loss is a mean over nodes
+            loss = loss + penalty / max(1, self.train_nodes.numel())
+        loss.backward()
+        self.optimizer.step()
+        return value
+
+    @torch.no_grad()
+    def validate(self) -> tuple[float, float]:
+        r"""Returns loss and metric on the validation nodes."""
+        self.model.eval()
+        output = self._output(self.val_nodes)
+        value = self.loss(output, self.val_y).item()
+        if not math.isfinite(value):
+            raise self._diverged("validation", value)
+        if self.metric == "accuracy":
+            return value, int((output.argmax(dim=-1) == self.val_y).sum()) / len(self.val_y)
+        return value, roc_auc(output, self.val_y, "the validation nodes")
+
+    def _output(self, nodes: Tensor, penalties: list[Tensor] | None = None) -> Tensor:
+        given: dict[str, Any] = {} if self.edge_attr is None else {"edge_attr": self.edge_attr}
+        if penalties is not None and getattr(self.model, "penalised", False):
+            given["losses"] = penalties
+        return self.model(self.x, self.edge_index, **given).index_select(0, nodes)
+
+    def _diverged(self, part: str, value: float) -> "Diverged":
+        config = self.config
+        return Diverged(
+            f"Expected a finite {part} loss of '{config.model}' on '{config.dataset}', seed "
+            f"{config.seed} (got {value} in epoch {self.epoch}; {self._first_non_finite()}); "
+            f"lower the learning rate with --set lr={config.lr / 10:g}"
+        )
+
+    @torch.no_grad()
+    def _first_non_finite(self) -> str:
+        found: list[str] = []
+
+        def watch(name: str) -> Callable[..., None]:
+            def hook(module: torch.nn.Module, _: Any, output: Any) -> None:
+                outputs = output if isinstance(output, tuple) else (output,)
+                tensors = [tensor for tensor in outputs if isinstance(tensor, Tensor)]
+                if not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                    found.append(f"'{name}' ({type(module).__name__})")
+
+            return hook
+
+        # The hook of a module runs after those of its parts: the first entry is the innermost.
+        handles = [
+            module.register_forward_hook(watch(name or "the model"))
+            for name, module in self.model.named_modules()
+        ]
+        self._output(self.val_nodes)
+        for handle in handles:
+            handle.remove()
+        if not found:
+            return "all modules gave finite outputs when asked again"
+        return f"the first module with a non-finite output is {found[0]}"
+
+
+def _spared(model: torch.nn.Module) -> list[dict[str, Any]]:
+    r"""The parameters in two groups: those under weight decay, and those that kernels want without."""
+    named = [
+        getattr(kernel, name)
+        for kernel in model.modules()
+        if isinstance(kernel, Kernel)
+        for name in kernel.undecayed
+    ]
+    spared = {id(parameter): parameter for parameter in named if parameter is not None}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in spared]
+    return [{"params": others}, {"params": list(spared.values()), "weight_decay": 0.0}]
+
+
+@dataclass(frozen=True)
+class Fitted:
+    r"""What :func:`fit` found.
+
+    Args:
+        state (dict): The state dict that was kept.
+        curve (dict): Lists :obj:`epoch`, :obj:`train_loss`, :obj:`val_loss` and :obj:`val`.
+        best_epoch (int): The epoch that was kept, counted from 1.
+        epochs (int): How many there were.
+        val (float): The validation metric of the kept epoch.
+        seconds (float): Duration.
+    """
+
+    state: dict[str, Tensor]
+    curve: dict[str, list[float]]
+    best_epoch: int
+    epochs: int
+    val: float
+    seconds: float
+
+
+def fit(
+    model: torch.nn.Module,
+    visible: Visible,
+    config: Config,
+    *,
+    on_epoch: OnEpoch | None = None,
+) -> Fitted:
+    r"""Trains a model; at the end it has the weights of the epoch that was kept.
+
+    Early stopping is that of `"Graph Attention Networks" <https://arxiv.org/abs/1710.10903>`_: an
+    epoch counts as progress if the validation metric is at least the best or the validation loss at
+    most the lowest so far, and training stops after :obj:`patience` epochs without progress. That is so for
+    all values of :obj:`config.keep`, which says whose weights are kept: every epoch that one of them keeps is
+    progress, and a metric that moves in steps, on few validation nodes, does not end a run whose loss still
+    falls. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
+
+    Args:
+        model (torch.nn.Module): The model.
+        visible (Visible): The task without the labels of test nodes.
+        config (Config): The settings.
+        on_epoch (callable, optional): Called with the epoch, the training loss, the validation
+            loss and the validation metric. (default: :obj:`None`)
+
+    Raises:
+        Diverged: If a loss is not finite, with the first module whose output is not.
+    """
+    start = time.perf_counter()
+    trainer = Trainer(model, visible, config)
+    history: list[tuple[float, float, float]] = []
+    best_epoch, best_score, lowest_loss = 0, 0.0, math.inf
+    kept = (-math.inf, -math.inf)  # metric and negative loss of the kept epoch
+    state: dict[str, Tensor] = {}
+    waited = 0
+    for epoch in range(1, config.max_epochs + 1):
+        train_loss = trainer.step()
+        val_loss, score = trainer.validate()
+        history.append((train_loss, val_loss, score))
+        if on_epoch is not None:
+            on_epoch(epoch, train_loss, val_loss, score)
+        metric_holds, loss_holds = score >= best_score, val_loss <= lowest_loss
+        if metric_holds or loss_holds:
+            keeps = {
+                "metric": (score, -val_loss) > kept,
+                "loss": loss_holds,
+                "both": metric_holds and loss_holds,
+            }
+            if keeps[config.keep]:
+                state = {name: value.clone() for name, value in model.state_dict().items()}
+                best_epoch, kept = epoch, (score, -val_loss)
+            best_score, lowest_loss = max(best_score, score), min(lowest_loss, val_loss)
+            waited = 0
+        else:
+            waited += 1
+            if waited == config.patience:
+                break
+    model.load_state_dict(state)
+    seconds = time.perf_counter() - start
+    return Fitted(state, _curve(history), best_epoch, len(history), kept[0], seconds)
+
+
+def evaluate(model: torch.nn.Module, task: Task, split: Split) -> dict[str, float]:
+    r"""Scores a trained model, once, on all three parts of a split.
+
+    Args:
+        model (torch.nn.Module): The model, with the weights that were kept.
+        task (Task): The task.
+        split (Split): The split.
+
+    Returns:
+        dict: The metric on :obj:`train`, :obj:`val` and :obj:`test`.
+    """
+    device = next(model.parameters()).device
+    data = task.data
+    kwargs = {} if data.edge_attr is None else {"edge_attr": data.edge_attr.to(device)}
+    model.eval()
+    with torch.no_grad():
+        output = model(data.x.to(device), data.edge_index.to(device), **kwargs).cpu()
+    return {part: task.score(output, split, part) for part in ("train", "val", "test")}
+
+
+def _cross_entropy(output: Tensor, y: Tensor) -> Tensor:
+    return F.cross_entropy(output, y)
+
+
+def _known_cross_entropy(output: Tensor, y: Tensor) -> Tensor:
+    known = ~y.isnan()
+    return F.binary_cross_entropy_with_logits(output[known], y[known].to(output.dtype))
+
+
+def _curve(history: list[tuple[float, float, float]]) -> dict[str, list[float]]:
+    last = len(history) - 1
+    count = min(CURVE_POINTS, len(history))
+    points = sorted({round(i * last / max(count - 1, 1)) for i in range(count)})
+    curve: dict[str, list[float]] = {"epoch": [point + 1 for point in points]}
+    for column, name in enumerate(("train_loss", "val_loss", "val")):
+        curve[name] = [float(f"{history[point][column]:.5g}") for point in points]
+    return curve
+
+
+def train(
+    task: Task,
+    config: Config,
+    *,
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
+) -> tuple[dict[str, Any], AttentionGNN]:
+    r"""Builds, fits and scores a model; seeds everything first.
+
+    The seed also picks the split, so that all models of a seed answer the same question. On the CPU
+    the same seed gives the same record, but for its durations and date.
+
+    Args:
+        task (Task): The task.
+        config (Config): The settings.
+        device (str, optional): Where to train. (default: :obj:`"cpu"`)
+        on_epoch (callable, optional): As in :func:`fit`. (default: :obj:`None`)
+
+    Returns:
+        (dict, torch.nn.Module): The record of the run, and the trained model.
+    """
+    seed_everything(config.seed)
+    split = task.split(config.seed)
+    model = build(task, config).to(device)
+    fitted = fit(model, task.visible(split), config, on_epoch=on_epoch)
+    scores = evaluate(model, task, split)
+    record = {
+        "kind": "run",
+        "key": config.key,
+        "dataset": task.name,
+        "model": config.model,
+        "seed": config.seed,
+        "split": split.name,
+        "config": config.as_dict(),
+        "metric": task.metric,
+        **scores,
+        "best_epoch": fitted.best_epoch,
+        "epochs": fitted.epochs,
+        "seconds": round(fitted.seconds, 4),
+        "epoch_seconds": round(fitted.seconds / fitted.epochs, 6),
+        "parameters": sum(parameter.numel() for parameter in model.parameters()),
+        "curve": fitted.curve,
+        "preprocessing": task.preprocessing,
+        **circumstances(device),
+    }
+    return record, model
+
+
+def run(
+    task: Task,
+    config: Config,
+    *,
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
+) -> dict[str, Any]:
+    r"""As :func:`train`, and returns the record alone.
+
+    Example:
+        >>> from kgat.datasets import load
+        >>> from kgat.experiments.config import Config
+        >>> from kgat.experiments.training import run
+        >>> config = Config.of("karate", "rbf", overrides={"max_epochs": 3})
+        >>> record = run(load("karate"), config)
+        >>> record["epochs"], 0 <= record["test"] <= 1
+        (3, True)
+    """
+    return train(task, config, device=device, on_epoch=on_epoch)[0]
+
+
+def save(folder: str | os.PathLike[str], model: AttentionGNN, task: Task, record: Mapping[str, Any]) -> None:
+    r"""Writes ``model.pt``, a state dict, and ``config.json``, all that rebuilds the model.
+
+    Args:
+        folder (str or Path): Where to write; made if missing.
+        model (torch.nn.Module): The trained model.
+        task (Task): The task that it was trained on.
+        record (dict): The record of the run.
+    """
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    buffer = BytesIO()
+    torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
+    description = {
+        "config": record["config"],
+        "in_channels": task.data.x.size(1),
+        "out_channels": task.num_classes,
+        "edge_dim": _edge_dim(task),
+        "versions": record["versions"],
+    }
+    write_atomically(folder / "model.pt", buffer.getvalue())
+    text = json.dumps(description, indent=2) + "\n"
+    write_atomically(folder / "config.json", text.encode())
+
+
+def restore(folder: str | os.PathLike[str]) -> AttentionGNN:
+    r"""Rebuilds a model that :func:`save` wrote.
+
+    Args:
+        folder (str or Path): The folder.
+
+    Raises:
+        FileNotFoundError: If one of the two files is missing.
+        ValueError: If the settings are not those of a model.
+    """
+    folder = Path(folder)
+    description = json.loads((folder / "config.json").read_text(encoding="utf8"))
+    config = Config.from_dict(description["config"])
+    model = resolve_model(config.model).build(
+        config, description["in_channels"], description["out_channels"], description["edge_dim"]
+    )
+    state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
+    model.load_state_dict(state)
+    return model.eval()

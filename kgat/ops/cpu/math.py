@@ -1,0 +1,297 @@
+r"""Elementary functions as Numba scalars that LLVM can vectorise, and what turns rules into them.
+
+In single precision ``exp``, ``log``, ``sin`` and ``cos`` are polynomials after Cephes (errors under 1 unit in
+the last place): a call of the C library would keep a loop from being vectorised. In double precision they are
+the C library's.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import types
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any
+
+import numba
+import numpy as np
+from llvmlite import ir
+from numba.extending import intrinsic
+
+from kgat.ops.cpu.cache import cache_of
+from kgat.score.scalar import translate
+
+# Sums over features may be reordered, which makes them vectors. NaN and infinity keep their meaning.
+FAST = {"reassoc", "contract", "nsz", "arcp"}
+# Inside a polynomial or a rule every rounding is meant, so that nothing is reordered there.
+EXACT = {"contract"}
+
+_f = np.float32
+_i = np.int32
+
+
+@intrinsic
+def _bits(typingctx, x):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.IntType(32))
+
+    return numba.types.int32(numba.types.float32), codegen
+
+
+@intrinsic
+def _from_bits(typingctx, x):
+    def codegen(context, builder, signature, args):
+        return builder.bitcast(args[0], ir.FloatType())
+
+    return numba.types.float32(numba.types.int32), codegen
+
+
+def kept_on_disk(**options: Any) -> Callable[[Callable[..., Any]], Any]:
+    r"""As :func:`numba.njit`, with the code kept where there is a folder for it."""
+
+    def decorator(function: Callable[..., Any]) -> Any:
+        compiled = numba.njit(**options)(function)
+        cache = cache_of(function)
+        if cache is not None:
+            compiled._cache = cache
+        return compiled
+
+    return decorator
+
+
+# Appended to the names of all functions that are made for one loop.
+_mark = ""
+
+
+@contextmanager
+def marked(key: str) -> Iterator[None]:
+    r"""Gives the functions that are made for one loop names that no other loop's have, in any process.
+
+    Numba tells functions of one name apart by a count of what the process has compiled. Code that two
+    processes compiled and kept on disk may share a count; loaded together, one symbol would be both.
+
+    Args:
+        key (str): Identifies the loop.
+    """
+    global _mark
+    _mark = f"_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
+    try:
+        yield
+    finally:
+        _mark = ""
+
+
+def named(function: Callable[..., Any]) -> Callable[..., Any]:
+    r"""Returns a function under the name it is compiled with."""
+    function.__qualname__ += _mark
+    return function
+
+
+def plain(function: Callable[..., Any]) -> Any:
+    r"""Compiles a function of loops, whose sums may be reordered."""
+    return numba.njit(named(function), fastmath=FAST, error_model="numpy")
+
+
+def apart(function: Callable[..., Any]) -> Any:
+    r"""As :func:`plain`, for pointers of which those written to overlap with no other.
+
+    A loop then needs no checks before it is a vector.
+    """
+    compiled = plain(function)
+    customize = compiled._compiler._customize_flags  # Numba has the flag, but no option for it
+
+    def without_alias(flags: Any) -> Any:
+        flags.noalias = True
+        return customize(flags)
+
+    compiled._compiler._customize_flags = without_alias
+    return compiled
+
+
+def _inline(function: Callable[..., Any]) -> Any:
+    return numba.njit(named(function), fastmath=EXACT, error_model="numpy", forceinline=True)
+
+
+@_inline
+def _select(condition, x, y):
+    return x if condition else y
+
+
+@_inline
+def _exp32(x):
+    # 2^n exp(r) with |r| <= log(2) / 2; the sum with 1.5 2^23 rounds to an integer.
+    known = _select(x == x, x, _f(0.0))
+    bounded = _select(known < _f(-87.33), _f(-87.33), _select(known > _f(88.72), _f(88.72), known))
+    n = (bounded * _f(1.44269504088896341) + _f(12582912.0)) - _f(12582912.0)
+    r = bounded - n * _f(0.693359375)
+    r = r - n * _f(-2.12194440e-4)
+    p = _f(1.9875691500e-4)
+    p = p * r + _f(1.3981999507e-3)
+    p = p * r + _f(8.3334519073e-3)
+    p = p * r + _f(4.1665795894e-2)
+    p = p * r + _f(1.6666665459e-1)
+    p = p * r + _f(5.0000001201e-1)
+    p = p * r * r + r + _f(1.0)
+    # In two factors, because 2^128 is no number of single precision.
+    half = _i(n) >> _i(1)
+    low = _from_bits((half + _i(127)) << _i(23))
+    high = _from_bits((_i(n) - half + _i(127)) << _i(23))
+    y = p * low * high
+    y = _select(x < _f(-87.33), _f(0.0), _select(x > _f(88.72), _f(np.inf), y))
+    return _select(x == x, y, x)
+
+
+@_inline
+def _log32(x):
+    tiny = x < _f(1.17549435e-38)
+    scaled = _select(tiny, x * _f(8388608.0), x)
+    bits = _bits(scaled)
+    # m in [sqrt(1/2), sqrt(2)), x = m 2^e
+    e = (bits - _i(0x3F3504F3)) >> _i(23)
+    m = _from_bits(bits - (e << _i(23))) - _f(1.0)
+    exponent = _f(e) - _select(tiny, _f(23.0), _f(0.0))
+    z = m * m
+    p = _f(7.0376836292e-2)
+    p = p * m + _f(-1.1514610310e-1)
+    p = p * m + _f(1.1676998740e-1)
+    p = p * m + _f(-1.2420140846e-1)
+    p = p * m + _f(1.4249322787e-1)
+    p = p * m + _f(-1.6668057665e-1)
+    p = p * m + _f(2.0000714765e-1)
+    p = p * m + _f(-2.4999993993e-1)
+    p = p * m + _f(3.3333331174e-1)
+    y = p * m * z + exponent * _f(-2.12194440e-4) - _f(0.5) * z
+    y = m + y + exponent * _f(0.693359375)
+    y = _select(x == _f(np.inf), x, _select(x == _f(0.0), _f(-np.inf), y))
+    return _select(x >= _f(0.0), y, _f(np.nan))
+
+
+@_inline
+def _quadrant(x):
+    # x = n pi / 2 + r. In double precision, so that large angles keep their digits.
+    d = np.float64(x)
+    n = (d * 0.6366197723675814 + 6755399441055744.0) - 6755399441055744.0
+    r = (d - n * 1.5707963267948966) - n * 6.123233995736766e-17
+    turn = n - 4.0 * ((n * 0.25 - 0.375 + 6755399441055744.0) - 6755399441055744.0)
+    return _f(r), _f(turn)
+
+
+@_inline
+def _sine(r):
+    z = r * r
+    p = (_f(-1.9515295891e-4) * z + _f(8.3321608736e-3)) * z + _f(-1.6666654611e-1)
+    return p * z * r + r
+
+
+@_inline
+def _cosine(r):
+    z = r * r
+    p = (_f(2.443315711809948e-5) * z + _f(-1.388731625493765e-3)) * z + _f(4.166664568298827e-2)
+    return p * z * z - _f(0.5) * z + _f(1.0)
+
+
+@_inline
+def _sin32(x):
+    r, turn = _quadrant(x)
+    odd = (turn == _f(1.0)) | (turn == _f(3.0))
+    y = _select(odd, _cosine(r), _sine(r))
+    return _select(turn >= _f(2.0), -y, y)
+
+
+@_inline
+def _cos32(x):
+    r, turn = _quadrant(x)
+    odd = (turn == _f(1.0)) | (turn == _f(3.0))
+    y = _select(odd, _sine(r), _cosine(r))
+    return _select((turn == _f(1.0)) | (turn == _f(2.0)), -y, y)
+
+
+@_inline
+def _abs(x):
+    return abs(x)
+
+
+@_inline
+def _minimum(x, y):
+    return x if x < y else y
+
+
+@_inline
+def _maximum(x, y):
+    return x if x > y else y
+
+
+@_inline
+def _sqrt(x):
+    return math.sqrt(x)
+
+
+@_inline
+def _exp64(x):
+    return math.exp(x)
+
+
+@_inline
+def _log64(x):
+    return math.log(x)
+
+
+@_inline
+def _sin64(x):
+    return math.sin(x)
+
+
+@_inline
+def _cos64(x):
+    return math.cos(x)
+
+
+_COMMON = {"where": _select, "sqrt": _sqrt, "absolute": _abs, "minimum": _minimum, "maximum": _maximum}
+VOCABULARY = {
+    "float32": {"exp": _exp32, "log": _log32, "sin": _sin32, "cos": _cos32, **_COMMON},
+    "float64": {"exp": _exp64, "log": _log64, "sin": _sin64, "cos": _cos64, **_COMMON},
+}
+
+
+def compile_rule(function: Callable[..., Any], dtype: str, operands: int) -> Any:
+    r"""Compiles a pair or link function for scalars of one type.
+
+    Args:
+        function (Callable): The function, or its derivative.
+        dtype (str): ``"float32"`` or ``"float64"``.
+        operands (int): How many of its arguments are not constants of the rule: 2 for a pair, 1 for a link.
+
+    Returns:
+        A Numba function of the operands and always two constants, of which it takes as many as it knows.
+    """
+    number = np.float32 if dtype == "float32" else np.float64
+
+    def typed(value: Any) -> Any:
+        return number(value) if isinstance(value, float) else value
+
+    def compiler(plain: types.FunctionType) -> Any:
+        # Numba takes a literal for double precision, and would compute all that it touches there.
+        code = plain.__code__
+        code = code.replace(co_consts=tuple(typed(value) for value in code.co_consts))
+        names = {name: typed(value) for name, value in plain.__globals__.items()}
+        return _inline(types.FunctionType(code, names, plain.__name__, plain.__defaults__))
+
+    inner = translate(function, VOCABULARY[dtype], compiler)
+    constants = function.__code__.co_argcount - operands
+    if not 0 <= constants <= 2:
+        raise TypeError(
+            f"Expected '{function.__name__}' to take {operands} numbers and at most 2 constants (got "
+            f"{function.__code__.co_argcount} arguments)"
+        )
+    return _inline(_ADAPTERS[operands, constants](inner))
+
+
+_ADAPTERS: dict[tuple[int, int], Callable[[Any], Any]] = {
+    (1, 0): lambda f: lambda t, a, b: f(t),
+    (1, 1): lambda f: lambda t, a, b: f(t, a),
+    (1, 2): lambda f: lambda t, a, b: f(t, a, b),
+    (2, 0): lambda f: lambda x, y, a, b: f(x, y),
+    (2, 1): lambda f: lambda x, y, a, b: f(x, y, a),
+    (2, 2): lambda f: lambda x, y, a, b: f(x, y, a, b),
+}

@@ -1,0 +1,115 @@
+r"""A number for the content of a tensor: equal contents have equal ones, and others practically never."""
+
+from __future__ import annotations
+
+import functools
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor
+
+# Odd constants of splitmix64, as signed numbers: torch multiplies no unsigned ones.
+STEP, FIRST, SECOND, THIRD = (
+    constant - (1 << 64)
+    for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD1342543DE82EF95)
+)
+INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
+PIECE = 1 << 22  # elements that torch looks at together, where Numba is not there
+
+
+def contents(tensor: Tensor, values: bool = False) -> list[Tensor]:
+    r"""Returns the dense tensors that hold a tensor's content.
+
+    Args:
+        tensor (torch.Tensor): The tensor.
+        values (bool, optional): Whether the values of a sparse tensor are among them, beside the places of
+            its entries. (default: :obj:`False`)
+    """
+    layout = tensor.layout
+    if layout == torch.strided:
+        return [tensor]
+    if layout == torch.sparse_coo:
+        return [tensor._indices(), tensor._values()] if values else [tensor._indices()]
+    if layout in (torch.sparse_csc, torch.sparse_bsc):
+        places = [tensor.ccol_indices(), tensor.row_indices()]
+    else:
+        places = [tensor.crow_indices(), tensor.col_indices()]
+    return [*places, tensor.values()] if values else places
+
+
+def fingerprint(tensor: Tensor) -> tuple[int, int]:
+    r"""Returns two numbers of 64 bits.
+
+    .. math::
+        \sum_n y_n \quad \text{and} \quad \sum_n \mathrm{mix}(y_n), \qquad
+        y_n = \mathrm{mix}(x_n + n \cdot \mathrm{step}) \pmod{2^{64}}, \quad n = 1, 2, \dots
+
+    over the elements :math:`x_n` in the order of memory, so that the tensor is known by this and its strides.
+    On the CPU Numba computes it as fast as memory is read.
+
+    Args:
+        tensor (torch.Tensor): A dense tensor of any type.
+    """
+    scan = _compiled_scan() if tensor.device.type == "cpu" else None
+    if scan is not None:
+        plain = tensor.dtype is torch.int64 and tensor.is_contiguous()  # what edges are
+        words = tensor.detach() if plain else _words(tensor)
+        return scan(words.numpy().reshape(-1))  # type: ignore[no-any-return]
+    first, second = _scan(_words(tensor)).tolist()
+    return first, second
+
+
+@torch.library.custom_op("kgat::fingerprint", mutates_args=())
+def on_device(tensor: Tensor) -> Tensor:
+    r"""Returns what :func:`fingerprint` does as a tensor, for which the host does not wait.
+
+    Shapes:
+        - **output:** :math:`(2)`, int64
+    """
+    return _scan(_words(tensor))
+
+
+@on_device.register_fake
+def _(tensor: Tensor) -> Tensor:
+    return tensor.new_empty(2, dtype=torch.int64)
+
+
+def _words(tensor: Tensor) -> Tensor:
+    # The elements in the order of memory, as integers.
+    x = tensor.detach()
+    if not x.is_contiguous():
+        dense = torch.ops.aten.is_non_overlapping_and_dense(x)
+        x = x.as_strided((x.numel(),), (1,)) if dense else x.contiguous()
+    if x.dim() != 1:
+        x = x.view(-1)
+    if x.is_complex():
+        x = torch.view_as_real(x).view(-1)
+    return x if x.dtype in INTEGERS.values() else x.view(INTEGERS[x.element_size()])
+
+
+@functools.cache
+def _compiled_scan() -> Callable[..., Any] | None:
+    try:
+        from kgat.ops.cpu.fingerprint import scan
+    except (ImportError, SystemError):
+        return None
+    return scan  # type: ignore[no-any-return]
+
+
+def _scan(words: Tensor) -> Tensor:
+    total = torch.zeros(2, dtype=torch.int64, device=words.device)
+    for start in range(0, words.numel(), PIECE):
+        x = words[start : start + PIECE].long()
+        n = torch.arange(start + 1, start + 1 + x.numel(), device=x.device)
+        y = x + n * STEP
+        y = _folded(y, 32) * FIRST
+        y = _folded(y, 29) * SECOND
+        y = _folded(y, 32)
+        total += torch.stack([y.sum(), _folded(y * THIRD, 32).sum()])
+    return total
+
+
+def _folded(y: Tensor, bits: int) -> Tensor:
+    # Torch shifts the sign in.
+    return y ^ ((y >> bits) & ((1 << (64 - bits)) - 1))

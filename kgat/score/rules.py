@@ -1,0 +1,596 @@
+r"""Score rules: how the lifted query and key of one pair become one number.
+
+A rule is a *pair* function of two scalars, summed over the lifted features, and a *link* function
+of that sum:
+
+.. math::
+    t_{ij} = \sum_{r=1}^{R} w_r \, \mathrm{pair}(q_{ir}, k_{jr}), \qquad
+    s_{ij} = \mathrm{link}(t_{ij})
+
+Both are small on purpose: a backend that compiles code needs no more than these two scalar
+functions and their derivatives, and a new kernel that runs fused is a new :class:`Pair` or :class:`Link`.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from kgat.score.scalar import absolute, cos, log, maximum, minimum, sin, where
+
+Argument = float | Tensor  # a constant of a rule; a tensor is per head, shape [H]
+
+
+# Ops of torch take numbers, text and tensors: there a pair or link goes by its key, which no other has.
+REGISTERED: dict[str, Pair | Link] = {}
+
+
+def _register(function: Pair | Link) -> None:
+    key = function.name
+    while key in REGISTERED:
+        key += "'"
+    REGISTERED[key] = function
+    object.__setattr__(function, "key", key)
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    r"""A scalar function of one lifted query feature and one lifted key feature.
+
+    Args:
+        name (str): Its name, in messages and in the choice of a compiled backend.
+        function (Callable): ``function(x, y, *args)``, elementwise on broadcast tensors, twice
+            differentiable almost everywhere, finite at ``x == y``.
+        derivative (Callable, optional): ``derivative(x, y, *args)`` returns the derivatives by ``x`` and by
+            ``y``, as scalars in the functions of :mod:`kgat.score.scalar`. With it the rule runs
+            fused; without, on the eager backend. (default: :obj:`None`)
+        scalar (Callable, optional): :obj:`function` in the functions of :mod:`kgat.score.scalar`, where it
+            is not already written in them. (default: :obj:`None`)
+
+    Example:
+        >>> import torch
+        >>> from kgat.score.rules import ABS_DIFFERENCE
+        >>> ABS_DIFFERENCE.function(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0]))
+        tensor([2., 0.])
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    derivative: Callable[..., tuple[Any, Any]] | None = None
+    scalar: Callable[..., Any] | None = None
+    key: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _register(self)
+
+    @property
+    def in_scalars(self) -> Callable[..., Any]:
+        r"""The function as a compiling backend reads it."""
+        return self.function if self.scalar is None else self.scalar
+
+
+@dataclass(frozen=True, eq=False)
+class Link:
+    r"""A scalar function of the summed pairs, with the finite feature map it allows, if any.
+
+    Args:
+        name (str): Its name.
+        function (Callable): ``function(t, *args)``, elementwise.
+        features (Callable, optional): ``features(q, *args)`` maps one side of an inner product to
+            :math:`f` with :math:`\langle f(q), f(k) \rangle = \exp(\mathrm{link}(\langle q, k
+            \rangle))`. :obj:`None` where no finite map exists. (default: :obj:`None`)
+        signed (bool, optional): Whether the kernel behind the link can be negative, so that it has
+            no logarithm and only its features can be used. (default: :obj:`False`)
+        scaled_features (Callable, optional): ``scaled_features(q, *args)`` maps one side to pairs of features
+            and the logarithm of what they are to be multiplied with, one per node and head, for features that
+            numbers of single precision do not hold: :math:`\sum_p \exp(a_p(q) + a_p(k)) \langle f_p(q),
+            f_p(k) \rangle = \exp(\mathrm{link}(\langle q, k \rangle))`. (default: :obj:`None`)
+        derivative (Callable, optional): ``derivative(t, *args)``, as of :class:`Pair`. Without it the link is
+            applied to the sums of all edges, outside of the fused pass. (default: :obj:`None`)
+        scalar (Callable, optional): As of :class:`Pair`. (default: :obj:`None`)
+
+    Example:
+        >>> import torch
+        >>> from kgat.score.rules import LOG
+        >>> LOG.function(torch.tensor(1.0), 0.0)
+        tensor(0.)
+    """
+
+    name: str
+    function: Callable[..., Tensor]
+    features: Callable[..., Tensor] | None = None
+    signed: bool = False
+    derivative: Callable[..., Any] | None = None
+    scalar: Callable[..., Any] | None = None
+    scaled_features: Callable[..., list[tuple[Tensor, Tensor]]] | None = None
+    key: str = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        _register(self)
+
+    @property
+    def in_scalars(self) -> Callable[..., Any]:
+        r"""The function as a compiling backend reads it."""
+        return self.function if self.scalar is None else self.scalar
+
+
+def log_abs_sinc(x: Tensor) -> Tensor:
+    r"""Computes :math:`\log \lvert \sin(x) / x \rvert`, accurate near 0 and finite at its poles.
+
+    Near 0 it is the series :math:`-x^2/6 - x^4/180 - x^6/2835 - \dots`: the direct form loses all
+    digits of the *gradient* :math:`\cot x - 1/x` in single precision there. At multiples of
+    :math:`\pi` the sine is clamped at :math:`10^{-30}`.
+
+    Args:
+        x (torch.Tensor): Any shape.
+
+    Example:
+        >>> import torch
+        >>> from kgat.score.rules import log_abs_sinc
+        >>> log_abs_sinc(torch.tensor([0.0, 1.0]))
+        tensor([-0.0000, -0.1726])
+    """
+    # With six terms the series errs by 6e-17 at 0.25 and 1e-12 at 0.5. Single precision switches
+    # later, because log|sin x| - log|x| cancels there: 1e-5 relative at 0.25.
+    switch = 0.25 if x.dtype == torch.float64 else 0.5
+    near = x.abs() < switch
+    x_near = torch.where(near, x, 0.0)
+    x_far = torch.where(near, 1.0, x)
+    u = x_near * x_near
+    terms = (1 / 6, 1 / 180, 1 / 2835, 1 / 37800, 1 / 467775, 691 / 3831077250)
+    series = torch.full_like(u, terms[-1])
+    for term in reversed(terms[:-1]):
+        series = series * u + term
+    direct = x_far.sin().abs().clamp_min(1e-30).log() - x_far.abs().log()
+    return torch.where(near, -u * series, direct)
+
+
+def square_features(q: Tensor, eps: Argument) -> Tensor:
+    r"""Maps :math:`q` to :math:`f` with :math:`\langle f(q), f(k) \rangle = \langle q, k \rangle^2
+    + \epsilon`.
+
+    The distinct products :math:`q_a q_b`, those off the diagonal times :math:`\sqrt 2`, and one
+    constant :math:`\sqrt\epsilon`: :math:`R (R + 1) / 2 + 1` features.
+
+    Args:
+        q (torch.Tensor): Features.
+        eps (float or torch.Tensor): The floor; a tensor is per head.
+
+    Shapes:
+        - **q:** :math:`(*, H, R)`
+        - **output:** :math:`(*, H, R (R + 1) / 2 + 1)`
+    """
+    row, col = torch.triu_indices(q.size(-1), q.size(-1), device=q.device)
+    scale = torch.where(row == col, 1.0, 2.0).to(q.dtype).sqrt()  # a root in q's own precision
+    return _append_root(q[..., row] * q[..., col] * scale, eps)
+
+
+def leaky_relu(t: Tensor, slope: Argument) -> Tensor:
+    r"""Computes :math:`\max(t, 0) + \mathrm{slope} \cdot \min(t, 0)`; torch's own takes no slope per head.
+
+    Args:
+        t (torch.Tensor): Any shape.
+        slope (float or torch.Tensor): A number, or numbers that broadcast.
+
+    Example:
+        >>> import torch
+        >>> from kgat.score.rules import leaky_relu
+        >>> leaky_relu(torch.tensor([-1.0, 2.0]), torch.tensor(0.5))
+        tensor([-0.5000,  2.0000])
+    """
+    return torch.where(t > 0, t, slope * t) if isinstance(slope, Tensor) else F.leaky_relu(t, slope)
+
+
+def scaled_square_features(q: Tensor, eps: Argument) -> list[tuple[Tensor, Tensor]]:
+    r"""As :func:`square_features`, of :math:`q` divided by its largest entry.
+
+    Shapes:
+        - **q:** :math:`(*, H, R)`
+        - **output:** :math:`(*, H, R (R + 1) / 2 + 1)` and :math:`(*, H)`
+    """
+    root = torch.as_tensor(eps, dtype=q.dtype, device=q.device).sqrt()
+    scale = _largest(q, root.sqrt())  # so that the floor is no feature above 1
+    f = square_features(q / scale.unsqueeze(-1), 1.0)
+    floor = (root / scale.square()).unsqueeze(-1)
+    return [(torch.cat([f[..., :-1], floor], dim=-1), 2.0 * scale.log())]
+
+
+def _largest(q: Tensor, least: Argument) -> Tensor:
+    # What a row is divided by: any number would do, so that it needs no gradient; a broken row breaks itself.
+    largest = q.detach().abs().amax(dim=-1) if q.size(-1) else q.new_zeros(q.shape[:-1])
+    least = torch.as_tensor(least, dtype=q.dtype, device=q.device)
+    return torch.where(largest.isfinite(), torch.maximum(largest, least), 1.0)
+
+
+MAX_DEGREE = 8  # of a truncated exponential: what its scalars are written out for
+MAX_FEATURES = 2**14  # of a truncated exponential: 64 kB a token and head in single precision
+
+
+def log_truncated_exp(t: Tensor, degree: float) -> Tensor:
+    r"""Computes :math:`\log \sum_{n=0}^{p} t^n / n!` for an even :math:`p`, without overflow.
+
+    With :math:`m = \max(|t|, 1)` the sum is :math:`m^p s_p` with :math:`s_0 = 1` and
+    :math:`s_n = s_{n-1} / m + (t / m)^n / n!`, all of whose terms are at most 1.
+
+    Args:
+        t (torch.Tensor): Any shape.
+        degree (float): :math:`p`.
+
+    Example:
+        >>> import torch
+        >>> from kgat.score.rules import log_truncated_exp
+        >>> log_truncated_exp(torch.tensor([0.0, 2.0]), 2).exp()  # 1 + 2 + 4 / 2
+        tensor([1., 5.])
+    """
+    m = t.detach().abs().clamp_min(1.0)  # any m gives the same sum, so no gradient has to flow through it
+    x = t / m
+    s = term = torch.ones_like(t)
+    for n in range(1, int(degree) + 1):
+        term = term * x / n
+        s = s / m + term
+    return degree * m.log() + s.log()
+
+
+def truncated_exp_features(q: Tensor, degree: float) -> Tensor:
+    r"""Maps :math:`q` to :math:`f` with :math:`\langle f(q), f(k) \rangle = \sum_{n=0}^{p} \langle q, k
+    \rangle^n / n!`.
+
+    One feature :math:`\prod_r q_r^{i_r} / \sqrt{i_r!}` per multi-index of degree :math:`i_1 + \dots + i_R \le
+    p`, by degree: :math:`\binom{R + p}{p}` features.
+
+    Args:
+        q (torch.Tensor): Features.
+        degree (float): :math:`p`.
+
+    Shapes:
+        - **q:** :math:`(*, H, R)`
+        - **output:** :math:`(*, H, \binom{R + p}{p})`
+
+    Raises:
+        NotImplementedError: If these are more than 16,384 features.
+    """
+    return torch.cat(_levels(q, degree), dim=-1)
+
+
+def scaled_truncated_exp_features(q: Tensor, degree: float) -> list[tuple[Tensor, Tensor]]:
+    r"""As :func:`truncated_exp_features`, degree by degree, of :math:`q` divided by its largest entry.
+
+    Shapes:
+        - **q:** :math:`(*, H, R)`
+        - **output:** for each degree :math:`n` up to :math:`p`, :math:`(*, H, \binom{R + n - 1}{n})` and
+          :math:`(*, H)`
+    """
+    scale = _largest(q, torch.finfo(q.dtype).tiny)
+    levels = _levels(q / scale.unsqueeze(-1), degree)
+    return [(level, n * scale.log()) for n, level in enumerate(levels)]
+
+
+def _levels(q: Tensor, degree: float) -> list[Tensor]:
+    channels, degree = q.size(-1), int(degree)
+    size = math.comb(channels + degree, degree)
+    if size > MAX_FEATURES:
+        raise NotImplementedError(
+            f"Expected at most {MAX_FEATURES} features of a truncated exponential (got {size} for {channels} "
+            f"channels and degree {degree}); use a lower 'degree', fewer channels per head, or the dense or "
+            f"edge route"
+        )
+    # Level n: the multi-indices of degree n in the channels so far.
+    levels = [torch.ones_like(q[..., :1])] + [q[..., :0]] * degree
+    for x in q.split(1, dim=-1):
+        powers = [torch.ones_like(x)]
+        for i in range(1, degree + 1):
+            powers.append(powers[-1] * x * i**-0.5)
+        levels = [
+            torch.cat([levels[n - i] * powers[i] for i in range(n + 1)], dim=-1) for n in range(degree + 1)
+        ]
+    return levels
+
+
+def _append_root(f: Tensor, eps: Argument) -> Tensor:
+    root = torch.as_tensor(eps, dtype=f.dtype, device=f.device).sqrt()
+    return torch.cat([f, root.unsqueeze(-1).expand(*f.shape[:-1], 1)], dim=-1)
+
+
+# Rules as scalars: what compiling backends read. On tensors the functions of torch are leaner, where there
+# are any. Derivatives at kinks are those of torch: 0 for an absolute value, shared at a tie of a minimum.
+
+
+def _mul(x, y):  # type: ignore[no-untyped-def]
+    return x * y
+
+
+def _d_mul(x, y):  # type: ignore[no-untyped-def]
+    return y, x
+
+
+def _add(x, y):  # type: ignore[no-untyped-def]
+    return x + y
+
+
+def _d_add(x, y):  # type: ignore[no-untyped-def]
+    return 1.0 + 0.0 * x, 1.0 + 0.0 * y
+
+
+def _abs_difference(x, y):  # type: ignore[no-untyped-def]
+    return absolute(x - y)
+
+
+def _d_abs_difference(x, y):  # type: ignore[no-untyped-def]
+    sign = where(x > y, 1.0, 0.0) - where(x < y, 1.0, 0.0)
+    return sign, -sign
+
+
+def _squared_difference(x, y):  # type: ignore[no-untyped-def]
+    return (x - y) * (x - y)
+
+
+def _d_squared_difference(x, y):  # type: ignore[no-untyped-def]
+    slope = 2.0 * (x - y)
+    return slope, -slope
+
+
+def _log_abs_sinc(x, y):  # type: ignore[no-untyped-def]
+    d = x - y
+    near = absolute(d) < 0.5
+    u = where(near, d * d, 0.0)
+    series = u * (
+        1 / 6 + u * (1 / 180 + u * (1 / 2835 + u * (1 / 37800 + u * (1 / 467775 + u * (691 / 3831077250)))))
+    )
+    far = where(near, 1.0, absolute(d))
+    return where(near, -series, log(maximum(absolute(sin(far)), 1e-30) / far))
+
+
+def _d_log_abs_sinc(x, y):  # type: ignore[no-untyped-def]
+    d = x - y
+    near = absolute(d) < 0.5
+    u = where(near, d * d, 0.0)
+    series = 1 / 3 + u * (1 / 45 + u * (2 / 945 + u * (1 / 4725 + u * (2 / 93555 + u * (1382 / 638512875)))))
+    far = where(near, 1.0, d)
+    sine = sin(far)
+    at_pole = absolute(sine) < 1e-30
+    cot = where(at_pole, 0.0, cos(far)) / where(at_pole, 1.0, sine)
+    slope = where(near, -d * series, cot - 1.0 / far)
+    return slope, -slope
+
+
+def _minimum(x, y):  # type: ignore[no-untyped-def]
+    return minimum(x, y)
+
+
+def _d_minimum(x, y):  # type: ignore[no-untyped-def]
+    share = where(x < y, 1.0, where(x > y, 0.0, 0.5))
+    return share, 1.0 - share
+
+
+def _leaky_relu_sum(x, y, slope):  # type: ignore[no-untyped-def]
+    t = x + y
+    return where(t > 0.0, t, slope * t)
+
+
+def _d_leaky_relu_sum(x, y, slope):  # type: ignore[no-untyped-def]
+    d = where(x + y > 0.0, 1.0, slope)
+    return d, d
+
+
+def _identity(t):  # type: ignore[no-untyped-def]
+    return t
+
+
+def _d_identity(t):  # type: ignore[no-untyped-def]
+    return 1.0 + 0.0 * t
+
+
+def _leaky_relu(t, slope):  # type: ignore[no-untyped-def]
+    return where(t > 0.0, t, slope * t)
+
+
+def _d_leaky_relu(t, slope):  # type: ignore[no-untyped-def]
+    return where(t > 0.0, 1.0, slope)
+
+
+def _relu(t):  # type: ignore[no-untyped-def]
+    return maximum(t, 0.0)
+
+
+def _d_relu(t):  # type: ignore[no-untyped-def]
+    return where(t > 0.0, 1.0, 0.0)
+
+
+def _log(t, eps):  # type: ignore[no-untyped-def]
+    return log(t + eps)
+
+
+def _d_log(t, eps):  # type: ignore[no-untyped-def]
+    return 1.0 / (t + eps)
+
+
+def _log_square(t, eps):  # type: ignore[no-untyped-def]
+    return log(t * t + eps)
+
+
+def _d_log_square(t, eps):  # type: ignore[no-untyped-def]
+    return 2.0 * t / (t * t + eps)
+
+
+def _half_log(t, eps):  # type: ignore[no-untyped-def]
+    return 0.5 * log(t + eps)
+
+
+def _d_half_log(t, eps):  # type: ignore[no-untyped-def]
+    return 0.5 / (t + eps)
+
+
+def _rational_quadratic(t, alpha):  # type: ignore[no-untyped-def]
+    return -alpha * _log1p(t)
+
+
+def _d_rational_quadratic(t, alpha):  # type: ignore[no-untyped-def]
+    return -alpha / (1.0 + t)
+
+
+def _log1p(t):  # type: ignore[no-untyped-def]
+    # What 1 + t rounds off, divided by the slope there, is put back (t is not negative).
+    u = 1.0 + t
+    return log(u) + (t - (u - 1.0)) / u
+
+
+def _truncated_exp(t, degree):  # type: ignore[no-untyped-def]
+    # As log_truncated_exp: s_{p-1}, s_p and m. Degrees that are not there repeat the one before.
+    m = where(absolute(t) > 1.0, absolute(t), 1.0)
+    r = 1.0 / m
+    x = t * r
+    u = x * x
+    before = r + x
+    s = before * r + u / 2.0
+    term = u * x / 6.0
+    odd = s * r + term
+    even = odd * r + term * x / 4.0
+    before, s = where(degree > 3.0, odd, before), where(degree > 3.0, even, s)
+    term = u * u * x / 120.0
+    odd = s * r + term
+    even = odd * r + term * x / 6.0
+    before, s = where(degree > 5.0, odd, before), where(degree > 5.0, even, s)
+    term = u * u * u * x / 5040.0
+    odd = s * r + term
+    even = odd * r + term * x / 8.0
+    return where(degree > 7.0, odd, before), where(degree > 7.0, even, s), m
+
+
+def _log_truncated_exp(t, degree):  # type: ignore[no-untyped-def]
+    _, s, m = _truncated_exp(t, degree)
+    return degree * log(m) + log(s)
+
+
+def _d_log_truncated_exp(t, degree):  # type: ignore[no-untyped-def]
+    before, s, m = _truncated_exp(t, degree)
+    return before / (s * m)
+
+
+MUL = Pair("mul", torch.mul, _d_mul, _mul)
+ADD = Pair("add", torch.add, _d_add, _add)  # with one feature: a number of the query plus one of the key
+ABS_DIFFERENCE = Pair("abs_difference", lambda x, y: (x - y).abs(), _d_abs_difference, _abs_difference)
+SQUARED_DIFFERENCE = Pair(
+    "squared_difference", lambda x, y: (x - y).square(), _d_squared_difference, _squared_difference
+)
+LOG_ABS_SINC = Pair("log_abs_sinc", lambda x, y: log_abs_sinc(x - y), _d_log_abs_sinc, _log_abs_sinc)
+MINIMUM = Pair("minimum", torch.minimum, _d_minimum, _minimum)
+LEAKY_RELU_SUM = Pair(
+    "leaky_relu_sum", lambda x, y, slope: leaky_relu(x + y, slope), _d_leaky_relu_sum, _leaky_relu_sum
+)
+
+IDENTITY = Link("identity", lambda t: t, derivative=_d_identity, scalar=_identity)
+LEAKY_RELU = Link("leaky_relu", leaky_relu, derivative=_d_leaky_relu, scalar=_leaky_relu)
+RELU = Link("relu", F.relu, derivative=_d_relu, scalar=_relu)
+LOG = Link("log", lambda t, eps: (t + eps).log(), _append_root, derivative=_d_log, scalar=_log)
+LOG_SQUARE = Link(
+    "log_square",
+    lambda t, eps: (t.square() + eps).log(),
+    square_features,
+    derivative=_d_log_square,
+    scalar=_log_square,
+    scaled_features=scaled_square_features,
+)
+HALF_LOG = Link("half_log", lambda t, eps: 0.5 * (t + eps).log(), derivative=_d_half_log, scalar=_half_log)
+RATIONAL_QUADRATIC = Link(
+    "rational_quadratic",
+    lambda t, alpha: -alpha * t.log1p(),
+    derivative=_d_rational_quadratic,
+    scalar=_rational_quadratic,
+)
+TRUNCATED_EXP = Link(
+    "truncated_exp",
+    log_truncated_exp,
+    truncated_exp_features,
+    derivative=_d_log_truncated_exp,
+    scalar=_log_truncated_exp,
+    scaled_features=scaled_truncated_exp_features,
+)
+# Without a derivative on purpose: a fused backward computes scores again, and this draws anew at each call.
+DROPOUT = Link("dropout", F.dropout)
+SIGNED = Link("signed", lambda t: t, features=lambda q: q, signed=True)
+
+
+def _per_feature(args: tuple[Argument, ...]) -> tuple[Argument, ...]:
+    # Beside [..., H, R], a constant per head is the same for all features.
+    if not any(isinstance(arg, Tensor) for arg in args):
+        return args
+    return tuple(arg.unsqueeze(-1) if isinstance(arg, Tensor) and arg.dim() else arg for arg in args)
+
+
+class ScoreRule:
+    r"""One pair function, one link, and the constants they take.
+
+    .. math::
+        s = \mathrm{link}\Big( \sum_r w_r \, \mathrm{pair}(q_r, k_r) \;[\, + c \,] \Big) \;[\, + c
+        \,]
+
+    Args:
+        pair (Pair, optional): (default: :obj:`MUL`)
+        link (Link, optional): (default: :obj:`IDENTITY`)
+        weight (float or torch.Tensor, optional): :math:`w`, a number, or a tensor that broadcasts to
+            :math:`(H, R)`: :math:`(R)` and :math:`(1, R)` are shared by all heads, :math:`(H, 1)` by all
+            features. Other shapes are refused where attention is computed. (default: :obj:`1.0`)
+        pair_args (tuple, optional): Constants of the pair function, as many as it takes. Each is a number, or
+            a tensor of shape :math:`(H)`, one number per head. (default: :obj:`()`)
+        link_args (tuple, optional): Constants of the link, likewise. (default: :obj:`()`)
+        edge_bias_inside (bool, optional): Whether an edge bias :math:`c` joins before the link, as
+            the edge term of GAT does. (default: :obj:`False`)
+
+    Shapes:
+        - **query, key:** :math:`(*, H, R)`, broadcast against each other
+        - **score:** :math:`(*, H)`
+
+    Example:
+        >>> import torch
+        >>> from kgat.score.rules import ABS_DIFFERENCE, ScoreRule
+        >>> rule = ScoreRule(ABS_DIFFERENCE, weight=-1.0)
+        >>> rule(torch.zeros(1, 1, 3), torch.ones(1, 1, 3))
+        tensor([[-3.]])
+    """
+
+    # A plain class, and no pair or link among the defaults: torch.compile traces through this, and cannot
+    # through a dataclass whose defaults are objects.
+    def __init__(
+        self,
+        pair: Pair | None = None,
+        link: Link | None = None,
+        weight: float | Tensor = 1.0,
+        pair_args: tuple[Argument, ...] = (),
+        link_args: tuple[Argument, ...] = (),
+        edge_bias_inside: bool = False,
+    ) -> None:
+        self.pair = MUL if pair is None else pair
+        self.link = IDENTITY if link is None else link
+        self.weight = weight
+        self.pair_args = pair_args
+        self.link_args = link_args
+        self.edge_bias_inside = edge_bias_inside
+
+    def __call__(self, query: Tensor, key: Tensor, edge_bias: Tensor | None = None) -> Tensor:
+        terms = self.pair.function(query, key, *_per_feature(self.pair_args))  # [..., H, R]
+        if isinstance(self.weight, Tensor):
+            total = (terms * self.weight).sum(dim=-1)
+        else:
+            total = terms.sum(dim=-1)
+        return self.finish(total, edge_bias)
+
+    def finish(self, total: Tensor, edge_bias: Tensor | None = None) -> Tensor:
+        r"""Turns the summed pairs (before a scalar weight) into the score."""
+        if not isinstance(self.weight, Tensor) and self.weight != 1.0:
+            total = total * self.weight
+        if edge_bias is not None and self.edge_bias_inside:
+            return self.link.function(total + edge_bias, *self.link_args)
+        score = self.link.function(total, *self.link_args)
+        return score if edge_bias is None else score + edge_bias
+
+    @property
+    def linear(self) -> bool:
+        r"""Whether the score is a plain sum over features, so that two such rules can share one
+        sum."""
+        return self.link is IDENTITY
