@@ -15,7 +15,8 @@ def plot(
 ) -> None:
     r"""Draw the figures and report.html again, from the results alone."""
     from kgat.experiments.compare import draw
-    from kgat.experiments.records import RESULTS, read_results
+    from kgat.experiments.ledger import read_results
+    from kgat.experiments.records import RESULTS
 
     results = folder / RESULTS
     if not results.is_file():

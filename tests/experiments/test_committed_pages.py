@@ -6,8 +6,8 @@ import pytest
 
 from kgat.experiments import regression, sequences, starts
 from kgat.experiments.bench import report
+from kgat.experiments.ledger import read_results
 from kgat.experiments.pages import BEGIN, END, split_readme
-from kgat.experiments.records import read_results
 from kgat.experiments.tables import readme_tables
 
 ROOT = Path(__file__).resolve().parents[2]
