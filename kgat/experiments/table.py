@@ -103,9 +103,7 @@ def spread(
     return Cell(text, values if p_value is None else {**values, "p": p_value})
 
 
-def interval(
-    mean: float | None, low: float | None, high: float | None, form: str, scale: float = 1
-) -> Cell:
+def interval(mean: float | None, low: float | None, high: float | None, form: str, scale: float = 1) -> Cell:
     r"""Returns a mean with the ends of its interval as a cell.
 
     Example:

@@ -121,7 +121,7 @@ def test_fit_cannot_see_test_labels():
         model = training.build(one, config)
         fitted.append(fit(model, one.visible(split), config))
     first, second = fitted
-    assert first.curve == second.curve
+    assert first.history == second.history
     assert first.best_epoch == second.best_epoch
     assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
     records = [run(one, config) for one in (task, other)]
