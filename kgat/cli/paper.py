@@ -20,6 +20,8 @@ from kgat.cli.terminal import progress_bar
 
 __all__ = ["paper"]
 
+ORDER = 60
+
 
 def paper(
     name: Annotated[str, typer.Argument(help="dissection, banach, primal, fourier or implicit.")],
