@@ -15,7 +15,7 @@ import typer
 import kgat
 from kgat import cli
 from kgat.cli import program
-from kgat.experiments import compare, pages, records, training
+from kgat.experiments import compare, ledger, pages, training
 
 FAST = ["--set", "max_epochs=3", "--set", "heads=2", "--set", "hidden_channels=8"]
 KARATE = ["compare", "--dataset", "karate", "--models", "gat,rbf", *FAST, "--rounds", "0"]
@@ -167,7 +167,7 @@ def test_compare_prints_a_table_and_draws(capsys, tmp_path):
     assert "4/4 rbf, seed 1" in err
     assert re.search(r"gat +2 .* rbf +2 ", out, re.DOTALL)
     assert str(tmp_path / "report.html") in out
-    found = records.read(tmp_path / "results.jsonl")
+    found = ledger.read(tmp_path / "results.jsonl")
     assert [record["kind"] for record in found].count("run") == 4
     assert all(record["config"]["max_epochs"] == 3 for record in found if record["kind"] == "run")
 
@@ -313,7 +313,7 @@ def test_a_stopped_comparison_goes_on(capsys, tmp_path, number, jobs):
         process.kill()
     assert process.returncode == 128 + number
     assert "Traceback" not in err
-    kept = [record for record in records.read(path) if record["kind"] == "run"]
+    kept = [record for record in ledger.read(path) if record["kind"] == "run"]
     last = err.strip().splitlines()[-1]
     assert last == (
         f"kgat: interrupted: {len(kept)} of 4000 runs are kept in {path}; run the same command again to go on"
@@ -323,7 +323,7 @@ def test_a_stopped_comparison_goes_on(capsys, tmp_path, number, jobs):
     seeds = max(record["seed"] for record in kept) + 1
     code, _, _ = run(capsys, *KARATE, "--seeds", seeds, "--out", path.parent)
     assert code == 0
-    after = [record for record in records.read(path) if record["kind"] == "run"]
+    after = [record for record in ledger.read(path) if record["kind"] == "run"]
     assert after[: len(kept)] == kept
     assert len(after) == len({record["key"] for record in after}) == 2 * seeds
 
@@ -398,7 +398,7 @@ def test_a_full_disk_says_where_and_what_to_do(capsys, tmp_path, monkeypatch):
     def full(handle):
         raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
-    monkeypatch.setattr(records.os, "fsync", full)
+    monkeypatch.setattr(ledger.os, "fsync", full)
     code, _, err = run(capsys, *KARATE, "--seeds", "2", "--out", tmp_path)
     assert code == 2
     assert err.splitlines()[-1] == (
@@ -406,7 +406,7 @@ def test_a_full_disk_says_where_and_what_to_do(capsys, tmp_path, monkeypatch):
         "and run the same command again: it goes on where it stopped"
     )
     assert path.read_bytes() == before
-    monkeypatch.setattr(records, "read_results", full)
+    monkeypatch.setattr(ledger, "read_results", full)
     code, _, err = run(capsys, "table", tmp_path)
     assert (code, "Expected room on the disk" in err) == (2, True)
 

@@ -181,9 +181,9 @@ def bench_table(
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
     from kgat.atomic import write_atomically
     from kgat.experiments.bench import report
+    from kgat.experiments.ledger import read_results
     from kgat.experiments.pages import update_readme
     from kgat.experiments.plots import png
-    from kgat.experiments.records import read_results
 
     records = read_results(results, ["ops"])
     text = report.tables(records)

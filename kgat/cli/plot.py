@@ -17,7 +17,8 @@ def plot(
 ) -> None:
     r"""Draw the figures and report.html again, from the results alone."""
     from kgat.experiments.compare import draw
-    from kgat.experiments.records import RESULTS, read_results
+    from kgat.experiments.ledger import read_results
+    from kgat.experiments.records import RESULTS
 
     folder = folder.parent if folder.name == RESULTS else folder
     if not (folder / RESULTS).is_file():

@@ -24,8 +24,8 @@ def table(
     ] = False,
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
+    from kgat.experiments.ledger import read_results
     from kgat.experiments.pages import update_readme
-    from kgat.experiments.records import read_results
     from kgat.experiments.tables import readme_tables, result_files
 
     if readme is not None or markdown:
