@@ -10,6 +10,7 @@ from pathlib import Path
 
 import made_runs
 import pytest
+import typer
 
 import kgat
 from kgat import cli
@@ -44,12 +45,20 @@ def run(capsys, *arguments):
             ["train", "--model", "rbf@shared", "--set", "projections=shared"],
             "Expected a kernel model that leaves",
         ),
-        (["compare", "--sedes", "3"], "--sedes"),
-        (["compere"], "compere"),
+        (["compare", "--sedes", "3"], "Expected an option .*'--sedes'.; did you mean '--seeds'"),
+        (["compere"], "Expected a command of 'kgat' .got 'compere'.; did you mean 'compare'"),
+        (["bench", "opps"], "Expected a command of 'kgat bench' .got 'opps'.; did you mean 'ops'"),
         (["train", "--model", "gat", "--set", "projections=shared"], "Expected a kernel model"),
         (["train", "--dataset", "karate", "--set", "act=rellu", *FAST], "rellu"),
         (["train", "--dataset", "karate", "--set", "projections=x", *FAST], "'projections'"),
-        (["plot", "no-such-folder"], "Expected results in 'no-such-folder'.*kgat compare"),
+        (
+            ["plot", "no-such-folder"],
+            "Expected a folder with .*no results.jsonl in 'no-such-folder'.*compare",
+        ),
+        (
+            ["compare", "--xyzzy"],
+            "Expected an option of 'kgat compare' .got '--xyzzy'.; All are in: kgat comp",
+        ),
         (["table", "no-such-folder"], "Expected results in 'no-such-folder'.*kgat compare"),
         (["table"], "(?i:folders)"),
     ],
@@ -95,9 +104,55 @@ def test_help(capsys, arguments):
             assert f"  {command}  " in out
 
 
-def test_every_option_has_a_help_text():
-    import typer
+@pytest.mark.parametrize("start", ["from kgat.cli import main; sys.exit(main())", "runpy.run_module('kgat')"])
+@pytest.mark.parametrize("arguments", [["--help"], ["compare"]])
+def test_who_has_no_packages_for_it_is_told_what_to_install(start, arguments):
+    code = f"import runpy, sys; sys.modules['typer'] = sys.modules['rich'] = None; {start}"
+    root = Path(kgat.__file__).resolve().parents[1]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        env={**os.environ, "PYTHONPATH": str(root)},
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+    assert (done.returncode, done.stdout) == (2, "")
+    assert done.stderr == (
+        "kgat: error: Expected the packages of the command line (got no rich, typer); install them: "
+        "pip install 'kgat[experiments]'\n"
+    )
 
+
+def test_a_command_is_one_file(capsys, tmp_path, monkeypatch):
+    (tmp_path / "greet.py").write_text(
+        "import typer\n"
+        "ORDER = 15\n"
+        "def greet(name: str) -> None:\n"
+        "    'Say hello.'\n"
+        "    typer.echo(f'hello {name}')\n"
+    )
+    monkeypatch.setattr(cli, "__path__", [*cli.__path__, str(tmp_path)])
+    monkeypatch.setattr(cli.app, "registered_commands", list(cli.app.registered_commands))
+    try:
+        program.add_commands([str(tmp_path)])
+        assert run(capsys, "greet", "reader") == (0, "hello reader\n", "")
+        assert "Say hello." in run(capsys, "--help")[1]
+    finally:
+        sys.modules.pop("kgat.cli.greet", None)
+
+
+def test_plot_says_what_it_wants(capsys, tmp_path):
+    path = tmp_path / "ops.jsonl"
+    path.write_text("")
+    code, out, err = run(capsys, "plot", path)
+    assert (code, out) == (2, "")
+    assert err == (
+        f"kgat: error: Expected a folder with the results.jsonl of a comparison (got the file '{path}'); "
+        f"run: kgat compare --out {tmp_path}\n"
+    )
+
+
+def test_every_option_has_a_help_text():
     group = typer.main.get_command(cli.app)
     for command in group.commands.values():
         assert command.help
@@ -278,13 +333,14 @@ def test_an_interrupt_that_a_finaliser_swallows_comes_again(monkeypatch, capsys)
         def __del__(self):
             raise KeyboardInterrupt
 
-    def work(**kwargs):
+    def work(context):
         Finalised()
         for _ in range(200):
             time.sleep(0.05)
-        return 0
 
-    monkeypatch.setattr(program, "app", work)
+    monkeypatch.setattr(
+        typer.main.get_command(cli.app).__class__, "invoke", lambda self, context: work(context)
+    )
     hook = sys.unraisablehook
     assert cli.main(["info"]) == 130
     assert capsys.readouterr().err == "kgat: interrupted; run the same command again\n"

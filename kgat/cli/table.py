@@ -7,6 +7,8 @@ import typer
 
 __all__ = ["expect_runs", "print_tables", "table"]
 
+ORDER = 70
+
 
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
