@@ -17,50 +17,7 @@ __all__ = ["page", "write"]
 
 Record = Mapping[str, Any]
 
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d1f23; --soft: #5c626b; --line: #d9dce1;
-  --ground: #fbfbfa; --card: #ffffff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e6e9; --soft: #a0a7b1; --line: #3a3f47; --ground: #17191c; --card: #1f2226; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; background: var(--ground);
-  color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans",
-  sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; }
-h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; padding-top: 1rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1.05rem; margin: 1.8rem 0 .5rem; }
-p, figcaption, summary { max-width: 46rem; }
-.soft, figcaption { color: var(--soft); font-size: .9rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: separate; border-spacing: 0; font-size: .88rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
-th:first-child, td:first-child { position: sticky; left: 0; background: var(--ground); }
-td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 11rem;
-  max-width: 18rem; }
-td.left { text-align: left; white-space: normal; }
-.swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%;
-  border: 1px solid var(--soft); position: absolute; left: .5rem; top: .8em; }
-th:first-child, td:first-child { padding-left: .5rem; }
-td.model:first-child { padding-left: 1.6rem; }
-figure { margin: 1.2rem 0 2.2rem; }
-figure .wide { max-width: 56rem; background: #ffffff; border: 1px solid var(--line);
-  border-radius: 6px; padding: .6rem; }
-img { display: block; width: 100%; min-width: 31rem; height: auto; }
-figcaption { margin-top: .5rem; }
-figcaption strong { color: var(--ink); }
-details { margin: .8rem 0; }
-summary { cursor: pointer; }
-@media (max-width: 36rem) { body { font-size: 15px; }
-  th, td { padding-left: .45rem; padding-right: .45rem; }
-  td:first-child { min-width: 7.5rem; max-width: 8.5rem; } }
-@media print { .wide { overflow: visible; } img { min-width: 0; } }
-"""
+STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf8")
 
 
 def write(records: Sequence[Record], folder: str | os.PathLike[str]) -> Path:
@@ -104,7 +61,7 @@ def page(records: Sequence[Record]) -> str:
         # Whatever a record may contain, the page loads and runs nothing.
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
