@@ -10,7 +10,8 @@ from typing import Any
 from kgat.atomic import write_atomically
 from kgat.experiments import plots
 from kgat.experiments.records import BASELINE, METRICS
-from kgat.experiments.tables import Row, contended_line, outdated_line, table, tuning_line
+from kgat.experiments.table import Cell, Table, html_table, shown
+from kgat.experiments.tables import contended_line, laid_out, outdated_line, table, tuning_line
 
 __all__ = ["page", "write"]
 
@@ -177,62 +178,16 @@ def _protocol(runs: Sequence[Record]) -> str:
 
 
 def _results(records: Sequence[Record], looks: Mapping[str, plots.Style]) -> str:
-    metric = _metric(record for record in records if record.get("kind") == "run")
-    head = [
-        "model",
-        "seeds",
-        f"test {metric}",
-        f"difference to {BASELINE} [95 %]",
-        "p",
-        "validation",
-        "epoch time",
-        "memory",
-        "parameters",
-    ]
-    lines = ['<div class="wide"><table><thead><tr>']
-    lines += [f"<th>{escape(name)}</th>" for name in head]
-    lines.append("</tr></thead><tbody>")
-    for row in table(list(records)):
-        color = looks[row.model].color if row.model in looks else "#777777"
-        swatch = f'<span class="swatch" style="background:{color}"></span>'
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row))
-        lines.append(f'<tr><td class="model">{swatch}{escape(row.model)}</td>{cells}</tr>')
-    lines.append("</tbody></table></div>")
-    lines.append(
-        '<p class="soft">Mean ± unbiased standard deviation over seeds, in per cent. Difference: '
+    runs = [record for record in records if record.get("kind") == "run"]
+    rows = table(records)
+    colors = {row.model: looks[row.model].color if row.model in looks else "#777777" for row in rows}
+    return (
+        html_table(laid_out(rows, runs[0].get("metric", "accuracy"), colors=colors))
+        + '\n<p class="soft">Mean ± unbiased standard deviation over seeds, in per cent. Difference: '
         "paired by seed, in percentage points. p: Wilcoxon signed-rank test of the paired "
         "differences, Holm-corrected over the models, from five pairs on. Epoch time and memory: ratios to "
         f"{escape(BASELINE)}.</p>"
     )
-    return "\n".join(lines)
-
-
-def _cells(row: Row) -> list[str]:
-    mean = _number(row.mean, "{:.1f}", 100)
-    if _number(row.std, "{}"):
-        mean += f" ± {_number(row.std, '{:.1f}', 100)}"
-    difference = _number(row.difference, "{:+.1f}", 100)
-    if _number(row.ci_low, "{}") and _number(row.ci_high, "{}"):
-        low, high = (_number(end, "{:+.1f}", 100) for end in (row.ci_low, row.ci_high))
-        difference += f" [{low}, {high}]"
-    small = row.p_value is not None and row.p_value < 0.001
-    return [
-        str(row.n),
-        mean,
-        difference or "–",
-        "< 0.001" if small else _number(row.p_value, "{:.3f}") or "–",
-        _number(row.val_mean, "{:.1f}", 100) or "–",
-        _number(row.epoch_ratio, "{:.2f}×") or "–",
-        _number(row.memory_ratio, "{:.2f}×") or "–",
-        _number(row.parameters, "{:,.0f}") or "–",
-    ]
-
-
-def _number(value: float | None, form: str, scale: float = 1) -> str:
-    r"""A number as text; nothing for none and for not a number."""
-    if value is None or value != value:
-        return ""
-    return form.format(scale * value).replace("-", "−")
 
 
 def _metric(runs: Iterable[Record]) -> str:
@@ -246,10 +201,10 @@ def _single_runs(runs: Sequence[Record]) -> str:
             run["model"],
             run["seed"],
             run.get("split"),
-            *(_number(run.get(part), "{:.2f}", 100) for part in ("train", "val", "test")),
+            *(shown(run.get(part), "{:.2f}", 100) for part in ("train", "val", "test")),
             run.get("best_epoch"),
             run.get("epochs"),
-            _number(run.get("seconds"), "{:.1f}"),
+            shown(run.get("seconds"), "{:.1f}"),
         ]
         for run in runs
     ]
@@ -285,14 +240,6 @@ def _provenance(records: Sequence[Record]) -> str:
     return "<h2>Versions</h2>\n" + _table(["", "used"], rows, left=True)
 
 
-def _table(head: Iterable[Any], rows: Iterable[Iterable[Any]], left: bool = False) -> str:
-    cell = '<td class="left">' if left else "<td>"
-    align = ' style="text-align:left"' if left else ""
-    lines = ['<div class="wide"><table><thead><tr>']
-    lines += [f"<th{align}>{escape(str(name))}</th>" for name in head]
-    lines.append("</tr></thead><tbody>")
-    for row in rows:
-        cells = ("–" if value is None else str(value) for value in row)
-        lines.append("<tr>" + "".join(f"{cell}{escape(text)}</td>" for text in cells) + "</tr>")
-    lines.append("</tbody></table></div>")
-    return "\n".join(lines)
+def _table(head: Sequence[str], rows: Iterable[Iterable[Any]], left: bool = False) -> str:
+    lines = [[Cell("–" if value is None else str(value), is_code=True) for value in row] for row in rows]
+    return html_table(Table(head, lines, names=len(head) if left else 1))
