@@ -111,8 +111,8 @@ def test_workers_that_go_on_have_left_their_records(path):
     with Engine(path, 4, workers=2, shared=(path,)) as engine:
         engine.run(jobs(1, 2, 3, 4, work=looking))
     seen = [record["seen"] for record in engine.records]
-    assert seen[:2] == [0, 0]
-    assert 1 <= seen[2] <= seen[3]
+    assert seen[0] == 0
+    assert 1 <= seen[2] <= seen[3]  # the third began after the first was kept
 
 
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
