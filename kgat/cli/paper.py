@@ -12,6 +12,7 @@ from kgat.cli.options import (
     Threads,
     check_device,
     listed,
+    readme_option,
     set_threads,
     settings_of,
 )
@@ -53,9 +54,7 @@ def paper(
     out: Annotated[Path, typer.Option(help="Folder of results: NAME.jsonl.")] = Path("runs/sequences"),
     readme: Annotated[
         Path | None,
-        typer.Option(
-            help="A Markdown file: replace what stands between <!-- NAME:begin --> and <!-- NAME:end -->."
-        ),
+        readme_option("NAME"),
     ] = None,
     threads: Threads = None,
     device: Device = "cpu",

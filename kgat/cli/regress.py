@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgat.cli.options import Threads, listed, set_threads
+from kgat.cli.options import Threads, listed, readme_option, set_threads
 
 __all__ = ["regress"]
 
@@ -27,10 +27,7 @@ def regress(
     out: Annotated[Path, typer.Option(help="Folder of results and figures.")] = Path("runs/regression"),
     readme: Annotated[
         Path | None,
-        typer.Option(
-            help="A Markdown file: replace what stands between <!-- regression:begin --> and "
-            "<!-- regression:end -->."
-        ),
+        readme_option("regression"),
     ] = None,
     threads: Threads = None,
 ) -> None:
