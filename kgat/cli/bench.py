@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kgat.cli.options import Root, check_device, listed, readme_option, set_threads
+from kgat.cli import options
 
 __all__ = ["bench"]
 
@@ -49,8 +49,8 @@ def bench_layers(
     def done(record: dict[str, Any]) -> None:
         _print_ratio(f"{record['size']}  {record['what']}", record)
 
-    set_threads(threads)
-    run(listed(sizes), rounds, out, done)
+    options.set_threads(threads)
+    run(options.listed(sizes), rounds, out, done)
 
 
 @bench.command("epoch")
@@ -58,7 +58,7 @@ def bench_epoch(
     dataset: Annotated[str, typer.Option(help="The data set.")] = "Cora",
     rounds: Rounds = 20,
     out: Log = None,
-    root: Root = None,
+    root: options.Root = None,
     threads: OneThread = 1,
 ) -> None:
     r"""Time a training epoch of our model against the same one of stock GAT layers on dense features.
@@ -67,7 +67,7 @@ def bench_epoch(
     """
     from kgat.experiments.bench.epoch import bench_epoch
 
-    set_threads(threads)
+    options.set_threads(threads)
     for record in bench_epoch(dataset, root, rounds, out):
         _print_ratio(f"{record['dataset']}  {record['features']} features", record)
 
@@ -92,7 +92,7 @@ def bench_ops(
         str, typer.Option(help="Rivals, separated by commas, e.g. 'PyG,PyG style'. Default: all.")
     ] = "",
     out: Results = Path("runs/ops.jsonl"),
-    root: Root = None,
+    root: options.Root = None,
     seconds: Annotated[
         float, typer.Option(help="Time for the rounds of one subject in one regime.", min=0)
     ] = 20.0,
@@ -106,11 +106,11 @@ def bench_ops(
     """
     from kgat.experiments.bench.ops import Plan, run
 
-    check_device(device)
+    options.check_device(device)
     plan = Plan(
-        listed(scenarios),
-        listed(subjects),
-        listed(rivals),
+        options.listed(scenarios),
+        options.listed(subjects),
+        options.listed(rivals),
         device,
         threads,
         seconds,
@@ -146,13 +146,13 @@ def bench_sequences(
     from kgat.experiments.bench import report, sequences
     from kgat.experiments.plots.sequence_costs import sequence_costs
 
-    check_device(device)
+    options.check_device(device)
     try:
-        tokens = [int(length) for length in listed(lengths)]
+        tokens = [int(length) for length in options.listed(lengths)]
     except ValueError:
         raise ValueError(f"Expected numbers of tokens (got '{lengths}'); e.g. 1024,2048") from None
     records = sequences.run(
-        *(tokens, listed(subjects), out), device=device, threads=threads, seconds=seconds, shown=True
+        *(tokens, options.listed(subjects), out), device=device, threads=threads, seconds=seconds, shown=True
     )
     if figure is not None:
         _draw(figure, sequence_costs(records))
@@ -172,7 +172,7 @@ def bench_table(
     results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
     readme: Annotated[
         Path | None,
-        readme_option("ops"),
+        options.readme_option("ops"),
     ] = None,
     figure: Picture = None,
 ) -> None:

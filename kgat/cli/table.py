@@ -5,7 +5,7 @@ from typing import Annotated, Any
 
 import typer
 
-from kgat.cli.options import Format, readme_option
+from kgat.cli import options
 
 __all__ = ["expect_runs", "print_tables", "table"]
 
@@ -14,8 +14,8 @@ ORDER = 70
 
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
-    readme: Annotated[Path | None, readme_option("results")] = None,
-    form: Format = None,
+    readme: Annotated[Path | None, options.readme_option("results")] = None,
+    form: options.Format = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown: the same as --format markdown.")
     ] = False,
