@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgat.cli.options import Root
+from kgat.cli import options
 
 __all__ = ["info"]
 
@@ -13,7 +13,7 @@ ORDER = 30
 
 
 def info(
-    root: Root = None,
+    root: options.Root = None,
     warm: Annotated[
         bool, typer.Option("--warm", help="Compile fused attention for all kernels now, not at first use.")
     ] = False,
@@ -40,7 +40,7 @@ def info(
     line("python", sys.version.split()[0])
     for package in ("torch", "torch_geometric", "numba", "numpy", "scipy"):
         line(package, version(package))
-    for package in ("ogb", "torch_scatter", "triton"):
+    for package in ("ogb", "triton"):
         try:
             line(package, version(package))
         except PackageNotFoundError:
@@ -55,7 +55,6 @@ def info(
     gram = kernels.resolve("rbf", channels=4)(x, x)
     answers = functional.explain(gram, x, torch.tensor([[0], [1]]))
     line("backends", answers)
-    line("segment sums", f"torch.segment_reduce ({_why_not_torch_scatter()})")
     folder = resolve_root(root)
     line("data root", f"{folder}{'' if folder.is_dir() else ' (made at the first download)'}")
     if warm:
@@ -66,9 +65,9 @@ def info(
 
 def _warm() -> None:
     import torch
-    from rich.progress import track
 
     from kgat import kernels
+    from kgat.experiments.progress import progress
     from kgat.functional import edge_attention
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -77,10 +76,12 @@ def _warm() -> None:
     makers = [kernels.resolve(name, channels=4) for name in kernels.names()]
     # A product of two rules takes the loops that a single one does not need.
     makers += [kernels.RBF(4) * kernels.Laplace(4)]
-    for kernel in track(makers, "compiling"):
-        gram = kernel.to(device)(x, x)
-        if not gram.signed:
-            edge_attention(gram, x, edge_index).sum().backward()
+    with progress("compiling", len(makers)) as bar:
+        for kernel in makers:
+            gram = kernel.to(device)(x, x)
+            if not gram.signed:
+                edge_attention(gram, x, edge_index).sum().backward()
+            bar.count(1)
 
 
 def _check() -> bool:
@@ -89,16 +90,15 @@ def _check() -> bool:
     from rich.markup import escape
     from rich.table import Table
 
-    from kgat.cli.terminal import progress_bar
+    from kgat.experiments.progress import progress
     from kgat.testing import installation
 
     table = Table("kernel", "backend", "float64", "float32", "", box=None, padding=(0, 2, 0, 0))
     found = []
-    bar = progress_bar()
-    with bar:
-        task = bar.add_task("", total=len(installation.checks()))
+    with progress("", len(installation.checks())) as bar:
         for outcome in installation.check_installation():
-            bar.update(task, advance=1, description=f"{outcome.kernel}, {outcome.backend}")
+            bar.count(1)
+            bar.note(f"{outcome.kernel}, {outcome.backend}")
             found.append(outcome)
     for outcome in found:
         errors = [outcome.errors.get(dtype) for dtype in (torch.float64, torch.float32)]
@@ -118,11 +118,3 @@ def _check() -> bool:
         f"{ran} checks: {f'{wrong} differ from the formulas' if wrong else 'all agree with the formulas'}"
     )
     return wrong == 0
-
-
-def _why_not_torch_scatter() -> str:
-    from importlib.util import find_spec
-
-    if find_spec("torch_scatter") is None:
-        return "torch_scatter is not installed, and was measured slower"
-    return "torch_scatter is installed but not used: it was measured slower, see kgat bench layers"

@@ -10,13 +10,12 @@ from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, with_field
 
 
-@plot(
-    with_field("attention", "head_correlation"),
-    order=100,
-    title="Correlation of heads",
-    caption="The correlation matrix of the copula that ties the noise of the heads, the mean over channels.",
-)
+@plot(with_field("attention", "head_correlation"), order=100)
 def heads(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Correlation of heads.
+
+    The correlation matrix of the copula that ties the noise of the heads, the mean over channels.
+    """
     columns = min(3, len(chosen))
     figure, grid = figure_of_panels(len(chosen), columns, 2.2, width=2.1 * columns + 0.9)
     for axes, (model, record) in zip(grid, chosen.items(), strict=True):

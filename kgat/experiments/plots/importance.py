@@ -11,14 +11,13 @@ from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, with_field
 
 
-@plot(
-    with_field("attention", "importance"),
-    order=110,
-    title="Importance of nodes",
-    caption="What the L^p magnitude of a node adds to the score of every edge that leaves it (mean over "
-    "heads) against its number of in-edges with the self-loop, for up to 200 random nodes.",
-)
+@plot(with_field("attention", "importance"), order=110)
 def importance(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Importance of nodes.
+
+    What the L^p magnitude of a node adds to the score of every edge that leaves it (mean over heads) against
+    its number of in-edges with the self-loop, for up to 200 random nodes.
+    """
     columns = min(3, len(chosen))
     figure, grid = figure_of_panels(len(chosen), columns, 2.4)
     for number, (axes, (model, record)) in enumerate(zip(grid, chosen.items(), strict=True)):

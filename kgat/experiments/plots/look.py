@@ -3,9 +3,11 @@ r"""How figures look: sizes, colours, and the parts that several of them have.""
 import math
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from itertools import count
+from pathlib import Path
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -25,16 +27,8 @@ FAINT = "#d0d0d0"
 # Colours of Okabe-Ito and of Tol's "muted" that keep their distance on white and for all readers;
 # the baseline is black. Beyond ten places colours return with another line style and marker.
 PALETTE = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#882255",
-    "#999933",
-    "#332288",
-    "#8c6d46",
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
+    *("#56b4e9", "#882255", "#999933", "#332288", "#8c6d46"),
 )
 MARKERS = ("o", "s", "D", "^", "v", "P")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 2, 1, 2)))
@@ -55,43 +49,10 @@ PLACES = (
     ),
 )
 CLASS_COLORS = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#66ccee",
-    "#aa3377",
-    "#f4a582",
-    "#44bb99",
-    "#775533",
+    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee"),
+    *("#aa3377", "#f4a582", "#44bb99", "#775533"),
 )
 UNLABELLED = "#bbbbbb"
-RC: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so figures agree everywhere
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.labelsize": 9.0,
-    "axes.edgecolor": "#666666",
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.color": INK,
-    "text.usetex": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 9.0,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.8,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-}
 
 
 class Style(NamedTuple):
@@ -130,8 +91,13 @@ def own_style() -> Iterator[None]:
     # Not the user's style sheet: white text would be lost on our white ground.
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(RC)
+        mpl.rcParams.update(_own())
         yield
+
+
+@cache
+def _own() -> mpl.RcParams:
+    return mpl.rc_params_from_file(Path(__file__).with_name("kgat.mplstyle"), use_default_template=False)
 
 
 def dots_and_interval(

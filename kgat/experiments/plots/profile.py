@@ -11,17 +11,15 @@ from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, with_field
 
 
-@plot(
-    with_field("attention", "profile"),
-    order=60,
-    title="Kernel profile",
-    caption="How the learned kernel of the first layer changes when a key moves away from a query: from 8 "
-    "queries of real nodes, 32 random directions each. A line is the median for one head, "
-    "relative to distance zero on the same line (or to the largest median, where the axis says "
-    "so). The band is the 10 % to 90 % quantile over queries and directions, over all heads: a "
-    "kernel of the distance alone has none for a single head.",
-)
+@plot(with_field("attention", "profile"), order=60)
 def profile(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Kernel profile.
+
+    How the learned kernel of the first layer changes when a key moves away from a query: from 8 queries of
+    real nodes, 32 random directions each. A line is the median for one head, relative to distance zero on the
+    same line (or to the largest median, where the axis says so). The band is the 10 % to 90 % quantile over
+    queries and directions, over all heads: a kernel of the distance alone has none for a single head.
+    """
     columns = 3 if len(chosen) > 2 else 2
     figure, grid = figure_of_panels(len(chosen), columns, 2.2)
     for number, (axes, (model, record)) in enumerate(zip(grid, chosen.items(), strict=True)):
