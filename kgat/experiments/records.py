@@ -50,7 +50,8 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
         OSError: If the disk is full; the file is then as it was.
 
     Example:
-        >>>         >>> path = Path(tempfile.mkdtemp()) / "results.jsonl"
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "results.jsonl"
         >>> append(path, {"kind": "run", "test": 0.5})
         >>> read(path)
         [{'kind': 'run', 'test': 0.5}]
