@@ -1,14 +1,14 @@
 r"""How figures look: sizes, colours, and the parts that several of them have."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from itertools import count
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -20,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from kgat.experiments.plots.selection import Record, half_width, models_of
 from kgat.experiments.records import BASELINE
 
+T = TypeVar("T")
 WIDTH = 7.2  # inches, of every figure: text is then equally large in all of them
 DPI = 150
 INK = "#222222"
@@ -128,15 +129,20 @@ def figure_of_rows(count: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def figure_of_panels(
-    count: int, columns: int, height: float, width: float = WIDTH
-) -> tuple[Figure, list[Axes]]:
-    r"""A figure with so many panels of that height (inches), in rows of so many columns."""
-    rows = math.ceil(count / columns)
+    chosen: Mapping[str, T], columns: int, height: float, width: float = WIDTH, x: str = "", y: str = ""
+) -> tuple[Figure, list[tuple[Axes, str, T]]]:
+    r"""A figure with a panel of that height (inches) for each model, in rows of so many columns; outer panels
+    say what stands at their axes."""
+    rows = math.ceil(len(chosen) / columns)
     figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[count:]:
+    for axes in grid[len(chosen) :]:
         axes.axis("off")
-    return figure, list(grid[:count])
+    for number, (axes, model) in enumerate(zip(grid, chosen, strict=False)):
+        axes.set_title(shortened(model, 24), fontsize=9.5)
+        axes.set_ylabel(y if number % columns == 0 else "")
+        axes.set_xlabel(x if number + columns >= len(chosen) else "")
+    return figure, [(axes, *item) for axes, item in zip(grid, chosen.items(), strict=False)]
 
 
 def headline(figure: Figure, text: str) -> None:
