@@ -15,6 +15,7 @@ PACKAGE = Path(kgat.__file__).parent
 # A module may import from its own room and from those above it. The core ends with 'diagnostics'.
 ROOMS = (
     "atomic",
+    "names",
     "score",
     "ops",
     "kernels",
