@@ -23,6 +23,7 @@ from kgat.datasets.graphs import SOURCES, Graph, Source
 from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.sequences import load_sequences, sequence_names
 from kgat.datasets.task import Split, Task, Visible
+from kgat.names import normalized, unknown
 
 __all__ = ["SequenceTask", "Split", "Task", "Visible", "load", "load_sequences", "names", "sequence_names"]
 
@@ -120,15 +121,10 @@ def _task(source: Source, graph: Graph, folder: Path, sparse: bool | str) -> Tas
 
 
 def _resolve(name: str) -> Source:
-    wanted = _canonical(name)
     for source in SOURCES:
-        if _canonical(source.name) == wanted:
+        if normalized(source.name) == normalized(name):
             return source
-    raise ValueError(f"Expected the name of a data set (got '{name}'); choose from: {', '.join(names())}")
-
-
-def _canonical(name: str) -> str:
-    return name.lower().replace("-", "").replace("_", "").replace(" ", "")
+    unknown("the name of a data set", name, names())
 
 
 def _labels(source: Source, y: Any) -> Tensor:

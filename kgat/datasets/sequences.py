@@ -18,13 +18,13 @@ from typing import Any
 import numpy as np
 import torch
 from numpy.typing import NDArray
-from torch_geometric.resolver import normalize_string
 
 from kgat.datasets import listops, splits
 from kgat.datasets.files import RawFile, expect, fetch, read_npz, reading, resolve_root
 from kgat.datasets.sequence_task import Labelled, Padded, Pairs, SequenceTask, Stream
 from kgat.datasets.series import Series, read_ts
 from kgat.datasets.vocabulary import BOS, EOS, PAD, UNK, BytePairs, Words
+from kgat.names import normalized, unknown
 
 __all__ = ["SEQUENCES", "SequenceSource", "load_sequences", "sequence_names"]
 
@@ -124,10 +124,7 @@ def load_sequences(name: str, root: str | os.PathLike[str] | None = None, **opti
     source = resolve_source(name)
     for option in options:
         if option not in source.options:
-            choices = ", ".join(source.options) or "none"
-            raise ValueError(
-                f"Expected an option of '{source.name}' (got '{option}'); choose from: {choices}"
-            )
+            unknown(f"an option of '{source.name}'", option, source.options)
     if source.needs is not None and find_spec(source.needs) is None:
         raise ImportError(
             f"Expected the package '{source.needs}' to read '{source.name}' (got none); run: pip install "
@@ -144,11 +141,9 @@ def load_sequences(name: str, root: str | os.PathLike[str] | None = None, **opti
 def resolve_source(name: str) -> SequenceSource:
     r"""Returns the data set of a name."""
     for source in SEQUENCES:
-        if normalize_string(source.name) == normalize_string(name):
+        if normalized(source.name) == normalized(name):
             return source
-    raise ValueError(
-        f"Expected the name of a set of sequences (got '{name}'); choose from: {', '.join(sequence_names())}"
-    )
+    unknown("the name of a set of sequences", name, sequence_names())
 
 
 # --- Series -----------------------------------------------------------------------------------------------

@@ -121,7 +121,7 @@ def _kernel_model(text: str, name: str) -> Model:
     except names.UnknownName as error:
         choices = [*MODELS, "products and sums such as rbf*laplace", "magnitudes such as rbf*l2 or rbf*lp"]
         choices += ["arguments such as spectral[num_features=4]", "projections such as rbf@separate"]
-        names.unknown("the name of a model", name, choices, kernels.CATALOGUE.aliases, part=error.name)
+        names.unknown("the name of a model", name, choices, kernels.CATALOGUE.spellings, part=error.name)
     factors = list(tree.factors)
     if any(map(_signed, factors)):  # the kernel itself says where a value is not possible
         raise ValueError(
@@ -172,8 +172,8 @@ def resolve_model(name: str) -> Model:
         stock = names.normalized(factor)
         if stock in _STOCK and (model is None or at):
             raise ValueError(
-                f"Expected the name of a kernel (got '{name}'); a stock layer has neither arguments nor factors "
-                f"nor a choice of projections: use '{stock}' alone, or its kernel, "
+                f"Expected the name of a kernel (got '{name}'); a stock layer has neither arguments nor "
+                f"factors nor a choice of projections: use '{stock}' alone, or its kernel, "
                 f"'{'additive' if stock == 'gat' else 'additive_v2'}'"
             )
     if model is None:

@@ -12,6 +12,7 @@ from torch.nn import Parameter
 
 from kgat.kernels.cosine import unit
 from kgat.kernels.kernel import Kernel, positive, whole
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG, SIGNED, ScoreRule
 
@@ -114,10 +115,8 @@ class FAVORPlus(Kernel):
         super().__init__(channels, heads)
         if num_features is None:
             num_features = max(1, int(channels * math.log(channels)))
-        if kind not in ("positive", "hyperbolic"):
-            raise ValueError(f"Expected 'kind' as 'positive' or 'hyperbolic' (got {kind!r})")
         self.num_features = whole("num_features", num_features)
-        self.kind = kind
+        self.kind = one_of("kind", kind, ("positive", "hyperbolic"))
         self.orthogonal = orthogonal
         self.eps = positive("eps", eps)
         self.register_buffer("omega", torch.empty(heads, channels, self.num_features))

@@ -14,11 +14,11 @@ from torch_geometric.utils import scatter
 
 from kgat.kernels.features import normal
 from kgat.kernels.kernel import NOTHING, Context, Kernel, at_least_single, positive, whole
-from kgat.kernels.spectral import concatenated, dot_std, pairwise
+from kgat.kernels.spectral import INITS, concatenated, dot_std, pairwise
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 
 EVALUATIONS = ("frozen", "sobol")
-INITS = ("dot", "official")
 
 # Up to where the numbers of an encoder are taken as they are: |mu| / s_0, |log(sigma / s_0)| and a tie before
 # its hyperbolic tangent. A mean grows like a logarithm beyond; the others by no more than 1.
@@ -141,20 +141,17 @@ class ImplicitSpectral(Kernel):
                 f"Expected an even, positive 'num_features' (got {num_features}); half of the draws mirror "
                 f"the law of the others"
             )
-        for name, value, choices in (("evaluation", evaluation, EVALUATIONS), ("init", init, INITS)):
-            if value not in choices:
-                raise ValueError(f"Expected '{name}' as one of {', '.join(choices)} (got {value!r})")
         if not kl_weight >= 0.0:
             raise ValueError(f"Expected a 'kl_weight' of at least 0 (got {kl_weight})")
         self.num_features = int(num_features)
         self.data_dependent = data_dependent
         self.stationary = stationary
         self.concat = concat
-        self.init = init
+        self.init = one_of("init", init, INITS)
         self.eps = positive("eps", eps)
         self.prior_scale = positive("prior_scale", prior_scale)
         self.kl_weight = kl_weight
-        self.evaluation = evaluation
+        self.evaluation = one_of("evaluation", evaluation, EVALUATIONS)
         self.draws = whole("draws", draws)
         # Of one vector with itself; a prototype is compared with pairs.
         self.symmetric = self.positive_definite = not concat

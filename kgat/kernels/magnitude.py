@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel, Product
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import ADD, DROPOUT, ScoreRule
 
@@ -74,12 +75,10 @@ class Magnitude(Kernel):
         if not p >= 1.0 or (learn_p is not None and not 1.0 < p < math.inf):
             bound = "above 1, where it is learned, and finite" if learn_p is not None else "of at least 1"
             raise ValueError(f"Expected 'p' {bound} (got {p}); an L^p norm needs p >= 1")
-        if learn_p not in (None, "layer", "head"):
-            raise ValueError(f"Expected 'learn_p' as None, 'layer' or 'head' (got {learn_p!r})")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected 'dropout' in [0, 1) (got {dropout})")
         self.initial_p = float(p)
-        self.learn_p = learn_p
+        self.learn_p = one_of("learn_p", learn_p, (None, "layer", "head"))
         self.scale_norm = scale_norm
         self.dropout = float(dropout)
         if learn_p is None:

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel, positive
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_ABS_SINC, ScoreRule
 
@@ -74,11 +75,9 @@ class SincProduct(Kernel):
                 f"Expected an even 'power' of at least 2 (got {power}); an odd one gives negative weights"
             )
         shapes = {"layer": (1, 1), "channel": (1, channels), "head": (heads, channels)}
-        if per not in shapes:
-            raise ValueError(f"Expected 'per' as 'layer', 'channel' or 'head' (got {per!r})")
         self.power = int(power)
         self.initial_inverse_bandwidth = positive("inverse_bandwidth", inverse_bandwidth)
-        self.inverse_bandwidth = Parameter(torch.empty(shapes[per]))
+        self.inverse_bandwidth = Parameter(torch.empty(shapes[one_of("per", per, shapes)]))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -12,8 +12,11 @@ from torch_geometric.nn.inits import glorot
 from kgat.kernels.features import circle, normal, project, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive, whole
 from kgat.kernels.rbf import initial_lengthscale
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_SQUARE, SIGNED, ScoreRule
+
+INITS = ("dot", "official")
 
 
 class RandomFourier(Kernel):
@@ -187,7 +190,7 @@ class Spectral(Kernel):
         self.num_features = whole("num_features", num_features)
         self.stationary = stationary
         self.translation_invariant = stationary
-        self.init = _check_init(init)
+        self.init = one_of("init", init, INITS)
         self.eps = positive("eps", eps)
         self.omega1 = Parameter(torch.empty(heads, channels, self.num_features))
         if stationary:
@@ -268,7 +271,7 @@ class SpectralConcat(Kernel):
     ) -> None:
         super().__init__(channels, heads)
         self.num_features = whole("num_features", num_features)
-        self.init = _check_init(init)
+        self.init = one_of("init", init, INITS)
         self.eps = positive("eps", eps)
         self.att = Parameter(torch.empty(heads, 2 * channels))
         self.omega1 = Parameter(torch.empty(heads, 2 * channels, self.num_features))
@@ -368,12 +371,6 @@ def _power(law: str) -> int:
             f"Expected 'law' as 'normal', 'cauchy' or 'sinc' with a power, such as 'sinc4' (got {law!r})"
         )
     return int(power)
-
-
-def _check_init(init: str) -> str:
-    if init not in ("dot", "official"):
-        raise ValueError(f"Expected 'init' as 'dot' or 'official' (got {init!r})")
-    return init
 
 
 @torch.no_grad()

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kgat.names import one_of
 from kgat.positions.position import Index, Position, offsets
 
 FORMS = ("symmetric", "causal")
@@ -46,9 +47,7 @@ class ALiBi(Position):
 
     def __init__(self, embed_dim: int, num_heads: int = 1, form: str = "symmetric") -> None:
         super().__init__(embed_dim, num_heads)
-        if form not in FORMS:
-            raise ValueError(f"Expected 'form' as 'symmetric' or 'causal' (got {form!r})")
-        self.form = form
+        self.form = one_of("form", form, FORMS)
 
     @property
     def slopes(self) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from kgat.names import one_of
 from kgat.positions.position import Index, Position, offsets
 
 FORMS = ("log", "power")
@@ -46,9 +47,7 @@ class Kerple(Position):
 
     def __init__(self, embed_dim: int, num_heads: int = 1, form: str = "log") -> None:
         super().__init__(embed_dim, num_heads)
-        if form not in FORMS:
-            raise ValueError(f"Expected 'form' as 'log' or 'power' (got {form!r})")
-        self.form = form
+        self.form = one_of("form", form, FORMS)
         self.rho_1 = Parameter(torch.empty(num_heads))
         self.rho_2 = Parameter(torch.empty(num_heads))
         self.reset_parameters()

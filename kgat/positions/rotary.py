@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kgat.names import one_of
 from kgat.positions.position import Index, Position, places
 
 LAYOUTS = ("half", "interleaved")
@@ -74,11 +75,9 @@ class Rotary(Position):
             )
         if not 0.0 < base < float("inf"):
             raise ValueError(f"Expected a positive and finite 'base' (got {base})")
-        if layout not in LAYOUTS:
-            raise ValueError(f"Expected 'layout' as 'half' or 'interleaved' (got {layout!r})")
         self.base = base
         self.rotary_channels = turned
-        self.layout = layout
+        self.layout = one_of("layout", layout, LAYOUTS)
 
     def rotate(self, x: Tensor, index: Index) -> Tensor:
         size = self.rotary_channels
