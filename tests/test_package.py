@@ -15,6 +15,7 @@ PACKAGE = Path(kgat.__file__).parent
 # A module may import from its own room and from those above it. The core ends with 'diagnostics'.
 ROOMS = (
     "atomic",
+    "moved",
     "score",
     "ops",
     "kernels",
@@ -174,8 +175,16 @@ def test_what_reads_and_draws_results_needs_no_torch():
 def test_public_names_are_found():
     for name in kgat.__all__:
         assert getattr(kgat, name) is not None
+    assert set(kgat.__all__) <= set(dir(kgat))
     with pytest.raises(AttributeError, match="no attribute 'KernelGCN'"):
         kgat.KernelGCN
+
+
+def test_rooms_are_attributes():
+    rooms = [room for room in ROOMS if room not in ("atomic", "moved", "cli", "__main__")]
+    code = f"import kgat; print(*(getattr(kgat, name).__name__ for name in {rooms}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"kgat.{room}" for room in rooms]
 
 
 def test_help_does_not_wait_for_torch():
