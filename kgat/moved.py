@@ -23,6 +23,7 @@ _EXPERIMENTS = (
 MODULES = {
     **{f"kgat.{name}": f"kgat.score.{name}" for name in ("gram", "rules", "scalar")},
     **{f"kgat.{name}": f"kgat.experiments.{name}" for name in _EXPERIMENTS},
+    "kgat.datasets.listops": "kgat.datasets.sequences.listops",
     "kgat.installation": "kgat.testing.installation",
     "kgat.ops.cpu_cache": "kgat.ops.cpu.cache",
     "kgat.ops.cpu_fingerprint": "kgat.ops.cpu.fingerprint",

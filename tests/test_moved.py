@@ -14,7 +14,7 @@ from kgat import moved
 OLD_MODULES = (
     *("circumstances", "compare", "config", "costs", "gram", "installation", "pages", "records", "registry"),
     *("regression", "report", "rules", "scalar", "shared", "starts", "statistics", "tables", "training"),
-    *("tuning", "bench", "plots", "sequences"),
+    *("tuning", "bench", "plots", "sequences", "datasets.listops"),
     *(f"bench.{name}" for name in ("epoch", "layers", "measure", "ops", "report", "rivals", "scenarios")),
     *(f"bench.{name}" for name in ("sequences", "worker")),
     *(f"ops.cpu_{name}" for name in ("cache", "fingerprint", "kernels", "math", "runtime", "sort")),

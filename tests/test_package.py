@@ -16,6 +16,7 @@ PACKAGE = Path(kgat.__file__).parent
 ROOMS = (
     "atomic",
     "moved",
+    "extras",
     "score",
     "ops",
     "kernels",

@@ -4,7 +4,7 @@ import torch
 from kgat.experiments import records
 from kgat.experiments.bench import epoch, layers, report
 from kgat.experiments.bench.epoch import bench_epoch
-from kgat.experiments.bench.layers import SIZES, bench_layers, bench_segments, paired, run
+from kgat.experiments.bench.layers import SIZES, bench_layers, paired, run
 
 
 def test_records_of_all_peers(tmp_path):
@@ -46,15 +46,6 @@ def test_ratio_is_peer_over_ours(monkeypatch):
         return step
 
     assert paired(takes(3.0), takes(2.0), 4) == [1.5, 1.5, 1.5]
-
-
-def test_torch_scatter_against_torch():
-    pytest.importorskip("torch_scatter", reason="torch_scatter is not installed")
-    found = bench_segments(SIZES["tiny"], 1)
-    assert [record["what"] for record in found] == [
-        "torch_scatter.segment_csr sum",
-        "torch_scatter.segment_csr max",
-    ]
 
 
 def test_unknown_size():
