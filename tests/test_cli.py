@@ -168,7 +168,7 @@ def test_train_saves_a_model(capsys, tmp_path):
     assert "karate, rbf*l2, seed 1, split random-1: accuracy train" in out
     config = json.loads((tmp_path / "model/config.json").read_text())["config"]
     assert (config["model"], config["seed"], config["heads"]) == ("rbf*l2", 1, 2)
-    assert training.restore(tmp_path / "model").convs[0].magnitude == 2.0
+    assert training.restore(tmp_path / "model").convs[0].kernel.kernels[1].p == 2.0
 
 
 def test_threads_are_set(capsys, monkeypatch):

@@ -17,6 +17,7 @@ ROOMS = (
     "atomic",
     "moved",
     "extras",
+    "names",
     "score",
     "ops",
     "kernels",

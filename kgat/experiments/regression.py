@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import seed_everything
 
+from kgat import kernels
 from kgat.experiments import records as record_file
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.pages import markdown_table
@@ -352,10 +353,9 @@ def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _transformer(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
     found = resolve_model(model)
-    taken = ("kernel", "kernel_kwargs", "magnitude")
-    kwargs = {name: found.kwargs[name] for name in taken if name in found.kwargs}
-    if "spectral" in str(kwargs["kernel"]).lower():
-        kwargs["kernel_kwargs"] = {"num_features": setting.num_features, **kwargs.get("kernel_kwargs", {})}
+    kwargs = {"kernel": found.kwargs["kernel"]}
+    if any("Spectral" in factor.cls.__name__ for factor in kernels.CATALOGUE.read(kwargs["kernel"]).factors):
+        kwargs["kernel_kwargs"] = {"num_features": setting.num_features}
     net = Regressor(x.size(1), setting, **kwargs)
     optimizer = torch.optim.Adam(net.parameters(), lr=setting.lr)
     count = int(train.sum())
