@@ -105,10 +105,10 @@ def test_no_modules_import_each_other():
 @pytest.mark.parametrize(
     ("module", "line", "fault"),
     [
-        ("kgat.score.gram", "from kgat.experiments.records import read", "misplaced"),
+        ("kgat.score.gram", "from kgat.experiments.ledger import read", "misplaced"),
         ("kgat.nn.linear", "def later():\n    import kgat.experiments.config", "misplaced"),
         ("kgat.score.scalar", "from kgat.score.rules import Pair", "circle"),
-        ("kgat.experiments.records", "from kgat.experiments import shared", "circle"),
+        ("kgat.experiments.records", "from kgat.experiments import ledger", "circle"),
     ],
 )
 def test_planted_imports_are_noticed(module, line, fault, tmp_path):
@@ -168,7 +168,7 @@ def test_import_brings_no_heavy_extras():
 
 
 def test_what_reads_and_draws_results_needs_no_torch():
-    modules = "kgat.experiments.records, kgat.experiments.pages, kgat.experiments.plots"
+    modules = "kgat.experiments.ledger, kgat.experiments.pages, kgat.experiments.plots"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"

@@ -9,6 +9,8 @@ from kgat.cli.options import Root
 
 __all__ = ["info"]
 
+ORDER = 30
+
 
 def info(
     root: Root = None,

@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from kgat.experiments import records
+from kgat.experiments import ledger
 from kgat.experiments.bench import epoch, layers, report
 from kgat.experiments.bench.epoch import bench_epoch
 from kgat.experiments.bench.layers import SIZES, bench_layers, paired, run
@@ -20,7 +20,7 @@ def test_records_of_all_peers(tmp_path):
     for record in stock:
         middle, low, high = record["ratio"]
         assert 0 < low <= middle <= high
-    assert said == found == records.read(path)
+    assert said == found == ledger.read(path)
 
 
 def test_unequal_layers_are_not_timed(monkeypatch):
@@ -68,7 +68,7 @@ def test_epochs_of_both_layouts(tmp_path, monkeypatch, sparse):
         monkeypatch.setattr(epoch, "load", lambda dataset, root: task)
     path = tmp_path / "bench.jsonl"
     found = bench_epoch("digits", rounds=2, path=path)
-    assert found == records.read(path)
+    assert found == ledger.read(path)
     layouts = ["sparse_csr", "dense"] if sparse else ["dense"]
     assert [record["features"] for record in found] == layouts
     for layout, record in zip(layouts, found, strict=True):

@@ -15,7 +15,7 @@ from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 from kgat import KernelGATConv
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.costs import CONTENDED
-from kgat.experiments.records import append
+from kgat.experiments.ledger import append
 
 
 @dataclass(frozen=True)
