@@ -21,11 +21,11 @@ from torch import Tensor
 from torch_geometric import seed_everything
 
 from kgat import kernels
-from kgat.experiments import records as record_file
+from kgat.experiments import ledger as record_file
 from kgat.experiments.circumstances import circumstances
+from kgat.experiments.ledger import Ledger
 from kgat.experiments.pages import markdown_table
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.shared import SharedResults
 from kgat.experiments.statistics import holm, wilcoxon
 from kgat.functional import dense_attention
 from kgat.kernels import Context
@@ -482,7 +482,7 @@ def compare(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     jobs = [(points.name, model, seed) for seed in range(seeds) for model in models]
-    with SharedResults(path, ["regression"]) as results:
+    with Ledger(path, ["regression"]) as results:
 
         def there(job: tuple[str, str, int]) -> bool:
             return job in _finished(results.records, setting)
