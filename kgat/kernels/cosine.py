@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel
 from kgat.score.gram import LazyGram
@@ -77,15 +76,11 @@ class ScaledCosine(Kernel):
     """
 
     symmetric = True
+    beta: Tensor
 
     def __init__(self, channels: int, heads: int = 1, beta: float = 1.0) -> None:
         super().__init__(channels, heads)
-        self.initial_beta = beta
-        self.beta = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.beta, self.initial_beta)
+        self.learn(beta=beta)
 
     @property
     def positive_definite(self) -> bool:  # type: ignore[override]

@@ -10,7 +10,6 @@ from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.kernel import Kernel, positive
-from kgat.kernels.rbf import initial_lengthscale
 from kgat.score.gram import LazyGram
 from kgat.score.rules import (
     ABS_DIFFERENCE,
@@ -103,7 +102,8 @@ class RationalQuadratic(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
-    undecayed = ("log_lengthscale", "log_alpha")
+    log_lengthscale: Tensor
+    log_alpha: Tensor
 
     def __init__(
         self,
@@ -113,15 +113,7 @@ class RationalQuadratic(Kernel):
         alpha: float = 1.0,
     ) -> None:
         super().__init__(channels, heads)
-        self.initial_lengthscale = initial_lengthscale(lengthscale, channels**0.25)
-        self.initial_alpha = positive("alpha", alpha)
-        self.log_lengthscale = Parameter(torch.empty(heads, 1))
-        self.log_alpha = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
-        torch.nn.init.constant_(self.log_alpha, math.log(self.initial_alpha))
+        self.learn_positive(lengthscale=channels**0.25 if lengthscale is None else lengthscale, alpha=alpha)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         # 1 / (2 alpha l^2): a weight, not a factor of both sides, since products round far from the origin.

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel, positive
 from kgat.score.gram import LazyGram
@@ -117,16 +116,12 @@ class Polynomial(Kernel):
     """
 
     symmetric = True
+    offset: Tensor
 
     def __init__(self, channels: int, heads: int = 1, offset: float = 0.0, eps: float = 1e-5) -> None:
         super().__init__(channels, heads)
-        self.initial_offset = offset
         self.eps = positive("eps", eps)
-        self.offset = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.offset, self.initial_offset)
+        self.learn(offset=offset)
 
     @property
     def positive_definite(self) -> bool:  # type: ignore[override]

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from kgat.kernels.cosine import unit
 from kgat.kernels.kernel import Kernel, positive, whole
@@ -122,9 +121,6 @@ class FAVORPlus(Kernel):
         self.register_buffer("omega", torch.empty(heads, channels, self.num_features))
         self.reset_parameters()
 
-    def reset_parameters(self) -> None:
-        self.resample()
-
     def resample(self, generator: torch.Generator | None = None) -> None:
         draw = _orthogonal if self.orthogonal else normal
         self.omega.copy_(draw(self.omega, generator))
@@ -190,7 +186,7 @@ class RFA(Kernel):
     symmetric = True
     positive_definite = True
     omega: Tensor
-    undecayed = ("log_sigma",)
+    log_sigma: Tensor | None
 
     def __init__(
         self,
@@ -205,15 +201,10 @@ class RFA(Kernel):
         self.initial_sigma = positive("sigma", sigma)
         self.register_buffer("omega", torch.empty(heads, channels, self.num_features))
         if learn_sigma:
-            self.log_sigma = Parameter(torch.empty(heads, 1))
+            self.learn_positive(sigma=sigma)
         else:
             self.register_parameter("log_sigma", None)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.log_sigma is not None:
-            torch.nn.init.constant_(self.log_sigma, math.log(self.initial_sigma))
-        self.resample()
 
     def resample(self, generator: torch.Generator | None = None) -> None:
         self.omega.copy_(normal(self.omega, generator))

@@ -3,11 +3,13 @@ r"""The contract of a kernel, and the algebra: products and sums."""
 from __future__ import annotations
 
 import functools
+import math
 import operator
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from kgat.score.gram import Gram, LazyGram, SumGram
 
@@ -109,10 +111,37 @@ class Kernel(torch.nn.Module):
         self.channels = channels
         self.heads = heads
         self.register_buffer("input_scale", None)
+        self._starts: dict[str, float] = {}
+
+    def learn(self, **initial: float) -> None:
+        r"""Adds learned numbers, one per head, of shape :math:`(H, 1)`.
+
+        Args:
+            **initial (float): Their names and what they start from.
+        """
+        for name, value in initial.items():
+            setattr(self, f"initial_{name}", value)
+            self._starts[name] = value
+            self.register_parameter(name, Parameter(torch.full((self.heads, 1), float(value))))
+
+    def learn_positive(self, **initial: float) -> None:
+        r"""Adds learned numbers, one per head, that stay positive: a parameter ``log_NAME`` of shape
+        :math:`(H, 1)` holds the logarithm, and is spared weight decay.
+
+        Args:
+            **initial (float): Their names and what they start from.
+        """
+        for name, value in initial.items():
+            self.learn(**{f"log_{name}": math.log(positive(name, value))})
+            setattr(self, f"initial_{name}", value)
+            self.undecayed = (*self.undecayed, f"log_{name}")
 
     def reset_parameters(self) -> None:
-        r"""Draws all learnable parameters (and random buffers) anew; a kernel without any has
-        nothing to do."""
+        r"""Draws all learnable parameters (and random buffers) anew; the default has the numbers of
+        :meth:`learn` start again, and calls :meth:`resample`."""
+        for name, value in self._starts.items():
+            torch.nn.init.constant_(getattr(self, name), value)
+        self.resample()
 
     def resample(self, generator: torch.Generator | None = None) -> None:
         r"""Draws all random buffers anew; a kernel without any has nothing to do.

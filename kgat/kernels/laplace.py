@@ -2,14 +2,9 @@ r"""Kernels of the L1 distance and of the intersection."""
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel
-from kgat.kernels.rbf import initial_lengthscale
 from kgat.score.gram import LazyGram
 from kgat.score.rules import ABS_DIFFERENCE, MINIMUM, ScoreRule
 
@@ -50,16 +45,11 @@ class Laplace(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
-    undecayed = ("log_lengthscale",)
+    log_lengthscale: Tensor
 
     def __init__(self, channels: int, heads: int = 1, lengthscale: float | None = None) -> None:
         super().__init__(channels, heads)
-        self.initial_lengthscale = initial_lengthscale(lengthscale, 2.0 * channels**0.5)
-        self.log_lengthscale = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
+        self.learn_positive(lengthscale=2.0 * channels**0.5 if lengthscale is None else lengthscale)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         # The lengthscale is a weight, not a factor of both sides: products round, far from the origin.

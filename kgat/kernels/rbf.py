@@ -2,13 +2,9 @@ r"""The Gaussian kernel."""
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
-from torch.nn import Parameter
 
-from kgat.kernels.kernel import Kernel, positive
+from kgat.kernels.kernel import Kernel
 from kgat.score.gram import LazyGram
 from kgat.score.rules import SQUARED_DIFFERENCE, ScoreRule
 
@@ -51,23 +47,13 @@ class RBF(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
-    undecayed = ("log_lengthscale",)
+    log_lengthscale: Tensor
 
     def __init__(self, channels: int, heads: int = 1, lengthscale: float | None = None) -> None:
         super().__init__(channels, heads)
-        self.initial_lengthscale = initial_lengthscale(lengthscale, channels**0.25)
-        self.log_lengthscale = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
+        self.learn_positive(lengthscale=channels**0.25 if lengthscale is None else lengthscale)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         # The lengthscale is a weight, not a factor of both sides: products round, far from the origin.
         weight = (-0.5 * (-2.0 * self.log_lengthscale).exp()).expand(self.heads, self.channels)
         return LazyGram.of(query, key, ScoreRule(SQUARED_DIFFERENCE, weight=weight))
-
-
-def initial_lengthscale(lengthscale: float | None, default: float) -> float:
-    r"""Returns the given lengthscale, or the kernel's default."""
-    return default if lengthscale is None else positive("lengthscale", lengthscale)

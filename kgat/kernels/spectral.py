@@ -11,7 +11,6 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.features import circle, normal, project, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive, whole
-from kgat.kernels.rbf import initial_lengthscale
 from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_SQUARE, SIGNED, ScoreRule
@@ -94,14 +93,11 @@ class RandomFourier(Kernel):
         self.law = law
         self.power = _power(law)
         default = {"normal": math.sqrt(2.0) * channels**0.25, "cauchy": 4.0 * channels**0.5}.get(law, 0.5)
-        self.lengthscale = initial_lengthscale(lengthscale, default)
+        self.lengthscale = positive("lengthscale", default if lengthscale is None else lengthscale)
         self.squared = squared
         self.eps = positive("eps", eps)
         self.register_buffer("omega", torch.empty(heads, channels, self.num_features))
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        self.resample()
 
     def resample(self, generator: torch.Generator | None = None) -> None:
         if self.law == "normal":
