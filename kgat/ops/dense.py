@@ -375,10 +375,9 @@ def _edges_reasons(call: DenseCall) -> list[str]:
     if call.gram.signed:
         return ["the kernel can be negative: it has no scores"]
     small = _first_pair(call)
-    found = [f"{backend.NAME}: {', '.join(backend.reasons(small))}" for backend in ops.BACKENDS[:-1]]
-    if any(not backend.reasons(small) for backend in ops.BACKENDS[:-1]):
+    if ops.choose(small).device is not None:
         return []
-    return [f"no fused backend of edge attention ({'; '.join(found)})"]
+    return [f"no fused backend of edge attention ({ops.explain(small, fused=True)})"]
 
 
 def _edges_cost(call: DenseCall) -> float:

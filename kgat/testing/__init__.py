@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import gradcheck, gradgradcheck
 
+from kgat import ops
 from kgat.functional import dense_attention, edge_attention
 from kgat.kernels.kernel import Context, Kernel
 from kgat.ops.recipe import BackendError
@@ -140,7 +141,7 @@ def check_backend(
     Args:
         factory (Callable): The class, a :func:`functools.partial` or function: called with
             ``(channels, heads)``.
-        backend (str, optional): ``"cpu"``, ``"gpu"`` or ``"eager"``. (default: :obj:`"cpu"`)
+        backend (str, optional): Its name. (default: :obj:`"cpu"`)
         channels (int, optional): Channels per head :math:`D`. (default: :obj:`5`)
         heads (int, optional): Number of heads :math:`H`. (default: :obj:`3`)
         seed (int, optional): Seed of all operands and parameters; the global generator is left as it was.
@@ -155,7 +156,7 @@ def check_backend(
         >>> from kgat.testing import check_backend
         >>> check_backend(RBF, "eager")
     """
-    device = "cuda" if backend == "gpu" else "cpu"
+    device = ops.named(backend).device or "cpu"
     with torch.random.fork_rng(devices=[]), torch.enable_grad():
         for graph in _GRAPHS:
             results = {}
@@ -247,8 +248,8 @@ def _check_backends(kernel: Kernel, factory: Callable[[int, int], Kernel], seed:
         return
     graph, heads, channels = "a bipartite graph", kernel.heads, kernel.channels
     expected = _edge_attention(factory, channels, heads, graph, "reference", torch.float64, "cpu", seed)[1]
-    backends = [("cpu", "cpu"), ("eager", "cpu")] + [("gpu", "cuda")] * torch.cuda.is_available()
-    for backend, device in backends:
+    for backend in ops.here():
+        device = ops.named(backend).device or "cpu"
         try:
             found = _edge_attention(factory, channels, heads, graph, backend, torch.float64, device, seed)[1]
         except (NotImplementedError, BackendError):

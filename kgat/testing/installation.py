@@ -9,7 +9,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kgat import functional, kernels
+from kgat import functional, kernels, ops
 from kgat.kernels.kernel import Kernel
 
 __all__ = ["Outcome", "check_installation", "checks"]
@@ -57,14 +57,7 @@ def checks(backends: Sequence[str] | None = None) -> list[tuple[str, str]]:
     Args:
         backends (list of str, optional): Only these. (default: all that this machine has)
     """
-    from kgat.ops import cpu, gpu
-
-    here = ["eager"]
-    if cpu.available() is None:
-        here.insert(0, "cpu")
-    if torch.cuda.is_available() and gpu.available() is None:
-        here.insert(0, "gpu")
-    chosen = [name for name in here if backends is None or name in backends]
+    chosen = [name for name in ops.here() if backends is None or name in backends]
     return [(what, backend) for backend in chosen for what in (*kernels.names(), DROPOUT)]
 
 
@@ -122,7 +115,7 @@ def _answer(
     kernel: Kernel, x: dict[str, Tensor], edge_index: Tensor, backend: str | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
     r"""The output and all gradients: of a backend, or of the formula."""
-    device = "cuda" if backend == "gpu" else "cpu"
+    device = "cpu" if backend is None else ops.named(backend).device or "cpu"
     kernel = kernel.to(device, dtype)
     kernel.zero_grad()
     x = {key: value.to(device, dtype).requires_grad_() for key, value in x.items()}
@@ -175,7 +168,7 @@ def _error(found: Tensor, expected: Tensor) -> float:
 
 def _check_dropout(backend: str, p: float = 0.3) -> Outcome:
     r"""All scores equal and every value a unit vector: the output shows the mask."""
-    device = "cuda" if backend == "gpu" else "cpu"
+    device = ops.named(backend).device or "cpu"
     targets, sources = 120, 150
     edge_index = torch.cartesian_prod(torch.arange(sources), torch.arange(targets)).t().to(device)
     zero = torch.zeros(max(targets, sources), 1, CHANNELS, device=device)
