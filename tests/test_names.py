@@ -4,7 +4,7 @@ import pickle
 import pytest
 import torch
 
-from kgat import KernelGATConv, datasets, kernels, names
+from kgat import KernelGATConv, datasets, functional, kernels, names
 from kgat.experiments.registry import resolve_model
 from kgat.models import KernelGAT, KernelTransformer
 from kgat.nn import KernelAttention, PrimalAttention
@@ -121,3 +121,12 @@ def test_values_in_text(kind, text, value):
 def test_values_of_another_type(kind, text):
     with pytest.raises(ValueError, match=r"Expected 'x' as .* .got .*change it with --set x=VALUE"):
         names.converted("x", kind, text)
+
+
+def test_an_unknown_backend_or_method_meets_the_nearest():
+    x = torch.randn(7, 1, 4)
+    gram = kernels.RBF(4)(x, x)
+    with pytest.raises(ValueError, match=r"'backend' as .* .got 'eagr'.; did you mean 'eager'\?$"):
+        functional.edge_attention(gram, x, EDGES, backend="eagr")
+    with pytest.raises(ValueError, match=r"'method' as .* .got 'liner'.; did you mean 'linear'\?$"):
+        functional.dense_attention(gram, x, method="liner")

@@ -29,8 +29,6 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 
-from torch import Tensor
-
 from kgat.score.rules import REGISTERED, Link, Pair
 
 
@@ -99,62 +97,3 @@ class Recipe:
 
 
 _READ: dict[str, Recipe] = {}  # by text; pairs and links never go
-
-
-@dataclass(frozen=True, eq=False)
-class Operands:
-    r"""The tensors of a fused pass: contiguous, of one dtype (float32 or float64 scores), on one device.
-
-    Args:
-        query (torch.Tensor, optional): :math:`q`.
-        key (torch.Tensor, optional): :math:`k`.
-        weight (torch.Tensor, optional): :math:`w_r`.
-        pair_args (torch.Tensor): Constants of the pair function, per head.
-        link_args (torch.Tensor): Constants of the link, per head.
-        scale (float): :math:`\gamma`.
-        query_bias (torch.Tensor, optional): :math:`a`, only without a pair.
-        key_bias (torch.Tensor, optional): :math:`b`.
-        edge_bias (torch.Tensor, optional): :math:`c`, in the caller's order of edges.
-        edge_weight (torch.Tensor, optional): :math:`w_e`, in the caller's order of edges.
-        value (torch.Tensor): :math:`v`; it alone may be of a half type on a GPU.
-        dropout (float): :math:`p`.
-        base (torch.Tensor, optional): Added to :math:`\mathbf{o}` (by the CPU backend alone); then
-            :math:`D_i = \langle \mathbf{g}_i, \mathbf{o}_i - \mathbf{base}_i \rangle`.
-        seed (torch.Tensor, optional): One int64 on the device, the key of the dropout mask.
-
-    Shapes:
-        - **query:** :math:`(N, H, R)`, **key:** :math:`(M, H, R)`, **weight:** :math:`(H, R)`
-        - **pair_args, link_args:** :math:`(n, H)`
-        - **query_bias:** :math:`(N, H)`, **key_bias:** :math:`(M, H)`
-        - **edge_bias, edge_weight:** :math:`(E, H)`, **value:** :math:`(M, H, C)`
-        - **base:** :math:`(N, H, C)` or :math:`(H, C)`
-    """
-
-    value: Tensor
-    pair_args: Tensor
-    link_args: Tensor
-    query: Tensor | None = None
-    key: Tensor | None = None
-    weight: Tensor | None = None
-    query_bias: Tensor | None = None
-    key_bias: Tensor | None = None
-    edge_bias: Tensor | None = None
-    edge_weight: Tensor | None = None
-    scale: float = 1.0
-    dropout: float = 0.0
-    seed: Tensor | None = None
-    base: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Gradients:
-    r"""Gradients of the operands of the same names; :obj:`None` where there is no such operand."""
-
-    value: Tensor
-    query: Tensor | None = None
-    key: Tensor | None = None
-    weight: Tensor | None = None
-    query_bias: Tensor | None = None
-    key_bias: Tensor | None = None
-    edge_bias: Tensor | None = None
-    edge_weight: Tensor | None = None

@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kgat import ops
 from kgat.functional import edge_attention
 from kgat.kernels.kernel import Kernel
 from kgat.testing.law import fail, made_by, perturb, relative_error
@@ -44,7 +45,7 @@ def check_backend(
     Args:
         factory (Callable): The class, a :func:`functools.partial` or function: called with
             ``(channels, heads)``.
-        backend (str, optional): ``"cpu"``, ``"gpu"`` or ``"eager"``. (default: :obj:`"cpu"`)
+        backend (str, optional): Its name. (default: :obj:`"cpu"`)
         channels (int, optional): Channels per head :math:`D`. (default: :obj:`5`)
         heads (int, optional): Number of heads :math:`H`. (default: :obj:`3`)
         seed (int, optional): Seed of all operands and parameters; the global generator is left as it was.
@@ -97,7 +98,7 @@ def attention_on(
         seed (int): Seed of operands and parameters.
         second (bool, optional): Whether derivatives of the gradients are added. (default: :obj:`False`)
     """
-    device = "cuda" if backend == "gpu" else "cpu"
+    device = "cpu" if backend == FORMULA else ops.named(backend).device or "cpu"
     targets, sources, edges = graph
     torch.manual_seed(seed)
     kernel = factory(channels, heads)

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import torch
 
-from kgat import functional, kernels
+from kgat import functional, kernels, ops
 from kgat.testing.backend import FORMULA, Graph, attention_on
 from kgat.testing.backend import GRAPHS as SMALL
 from kgat.testing.law import relative_error
@@ -55,14 +55,7 @@ def checks(backends: Sequence[str] | None = None) -> list[tuple[str, str]]:
     Args:
         backends (list of str, optional): Only these. (default: all that this machine has)
     """
-    from kgat.ops import cpu, gpu
-
-    here = ["eager"]
-    if cpu.available() is None:
-        here.insert(0, "cpu")
-    if torch.cuda.is_available() and gpu.available() is None:
-        here.insert(0, "gpu")
-    chosen = [name for name in here if backends is None or name in backends]
+    chosen = [name for name in ops.here() if backends is None or name in backends]
     return [(what, backend) for backend in chosen for what in (*kernels.names(), DROPOUT)]
 
 
@@ -109,7 +102,7 @@ def _check_kernel(name: str, backend: str) -> Outcome:
 
 def _check_dropout(backend: str, p: float = 0.3) -> Outcome:
     r"""All scores equal and every value a unit vector: the output shows the mask."""
-    device = "cuda" if backend == "gpu" else "cpu"
+    device = ops.named(backend).device or "cpu"
     targets, sources = 120, 150
     edge_index = torch.cartesian_prod(torch.arange(sources), torch.arange(targets)).t().to(device)
     zero = torch.zeros(max(targets, sources), 1, CHANNELS, device=device)

@@ -9,6 +9,7 @@ import torch
 from torch import Tensor
 from torch.autograd.gradcheck import gradcheck, gradgradcheck
 
+from kgat import ops
 from kgat.functional import dense_attention, edge_attention
 from kgat.kernels.kernel import Context, Kernel
 from kgat.ops.recipe import BackendError
@@ -547,7 +548,7 @@ def _check_backends(kernel: Kernel, factory: Callable[[int, int], Kernel], seed:
     name, dtype = "a bipartite graph", torch.float64
     case = (GRAPHS[name], factory, kernel.channels, kernel.heads)
     expected = attention_on(*case, "reference", dtype, seed, second=True)
-    for backend in ["cpu", "eager"] + ["gpu"] * torch.cuda.is_available():
+    for backend in ops.here():
         try:
             results = attention_on(*case, backend, dtype, seed, second=True)
         except (NotImplementedError, BackendError):

@@ -4,11 +4,11 @@ import pytest
 import torch
 
 from kgat.kernels import RBF
-from kgat.ops import eager
+from kgat.ops.eager import Eager
 from kgat.testing import check_backend
 
 CALLS = itertools.count()
-RIGHT = eager.edge_attention
+RIGHT = Eager.edge_attention
 
 
 def test_a_right_backend_passes():
@@ -28,6 +28,6 @@ def test_a_right_backend_passes():
     ],
 )
 def test_planted_errors_are_named(monkeypatch, change, message):
-    monkeypatch.setattr(eager, "edge_attention", lambda call: change(RIGHT(call)))
+    monkeypatch.setattr(Eager, "edge_attention", lambda self, call: change(RIGHT(self, call)))
     with pytest.raises(AssertionError, match=message):
         check_backend(RBF, "eager")
