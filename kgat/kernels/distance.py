@@ -32,14 +32,10 @@ class L2Distance(Kernel):
     A *dissimilarity*: it attends to what is far, and its Gram matrix has exactly one positive
     eigenvalue. A scale would cancel in the softmax, so it has no parameter.
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-        eps (float, optional): Floor of the squared distance. (default: :obj:`1e-12`)
+    Use it when neighbours that differ are the informative ones, or as the baseline of that paper.
 
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+    Args:
+        eps (float, optional): Floor of the squared distance. (default: :obj:`1e-12`)
 
     Raises:
         ValueError: If :obj:`eps` is not positive.
@@ -76,16 +72,12 @@ class RationalQuadratic(Kernel):
     Its tails are polynomial; with a large :math:`\alpha` it is :class:`RBF`. Both parameters are
     learned per head and stay positive, as they are stored as logarithms.
 
+    Use it when both near and far neighbours matter: :class:`RBF` with one more number a head for its tails.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         lengthscale (float, optional): Initial :math:`\ell_h`; :math:`D^{1/4}` if :obj:`None`.
             (default: :obj:`None`)
         alpha (float, optional): Initial :math:`\alpha_h`. (default: :obj:`1.0`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`lengthscale` or :obj:`alpha` is not positive.
@@ -133,16 +125,7 @@ class AbsoluteDifference(Kernel):
     .. math::
         \log k(\mathbf{q}, \mathbf{k}) = \mathrm{ReLU}\Big( \sum_c a_{h c} \, |q_c - k_c| \Big)
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
+    Use it when graphs are learned as in GLCN: each channel has a weight of its own, of either sign.
 
     Example:
         >>> import torch

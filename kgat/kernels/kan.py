@@ -35,17 +35,13 @@ class KANScore(Kernel):
     :math:`\mathrm{SiLU}` or the same spline, shifted, which runs fused for splines of degree 1 to 3. Further
     layers, and other degrees, hold :math:`D` splines of an edge, for a part of the edges at a time.
 
+    Use it when the shape of the score is unknown and edges are few enough for a network on each.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_layers (int, optional): Number of layers. (default: :obj:`2`)
         grid_size (int, optional): Number of grid intervals. (default: :obj:`4`)
         spline_order (int, optional): Degree of the splines; 3 has two continuous derivatives.
             (default: :obj:`3`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`num_layers`, :obj:`grid_size` or :obj:`spline_order` is below 1.

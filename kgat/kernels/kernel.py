@@ -59,6 +59,9 @@ class Kernel(torch.nn.Module):
     Inputs in half precision are raised to single precision and autocast is off while lifting: a
     score goes through an exponential, where bfloat16 keeps no digits.
 
+    What follows holds for every kernel; its own docstring says the rest: formula, paper, when to use it, and
+    arguments of its own.
+
     Args:
         channels (int): Channels per head :math:`D`.
         heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
@@ -66,6 +69,7 @@ class Kernel(torch.nn.Module):
     Shapes:
         - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
         - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+        - **features**, where there are some: :math:`(*, N, H, R)` and :math:`(*, M, H, R)`
 
     Raises:
         ValueError: If query or key do not end in ``[heads, channels]``.
@@ -276,11 +280,10 @@ class Product(_Composite):
 
     Parts whose rules are sums over features merge into one; a magnitude only adds node biases.
 
+    Use it when two similarities must both hold, or to give one a :class:`Magnitude`.
+
     Args:
         *kernels (Kernel): The factors, of equal channels and heads.
-
-    Shapes:
-        As :class:`Kernel`.
 
     Raises:
         ValueError: If channels or heads differ.
@@ -307,11 +310,10 @@ class Sum(_Composite):
     .. math::
         \log k(\mathbf{q}, \mathbf{k}) = \log \sum_m k_m(\mathbf{q}, \mathbf{k})
 
+    Use it when either of two similarities is enough.
+
     Args:
         *kernels (Kernel): The summands, of equal channels and heads.
-
-    Shapes:
-        As :class:`Kernel`.
 
     Raises:
         ValueError: If channels or heads differ.

@@ -21,15 +21,12 @@ class Laplace(Kernel):
     :class:`Intersection` without the preference for large keys. ``RandomFourier(law="cauchy")`` estimates it
     by finitely many features.
 
+    Use it when neighbours may be outliers: a large difference in one channel costs less than under
+    :class:`RBF`.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         lengthscale (float, optional): Initial :math:`\ell_h`; :math:`2 \sqrt D` if :obj:`None`.
             (default: :obj:`None`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`lengthscale` is not positive.
@@ -67,16 +64,7 @@ class Intersection(Kernel):
     As :math:`\min(a, b) = (a + b - |a - b|) / 2` it is :class:`Laplace` times a bias of each side,
     so it is positive definite for all real inputs.
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
+    Use it when features are counts or other amounts: it says how much of them two nodes share.
 
     Example:
         >>> import torch

@@ -28,9 +28,9 @@ class Magnitude(Kernel):
     stronger, so that attention gets sparser. Multiply it with a similarity: ``RBF(D) * Magnitude(D,
     p=1.5)``.
 
+    Use it when some nodes matter more to everyone, as one factor of a product.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         p (float, optional): Order of the norm, at least 1, or :obj:`math.inf`, the largest entry; the initial
             value if it is learned. (default: :obj:`2.0`)
         learn_p (str, optional): :obj:`"layer"` or :obj:`"head"` learns :math:`p = 1 +
@@ -41,10 +41,6 @@ class Magnitude(Kernel):
         dropout (float, optional): Probability with which, in training, the score of a *pair* is dropped to 0,
             that of others divided by one minus it, as the released code does with 0.1. The query's norm then
             no longer cancels, and there is no finite feature map. (default: :obj:`0.0`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`p` is below 1 (or not above 1 where it is learned), :obj:`learn_p` unknown, or

@@ -22,15 +22,11 @@ class Periodic(Kernel):
 
     The second form is an inner product of :math:`2 D` features and a constant bias.
 
+    Use it when channels are phases, angles or times of a cycle.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         period (float, optional): Initial :math:`P_h`. (default: :obj:`1.0`)
         lengthscale (float, optional): Initial :math:`\ell_h`. (default: :obj:`1.0`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`period` or :obj:`lengthscale` is not positive.

@@ -23,15 +23,12 @@ class RBF(Kernel):
     points lie close enough to their mean for that to keep its digits; see
     :meth:`~kgat.score.gram.Gram.expanded`.
 
+    Use it when nearness is what counts, and as the first kernel to try: it is smooth and has one number a
+    head.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         lengthscale (float, optional): Initial :math:`\ell_h`, in units of the queries;
             :math:`D^{1/4}` if :obj:`None`. (default: :obj:`None`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`lengthscale` is not positive.

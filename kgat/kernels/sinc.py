@@ -27,9 +27,10 @@ class SincProduct(Kernel):
     far away it decays like :math:`|x|^{-l}` in each channel, with zeros at multiples of
     :math:`\pi`. ``RandomFourier(law="sinc4")`` estimates it by finitely many features.
 
+    Use it when a channel shall decide by itself: one that is far off drives the weight to 0, however near the
+    others are.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         power (int, optional): :math:`l`, an even number, so that no weight is negative. Every even
             power gives a positive definite kernel; the convergence theorems of the Fourier integral
             estimator need :math:`l \ge 4`. (default: :obj:`4`)
@@ -38,10 +39,6 @@ class SincProduct(Kernel):
         per (str, optional): What owns an :math:`R` of its own: the :obj:`"layer"` (as in the
             released code), each :obj:`"channel"`, shared by the heads, or each channel of each
             :obj:`"head"`. (default: :obj:`"head"`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`power` is not a positive even number, :obj:`inverse_bandwidth` not

@@ -41,9 +41,9 @@ class RandomFourier(Kernel):
     the kernel: that of an RBF is one of lengthscale :math:`\ell / \sqrt 2`, of a Laplace kernel one of
     :math:`\ell / 2`, of ``"sinc2"`` the kernel of power 4. :class:`Spectral` learns the frequencies.
 
+    Use it when :class:`RBF`, :class:`Laplace` or :class:`SincProduct` must be linear in the number of tokens.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`S` of frequencies per head; there are twice as
             many features. (default: :obj:`64`)
         lengthscale (float, optional): :math:`\ell`; if :obj:`None`, the one whose *square* is the kernel at
@@ -56,7 +56,6 @@ class RandomFourier(Kernel):
             (default: :obj:`1e-5`)
 
     Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
         - **features:** :math:`(*, N, H, 2S)` and :math:`(*, M, H, 2S)`; :math:`S (2S + 1) + 1` if squared
         - **score:** if squared, :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
@@ -135,9 +134,10 @@ class Spectral(Kernel):
     kernel. With the default initialisation it starts near the RBF that is inside dot-product
     attention; multiply it with a :class:`Magnitude` for the full model of the paper.
 
+    Use it when the kernel itself is to be learned: no family is chosen, at the price of :math:`2 S` features
+    a node.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`S` of frequency pairs per head; a node has
             :math:`2 S` features. The released code has 64; on graphs these features are most of the
             cost. (default: :obj:`16`)
@@ -153,10 +153,6 @@ class Spectral(Kernel):
             multiplied by a weight proportional to :math:`\kappa^2 + \epsilon`, so that gradients stay those
             of :math:`(\kappa^2 + \epsilon) / \sum (\kappa^2 + \epsilon)`, for any floor.
             (default: :obj:`1e-5`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`num_features` or :obj:`eps` is not positive, or :obj:`init` unknown.
@@ -231,18 +227,14 @@ class SpectralConcat(Kernel):
     that a pair costs an inner product of :math:`4 S` of them; unlike :class:`Additive`, query and
     key do interact.
 
+    Use it when a learned kernel shall see the pair as GAT does, against a prototype.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`S` of frequency pairs per head.
             (default: :obj:`64`)
         init (str, optional): :obj:`"dot"` or :obj:`"official"`, as in :class:`Spectral`, for the
             :math:`2 D` concatenated channels. (default: :obj:`"dot"`)
         eps (float, optional): Floor of the kernel. (default: :obj:`1e-5`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`num_features` or :obj:`eps` is not positive, or :obj:`init` unknown.

@@ -23,8 +23,6 @@ class ALiBi(Position):
     :math:`2 P`, as in the released code. Nothing is learned; :math:`\exp(b)` is a Laplace kernel of places.
 
     Args:
-        embed_dim (int): Width of the tokens :math:`F = H D`.
-        num_heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         form (str, optional): :obj:`"symmetric"`, which is the paper's too where attention is causal, or
             :obj:`"causal"`, which hides later keys by itself (:math:`b_{ij} = -\infty` for :math:`j > i`).
             (default: :obj:`"symmetric"`)

@@ -27,8 +27,6 @@ class Kerple(Position):
     is kept in range by :math:`r = \exp(\rho)`, and :math:`r_2 = 2 / (1 + \exp(-\rho_2))` for the power.
 
     Args:
-        embed_dim (int): Width of the tokens :math:`F = H D`.
-        num_heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         form (str, optional): :obj:`"log"` or :obj:`"power"`. (default: :obj:`"log"`)
 
     Shapes:

@@ -28,8 +28,6 @@ class RelativeTable(Position):
     multiplied by :math:`2 L + 1` vectors, whatever the number of keys.
 
     Args:
-        embed_dim (int): Width of the tokens :math:`F = H D`.
-        num_heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         max_offset (int, optional): :math:`L`: what is further away counts as so far. (default: :obj:`16`)
         form (str, optional): :obj:`"table"` or :obj:`"table-S"`. (default: :obj:`"table"`)
 

@@ -32,8 +32,6 @@ class Rotary(Position):
     last one ended. Heads of keys that serve several heads of queries are turned once.
 
     Args:
-        embed_dim (int): Width of the tokens :math:`F = H D`.
-        num_heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         base (float, optional): :math:`\beta`, ``rope_theta`` in Hugging Face's configurations.
             (default: :obj:`10000.0`)
         channels (int, optional): Number of channels :math:`R` of each head that are turned: the first ones.

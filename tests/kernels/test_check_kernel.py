@@ -388,7 +388,7 @@ class Fixed(RBF):
         (RBF(5, heads=3), r"a class or a factory \(got RBF\(5, heads=3\), built already\); pass its class"),
         (
             Fixed,
-            r"a class or a factory called with \(channels, heads\) \(got .*Fixed.*too many positional arguments\); write it as",
+            r"a class or a factory called with .*Fixed.*too many positional arguments\); write it as",
         ),
         (
             lambda: RBF(5, 3),
