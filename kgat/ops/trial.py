@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import threading
-import types
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,6 @@ from kgat.ops import eager, gpu
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.recipe import BackendError, Operands, Recipe
 from kgat.score.gram import LazyGram
-from kgat.score.scalar import source
 
 NODES = ("query", "key", "weight", "query_bias", "key_bias", "edge_bias", "edge_weight")
 TARGETS, SOURCES = 19, 17
@@ -90,12 +88,11 @@ class Trial:
     def text(self) -> str | None:
         r"""All that the result depends on; :obj:`None` if another process could not know it again."""
         recipe = self.recipe
-        functions = [recipe.link.in_scalars, recipe.link.derivative]
-        if recipe.pair is not None:
-            functions += [recipe.pair.in_scalars, recipe.pair.derivative]
-        if not all(isinstance(function, types.FunctionType) for function in functions):
+        rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
+        functions = [function for x in rules for function in (x.in_scalars, x.derivative)]
+        if not all(hasattr(function, "text") for function in functions):
             return None
-        rule = [(source(f), repr(f.__defaults__)) for f in functions]  # type: ignore[arg-type, union-attr]
+        rule = [function.text for function in functions]  # type: ignore[union-attr]
         rest = [
             str(getattr(self, field.name)) for field in fields(self) if field.name not in ("recipe", "device")
         ]
