@@ -11,7 +11,6 @@ import functools
 import importlib.util
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,6 +20,7 @@ from torch import Tensor
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.operands import LEARNED_OF_SCORES, Operands
 from kgat.ops.recipe import BackendError, Recipe
+from kgat.score.derive import written
 from kgat.score.scalar import translate
 
 OF_TARGETS = ("query", "query_bias", "weight")  # sums over the edges of targets; of the others, of sources
@@ -305,13 +305,13 @@ def _inputs(
         "drop": float(x.dropout),
         "keep": _keep(x.dropout),
         "INSIDE": recipe.bias_inside,
-        "PAIR": None if pair is None else _compiled(pair.in_scalars, x.dtype),
-        "D_PAIR": _compiled(pair.derivative, x.dtype) if derivative and pair is not None else None,
+        "PAIR": None if pair is None else _function(pair.in_scalars, x.dtype),
+        "D_PAIR": _function(pair.derivative, x.dtype) if derivative and pair is not None else None,
         "PAIR_ARGS": 0 if pair is None else _arity(pair.in_scalars) - 2,
     }
     if link:
-        inputs["LINK"] = _compiled(recipe.link.in_scalars, x.dtype)
-        inputs["D_LINK"] = _compiled(recipe.link.derivative, x.dtype) if derivative else None
+        inputs["LINK"] = _function(recipe.link.in_scalars, x.dtype)
+        inputs["D_LINK"] = _function(recipe.link.derivative, x.dtype) if derivative else None
         inputs["LINK_ARGS"] = _arity(recipe.link.in_scalars) - 1
     return inputs
 
@@ -325,14 +325,18 @@ def _keep(p: float) -> float:
     return 0.0 if p >= 1.0 else 1.0 / (1.0 - p)
 
 
-@functools.cache
-def _compiled(function: Callable[..., Any], dtype: torch.dtype) -> Any:
+def _function(function: Any, dtype: torch.dtype) -> Any:
+    try:
+        return _compiled(function.text, dtype)
+    except (AttributeError, TypeError, ValueError, OSError) as error:
+        raise BackendError(f"Triton could not compile {function}: {error}") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(text: str, dtype: torch.dtype) -> Any:
     from kgat.ops.gpu import loops as gpu_kernels
 
-    try:
-        return translate(function, gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
-    except (TypeError, ValueError, OSError) as error:  # OSError: its source cannot be read
-        raise BackendError(f"Triton could not compile {function.__name__}: {error}") from error
+    return translate(written(text), gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
 
 
 def _launch_lanes(

@@ -15,7 +15,6 @@ import functools
 import hashlib
 import json
 import threading
-import types
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, fields
@@ -31,7 +30,6 @@ from kgat.ops.gpu import launch
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.operands import LEARNED, TABLE, Operands
 from kgat.ops.recipe import BackendError, Recipe
-from kgat.score.scalar import source
 
 TARGETS, SOURCES = 19, 17
 DROPOUT, SEED = 0.3, 11  # of trials of dropout; the probability is no part of the code
@@ -85,12 +83,11 @@ class Trial:
     def text(self) -> str | None:
         r"""All that the result depends on; :obj:`None` if another process could not know it again."""
         recipe = self.recipe
-        functions = [recipe.link.in_scalars, recipe.link.derivative]
-        if recipe.pair is not None:
-            functions += [recipe.pair.in_scalars, recipe.pair.derivative]
-        if not all(isinstance(function, types.FunctionType) for function in functions):
+        rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
+        functions = [function for x in rules for function in (x.in_scalars, x.derivative)]
+        if not all(hasattr(function, "text") for function in functions):
             return None
-        rule = [(source(f), repr(f.__defaults__)) for f in functions]  # type: ignore[arg-type, union-attr]
+        rule = [function.text for function in functions]  # type: ignore[union-attr]
         rest = [
             str(getattr(self, field.name)) for field in fields(self) if field.name not in ("recipe", "device")
         ]
