@@ -10,17 +10,15 @@ import inspect
 import pkgutil
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from difflib import get_close_matches
 from importlib import import_module
 from pathlib import Path
 from typing import Any, TypeVar
-
-from torch_geometric.resolver import normalize_string
 
 from kgat.datasets.files import RawFile
 from kgat.datasets.graph import Graph
 from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.splits import Rule
+from kgat.names import normalized, unknown
 
 __all__ = ["GraphSource", "SequenceSource", "discover", "resolve"]
 
@@ -102,7 +100,7 @@ def discover(package: str, path: Sequence[str], first: Sequence[str]) -> tuple[A
     found = sorted(module.name for module in pkgutil.iter_modules(path))
     modules = [*first, *(name for name in found if name not in first)]
     sources = [source for name in modules for source in import_module(f"{package}.{name}").SOURCES]
-    names = [normalize_string(source.name) for source in sources]
+    names = [normalized(source.name) for source in sources]
     for source, name in zip(sources, names, strict=True):
         if names.count(name) > 1:
             raise ValueError(
@@ -122,10 +120,7 @@ def resolve(sources: Sequence[SomeSource], name: str, kind: str) -> SomeSource:
     Raises:
         ValueError: If there is none of this name.
     """
-    by_name = {normalize_string(source.name): source for source in sources}
-    if source := by_name.get(normalize_string(name)):
-        return source
-    close = get_close_matches(normalize_string(name), by_name, n=1)
-    nearest = f" (nearest: '{by_name[close[0]].name}')" if close else ""
-    choices = ", ".join(source.name for source in sources)
-    raise ValueError(f"Expected the name of {kind} (got '{name}'); choose from: {choices}{nearest}")
+    by_name = {normalized(source.name): source for source in sources}
+    if normalized(name) not in by_name:
+        unknown(f"the name of {kind}", name, [source.name for source in sources])
+    return by_name[normalized(name)]

@@ -123,7 +123,7 @@ def test_a_file_is_all_that_a_data_set_takes(tmp_path, monkeypatch):
 def test_name_is_taken_loosely(tmp_path):
     assert load("Kar_AtE", tmp_path).name == "karate"
     with pytest.raises(
-        ValueError, match=r"'corra'\); choose from: digits, karate, Cora, .* \(nearest: 'Cora'\)$"
+        ValueError, match=r"'corra'\); choose from: digits, karate, Cora, .*; did you mean 'Cora'\?$"
     ):
         load("corra", tmp_path)
     with pytest.raises(ValueError, match="got 'maybe'"):
