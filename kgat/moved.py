@@ -17,12 +17,17 @@ __all__ = ["MODULES", "NAMES", "OldPaths", "old_names"]
 
 _EXPERIMENTS = (
     *("bench", "circumstances", "compare", "config", "costs", "pages", "plots", "records", "registry"),
-    *("regression", "report", "sequences", "shared", "starts", "statistics", "tables", "training", "tuning"),
+    *("regression", "report", "sequences", "starts", "statistics", "tables", "training", "tuning"),
 )
 # Modules; those inside of a package move with it.
 MODULES = {
     **{f"kgat.{name}": f"kgat.score.{name}" for name in ("gram", "rules", "scalar")},
     **{f"kgat.{name}": f"kgat.experiments.{name}" for name in _EXPERIMENTS},
+    **{
+        f"kgat.plots.{name}": "kgat.experiments.plots"
+        for name in ("draw", "learned", "results", "series", "weights")
+    },
+    "kgat.shared": "kgat.experiments.ledger",
     "kgat.datasets.listops": "kgat.datasets.sequences.listops",
     "kgat.installation": "kgat.testing.installation",
     "kgat.ops.cpu_cache": "kgat.ops.cpu.cache",
@@ -37,10 +42,18 @@ MODULES = {
     "kgat.ops.memory": "kgat.ops.graph.memory",
     "kgat.ops.structure": "kgat.ops.graph.structure",
 }
-# Names in a module, which hands what it does not know to 'old_names'.
+_LEDGER = ("Interrupted", "append", "numbered", "read", "read_from", "read_results", "repair")
+# Names that have left the module they were in, which asks 'old_names' for what it does not know.
 NAMES = {
+    **{f"kgat.records.{name}": f"kgat.experiments.ledger.{name}" for name in _LEDGER},
+    "kgat.records.write_atomically": "kgat.atomic.write_atomically",
+    "kgat.records.writing": "kgat.atomic.writing",
+    "kgat.registry.converted": "kgat.names.converted",
+    "kgat.shared.SharedResults": "kgat.experiments.ledger.Ledger",
     "kgat.models.StockGAT": "kgat.experiments.stock.StockGAT",
     "kgat.models.StockGATv2": "kgat.experiments.stock.StockGATv2",
+    "kgat.models.kernel_gat.StockGAT": "kgat.experiments.stock.StockGAT",
+    "kgat.models.kernel_gat.StockGATv2": "kgat.experiments.stock.StockGATv2",
 }
 
 
@@ -52,16 +65,19 @@ def _warn(old: str, new: str, stacklevel: int) -> None:
     )
 
 
-def old_names(module: str) -> Callable[[str], Any]:
+def old_names(module: str, instead: ModuleType | None = None) -> Callable[[str], Any]:
     r"""Returns a ``__getattr__`` for a module that has lost names.
 
     Args:
         module (str): The module's name.
+        instead (module, optional): The module that is asked for all other names. (default: :obj:`None`)
     """
 
     def look_up(name: str) -> Any:
         old = f"{module}.{name}"
         if old not in NAMES:
+            if instead is not None:
+                return getattr(instead, name)
             raise AttributeError(f"module '{module}' has no attribute '{name}'")
         _warn(old, NAMES[old], stacklevel=2)
         path, _, attribute = NAMES[old].rpartition(".")
@@ -111,7 +127,7 @@ class _Elsewhere:
         vars(module).update(
             __doc__=new.__doc__,
             __all__=getattr(new, "__all__", public),
-            __getattr__=partial(getattr, new),
+            __getattr__=old_names(module.__name__, new),
             __dir__=partial(dir, new),
         )
 

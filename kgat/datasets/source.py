@@ -120,7 +120,7 @@ def resolve(sources: Sequence[SomeSource], name: str, kind: str) -> SomeSource:
     Raises:
         ValueError: If there is none of this name.
     """
-    for source in sources:
-        if normalized(source.name) == normalized(name):
-            return source
-    unknown(f"the name of {kind}", name, [source.name for source in sources])
+    by_name = {normalized(source.name): source for source in sources}
+    if normalized(name) not in by_name:
+        unknown(f"the name of {kind}", name, [source.name for source in sources])
+    return by_name[normalized(name)]
