@@ -11,14 +11,7 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.kernel import Kernel, positive
 from kgat.score.gram import LazyGram
-from kgat.score.rules import (
-    ABS_DIFFERENCE,
-    HALF_LOG,
-    RATIONAL_QUADRATIC,
-    RELU,
-    SQUARED_DIFFERENCE,
-    ScoreRule,
-)
+from kgat.score.rules import ABS_DIFFERENCE, HALF_LOG, RATIONAL_QUADRATIC, RELU, SQUARED_DIFFERENCE, ScoreRule
 
 
 class L2Distance(Kernel):
@@ -98,11 +91,7 @@ class RationalQuadratic(Kernel):
     log_alpha: Tensor
 
     def __init__(
-        self,
-        channels: int,
-        heads: int = 1,
-        lengthscale: float | None = None,
-        alpha: float = 1.0,
+        self, channels: int, heads: int = 1, lengthscale: float | None = None, alpha: float = 1.0
     ) -> None:
         super().__init__(channels, heads)
         self.learn_positive(lengthscale=channels**0.25 if lengthscale is None else lengthscale, alpha=alpha)

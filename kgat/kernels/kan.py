@@ -54,12 +54,7 @@ class KANScore(Kernel):
     """
 
     def __init__(
-        self,
-        channels: int,
-        heads: int = 1,
-        num_layers: int = 2,
-        grid_size: int = 4,
-        spline_order: int = 3,
+        self, channels: int, heads: int = 1, num_layers: int = 2, grid_size: int = 4, spline_order: int = 3
     ) -> None:
         super().__init__(channels, heads)
         if min(num_layers, grid_size, spline_order) < 1:

@@ -59,12 +59,7 @@ class SincProduct(Kernel):
     undecayed = ("inverse_bandwidth",)
 
     def __init__(
-        self,
-        channels: int,
-        heads: int = 1,
-        power: int = 4,
-        inverse_bandwidth: float = 2.0,
-        per: str = "head",
+        self, channels: int, heads: int = 1, power: int = 4, inverse_bandwidth: float = 2.0, per: str = "head"
     ) -> None:
         super().__init__(channels, heads)
         if power < 2 or power % 2:

@@ -250,12 +250,7 @@ class SpectralConcat(Kernel):
     undecayed = ("omega1", "omega2")
 
     def __init__(
-        self,
-        channels: int,
-        heads: int = 1,
-        num_features: int = 64,
-        init: str = "dot",
-        eps: float = 1e-5,
+        self, channels: int, heads: int = 1, num_features: int = 64, init: str = "dot", eps: float = 1e-5
     ) -> None:
         super().__init__(channels, heads)
         self.num_features = whole("num_features", num_features)

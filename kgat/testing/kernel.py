@@ -139,12 +139,8 @@ def _check_shapes(kernel: Kernel, points: Points) -> None:
         key = k[:m].clone().requires_grad_()
         score = all_pairs(kernel(query, key))
         if score.shape != (n, m, kernel.heads) or score.dtype != q.dtype:
-            fail(
-                kernel,
-                "shape",
-                f"expected dense scores [{n}, {m}, {kernel.heads}] {q.dtype} "
-                f"(got {list(score.shape)} {score.dtype})",
-            )
+            wanted, got = f"[{n}, {m}, {kernel.heads}] {q.dtype}", f"{list(score.shape)} {score.dtype}"
+            fail(kernel, "shape", f"expected dense scores {wanted} (got {got})")
         _gradients_finite(kernel, score, [query, key], f"{n} queries and {m} keys")
 
 
@@ -253,18 +249,16 @@ def _check_independence(kernel: Kernel) -> None:
     kernel, points = copy.deepcopy(kernel).float(), Points(kernel, torch.float32)
     q, k = points.query, points.key
     row, col = torch.cartesian_prod(torch.arange(q.size(0) - 1), torch.arange(k.size(0) - 1)).T
-    context: tuple[Context, ...] = ()
-    if any(
-        getattr(part, "data_dependent", False) for part in kernel.modules()
-    ):  # of a graph: the last node is another one
-        graphs = [torch.arange(x.size(0)) // (x.size(0) - 1) for x in (q, k)]
-        context = (Context(batch=(graphs[0], graphs[1])),)
-    expected = at_edges(kernel(q, k, *context), row, col)
+    context = Context()
+    if any(getattr(part, "data_dependent", False) for part in kernel.modules()):  # the last is another graph
+        of_query, of_key = (torch.arange(x.size(0)) // (x.size(0) - 1) for x in (q, k))
+        context = Context(batch=(of_query, of_key))
+    expected = at_edges(kernel(q, k, context), row, col)
     for number in (1e3, -99999.0, 1e20, torch.inf, torch.nan):
         far_q, far_k = q.clone(), k.clone()
         far_q[-1], far_k[-1] = number, -number
         for query, key in ((far_q, k), (q, far_k), (far_q, far_k)):
-            score = at_edges(kernel(query, key, *context), row, col)
+            score = at_edges(kernel(query, key, context), row, col)
             what = f"scores beside a node at {number:g}"
             equal(kernel, "independence", what, score, expected, 0.0)
 
@@ -294,12 +288,8 @@ def _check_claims(kernel: Kernel, points: Points) -> None:
         eigenvalues = torch.linalg.eigvalsh(0.5 * (matrix + matrix.transpose(-2, -1)))
         lowest, highest = eigenvalues.min().item(), eigenvalues.abs().max().item()
         if lowest < -tolerance * highest:
-            fail(
-                kernel,
-                "positive definite",
-                f"expected no negative eigenvalue of a Gram matrix (got {lowest:.3g}, the "
-                f"largest is {highest:.3g})",
-            )
+            what = "expected no negative eigenvalue of a Gram matrix"
+            fail(kernel, "positive definite", f"{what} (got {lowest:.3g}, the largest is {highest:.3g})")
     if kernel.translation_invariant:
         shift = torch.randn(kernel.heads, kernel.channels, dtype=q.dtype)
         moved = all_pairs(kernel(q + shift, k + shift))
@@ -362,17 +352,11 @@ def _check_precision(kernel: Kernel) -> None:
     equal(kernel, "precision", "scores under autocast", value, expected, 0.0)
     for half in (torch.float16, torch.bfloat16):
         q, k = points.query.to(half), points.key.to(half)
-        for what, model in (
-            ("input", single),
-            ("input and parameters", copy.deepcopy(kernel).to(half)),
-        ):
+        for what, model in (("input", single), ("input and parameters", copy.deepcopy(kernel).to(half))):
             value = all_pairs(model(q, k))
             if value.dtype != torch.float32 or not _all_finite(value):
-                fail(
-                    kernel,
-                    "precision",
-                    f"expected finite float32 scores of {half} {what} (got {value.dtype})",
-                )
+                what = f"expected finite float32 scores of {half} {what} (got {value.dtype})"
+                fail(kernel, "precision", what)
         value = all_pairs(single(q, k))
         exact = all_pairs(double(q.double(), k.double()))
         equal(kernel, "precision", f"scores of {half} input", value.double(), exact, 1e-4)
@@ -382,11 +366,19 @@ def _check_precision(kernel: Kernel) -> None:
 _ROUNDINGS = 64.0
 
 
-def _rounded(q: Tensor, k: Tensor, side: int) -> tuple[Tensor, Tensor]:
-    # One side of pairs as rounding to single precision would move it, up or down.
-    pair = [q.double(), k.double()]
-    pair[side] = pair[side] * (1.0 + 2.0**-24 * torch.randint_like(pair[side], 2).mul(2.0).sub(1.0))
-    return pair[0], pair[1]
+def _exact_and_moved(
+    function: Callable[[Tensor, Tensor], Tensor], q: Tensor, k: Tensor
+) -> tuple[Tensor, Tensor]:
+    # In double precision, and with the largest change where one side is rounded to single precision, up or
+    # down: were both, a pair might move together.
+    q, k = q.double(), k.double()
+    exact = function(q, k)
+    moved = torch.zeros_like(exact)
+    for side in (0, 0, 1, 1):
+        pair = [q, k]
+        pair[side] = pair[side] * (1.0 + 2.0**-24 * torch.randint_like(pair[side], 2).mul(2.0).sub(1.0))
+        moved = torch.maximum(moved, (function(*pair) - exact).abs())
+    return exact, exact + moved
 
 
 def _within_rounding(
@@ -407,12 +399,7 @@ def _check_spread(kernel: Kernel) -> None:
     clumps = torch.empty(4, 1, *shape).uniform_(-1e3, 1e3)
     q, k = ((clumps + torch.randn(4, 3, *shape)).flatten(0, 1) for _ in range(2))
     row, col = torch.cartesian_prod(torch.arange(12), torch.arange(12)).T
-    exact = at_edges(double(q.double(), k.double()), row, col)
-    moved = torch.zeros_like(exact)
-    for side in (0, 0, 1, 1):  # were both rounded, a pair might move together
-        score = at_edges(double(*_rounded(q, k, side)), row, col)
-        moved = torch.maximum(moved, (score - exact).abs())
-    moved = exact + moved
+    exact, moved = _exact_and_moved(lambda q, k: at_edges(double(q, k), row, col), q, k)
     gram = single(q, k)
     pairs = {"at edges": at_edges(gram, row, col), "of all pairs": all_pairs(gram)[row, col]}
     for where, score in pairs.items():
@@ -436,12 +423,7 @@ def _check_scales(kernel: Kernel) -> None:
 
     for scale in (1e-3, 1.0, 1e2, 1e4):
         q, k = ((scale * x).float() for x in drawn)
-        exact = exact_average(q.double(), k.double())
-        moved = torch.zeros_like(exact)
-        for side in (0, 0, 1, 1):
-            average = exact_average(*_rounded(q, k, side))
-            moved = torch.maximum(moved, (average - exact).abs())
-        moved = exact + moved
+        exact, moved = _exact_and_moved(exact_average, q, k)
         for model in (double, single):
             dtype = torch.float64 if model is double else torch.float32
             for route in ("sdpa", "linear", "dense", "edges"):
@@ -472,14 +454,10 @@ def _check_forward(kernel: Kernel) -> None:
         before = _snapshot(kernel)
         all_pairs(kernel(points.query, points.key)).sum()
         after = _snapshot(kernel)
-        changed = [
-            name
-            for name in before.keys() | after.keys()
-            if before.get(name, _NOTHING) is not after.get(name, _NOTHING)
-            and before.get(name, _NOTHING) != after.get(name, _NOTHING)
-        ]
-        if changed:
-            fail(kernel, "forward", f"a call wrote {', '.join(sorted(changed))}")
+        for name in sorted(before.keys() | after.keys()):
+            old, new = before.get(name, _NOTHING), after.get(name, _NOTHING)
+            if old is not new and old != new:
+                fail(kernel, "forward", f"a call wrote {name}")
 
 
 _NOTHING = object()

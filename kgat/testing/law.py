@@ -37,11 +37,7 @@ def equal(kernel: Kernel, law: str, what: str, value: Tensor, expected: Tensor, 
     if error.numel() and not bool((error <= tolerance).all()):
         worst = int(error.nan_to_num(torch.inf).argmax())
         got, wanted = value.flatten()[worst].item(), expected.flatten()[worst].item()
-        fail(
-            kernel,
-            law,
-            f"{what}: expected {wanted:.10g} (got {got:.10g}, tolerance {tolerance:g})",
-        )
+        fail(kernel, law, f"{what}: expected {wanted:.10g} (got {got:.10g}, tolerance {tolerance:g})")
 
 
 def relative_error(value: Tensor, expected: Tensor) -> float:
