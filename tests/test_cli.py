@@ -39,7 +39,7 @@ def run(capsys, *arguments):
         (["compare", "--device", "gpu"], "Expected a device that is here .got 'gpu'"),
         (["compare", "--seeds", "0"], "--seeds"),
         (["compare", "--tune", "1"], "Expected at least 2 settings .*got 1.; pass --tune 8"),
-        (["compare", "--models", "gat@separate"], "Expected the name of a kernel before"),
+        (["compare", "--models", "gat@separate"], "Expected the name of a kernel .*stock layer"),
         (["compare", "--models", "rbf,spectral[num_features=4,x=2]"], "got 'x=2'"),
         (
             ["train", "--model", "rbf@shared", "--set", "projections=shared"],

@@ -63,7 +63,7 @@ class Table:
         return [[cell if isinstance(cell, Cell) else Cell(cell) for cell in row] for row in self.rows]
 
 
-def shown(value: float | None, form: str, scale: float = 1.0) -> str:
+def shown(value: float | None, form: str, scale: float = 1) -> str:
     r"""Returns a number as text, with a minus sign that is as wide as a plus; a dash for none and
     not-a-number.
 
@@ -75,7 +75,7 @@ def shown(value: float | None, form: str, scale: float = 1.0) -> str:
 
 
 def _scaled(value: float | None, scale: float) -> float | None:
-    return None if value is None else scale * value
+    return value if value is None or scale == 1 else float(f"{scale * value:.12g}")
 
 
 def code(name: str, color: str | None = None) -> Cell:
@@ -83,13 +83,13 @@ def code(name: str, color: str | None = None) -> Cell:
     return Cell(name, is_code=True, color=color)
 
 
-def number(value: float | None, form: str, scale: float = 1.0) -> Cell:
+def number(value: float | None, form: str, scale: float = 1) -> Cell:
     r"""Returns one number as a cell."""
     return Cell(shown(value, form, scale), {"": _scaled(value, scale)})
 
 
 def spread(
-    mean: float | None, std: float | None, form: str, scale: float = 1.0, p_value: float | None = None
+    mean: float | None, std: float | None, form: str, scale: float = 1, p_value: float | None = None
 ) -> Cell:
     r"""Returns a mean with its deviation, and perhaps a p-value, as a cell.
 
@@ -103,9 +103,7 @@ def spread(
     return Cell(text, values if p_value is None else {**values, "p": p_value})
 
 
-def interval(
-    mean: float | None, low: float | None, high: float | None, form: str, scale: float = 1.0
-) -> Cell:
+def interval(mean: float | None, low: float | None, high: float | None, form: str, scale: float = 1) -> Cell:
     r"""Returns a mean with the ends of its interval as a cell.
 
     Example:
@@ -119,13 +117,20 @@ def interval(
     return Cell(text, {name: _scaled(value, scale) for name, value in ends.items()})
 
 
-def pivot(corner: str, columns: Mapping[str, Mapping[str, Cell | str]], *, is_code: bool = False) -> Table:
+def pivot(
+    corner: str,
+    columns: Mapping[str, Mapping[str, Cell | str]],
+    *,
+    is_code: bool = False,
+    first: str = "",
+) -> Table:
     r"""Returns a table whose rows are all that have a cell in one of the columns, in the order they come.
 
     Args:
         corner (str): The name of the first column.
         columns (dict): Names of the others, each with its cells by row.
         is_code (bool, optional): Whether rows are names in code. (default: :obj:`False`)
+        first (str, optional): The row that comes first, if there is one. (default: :obj:`""`)
 
     Example:
         >>> print(render([pivot("model", {"Cora": {"gat": "83", "rbf": "84"}, "Texas": {"rbf": "80"}})]))
@@ -134,10 +139,10 @@ def pivot(corner: str, columns: Mapping[str, Mapping[str, Cell | str]], *, is_co
         | gat | 83 | – |
         | rbf | 84 | 80 |
     """
-    names = list(dict.fromkeys(name for cells in columns.values() for name in cells))
+    names = dict.fromkeys(name for cells in columns.values() for name in cells)
     rows = [
         [Cell(name, is_code=is_code), *(cells.get(name, NONE) for cells in columns.values())]
-        for name in names
+        for name in sorted(names, key=lambda name: name != first)
     ]
     return Table([corner, *columns], rows)
 

@@ -14,6 +14,7 @@ from torch_geometric.nn.resolver import activation_resolver
 from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.pretrained import Pretrained
 from kgat.models.token_embedding import TokenEmbedding
+from kgat.names import one_of
 from kgat.nn.nested import lengths_of, padding_of, to_padded
 
 POOLINGS = ("mean", "last", "cls", "flatten")
@@ -101,9 +102,7 @@ class SequenceClassifier(Pretrained):
                 f"Expected one of 'in_channels' and 'vocab_size' (got {in_channels} and {vocab_size}); a "
                 f"series has channels, a sequence of tokens a vocabulary"
             )
-        if pooling not in POOLINGS:
-            known = ", ".join(repr(choice) for choice in POOLINGS)
-            raise ValueError(f"Expected 'pooling' as one of {known} (got {pooling!r})")
+        one_of("pooling", pooling, POOLINGS)
         if pooling == "flatten" and max_len is None:
             raise ValueError("Expected 'max_len' for pooling='flatten' (got None); give the longest length")
         self.in_channels = in_channels

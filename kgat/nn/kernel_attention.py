@@ -14,6 +14,7 @@ from torch.nn import Parameter
 from kgat import functional, positions
 from kgat.kernels import Context, KernelLike, resolve
 from kgat.kernels.magnitude import with_magnitude
+from kgat.names import one_of
 from kgat.nn.called_attention import CalledAttention
 from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
 from kgat.positions import PositionLike
@@ -200,10 +201,7 @@ class KernelAttention(CalledAttention, torch.nn.Module):
                 f"Expected 'num_heads={num_heads}' divisible by 'num_kv_heads' (got {num_kv_heads}); every "
                 f"head of keys serves an equal number of heads of queries"
             )
-        if projections not in PROJECTIONS:
-            raise ValueError(
-                f"Expected 'projections' as one of {', '.join(PROJECTIONS)} (got {projections!r})"
-            )
+        one_of("projections", projections, PROJECTIONS)
         shared = projections == "shared_qk"
         if shared and (kv_heads != num_heads or kdim not in (None, embed_dim)):
             raise ValueError(

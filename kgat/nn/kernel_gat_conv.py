@@ -1,5 +1,6 @@
 r"""The layer: graph attention with any kernel, a drop-in for PyG's GATConv."""
 
+import inspect
 from typing import Any, ClassVar, NoReturn
 
 import torch
@@ -15,6 +16,7 @@ from torch_geometric.utils import is_torch_sparse_tensor
 from kgat import functional, kernels
 from kgat.kernels import Additive, AdditiveV2, Context, Kernel, KernelLike
 from kgat.kernels.magnitude import with_magnitude
+from kgat.names import nearest, one_of
 from kgat.nn import start as starting
 from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops, with_self_loops_beside
 from kgat.nn.linear import Linear
@@ -111,8 +113,9 @@ class KernelGATConv(MessagePassing):
           ``return_attention_weights=True``, :math:`((N, H \cdot F_{out}), ((2, E'), (E', H)))`
 
     Raises:
-        ValueError: If an argument is unknown or shapes do not fit; also if edge features are given to a layer
-            without :obj:`edge_dim`, where GATConv ignores them silently.
+        TypeError: If there is no argument of a name.
+        ValueError: If the value of an argument is unknown or shapes do not fit; also if edge features are
+            given to a layer without :obj:`edge_dim`, where GATConv ignores them silently.
         IndexError: If an edge points outside of the nodes.
 
     Example:
@@ -155,6 +158,7 @@ class KernelGATConv(MessagePassing):
         start: str | None = None,
         **kwargs: Any,
     ) -> None:
+        _check_names(type(self), kwargs)
         kwargs.setdefault("aggr", "add")
         super().__init__(node_dim=0, **kwargs)
         for name, option, choices in (
@@ -163,9 +167,7 @@ class KernelGATConv(MessagePassing):
             ("weight_mode", weight_mode, WEIGHT_MODES),
             ("start", start, starting.STARTS),
         ):
-            if option not in choices:
-                known = ", ".join(repr(choice) for choice in choices)
-                raise ValueError(f"Expected '{name}' as one of {known} (got {option!r})")
+            one_of(name, option, choices)
 
         self.in_channels = in_channels
         self.out_channels = out_channels
@@ -838,6 +840,15 @@ class KernelGATConv(MessagePassing):
         kernel = "" if type(self.kernel) is Additive else f", kernel={self.kernel!r}"
         name = type(self).__name__
         return f"{name}({self.in_channels}, {self.out_channels}, heads={self.heads}{kernel})"
+
+
+def _check_names(cls: type, kwargs: dict[str, Any]) -> None:
+    for name in kwargs:
+        if name not in inspect.signature(MessagePassing).parameters:
+            own = list(inspect.signature(KernelGATConv).parameters)
+            raise TypeError(
+                f"Expected arguments of {cls.__name__} or MessagePassing (got '{name}'){nearest(name, own)}"
+            )
 
 
 def _refuse_edge_update() -> NoReturn:

@@ -11,6 +11,7 @@ from torch.nn import Linear, Parameter
 
 from kgat import functional, kernels
 from kgat.kernels import Context, Kernel
+from kgat.names import one_of
 from kgat.nn.called_attention import CalledAttention
 from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
 from kgat.score.gram import legible
@@ -129,9 +130,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
                 "Expected data_dependent=False because causal=True (got True); the rows of the input that "
                 "weights depend on would show a token those after it"
             )
-        if concat not in CONCATS:
-            known = ", ".join(repr(choice) for choice in CONCATS)
-            raise ValueError(f"Expected 'concat' as one of {known} (got {concat!r})")
+        one_of("concat", concat, CONCATS)
         if ksvd_weight < 0.0:
             raise ValueError(f"Expected a 'ksvd_weight' of at least 0 (got {ksvd_weight})")
         self.embed_dim = embed_dim

@@ -14,7 +14,7 @@ from kgat.datasets import SequenceTask
 from kgat.datasets.sequence_task import Labelled, Padded, Pairs, Stream
 from kgat.datasets.sequences import resolve_source
 from kgat.datasets.vocabulary import SPECIALS, Words
-from kgat.experiments import ledger, sequences
+from kgat.experiments import ledger, loop, sequences
 from kgat.experiments.sequences import (
     PAPERS,
     Setting,
@@ -507,7 +507,7 @@ def test_a_seed_draws_the_weights(monkeypatch):
 
     def stop(model, *given, **options):
         drawn.append(torch.cat([p.detach().flatten() for p in model.parameters()]))
-        raise fitting.DivergedError("stopped")
+        raise loop.Diverged("training loss", math.nan)
 
     monkeypatch.setattr(runs, "fit", stop)
     for seed in (0, 1, 0):

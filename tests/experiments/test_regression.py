@@ -73,8 +73,8 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path):
     assert [("curve" in record) for record in said] == [True, True, False, False]
     compare(wave(), MODELS, 2, path, SMALL, said.append)
     assert [(r["model"], r["seed"]) for r in said[4:]] == [("copula*l1.5", 0), ("copula*l1.5", 1)]
-    assert regression.finished(path, ["wave"], MODELS, 3, SMALL) == 6
-    assert regression.finished(path, ["wave"], MODELS, 3, Setting()) == 0
+    compare(wave(), MODELS, 2, path, Setting(8, 2, 4, epochs=1), said.append)
+    assert len(said) == 12  # another setting is another run
     figure = plots.fits(ledger.read(path))
     FigureCanvasAgg(figure).draw()
     assert [axes.get_title(loc="left") for axes in figure.axes] == MODELS

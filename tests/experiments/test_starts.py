@@ -50,7 +50,7 @@ def test_what_is_worse_is_named(tmp_path):
     ledger.append(tmp_path / starts.VALIDATION, made("karate", "rbf", 6, None, 0.9))  # has no partner yet
     found = ledger.read(tmp_path / starts.VALIDATION)
     assert starts.worse(found) == [("karate", "dot")]
-    assert [scores.shape for scores in starts.pairs(found).values()] == [(6, 2)] * 3
+    assert [summary["unit"].pairs for summary in starts.compared(found).values()] == [6] * 3
     text = starts.page(tmp_path)
     assert "| karate | `rbf` | 6 | 52.5 | 62.6 | +10.1 [+10.0, +10.2] | 6 : 0 |" in text
     assert "| karate | `dot` | 6 | 52.5 | 42.6 | −9.9 [−10.0, −9.8] | 0 : 6 |" in text

@@ -12,6 +12,7 @@ from kgat.datasets.files import fetch, resolve_root
 from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.source import SequenceSource, discover, resolve
 from kgat.extras import require
+from kgat.names import unknown
 
 __all__ = ["SEQUENCES", "load_sequences", "resolve_source", "sequence_names"]
 
@@ -74,10 +75,7 @@ def load_sequences(name: str, root: str | os.PathLike[str] | None = None, **opti
     source = resolve_source(name)
     for option in options:
         if option not in source.options:
-            choices = ", ".join(source.options) or "none"
-            raise ValueError(
-                f"Expected an option of '{source.name}' (got '{option}'); choose from: {choices}"
-            )
+            unknown(f"an option of '{source.name}'", option, source.options)
     require(f"to read '{source.name}'", *source.needs)
     folder = resolve_root(root)
     files = source.files
