@@ -250,7 +250,7 @@ def test_a_fresh_process_answers():
 
 
 def test_a_process_leaves_with_its_parent():
-    command = [sys.executable, "-m", "kgat.experiments.bench.worker", "contest"]
+    command = [sys.executable, "-m", "kgat.experiments.bench.worker", contest.__name__]
     command.append(json.dumps(dataclasses.asdict(question())))
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     assert done.returncode == worker.ORPHANED

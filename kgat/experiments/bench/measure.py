@@ -7,13 +7,15 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from kgat.experiments.bench.rivals import Candidate
-from kgat.experiments.costs import CONTENDED
+from kgat.experiments.records import CONTENDED
+
+if TYPE_CHECKING:
+    from kgat.experiments.bench.rivals import Candidate
 
 # Rounds go on until the time is spent and there are ENOUGH of them; where a round is so slow that this would
 # take GRACE times the time, LEAST of them must do.

@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kgat.experiments.bench import rivals, worker
+from kgat.experiments.bench import contest, rivals, worker
 from kgat.experiments.bench.contest import BOTH, FORWARD, MEMORY, Question
 from kgat.experiments.bench.rivals import OURS, SUBJECTS
 from kgat.experiments.bench.scenarios import Scenario, named, select
@@ -185,7 +185,7 @@ def _environment(folder: Path, question: Question) -> dict[str, str]:
 
 
 def _launch(question: Question, environment: Mapping[str, str]) -> Iterator[Record]:
-    return worker.ask("contest", question, question.regime, environment)
+    return worker.ask(contest.__name__, question, question.regime, environment)
 
 
 def summary(record: Mapping[str, Any]) -> str:

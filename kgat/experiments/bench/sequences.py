@@ -150,7 +150,7 @@ def ask(question: Question) -> Record:
     r"""Answers a question in a fresh process; returns ``seconds`` and ``speed``, a ratio to torch's softmax
     attention, or ``bytes``, or why it ``failed``."""
     try:
-        return list(worker.ask("sequences", question, "memory" if question.what == "memory" else "R1"))[-1]
+        return list(worker.ask(__name__, question, "memory" if question.what == "memory" else "R1"))[-1]
     except ChildProcessError as error:
         return {"failed": str(error)}
 

@@ -46,7 +46,7 @@ def ask(
     r"""Starts a process and yields its answers as they come.
 
     Args:
-        benchmark (str): The module beside this one that answers: ``answers(Question)`` yields dictionaries.
+        benchmark (str): The module that answers: ``answers(Question)`` yields dictionaries.
         question (dataclass): What it is asked, with the :obj:`device` and the CPU :obj:`threads`.
         regime (str): One of :data:`REGIMES`.
         environment (dict, optional): More variables. (default: :obj:`None`)
@@ -108,7 +108,7 @@ def _stop(process: subprocess.Popen[str]) -> None:
 
 def main() -> None:
     r"""Answers the question on the command line."""
-    benchmark = import_module(f"kgat.experiments.bench.{sys.argv[1]}")
+    benchmark = import_module(sys.argv[1])
     question = benchmark.Question(**json.loads(sys.argv[2]))
     threading.Thread(target=_leave_with_parent, daemon=True).start()
     logging.getLogger("kgat").setLevel(logging.ERROR)
