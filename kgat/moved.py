@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from types import CodeType, ModuleType
 from typing import Any
 
-__all__ = ["MODULES", "NAMES", "OldPaths", "old_names"]
+__all__ = ["MODULES", "NAMES", "REPLACED", "OldPaths", "old_names"]
 
 _EXPERIMENTS = (
     *("bench", "circumstances", "compare", "config", "costs", "pages", "plots", "records", "registry"),
@@ -31,16 +31,17 @@ MODULES = {
     "kgat.datasets.listops": "kgat.datasets.sequences.listops",
     "kgat.installation": "kgat.testing.installation",
     "kgat.ops.cpu_cache": "kgat.ops.cpu.cache",
-    "kgat.ops.cpu_fingerprint": "kgat.ops.cpu.fingerprint",
+    "kgat.ops.cpu_fingerprint": "kgat.ops.cpu.graph",
     "kgat.ops.cpu_kernels": "kgat.ops.cpu.loops",
     "kgat.ops.cpu_math": "kgat.ops.cpu.math",
     "kgat.ops.cpu_runtime": "kgat.ops.cpu.runtime",
-    "kgat.ops.cpu_sort": "kgat.ops.cpu.sort",
+    "kgat.ops.cpu_sort": "kgat.ops.cpu.graph",
     "kgat.ops.gpu_kernels": "kgat.ops.gpu.loops",
     "kgat.ops.adjacency": "kgat.ops.graph.adjacency",
     "kgat.ops.fingerprint": "kgat.ops.graph.fingerprint",
     "kgat.ops.memory": "kgat.ops.graph.memory",
     "kgat.ops.structure": "kgat.ops.graph.structure",
+    "kgat.ops.trial": "kgat.ops.gpu.trial",
 }
 _LEDGER = ("Interrupted", "append", "numbered", "read", "read_from", "read_results", "repair")
 # Names that have left the module they were in, which asks 'old_names' for what it does not know.
@@ -49,11 +50,19 @@ NAMES = {
     "kgat.records.write_atomically": "kgat.atomic.write_atomically",
     "kgat.records.writing": "kgat.atomic.writing",
     "kgat.registry.converted": "kgat.names.converted",
+    "kgat.bench.layers.paired": "kgat.experiments.bench.measure.paired",
+    "kgat.sequences.fitting.DivergedError": "kgat.experiments.loop.Diverged",
     "kgat.shared.SharedResults": "kgat.experiments.ledger.Ledger",
     "kgat.models.StockGAT": "kgat.experiments.stock.StockGAT",
     "kgat.models.StockGATv2": "kgat.experiments.stock.StockGATv2",
     "kgat.models.kernel_gat.StockGAT": "kgat.experiments.stock.StockGAT",
     "kgat.models.kernel_gat.StockGATv2": "kgat.experiments.stock.StockGATv2",
+}
+# Names without a successor that is called in the same way, and what serves instead.
+REPLACED = {
+    "kgat.tables.markdown": "kgat.experiments.table.render of kgat.experiments.tables.laid_out",
+    "kgat.tables.rich_table": "kgat.experiments.table.terminal of kgat.experiments.tables.laid_out",
+    "kgat.pages.markdown_table": "kgat.experiments.table.markdown",
 }
 
 
@@ -75,6 +84,8 @@ def old_names(module: str, instead: ModuleType | None = None) -> Callable[[str],
 
     def look_up(name: str) -> Any:
         old = f"{module}.{name}"
+        if old in REPLACED:
+            raise ImportError(f"'{old}' is no more; use {REPLACED[old]}")
         if old not in NAMES:
             if instead is not None:
                 return getattr(instead, name)

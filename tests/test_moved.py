@@ -18,7 +18,7 @@ OLD_MODULES = (
     *(f"bench.{name}" for name in ("epoch", "layers", "measure", "ops", "report", "rivals", "scenarios")),
     *(f"bench.{name}" for name in ("sequences", "worker")),
     *(f"ops.cpu_{name}" for name in ("cache", "fingerprint", "kernels", "math", "runtime", "sort")),
-    *(f"ops.{name}" for name in ("adjacency", "fingerprint", "gpu_kernels", "memory", "structure")),
+    *(f"ops.{name}" for name in ("adjacency", "fingerprint", "gpu_kernels", "memory", "structure", "trial")),
     *(f"plots.{name}" for name in ("draw", "learned", "look", "results", "selection", "series", "weights")),
     *(f"sequences.{name}" for name in ("fitting", "papers", "runs", "tables")),
 )
@@ -71,6 +71,18 @@ def test_old_names_are_found(old):
 
 
 @pytest.mark.usefixtures("forgotten")
+@pytest.mark.filterwarnings("ignore::FutureWarning")
+@pytest.mark.parametrize("old", moved.REPLACED)
+def test_names_without_a_successor_say_what_serves(old):
+    module, _, name = old.rpartition(".")
+    with pytest.raises(ImportError, match=f"'{old}' is no more; use kgat"):
+        exec(f"from {module} import {name}")
+    for path in moved.REPLACED[old].split(" of "):
+        new_module, _, new_name = path.rpartition(".")
+        assert callable(getattr(import_module(new_module), new_name))
+
+
+@pytest.mark.usefixtures("forgotten")
 @pytest.mark.parametrize("line", ["import kgat.gram", "from kgat import gram", "from kgat.plots import draw"])
 def test_warnings_point_at_the_import(line):
     with pytest.warns(FutureWarning) as warned:
@@ -101,6 +113,7 @@ def test_old_programs_run():
     assert names["__doc__"] == import_module("kgat.experiments.starts").__doc__
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("name", ["kgat.grams", "kgat.plots.no_such_module", "kgat.rules.inside"])
 @pytest.mark.filterwarnings("ignore::FutureWarning")
 def test_what_was_nowhere_is_not_found(name):

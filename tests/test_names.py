@@ -10,6 +10,8 @@ from kgat.models import KernelGAT, KernelTransformer
 from kgat.nn import KernelAttention, PrimalAttention
 from kgat.nn.attention import resolve as resolve_attention
 
+pytestmark = pytest.mark.quick
+
 X = torch.randn(7, 6)
 EDGES = torch.randint(7, (2, 20))
 

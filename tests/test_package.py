@@ -93,12 +93,14 @@ def circles(sources=SOURCES):
     return circles_of
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("module", [name for name in SOURCES if name != "kgat"])
 def test_imports_point_one_way(module):
     assert room_of(module) in ROOMS, f"{module} has no room: add it to ROOMS"
     assert not list(misplaced(module)), f"{module} imports what stands below it"
 
 
+@pytest.mark.quick
 def test_no_modules_import_each_other():
     assert not [" -> ".join(circle) for circle in circles()]
 
@@ -120,6 +122,14 @@ def test_planted_imports_are_noticed(module, line, fault, tmp_path):
         assert list(misplaced(module, sources))
     else:
         assert any(module in circle for circle in circles(sources))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "__main__"])
+def test_each_room_is_among_the_quick_tests(room):
+    tests = PACKAGE.parent / "tests"
+    files = [*(tests / room).glob("test_*.py"), *tests.glob(f"test_{room}.py")]
+    assert any("pytest.mark.quick" in file.read_text(encoding="utf8") for file in files)
 
 
 LONGEST_FUNCTION, LONGEST_CLASS = 80, 350  # lines; of a function without its docstring
@@ -175,6 +185,7 @@ def test_what_reads_and_draws_results_needs_no_torch():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.quick
 def test_public_names_are_found():
     for name in kgat.__all__:
         assert getattr(kgat, name) is not None

@@ -6,7 +6,6 @@ from typing import Annotated, Any
 import typer
 
 from kgat.cli.options import Root, check_device, listed, set_threads
-from kgat.cli.terminal import progress_bar
 
 __all__ = ["bench"]
 
@@ -141,30 +140,28 @@ def bench_sequences(
     Softmax attention of torch, and ours with kernels, linear and primal. Each measurement runs in a fresh
     process; Ctrl-C loses nothing. Prints the table.
     """
-    from kgat.atomic import write_atomically
-    from kgat.experiments.bench import sequences
-    from kgat.experiments.plots import png
+    from kgat.experiments.bench import report, sequences
+    from kgat.experiments.plots.sequence_costs import sequence_costs
 
     check_device(device)
     try:
         tokens = [int(length) for length in listed(lengths)]
     except ValueError:
         raise ValueError(f"Expected numbers of tokens (got '{lengths}'); e.g. 1024,2048") from None
+    records = sequences.run(
+        *(tokens, listed(subjects), out), device=device, threads=threads, seconds=seconds, shown=True
+    )
     if figure is not None:
-        figure.parent.mkdir(parents=True, exist_ok=True)
-    bar = progress_bar()
-    task = bar.add_task("", total=None)
+        _draw(figure, sequence_costs(records))
+    typer.echo(report.costs(records))
 
-    def done(record: dict[str, Any]) -> None:
-        bar.update(task, advance=1, description=f"{record['subject']}, {record['length']:,} tokens")
 
-    with bar:
-        found = sequences.run(
-            *(tokens, listed(subjects), out), device=device, threads=threads, seconds=seconds, on_record=done
-        )
-    if figure is not None:
-        write_atomically(figure, png(sequences.figure(found)))
-    typer.echo(sequences.table(found))
+def _draw(path: Path, figure: Any) -> None:
+    from kgat.atomic import write_atomically
+    from kgat.experiments.plots import png
+
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, png(figure))
 
 
 @bench.command("table")
@@ -179,11 +176,10 @@ def bench_table(
     figure: Annotated[Path | None, typer.Option(help="A PNG file to draw time and memory into.")] = None,
 ) -> None:
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
-    from kgat.atomic import write_atomically
     from kgat.experiments.bench import report
     from kgat.experiments.ledger import read_results
     from kgat.experiments.pages import update_readme
-    from kgat.experiments.plots import png
+    from kgat.experiments.plots.ops import ops
 
     records = read_results(results, ["ops"])
     text = report.tables(records)
@@ -193,7 +189,5 @@ def bench_table(
         changed = update_readme(readme, text, report.BEGIN, report.END)
         typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
     if figure is not None:
-        drawn = report.figure(records)
-        assert drawn is not None  # there are measurements, or there were no tables
-        write_atomically(figure, png(drawn))
+        _draw(figure, ops(records))
         typer.echo(figure)

@@ -152,12 +152,7 @@ def atomic(path: Path) -> Iterator[BinaryIO]:
 
 
 def download(
-    url: str,
-    path: Path,
-    *,
-    sha256: str | None = None,
-    size: int | None = None,
-    wanted: str | None = None,
+    url: str, path: Path, *, sha256: str | None = None, size: int | None = None, wanted: str | None = None
 ) -> None:
     r"""Downloads a file under a temporary name, checks it and moves it to its place.
 
@@ -193,12 +188,7 @@ def download(
                 _check_room(path, expected or 0)
                 # disable=None: a bar on a terminal, silence in a log.
                 with tqdm(
-                    total=expected,
-                    unit="B",
-                    unit_scale=True,
-                    desc=path.name,
-                    disable=None,
-                    leave=False,
+                    total=expected, unit="B", unit_scale=True, desc=path.name, disable=None, leave=False
                 ) as bar:
                     while chunk := response.read(CHUNK):
                         file.write(chunk)
@@ -208,9 +198,8 @@ def download(
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             raise FileNotFoundError(
-                f"Expected {what} (got no file, and no download "
-                f"from {url}: {reason}); connect to the network, put it there, or point 'root' or "
-                f"KGAT_DATA to a folder that has it"
+                f"Expected {what} (got no file, and no download from {url}: {reason}); connect to the "
+                "network, put it there, or point 'root' or KGAT_DATA to a folder that has it"
             ) from error
         if expected is not None and received != expected:
             raise ValueError(
@@ -219,9 +208,8 @@ def download(
             )
         if sha256 is not None and digest.hexdigest() != sha256:
             raise ValueError(
-                f"Expected SHA-256 {sha256} of {url} (got {digest.hexdigest()}); the transfer is "
-                f"corrupt or the file has changed: load again, or put the published file at "
-                f"'{path}'"
+                f"Expected SHA-256 {sha256} of {url} (got {digest.hexdigest()}); the transfer is corrupt or "
+                f"the file has changed: load again, or put the published file at '{path}'"
             )
 
 
@@ -358,10 +346,7 @@ def _array(file: BinaryIO, size: int) -> NDArray[Any]:
     return array.reshape(shape, order="F" if fortran_order else "C")
 
 
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_sparse_npz(path: Path, prefix: str = "") -> Any:

@@ -1,36 +1,11 @@
 r"""Markdown pages in which tables are replaced."""
 
 import os
-from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 from kgat.atomic import write_atomically
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
-
-
-def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> str:
-    r"""Returns a table in Markdown: names at the left, numbers at the right.
-
-    Args:
-        head (list of str): The cells of the first line.
-        rows (list of list of str): Those of the others; whatever they hold, it stays in its cell.
-        names (int, optional): Number of columns with names. (default: :obj:`1`)
-
-    Example:
-        >>> print(markdown_table(["model", "mean"], [["`a|b`", "1.0"]]))
-        | model | mean |
-        | --- | ---: |
-        | `a\|b` | 1.0 |
-    """
-    lines = [[_cell(cell) for cell in line] for line in (head, *rows)]
-    lines.insert(1, ["---"] * names + ["---:"] * (len(head) - names))
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
-
-
-def _cell(text: str) -> str:
-    # Of a bar that is escaped already neither sign may end the cell.
-    return " ".join(text.split()).replace("\\|", "|").replace("|", "\\|")
 
 
 def split_readme(

@@ -4,11 +4,12 @@ import math
 from collections.abc import Callable, Mapping
 from typing import Any
 
-__all__ = ["BASELINE", "COMPARISON", "METRICS", "RESULTS", "fault"]
+__all__ = ["BASELINE", "COMPARISON", "CONTENDED", "METRICS", "RESULTS", "fault"]
 
 RESULTS = "results.jsonl"
 METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}  # as tables and figures call them
 BASELINE = "gat"  # the model that others are compared with
+CONTENDED = 1.6  # largest over smallest ratio of a round above which a timing is not to be trusted
 COMPARISON = ("run", "tune", "cost", "attention")  # kinds of records of a comparison
 
 Form = Mapping[str, Any]

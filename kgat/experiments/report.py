@@ -77,61 +77,51 @@ def _dataset(records: Sequence[Record], dataset: str) -> list[str]:
     parts.append("<h3>Figures</h3>")
     for draw in plots.FIGURES.values():
         figure = draw(records, dataset)  # all records, so that colours agree between data sets
-        if figure is None:
-            continue
-        head, text = draw.title, draw.caption
-        data = base64.b64encode(plots.png(figure)).decode()
-        parts.append(
-            f'<figure><div class="wide"><img alt="{escape(head)} on {escape(dataset)}" '
-            f'src="data:image/png;base64,{data}"></div>'
-            f"<figcaption><strong>{escape(head)}.</strong> {escape(text)}</figcaption></figure>"
-        )
+        if figure is not None:
+            head, text = escape(draw.title), escape(draw.caption)
+            data = base64.b64encode(plots.png(figure)).decode()
+            parts.append(
+                f'<figure><div class="wide"><img alt="{head} on {escape(dataset)}" '
+                f'src="data:image/png;base64,{data}"></div>'
+                f"<figcaption><strong>{head}.</strong> {text}</figcaption></figure>"
+            )
     if runs:
         parts.append(_single_runs(runs))
     return parts
 
 
 def _protocol(runs: Sequence[Record]) -> str:
-    models = list(dict.fromkeys(run["model"] for run in runs))
-    seeds = {run["seed"] for run in runs}
     splits = list(dict.fromkeys(str(run.get("split")) for run in runs))
-    metric = _metric(runs)
-    shown = ", ".join(splits[:4]) + (f" and {len(splits) - 4} more" if len(splits) > 4 else "")
-    lines = [
+    shown_splits = ", ".join(splits[:4]) + (f" and {len(splits) - 4} more" if len(splits) > 4 else "")
+    counts = {"model": len({run["model"] for run in runs}), "seed": len({run["seed"] for run in runs})}
+    counted = (f"{count} {name}{'s' * (count != 1)}" for name, count in {**counts, "run": len(runs)}.items())
+    parts = [
         "<h3>Protocol</h3>",
-        f"<p>{len(models)} model{'s' * (len(models) != 1)}, {len(seeds)} "
-        f"seed{'s' * (len(seeds) != 1)}, {len(runs)} run{'s' * (len(runs) != 1)}. "
-        f"Split{'s' * (len(splits) != 1)}: {escape(shown)}. Metric: {escape(metric)}. "
+        f"<p>{', '.join(counted)}. Split{'s' * (len(splits) != 1)}: {escape(shown_splits)}. "
+        f"Metric: {escape(_metric(runs))}. "
         "Training sees no label of a test node; the epoch is chosen on the validation nodes, and "
         "the test nodes are scored once, at that epoch.</p>",
     ]
     said = (outdated_line(runs).replace("*", ""), tuning_line(runs))
-    lines += [f"<p>{escape(line)}</p>" for line in said if line]
-    settings = [run.get("config") or {} for run in runs]
-    keys = list(dict.fromkeys(key for config in settings for key in config))
-    common = {
-        key: settings[0].get(key)
-        for key in keys
-        if all(config.get(key) == settings[0].get(key) for config in settings)
-    }
+    parts += [f"<p>{escape(line)}</p>" for line in said if line]
+    configs: dict[str, list[Record]] = {}
+    for run in runs:
+        configs.setdefault(run["model"], []).append(run.get("config") or {})
+    settings = [config for of_model in configs.values() for config in of_model]
+    keys = dict.fromkeys(key for config in settings for key in config)
+    first = settings[0]
+    common = [key for key in keys if all(config.get(key) == first.get(key) for config in settings)]
+    special = [key for key in keys if key not in (*common, "seed", "model")]
     if common:
-        lines.append("<details><summary>Settings of all runs</summary>")
-        lines.append(_table(["setting", "value"], common.items(), left=True))
-        lines.append("</details>")
-    special = [key for key in keys if key not in common and key not in ("seed", "model")]
+        rows = [(key, first.get(key)) for key in common]
+        parts.append(_folded("Settings of all runs", _table(["setting", "value"], rows, left=True)))
     if special:
-        values: dict[str, dict[str, list[str]]] = {}
-        for run, config in zip(runs, settings, strict=True):
-            of_model = values.setdefault(run["model"], {key: [] for key in special})
-            for key in special:
-                text = str(config.get(key))
-                if text not in of_model[key]:
-                    of_model[key].append(text)
-        rows = [[model, *(", ".join(found[key]) for key in special)] for model, found in values.items()]
-        lines.append("<details><summary>Settings that differ</summary>")
-        lines.append(_table(["model", *special], rows, left=True))
-        lines.append("</details>")
-    return "\n".join(lines)
+        values = [
+            [model, *(_distinct(config.get(key) for config in of_model) for key in special)]
+            for model, of_model in configs.items()
+        ]
+        parts.append(_folded("Settings that differ", _table(["model", *special], values, left=True)))
+    return "\n".join(parts)
 
 
 def _results(records: Sequence[Record], looks: Mapping[str, plots.Style]) -> str:
@@ -166,35 +156,34 @@ def _single_runs(runs: Sequence[Record]) -> str:
         for run in runs
     ]
     head = ["model", "seed", "split", "train", "val", "test", "epoch kept", "epochs", "seconds"]
-    seeds: dict[str, list[str]] = {}
+    seeds: dict[str, list[int]] = {}
     for run in runs:
-        seeds.setdefault(run["model"], []).append(str(run["seed"]))
-    listed = [[model, ", ".join(numbers)] for model, numbers in seeds.items()]
-    return (
-        "<h3>Seeds</h3>\n"
-        + _table(["model", "seeds"], listed, left=True)
-        + f"\n<details><summary>All {len(runs)} runs</summary>\n"
-        + _table(head, rows)
-        + "\n</details>"
-    )
+        seeds.setdefault(run["model"], []).append(run["seed"])
+    listed = [[model, ", ".join(map(str, numbers))] for model, numbers in seeds.items()]
+    of_models = _table(["model", "seeds"], listed, left=True)
+    return f"<h3>Seeds</h3>\n{of_models}\n{_folded(f'All {len(runs)} runs', _table(head, rows))}"
 
 
 def _provenance(records: Sequence[Record]) -> str:
     stamped = [record for record in records if record.get("versions") or record.get("commit")]
-    found: dict[str, list[str]] = {}
-    for record in stamped:
-        entries = dict(record.get("versions") or {})
-        entries["commit"] = record.get("commit")
-        entries["device"] = record.get("device")
-        entries["threads"] = record.get("threads")
-        for name, value in entries.items():
-            if value is not None and str(value) not in found.setdefault(name, []):
-                found[name].append(str(value))
-    dates = sorted(str(record["date"]) for record in stamped if record.get("date"))
-    if dates:
-        found["date"] = [dates[0]] if dates[0] == dates[-1] else [f"{dates[0]} to {dates[-1]}"]
-    rows = [[name, ", ".join(values)] for name, values in found.items() if values]
+    entries = [{**(record.get("versions") or {}), **record} for record in stamped]
+    names = dict.fromkeys(name for record in stamped for name in record.get("versions") or ())
+    rows = [
+        [name, _distinct(values)]
+        for name in (*names, "commit", "device", "threads")
+        if (values := [entry[name] for entry in entries if entry.get(name) is not None])
+    ]
+    if dates := sorted(str(record["date"]) for record in stamped if record.get("date")):
+        rows.append(["date", " to ".join(dict.fromkeys((dates[0], dates[-1])))])
     return "<h2>Versions</h2>\n" + _table(["", "used"], rows, left=True)
+
+
+def _distinct(values: Iterable[object]) -> str:
+    return ", ".join(dict.fromkeys(map(str, values)))
+
+
+def _folded(summary: str, table: str) -> str:
+    return f"<details><summary>{summary}</summary>\n{table}\n</details>"
 
 
 def _table(head: Sequence[str], rows: Iterable[Iterable[Any]], left: bool = False) -> str:

@@ -13,8 +13,6 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 
-from kgat.experiments.pages import markdown_table
-
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -167,16 +165,17 @@ def _plain(text: str) -> str:
 
 
 def markdown(blocks: Iterable[str | Table]) -> str:
-    return "\n\n".join(
-        block
-        if isinstance(block, str)
-        else markdown_table(
-            block.head,
-            [[f"`{cell.text}`" if cell.is_code else cell.text for cell in row] for row in block.cells],
-            block.names,
-        )
-        for block in blocks
-    )
+    def one_line(text: str) -> str:
+        # Of a bar that is escaped already neither sign may end the cell.
+        return " ".join(text.split()).replace("\\|", "|").replace("|", "\\|")
+
+    def lines(table: Table) -> str:
+        rows = [[f"`{cell.text}`" if cell.is_code else cell.text for cell in row] for row in table.cells]
+        cells = [list(map(one_line, line)) for line in (table.head, *rows)]
+        cells.insert(1, ["---"] * table.names + ["---:"] * (len(table.head) - table.names))
+        return "\n".join(f"| {' | '.join(line)} |" for line in cells)
+
+    return "\n\n".join(block if isinstance(block, str) else lines(block) for block in blocks)
 
 
 def comma_separated(blocks: Iterable[str | Table]) -> str:

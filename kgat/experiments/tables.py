@@ -11,9 +11,8 @@ import numpy as np
 
 from kgat.experiments import tuning
 from kgat.experiments.config import differing, protocol, stored
-from kgat.experiments.costs import CONTENDED
 from kgat.experiments.ledger import read_results
-from kgat.experiments.records import BASELINE, METRICS, RESULTS
+from kgat.experiments.records import BASELINE, CONTENDED, METRICS, RESULTS
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Table, code, interval, number, pivot, render, spread
 

@@ -89,11 +89,13 @@ def present(name, root):
     return all(any((root / path).is_file() for path in place) for place in places)
 
 
+@pytest.mark.quick
 def test_names():
     assert len(names()) == len(set(names()))
     assert set(names()) == NAMES
 
 
+@pytest.mark.quick
 def test_a_file_is_all_that_a_data_set_takes(tmp_path, monkeypatch):
     (tmp_path / "triangle.py").write_text(
         "import numpy as np\n"
@@ -120,6 +122,7 @@ def test_a_file_is_all_that_a_data_set_takes(tmp_path, monkeypatch):
         discover(graphs.__name__, graphs.__path__, first=())
 
 
+@pytest.mark.quick
 def test_name_is_taken_loosely(tmp_path):
     assert load("Kar_AtE", tmp_path).name == "karate"
     with pytest.raises(
@@ -137,6 +140,7 @@ def test_every_address_is_encrypted_and_every_checksum_used():
     assert {path for path in checksums() if not path.startswith("seq/")} <= paths
 
 
+@pytest.mark.quick
 def test_digits():
     task = load("digits")
     check(task)

@@ -2,9 +2,11 @@ import pytest
 import torch
 
 from kgat.experiments import ledger
-from kgat.experiments.bench import epoch, layers, report
+from kgat.experiments.bench import epoch, layers, measure, report
 from kgat.experiments.bench.epoch import bench_epoch
-from kgat.experiments.bench.layers import SIZES, bench_layers, paired, run
+from kgat.experiments.bench.layers import SIZES, bench_layers, draw, run
+from kgat.experiments.bench.measure import paired
+from kgat.experiments.table import render
 
 
 def test_records_of_all_peers(tmp_path):
@@ -37,7 +39,7 @@ def test_unequal_layers_are_not_timed(monkeypatch):
 
 def test_ratio_is_peer_over_ours(monkeypatch):
     clock = [0.0]
-    monkeypatch.setattr(layers.time, "perf_counter", lambda: clock[0])
+    monkeypatch.setattr(measure.time, "perf_counter", lambda: clock[0])
 
     def takes(seconds):
         def step():
@@ -55,7 +57,7 @@ def test_unknown_size():
 
 def test_graphs_have_hubs():
     size = SIZES["cora"]
-    degree = torch.bincount(size.graph()[1], minlength=size.nodes)
+    degree = torch.bincount(draw(size)[1], minlength=size.nodes)
     assert degree.sum() == size.edges
     assert degree.max() > 20 * size.edges / size.nodes
 
@@ -74,7 +76,7 @@ def test_epochs_of_both_layouts(tmp_path, monkeypatch, sparse):
     for layout, record in zip(layouts, found, strict=True):
         middle, low, high = record["ratio"]
         assert 0 < low <= middle <= high
-        assert f"| digits, {layout} features | " in report._epochs(found)
+        assert f"| digits, {layout} features | " in render(report._epochs(found))
 
 
 def test_unequal_models_are_not_timed(monkeypatch):

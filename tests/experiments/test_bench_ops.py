@@ -1,5 +1,6 @@
 r"""``kgat bench ops`` on a tiny graph, most of it in the process of the test and with nothing compiled."""
 
+import dataclasses
 import gc
 import itertools
 import json
@@ -13,12 +14,13 @@ import torch
 
 from kgat import cli
 from kgat.experiments import ledger
-from kgat.experiments.bench import measure, ops, report, rivals, scenarios, worker
+from kgat.experiments.bench import contest, measure, ops, report, rivals, scenarios, worker
+from kgat.experiments.bench.contest import BOTH, FORWARD, MEMORY, Question
 from kgat.experiments.bench.ops import Plan, run
 from kgat.experiments.bench.rivals import DGL, OURS, STYLE, SUBJECTS, Candidate
 from kgat.experiments.bench.scenarios import SCENARIOS, Scenario
-from kgat.experiments.bench.worker import BOTH, FORWARD, MEMORY, Question
 from kgat.experiments.ledger import Interrupted
+from kgat.experiments.plots.ops import ops as figure
 from kgat.ops import CPU
 
 TINY = SCENARIOS["tiny"]
@@ -37,8 +39,8 @@ def quick(monkeypatch):
     make_quick(monkeypatch)
 
 
-def here(question, environment, tell):
-    worker.answer_question(question, tell)
+def here(question, environment):
+    return contest.answers(question)
 
 
 @pytest.fixture(scope="module")
@@ -139,9 +141,9 @@ def test_what_is_there_is_not_measured_again(tmp_path):
     path = tmp_path / "deep/ops.jsonl"
     asked = []
 
-    def launch(question, environment, tell):
+    def launch(question, environment):
         asked.append(question)
-        here(question, environment, tell)
+        return here(question, environment)
 
     first = run(CORE, path, launch=launch)
     assert len(first) == 2 + 2 * 2 * 2
@@ -159,15 +161,14 @@ def test_what_is_there_is_not_measured_again(tmp_path):
 def test_a_stopped_run_goes_on(tmp_path, lost):
     path = tmp_path / "ops.jsonl"
 
-    def stopped(question, environment, tell):
-        def told(answer):
-            tell(answer)
+    def stopped(question, environment):
+        for answer in here(question, environment):
+            yield answer
             if path.read_bytes().count(b"\n") == lost:
                 raise KeyboardInterrupt
 
-        here(question, environment, told)
-
-    with pytest.raises(Interrupted, match=rf"{lost} of 10 runs are kept in .*ops.jsonl; run the same"):
+    whole = {1: 1, 3: 2, 4: 2}[lost]  # a process that times two candidates gives four records
+    with pytest.raises(Interrupted, match=rf"{whole} of 4 runs are kept in .*ops.jsonl; run the same"):
         run(CORE, path, launch=stopped)
     kept = ledger.read(path)
     assert len(kept) == lost
@@ -182,9 +183,9 @@ def test_who_is_not_here_is_asked_again_when_there(monkeypatch, tmp_path):
     plan = Plan(["tiny"], ["gat layer"], [DGL])
     path = tmp_path / "ops.jsonl"
 
-    def answer(question, environment, tell):
+    def answer(question, environment):
         for name, what in itertools.product(question.candidates, question.whats):
-            tell({"record": {**question.key(name, what), "seconds": [1.0, 1.0, 1.0]}})
+            yield {"record": {**question.key(name, what), "seconds": [1.0, 1.0, 1.0], "first_seconds": 1.0}}
 
     monkeypatch.setattr(rivals, "not_here", lambda name, device: "gone" if name == DGL else None)
     run(plan, path, launch=answer)
@@ -204,7 +205,7 @@ def test_large_graphs_are_for_a_gpu(tmp_path):
 
 
 def test_a_process_that_dies_is_a_reason(tmp_path):
-    def dies(question, environment, tell):
+    def dies(question, environment):
         raise ChildProcessError("the process ended with signal SIGKILL")
 
     found = run(CORE, tmp_path / "ops.jsonl", launch=dies)
@@ -242,15 +243,15 @@ def question(**changes):
 
 
 def test_a_fresh_process_answers():
-    told = []
-    ops._launch(question(candidates=(STYLE,)), {"MALLOC_MMAP_THRESHOLD_": "65536"}, told.append)
+    told = list(ops._launch(question(candidates=(STYLE,)), {}))
     assert [answer["record"]["candidate"] for answer in told if "record" in answer] == [STYLE]
     with pytest.raises(ChildProcessError, match="exit code 1: KeyError: 'nowhere'"):
-        ops._launch(question(scenario="nowhere"), {}, told.append)
+        list(ops._launch(question(scenario="nowhere"), {}))
 
 
 def test_a_process_leaves_with_its_parent():
-    command = [sys.executable, "-m", "kgat.experiments.bench.worker", question().to_json()]
+    command = [sys.executable, "-m", "kgat.experiments.bench.worker", contest.__name__]
+    command.append(json.dumps(dataclasses.asdict(question())))
     done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
     assert done.returncode == worker.ORPHANED
 
@@ -260,7 +261,7 @@ def test_processes_get_their_regime(monkeypatch, tmp_path):
     asked = {}
 
     def popen(command, env, **_):
-        asked[Question.from_json(command[-1]).regime] = env
+        asked[json.loads(command[-1])["regime"]] = env
         raise ChildProcessError("not started")
 
     monkeypatch.setattr(subprocess, "Popen", popen)
@@ -280,12 +281,12 @@ def test_processes_get_their_regime(monkeypatch, tmp_path):
 @LINUX
 def test_a_process_fails_before_memory_does():
     code = (
-        "import torch; from kgat.experiments.bench import measure, worker\n"
+        "import torch; from kgat.experiments.bench import contest, measure\n"
         "tenth = 1024 * measure._kilobytes('/proc/meminfo', 'MemAvailable') // 10\n"
         "torch.empty(tenth, dtype=torch.uint8)\n"  # which costs nothing, as nothing is written
         "measure.limit_memory(0.05)\n"
         "try: torch.empty(tenth, dtype=torch.uint8)\n"
-        "except worker.FAILURES as error: print(worker._reason(error))"
+        "except contest.FAILURES as error: print(contest._reason(error))"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout == "out of memory\n"
@@ -362,7 +363,7 @@ def step():
 print(measure.peak_bytes(step, "cpu"))
 """
     root = Path(ops.__file__).resolve().parents[3]
-    environment = {**os.environ, **ops.REGIMES["memory"], "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
+    environment = {**os.environ, **worker.REGIMES["memory"], "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"}
     done = subprocess.run([sys.executable, "-c", script], env=environment, capture_output=True, text=True)
     assert done.returncode == 0, done.stderr
     assert int(done.stdout) == pytest.approx(60e6, rel=0.1)
@@ -458,7 +459,7 @@ def test_bars_name_what_is_measured():
         assert bar["scenario"] in SCENARIOS
         assert bar["rival"] in SUBJECTS[bar["subject"]].candidates
         for regime in set(bar) - {"scenario", "subject", "rival"}:
-            assert regime in ops.REGIMES
+            assert regime in worker.REGIMES
             assert len(bar[regime]) == 2
 
 
@@ -466,19 +467,19 @@ def test_tables_and_figure_of_a_run(everything):
     text = report.tables(everything[0])
     for subject in SUBJECTS.values():
         assert f"| {subject.name} | {subject.candidates[1]} |" in text
-    drawn = report.figure(everything[0])
+    drawn = figure(everything[0])
     titles = [axes.get_title(loc="left") for axes in drawn.axes]
     assert [title for title in titles if title] == list(SUBJECTS)
 
 
 def test_figure_of_several_sizes(made):
     small = [{**record, "scenario": "cora", "edges": 13264} for record in made]
-    drawn = report.figure(small + made)
+    drawn = figure(small + made)
     time, memory = drawn.axes
     assert time.get_xscale() == time.get_yscale() == memory.get_yscale() == "log"
     assert [list(line.get_xdata()) for line in time.lines] == [[13264, 250000]] * len(time.lines)
     assert {tuple(line.get_ydata()) for line in memory.lines} == {(70.0, 70.0), (700.0, 700.0)}
-    assert report.figure([]) is None
+    assert figure([]) is None
 
 
 def test_command_line(capsys, monkeypatch, tmp_path, made):

@@ -32,7 +32,7 @@ def test_peak_memory_grows_with_the_width():
         name: Config.of("digits", "gat", overrides={"hidden_channels": width})
         for name, width in (("gat", 64), ("wide", 256), ("again", 64))
     }
-    peaks = costs._peaks(task, visible, configs)
+    peaks = costs._peaks(visible, configs)
     edges = task.data.edge_index.size(1)
     assert peaks["gat"] > edges * 64 * 4  # one tensor of a row per edge
     assert 2 < peaks["wide"] / peaks["gat"] < 8

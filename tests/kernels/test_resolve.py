@@ -26,6 +26,8 @@ from kgat.kernels import (
 )
 from kgat.names import normalized
 
+pytestmark = pytest.mark.quick
+
 
 def test_registry():
     assert names() == sorted(names())

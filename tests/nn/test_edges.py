@@ -8,6 +8,8 @@ from torch_geometric.typing import SparseTensor
 from kgat import KernelGATConv
 from kgat.nn import edges as formats
 
+pytestmark = pytest.mark.quick
+
 X = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
 # Sorted by target, then by source, as matrices hold them; loops at 1 and 3; node 5 isolated.
 EDGES = torch.tensor([[1, 4, 1, 3, 0, 3], [0, 0, 1, 1, 2, 3]])

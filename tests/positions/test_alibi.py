@@ -6,6 +6,8 @@ import torch
 from kgat.nn import KernelAttention
 from kgat.positions import ALiBi
 
+pytestmark = pytest.mark.quick
+
 
 def released(heads):
     r"""The slopes as the paper's code computes them."""

@@ -23,6 +23,8 @@ from kgat.positions import (
 from kgat.positions.transformer_xl import shifted
 from kgat.score.gram import LazyGram
 
+pytestmark = pytest.mark.versions
+
 H, D = 3, 5
 F = H * D
 DTYPES = [torch.float64, torch.float32]

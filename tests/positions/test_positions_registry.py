@@ -17,6 +17,8 @@ from kgat.positions import (
     resolve,
 )
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize(
     ("given", "expected"),

@@ -6,6 +6,8 @@ import torch
 from kgat.nn import KernelAttention, KeyValueCache
 from kgat.positions import Rotary
 
+pytestmark = pytest.mark.quick
+
 F, H, D = 24, 3, 8
 
 

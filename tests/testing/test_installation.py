@@ -22,6 +22,7 @@ def plant(monkeypatch, change):
     monkeypatch.setattr(Eager, "edge_attention", lambda self, call: change(call, right(self, call)))
 
 
+@pytest.mark.quick
 def test_all_kernels_and_backends_are_checked():
     pairs = installation.checks()
     assert len(pairs) == len(set(pairs))

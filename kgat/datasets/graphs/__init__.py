@@ -55,12 +55,7 @@ def names() -> list[str]:
     return [source.name for source in SOURCES]
 
 
-def load(
-    name: str,
-    root: str | os.PathLike[str] | None = None,
-    *,
-    sparse: bool | str = "auto",
-) -> Task:
+def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool | str = "auto") -> Task:
     r"""Loads a data set.
 
     Raw files are looked for below the root, laid out as :obj:`torch_geometric.datasets` and

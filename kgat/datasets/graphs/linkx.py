@@ -72,10 +72,7 @@ SOURCES = [
     _source("amherst41", "facebook100/Amherst41"),
     _source("reed98", "facebook100/Reed98"),
     _source(
-        "penn94",
-        "facebook100/Penn94",
-        RawFile(f"penn94/raw/{SPLITS}", f"{URL}/splits/{SPLITS}"),
-        rule=None,
+        "penn94", "facebook100/Penn94", RawFile(f"penn94/raw/{SPLITS}", f"{URL}/splits/{SPLITS}"), rule=None
     ),
     _source("genius", "genius", read=_genius, features="profile features", metric="roc_auc"),
 ]

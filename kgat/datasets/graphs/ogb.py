@@ -41,8 +41,7 @@ def _proteins(paths: list[Path]) -> Graph:
     ends = np.concatenate([row, col])
     degree = np.bincount(ends, minlength=len(y)).clip(min=1)
     x = np.stack(
-        [np.bincount(ends, np.tile(channel, 2), minlength=len(y)) / degree for channel in value.T],
-        axis=1,
+        [np.bincount(ends, np.tile(channel, 2), minlength=len(y)) / degree for channel in value.T], axis=1
     )
     return Graph(x, row, col, y, _parts(split, len(y)))
 

@@ -30,8 +30,7 @@ def _read(paths: list[Path]) -> Graph:
         # Test nodes are listed in the order of 'tx'; CiteSeer has 15 isolated ones that 'tx'
         # leaves out, whose features are zero and whose class is 0, as everywhere else.
         fill = sp.csr_matrix(
-            (np.ones(len(test)), (test - first, np.arange(len(test)))),
-            shape=(last - first + 1, len(test)),
+            (np.ones(len(test)), (test - first, np.arange(len(test)))), shape=(last - first + 1, len(test))
         )
         features = sp.vstack([allx, fill @ tx]).tocsr()
         y = np.concatenate([ally, fill @ ty]).argmax(axis=1)

@@ -58,10 +58,6 @@ SOURCES = [
             "clairett/pytorch-sentiment-classification, no licence stated",
             "clairett/pytorch-sentiment-classification/master/data/SST2",
         ),
-        (
-            "SST2_glue",
-            "phrases as in GLUE, forest-snow/alps, MIT",
-            "forest-snow/alps/main/data/SST-2",
-        ),
+        ("SST2_glue", "phrases as in GLUE, forest-snow/alps, MIT", "forest-snow/alps/main/data/SST-2"),
     )
 ]

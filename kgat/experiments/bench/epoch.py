@@ -11,10 +11,9 @@ from torch import Tensor
 from torch_geometric import seed_everything
 
 from kgat.datasets import Task, load
-from kgat.experiments.bench.layers import paired
+from kgat.experiments.bench import measure
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
-from kgat.experiments.costs import CONTENDED
 from kgat.experiments.ledger import append
 from kgat.experiments.training import Trainer, build
 
@@ -51,40 +50,28 @@ def bench_epoch(
     x = task.data.x
     dense = x if x.layout == torch.strided else x.to_dense()
     layouts = {"dense": dense} if dense is x else {str(x.layout).removeprefix("torch."): x, "dense": dense}
-    found = []
+    records = []
     for layout, features in layouts.items():
         peer = _trainer(task, replace(config, model="gat", projections=None), dense)
         ours = _trainer(task, config, features)
         ours.model.load_state_dict(peer.model.state_dict())
-        _expect_equal(peer, ours)
-        ratio = paired(peer.step, ours.step, rounds)
-        found.append(
+        with torch.no_grad():
+            expected, out = (trainer.model.eval()(trainer.x, trainer.edge_index) for trainer in (peer, ours))
+        measure.expect_equal(out, expected, "both models")
+        records.append(
             {
-                "kind": "epoch",
-                "dataset": dataset,
-                "features": layout,
-                "peer": PEER,
-                "ratio": ratio,
-                "contended": ratio[2] / ratio[1] > CONTENDED,
-                "rounds": rounds,
-                "config": config.as_dict(),
+                **{"kind": "epoch", "dataset": dataset, "features": layout, "peer": PEER},
+                **measure.verdict(measure.paired(peer.step, ours.step, rounds)),
+                **{"rounds": rounds, "config": config.as_dict()},
                 **circumstances("cpu"),
             }
         )
         if path is not None:
-            append(path, found[-1])
-    return found
+            append(path, records[-1])
+    return records
 
 
 def _trainer(task: Task, config: Config, x: Tensor) -> Trainer:
     seed_everything(config.seed)
     visible = task.visible(task.split(config.seed))
     return Trainer(build(task, config), replace(visible, x=x), config)
-
-
-@torch.no_grad()
-def _expect_equal(peer: Trainer, ours: Trainer) -> None:
-    expected, out = (t.model.eval()(t.x, t.edge_index) for t in (peer, ours))
-    if not torch.allclose(out, expected, rtol=1e-3, atol=1e-4):
-        error = (out - expected).abs().max().item()
-        raise ValueError(f"Expected equal outputs of both models before timing (got {error:.2g} apart)")

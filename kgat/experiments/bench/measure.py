@@ -1,4 +1,4 @@
-r"""How ``kgat bench ops`` measures: rounds of turns, peaks of memory, the speed of a copy."""
+r"""How benchmarks measure: rounds of turns, peaks of memory, the speed of a copy."""
 
 from __future__ import annotations
 
@@ -7,11 +7,15 @@ import statistics
 import time
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 import torch
 from torch import Tensor
 
-from kgat.experiments.bench.rivals import Candidate
+from kgat.experiments.records import CONTENDED
+
+if TYPE_CHECKING:
+    from kgat.experiments.bench.rivals import Candidate
 
 # Rounds go on until the time is spent and there are ENOUGH of them; where a round is so slow that this would
 # take GRACE times the time, LEAST of them must do.
@@ -82,6 +86,31 @@ def ratios(peer: list[float], ours: list[float]) -> list[float]:
         [2.0, 1.5, 4.0]
     """
     return spread([p / o for p, o in zip(peer, ours, strict=True)])
+
+
+def paired(peer: Step, ours: Step, rounds: int) -> list[float]:
+    r"""Returns :func:`ratios` of two steps that take turns, in reversed order every other round.
+
+    Args:
+        peer (callable): What ours is compared with.
+        ours (callable): What is timed.
+        rounds (int): Number of rounds, after two that are not counted.
+    """
+    seconds: dict[Step, list[float]] = {peer: [], ours: []}
+    for number in range(-2, rounds):
+        for step in (peer, ours) if number % 2 == 0 else (ours, peer):
+            seconds[step].append(seconds_of(step, "cpu"))
+    return ratios(seconds[peer][2:], seconds[ours][2:])
+
+
+def verdict(ratio: list[float]) -> dict[str, Any]:
+    r"""Returns what records say of a ratio: itself, and whether rounds differ too much to trust it.
+
+    Example:
+        >>> verdict([2.0, 1.0, 4.0])["contended"]
+        True
+    """
+    return {"ratio": ratio, "contended": ratio[2] / ratio[1] > CONTENDED}
 
 
 def copy_speed(device: str, size: int = COPY_BYTES) -> float:
@@ -204,6 +233,17 @@ def check_equal(candidate: Candidate, expected: list[Tensor], grad: Tensor) -> s
             what = "outputs" if number == 0 else f"gradients of input {number - 1}"
             return f"Expected equal {what} before timing (got {error:.2g} of the largest apart)"
     return None
+
+
+def expect_equal(out: Tensor, expected: Tensor, what: str) -> None:
+    r"""Says that two do not compute the same, where they do not.
+
+    Raises:
+        ValueError: If their outputs differ by more than rounding.
+    """
+    if not torch.allclose(out, expected, rtol=1e-3, atol=1e-4):
+        error = (out - expected).abs().max().item()
+        raise ValueError(f"Expected equal outputs of {what} before timing (got {error:.2g} apart)")
 
 
 def run_once(candidate: Candidate, grad: Tensor) -> list[Tensor]:

@@ -169,33 +169,35 @@ def features(subject: Subject, scenario: Scenario) -> int:
 # --- Layers -----------------------------------------------------------------------------------------------
 
 
+def layers(
+    kernel: str, shape: tuple[int, int, int], add_self_loops: bool
+) -> tuple[torch.nn.Module, KernelGATConv]:
+    r"""Returns PyG's layer of a kernel and the one of ours that computes the same, with the same weights.
+
+    Args:
+        kernel (str): ``"additive"``, ``"additive_v2"`` or ``"dot_product"``.
+        shape (tuple): Channels in and out, and heads.
+        add_self_loops (bool): Whether they add loops, where PyG's can.
+    """
+    stock: torch.nn.Module
+    if kernel == "additive":
+        stock = GATConv(*shape, add_self_loops=add_self_loops)
+        return stock, KernelGATConv.from_gat(stock)
+    if kernel == "additive_v2":
+        stock = GATv2Conv(*shape, add_self_loops=add_self_loops)
+        more: dict[str, Any] = {"projections": "shared_kv", "add_self_loops": add_self_loops}
+    else:
+        stock = TransformerConv(*shape)
+        more = {"projections": "separate", "residual": True, "add_self_loops": False}
+    ours = KernelGATConv(*shape, kernel=kernel, projection_bias=True, **more)
+    ours.load_state_dict(stock.state_dict())
+    return stock, ours
+
+
 def _layer(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Callable[[], Candidate]]:
     shape = (graph.x.size(1), scenario.out_channels, scenario.heads)
     # The graphs have their loops: nobody is timed at adding them.
-    stock: torch.nn.Module
-    if subject.kernel == "additive":
-        stock = GATConv(*shape, add_self_loops=False)
-        ours = KernelGATConv.from_gat(stock)
-    elif subject.kernel == "additive_v2":
-        stock = GATv2Conv(*shape, add_self_loops=False)
-        ours = KernelGATConv(
-            *shape,
-            add_self_loops=False,
-            kernel="additive_v2",
-            projections="shared_kv",
-            projection_bias=True,
-        )
-    else:
-        stock = TransformerConv(*shape)
-        ours = KernelGATConv(
-            *shape,
-            add_self_loops=False,
-            residual=True,
-            kernel="dot_product",
-            projections="separate",
-            projection_bias=True,
-        )
-    ours.load_state_dict(stock.state_dict())
+    stock, ours = layers(subject.kernel, shape, add_self_loops=False)
     x = graph.x.detach().requires_grad_()
     device = x.device
 
@@ -332,7 +334,7 @@ def fastest(candidates: dict[str, Candidate], rounds: int = 2) -> Candidate:
                 candidate.clear()
                 start = time.perf_counter()
                 candidate.forward_and_backward(grad)
-                if grad.is_cuda:
+                if grad.device.type == "cuda":
                     torch.cuda.synchronize(grad.device)
                 times.append(time.perf_counter() - start)
             seconds[name] = min(times[1:])

@@ -3,8 +3,10 @@ r"""The graphs of ``kgat bench ops`` and the layers on them."""
 from __future__ import annotations
 
 import os
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import numpy as np
 import torch
@@ -15,6 +17,7 @@ from kgat.datasets.files import resolve_root
 from kgat.datasets.graphs import SOURCES
 
 SEED = 0
+T = TypeVar("T")
 
 
 @dataclass(frozen=True)
@@ -98,13 +101,23 @@ def select(names: list[str]) -> list[Scenario]:
     Raises:
         ValueError: If one is unknown, or none is named.
     """
-    unknown = [name for name in names if name not in SCENARIOS]
-    if unknown or not names:
+    if not names:
+        raise ValueError(f"Expected scenarios to measure (got none); choose from: {', '.join(SCENARIOS)}")
+    return named(names, SCENARIOS, "scenarios")
+
+
+def named(names: Sequence[str], known: Mapping[str, T], what: str) -> list[T]:
+    r"""Returns what is called by some names, all if there are none.
+
+    Raises:
+        ValueError: If one is unknown.
+    """
+    unknown = [name for name in names if name not in known]
+    if unknown:
         raise ValueError(
-            f"Expected scenarios to measure (got {', '.join(unknown) or 'none'}); choose from: "
-            f"{', '.join(SCENARIOS)}"
+            f"Expected {what} that exist (got {', '.join(unknown)}); choose from: {', '.join(known)}"
         )
-    return [SCENARIOS[name] for name in names]
+    return [known[name] for name in names or known]
 
 
 def _present(name: str, root: str | os.PathLike[str] | None) -> list[Path] | None:

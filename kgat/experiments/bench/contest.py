@@ -1,0 +1,265 @@
+r"""What one fresh process of ``kgat bench ops`` does: one subject on one graph, timed or weighed."""
+
+from __future__ import annotations
+
+import gc
+import os
+import time
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import dataclass
+from importlib.metadata import PackageNotFoundError, version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kgat.experiments.bench import measure, rivals
+from kgat.experiments.bench.rivals import OURS, SUBJECTS, Candidate
+from kgat.experiments.bench.scenarios import SCENARIOS, SEED
+from kgat.experiments.circumstances import circumstances
+from kgat.ops.graph.adjacency import Adjacency
+
+FORWARD, BOTH, MEMORY = "forward", "forward+backward", "memory"
+
+# What a candidate that does not fit, or that torch.compile cannot compile, raises.
+FAILURES = (RuntimeError, MemoryError, OSError)
+
+Answers = Iterator[dict[str, Any]]
+
+
+@dataclass(frozen=True)
+class Question:
+    r"""One job.
+
+    Args:
+        scenario (str): Name of the scenario.
+        subject (str): Name of the subject.
+        candidates (list of str): Which candidates take part, ours first.
+        whats (list of str): What is asked: :data:`FORWARD` and :data:`BOTH`, or :data:`MEMORY` alone.
+        regime (str): Name of the allocator regime the process was started in.
+        device (str): Where to run.
+        threads (int): CPU threads of torch.
+        seconds (float): Time for all rounds.
+        root (str, optional): Folder of the data sets. (default: :obj:`None`)
+    """
+
+    scenario: str
+    subject: str
+    candidates: Sequence[str]
+    whats: Sequence[str]
+    regime: str
+    device: str
+    threads: int
+    seconds: float
+    root: str | None = None
+
+    def key(self, candidate: str, what: str) -> dict[str, Any]:
+        r"""Returns the fields that tell a record from all others."""
+        return {
+            "kind": "ops",
+            "scenario": self.scenario,
+            "subject": self.subject,
+            "candidate": candidate,
+            "what": what,
+            "regime": self.regime,
+            "on": torch.device(self.device).type,
+            "cpu_threads": self.threads,
+        }
+
+
+def answers(question: Question) -> Answers:
+    r"""Does the job; yields ``{"say": ...}`` for what is under way, ``{"record": ...}`` for a result.
+
+    Args:
+        question (Question): The job.
+    """
+    yield {"say": "reads the graph"}
+    contest = _Contest(question)
+    if MEMORY in question.whats:
+        for name in question.candidates:
+            yield from contest.weigh(name)
+    else:
+        yield {"say": "builds and checks"}
+        yield from contest.check()
+        yield from contest.take_turns()
+
+
+class _Contest:
+    def __init__(self, question: Question) -> None:
+        self.question = question
+        self.scenario = SCENARIOS[question.scenario]
+        self.subject = SUBJECTS[question.subject]
+        self.graph = self.scenario.load(question.root, question.device)
+        self.candidates: dict[str, Candidate] = {}  # that compute the same
+        self.on_cuda = question.device.startswith("cuda")
+        self.sizes: dict[str, Any] = {
+            "nodes": self.graph.x.size(0),
+            "edges": self.graph.edge_index.size(1),
+            "in_channels": self.graph.x.size(1),
+            "heads": self.scenario.heads,
+            "out_channels": self.scenario.out_channels,
+            "graph": self.graph.source,
+            "core": self.subject.core,
+        }
+        self.circumstances = {**circumstances(question.device), "processor": _processor()}
+        for package in ("numba", "triton", "dgl"):
+            try:
+                self.circumstances["versions"][package] = version(package)
+            except PackageNotFoundError:
+                continue
+        generator = torch.Generator().manual_seed(SEED + 1)
+        width = self.scenario.heads * self.scenario.out_channels
+        grad = torch.randn(self.graph.x.size(0), width, generator=generator)
+        self.grad = grad.to(self.graph.x.device)
+
+    def build(self, name: str) -> Candidate:
+        return rivals.build(self.subject, self.scenario, self.graph, [name])[name]
+
+    def record(self, name: str, what: str, **result: Any) -> dict[str, Any]:
+        key = self.question.key(name, what)
+        return {"record": {**key, **self.sizes, **result, **self.circumstances}}
+
+    def skip(self, name: str, reason: str, **more: Any) -> Answers:
+        for what in self.question.whats:
+            yield self.record(name, what, skipped=reason, **more)
+
+    def check(self) -> Answers:
+        r"""Builds all candidates and keeps those that compute what ours does."""
+        ours, *others = self.question.candidates
+        expected: list[Tensor] = []
+        for name in (ours, *others):
+            unequal = None
+            try:
+                candidate = self.build(name)
+                candidate.forward()
+                if name == ours:
+                    expected = measure.run_once(candidate, self.grad)
+                else:
+                    unequal = measure.check_equal(candidate, expected, self.grad)
+            except FAILURES as error:
+                yield from self.skip(name, _reason(error))
+                if name == ours:
+                    for other in others:
+                        yield from self.skip(other, "not timed, as ours did not run")
+                    return
+                continue
+            if unequal is None:
+                self.candidates[name] = candidate
+            else:
+                yield from self.skip(name, unequal, unequal=True)
+
+    def weigh(self, name: str) -> Answers:
+        r"""The peaks of one candidate, and what its first call costs."""
+        device = self.question.device
+        yield {"say": f"weighs {name}"}
+        grad = self.grad
+        result: dict[str, Any] = {}
+        if name == OURS:
+            edge_index, nodes = self.graph.edge_index.clone(), self.graph.x.size(0)
+            Adjacency.of(edge_index.new_zeros(2, 1), 1, 1, 1)  # what is loaded or compiled for the first time
+            seconds = measure.seconds_of(lambda: Adjacency.of(edge_index, 1, nodes, nodes), device)
+            result["structure_seconds"] = float(f"{seconds:.4g}")
+            # What the layer finds is remembered with the edges of the graph.
+            Adjacency.of(self.graph.edge_index, 1, nodes, nodes)
+        try:
+            start = time.perf_counter()
+            candidate = self.build(name)
+            candidate.forward_and_backward(grad)
+            if self.on_cuda:
+                torch.cuda.synchronize(device)
+            result["first_seconds"] = float(f"{time.perf_counter() - start:.4g}")
+            candidate.clear()
+            candidate.forward()
+            result["forward_bytes"] = measure.peak_bytes(candidate.forward, device)
+            result["both_bytes"] = measure.peak_bytes(lambda: candidate.forward_and_backward(grad), device)
+        except FAILURES as error:
+            yield from self.skip(name, _reason(error))
+            return
+        yield self.record(name, MEMORY, **result, **({"note": candidate.note} if candidate.note else {}))
+
+    def take_turns(self) -> Answers:
+        r"""Times the candidates."""
+        question, candidates = self.question, self.candidates
+        if not candidates:
+            return
+        linear = rivals.linear(self.scenario, self.graph, self.subject)
+        all_of_them = {**candidates, "linear": linear}
+        copy = measure.copy_speed(question.device, self.copy_bytes())
+
+        def prepare() -> None:
+            for candidate in all_of_them.values():
+                candidate.clear()
+
+        for what in question.whats:
+            yield {"say": what}
+            # The linear maps of a layer may be wider than its output.
+            grads = dict.fromkeys(candidates, self.grad) | {"linear": torch.ones_like(linear.forward())}
+
+            def step(name: str, what: str = what, grads: dict[str, Tensor] = grads) -> Callable[[], Tensor]:
+                candidate = all_of_them[name]
+                if what == FORWARD:
+                    return candidate.forward
+                return lambda: candidate.forward_and_backward(grads[name])
+
+            gc.collect()
+            gc.disable()
+            try:
+                steps = {name: step(name) for name in all_of_them}
+                steps["linear"]()  # the others have run already
+                budget = question.seconds / len(question.whats)
+                seconds = measure.take_turns(steps, prepare, budget, question.device)
+            finally:
+                gc.enable()
+            prepare()
+            for name in candidates:
+                yield self.record(name, what, **self.timing(name, what, seconds, copy, candidates[name].note))
+
+    def timing(
+        self, name: str, what: str, seconds: dict[str, list[float]], copy: float, note: str | None
+    ) -> dict[str, Any]:
+        result: dict[str, Any] = {
+            "seconds": measure.spread(seconds[name]),
+            "rounds": len(seconds[name]),
+            "linear_seconds": measure.spread(seconds["linear"]),
+        }
+        if note is not None:
+            result["note"] = note
+        if name != OURS:
+            result |= measure.verdict(measure.ratios(seconds[name], seconds[OURS]))
+            if not self.subject.core:
+                result["ceiling"] = measure.ratios(seconds[name], seconds["linear"])
+        elif self.subject.core:
+            moved = measure.compulsory_bytes(
+                *(self.sizes["nodes"], self.sizes["edges"], self.scenario.heads, self.scenario.out_channels),
+                features=rivals.features(self.subject, self.scenario),
+                backward=what == BOTH,
+            )
+            speed = moved / result["seconds"][0]
+            result["compulsory_bytes"] = moved
+            result["bytes_per_second"] = float(f"{speed:.4g}")
+            result["copy_bytes_per_second"] = float(f"{copy:.4g}")
+            result["copy_fraction"] = float(f"{speed / copy:.4g}")
+        return result
+
+    def copy_bytes(self) -> int:
+        # A test has no time for large copies, and its figures mean nothing.
+        return 1 << 16 if self.scenario.name == "tiny" else measure.COPY_BYTES
+
+
+def _reason(error: BaseException) -> str:
+    text = str(error).strip()
+    if isinstance(error, MemoryError | torch.OutOfMemoryError) or "can't allocate memory" in text:
+        return "out of memory"
+    lines = text.splitlines()
+    return f"{type(error).__name__}: {lines[0]}"[:200] if lines else type(error).__name__
+
+
+def _processor() -> str:
+    try:
+        for line in Path("/proc/cpuinfo").read_text().splitlines():
+            if line.startswith("model name"):
+                return line.partition(":")[2].strip()
+    except OSError:
+        pass
+    return os.environ.get("PROCESSOR_IDENTIFIER", "unknown")
