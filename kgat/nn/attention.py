@@ -12,7 +12,8 @@ import torch
 from torch import Tensor
 
 from kgat.nn.fourier_attention import FourierAttention
-from kgat.nn.kernel_attention import KernelAttention, KeyValueCache
+from kgat.nn.kernel_attention import KernelAttention
+from kgat.nn.key_value_cache import KeyValueCache
 from kgat.nn.primal_attention import PrimalAttention
 
 AttentionLike = str | Callable[..., torch.nn.Module]

@@ -11,7 +11,7 @@ from torch.nn import Dropout, LayerNorm, Linear
 from torch_geometric.nn.resolver import activation_resolver
 
 from kgat.nn.attention import AttentionLike, attend, build, empty_cache
-from kgat.nn.kernel_attention import KeyValueCache
+from kgat.nn.key_value_cache import KeyValueCache
 
 
 class KernelDecoderLayer(torch.nn.Module):
