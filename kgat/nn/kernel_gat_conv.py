@@ -12,7 +12,7 @@ from torch_geometric.nn.inits import glorot, zeros
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
 
 from kgat import functional, kernels
-from kgat.kernels import Context, KernelLike
+from kgat.kernels import Context, Kernel, KernelLike
 from kgat.kernels.magnitude import with_magnitude
 from kgat.names import nearest, one_of
 from kgat.nn import start as starting
@@ -290,7 +290,7 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
         if messages:
             out, alpha = self._pass_messages(query, key, value, places, edges, terms, context)
         else:
-            gram = self._gram(query, key, places, context, self._unprojected(x, key))
+            gram = self._gram(query, key, places, context, x)
             options: dict[str, Any] = {
                 "edge_bias": terms.bias,
                 "edge_log_weight": terms.log_weight,
@@ -315,11 +315,12 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
         key: Tensor,
         places: tuple[Tensor, Tensor] | None,
         context: Context,
-        unprojected: tuple[Tensor, Tensor, Tensor, Tensor] | None = None,
+        x: Tensor | OptPairTensor | None = None,
     ) -> Gram:
         kernel, gram = self.kernel, None
-        if unprojected is not None and is_plain(kernel, type(kernel)):
-            gram = kernel.of_features(*unprojected)
+        if x is not None and type(kernel).of_features is not Kernel.of_features:
+            features = self._unprojected(x, key) if is_plain(kernel, type(kernel)) else None
+            gram = None if features is None else kernel.of_features(*features)
         if gram is None:
             gram = kernel(query, key, context)
         if places is None or self.position_kernel is None:
