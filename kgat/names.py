@@ -239,6 +239,7 @@ class Catalogue(Generic[T]):
             (default: :obj:`{}`)
         joins (dict, optional): What ``*`` and ``+`` make of objects. (default: :obj:`{}`)
         abstract (tuple of type, optional): Classes that nobody can ask for. (default: :obj:`()`)
+        others (tuple of str, optional): What may be said as well, and is not read here. (default: :obj:`()`)
     """
 
     kind: type[T]
@@ -248,11 +249,22 @@ class Catalogue(Generic[T]):
     orders: Mapping[str, str] = field(default_factory=dict)
     joins: Mapping[str, Callable[..., T]] = field(default_factory=dict)
     abstract: tuple[type, ...] = ()
+    others: tuple[str, ...] = ()
 
     @property
     def noun(self) -> str:
         r"""What it holds, in lower case."""
         return self.kind.__name__.lower()
+
+    @property
+    def choices(self) -> list[str]:
+        r"""The names of all classes, sorted, and of what else may be said."""
+        return [*sorted(self.classes), *self.others]
+
+    @property
+    def spellings(self) -> list[str]:
+        r"""How people write these names, and all others."""
+        return [*map(snake, self.classes), *self.aliases]
 
     def resolve(self, thing: Any, *sizes: int, **kwargs: Any) -> T:
         r"""Builds an object from whatever names one.
@@ -359,8 +371,7 @@ class Catalogue(Generic[T]):
             if match := re.fullmatch(pattern, name.strip().lower()):
                 meant = match.expand(template)
         if meant is None:
-            also = [*map(snake, self.classes), *self.aliases]
-            unknown(f"the name of a {self.noun}", name.strip(), sorted(self.classes), also)
+            unknown(f"the name of a {self.noun}", name.strip(), self.choices, self.spellings)
         factor = self.read(meant)
         assert isinstance(factor, Factor)
         return factor

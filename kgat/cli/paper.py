@@ -12,13 +12,13 @@ from kgat.cli.options import (
     Threads,
     check_device,
     listed,
-    make_folder,
     set_threads,
     settings_of,
 )
-from kgat.cli.terminal import progress_bar
 
 __all__ = ["paper"]
+
+ORDER = 60
 
 
 def paper(
@@ -67,7 +67,6 @@ def paper(
     """
     from kgat.experiments import sequences
     from kgat.experiments.pages import split_readme, update_readme
-    from kgat.experiments.records import Interrupted
 
     changes = settings_of(overrides)
     chosen = sequences.choose(sequences.resolve_paper(name), listed(datasets), listed(variants))
@@ -79,32 +78,14 @@ def paper(
     set_threads(threads)
     check_device(device)
     path = out / f"{name}.jsonl"
-    given = (chosen.datasets, chosen.variants, settings, seeds, path)
+    # Data that is not trained on any more need not be there to print a table.
     done = sequences.finished(path, chosen.datasets, chosen.variants, settings, seeds)
     there = Counter(dataset for dataset, *_ in done)
     of_one = len(chosen.variants) * seeds
-    # Data that is not trained on any more need not be there to print a table.
     sequences.check([dataset for dataset in chosen.datasets if there[dataset] < of_one], root, settings)
-    make_folder(out)
-    total = len(chosen.datasets) * of_one
-    bar = progress_bar()
-    task = bar.add_task("", total=total, completed=len(done))
-
-    def on_epoch(dataset: str, variant: str, seed: int, epoch: int, score: float) -> None:
-        said = f"{dataset}, {variant}, seed {seed}, epoch {epoch} of {settings[dataset].epochs}: {score:.4g}"
-        bar.update(task, description=said)
-
-    try:
-        with bar:
-            records = sequences.compare(
-                *given,
-                root,
-                device=device,
-                on_run=lambda _: bar.advance(task),
-                on_epoch=on_epoch,
-            )
-    except KeyboardInterrupt:
-        raise Interrupted(int(bar.tasks[task].completed), total, path) from None
+    records = sequences.compare(
+        *(chosen.datasets, chosen.variants, settings, seeds, path, root), device=device, shown=True
+    )
     text = sequences.table(records)
     if readme is not None:
         update_readme(readme, text, *sequences.markers(name))

@@ -1,14 +1,15 @@
 r"""``kgat regress``: regression with attention over all points."""
 
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
-from kgat.cli.options import Threads, listed, make_folder, set_threads
-from kgat.cli.terminal import progress_bar
+from kgat.cli.options import Threads, listed, set_threads
 
 __all__ = ["regress"]
+
+ORDER = 50
 
 
 def regress(
@@ -41,8 +42,9 @@ def regress(
     from kgat.atomic import write_atomically
     from kgat.experiments import regression
     from kgat.experiments.pages import split_readme, update_readme
-    from kgat.experiments.plots import fits, png
-    from kgat.experiments.records import RESULTS, Interrupted, read_results
+    from kgat.experiments.plots import png
+    from kgat.experiments.plots.fits import fits
+    from kgat.experiments.records import RESULTS
 
     set_threads(threads)
     names = list(dict.fromkeys(listed(datasets)))
@@ -52,27 +54,11 @@ def regress(
             f"Expected at least one data set (got none); choose from: {', '.join(regression.LOADERS)}"
         )
     setting = regression.Setting(epochs=epochs)
-    path = out / RESULTS
-    problems = [regression.load(name) for name in names]
     if readme is not None:
         split_readme(readme, regression.BEGIN, regression.END)  # a wrong page is better known before training
-    make_folder(out)
-    total = len(names) * len(chosen) * seeds
-    there = regression.finished(path, names, chosen, seeds, setting)
-    bar = progress_bar()
-    task = bar.add_task("", total=total, completed=there)
-
-    def done(record: dict[str, Any]) -> None:
-        said = f"{record['dataset']}, {record['model']}, seed {record['seed']}"
-        bar.update(task, advance=1, description=said)
-
-    try:
-        with bar:
-            for problem in problems:
-                regression.compare(problem, chosen, seeds, path, setting, done)
-    except KeyboardInterrupt:
-        raise Interrupted(int(bar.tasks[task].completed), total, path) from None
-    records = regression.of_setting(read_results(path, ["regression"]), setting)
+    records = regression.of_setting(
+        regression.compare(names, chosen, seeds, out / RESULTS, setting, shown=True), setting
+    )
     for name in names:
         figure = fits(records, name)
         if figure is not None:

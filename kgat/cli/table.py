@@ -7,6 +7,8 @@ import typer
 
 __all__ = ["expect_runs", "print_tables", "table"]
 
+ORDER = 70
+
 
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
@@ -22,8 +24,8 @@ def table(
     ] = False,
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
+    from kgat.experiments.ledger import read_results
     from kgat.experiments.pages import update_readme
-    from kgat.experiments.records import read_results
     from kgat.experiments.tables import readme_tables, result_files
 
     if readme is not None or markdown:
@@ -50,15 +52,15 @@ def expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
 def print_tables(records: list[dict[str, Any]]) -> None:
     from rich.console import Console
 
-    from kgat.experiments.tables import contended_line, outdated_line, rich_table, tables, tuning_line
-    from kgat.experiments.tables import table as summarise
+    from kgat.experiments.table import terminal
+    from kgat.experiments.tables import contended_line, laid_out, outdated_line, table, tables, tuning_line
 
     console = Console()
     if not console.is_terminal:
         console.width = 120  # a file has no width: no line is broken for one
     for title, own in tables(records).items():
         runs = [record for record in own if record.get("kind") == "run"]
-        console.print(rich_table(summarise(own), title, runs[0]["metric"]))
+        console.print(terminal(laid_out(table(own), runs[0]["metric"], title)))
         said = (outdated_line(runs).replace("*", ""), tuning_line(runs), contended_line(own))
         for line in filter(None, said):
             console.print(line, markup=False, highlight=False)

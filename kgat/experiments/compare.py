@@ -1,28 +1,18 @@
 r"""Compares models: the same seeds for all, resumable, in this process or in several."""
 
-import multiprocessing
 import os
-import signal
-import time
-from collections import deque
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
-from concurrent.futures.process import BrokenProcessPool
-from contextlib import contextmanager
-from functools import partial
+from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import torch
-
 from kgat.datasets import Task, load
-from kgat.experiments import records as record_file
 from kgat.experiments import tuning
 from kgat.experiments.config import Config, differing, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
-from kgat.experiments.records import METRICS, RESULTS, Interrupted
+from kgat.experiments.engine import Engine, Job, Note
+from kgat.experiments.ledger import numbered
+from kgat.experiments.records import METRICS, RESULTS
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.shared import SharedResults
 from kgat.experiments.training import OnEpoch, train
 
 Record = Mapping[str, Any]
@@ -87,6 +77,48 @@ def compare(
         PermissionError: If the folder cannot be written.
         Interrupted: On Ctrl-C.
     """
+    names = _checked(dataset, models, seeds, jobs)
+    budget = tuning.Budget(tune, tune_seeds) if tune else None
+    _expect_taken(names, overrides or {})
+    task = dataset if isinstance(dataset, Task) else load(dataset, root)
+    trials = _trials(task.name, names, overrides, budget)
+    tuned = budget.record(overrides) if budget else None
+    protocols = {name: Config.of(task.name, name, overrides=overrides) for name in names}
+    path = (Path("runs") / task.name if out is None else Path(out)) / RESULTS
+    engine = Engine(
+        path,
+        len(trials) + len(names) * seeds,
+        key_of=_key,
+        shared=(task, device, tuned),
+        workers=jobs,
+        title=task.name,
+        shown=progress,
+        describe=_described,
+    )
+    with engine:
+        _expect_same_budget(engine.records, task.name, tuned, path)
+        _expect_same_settings(engine.records, protocols.values(), path, but=tuned["space"] if tuned else ())
+        engine.run(
+            [Job(tuning.key(config), f"trial of {_label(config)}", _try, (config,)) for config in trials]
+        )
+        chosen = {name: dict(overrides or {}) for name in names}
+        if budget is not None:
+            for name in names:
+                chosen[name] |= tuning.choose(engine.records, task.name, name, budget, overrides)
+        configs = [Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names]
+        _expect_same_settings(engine.records, configs, path)
+        engine.run([_run_of(config, is_drawn=figures and config.seed == 0) for config in configs])
+        if rounds:
+            # Of a model that takes all settings, or what was set for others would be lost.
+            config = min(protocols.values(), key=lambda config: len(resolve_model(config.model).fixed))
+            _measure(engine, config, names, rounds)
+        if figures:
+            engine.progress.note("drawing figures")
+            draw(engine.records, path.parent)
+    return engine.records
+
+
+def _checked(dataset: object, models: str | Sequence[str], seeds: int, jobs: int) -> list[str]:
     if not isinstance(dataset, str | Task):
         raise TypeError(
             f"Expected the name of a data set or a Task (got {type(dataset).__name__}); wrap a graph of your "
@@ -105,46 +137,9 @@ def compare(
         raise ValueError(f"Expected at least one seed (got {seeds}); pass --seeds 5")
     if jobs < 1:
         raise ValueError(f"Expected at least one job (got {jobs}); pass --jobs 1")
-    names = list(dict.fromkeys(resolve_model(name).name for name in models))
-    if not names:
+    if not models:
         raise ValueError("Expected at least one model (got none); pass --models gat,rbf")
-    budget = tuning.Budget(tune, tune_seeds) if tune else None
-    _expect_taken(names, overrides or {})
-    task = dataset if isinstance(dataset, Task) else load(dataset, root)
-    trials = _trials(task.name, names, overrides, budget)
-    tuned = budget.record(overrides) if budget else None
-    given = {name: Config.of(task.name, name, overrides=overrides) for name in names}
-    path = _writable(Path("runs") / task.name if out is None else Path(out)) / RESULTS
-    total = len(trials) + len(names) * seeds
-    wanted = {tuning.key(config) for config in trials}
-    try:
-        with SharedResults(path) as results, _progress(task, total, progress) as bar:
-            _expect_same_budget(results.records, task.name, tuned, path)
-            _expect_same_settings(results.records, given.values(), path, but=tuned["space"] if tuned else ())
-            work = _Work(task, results, device, jobs, bar, tuned)
-            work.do([(config, "tune") for config in trials])
-            chosen = {name: dict(overrides or {}) for name in names}
-            if budget is not None:
-                for name in names:
-                    chosen[name] |= tuning.choose(results.records, task.name, name, budget, overrides)
-            configs = [
-                Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names
-            ]
-            _expect_same_settings(results.records, configs, path)
-            wanted |= {config.key for config in configs}
-            work.do([(config, "draw" if figures and config.seed == 0 else "run") for config in configs])
-            if rounds:
-                # Of a model that takes all settings, or what was set for others would be lost.
-                config = min(given.values(), key=lambda config: len(resolve_model(config.model).fixed))
-                work.measure(config, names, rounds)
-            if figures:
-                bar.say("drawing figures")
-                draw(results.records, path.parent)
-    except KeyboardInterrupt:
-        # Asked of the file: the interrupt may have come between writing a line and counting it.
-        keys = {r["key"] for r in record_file.read(path) if r.get("kind") in ("run", "tune")}
-        raise Interrupted(len(wanted & keys), total, path) from None
-    return results.records
+    return list(dict.fromkeys(resolve_model(name).name for name in models))
 
 
 def _trials(
@@ -158,166 +153,82 @@ def _trials(
     return [config for configs in in_turns for config in configs]
 
 
-Job = tuple[Config, str]  # with what to do: "tune", "run", or "draw", which is a run whose attention is kept
-Outcome = tuple[dict[str, Any], dict[str, Any] | None]
+# --- Jobs -------------------------------------------------------------------------------------------------
 
 
-class _Work:
-    r"""Does the jobs of a comparison that are this process's to do, and keeps what came out."""
+def _label(config: Config) -> str:
+    return f"{config.model}, seed {config.seed}"
 
-    def __init__(
-        self,
-        task: Task,
-        results: SharedResults,
-        device: str,
-        jobs: int,
-        bar: "_Progress",
-        tuned: Mapping[str, Any] | None,
-    ) -> None:
-        self.task = task
-        self.results = results
-        self.device = device
-        self.jobs = jobs
-        self.bar = bar
-        self.tuned = tuned
-        self.counted: set[str] = set()
 
-    def do(self, jobs: Sequence[Job]) -> None:
-        r"""Ends when all of them are done, here or in other processes."""
-        for key in {_key(job) for job in jobs} & self._keys():
-            self.counted.add(key)
-        self.bar.found(len(self.counted & {_key(job) for job in jobs}))
-        left = [job for job in jobs if not self._finished(job)]
-        if self.jobs == 1 or len(left) < 2:
-            for config, what in self.results.claim(left, _key, self._finished, self._waiting):
-                self._keep(_outcome(self.task, config, what, self.device, self.bar.epoch(config)))
-        else:
-            self._do_at_once(left)
-        self._count(jobs)
+def _key(record: Record) -> tuple[str, str] | str | None:
+    if record.get("kind") == "attention":
+        return "attention", record.get("key", "")
+    return record["key"] if record.get("kind") in ("run", "tune") else None
 
-    def _do_at_once(self, left: Sequence[Job]) -> None:
-        self.bar.say(f"{self.jobs} runs at once")
-        context = multiprocessing.get_context("spawn")  # a fork of threads that hold locks may hang
-        threads = torch.get_num_threads()
-        # Results are kept in the order of the runs.
-        under_way: deque[tuple[Job, Future[Outcome]]] = deque()
 
-        def keep_first() -> None:
-            job, outcome = under_way.popleft()
-            self._keep(outcome.result())
-            self.results.release(_key(job))
+def _run_of(config: Config, is_drawn: bool) -> Job:
+    gives = (config.key, ("attention", config.key)) if is_drawn else ()
+    return Job(config.key, _label(config), _train, (config, is_drawn), gives)
 
-        def busy() -> int:
-            return sum(not outcome.done() for _, outcome in under_way)
 
-        # An executor notices a worker that was killed, which a pool waits for without end.
-        executor = ProcessPoolExecutor(
-            self.jobs, context, initializer=_start_worker, initargs=(self.task, self.device, threads)
-        )
-        try:
-            jobs = self.results.claim_many(
-                left, _key, self._finished, self._waiting, idle=lambda: not under_way
+def _noting(note: Note, task: Task) -> OnEpoch:
+    def on_epoch(epoch: int, train_loss: float, val_loss: float, score: float) -> None:
+        note(f"epoch {epoch}, val {METRICS[task.metric]} {score:.1%}")
+
+    return on_epoch
+
+
+def _try(task: Task, device: str, _: object, config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
+    yield tuning.trial(task, config, device=device, on_epoch=_noting(note, task))
+
+
+def _train(
+    task: Task,
+    device: str,
+    tuned: Mapping[str, Any] | None,
+    config: Config,
+    is_drawn: bool,
+    *,
+    note: Note,
+) -> Iterator[dict[str, Any]]:
+    record, model = train(task, config, device=device, on_epoch=_noting(note, task))
+    yield _marked(record, tuned)
+    if is_drawn:
+        from kgat import diagnostics
+
+        yield {**diagnostics.attention_record(model.cpu(), task, config), "key": config.key}
+
+
+def _marked(record: dict[str, Any], tuned: Mapping[str, Any] | None) -> dict[str, Any]:
+    return record if tuned is None else {**record, "tuned": tuned}
+
+
+def _measure(engine: Engine, config: Config, names: Sequence[str], rounds: int) -> None:
+    task, device, tuned = engine.shared
+
+    def is_there(_: str) -> bool:
+        return has_cost(engine.records, task.name, names)
+
+    for _ in engine.ledger.claim(["cost"], str, is_there, engine.waiting):
+        engine.progress.note("measuring time and memory of an epoch")
+        engine.keep(_marked(measure_cost(task, config, names, rounds, device=device), tuned))
+
+
+def _described(records: Sequence[Record]) -> Iterator[str]:
+    for record in records:
+        if record.get("kind") in ("run", "tune"):
+            # Only a trial survives that it diverged.
+            yield (
+                "diverged"
+                if record["val"] is None
+                else (
+                    f"{record['epochs']} epochs, {record['seconds']:.1f} s, "
+                    f"val {METRICS[record['metric']]} {record['val']:.1%}"
+                )
             )
-            for job in jobs:
-                if job is not None:
-                    under_way.append((job, _without_interrupts(partial(executor.submit, _work, job))))
-                while under_way and (job is None or busy() >= self.jobs or under_way[0][1].done()):
-                    keep_first()
-            while under_way:
-                keep_first()
-        except BrokenProcessPool as error:
-            raise OSError(
-                f"Expected {self.jobs} processes that live (got one that was ended, by hand or for lack of "
-                "memory); run the same command again: it goes on where it stopped, with fewer --jobs on less "
-                "memory"
-            ) from error
-        except BaseException:
-            for process in multiprocessing.active_children():
-                process.kill()
-            raise
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
-
-    def measure(self, config: Config, names: Sequence[str], rounds: int) -> None:
-        r"""Measures time and memory of models, unless that was done."""
-
-        def there(_: str) -> bool:
-            return has_cost(self.results.records, self.task.name, names)
-
-        for _ in self.results.claim(["cost"], str, there, self._waiting):
-            self.bar.say("measuring time and memory of an epoch")
-            self._append(measure_cost(self.task, config, names, rounds, device=self.device))
-
-    def _keep(self, outcome: Outcome) -> None:
-        record, attention = outcome
-        if record["key"] not in self._keys():
-            self._append(record)
-            self.counted.add(record["key"])
-            self.bar.finished(record)
-        if attention is not None:
-            self._append(attention)
-
-    def _append(self, record: dict[str, Any]) -> None:
-        if self.tuned is not None and record.get("kind") in ("run", "cost"):
-            record["tuned"] = self.tuned
-        self.results.append(record)
-
-    def _waiting(self, count: int) -> None:
-        self.bar.say(f"waiting for {count} of another process")
-
-    def _count(self, jobs: Sequence[Job]) -> None:
-        of_others = {_key(job) for job in jobs} - self.counted
-        self.bar.found(len(of_others))
-        self.counted |= of_others
-
-    def _keys(self, *kinds: str) -> set[str]:
-        kinds = kinds or ("run", "tune")
-        return {record["key"] for record in self.results.records if record.get("kind") in kinds}
-
-    def _finished(self, job: Job) -> bool:
-        drawn = job[1] != "draw" or job[0].key in self._keys("attention")
-        return drawn and _key(job) in self._keys()
 
 
-def _key(job: Job) -> str:
-    config, what = job
-    return tuning.key(config) if what == "tune" else config.key
-
-
-def _without_interrupts(start: Callable[[], Any]) -> Any:
-    # Ctrl-C reaches all processes of a terminal. It is the parent's to handle: those that start now are born
-    # deaf to it, and it waits for them to be there.
-    if not hasattr(signal, "pthread_sigmask"):
-        return start()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
-
-
-def _outcome(task: Task, config: Config, what: str, device: str, on_epoch: OnEpoch | None = None) -> Outcome:
-    if what == "tune":
-        return tuning.trial(task, config, device=device, on_epoch=on_epoch), None
-    record, model = train(task, config, device=device, on_epoch=on_epoch)
-    if what == "run":
-        return record, None
-    return record, {**_attention(model, task, config), "key": config.key}
-
-
-_worker: tuple[Task, str]  # what all runs of a worker process share
-
-
-def _start_worker(task: Task, device: str, threads: int) -> None:
-    global _worker
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    torch.set_num_threads(threads)
-    _worker = (task, device)
-
-
-def _work(job: Job) -> Outcome:
-    task, device = _worker
-    return _outcome(task, *job, device)
+# --- Figures ----------------------------------------------------------------------------------------------
 
 
 def draw(records: Sequence[Record], folder: Path) -> list[Path]:
@@ -337,7 +248,7 @@ def draw(records: Sequence[Record], folder: Path) -> list[Path]:
         return [*plots.save_all(records, folder), report.write(records, folder)]
     except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
         path = Path(folder) / RESULTS
-        for number, record in record_file.numbered(path) if path.exists() else []:
+        for number, record in numbered(path) if path.exists() else []:
             if not _drawable(record):
                 raise ValueError(
                     f"Expected a record as kgat writes it in line {number} of '{path}' (got "
@@ -358,10 +269,7 @@ def _drawable(record: Record) -> bool:
     return True
 
 
-def _attention(model: torch.nn.Module, task: Task, config: Config) -> dict[str, Any]:
-    from kgat import diagnostics
-
-    return diagnostics.attention_record(model.cpu(), task, config)
+# --- What a folder may hold ------------------------------------------------------------------------------
 
 
 def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
@@ -406,98 +314,3 @@ def _expect_same_settings(
                     f"Expected runs of '{config.model}' with {name}={value} in '{path}' (got "
                     f"{name}={given}); choose another --out, or delete that file"
                 )
-
-
-def _writable(folder: Path) -> Path:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with (folder / RESULTS).open("ab"):
-            pass
-    except OSError as error:
-        raise PermissionError(
-            f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose "
-            "another with --out"
-        ) from None
-    return folder
-
-
-class _Progress:
-    r"""Shows nothing; its subclass shows a bar."""
-
-    def found(self, count: int) -> None:
-        pass
-
-    def epoch(self, config: Config) -> Callable[[int, float, float, float], None] | None:
-        return None
-
-    def finished(self, record: Record) -> None:
-        pass
-
-    def say(self, text: str) -> None:
-        pass
-
-
-class _Bar(_Progress):
-    def __init__(self, bar: Any, row: Any, metric: str) -> None:
-        self.bar = bar
-        self.row = row
-        self.metric = METRICS[metric]
-        self.shown = 0.0
-
-    def found(self, count: int) -> None:
-        self.bar.advance(self.row, count)
-
-    def epoch(self, config: Config) -> Callable[[int, float, float, float], None]:
-        run = f"{config.model}, seed {config.seed}"
-        self.bar.update(self.row, now=run)
-
-        def on_epoch(epoch: int, train_loss: float, val_loss: float, score: float) -> None:
-            # An epoch may take a few milliseconds: most are not worth a line.
-            if time.monotonic() - self.shown > 0.1:
-                self.shown = time.monotonic()
-                now = f"{run}, epoch {epoch}, val {self.metric} {score:.1%}"
-                self.bar.update(self.row, now=now)
-
-        return on_epoch
-
-    def finished(self, record: Record) -> None:
-        self.bar.advance(self.row)
-        if not self.bar.console.is_terminal:  # no bar moves there: a line per run instead
-            task = self.bar.tasks[0]
-            trial = "trial of " * (record.get("kind") == "tune")
-            said = "diverged"  # which only a trial survives
-            if record["val"] is not None:
-                said = f"{record['epochs']} epochs, {record['seconds']:.1f} s, "
-                said += f"val {self.metric} {record['val']:.1%}"
-            self.bar.console.print(
-                f"{task.completed:.0f}/{task.total:.0f} {trial}{record['model']}, "
-                f"seed {record['seed']}: {said}",
-                highlight=False,
-                markup=False,  # a name may have brackets
-                soft_wrap=True,
-            )
-
-    def say(self, text: str) -> None:
-        self.bar.update(self.row, now=text)
-
-
-@contextmanager
-def _progress(task: Task, total: int, shown: bool) -> Iterator[_Progress]:
-    if not shown:
-        yield _Progress()
-        return
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
-    columns = (
-        TextColumn("{task.description}", markup=False),
-        BarColumn(bar_width=20),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.fields[now]}", markup=False),
-    )
-    console = Console(stderr=True)
-    with Progress(*columns, console=console, refresh_per_second=4) as bar:
-        row = bar.add_task(task.name, total=total, now="")
-        yield _Bar(bar, row, task.metric)
-        bar.update(row, now="")

@@ -22,7 +22,7 @@ from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import SETTINGS, Config
 from kgat.experiments.records import BASELINE
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.training import Trainer, build
+from kgat.experiments.training import Trainer, build, build_model, edge_dim_of
 
 Record = Mapping[str, Any]
 
@@ -175,9 +175,8 @@ def _answer_peaks() -> None:
     for name, settings in question["configs"].items():
         config = Config.from_dict(settings)
         seed_everything(config.seed)
-        attr = visible.edge_attr
-        edge_dim = None if attr is None else (attr.size(-1) if attr.dim() > 1 else 1)
-        model = resolve_model(config.model).build(config, visible.x.size(1), visible.num_classes, edge_dim)
+        edge_dim = edge_dim_of(visible.edge_attr)
+        model = build_model(config, visible.x.size(1), visible.num_classes, edge_dim)
         trainer = Trainer(model, visible, config)
         for _ in range(2):
             trainer.step()

@@ -7,7 +7,7 @@ import functools
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 
@@ -15,9 +15,6 @@ from kgat import kernels, names
 from kgat.experiments.stock import StockGAT, StockGATv2
 from kgat.models import AttentionGNN, KernelGAT
 from kgat.nn.kernel_gat_conv import PROJECTIONS
-
-if TYPE_CHECKING:
-    from kgat.experiments.config import Config
 
 __all__ = ["MODELS", "Model", "resolve_model"]
 
@@ -47,39 +44,6 @@ class Model:
         if not self.has_kernel:
             return {"projections": None, "decay_kernels": True, "start": None}
         return {"projections": None} if "@" in self.name else {}
-
-    def build(
-        self, config: Config, in_channels: int, out_channels: int, edge_dim: int | None = None
-    ) -> AttentionGNN:
-        r"""Builds the model.
-
-        Args:
-            config (Config): The settings.
-            in_channels (int): Number of features.
-            out_channels (int): Number of classes.
-            edge_dim (int, optional): Number of edge features. (default: :obj:`None`)
-        """
-        kwargs = dict(self.kwargs)
-        if config.projections is not None and "projections" not in self.fixed:
-            kwargs["projections"] = config.projections
-        if config.start is not None:  # of kernel models alone: stock layers have no such argument
-            kwargs["start"] = config.start
-        return self.cls(
-            in_channels,
-            config.hidden_channels,
-            config.num_layers,
-            out_channels,
-            heads=config.heads,
-            out_heads=config.out_heads,
-            dropout=config.dropout,
-            input_dropout=config.input_dropout,
-            value_dropout=config.value_dropout,
-            act=config.act,
-            norm=config.norm,
-            residual=config.residual,
-            edge_dim=edge_dim,
-            **kwargs,
-        )
 
 
 # Names of kernels are those of kgat.kernels in lower case, but for these.
@@ -121,7 +85,7 @@ def _kernel_model(text: str, name: str) -> Model:
     except names.UnknownName as error:
         choices = [*MODELS, "products and sums such as rbf*laplace", "magnitudes such as rbf*l2 or rbf*lp"]
         choices += ["arguments such as spectral[num_features=4]", "projections such as rbf@separate"]
-        names.unknown("the name of a model", name, choices, kernels.CATALOGUE.aliases, part=error.name)
+        names.unknown("the name of a model", name, choices, kernels.CATALOGUE.spellings, part=error.name)
     factors = list(tree.factors)
     if any(map(_signed, factors)):  # the kernel itself says where a value is not possible
         raise ValueError(
@@ -172,8 +136,8 @@ def resolve_model(name: str) -> Model:
         stock = names.normalized(factor)
         if stock in _STOCK and (model is None or at):
             raise ValueError(
-                f"Expected the name of a kernel (got '{name}'); a stock layer has neither arguments nor factors "
-                f"nor a choice of projections: use '{stock}' alone, or its kernel, "
+                f"Expected the name of a kernel (got '{name}'); a stock layer has neither arguments nor "
+                f"factors nor a choice of projections: use '{stock}' alone, or its kernel, "
                 f"'{'additive' if stock == 'gat' else 'additive_v2'}'"
             )
     if model is None:

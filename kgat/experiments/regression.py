@@ -6,9 +6,10 @@ best *test* error over epochs; here validation points choose the epoch, and test
 
 from __future__ import annotations
 
+import json
 import math
 import time
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
 from importlib.util import find_spec
 from pathlib import Path
@@ -21,12 +22,12 @@ from torch import Tensor
 from torch_geometric import seed_everything
 
 from kgat import kernels
-from kgat.experiments import records as record_file
 from kgat.experiments.circumstances import circumstances
-from kgat.experiments.pages import markdown_table
+from kgat.experiments.engine import Engine, Job
+from kgat.experiments.loop import Diverged, Fitted, fit
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.shared import SharedResults
-from kgat.experiments.statistics import holm, wilcoxon
+from kgat.experiments.summary import summarise
+from kgat.experiments.table import pivot, render, spread
 from kgat.functional import dense_attention
 from kgat.kernels import Context
 from kgat.nn import KernelGATConv
@@ -234,9 +235,12 @@ class Fit(NamedTuple):
 
     mean: Tensor
     std: Tensor | None
-    val: float
-    best_epoch: int
+    fitted: Fitted
     parameters: int
+
+    @property
+    def val(self) -> float:
+        return self.fitted.best.val_loss
 
 
 def run(points: Points, model: str, seed: int, setting: Setting | None = None, curve: bool = False) -> Record:
@@ -269,8 +273,8 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
     mean, std = y[train].mean(), y[train].std()
     known = ((y - mean) / std).where(train | val, torch.nan)  # no model sees the targets of the test
     seed_everything(seed)
-    fit = _gaussian_process if model in GAUSSIAN_PROCESSES else _transformer
-    found = fit(model, x, known, train, val, setting)
+    make = _gaussian_process if model in GAUSSIAN_PROCESSES else _transformer
+    found = make(model, x, known, train, val, setting)
     prediction = found.mean * std + mean
     record: Record = {
         "kind": "regression",
@@ -282,7 +286,7 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
         "setting": asdict(setting),
         "val": _rounded(found.val * float(std)),
         "test": _rounded(_rmse(prediction, y, test)),
-        "best_epoch": found.best_epoch,
+        "best_epoch": found.fitted.best_epoch,
         "parameters": found.parameters,
         "seconds": round(time.perf_counter() - start, 2),
         **circumstances("cpu"),
@@ -359,29 +363,29 @@ def _transformer(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, s
     net = Regressor(x.size(1), setting, **kwargs)
     optimizer = torch.optim.Adam(net.parameters(), lr=setting.lr)
     count = int(train.sum())
-    best, best_epoch, state = math.inf, 0, dict[str, Tensor]()
-    for epoch in range(1, setting.epochs + 1):
+
+    def step() -> float:
         net.train()
         optimizer.zero_grad()
         losses: list[Tensor] = []
         loss = F.mse_loss(net(x, losses)[train], y[train])
         if not math.isfinite(loss.item()):
-            raise ValueError(
-                f"Expected a finite loss of '{model}' (got {loss.item()} in epoch {epoch}); lower lr"
-            )
+            raise Diverged(f"loss of '{model}'", loss.item(), hint="lower lr")
         (loss + sum(losses) / count).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1000.0)
         optimizer.step()
-        with torch.no_grad():
-            score = _rmse(net.eval()(x), y, val)
-        if score < best:
-            best, best_epoch = score, epoch
-            state = {name: value.clone() for name, value in net.state_dict().items()}
-    net.load_state_dict(state)
+        return loss.item()
+
+    @torch.no_grad()
+    def validate() -> tuple[float, float]:
+        error = _rmse(net.eval()(x), y, val)
+        return error, -error
+
+    fitted = fit(net, step, validate, epochs=setting.epochs)
     with torch.no_grad():
         mean = net.eval()(x)
         std = torch.stack(list(_drawn(net, x))).std(0) if net.attention.kernel.penalised else None
-    return Fit(mean, std, best, best_epoch, sum(p.numel() for p in net.parameters()))
+    return Fit(mean, std, fitted, sum(p.numel() for p in net.parameters()))
 
 
 def _drawn(net: Regressor, x: Tensor) -> Iterator[Tensor]:
@@ -422,25 +426,26 @@ def _process_from_one_start(
     process = Process(likelihood).double()
     marginal = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)
     optimizer = torch.optim.Adam(process.parameters(), lr=0.1)
-    epochs = min(setting.epochs, PROCESS_EPOCHS)
-    best, best_epoch, state = math.inf, 0, dict[str, Tensor]()
-    for epoch in range(1, epochs + 1):
+
+    def step() -> float:
         process.train()
         optimizer.zero_grad()
         loss = -marginal(process(x[train]), y[train])
         loss.backward()
         optimizer.step()
-        if epoch % 10 == 0 or epoch == epochs:
-            with torch.no_grad(), gpytorch.settings.fast_pred_var():
-                score = _rmse(process.eval()(x).mean, y, val)
-            if score < best:
-                best, best_epoch = score, epoch
-                state = {name: value.clone() for name, value in process.state_dict().items()}
-    process.load_state_dict(state)
+        return loss.item()
+
+    @torch.no_grad()
+    def validate() -> tuple[float, float]:
+        with gpytorch.settings.fast_pred_var():
+            error = _rmse(process.eval()(x).mean, y, val)
+        return error, -error
+
+    fitted = fit(process, step, validate, epochs=min(setting.epochs, PROCESS_EPOCHS), every=10)
     with torch.no_grad():
-        found = process.eval()(x)
-        mean, std = found.mean.float(), found.stddev.float()
-    return Fit(mean, std, best, best_epoch, sum(p.numel() for p in process.parameters()))
+        posterior = process.eval()(x)
+        mean, std = posterior.mean.float(), posterior.stddev.float()
+    return Fit(mean, std, fitted, sum(p.numel() for p in process.parameters()))
 
 
 def _rmse(prediction: Tensor, y: Tensor, mask: Tensor) -> float:
@@ -455,60 +460,74 @@ def _rounded(value: Any) -> float:
 
 
 def compare(
-    dataset: str | Points,
+    datasets: str | Points | Sequence[str | Points],
     models: Sequence[str] = DEFAULT_MODELS,
     seeds: int = 10,
     path: str | Path = "runs/regression.jsonl",
     setting: Setting | None = None,
     on_run: Callable[[Record], None] | None = None,
+    *,
+    shown: bool = False,
 ) -> list[Record]:
     r"""Runs all models with all seeds and appends each run to a file as soon as it is done; what is there
     with the same setting is not repeated. Records of the first seed hold the fitted curve.
 
     Args:
-        dataset (str or Points): What :func:`load` takes, or a problem.
+        datasets (str or Points): What :func:`load` takes, or a problem; or a list of these.
         models (list of str, optional): As in :func:`run`. (default: :obj:`DEFAULT_MODELS`)
         seeds (int, optional): Number of seeds, counted from 0. (default: :obj:`10`)
         path (str or Path, optional): The file of JSON lines. (default: :obj:`"runs/regression.jsonl"`)
         setting (Setting, optional): How to train. (default: :obj:`Setting()`)
         on_run (callable, optional): Called with each new record. (default: :obj:`None`)
+        shown (bool, optional): Whether to show a progress bar. (default: :obj:`False`)
 
     Returns:
         list of dict: All records of the file.
+
+    Raises:
+        Interrupted: On Ctrl-C.
     """
     models = check_models(models)
-    points = load(dataset) if isinstance(dataset, str) else dataset
-    setting = Setting() if setting is None else setting
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    jobs = [(points.name, model, seed) for seed in range(seeds) for model in models]
-    with SharedResults(path, ["regression"]) as results:
+    given = [datasets] if isinstance(datasets, str | Points) else datasets
+    problems = [load(one) if isinstance(one, str) else one for one in given]
+    one_setting = Setting() if setting is None else setting
 
-        def there(job: tuple[str, str, int]) -> bool:
-            return job in _finished(results.records, setting)
+    def work(points: Points, model: str, seed: int, note: object) -> Iterator[Record]:
+        record = run(points, model, seed, one_setting, curve=seed == 0)
+        yield record
+        if on_run is not None:
+            on_run(record)
 
-        left = [job for job in jobs if not there(job)]
-        for _, model, seed in results.claim(left, lambda job: ("regression", *job, str(setting)), there):
-            record = run(points, model, seed, setting, curve=seed == 0)
-            results.append(record)
-            if on_run is not None:
-                on_run(record)
-    return results.records
-
-
-def finished(
-    path: str | Path, datasets: Sequence[str], models: Sequence[str], seeds: int, setting: Setting
-) -> int:
-    r"""Returns how many of these runs a file holds already."""
-    there = (
-        _finished(record_file.read_results(path, ["regression"]), setting) if Path(path).exists() else set()
-    )
-    wanted = {(name, model, seed) for name in datasets for model in models for seed in range(seeds)}
-    return len(wanted & there)
+    jobs = [
+        Job(
+            _key(points.name, model, seed, asdict(one_setting)),
+            f"{points.name}, {model}, seed {seed}",
+            work,
+            (points, model, seed),
+        )
+        for points in problems
+        for seed in range(seeds)
+        for model in models
+    ]
+    with Engine(
+        path, len(jobs), kinds=["regression"], key_of=_key_of, shown=shown, describe=_described
+    ) as engine:
+        engine.run(jobs)
+    return engine.records
 
 
-def _finished(records: Sequence[Mapping[str, Any]], setting: Setting) -> set[tuple[str, str, int]]:
-    return {(r["dataset"], r["model"], r["seed"]) for r in of_setting(records, setting)}
+def _key(dataset: str, model: str, seed: int, setting: Mapping[str, Any]) -> Hashable:
+    return ("regression", dataset, model, seed, json.dumps(setting, sort_keys=True))
+
+
+def _key_of(record: Record) -> Hashable:
+    if record.get("kind") != "regression":
+        return None
+    return _key(record["dataset"], record["model"], record["seed"], record["setting"])
+
+
+def _described(records: Sequence[Record]) -> Iterator[str]:
+    return (f"val {record['val']:.4g} {record['unit']}, {record['seconds']:.1f} s" for record in records)
 
 
 def of_setting(records: Sequence[Mapping[str, Any]], setting: Setting) -> list[Mapping[str, Any]]:
@@ -526,38 +545,25 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         ValueError: If there are none, or a model has runs of several settings.
     """
-    found: dict[str, dict[str, dict[int, float]]] = {}
+    scores: dict[str, dict[str, dict[Hashable, float | None]]] = {}
     units: dict[str, str] = {}
     first: dict[tuple[str, str], Mapping[str, Any]] = {}
     for record in records:
         if record.get("kind") == "regression":
             _expect_one_setting(first.setdefault((record["dataset"], record["model"]), record), record)
-            seeds_of_model = found.setdefault(record["dataset"], {}).setdefault(record["model"], {})
-            seeds_of_model[record["seed"]] = record["test"]
+            runs = scores.setdefault(record["dataset"], {}).setdefault(record["model"], {})
+            runs[record["seed"]] = record["test"]
             units[record["dataset"]] = record["unit"]
-    if not found:
+    if not scores:
         raise ValueError("Expected records of 'kgat regress' (got none); run it first")
-    models = list(dict.fromkeys(model for of_models in found.values() for model in of_models))
-    cells: dict[str, list[str]] = {model: [] for model in models}
-    for of_models in found.values():
-        base = of_models.get(BASELINE, {})
-        p_values: dict[str, float | None] = {}
-        for model, own in of_models.items():
-            both = sorted(set(own) & set(base))
-            if model != BASELINE and both:
-                p_values[model] = wilcoxon(np.array([own[seed] - base[seed] for seed in both]))
-        corrected = holm(p_values)
-        for model in models:
-            values = np.array(list(of_models.get(model, {}).values()))
-            if not values.size:
-                cells[model].append("–")
-                continue
-            spread = f" ± {values.std(ddof=1):.3g}" if values.size > 1 else ""
-            p = corrected.get(model)
-            cells[model].append(f"{values.mean():.3g}{spread}" + ("" if p is None else f" (p = {p:.2g})"))
-    seeds = {name: min(map(len, of_models.values())) for name, of_models in found.items()}
-    heads = [f"{name}, {units[name]}, {n} seed{'s' * (n != 1)}" for name, n in seeds.items()]
-    return markdown_table(["model", *heads], ([f"`{model}`", *row] for model, row in cells.items()))
+    columns = {}
+    for dataset, of_models in scores.items():
+        seeds = min(map(len, of_models.values()))
+        columns[f"{dataset}, {units[dataset]}, {seeds} seed{'s' * (seeds != 1)}"] = {
+            model: spread(one.mean, one.std, "{:.3g}", p_value=one.p_value)
+            for model, one in summarise(of_models, BASELINE).items()
+        }
+    return render([pivot("model", columns, is_code=True)])
 
 
 def _expect_one_setting(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:

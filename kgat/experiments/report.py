@@ -10,135 +10,14 @@ from typing import Any
 from kgat.atomic import write_atomically
 from kgat.experiments import plots
 from kgat.experiments.records import BASELINE, METRICS
-from kgat.experiments.tables import Row, contended_line, outdated_line, table, tuning_line
+from kgat.experiments.table import Cell, Table, html_table, shown
+from kgat.experiments.tables import contended_line, laid_out, outdated_line, table, tuning_line
 
 __all__ = ["page", "write"]
 
 Record = Mapping[str, Any]
 
-CAPTIONS = {
-    "accuracy": (
-        "Test metric",
-        "Dots are single runs (one seed each) at the epoch with the best validation score. The "
-        "large marker is their mean, the bar its 95 % interval (Student's t). The dashed line is "
-        "the mean of the baseline.",
-    ),
-    "difference": (
-        "Difference to the baseline",
-        "Paired by seed: the run of a model minus the run of the baseline with the same seed and "
-        "split. Dots are seeds, the bar is the 95 % interval of the mean difference (Student's t). "
-        "An interval that leaves out zero is evidence for one data set and one set of "
-        "hyperparameters, without correction for the number of models; the table has the "
-        "corrected p-values.",
-    ),
-    "curves": (
-        "Learning curves",
-        "Mean over the seeds; the band is one standard deviation to either side. A run that "
-        "stopped early keeps its last value, and a curve ends where half of its runs have "
-        "stopped. The marker is the mean of the epochs that were kept.",
-    ),
-    "attention": (
-        "Attention in a real neighbourhood",
-        "A node with more neighbours than most whose neighbourhood mixes the most classes; the "
-        "same node for every model, the model trained with the first seed, the first layer, the "
-        "mean over its heads. Width and colour of an arrow are the weight that the node in the "
-        "middle gives to that neighbour, the ring around it is the weight it gives to itself; "
-        "these add up to one. Thin grey lines are other edges of the graph.",
-    ),
-    "entropy": (
-        "Entropy of attention",
-        "Entropy of the weights of a node, divided by the logarithm of its number of in-edges: 1 "
-        "is uniform attention (a plain mean), 0 is attention to one neighbour. Markers are heads "
-        "(mean over the nodes with two or more in-edges, self-loops included); the shape behind "
-        "is the histogram over nodes and heads.",
-    ),
-    "profile": (
-        "Kernel profile",
-        "How the learned kernel of the first layer changes when a key moves away from a query: "
-        "from 8 queries of real nodes, 32 random directions each. A line is the median for one "
-        "head, relative to distance zero on the same line (or to the largest median, where the "
-        "axis says so). The band is the 10 % to 90 % quantile over queries and directions, over "
-        "all heads: a kernel of the distance alone has none for a single head.",
-    ),
-    "image": (
-        "The kernel as an image",
-        "exp(score) between the queries (rows) and keys (columns) of 24 random nodes of the first layer, "
-        "sorted by class (white lines), divided by the largest, for two heads.",
-    ),
-    "spectrum": (
-        "Spectrum of the Gram matrix",
-        "Singular values of K = exp(score) between the queries and keys of the first layer on a "
-        "fixed random sample of nodes, divided by the largest. The line is the median over the "
-        "heads, the band (with up to four models) their range. The rank in the legend is the "
-        "effective rank (Roy and Vetterli, 2007), the exponential of the entropy of the singular "
-        "values: near 1, one direction, which may be one node of large norm, is all of K.",
-    ),
-    "law": (
-        "Spectral law",
-        "Frequencies of the first layer's kernel in the plane of their two leading principal axes, which all "
-        "heads share, with the histograms of both coordinates. A kernel that samples its frequencies is "
-        "shown by new draws, one with free frequencies by these and their mirror images.",
-    ),
-    "heads": (
-        "Correlation of heads",
-        "The correlation matrix of the copula that ties the noise of the heads, the mean over channels.",
-    ),
-    "importance": (
-        "Importance of nodes",
-        "What the L^p magnitude of a node adds to the score of every edge that leaves it (mean over heads) "
-        "against its number of in-edges with the self-loop, for up to 200 random nodes.",
-    ),
-    "cost": (
-        "Cost",
-        "Time of a training epoch and peak memory, measured in turns with the baseline in one "
-        "process, as ratios to it. The marker is the median over the rounds, the bar their range.",
-    ),
-}
-
-STYLE = """
-:root { color-scheme: light dark; --ink: #1d1f23; --soft: #5c626b; --line: #d9dce1;
-  --ground: #fbfbfa; --card: #ffffff; }
-@media (prefers-color-scheme: dark) {
-  :root { --ink: #e4e6e9; --soft: #a0a7b1; --line: #3a3f47; --ground: #17191c; --card: #1f2226; }
-}
-* { box-sizing: border-box; }
-body { margin: 0 auto; max-width: 68rem; padding: 1.5rem 1rem 4rem; background: var(--ground);
-  color: var(--ink); font: 16px/1.55 system-ui, -apple-system, "Segoe UI", Roboto, "DejaVu Sans",
-  sans-serif; overflow-wrap: break-word; }
-h1 { font-size: 1.6rem; line-height: 1.25; margin: 0 0 .3rem; }
-h2 { font-size: 1.3rem; margin: 2.6rem 0 .6rem; padding-top: 1rem;
-  border-top: 1px solid var(--line); }
-h3 { font-size: 1.05rem; margin: 1.8rem 0 .5rem; }
-p, figcaption, summary { max-width: 46rem; }
-.soft, figcaption { color: var(--soft); font-size: .9rem; }
-.wide { overflow-x: auto; }
-table { border-collapse: separate; border-spacing: 0; font-size: .88rem;
-  font-variant-numeric: tabular-nums; }
-th, td { padding: .35rem .6rem; text-align: right; white-space: nowrap;
-  border-bottom: 1px solid var(--line); }
-th { color: var(--soft); font-weight: 600; vertical-align: bottom; }
-th:first-child, td:first-child { text-align: left; }
-th:first-child, td:first-child { position: sticky; left: 0; background: var(--ground); }
-td:first-child { white-space: normal; overflow-wrap: anywhere; min-width: 11rem;
-  max-width: 18rem; }
-td.left { text-align: left; white-space: normal; }
-.swatch { display: inline-block; width: .7em; height: .7em; border-radius: 50%;
-  border: 1px solid var(--soft); position: absolute; left: .5rem; top: .8em; }
-th:first-child, td:first-child { padding-left: .5rem; }
-td.model:first-child { padding-left: 1.6rem; }
-figure { margin: 1.2rem 0 2.2rem; }
-figure .wide { max-width: 56rem; background: #ffffff; border: 1px solid var(--line);
-  border-radius: 6px; padding: .6rem; }
-img { display: block; width: 100%; min-width: 31rem; height: auto; }
-figcaption { margin-top: .5rem; }
-figcaption strong { color: var(--ink); }
-details { margin: .8rem 0; }
-summary { cursor: pointer; }
-@media (max-width: 36rem) { body { font-size: 15px; }
-  th, td { padding-left: .45rem; padding-right: .45rem; }
-  td:first-child { min-width: 7.5rem; max-width: 8.5rem; } }
-@media print { .wide { overflow: visible; } img { min-width: 0; } }
-"""
+STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf8")
 
 
 def write(records: Sequence[Record], folder: str | os.PathLike[str]) -> Path:
@@ -182,7 +61,7 @@ def page(records: Sequence[Record]) -> str:
         # Whatever a record may contain, the page loads and runs nothing.
         '<meta http-equiv="Content-Security-Policy" '
         "content=\"default-src 'none'; img-src data:; style-src 'unsafe-inline'\">\n"
-        f"<title>{escape(title)}</title>\n<style>{STYLE}</style>\n</head>\n<body>\n"
+        f"<title>{escape(title)}</title>\n<style>\n{STYLE}</style>\n</head>\n<body>\n"
         + "\n".join(body)
         + "\n</body>\n</html>\n"
     )
@@ -196,11 +75,11 @@ def _dataset(records: Sequence[Record], dataset: str) -> list[str]:
         parts += [_protocol(runs), "<h3>Results</h3>", _results(of_dataset, plots.styles(records))]
         parts += [f"<p>{escape(line)}</p>" for line in (contended_line(of_dataset),) if line]
     parts.append("<h3>Figures</h3>")
-    for name, draw in plots.FIGURES.items():
+    for draw in plots.FIGURES.values():
         figure = draw(records, dataset)  # all records, so that colours agree between data sets
         if figure is None:
             continue
-        head, text = CAPTIONS[name]
+        head, text = draw.title, draw.caption
         data = base64.b64encode(plots.png(figure)).decode()
         parts.append(
             f'<figure><div class="wide"><img alt="{escape(head)} on {escape(dataset)}" '
@@ -256,62 +135,16 @@ def _protocol(runs: Sequence[Record]) -> str:
 
 
 def _results(records: Sequence[Record], looks: Mapping[str, plots.Style]) -> str:
-    metric = _metric(record for record in records if record.get("kind") == "run")
-    head = [
-        "model",
-        "seeds",
-        f"test {metric}",
-        f"difference to {BASELINE} [95 %]",
-        "p",
-        "validation",
-        "epoch time",
-        "memory",
-        "parameters",
-    ]
-    lines = ['<div class="wide"><table><thead><tr>']
-    lines += [f"<th>{escape(name)}</th>" for name in head]
-    lines.append("</tr></thead><tbody>")
-    for row in table(list(records)):
-        color = looks[row.model].color if row.model in looks else "#777777"
-        swatch = f'<span class="swatch" style="background:{color}"></span>'
-        cells = "".join(f"<td>{escape(cell)}</td>" for cell in _cells(row))
-        lines.append(f'<tr><td class="model">{swatch}{escape(row.model)}</td>{cells}</tr>')
-    lines.append("</tbody></table></div>")
-    lines.append(
-        '<p class="soft">Mean ± unbiased standard deviation over seeds, in per cent. Difference: '
+    runs = [record for record in records if record.get("kind") == "run"]
+    rows = table(records)
+    colors = {row.model: looks[row.model].color if row.model in looks else "#777777" for row in rows}
+    return (
+        html_table(laid_out(rows, runs[0].get("metric", "accuracy"), colors=colors))
+        + '\n<p class="soft">Mean ± unbiased standard deviation over seeds, in per cent. Difference: '
         "paired by seed, in percentage points. p: Wilcoxon signed-rank test of the paired "
         "differences, Holm-corrected over the models, from five pairs on. Epoch time and memory: ratios to "
         f"{escape(BASELINE)}.</p>"
     )
-    return "\n".join(lines)
-
-
-def _cells(row: Row) -> list[str]:
-    mean = _number(row.mean, "{:.1f}", 100)
-    if _number(row.std, "{}"):
-        mean += f" ± {_number(row.std, '{:.1f}', 100)}"
-    difference = _number(row.difference, "{:+.1f}", 100)
-    if _number(row.ci_low, "{}") and _number(row.ci_high, "{}"):
-        low, high = (_number(end, "{:+.1f}", 100) for end in (row.ci_low, row.ci_high))
-        difference += f" [{low}, {high}]"
-    small = row.p_value is not None and row.p_value < 0.001
-    return [
-        str(row.n),
-        mean,
-        difference or "–",
-        "< 0.001" if small else _number(row.p_value, "{:.3f}") or "–",
-        _number(row.val_mean, "{:.1f}", 100) or "–",
-        _number(row.epoch_ratio, "{:.2f}×") or "–",
-        _number(row.memory_ratio, "{:.2f}×") or "–",
-        _number(row.parameters, "{:,.0f}") or "–",
-    ]
-
-
-def _number(value: float | None, form: str, scale: float = 1) -> str:
-    r"""A number as text; nothing for none and for not a number."""
-    if value is None or value != value:
-        return ""
-    return form.format(scale * value).replace("-", "−")
 
 
 def _metric(runs: Iterable[Record]) -> str:
@@ -325,10 +158,10 @@ def _single_runs(runs: Sequence[Record]) -> str:
             run["model"],
             run["seed"],
             run.get("split"),
-            *(_number(run.get(part), "{:.2f}", 100) for part in ("train", "val", "test")),
+            *(shown(run.get(part), "{:.2f}", 100) for part in ("train", "val", "test")),
             run.get("best_epoch"),
             run.get("epochs"),
-            _number(run.get("seconds"), "{:.1f}"),
+            shown(run.get("seconds"), "{:.1f}"),
         ]
         for run in runs
     ]
@@ -364,14 +197,6 @@ def _provenance(records: Sequence[Record]) -> str:
     return "<h2>Versions</h2>\n" + _table(["", "used"], rows, left=True)
 
 
-def _table(head: Iterable[Any], rows: Iterable[Iterable[Any]], left: bool = False) -> str:
-    cell = '<td class="left">' if left else "<td>"
-    align = ' style="text-align:left"' if left else ""
-    lines = ['<div class="wide"><table><thead><tr>']
-    lines += [f"<th{align}>{escape(str(name))}</th>" for name in head]
-    lines.append("</tr></thead><tbody>")
-    for row in rows:
-        cells = ("–" if value is None else str(value) for value in row)
-        lines.append("<tr>" + "".join(f"{cell}{escape(text)}</td>" for text in cells) + "</tr>")
-    lines.append("</tbody></table></div>")
-    return "\n".join(lines)
+def _table(head: Sequence[str], rows: Iterable[Iterable[Any]], left: bool = False) -> str:
+    lines = [[Cell("–" if value is None else str(value), is_code=True) for value in row] for row in rows]
+    return html_table(Table(head, lines, names=len(head) if left else 1))

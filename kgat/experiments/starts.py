@@ -11,22 +11,23 @@ What is in the records already is not measured again.
 
 import argparse
 import copy
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
 import torch
 from torch_geometric import seed_everything
 
 from kgat.datasets import Task, load
 from kgat.diagnostics import attention_entropy, trace
-from kgat.experiments import records as record_file
 from kgat.experiments import tuning
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config, stored
+from kgat.experiments.engine import Engine, Job, Note
+from kgat.experiments.ledger import read
 from kgat.experiments.pages import update_readme
-from kgat.experiments.statistics import interval
+from kgat.experiments.summary import Summary, summarise
+from kgat.experiments.table import Cell, Table, code, interval, number, render
 from kgat.experiments.training import build, fit
 from kgat.functional import edge_softmax
 from kgat.nn.start import STARTS
@@ -124,40 +125,45 @@ def missing(
     overrides: Mapping[str, Any],
 ) -> None:
     r"""Does what is not in a file of records yet, seed by seed, so that one that is stopped is balanced."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    known = {record["key"] for record in record_file.read(path)} if path.exists() else set()
     tasks = {name: load(name, root) for name in datasets}
+    key_of = tuning.key if work is tuning.trial else lambda config: config.key
+
+    def records_of(config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
+        yield work(tasks[config.dataset], config)
+
+    jobs = []
     for seed in range(seeds):
-        for name, task in tasks.items():
+        for name in datasets:
             for model in models:
                 for start in STARTS:
-                    config = Config.of(name, model, seed, {**overrides, "start": start})
-                    if known.isdisjoint((config.key, tuning.key(config))):
-                        record_file.append(path, work(task, config))
+                    config = Config.of(tasks[name].name, model, seed, {**overrides, "start": start})
+                    label = f"{name}, {config.model}, start {start or 'none'}, seed {seed}"
+                    jobs.append(Job(key_of(config), label, records_of, (config,)))
+    with Engine(path, len(jobs), shown=True) as engine:
+        engine.run(jobs)
 
 
 def page(folder: Path) -> str:
     r"""Returns the tables of both files of records as Markdown."""
-    parts = []
+    blocks: list[str | Table] = []
     if (folder / SCORES).exists():
-        parts += _score_tables(record_file.read(folder / SCORES))
+        blocks += _score_table(read(folder / SCORES))
     if (folder / VALIDATION).exists():
-        parts += _validation_table(record_file.read(folder / VALIDATION))
-    return "\n\n".join(parts)
+        blocks += _validation_table(read(folder / VALIDATION))
+    return render(blocks)
 
 
-def _score_tables(records: Sequence[Record]) -> list[str]:
-    head = ["graph", "model", "start", "training pass", "at the start", "at the end"]
-    lines = [head, ["---"] * 3 + ["---:"] * 3]
+def _score_table(records: Sequence[Record]) -> list[str | Table]:
+    rows = []
     for record in records:
         start = stored(record["config"], "start") or "none"
-        cells = [_layers(record[moment]) for moment in ("training", "start", "end")]
-        lines.append([record["dataset"], f"`{record['model']}`", start, *cells])
+        layers = [_layers(record[moment]) for moment in ("training", "start", "end")]
+        rows.append([record["dataset"], code(record["model"]), start, *layers])
     return [
         "Standard deviation of scores over edges / entropy of attention relative to uniform attention, layer "
         "by layer, means over heads: in the first training pass, with its dropout, and in evaluation at the "
         "start and at the epoch that was kept.",
-        _markdown(lines),
+        Table(["graph", "model", "start", "training pass", "at the start", "at the end"], rows, names=3),
     ]
 
 
@@ -169,52 +175,61 @@ def _digits(value: float) -> str:
     return f"{value:.2f}" if value >= 0.01 or value == 0.0 else f"{value:.0e}"
 
 
-def pairs(records: Sequence[Record]) -> dict[tuple[str, str], np.ndarray]:
-    r"""Returns per data set and model the validation scores without and with a start of 1, of the seeds that
-    have both. A run that diverged scores 0.
+def compared(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Summary]]:
+    r"""Compares per data set and model the validation scores with a start of 1 to those without, in per cent,
+    of the seeds that have both. A run that diverged scores 0.
 
-    Shapes:
-        - **output:** each :math:`(n, 2)`
+    Args:
+        records (list of dict): Records of :func:`kgat.experiments.tuning.trial`.
+
+    Returns:
+        dict: Per data set and model the summaries of :obj:`"none"` and :obj:`"unit"`.
     """
-    found: dict[tuple[str, str], dict[int, dict[Any, float]]] = {}
+    scores: dict[tuple[str, str], dict[str, dict[Hashable, float | None]]] = {}
     for record in records:
-        seeds = found.setdefault((record["dataset"], record["model"]), {})
-        seeds.setdefault(record["seed"], {})[stored(record["config"], "start")] = record["val"] or 0.0
-    return {
-        which: np.array([[own[start] for start in STARTS] for own in seeds.values() if len(own) == 2])
-        for which, seeds in found.items()
-        if any(len(own) == 2 for own in seeds.values())
-    }
+        start = stored(record["config"], "start") or "none"
+        by_start = scores.setdefault((record["dataset"], record["model"]), {"none": {}, "unit": {}})
+        by_start[start][record["seed"]] = record["val"] or 0.0
+    summaries = {}
+    for which, by_start in scores.items():
+        common = by_start["none"].keys() & by_start["unit"].keys()
+        paired = {
+            start: {seed: score for seed, score in runs.items() if seed in common}
+            for start, runs in by_start.items()
+        }
+        if common:
+            summaries[which] = summarise(paired, "none")
+    return summaries
 
 
 def worse(records: Sequence[Record]) -> list[tuple[str, str]]:
     r"""Returns the data sets and models that a start of 1 makes worse beyond noise: the 95 % t-interval of
     the paired differences is below zero."""
-    ends = {which: interval(scores[:, 1] - scores[:, 0])[1] for which, scores in pairs(records).items()}
+    ends = {which: found["unit"].ci_high for which, found in compared(records).items()}
     return [which for which, high in ends.items() if high is not None and high < 0.0]
 
 
-def _validation_table(records: Sequence[Record]) -> list[str]:
+def _validation_table(records: Sequence[Record]) -> list[str | Table]:
+    rows: list[list[Cell | str]] = [
+        [
+            dataset,
+            code(model),
+            number(unit.pairs, "{}"),
+            number(none.mean, "{:.1f}", 100),
+            number(unit.mean, "{:.1f}", 100),
+            interval(unit.difference, unit.ci_low, unit.ci_high, "{:+.1f}", 100),
+            f"{unit.ups} : {unit.downs}",
+        ]
+        for (dataset, model), found in compared(records).items()
+        for none, unit in [(found["none"], found["unit"])]
+    ]
     head = ["graph", "model", "seeds", "none: val %", "unit: val %", "difference [95 %]", "ups : downs"]
-    lines = [head, ["---"] * 2 + ["---:"] * 5]
-    for (dataset, model), scores in pairs(records).items():
-        none, unit = 100 * scores.mean(axis=0)
-        values = np.round(100 * (scores[:, 1] - scores[:, 0]), 8)
-        low, high = interval(values)
-        said = f"{values.mean():+.1f}" + ("" if low is None else f" [{low:+.1f}, {high:+.1f}]")
-        signs = f"{int((values > 0).sum())} : {int((values < 0).sum())}"
-        means = (str(len(scores)), f"{none:.1f}", f"{unit:.1f}")
-        lines.append([dataset, f"`{model}`", *means, said.replace("-", "−"), signs])
     below = ", ".join(f"{dataset} `{model}`" for dataset, model in worse(records))
     return [
         "Metric on validation nodes at the epoch that was kept, paired by seed. No test node was scored.",
-        _markdown(lines),
+        Table(head, rows, names=2),
         f"Worse beyond noise with a start of 1: {below or 'none'}.",
     ]
-
-
-def _markdown(lines: Sequence[Sequence[str]]) -> str:
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:

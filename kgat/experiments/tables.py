@@ -2,61 +2,42 @@ r"""Tables of runs: means, paired differences to stock GAT, costs."""
 
 import math
 import os
-from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from collections.abc import Hashable, Iterable, Mapping, Sequence
+from dataclasses import dataclass, replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-from kgat.experiments import records as record_file
 from kgat.experiments import tuning
 from kgat.experiments.config import differing, protocol, stored
 from kgat.experiments.costs import CONTENDED
-from kgat.experiments.pages import markdown_table
+from kgat.experiments.ledger import read_results
 from kgat.experiments.records import BASELINE, METRICS, RESULTS
-from kgat.experiments.statistics import holm, interval, wilcoxon
-
-if TYPE_CHECKING:
-    from rich.table import Table
+from kgat.experiments.summary import Summary, summarise
+from kgat.experiments.table import Table, code, interval, number, pivot, render, spread
 
 Record = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
-class Row:
-    r"""One model in the table of a data set. Scores are shares, not per cent.
+class Row(Summary):
+    r"""One model in the table of a data set. Scores are shares, not per cent; the baseline is a model.
 
     Args:
+        *args: As :class:`~kgat.experiments.summary.Summary`, of test metrics paired by seed and split.
         model (str): The model.
-        n (int): Number of seeds.
-        mean (float): Mean test metric.
-        std (float, optional): Unbiased standard deviation; :obj:`None` with one seed.
-        difference (float, optional): Mean difference to the baseline over common seeds.
-        ci_low (float, optional): Lower end of its 95 % t-interval.
-        ci_high (float, optional): Upper end.
-        p_value (float, optional): Wilcoxon signed-rank test, adjusted for the number of models
-            after Holm; :obj:`None` with fewer than five pairs.
         val_mean (float): Mean validation metric of the same runs.
         epoch_ratio (float, optional): Time of a training epoch over that of the baseline.
         memory_ratio (float, optional): Peak memory over that of the baseline.
         parameters (int): Number of parameters.
-        pairs (int): Number of seeds that baseline and model share.
     """
 
     model: str
-    n: int
-    mean: float
-    std: float | None
-    difference: float | None
-    ci_low: float | None
-    ci_high: float | None
-    p_value: float | None
     val_mean: float
     epoch_ratio: float | None
     memory_ratio: float | None
     parameters: int
-    pairs: int = 0
 
 
 def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
@@ -75,43 +56,24 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
     if len(datasets) > 1:
         raise ValueError(f"Expected records of one data set (got {', '.join(datasets)}); pass those of one")
     _expect_one_kind(runs)
-    found: dict[str, dict[tuple[int, str], Record]] = {}
-    for record in runs:  # a later run of the same seed replaces an earlier one
-        found.setdefault(record["model"], {})[record["seed"], record["split"]] = record
-    order = sorted(found, key=lambda model: model != baseline)
-    reference = found.get(baseline, {})
+    by_model: dict[str, dict[Hashable, Record]] = {}
+    for run in runs:  # a later run of the same seed replaces an earlier one
+        by_model.setdefault(run["model"], {})[run["seed"], run["split"]] = run
+    order = sorted(by_model, key=lambda model: model != baseline)
+    tests = {model: {pair: run["test"] for pair, run in by_model[model].items()} for model in order}
     costs = _costs(records, datasets, baseline)
-
-    differences = {
-        model: np.array(
-            [run["test"] - reference[pair]["test"] for pair, run in found[model].items() if pair in reference]
-        )
-        for model in order
-        if model != baseline
-    }
-    adjusted = holm({model: wilcoxon(values) for model, values in differences.items()})
     rows = []
-    for model in order:
-        own = list(found[model].values())
-        test = np.array([run["test"] for run in own])
-        values = differences.get(model, np.empty(0))
-        low, high = interval(values)
+    for model, summary in summarise(tests, baseline).items():
+        own = list(by_model[model].values())
         epoch_ratio, memory_ratio = costs.get(model, (None, None))
         rows.append(
             Row(
+                **vars(summary),
                 model=model,
-                n=len(own),
-                mean=float(test.mean()),
-                std=float(test.std(ddof=1)) if len(own) > 1 else None,
-                difference=float(values.mean()) if values.size else None,
-                ci_low=low,
-                ci_high=high,
-                p_value=adjusted.get(model),
                 val_mean=float(np.mean([run["val"] for run in own])),
                 epoch_ratio=epoch_ratio,
                 memory_ratio=memory_ratio,
                 parameters=own[-1]["parameters"],
-                pairs=values.size,
             )
         )
     return rows
@@ -163,150 +125,110 @@ def tables(records: Sequence[Record]) -> dict[str, list[Record]]:
 def _costs(
     records: Sequence[Record], datasets: Sequence[str], baseline: str
 ) -> dict[str, tuple[float | None, float | None]]:
-    found: dict[str, tuple[float | None, float | None]] = {}
-    for record in records:
-        if record.get("kind") == "cost" and record["dataset"] in datasets and record["baseline"] == baseline:
-            for model, entry in record["models"].items():
-                found[model] = (entry["seconds_ratio"][0], entry["memory_ratio"])
-    return found
+    return {
+        model: (entry["seconds_ratio"][0], entry["memory_ratio"])
+        for record in records
+        if record.get("kind") == "cost" and record["dataset"] in datasets and record["baseline"] == baseline
+        for model, entry in record["models"].items()
+    }
 
 
-def markdown(rows: Sequence[Row], metric: str = "accuracy", baseline: str = BASELINE) -> str:
-    r"""Returns the table of one data set in Markdown.
+def laid_out(
+    rows: Sequence[Row],
+    metric: str = "accuracy",
+    title: str = "",
+    baseline: str = BASELINE,
+    colors: Mapping[str, str] | None = None,
+) -> Table:
+    r"""Lays the table of a data set out, for any renderer.
 
     Args:
         rows (list of Row): What :func:`table` returned.
         metric (str, optional): The metric. (default: :obj:`"accuracy"`)
+        title (str, optional): The title. (default: :obj:`""`)
         baseline (str, optional): The baseline. (default: :obj:`"gat"`)
+        colors (dict, optional): The colours of models in figures. (default: :obj:`None`)
     """
-    return markdown_table(_headings(metric, baseline), map(_cells, rows))
-
-
-def rich_table(
-    rows: Sequence[Row], title: str, metric: str = "accuracy", baseline: str = BASELINE
-) -> "Table":
-    r"""Returns the table of one data set for a terminal.
-
-    Args:
-        rows (list of Row): What :func:`table` returned.
-        title (str): The title.
-        metric (str, optional): The metric. (default: :obj:`"accuracy"`)
-        baseline (str, optional): The baseline. (default: :obj:`"gat"`)
-    """
-    from rich.box import SIMPLE_HEAD
-    from rich.markup import escape
-    from rich.table import Table
-
-    drawn = Table(title=escape(title), title_justify="left", box=SIMPLE_HEAD, padding=(0, 1, 0, 0))
-    for number, name in enumerate(_headings(metric, baseline)):
-        # The words of a heading may stand above each other, numbers stay in one piece.
-        drawn.add_column(
-            name.replace(" [", "\n["),
-            justify="right" if number else "left",
-            no_wrap=number == 3,
-            min_width=max((len(_plain(_cells(row)[number])) for row in rows), default=0),
-        )
-    for row in rows:
-        drawn.add_row(*(escape(_plain(cell)) for cell in _cells(row)))
-    return drawn
-
-
-def _plain(cell: str) -> str:
-    return cell.strip("`")
-
-
-def _headings(metric: str, baseline: str) -> list[str]:
-    return [
+    head = [
         "model",
         "seeds",
-        f"test {METRICS[metric]} %",
+        f"test {METRICS.get(metric, metric)} %",
         f"difference to {baseline} [95 %]",
         "p",
-        "val %",
-        "epoch time",
-        "memory",
-        "parameters",
     ]
+    head += ["val %", "epoch time", "memory", "parameters"]
+    lines = []
+    for row in rows:
+        p_value = number(row.p_value, "{:.3f}")
+        lines.append(
+            [
+                code(row.model, (colors or {}).get(row.model)),
+                number(row.n, "{}"),
+                spread(row.mean, row.std, "{:.1f}", 100),
+                interval(row.difference, row.ci_low, row.ci_high, "{:+.1f}", 100),
+                p_value if row.p_value is None or row.p_value >= 0.001 else replace(p_value, text="< 0.001"),
+                number(row.val_mean, "{:.1f}", 100),
+                number(row.epoch_ratio, "{:.2f}×"),
+                number(row.memory_ratio, "{:.2f}×"),
+                number(row.parameters, "{:,}"),
+            ]
+        )
+    return Table(head, lines, title=title)
 
 
-def _cells(row: Row) -> list[str]:
-    difference = _text(row.difference, "{:+.1f}", 100)
-    if row.ci_low is not None and row.ci_high is not None:
-        low, high = (_text(end, "{:+.1f}", 100) for end in (row.ci_low, row.ci_high))
-        difference += f" [{low}, {high}]"
-    p_value = _text(row.p_value, "{:.3f}")
-    if row.p_value is not None and row.p_value < 0.001:
-        p_value = "< 0.001"
-    return [
-        f"`{row.model}`",
-        str(row.n),
-        _score(row),
-        difference,
-        p_value,
-        _text(row.val_mean, "{:.1f}", 100),
-        _text(row.epoch_ratio, "{:.2f}×"),
-        _text(row.memory_ratio, "{:.2f}×"),
-        f"{row.parameters:,}",
-    ]
-
-
-def _score(row: Row) -> str:
-    mean = _text(row.mean, "{:.1f}", 100)
-    return mean if row.std is None else f"{mean} ± {_text(row.std, '{:.1f}', 100)}"
-
-
-def _text(value: float | None, form: str, scale: float = 1.0) -> str:
-    if value is None:
-        return "–"
-    return form.format(scale * value).replace("-", "−")
-
-
-def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) -> str:
-    r"""Returns all results as Markdown: models by data sets, then one full table per data set.
+def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE, form: str = "markdown") -> str:
+    r"""Returns all results as text: models by data sets, then one full table per data set.
 
     Args:
         *sources (str or Path): Files of records, or folders below which every ``results.jsonl``
             is read.
         baseline (str, optional): The baseline. (default: :obj:`"gat"`)
+        form (str, optional): One of :data:`kgat.experiments.table.FORMATS`; CSV has the full tables alone, as
+            one. (default: :obj:`"markdown"`)
 
     Raises:
         FileNotFoundError: If a source holds no results.
+        ValueError: If there is no such format.
     """
-    records = [record for path in result_files(sources) for record in record_file.read_results(path)]
-    of_tables = tables(records)
-    made = {title: table(own, baseline) for title, own in of_tables.items()}
-    if not made:
+    records = [record for path in result_files(sources) for record in read_results(path)]
+    by_title = tables(records)
+    if not by_title:
         shown = ", ".join(str(source) for source in sources)
         raise FileNotFoundError(f"Expected runs in {shown} (got none); run: kgat compare")
-    models = list(dict.fromkeys(row.model for rows in made.values() for row in rows))
-    models.sort(key=lambda model: model != baseline)
-    marks = {title: outdated_line(_runs(own)) for title, own in of_tables.items()}
-    titles = [title + " \\*" * bool(marks[title]) for title in made]
-    lines = []
-    for model in models:
-        cells = [next((_score(row) for row in rows if row.model == model), "–") for rows in made.values()]
-        lines.append([f"`{model}`", *cells])
-    parts = [
+    summaries = {title: table(own, baseline) for title, own in by_title.items()}
+    runs_of = {title: _runs(own) for title, own in by_title.items()}
+    marks = {title: outdated_line(runs) for title, runs in runs_of.items()}
+    columns = {
+        title + " \\*" * bool(marks[title]): {
+            row.model: spread(row.mean, row.std, "{:.1f}", 100) for row in rows
+        }
+        for title, rows in summaries.items()
+    }
+    blocks: list[str | Table] = [
         "Test metric in %, mean ± unbiased standard deviation over seeds. A seed picks split and "
         "initial weights, for all models alike. The epoch is chosen on validation nodes and test "
         "nodes are scored once, at that epoch.",
-        markdown_table(["model", *titles], lines),
+        pivot("model", columns, is_code=True, first=baseline),
+        "\\* To be made anew, for the reason that stands above the table of each."
+        if any(marks.values())
+        else "",
     ]
-    if any(marks.values()):
-        parts.append("\\* To be made anew, for the reason that stands above the table of each.")
-    for title, rows in made.items():
-        runs = _runs(of_tables[title])
-        parts.append(f"**{title}.** {_protocol_line(runs)}")
-        parts += filter(None, (marks[title],))
-        parts.append(markdown(rows, runs[0]["metric"], baseline))
-        parts += filter(None, (tuning_line(runs), contended_line(of_tables[title])))
-    parts.append(
+    for title, rows in summaries.items():
+        runs = runs_of[title]
+        blocks += [
+            f"**{title}.** {_protocol_line(runs)}",
+            marks[title],
+            laid_out(rows, runs[0]["metric"], title, baseline),
+            tuning_line(runs),
+            contended_line(by_title[title]),
+        ]
+    blocks.append(
         f"Difference: paired by seed, in percentage points, with a 95 % t-interval. p: Wilcoxon "
         f"signed-rank test of the paired differences, adjusted over the models of a data set after "
         f"Holm; with n seeds it cannot fall below 2^(1 − n). Epoch time and peak memory: one "
         f"training epoch, measured in turns with `{baseline}`, as ratios to it."
     )
-    return "\n\n".join(parts)
+    return render(filter(None, blocks), form)
 
 
 def result_files(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -348,6 +270,7 @@ def _runs(records: Sequence[Record]) -> list[Record]:
     return [record for record in records if record.get("kind") == "run"]
 
 
+OUTDATED = "\\* To be made anew, for the reason that stands above the table of each."
 EARLY = 10  # epochs, after which a model is hardly trained
 
 

@@ -3,9 +3,7 @@ r"""Trains one model on one task: fit, evaluation, and the record of it all."""
 import json
 import math
 import os
-import time
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -18,8 +16,10 @@ from torch_geometric import seed_everything
 from kgat.atomic import write_atomically
 from kgat.datasets import Split, Task, Visible
 from kgat.datasets.task import roc_auc
+from kgat.experiments import loop
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
+from kgat.experiments.loop import Diverged, Epoch, Fitted
 from kgat.experiments.registry import resolve_model
 from kgat.kernels import Kernel
 from kgat.models import AttentionGNN
@@ -42,17 +42,33 @@ OnEpoch = Callable[[int, float, float, float], None]
 
 def build(task: Task, config: Config) -> AttentionGNN:
     r"""Builds the model of a configuration for a task."""
+    return build_model(config, task.data.x.size(1), task.num_classes, edge_dim_of(task.data.edge_attr))
+
+
+def build_model(
+    config: Config, in_channels: int, out_channels: int, edge_dim: int | None = None
+) -> AttentionGNN:
+    r"""Builds the model of a configuration.
+
+    Args:
+        config (Config): The settings.
+        in_channels (int): Number of features.
+        out_channels (int): Number of classes.
+        edge_dim (int, optional): Number of edge features. (default: :obj:`None`)
+    """
     model = resolve_model(config.model)
-    return model.build(config, task.data.x.size(1), task.num_classes, _edge_dim(task))
+    names = ("heads", "out_heads", "dropout", "input_dropout", "value_dropout", "act", "norm", "residual")
+    kwargs: dict[str, Any] = {**{name: getattr(config, name) for name in names}, **model.kwargs}
+    if config.projections is not None and "projections" not in model.fixed:
+        kwargs["projections"] = config.projections
+    if config.start is not None:  # of kernel models alone: stock layers have no such argument
+        kwargs["start"] = config.start
+    sizes = (in_channels, config.hidden_channels, config.num_layers, out_channels)
+    return model.cls(*sizes, edge_dim=edge_dim, **kwargs)
 
 
-def _edge_dim(task: Task) -> int | None:
-    attr = task.data.edge_attr
-    return None if attr is None else (attr.size(-1) if attr.dim() > 1 else 1)
-
-
-class Diverged(ValueError):
-    r"""A loss is not finite any more."""
+def edge_dim_of(edge_attr: Tensor | None) -> int | None:
+    return None if edge_attr is None else (edge_attr.size(-1) if edge_attr.dim() > 1 else 1)
 
 
 class Trainer:
@@ -87,18 +103,14 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
-        self.epoch = 0
 
     def step(self) -> float:
         r"""Takes one step on all training nodes; returns their loss, without penalties of kernels."""
-        self.epoch += 1
         self.model.train()
         self.optimizer.zero_grad()
         penalties: list[Tensor] = []
         loss = self.loss(self._output(self.train_nodes, penalties), self.train_y)
-        value = loss.item()
-        if not math.isfinite(value):
-            raise self._diverged("training", value)
+        value = self._finite(loss.item(), "training")
         for penalty in penalties:  # of the whole data, where the loss is a mean over nodes
             loss = loss + penalty / max(1, self.train_nodes.numel())
         loss.backward()
@@ -110,9 +122,7 @@ class Trainer:
         r"""Returns loss and metric on the validation nodes."""
         self.model.eval()
         output = self._output(self.val_nodes)
-        value = self.loss(output, self.val_y).item()
-        if not math.isfinite(value):
-            raise self._diverged("validation", value)
+        value = self._finite(self.loss(output, self.val_y).item(), "validation")
         if self.metric == "accuracy":
             return value, int((output.argmax(dim=-1) == self.val_y).sum()) / len(self.val_y)
         return value, roc_auc(output, self.val_y, "the validation nodes")
@@ -123,12 +133,15 @@ class Trainer:
             given["losses"] = penalties
         return self.model(self.x, self.edge_index, **given).index_select(0, nodes)
 
-    def _diverged(self, part: str, value: float) -> "Diverged":
+    def _finite(self, value: float, part: str) -> float:
+        if math.isfinite(value):
+            return value
         config = self.config
-        return Diverged(
-            f"Expected a finite {part} loss of '{config.model}' on '{config.dataset}', seed "
-            f"{config.seed} (got {value} in epoch {self.epoch}; {self._first_non_finite()}); "
-            f"lower the learning rate with --set lr={config.lr / 10:g}"
+        raise Diverged(
+            f"{part} loss of '{config.model}' on '{config.dataset}', seed {config.seed}",
+            value,
+            seen=self._first_non_finite(),
+            hint=f"lower the learning rate with --set lr={config.lr / 10:g}",
         )
 
     @torch.no_grad()
@@ -170,27 +183,6 @@ def _spared(model: torch.nn.Module) -> list[dict[str, Any]]:
     return [{"params": others}, {"params": list(spared.values()), "weight_decay": 0.0}]
 
 
-@dataclass(frozen=True)
-class Fitted:
-    r"""What :func:`fit` found.
-
-    Args:
-        state (dict): The state dict that was kept.
-        curve (dict): Lists :obj:`epoch`, :obj:`train_loss`, :obj:`val_loss` and :obj:`val`.
-        best_epoch (int): The epoch that was kept, counted from 1.
-        epochs (int): How many there were.
-        val (float): The validation metric of the kept epoch.
-        seconds (float): Duration.
-    """
-
-    state: dict[str, Tensor]
-    curve: dict[str, list[float]]
-    best_epoch: int
-    epochs: int
-    val: float
-    seconds: float
-
-
 def fit(
     model: torch.nn.Module,
     visible: Visible,
@@ -198,14 +190,8 @@ def fit(
     *,
     on_epoch: OnEpoch | None = None,
 ) -> Fitted:
-    r"""Trains a model; at the end it has the weights of the epoch that was kept.
-
-    Early stopping is that of `"Graph Attention Networks" <https://arxiv.org/abs/1710.10903>`_: an
-    epoch counts as progress if the validation metric is at least the best or the validation loss at
-    most the lowest so far, and training stops after :obj:`patience` epochs without progress. That is so for
-    all values of :obj:`config.keep`, which says whose weights are kept: every epoch that one of them keeps is
-    progress, and a metric that moves in steps, on few validation nodes, does not end a run whose loss still
-    falls. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
+    r"""Trains a model by :func:`kgat.experiments.loop.fit`; at the end it has the weights of the epoch that
+    was kept. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
 
     Args:
         model (torch.nn.Module): The model.
@@ -217,38 +203,16 @@ def fit(
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
     """
-    start = time.perf_counter()
     trainer = Trainer(model, visible, config)
-    history: list[tuple[float, float, float]] = []
-    best_epoch, best_score, lowest_loss = 0, 0.0, math.inf
-    kept = (-math.inf, -math.inf)  # metric and negative loss of the kept epoch
-    state: dict[str, Tensor] = {}
-    waited = 0
-    for epoch in range(1, config.max_epochs + 1):
-        train_loss = trainer.step()
-        val_loss, score = trainer.validate()
-        history.append((train_loss, val_loss, score))
-        if on_epoch is not None:
-            on_epoch(epoch, train_loss, val_loss, score)
-        metric_holds, loss_holds = score >= best_score, val_loss <= lowest_loss
-        if metric_holds or loss_holds:
-            keeps = {
-                "metric": (score, -val_loss) > kept,
-                "loss": loss_holds,
-                "both": metric_holds and loss_holds,
-            }
-            if keeps[config.keep]:
-                state = {name: value.clone() for name, value in model.state_dict().items()}
-                best_epoch, kept = epoch, (score, -val_loss)
-            best_score, lowest_loss = max(best_score, score), min(lowest_loss, val_loss)
-            waited = 0
-        else:
-            waited += 1
-            if waited == config.patience:
-                break
-    model.load_state_dict(state)
-    seconds = time.perf_counter() - start
-    return Fitted(state, _curve(history), best_epoch, len(history), kept[0], seconds)
+    return loop.fit(
+        model,
+        trainer.step,
+        trainer.validate,
+        epochs=config.max_epochs,
+        keep=config.keep,
+        patience=config.patience,
+        callbacks=[] if on_epoch is None else [lambda epoch: on_epoch(*epoch)],
+    )
 
 
 def evaluate(model: torch.nn.Module, task: Task, split: Split) -> dict[str, float]:
@@ -280,14 +244,31 @@ def _known_cross_entropy(output: Tensor, y: Tensor) -> Tensor:
     return F.binary_cross_entropy_with_logits(output[known], y[known].to(output.dtype))
 
 
-def _curve(history: list[tuple[float, float, float]]) -> dict[str, list[float]]:
+def curve(history: Sequence[Epoch]) -> dict[str, list[float]]:
+    r"""Returns a learning curve as records hold it: short, and with both of its ends."""
     last = len(history) - 1
     count = min(CURVE_POINTS, len(history))
-    points = sorted({round(i * last / max(count - 1, 1)) for i in range(count)})
-    curve: dict[str, list[float]] = {"epoch": [point + 1 for point in points]}
-    for column, name in enumerate(("train_loss", "val_loss", "val")):
-        curve[name] = [float(f"{history[point][column]:.5g}") for point in points]
-    return curve
+    points = [history[i] for i in sorted({round(i * last / max(count - 1, 1)) for i in range(count)})]
+    names = ("train_loss", "val_loss", "val")
+    columns = {
+        name: [float(f"{point[place]:.5g}") for point in points] for place, name in enumerate(names, start=1)
+    }
+    return {"epoch": [point.number for point in points], **columns}
+
+
+def begun(kind: str, key: str, task: Task, config: Config) -> dict[str, Any]:
+    r"""Seeds everything, and returns what the record of a run begins with."""
+    seed_everything(config.seed)
+    return {
+        "kind": kind,
+        "key": key,
+        "dataset": task.name,
+        "model": config.model,
+        "seed": config.seed,
+        "split": task.split(config.seed).name,
+        "config": config.as_dict(),
+        "metric": task.metric,
+    }
 
 
 def train(
@@ -311,27 +292,18 @@ def train(
     Returns:
         (dict, torch.nn.Module): The record of the run, and the trained model.
     """
-    seed_everything(config.seed)
+    record = begun("run", config.key, task, config)
     split = task.split(config.seed)
     model = build(task, config).to(device)
     fitted = fit(model, task.visible(split), config, on_epoch=on_epoch)
-    scores = evaluate(model, task, split)
-    record = {
-        "kind": "run",
-        "key": config.key,
-        "dataset": task.name,
-        "model": config.model,
-        "seed": config.seed,
-        "split": split.name,
-        "config": config.as_dict(),
-        "metric": task.metric,
-        **scores,
+    record |= {
+        **evaluate(model, task, split),
         "best_epoch": fitted.best_epoch,
         "epochs": fitted.epochs,
         "seconds": round(fitted.seconds, 4),
         "epoch_seconds": round(fitted.seconds / fitted.epochs, 6),
         "parameters": sum(parameter.numel() for parameter in model.parameters()),
-        "curve": fitted.curve,
+        "curve": curve(fitted.history),
         "preprocessing": task.preprocessing,
         **circumstances(device),
     }
@@ -376,7 +348,7 @@ def save(folder: str | os.PathLike[str], model: AttentionGNN, task: Task, record
         "config": record["config"],
         "in_channels": task.data.x.size(1),
         "out_channels": task.num_classes,
-        "edge_dim": _edge_dim(task),
+        "edge_dim": edge_dim_of(task.data.edge_attr),
         "versions": record["versions"],
     }
     write_atomically(folder / "model.pt", buffer.getvalue())
@@ -397,9 +369,6 @@ def restore(folder: str | os.PathLike[str]) -> AttentionGNN:
     folder = Path(folder)
     description = json.loads((folder / "config.json").read_text(encoding="utf8"))
     config = Config.from_dict(description["config"])
-    model = resolve_model(config.model).build(
-        config, description["in_channels"], description["out_channels"], description["edge_dim"]
-    )
-    state = torch.load(folder / "model.pt", map_location="cpu", weights_only=True)
-    model.load_state_dict(state)
+    model = build_model(config, *(description[name] for name in ("in_channels", "out_channels", "edge_dim")))
+    model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
     return model.eval()

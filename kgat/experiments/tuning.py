@@ -6,13 +6,11 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from torch_geometric import seed_everything
-
 from kgat.datasets import Task
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config, protocol
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.training import Diverged, OnEpoch, build, fit
+from kgat.experiments.training import Diverged, OnEpoch, begun, build, fit
 
 __all__ = ["SPACE", "Budget", "choose", "trial"]
 
@@ -131,23 +129,10 @@ def trial(
         >>> record["kind"], 0 <= record["val"] <= 1, "test" in record
         ('tune', True, False)
     """
-    seed_everything(config.seed)
-    split = task.split(config.seed)
+    record = {**begun("tune", key(config), task, config), "val": None, **circumstances(device)}
     model = build(task, config).to(device)
-    record = {
-        "kind": "tune",
-        "key": key(config),
-        "dataset": task.name,
-        "model": config.model,
-        "seed": config.seed,
-        "split": split.name,
-        "config": config.as_dict(),
-        "metric": task.metric,
-        "val": None,
-        **circumstances(device),
-    }
     try:
-        fitted = fit(model, task.visible(split), config, on_epoch=on_epoch)
+        fitted = fit(model, task.visible(task.split(config.seed)), config, on_epoch=on_epoch)
     except Diverged:
         return record
     return record | {

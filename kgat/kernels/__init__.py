@@ -113,7 +113,7 @@ def names() -> list[str]:
         >>> names()[:3]
         ['AbsoluteDifference', 'Additive', 'AdditiveV2']
     """
-    return sorted(CATALOGUE.classes)
+    return CATALOGUE.choices
 
 
 def resolve(kernel: KernelLike, channels: int, heads: int = 1, **kwargs: Any) -> Kernel:

@@ -27,17 +27,11 @@ class Additive(Kernel):
     pair and the prototype :math:`[\mathbf{a}_q; \mathbf{a}_k]` times the exponential of L2 norms:
     queries and keys are never compared with each other.
 
+    Use it when GAT is what you compare with, or change one thing of: it is the cheapest score, made of two
+    numbers a node.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
 
     Example:
         >>> import torch
@@ -142,17 +136,11 @@ class AdditiveV2(Kernel):
     .. math::
         \log k(\mathbf{q}, \mathbf{k}) = \mathbf{a}^\top \mathrm{LeakyReLU}(\mathbf{q} + \mathbf{k})
 
+    Use it when the best neighbour shall differ from query to query, which :class:`Additive` cannot do, at the
+    price of a pass over the channels of each edge.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
 
     Example:
         >>> import torch
@@ -189,17 +177,10 @@ class GatedAdditive(Kernel):
     :class:`Additive`, gated by the probability of an edge between the two nodes. Each of the two sums is one
     pass over the edges, which leaves a number per edge and head.
 
+    Use it when a GAT shall listen to neighbours that resemble the query, as SuperGAT does.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
 
     Example:
         >>> import torch

@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import functools
 import inspect
+import math
 import operator
 import warnings
 from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn import Parameter
 
 from kgat.score.gram import Gram, LazyGram, SumGram
 
@@ -70,6 +72,9 @@ class Kernel(torch.nn.Module):
     Inputs in half precision are raised to single precision and autocast is off while lifting: a
     score goes through an exponential, where bfloat16 keeps no digits.
 
+    What follows holds for every kernel; its own docstring says the rest: formula, paper, when to use it, and
+    arguments of its own.
+
     Args:
         channels (int): Channels per head :math:`D`.
         heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
@@ -77,6 +82,7 @@ class Kernel(torch.nn.Module):
     Shapes:
         - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
         - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+        - **features**, where there are some: :math:`(*, N, H, R)` and :math:`(*, M, H, R)`
 
     Raises:
         ValueError: If query or key do not end in ``[heads, channels]``.
@@ -142,10 +148,37 @@ class Kernel(torch.nn.Module):
         self.channels = channels
         self.heads = heads
         self.register_buffer("input_scale", None)
+        self._starts: dict[str, float] = {}
+
+    def learn(self, **initial: float) -> None:
+        r"""Adds learned numbers, one per head, of shape :math:`(H, 1)`.
+
+        Args:
+            **initial (float): Their names and what they start from.
+        """
+        for name, value in initial.items():
+            setattr(self, f"initial_{name}", value)
+            self._starts[name] = value
+            self.register_parameter(name, Parameter(torch.full((self.heads, 1), float(value))))
+
+    def learn_positive(self, **initial: float) -> None:
+        r"""Adds learned numbers, one per head, that stay positive: a parameter ``log_NAME`` of shape
+        :math:`(H, 1)` holds the logarithm, and is spared weight decay.
+
+        Args:
+            **initial (float): Their names and what they start from.
+        """
+        for name, value in initial.items():
+            self.learn(**{f"log_{name}": math.log(positive(name, value))})
+            setattr(self, f"initial_{name}", value)
+            self.undecayed = (*self.undecayed, f"log_{name}")
 
     def reset_parameters(self) -> None:
-        r"""Draws all learnable parameters (and random buffers) anew; a kernel without any has
-        nothing to do."""
+        r"""Draws all learnable parameters (and random buffers) anew; the default has the numbers of
+        :meth:`learn` start again, and calls :meth:`resample`."""
+        for name, value in self._starts.items():
+            torch.nn.init.constant_(getattr(self, name), value)
+        self.resample()
 
     def resample(self, generator: torch.Generator | None = None) -> None:
         r"""Draws all random buffers anew; a kernel without any has nothing to do.
@@ -307,11 +340,10 @@ class Product(_Composite):
 
     Parts whose rules are sums over features merge into one; a magnitude only adds node biases.
 
+    Use it when two similarities must both hold, or to give one a :class:`Magnitude`.
+
     Args:
         *kernels (Kernel): The factors, of equal channels and heads.
-
-    Shapes:
-        As :class:`Kernel`.
 
     Raises:
         ValueError: If channels or heads differ.
@@ -335,11 +367,10 @@ class Sum(_Composite):
     .. math::
         \log k(\mathbf{q}, \mathbf{k}) = \log \sum_m k_m(\mathbf{q}, \mathbf{k})
 
+    Use it when either of two similarities is enough.
+
     Args:
         *kernels (Kernel): The summands, of equal channels and heads.
-
-    Shapes:
-        As :class:`Kernel`.
 
     Raises:
         ValueError: If channels or heads differ.

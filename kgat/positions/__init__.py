@@ -55,6 +55,7 @@ CATALOGUE = Catalogue(
     # Other names that the literature uses.
     aliases={
         "absolute": "Sum",
+        "alibi": "ALiBi",
         "kerplelog": "Kerple[form=log]",
         "kerplepower": "Kerple[form=power]",
         "rope": "Rotary",
@@ -65,6 +66,7 @@ CATALOGUE = Catalogue(
         "tables": "RelativeTable[form=table-S]",
         "txl": "TransformerXL",
     },
+    others=("none",),
 )
 
 
@@ -76,7 +78,7 @@ def names() -> list[str]:
         >>> names()
         ['ALiBi', 'Kerple', 'RelativeTable', 'Rotary', 'Sum', 'SymmetricProduct', 'TransformerXL', 'none']
     """
-    return [*CATALOGUE.classes, "none"]
+    return CATALOGUE.choices
 
 
 def resolve(position: PositionLike, embed_dim: int, num_heads: int = 1, **kwargs: Any) -> Position | None:

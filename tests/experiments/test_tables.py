@@ -6,8 +6,9 @@ import pytest
 from made_runs import make_cost, make_run
 from scipy import stats
 
-from kgat.experiments import records, tables
-from kgat.experiments.tables import markdown, table
+from kgat.experiments import ledger, tables
+from kgat.experiments.table import render, terminal
+from kgat.experiments.tables import laid_out, table
 
 GAT = [0.80, 0.82, 0.81, 0.79, 0.83, 0.80]
 
@@ -87,21 +88,21 @@ parameters |
 
 
 def test_markdown_is_stable():
-    assert markdown(table(made())) == MARKDOWN
+    assert render([laid_out(table(made()))]) == MARKDOWN
 
 
 def test_markdown_of_unusual_rows():
     row = dataclasses.replace(table(made())[1], difference=-0.012, ci_low=None, p_value=0.0001)
-    line = markdown([row], "roc_auc").splitlines()[-1]
-    assert "| −1.2 | < 0.001 |" in line
-    assert "test ROC AUC %" in markdown([row], "roc_auc")
+    text = render([laid_out([row], "roc_auc")])
+    assert "| −1.2 | < 0.001 |" in text.splitlines()[-1]
+    assert "test ROC AUC %" in text
 
 
 def test_terminal_table_has_the_same_cells():
     from rich.console import Console
 
     console = Console(width=120, record=True, file=io.StringIO())
-    console.print(tables.rich_table(table(made()), "made"))
+    console.print(terminal(laid_out(table(made()), title="made")))
     text = console.export_text()
     for cell in ("made", "84.0 ± 2.9", "+3.2 [+0.9, +5.4]", "0.031", "0.25×", "1,003"):
         assert cell in text
@@ -110,7 +111,7 @@ def test_terminal_table_has_the_same_cells():
 def write(folder, written):
     folder.mkdir(parents=True)
     for record in written:
-        records.append(folder / "results.jsonl", record)
+        ledger.append(folder / "results.jsonl", record)
 
 
 def test_readme_tables(tmp_path):
@@ -240,7 +241,8 @@ def test_brackets_of_names_are_shown():
     from rich.console import Console
 
     console = Console(width=160, record=True, file=io.StringIO())
-    console.print(tables.rich_table(table([make_run("spectral[num_features=4]*l2@shared", 0, 0.5)]), "made"))
+    runs = [make_run("spectral[num_features=4]*l2@shared", 0, 0.5)]
+    console.print(terminal(laid_out(table(runs), title="made")))
     assert "spectral[num_features=4]*l2@shared" in console.export_text()
 
 

@@ -8,6 +8,7 @@ from made_tasks import make_config, make_task
 from kgat import kernels
 from kgat.datasets import Task
 from kgat.experiments import training, tuning
+from kgat.experiments.loop import Epoch
 from kgat.experiments.registry import MODELS
 from kgat.experiments.training import Trainer, evaluate, fit, run
 from kgat.models import KernelGAT
@@ -120,7 +121,7 @@ def test_fit_cannot_see_test_labels():
         model = training.build(one, config)
         fitted.append(fit(model, one.visible(split), config))
     first, second = fitted
-    assert first.curve == second.curve
+    assert first.history == second.history
     assert first.best_epoch == second.best_epoch
     assert all(torch.equal(first.state[name], second.state[name]) for name in first.state)
     records = [run(one, config) for one in (task, other)]
@@ -308,12 +309,12 @@ def test_divergence_is_an_error():
 
 
 def test_curve_is_short_and_has_both_ends():
-    history = [(1.0 / (i + 1), 2.0, 0.5) for i in range(1234)]
-    curve = training._curve(history)
+    history = [Epoch(i + 1, 1.0 / (i + 1), 2.0, 0.5) for i in range(1234)]
+    curve = training.curve(history)
     assert curve["epoch"][0] == 1
     assert curve["epoch"][-1] == 1234
     assert all(len(values) == 100 for values in curve.values())
-    assert training._curve(history[:1])["epoch"] == [1]
+    assert training.curve(history[:1])["epoch"] == [1]
 
 
 def test_on_epoch_sees_every_epoch():

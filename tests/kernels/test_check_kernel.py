@@ -11,7 +11,7 @@ from torch.nn import Parameter
 from kgat.kernels import RBF, DotProduct, Kernel, Linear, Polynomial
 from kgat.score.gram import FeaturePart, LazyGram
 from kgat.score.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, Pair, ScoreRule
-from kgat.testing import check_kernel
+from kgat.testing import check_backend, check_kernel
 
 
 class Asymmetric(Kernel):
@@ -375,6 +375,32 @@ def test_a_factory_must_give_the_kernel_it_was_asked_for():
         check_kernel(lambda channels, heads: torch.nn.Linear(channels, heads))
     with pytest.raises(AssertionError, match="Law 'shape' fails"):
         check_kernel(lambda channels, heads: RBF(channels, 1))
+
+
+class Fixed(RBF):
+    def __init__(self):
+        super().__init__(5, heads=3)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (RBF(5, heads=3), r"a class or a factory \(got RBF\(5, heads=3\), built already\); pass its class"),
+        (
+            Fixed,
+            r"a class or a factory called with .*Fixed.*too many positional arguments\); write it as",
+        ),
+        (
+            lambda: RBF(5, 3),
+            r"a class or a factory called with \(channels, heads\) .*too many positional arguments",
+        ),
+    ],
+    ids=["built", "class without arguments", "function without arguments"],
+)
+@pytest.mark.parametrize("check", [check_kernel, check_backend])
+def test_what_is_no_factory_is_a_sentence(check, factory, message):
+    with pytest.raises(TypeError, match=f"^Expected {message}"):
+        check(factory)
 
 
 def test_the_numbers_are_told():

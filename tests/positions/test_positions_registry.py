@@ -69,7 +69,12 @@ def test_names_of_forms_and_arguments():
 @pytest.mark.parametrize(
     ("given", "kwargs", "error", "message"),
     [
-        ("sums", {}, ValueError, r"got 'sums'\); choose from: ALiBi, .*TransformerXL.*did you mean 'sum'\?"),
+        (
+            "sums",
+            {},
+            ValueError,
+            r"got 'sums'\); choose from: ALiBi, .*TransformerXL, none; did you mean 'sum'\?",
+        ),
         ("sum", {"radius": 2}, ValueError, r"arguments of Sum \(got 'radius'\); .*'max_length', 'in_values'"),
         ("txl", {"radius": 2}, ValueError, r"arguments of TransformerXL \(got 'radius'\); it takes none"),
         ("none", {"form": "log"}, ValueError, r"where there is no position \(got 'form'\)"),

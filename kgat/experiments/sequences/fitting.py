@@ -3,7 +3,6 @@ r"""One model on one task of sequences: built, trained on the training part, cho
 from __future__ import annotations
 
 import math
-import time
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, NamedTuple
 
@@ -14,6 +13,8 @@ from torch import Tensor
 from kgat.datasets import SequenceTask
 from kgat.datasets.sequence_task import Labelled, Padded, Pairs, Part, Stream
 from kgat.datasets.vocabulary import BOS, EOS
+from kgat.experiments import loop
+from kgat.experiments.loop import Diverged, Epoch
 from kgat.experiments.sequences.papers import OPTIMIZERS, Setting
 from kgat.kernels import Kernel
 from kgat.models import LanguageModel, SequenceClassifier, Translator
@@ -77,10 +78,6 @@ class Fit(NamedTuple):
     seconds: float
 
 
-class DivergedError(ValueError):
-    r"""A loss was not finite."""
-
-
 def fit(
     model: torch.nn.Module,
     train: Part,
@@ -107,10 +104,9 @@ def fit(
             (default: :obj:`None`)
 
     Raises:
-        DivergedError: If a loss is not finite.
+        Diverged: If a loss is not finite.
         ValueError: If the model has penalties of two kinds.
     """
-    start = time.perf_counter()
     optimizer = OPTIMIZERS[setting.optimizer](
         model.parameters(),
         lr=setting.lr,
@@ -131,11 +127,12 @@ def fit(
             "a kernel, which belong to the data as a whole); take primal attention without such a kernel"
         )
     scale = 1.0 if primal else 1.0 / len(train)
-    best, best_epoch, curve = (-math.inf, -math.inf), 0, []
-    state: dict[str, Tensor] = {}
     done = 0
-    for epoch in range(1, setting.epochs + 1):
+
+    def step() -> float:
+        nonlocal done
         model.train()
+        last = 0.0
         for batch in batches(train, setting, generator):
             if setting.steps is not None and done == setting.steps:
                 break
@@ -144,28 +141,34 @@ def fit(
             losses: list[Tensor] = []
             logits, y = answer(model, batch, device, losses)
             loss = F.cross_entropy(logits, y, label_smoothing=setting.label_smoothing)
-            if not math.isfinite(loss.item()):
-                raise DivergedError(f"Expected a finite training loss (got {loss.item()} in epoch {epoch})")
+            if not math.isfinite(last := loss.item()):
+                raise Diverged("training loss", last)
             torch.stack([loss, *(scale * penalty for penalty in losses)]).sum().backward()
             if setting.clip is not None:
                 torch.nn.utils.clip_grad_norm_(model.parameters(), setting.clip)
             optimizer.step()
             schedule.step()
+        return last
+
+    classes = isinstance(val, Labelled)
+
+    def validate() -> tuple[float, float]:
         nats, accuracy = evaluate(model, val, setting, device)
         if not math.isfinite(nats):
-            raise DivergedError(f"Expected a finite validation loss (got {nats} in epoch {epoch})")
-        classes = isinstance(val, Labelled)
-        score = (accuracy, -nats) if classes else (-nats, 0.0)
-        curve.append(accuracy if classes else perplexity(nats))
+            raise Diverged("validation loss", nats)
+        return nats, accuracy if classes else -nats
+
+    def score(epoch: Epoch) -> float:
+        return epoch.score if classes else perplexity(epoch.val_loss)
+
+    def stop(epoch: Epoch) -> bool:
         if on_epoch is not None:
-            on_epoch(epoch, curve[-1])
-        if score > best:
-            best, best_epoch = score, epoch
-            state = {name: value.clone() for name, value in model.state_dict().items()}
-        if done == setting.steps:
-            break
-    model.load_state_dict(state)
-    return Fit(curve[best_epoch - 1], best_epoch, curve, time.perf_counter() - start)
+            on_epoch(epoch.number, score(epoch))
+        return done == setting.steps
+
+    fitted = loop.fit(model, step, validate, epochs=setting.epochs, callbacks=[stop])
+    curve = [score(epoch) for epoch in fitted.history]
+    return Fit(score(fitted.best), fitted.best_epoch, curve, fitted.seconds)
 
 
 def _law_penalised(model: torch.nn.Module) -> bool:

@@ -3,8 +3,9 @@ r"""Runs with their records: one, and many that go on where they stopped."""
 from __future__ import annotations
 
 import json
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
@@ -16,11 +17,12 @@ from kgat.datasets import SequenceTask, load_sequences
 from kgat.datasets.sequence_task import Stream
 from kgat.datasets.sequences import resolve_source
 from kgat.datasets.vocabulary import EOS
-from kgat.experiments import records as record_file
 from kgat.experiments.circumstances import circumstances
-from kgat.experiments.sequences.fitting import DivergedError, OnEpoch, bleu, build, evaluate, fit, perplexity
+from kgat.experiments.engine import Engine, Job
+from kgat.experiments.ledger import read_results
+from kgat.experiments.loop import Diverged
+from kgat.experiments.sequences.fitting import OnEpoch, bleu, build, evaluate, fit, perplexity
 from kgat.experiments.sequences.papers import Setting, arguments, completed
-from kgat.experiments.shared import SharedResults
 
 Record = dict[str, Any]
 
@@ -75,7 +77,7 @@ def run(
     }
     try:
         found = fit(model, train, val, setting, generator=generator, device=device, on_epoch=on_epoch)
-    except DivergedError as error:
+    except Diverged as error:
         record["diverged"] = str(error)
     else:
         nats, accuracy = evaluate(model, test, setting, device)
@@ -137,6 +139,7 @@ def compare(
     root: str | Path | None = None,
     *,
     device: str = "cpu",
+    shown: bool = False,
     on_run: Callable[[Record], None] | None = None,
     on_epoch: Callable[[str, str, int, int, float], None] | None = None,
 ) -> list[Record]:
@@ -151,49 +154,44 @@ def compare(
         path (str or Path): The file of JSON lines.
         root (str or Path, optional): The folder of data sets. (default: :obj:`None`)
         device (str, optional): Where to train. (default: :obj:`"cpu"`)
+        shown (bool, optional): Whether to show a progress bar. (default: :obj:`False`)
         on_run (callable, optional): Called with each new record. (default: :obj:`None`)
         on_epoch (callable, optional): Called with data set, variant, seed, epoch and validation score.
             (default: :obj:`None`)
 
     Returns:
         list of dict: The records of these runs, old and new.
+
+    Raises:
+        Interrupted: On Ctrl-C.
     """
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    path.open("ab").close()  # it can be written: better known now than after the first run
-    datasets, settings = _canonical(datasets, settings)
-    order = [(d, name, seed) for d in datasets for seed in range(seeds) for name in variants]
-    with SharedResults(path, ["sequence"]) as results:
+    datasets = [resolve_source(name).name for name in datasets]
+    settings = {resolve_source(name).name: setting for name, setting in settings.items()}
+    # One task at a time: jobs of a data set and seed stand together.
+    task = lru_cache(1)(lambda dataset, seed: load(dataset, root, seed, settings[dataset]))
 
-        def kept() -> dict[tuple[str, str, int], Record]:
-            return _finished(results.records, datasets, variants, settings, seeds)
+    def work(dataset: str, name: str, seed: int, note: Callable[[str], None]) -> Iterator[Record]:
+        def epoch_done(epoch: int, score: float) -> None:
+            note(f"epoch {epoch} of {settings[dataset].epochs}: {score:.4g}")
+            if on_epoch is not None:
+                on_epoch(dataset, name, seed, epoch, score)
 
-        def there(job: tuple[str, str, int]) -> bool:
-            return job in kept()
+        given = (task(dataset, seed), name, variants[name], seed, settings[dataset])
+        record = run(*given, device=device, on_epoch=epoch_done)
+        yield record
+        if on_run is not None:
+            on_run(record)
 
-        task, loaded = None, None
-        for job in results.claim([job for job in order if not there(job)], _claim, there):
-            dataset, name, seed = job
-            if loaded != (dataset, seed):
-                task, loaded = load(dataset, root, seed, settings[dataset]), (dataset, seed)
-            assert task is not None
-
-            def epoch_done(epoch: int, score: float, job: tuple[str, str, int] = job) -> None:
-                if on_epoch is not None:
-                    on_epoch(*job, epoch, score)
-
-            record = run(
-                *(task, name, variants[name], seed, settings[dataset]), device=device, on_epoch=epoch_done
-            )
-            results.append(record)
-            if on_run is not None:
-                on_run(record)
-        found = kept()
-    return [found[d, name, seed] for d in datasets for name in variants for seed in range(seeds)]
-
-
-def _claim(job: tuple[str, str, int]) -> tuple[str, ...]:
-    return ("sequence", *map(str, job))
+    keys = _keys(datasets, variants, settings, seeds)
+    jobs = [
+        Job(key, f"{d}, {name}, seed {seed}", work, (d, name, seed)) for (d, name, seed), key in keys.items()
+    ]
+    with Engine(
+        path, len(jobs), kinds=["sequence"], key_of=_key_of, shown=shown, describe=_described
+    ) as engine:
+        engine.run(jobs)
+    kept = _chosen(engine.records, keys)
+    return [kept[d, name, seed] for d in datasets for name in variants for seed in range(seeds)]
 
 
 def finished(
@@ -204,40 +202,52 @@ def finished(
     seeds: int,
 ) -> dict[tuple[str, str, int], Record]:
     r"""Returns those of the runs that a file holds already, by data set, variant and seed."""
-    datasets, settings = _canonical(datasets, settings)
-    records = record_file.read_results(path, ["sequence"]) if Path(path).exists() else []
-    return _finished(records, datasets, variants, settings, seeds)
+    records = read_results(path, ["sequence"]) if Path(path).exists() else []
+    return _chosen(records, _keys(datasets, variants, settings, seeds))
 
 
-def _finished(
-    records: Sequence[Record],
+def _keys(
     datasets: Sequence[str],
     variants: Mapping[str, Mapping[str, Any]],
     settings: Mapping[str, Setting],
     seeds: int,
+) -> dict[tuple[str, str, int], Hashable]:
+    # Runs in their order, by the names that records have, with what tells them from others.
+    keys: dict[tuple[str, str, int], Hashable] = {}
+    of_names = {resolve_source(name).name: setting for name, setting in settings.items()}
+    for dataset in (resolve_source(name).name for name in datasets):
+        setting = of_names[dataset]
+        for seed in range(seeds):
+            for name, attention in variants.items():
+                made = arguments(dataset, attention, setting)
+                keys[dataset, name, seed] = _key(dataset, name, seed, asdict(setting), made)
+    return keys
+
+
+def _key(dataset: str, name: str, seed: int, setting: Any, attention: Any) -> Hashable:
+    return ("sequence", dataset, name, seed, json.dumps([setting, attention], sort_keys=True))
+
+
+def _key_of(record: Record) -> Hashable:
+    if record.get("kind") != "sequence":
+        return None
+    names = (record["dataset"], record["variant"], record["seed"])
+    return _key(*names, completed(record["setting"]), record["attention"])
+
+
+def _chosen(
+    records: Sequence[Record], keys: Mapping[tuple[str, str, int], Hashable]
 ) -> dict[tuple[str, str, int], Record]:
-    found = {}
+    by_key = {_key_of(record): record for record in records}
+    return {job: by_key[key] for job, key in keys.items() if key in by_key}
+
+
+def _described(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
-        if record.get("kind") != "sequence":
-            continue
-        dataset, name, seed = key = record["dataset"], record["variant"], record["seed"]
-        if dataset not in datasets or name not in variants or seed >= seeds:
-            continue
-        setting = settings[dataset]
-        made = arguments(dataset, variants[name], setting)
-        if _plain(completed(record["setting"])) == _plain(asdict(setting)) and record["attention"] == _plain(
-            made
-        ):
-            found[key] = record
-    return found
-
-
-def _canonical(
-    datasets: Sequence[str], settings: Mapping[str, Setting]
-) -> tuple[list[str], dict[str, Setting]]:
-    # The names that records have.
-    named = {resolve_source(name).name: setting for name, setting in settings.items()}
-    return [resolve_source(name).name for name in datasets], named
+        if record["test"] is None:
+            yield "diverged"
+        else:
+            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {record['val']:.4g}"
 
 
 def check(datasets: Sequence[str], root: str | Path | None, settings: Mapping[str, Setting]) -> None:

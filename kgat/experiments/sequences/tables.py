@@ -2,14 +2,13 @@ r"""The tables of the papers, from the records alone."""
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Hashable, Iterator, Mapping, Sequence
+from dataclasses import replace
 from typing import Any
 
-import numpy as np
-
-from kgat.experiments.pages import markdown_table
 from kgat.experiments.sequences.papers import BASELINE, completed
-from kgat.experiments.statistics import holm, wilcoxon
+from kgat.experiments.summary import Summary, summarise
+from kgat.experiments.table import Cell, pivot, render, spread
 
 UNITS = {"accuracy": "accuracy in %", "perplexity": "perplexity", "bleu": "BLEU"}
 
@@ -32,57 +31,40 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         ValueError: If there is no record, or a data set has several settings.
     """
-    found: dict[str, dict[str, dict[int, float | None]]] = {}
+    scores: dict[str, dict[str, dict[Hashable, float | None]]] = {}
     metrics: dict[str, str] = {}
     settings: dict[str, Mapping[str, Any]] = {}
     for record in records:
         dataset = record["dataset"]
-        of_dataset = found.setdefault(dataset, {})
-        of_dataset.setdefault(record["variant"], {})[record["seed"]] = record["test"]
+        runs = scores.setdefault(dataset, {}).setdefault(record["variant"], {})
+        runs[record["seed"]] = record["test"]
         metrics[dataset] = record["metric"]
         setting = completed(record["setting"])
         if settings.setdefault(dataset, setting) != setting:
             raise ValueError(f"Expected one setting of '{dataset}' (got several); give their records apart")
-    if not found:
+    if not scores:
         raise ValueError("Expected records of 'kgat paper' (got none); run it first")
-    variants = list(dict.fromkeys(name for of_dataset in found.values() for name in of_dataset))
-    cells: dict[str, list[str]] = {name: [] for name in variants}
-    for dataset, of_dataset in found.items():
-        p_values = holm(_p_values(of_dataset))
-        for name in variants:
-            cells[name].append(_cell(of_dataset.get(name, {}), metrics[dataset], p_values.get(name)))
-    seeds = {dataset: min(map(len, of_dataset.values())) for dataset, of_dataset in found.items()}
-    heads = [f"{d}, {UNITS[metrics[d]]}, {seeds[d]} seed{'s' if seeds[d] > 1 else ''}" for d in found]
-    lines = [
-        markdown_table(["attention", *heads], ([name, *row] for name, row in cells.items())),
-        "",
-        *(f"- {line}" for line in _described(settings)),
-    ]
-    return "\n".join(lines)
+    columns = {}
+    for dataset, of_variants in scores.items():
+        seeds, unit = min(map(len, of_variants.values())), UNITS[metrics[dataset]]
+        scale = 100.0 if metrics[dataset] == "accuracy" else 1.0
+        summaries = summarise(of_variants, BASELINE, scale)
+        columns[f"{dataset}, {unit}, {seeds} seed{'s' * (seeds > 1)}"] = {
+            name: _cell(summary) for name, summary in summaries.items()
+        }
+    described = "\n".join(f"- {line}" for line in _described(settings))
+    return render([pivot("attention", columns), described])
 
 
-def _p_values(found: Mapping[str, Mapping[int, float | None]]) -> dict[str, float | None]:
-    base = {seed: score for seed, score in found.get(BASELINE, {}).items() if score is not None}
-    p_values: dict[str, float | None] = {}
-    for name, own in found.items():
-        pairs = [(own[seed], base[seed]) for seed in sorted(base) if own.get(seed) is not None]
-        if name != BASELINE and pairs:
-            p_values[name] = wilcoxon(np.array([one - other for one, other in pairs]))  # type: ignore[operator]
-    return p_values
-
-
-def _cell(found: Mapping[int, float | None], metric: str, p: float | None) -> str:
-    if not found:
-        return "–"
-    scale = 100.0 if metric == "accuracy" else 1.0
-    values = scale * np.array([score for score in found.values() if score is not None])
-    lost = len(found) - values.size
-    note = f"{lost} of {len(found)} diverged"
-    if values.size == 0:
-        return note
-    spread = f" ± {values.std(ddof=1):.2f}" if values.size > 1 else ""
-    notes = ([] if p is None else [f"p = {p:.2g}"]) + ([note] if lost else [])
-    return f"{values.mean():.2f}{spread}" + (f" ({', '.join(notes)})" if notes else "")
+def _cell(summary: Summary) -> Cell:
+    note = f"{summary.lost} of {summary.n} diverged" if summary.lost else ""
+    if summary.mean is None:
+        return Cell(note)
+    cell = spread(summary.mean, summary.std, "{:.2f}", p_value=summary.p_value)
+    if not note:
+        return cell
+    text = f"{cell.text.removesuffix(')')}, {note})" if cell.text.endswith(")") else f"{cell.text} ({note})"
+    return replace(cell, text=text)
 
 
 def _described(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:

@@ -1,0 +1,131 @@
+import os
+import signal
+
+import pytest
+
+from kgat.experiments import ledger
+from kgat.experiments.engine import Engine, Job
+from kgat.experiments.ledger import Interrupted
+
+done = []
+
+
+def square(number, note=None):
+    done.append(number)
+    note("half of it")
+    yield {"key": number, "square": number**2}
+
+
+def killed(number, note=None):
+    os.kill(os.getpid(), signal.SIGKILL)
+    return []
+
+
+def jobs(*numbers, work=square):
+    return [Job(number, f"job {number}", work, (number,)) for number in numbers]
+
+
+@pytest.fixture(autouse=True)
+def path(tmp_path):
+    done.clear()
+    return tmp_path / "new" / "results.jsonl"
+
+
+def test_what_is_there_is_not_done_again(path):
+    for numbers, new in (((1, 2), [1, 2]), ((2, 3, 1), [3])):
+        done.clear()
+        with Engine(path, len(numbers)) as engine:
+            engine.run(jobs(*numbers))
+        assert done == new
+        assert [record["key"] for record in engine.new] == new
+    assert [record["square"] for record in ledger.read(path)] == [1, 4, 9]
+    assert [file.name for file in path.parent.iterdir()] == [path.name]
+
+
+def test_fresh_does_all_again(path):
+    for fresh, count in ((False, 1), (True, 2), (False, 2)):
+        with Engine(path, 1, fresh=fresh) as engine:
+            engine.run(jobs(7))
+        assert len(engine.records) == count
+
+
+def both(number, note):
+    done.append(number)
+    yield {"key": number}
+    yield {"key": (number, "drawn")}
+
+
+def key_of(record):
+    return tuple(record["key"]) if isinstance(record["key"], list) else record["key"]
+
+
+@pytest.mark.parametrize(("repeats", "count"), [(False, 2), (True, 3)])
+def test_a_job_is_finished_when_all_that_it_gives_is_there(path, repeats, count):
+    job = Job(1, "one", both, (1,), gives=(1, (1, "drawn")))
+    path.parent.mkdir()
+    ledger.append(path, {"key": 1})
+    for _ in range(2):
+        with Engine(path, 1, key_of=key_of, repeats=repeats) as engine:
+            engine.run([job])
+    assert done == [1]
+    assert len(ledger.read(path)) == count  # a record that is there is not told twice, unless that is wanted
+
+
+def stopped(number, note):
+    if number == 3:
+        raise KeyboardInterrupt
+    return square(number, note)
+
+
+def test_a_stop_says_what_is_kept(path):
+    message = r"2 of 9 runs are kept in .*results.jsonl; run the same"
+    with pytest.raises(Interrupted, match=message) as caught, Engine(path, 9) as engine:
+        engine.run(jobs(1, 2, 3, 4, work=stopped))
+    assert (caught.value.kept, caught.value.total, caught.value.path) == (2, 9, path)
+    assert done == [1, 2]
+
+
+def test_records_are_kept_one_by_one(path):
+    def two(note):
+        yield {"key": "a"}
+        assert len(ledger.read(path)) == 1
+        raise ValueError("in the middle")
+
+    with pytest.raises(ValueError, match="in the middle"), Engine(path, 1) as engine:
+        engine.run([Job("ab", "ab", two, gives=("a", "b"))])
+    assert ledger.read(path) == [{"key": "a"}]
+
+
+def test_workers_give_records_in_the_order_of_jobs(path):
+    with Engine(path, 4, workers=2) as engine:
+        engine.run(jobs(4, 3, 2, 1))
+    assert [record["key"] for record in engine.records] == [4, 3, 2, 1]
+    assert done == []  # none in this process
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_killed_worker_is_an_error_with_advice(path):
+    message = r"Expected 2 processes that live .*fewer --jobs"
+    with pytest.raises(OSError, match=message), Engine(path, 2, workers=2) as engine:
+        engine.run(jobs(1, 2, work=killed))
+
+
+def test_a_folder_that_cannot_be_written(tmp_path):
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermissionError, match=r"Expected a folder that can be written .*--out"):
+        Engine(tmp_path / "file" / "results.jsonl", 1).__enter__()
+
+
+def test_the_bar_counts_all_jobs_and_says_what_came_out(path, capsys):
+    def described(records):
+        return [f"square {record['square']}" for record in records]
+
+    for shown in (True, False):
+        with Engine(path, 3, title="squares", shown=shown, describe=described) as engine:
+            engine.run(jobs(1, 2))
+            engine.run(jobs(3))
+        err = capsys.readouterr().err
+        assert ("2/3 job 2: square 4" in err, "3/3 job 3: square 9" in err) == (shown, shown)
+    with Engine(path, 2, shown=True, describe=described, everywhere=True) as engine:
+        engine.run(jobs(1, 4))
+    assert capsys.readouterr().err.splitlines()[:2] == ["2/2 job 4", "square 16"]
