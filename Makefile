@@ -7,25 +7,31 @@ BIN := $(VENV)/bin
 ABLATED := Cora CiteSeer PubMed chameleon_filtered squirrel_filtered
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test lint bench readme clean
+.PHONY: help compare test lint bench readme docs wheel clean
 
 help:
 	@echo "make compare   install into $(VENV), train stock GAT and kernel GATs, print and draw the comparison"
-	@echo "make test      install into $(VENV) and run the tests"
+	@echo "make test      install into $(VENV) and run the tests (ARGS=\"-m quick\": a part of them, in a minute)"
 	@echo "make lint      formatting, linting and types"
 	@echo "make bench     time of our layers against PyG's, as JSON lines and a table"
-	@echo "make readme    draw the figures of results/ and write the tables of README.md again"
+	@echo "make docs      build the documentation into docs/_build/html"
+	@echo "make wheel     build dist/*.whl, install it into a fresh environment and try it there"
+	@echo "make readme    draw the figures of results/ and write the tables of README.md and results/ again"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "kgat needs Python 3.11 or newer (got " + sys.version.split()[0] + "); name one: make PYTHON=python3.12")'
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.kgat: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e .
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[experiments]'
 	@touch $@
 
 $(VENV)/.kgat-dev: $(VENV)/.kgat
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,ogb]'
+	@touch $@
+
+$(VENV)/.kgat-docs: $(VENV)/.kgat
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'
 	@touch $@
 
 compare: $(VENV)/.kgat
@@ -45,8 +51,18 @@ bench: $(VENV)/.kgat
 
 readme: $(VENV)/.kgat
 	for folder in results/*/ ablation/*/; do $(BIN)/kgat plot $$folder; done
+	PYTHONPATH=docs $(BIN)/python -m _generate.catalogue
 	$(BIN)/kgat table results --readme README.md
+	$(BIN)/kgat table results --readme results/README.md
 	$(BIN)/kgat table $(ABLATED:%=results/%) ablation --readme ablation/README.md
+
+docs: $(VENV)/.kgat-docs
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
+
+wheel: $(BIN)/python
+	rm -rf build dist
+	$(BIN)/pip wheel --disable-pip-version-check -q --no-deps -w dist .
+	.ci/try_wheel $(BIN)/python dist/kgat-*.whl
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -8,10 +8,10 @@ from torch_geometric import EdgeIndex
 
 from kgat import ops
 from kgat.ops import dense, eager
+from kgat.ops.arguments import check_edges, check_gram, check_tensor, check_unbatched
 from kgat.ops.call import Call
 from kgat.ops.dense import DenseCall
 from kgat.ops.graph.adjacency import check_index_type, check_indices
-from kgat.ops.operands import check_edges, check_gram, check_tensor, check_unbatched
 from kgat.ops.require import require
 from kgat.score.gram import Gram
 

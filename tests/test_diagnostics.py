@@ -16,6 +16,8 @@ from kgat.experiments.stock import StockGAT
 from kgat.models import KernelGAT
 from kgat.nn import GlobalAttention, KernelGATConv, PrimalAttention
 
+pytestmark = pytest.mark.quick
+
 
 class Gaussian(kernels.Kernel):
     def score(self, query, key):

@@ -5,6 +5,8 @@ from kgat import functional, kernels
 from kgat.functional import dense_attention, edge_attention, edge_softmax, ksvd_loss
 from kgat.kernels import RBF
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 def test_edge_softmax_equals_dense_softmax(dtype):

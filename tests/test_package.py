@@ -2,6 +2,7 @@ r"""How the package hangs together: one direction of imports, a light ``import k
 
 import ast
 import inspect
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,9 @@ PACKAGE = Path(kgat.__file__).parent
 # A module may import from its own room and from those above it. The core ends with 'diagnostics'.
 ROOMS = (
     "atomic",
+    "moved",
+    "extras",
+    "names",
     "score",
     "ops",
     "kernels",
@@ -89,12 +93,14 @@ def circles(sources=SOURCES):
     return circles_of
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("module", [name for name in SOURCES if name != "kgat"])
 def test_imports_point_one_way(module):
     assert room_of(module) in ROOMS, f"{module} has no room: add it to ROOMS"
     assert not list(misplaced(module)), f"{module} imports what stands below it"
 
 
+@pytest.mark.quick
 def test_no_modules_import_each_other():
     assert not [" -> ".join(circle) for circle in circles()]
 
@@ -116,6 +122,14 @@ def test_planted_imports_are_noticed(module, line, fault, tmp_path):
         assert list(misplaced(module, sources))
     else:
         assert any(module in circle for circle in circles(sources))
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize("room", [room for room in ROOMS if room != "__main__"])
+def test_each_room_is_among_the_quick_tests(room):
+    tests = PACKAGE.parent / "tests"
+    files = [*(tests / room).glob("test_*.py"), *tests.glob(f"test_{room}.py")]
+    assert any("pytest.mark.quick" in file.read_text(encoding="utf8") for file in files)
 
 
 LONGEST_FUNCTION, LONGEST_CLASS = 80, 350  # lines; of a function without its docstring
@@ -171,11 +185,20 @@ def test_what_reads_and_draws_results_needs_no_torch():
     assert done.stdout.strip() == "False"
 
 
+@pytest.mark.quick
 def test_public_names_are_found():
     for name in kgat.__all__:
         assert getattr(kgat, name) is not None
+    assert set(kgat.__all__) <= set(dir(kgat))
     with pytest.raises(AttributeError, match="no attribute 'KernelGCN'"):
         kgat.KernelGCN
+
+
+def test_rooms_are_attributes():
+    rooms = [room for room in ROOMS if room not in ("atomic", "extras", "moved", "names", "cli", "__main__")]
+    code = f"import kgat; print(*(getattr(kgat, name).__name__ for name in {rooms}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"kgat.{room}" for room in rooms]
 
 
 def test_help_does_not_wait_for_torch():
@@ -184,24 +207,57 @@ def test_help_does_not_wait_for_torch():
     assert done.stdout.splitlines()[-1] == "False"
 
 
+KERNELS = [getattr(kernels, name) for name in kernels.__all__]
+POSITIONS = [getattr(positions, name) for name in positions.names() if name != "none"]
+CONTRACTS = (kernels.Kernel, positions.Position)
+
+
 def public_classes():
-    yield from (getattr(kernels, name) for name in kernels.__all__)
+    yield from (*KERNELS, *POSITIONS, positions.Position)
     yield from (getattr(nn, name) for name in nn.__all__)
-    yield from (getattr(positions, name) for name in positions.names() if name != "none")
-    yield from (positions.Position, models.KernelGAT, models.KernelTransformer)
+    yield from (models.KernelGAT, models.KernelTransformer)
     yield from (models.SequenceClassifier, models.LanguageModel, models.Translator)
+
+
+def undocumented(cls):
+    r"""What the docstring of a class does not say. Of a kernel or a position, its contract (and the class it
+    changes) says what holds for all: common arguments and shapes."""
+    doc = inspect.getdoc(cls)
+    said_above = [base for base in cls.__mro__[1:] if issubclass(base, CONTRACTS)]
+    inherited = {name for base in said_above for name in inspect.signature(base).parameters}
+    own = [p for p in inspect.signature(cls).parameters.values() if p.name not in inherited]
+    for parameter in own:
+        starred = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        shown = f"*{parameter.name}" if starred else f"{parameter.name} ("
+        entry = re.search(rf"^    \*{{0,2}}{parameter.name} \(.*?(?=^    \S|^\S|\Z)", doc, re.S | re.M)
+        if shown not in doc or entry is None:
+            yield f"'{parameter.name}'"
+        elif not starred and parameter.default is not parameter.empty and "(default:" not in entry[0]:
+            yield f"the default of '{parameter.name}'"
+    sections = ["Example:", *["Args:"] * bool(own), *["Shapes:"] * (not said_above)]
+    if said_above and issubclass(cls, kernels.Kernel):
+        sections += [".. math::", "Use it when ", *["<https://"] * (cls.__name__ in kernels.names())]
+    yield from (f"'{section}'" for section in sections if section not in doc)
 
 
 @pytest.mark.parametrize("cls", list(public_classes()), ids=lambda cls: cls.__name__)
 def test_docstrings_are_whole(cls):
-    doc = inspect.getdoc(cls)
-    for section in ("Args:", "Shapes:", "Example:"):
-        assert section in doc, f"{cls.__name__} has no section {section}"
-    signature = inspect.signature(cls.__init__)
-    for name, parameter in list(signature.parameters.items())[1:]:
-        kinds = (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
-        shown = f"*{name}" if parameter.kind in kinds else f"{name} ("
-        assert shown in doc, f"{cls.__name__} does not document '{name}'"
+    assert not list(undocumented(cls))
+
+
+def test_what_a_docstring_lacks_is_told():
+    class Bare(kernels.RBF):
+        r"""No formula.
+
+        Args:
+            first (int): Without a default.
+        """
+
+        def __init__(self, channels, heads=1, lengthscale=None, first=1, second=2):
+            super().__init__(channels, heads, lengthscale)
+
+    lacks = ["the default of 'first'", "'second'", "'Example:'", "'.. math::'", "'Use it when '"]
+    assert list(undocumented(Bare)) == lacks
 
 
 def test_version_is_in_the_changelog_or_unreleased():

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
@@ -27,6 +27,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kgat.atomic import replacing
 
 CHUNK = 1 << 20
 
@@ -48,6 +50,11 @@ class RawFile:
     url: str | None
     member: str | None = None
     also: tuple[str, ...] = ()
+
+
+def raw_files(folder: str, url: str | None, names: Sequence[str]) -> tuple[RawFile, ...]:
+    r"""Returns files that lie in one folder and come from one, or from nowhere."""
+    return tuple(RawFile(f"{folder}/{name}", url and f"{url}/{name}") for name in names)
 
 
 def user_cache() -> Path:
@@ -132,32 +139,20 @@ def verify(path: Path, sha256: str, size: int) -> None:
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     r"""Opens a file that appears at its path complete, or not at all."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("wb")
-    except OSError as error:
-        raise PermissionError(
-            f"Expected a writable folder '{path.parent}' to store '{path.name}' (got "
-            f"'{error.strerror}'); pass another 'root', or set KGAT_DATA to a folder of yours"
-        ) from error
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(replacing(path))
+        except OSError as error:
+            raise PermissionError(
+                f"Expected a writable folder '{path.parent}' to store '{path.name}' (got "
+                f"'{error.strerror or error}'); pass another 'root', or set KGAT_DATA to a folder of yours"
+            ) from error
+        yield file
 
 
 def download(
-    url: str,
-    path: Path,
-    *,
-    sha256: str | None = None,
-    size: int | None = None,
-    wanted: str | None = None,
+    url: str, path: Path, *, sha256: str | None = None, size: int | None = None, wanted: str | None = None
 ) -> None:
     r"""Downloads a file under a temporary name, checks it and moves it to its place.
 
@@ -193,12 +188,7 @@ def download(
                 _check_room(path, expected or 0)
                 # disable=None: a bar on a terminal, silence in a log.
                 with tqdm(
-                    total=expected,
-                    unit="B",
-                    unit_scale=True,
-                    desc=path.name,
-                    disable=None,
-                    leave=False,
+                    total=expected, unit="B", unit_scale=True, desc=path.name, disable=None, leave=False
                 ) as bar:
                     while chunk := response.read(CHUNK):
                         file.write(chunk)
@@ -208,9 +198,8 @@ def download(
         except (urllib.error.URLError, HTTPException, TimeoutError, ConnectionError) as error:
             reason = getattr(error, "reason", None) or error
             raise FileNotFoundError(
-                f"Expected {what} (got no file, and no download "
-                f"from {url}: {reason}); connect to the network, put it there, or point 'root' or "
-                f"KGAT_DATA to a folder that has it"
+                f"Expected {what} (got no file, and no download from {url}: {reason}); connect to the "
+                "network, put it there, or point 'root' or KGAT_DATA to a folder that has it"
             ) from error
         if expected is not None and received != expected:
             raise ValueError(
@@ -219,9 +208,8 @@ def download(
             )
         if sha256 is not None and digest.hexdigest() != sha256:
             raise ValueError(
-                f"Expected SHA-256 {sha256} of {url} (got {digest.hexdigest()}); the transfer is "
-                f"corrupt or the file has changed: load again, or put the published file at "
-                f"'{path}'"
+                f"Expected SHA-256 {sha256} of {url} (got {digest.hexdigest()}); the transfer is corrupt or "
+                f"the file has changed: load again, or put the published file at '{path}'"
             )
 
 
@@ -300,6 +288,16 @@ def expect(truth: bool, what: str) -> None:
         raise ValueError(what)
 
 
+def read_lines(path: Path) -> list[str]:
+    r"""Reads the lines of a text."""
+    with reading(path):
+        # A sentence may hold characters that splitlines() and files of text take for line ends.
+        lines = path.read_bytes().decode("utf8").replace("\r\n", "\n").split("\n")
+        lines = lines[:-1] if lines[-1] == "" else lines
+        expect(any(line.strip() for line in lines), "no text")
+    return lines
+
+
 def read_npz(path: Path, *keys: str) -> list[Any]:
     r"""Reads arrays of a NumPy archive; object arrays, which are pickles, are refused."""
     with reading(path), zipfile.ZipFile(path) as content:
@@ -348,10 +346,7 @@ def _array(file: BinaryIO, size: int) -> NDArray[Any]:
     return array.reshape(shape, order="F" if fortran_order else "C")
 
 
-HEADERS = {
-    (1, 0): np.lib.format.read_array_header_1_0,
-    (2, 0): np.lib.format.read_array_header_2_0,
-}
+HEADERS = {(1, 0): np.lib.format.read_array_header_1_0, (2, 0): np.lib.format.read_array_header_2_0}
 
 
 def read_sparse_npz(path: Path, prefix: str = "") -> Any:

@@ -265,9 +265,8 @@ def _check_edges(name: str, data: Data, num_nodes: int) -> None:
     if bool(wrong.any()):
         side, edge = (int(i) for i in wrong.nonzero()[0])
         raise IndexError(
-            f"Expected 'edge_index' of '{name}' in [0, {num_nodes - 1}] (got "
-            f"{int(edge_index[side, edge])} in row {side} of edge {edge}); there are "
-            f"{num_nodes} nodes, counted from 0"
+            f"Expected 'edge_index' of '{name}' in [0, {num_nodes - 1}] (got {int(edge_index[side, edge])} "
+            f"in row {side} of edge {edge}); there are {num_nodes} nodes, counted from 0"
         )
     edge_attr = data.edge_attr
     if edge_attr is not None and edge_attr.size(0) != edge_index.size(1):

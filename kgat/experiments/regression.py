@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import seed_everything
 
+from kgat import kernels
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.engine import Engine, Job
 from kgat.experiments.loop import Diverged, Fitted, fit
@@ -349,10 +350,9 @@ def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _transformer(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
     found = resolve_model(model)
-    taken = ("kernel", "kernel_kwargs", "magnitude")
-    kwargs = {name: found.kwargs[name] for name in taken if name in found.kwargs}
-    if "spectral" in str(kwargs["kernel"]).lower():
-        kwargs["kernel_kwargs"] = {"num_features": setting.num_features, **kwargs.get("kernel_kwargs", {})}
+    kwargs = {"kernel": found.kwargs["kernel"]}
+    if any("Spectral" in factor.cls.__name__ for factor in kernels.CATALOGUE.read(kwargs["kernel"]).factors):
+        kwargs["kernel_kwargs"] = {"num_features": setting.num_features}
     net = Regressor(x.size(1), setting, **kwargs)
     optimizer = torch.optim.Adam(net.parameters(), lr=setting.lr)
     count = int(train.sum())

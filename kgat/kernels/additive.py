@@ -27,17 +27,11 @@ class Additive(Kernel):
     pair and the prototype :math:`[\mathbf{a}_q; \mathbf{a}_k]` times the exponential of L2 norms:
     queries and keys are never compared with each other.
 
+    Use it when GAT is what you compare with, or change one thing of: it is the cheapest score, made of two
+    numbers a node.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
 
     Example:
         >>> import torch
@@ -45,6 +39,8 @@ class Additive(Kernel):
         >>> Additive(4, heads=2)(torch.randn(3, 2, 4), torch.randn(5, 2, 4)).dense().shape
         torch.Size([3, 5, 2])
     """
+
+    stock = ("GATConv", {"att_key": "att_src", "att_query": "att_dst"})
 
     def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
         super().__init__(channels, heads)
@@ -67,15 +63,11 @@ class Additive(Kernel):
 
     def of_features(
         self, x_query: Tensor, weight_query: Tensor, x_key: Tensor, weight_key: Tensor
-    ) -> LazyGram:
-        r"""Returns the Gram matrix of linearly projected features without looking at the projections:
-        :math:`\mathbf{a}^\top (\mathbf{W} \mathbf{x}) = (\mathbf{W}^\top \mathbf{a})^\top \mathbf{x}`, two
-        columns per head.
-
-        Shapes:
-            - **x_query:** :math:`(N, F)`, **weight_query:** :math:`(H D, F)`
-            - **x_key:** :math:`(M, F)`, **weight_key:** :math:`(H D, F)`
-        """
+    ) -> LazyGram | None:
+        r"""By :math:`\mathbf{a}^\top (\mathbf{W} \mathbf{x}) = (\mathbf{W}^\top \mathbf{a})^\top \mathbf{x}`,
+        two columns per head: cheaper than from the projections, unless features are many."""
+        if max(x_query.size(1), x_key.size(1)) > 2 * self.heads * self.channels:
+            return None
         by_query, by_key = _folded(weight_query, self.att_query), _folded(weight_key, self.att_key)
         if x_query is x_key:  # one product for both
             s, t = (x_query @ torch.cat([by_query, by_key], dim=-1)).split(self.heads, dim=-1)
@@ -144,17 +136,11 @@ class AdditiveV2(Kernel):
     .. math::
         \log k(\mathbf{q}, \mathbf{k}) = \mathbf{a}^\top \mathrm{LeakyReLU}(\mathbf{q} + \mathbf{k})
 
+    Use it when the best neighbour shall differ from query to query, which :class:`Additive` cannot do, at the
+    price of a pass over the channels of each edge.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
 
     Example:
         >>> import torch
@@ -164,6 +150,7 @@ class AdditiveV2(Kernel):
     """
 
     symmetric = True
+    stock = ("GATv2Conv", {"att": "att"})
 
     def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
         super().__init__(channels, heads)
@@ -190,17 +177,10 @@ class GatedAdditive(Kernel):
     :class:`Additive`, gated by the probability of an edge between the two nodes. Each of the two sums is one
     pass over the edges, which leaves a number per edge and head.
 
+    Use it when a GAT shall listen to neighbours that resemble the query, as SuperGAT does.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
 
     Example:
         >>> import torch

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel
 from kgat.score.gram import LazyGram
@@ -21,12 +20,9 @@ class Cosine(Kernel):
     It can be negative, so it has no logarithm: the Gram matrix refuses scores and offers features,
     the unit vectors. :class:`ScaledCosine` is its exponential.
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+    Use it when attention is linear and takes features, not scores, as :class:`~kgat.nn.PrimalAttention` does.
 
     Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
         - **features:** :math:`(*, N, H, D)` and :math:`(*, M, H, D)`
 
     Raises:
@@ -57,17 +53,10 @@ class ScaledCosine(Kernel):
     A similarity without magnitude: how long a key is does not matter. It is positive definite as
     long as no :math:`\beta_h` is negative.
 
+    Use it when only the direction of features speaks, as in a bag of words or after a normalisation.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         beta (float, optional): Initial :math:`\beta_h`. (default: :obj:`1.0`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
 
     Example:
         >>> import torch
@@ -77,15 +66,11 @@ class ScaledCosine(Kernel):
     """
 
     symmetric = True
+    beta: Tensor
 
     def __init__(self, channels: int, heads: int = 1, beta: float = 1.0) -> None:
         super().__init__(channels, heads)
-        self.initial_beta = beta
-        self.beta = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.beta, self.initial_beta)
+        self.learn(beta=beta)
 
     @property
     def positive_definite(self) -> bool:  # type: ignore[override]
@@ -103,17 +88,11 @@ class LeakyCosine(Kernel):
     .. math::
         \log k(\mathbf{q}, \mathbf{k}) = \mathrm{LeakyReLU}(\cos(\mathbf{q}, \mathbf{k}))
 
+    Use it when you compare with CFGAT; its scores lie between minus the slope and 1, so that attention is
+    nearly a mean.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
 
     Example:
         >>> import torch

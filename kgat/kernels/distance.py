@@ -10,16 +10,8 @@ from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.kernel import Kernel, positive
-from kgat.kernels.rbf import initial_lengthscale
 from kgat.score.gram import LazyGram
-from kgat.score.rules import (
-    ABS_DIFFERENCE,
-    HALF_LOG,
-    RATIONAL_QUADRATIC,
-    RELU,
-    SQUARED_DIFFERENCE,
-    ScoreRule,
-)
+from kgat.score.rules import ABS_DIFFERENCE, HALF_LOG, RATIONAL_QUADRATIC, RELU, SQUARED_DIFFERENCE, ScoreRule
 
 
 class L2Distance(Kernel):
@@ -33,14 +25,10 @@ class L2Distance(Kernel):
     A *dissimilarity*: it attends to what is far, and its Gram matrix has exactly one positive
     eigenvalue. A scale would cancel in the softmax, so it has no parameter.
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-        eps (float, optional): Floor of the squared distance. (default: :obj:`1e-12`)
+    Use it when neighbours that differ are the informative ones, or as the baseline of that paper.
 
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+    Args:
+        eps (float, optional): Floor of the squared distance. (default: :obj:`1e-12`)
 
     Raises:
         ValueError: If :obj:`eps` is not positive.
@@ -77,16 +65,12 @@ class RationalQuadratic(Kernel):
     Its tails are polynomial; with a large :math:`\alpha` it is :class:`RBF`. Both parameters are
     learned per head and stay positive, as they are stored as logarithms.
 
+    Use it when both near and far neighbours matter: :class:`RBF` with one more number a head for its tails.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         lengthscale (float, optional): Initial :math:`\ell_h`; :math:`D^{1/4}` if :obj:`None`.
             (default: :obj:`None`)
         alpha (float, optional): Initial :math:`\alpha_h`. (default: :obj:`1.0`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`lengthscale` or :obj:`alpha` is not positive.
@@ -103,25 +87,14 @@ class RationalQuadratic(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
-    undecayed = ("log_lengthscale", "log_alpha")
+    log_lengthscale: Tensor
+    log_alpha: Tensor
 
     def __init__(
-        self,
-        channels: int,
-        heads: int = 1,
-        lengthscale: float | None = None,
-        alpha: float = 1.0,
+        self, channels: int, heads: int = 1, lengthscale: float | None = None, alpha: float = 1.0
     ) -> None:
         super().__init__(channels, heads)
-        self.initial_lengthscale = initial_lengthscale(lengthscale, channels**0.25)
-        self.initial_alpha = positive("alpha", alpha)
-        self.log_lengthscale = Parameter(torch.empty(heads, 1))
-        self.log_alpha = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
-        torch.nn.init.constant_(self.log_alpha, math.log(self.initial_alpha))
+        self.learn_positive(lengthscale=channels**0.25 if lengthscale is None else lengthscale, alpha=alpha)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         # 1 / (2 alpha l^2): a weight, not a factor of both sides, since products round far from the origin.
@@ -141,16 +114,7 @@ class AbsoluteDifference(Kernel):
     .. math::
         \log k(\mathbf{q}, \mathbf{k}) = \mathrm{ReLU}\Big( \sum_c a_{h c} \, |q_c - k_c| \Big)
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
+    Use it when graphs are learned as in GLCN: each channel has a weight of its own, of either sign.
 
     Example:
         >>> import torch

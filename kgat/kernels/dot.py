@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel, positive
 from kgat.score.gram import LazyGram
@@ -20,16 +19,8 @@ class DotProduct(Kernel):
     .. math::
         \log k(\mathbf{q}, \mathbf{k}) = \mathbf{q}^\top \mathbf{k} / \sqrt{D}
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
+    Use it when attention shall be that of Transformers: a long key attracts everyone. All pairs run in
+    PyTorch's fused attention.
 
     Example:
         >>> import torch
@@ -55,12 +46,9 @@ class Linear(Kernel):
     It can be negative, so it has no logarithm: the Gram matrix refuses scores and offers features,
     which are the queries and keys themselves. Its square is :class:`Polynomial`.
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
+    Use it when attention is linear in the number of tokens and weights may be negative.
 
     Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
         - **features:** :math:`(*, N, H, D)` and :math:`(*, M, H, D)`
 
     Raises:
@@ -93,16 +81,13 @@ class Polynomial(Kernel):
     The learned offset :math:`g_h` is one more feature of the inner product. The kernel is positive
     definite as long as no :math:`g_h` is negative.
 
+    Use it when scores shall grow like a power, not an exponential; opposite vectors are as similar as equal
+    ones.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         offset (float, optional): Initial :math:`g_h`. (default: :obj:`0.0`)
         eps (float, optional): Floor of the kernel; :math:`1 / \sqrt\epsilon` bounds the slope of
             the score. (default: :obj:`1e-5`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`eps` is not positive.
@@ -117,16 +102,12 @@ class Polynomial(Kernel):
     """
 
     symmetric = True
+    offset: Tensor
 
     def __init__(self, channels: int, heads: int = 1, offset: float = 0.0, eps: float = 1e-5) -> None:
         super().__init__(channels, heads)
-        self.initial_offset = offset
         self.eps = positive("eps", eps)
-        self.offset = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.offset, self.initial_offset)
+        self.learn(offset=offset)
 
     @property
     def positive_definite(self) -> bool:  # type: ignore[override]
@@ -156,14 +137,12 @@ class TruncatedExponential(Kernel):
     Of even degree it is positive everywhere, but no more monotone: :math:`k` grows towards both ends. The
     linear route is exact and takes :math:`\binom{D + p}{p}` features; more than 16,384 are refused.
 
+    Use it when dot-product attention shall be exact and linear in the number of tokens, and channels are few.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         degree (int, optional): :math:`p`, an even number up to 8. (default: :obj:`2`)
 
     Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
         - **features:** :math:`(*, N, H, R)` and :math:`(*, M, H, R)` with :math:`R = \binom{D + p}{p}`
 
     Raises:

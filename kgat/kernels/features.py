@@ -8,10 +8,10 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from kgat.kernels.cosine import unit
 from kgat.kernels.kernel import Kernel, positive, whole
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG, SIGNED, ScoreRule
 
@@ -24,14 +24,10 @@ class EluPlusOne(Kernel):
         \log k(\mathbf{q}, \mathbf{k}) = \log \big( \langle \phi(\mathbf{q}), \phi(\mathbf{k})
         \rangle + \epsilon \big), \qquad \phi(\mathbf{x}) = \mathrm{elu}(\mathbf{x}) + 1
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-        eps (float, optional): Floor of the kernel. (default: :obj:`1e-6`)
+    Use it when sequences are long and a small, deterministic feature map is enough.
 
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+    Args:
+        eps (float, optional): Floor of the kernel. (default: :obj:`1e-6`)
 
     Raises:
         ValueError: If :obj:`eps` is not positive.
@@ -71,9 +67,9 @@ class FAVORPlus(Kernel):
     nothing overflows and nothing changes. A floor :math:`\epsilon` is added to the product of these
     scaled features: it only acts where no feature is large on both sides.
 
+    Use it when sequences are long and attention shall be that of :class:`DotProduct`.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`m` of random directions;
             :math:`\lfloor D \ln D \rfloor`, at least 1, if :obj:`None`. (default: :obj:`None`)
         kind (str, optional): :obj:`"positive"` or :obj:`"hyperbolic"`.
@@ -81,10 +77,6 @@ class FAVORPlus(Kernel):
         orthogonal (bool, optional): Whether directions are orthogonal in blocks of :math:`D`, which
             lowers the variance. (default: :obj:`True`)
         eps (float, optional): Floor :math:`\epsilon`. (default: :obj:`1e-6`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`num_features` or :obj:`eps` is not positive, or :obj:`kind` unknown.
@@ -114,17 +106,12 @@ class FAVORPlus(Kernel):
         super().__init__(channels, heads)
         if num_features is None:
             num_features = max(1, int(channels * math.log(channels)))
-        if kind not in ("positive", "hyperbolic"):
-            raise ValueError(f"Expected 'kind' as 'positive' or 'hyperbolic' (got {kind!r})")
         self.num_features = whole("num_features", num_features)
-        self.kind = kind
+        self.kind = one_of("kind", kind, ("positive", "hyperbolic"))
         self.orthogonal = orthogonal
         self.eps = positive("eps", eps)
         self.register_buffer("omega", torch.empty(heads, channels, self.num_features))
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        self.resample()
 
     def resample(self, generator: torch.Generator | None = None) -> None:
         draw = _orthogonal if self.orthogonal else normal
@@ -162,9 +149,9 @@ class RFA(Kernel):
     The estimate can be negative, so it has no logarithm: the Gram matrix refuses scores and offers
     features.
 
+    Use it when sequences are long and directions, not lengths, decide.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`m` of random directions; there are twice as many
             features. (default: :obj:`64`)
         sigma (float, optional): Initial :math:`\sigma_h`. (default: :obj:`1.0`)
@@ -172,7 +159,6 @@ class RFA(Kernel):
             (default: :obj:`False`)
 
     Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
         - **features:** :math:`(*, N, H, 2m)` and :math:`(*, M, H, 2m)`
 
     Raises:
@@ -191,7 +177,7 @@ class RFA(Kernel):
     symmetric = True
     positive_definite = True
     omega: Tensor
-    undecayed = ("log_sigma",)
+    log_sigma: Tensor | None
 
     def __init__(
         self,
@@ -206,15 +192,10 @@ class RFA(Kernel):
         self.initial_sigma = positive("sigma", sigma)
         self.register_buffer("omega", torch.empty(heads, channels, self.num_features))
         if learn_sigma:
-            self.log_sigma = Parameter(torch.empty(heads, 1))
+            self.learn_positive(sigma=sigma)
         else:
             self.register_parameter("log_sigma", None)
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        if self.log_sigma is not None:
-            torch.nn.init.constant_(self.log_sigma, math.log(self.initial_sigma))
-        self.resample()
 
     def resample(self, generator: torch.Generator | None = None) -> None:
         self.omega.copy_(normal(self.omega, generator))

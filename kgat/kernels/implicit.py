@@ -14,11 +14,11 @@ from torch_geometric.utils import scatter
 
 from kgat.kernels.features import normal
 from kgat.kernels.kernel import NOTHING, Context, Kernel, at_least_single, positive, whole
-from kgat.kernels.spectral import concatenated, dot_std, pairwise
+from kgat.kernels.spectral import INITS, concatenated, dot_std, pairwise
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 
 EVALUATIONS = ("frozen", "sobol")
-INITS = ("dot", "official")
 
 # Up to where the numbers of an encoder are taken as they are: |mu| / s_0, |log(sigma / s_0)| and a tie before
 # its hyperbolic tangent. A mean grows like a logarithm beyond; the others by no more than 1.
@@ -72,9 +72,9 @@ class ImplicitSpectral(Kernel):
 
     In evaluation nothing is drawn: frequencies come from noise that is part of the state.
 
+    Use it when the kernel itself is to be learned as a law, of which each step of training sees other draws.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`S` of frequency pairs per head, even; a node has
             :math:`2 S` features (:math:`4 S` if :obj:`concat`). (default: :obj:`16`)
         data_dependent (bool, optional): Whether a network computes :math:`\boldsymbol{\mu}` and
@@ -99,10 +99,6 @@ class ImplicitSpectral(Kernel):
             :obj:`"sobol"` scrambled quasi-Monte-Carlo points. (default: :obj:`"frozen"`)
         draws (int, optional): How many draws evaluation averages :math:`\kappa` over; it has that many times
             more features. (default: :obj:`1`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`num_features` is odd or not positive, another number not positive, a weight
@@ -141,20 +137,17 @@ class ImplicitSpectral(Kernel):
                 f"Expected an even, positive 'num_features' (got {num_features}); half of the draws mirror "
                 f"the law of the others"
             )
-        for name, value, choices in (("evaluation", evaluation, EVALUATIONS), ("init", init, INITS)):
-            if value not in choices:
-                raise ValueError(f"Expected '{name}' as one of {', '.join(choices)} (got {value!r})")
         if not kl_weight >= 0.0:
             raise ValueError(f"Expected a 'kl_weight' of at least 0 (got {kl_weight})")
         self.num_features = int(num_features)
         self.data_dependent = data_dependent
         self.stationary = stationary
         self.concat = concat
-        self.init = init
+        self.init = one_of("init", init, INITS)
         self.eps = positive("eps", eps)
         self.prior_scale = positive("prior_scale", prior_scale)
         self.kl_weight = kl_weight
-        self.evaluation = evaluation
+        self.evaluation = one_of("evaluation", evaluation, EVALUATIONS)
         self.draws = whole("draws", draws)
         # Of one vector with itself; a prototype is compared with pairs.
         self.symmetric = self.positive_definite = not concat
@@ -272,10 +265,7 @@ class ImplicitSpectral(Kernel):
         kl = -ratio.log() + 0.5 * (ratio.square() + (law.mu / self.prior_scale).square()) - 0.5
         return kl.sum(dim=(-2, -1))
 
-    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        return self.lift_within(query, key, NOTHING)
-
-    def lift_within(self, query: Tensor, key: Tensor, context: Context) -> LazyGram:
+    def lift(self, query: Tensor, key: Tensor, context: Context = NOTHING) -> LazyGram:
         law = self.law(query, key, context)
         if context.losses is not None:
             context.losses.append(self.penalty(law))
@@ -353,25 +343,12 @@ class CopulaSpectral(ImplicitSpectral):
     :math:`\lambda_c = \lambda`. A negative weight rewards dependence. With a single head there is nothing to
     tie, and it is :class:`ImplicitSpectral`.
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-        num_features (int, optional): As :class:`ImplicitSpectral`. (default: :obj:`16`)
-        data_dependent (bool, optional): As :class:`ImplicitSpectral`; the network computes
-            :math:`\mathbf{t}` too. (default: :obj:`False`)
-        stationary (bool, optional): As :class:`ImplicitSpectral`. (default: :obj:`False`)
-        concat (bool, optional): As :class:`ImplicitSpectral`. (default: :obj:`False`)
-        init (str, optional): As :class:`ImplicitSpectral`. (default: :obj:`"dot"`)
-        eps (float, optional): As :class:`ImplicitSpectral`. (default: :obj:`1e-5`)
-        prior_scale (float, optional): As :class:`ImplicitSpectral`. (default: :obj:`0.1`)
-        kl_weight (float, optional): As :class:`ImplicitSpectral`. (default: :obj:`0.1`)
-        copula_weight (float, optional): :math:`\lambda_c`. (default: :obj:`0.01`)
-        evaluation (str, optional): As :class:`ImplicitSpectral`. (default: :obj:`"frozen"`)
-        draws (int, optional): As :class:`ImplicitSpectral`. (default: :obj:`1`)
+    Use it when heads of :class:`ImplicitSpectral` shall learn how much they agree.
 
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
+    Args:
+        copula_weight (float, optional): :math:`\lambda_c`; the other arguments are those of
+            :class:`ImplicitSpectral`, and with :obj:`data_dependent` the network computes :math:`\mathbf{t}`
+            too. (default: :obj:`0.01`)
 
     Raises:
         ValueError: As :class:`ImplicitSpectral`.

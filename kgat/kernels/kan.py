@@ -35,17 +35,13 @@ class KANScore(Kernel):
     :math:`\mathrm{SiLU}` or the same spline, shifted, which runs fused for splines of degree 1 to 3. Further
     layers, and other degrees, hold :math:`D` splines of an edge, for a part of the edges at a time.
 
+    Use it when the shape of the score is unknown and edges are few enough for a network on each.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_layers (int, optional): Number of layers. (default: :obj:`2`)
         grid_size (int, optional): Number of grid intervals. (default: :obj:`4`)
         spline_order (int, optional): Degree of the splines; 3 has two continuous derivatives.
             (default: :obj:`3`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`num_layers`, :obj:`grid_size` or :obj:`spline_order` is below 1.
@@ -58,12 +54,7 @@ class KANScore(Kernel):
     """
 
     def __init__(
-        self,
-        channels: int,
-        heads: int = 1,
-        num_layers: int = 2,
-        grid_size: int = 4,
-        spline_order: int = 3,
+        self, channels: int, heads: int = 1, num_layers: int = 2, grid_size: int = 4, spline_order: int = 3
     ) -> None:
         super().__init__(channels, heads)
         if min(num_layers, grid_size, spline_order) < 1:
@@ -179,72 +170,23 @@ def _silu_sum(x, y):  # type: ignore[no-untyped-def]
     return t * where(t > 0.0, 1.0, fall) / (1.0 + fall)
 
 
-def _d_silu_sum(x, y):  # type: ignore[no-untyped-def]
-    t = x + y
-    fall = exp(-absolute(t))
-    gate = where(t > 0.0, 1.0, fall) / (1.0 + fall)
-    slope = gate * (1.0 + t * (1.0 - gate))
-    return slope, slope
-
-
 def _spline_1(x, y):  # type: ignore[no-untyped-def]
     return maximum(1.0 - absolute(x + y), 0.0)
 
 
-def _d_spline_1(x, y):  # type: ignore[no-untyped-def]
-    t = x + y
-    slope = where(absolute(t) < 1.0, where(t < 0.0, 1.0, -1.0), 0.0)
-    return slope, slope
-
-
 def _spline_2(x, y):  # type: ignore[no-untyped-def]
     t = x + y
-    rest = maximum(1.5 - absolute(t), 0.0)
-    return where(absolute(t) < 0.5, 0.75 - t * t, 0.5 * rest * rest)
-
-
-def _d_spline_2(x, y):  # type: ignore[no-untyped-def]
-    t = x + y
-    rest = maximum(1.5 - absolute(t), 0.0)
-    slope = where(absolute(t) < 0.5, -2.0 * t, where(t < 0.0, rest, -rest))
-    return slope, slope
+    return where(absolute(t) < 0.5, 0.75 - t * t, 0.5 * maximum(1.5 - absolute(t), 0.0) ** 2)
 
 
 def _spline_3(x, y):  # type: ignore[no-untyped-def]
     t = absolute(x + y)
-    rest = maximum(2.0 - t, 0.0)
-    return where(t < 1.0, 2 / 3 + t * t * (0.5 * t - 1.0), rest * rest * rest / 6.0)
+    return where(t < 1.0, 2 / 3 + t * t * (0.5 * t - 1.0), maximum(2.0 - t, 0.0) ** 3 / 6.0)
 
 
-def _d_spline_3(x, y):  # type: ignore[no-untyped-def]
-    t = x + y
-    rest = maximum(2.0 - absolute(t), 0.0)
-    half = 0.5 * rest * rest
-    slope = where(absolute(t) < 1.0, t * (1.5 * absolute(t) - 2.0), where(t < 0.0, half, -half))
-    return slope, slope
-
-
-def _silu(x: Tensor, y: Tensor) -> Tensor:
-    return F.silu(x + y)
-
-
-def _hat(x: Tensor, y: Tensor) -> Tensor:
-    return (1.0 - (x + y).abs()).relu()
-
-
-def _quadratic(x: Tensor, y: Tensor) -> Tensor:
-    t = x + y
-    return torch.where(t.abs() < 0.5, 0.75 - t.square(), 0.5 * (1.5 - t.abs()).relu().square())
-
-
-def _cubic(x: Tensor, y: Tensor) -> Tensor:
-    t = (x + y).abs()
-    return torch.where(t < 1.0, 2 / 3 + t.square() * (0.5 * t - 1.0), (2.0 - t).relu().pow(3) / 6.0)
-
-
-_SILU_SUM = Pair("silu_sum", _silu, _d_silu_sum, _silu_sum)
+_SILU_SUM = Pair("silu_sum", lambda x, y: F.silu(x + y), scalar=_silu_sum)
 _SPLINE_SUMS = {
-    1: Pair("spline_1_sum", _hat, _d_spline_1, _spline_1),
-    2: Pair("spline_2_sum", _quadratic, _d_spline_2, _spline_2),
-    3: Pair("spline_3_sum", _cubic, _d_spline_3, _spline_3),
+    1: Pair("spline_1_sum", _spline_1),
+    2: Pair("spline_2_sum", _spline_2),
+    3: Pair("spline_3_sum", _spline_3),
 }

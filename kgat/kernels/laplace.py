@@ -2,14 +2,9 @@ r"""Kernels of the L1 distance and of the intersection."""
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
-from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel
-from kgat.kernels.rbf import initial_lengthscale
 from kgat.score.gram import LazyGram
 from kgat.score.rules import ABS_DIFFERENCE, MINIMUM, ScoreRule
 
@@ -26,15 +21,12 @@ class Laplace(Kernel):
     :class:`Intersection` without the preference for large keys. ``RandomFourier(law="cauchy")`` estimates it
     by finitely many features.
 
+    Use it when neighbours may be outliers: a large difference in one channel costs less than under
+    :class:`RBF`.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         lengthscale (float, optional): Initial :math:`\ell_h`; :math:`2 \sqrt D` if :obj:`None`.
             (default: :obj:`None`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`lengthscale` is not positive.
@@ -50,16 +42,11 @@ class Laplace(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
-    undecayed = ("log_lengthscale",)
+    log_lengthscale: Tensor
 
     def __init__(self, channels: int, heads: int = 1, lengthscale: float | None = None) -> None:
         super().__init__(channels, heads)
-        self.initial_lengthscale = initial_lengthscale(lengthscale, 2.0 * channels**0.5)
-        self.log_lengthscale = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
+        self.learn_positive(lengthscale=2.0 * channels**0.5 if lengthscale is None else lengthscale)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         # The lengthscale is a weight, not a factor of both sides: products round, far from the origin.
@@ -77,16 +64,7 @@ class Intersection(Kernel):
     As :math:`\min(a, b) = (a + b - |a - b|) / 2` it is :class:`Laplace` times a bias of each side,
     so it is positive definite for all real inputs.
 
-    Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
-
-    Raises:
-        ValueError: If query or key do not end in ``[heads, channels]``.
+    Use it when features are counts or other amounts: it says how much of them two nodes share.
 
     Example:
         >>> import torch

@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel, Product
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import ADD, DROPOUT, ScoreRule
 
@@ -27,9 +28,9 @@ class Magnitude(Kernel):
     stronger, so that attention gets sparser. Multiply it with a similarity: ``RBF(D) * Magnitude(D,
     p=1.5)``.
 
+    Use it when some nodes matter more to everyone, as one factor of a product.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         p (float, optional): Order of the norm, at least 1, or :obj:`math.inf`, the largest entry; the initial
             value if it is learned. (default: :obj:`2.0`)
         learn_p (str, optional): :obj:`"layer"` or :obj:`"head"` learns :math:`p = 1 +
@@ -40,10 +41,6 @@ class Magnitude(Kernel):
         dropout (float, optional): Probability with which, in training, the score of a *pair* is dropped to 0,
             that of others divided by one minus it, as the released code does with 0.1. The query's norm then
             no longer cancels, and there is no finite feature map. (default: :obj:`0.0`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`p` is below 1 (or not above 1 where it is learned), :obj:`learn_p` unknown, or
@@ -74,12 +71,10 @@ class Magnitude(Kernel):
         if not p >= 1.0 or (learn_p is not None and not 1.0 < p < math.inf):
             bound = "above 1, where it is learned, and finite" if learn_p is not None else "of at least 1"
             raise ValueError(f"Expected 'p' {bound} (got {p}); an L^p norm needs p >= 1")
-        if learn_p not in (None, "layer", "head"):
-            raise ValueError(f"Expected 'learn_p' as None, 'layer' or 'head' (got {learn_p!r})")
         if not 0.0 <= dropout < 1.0:
             raise ValueError(f"Expected 'dropout' in [0, 1) (got {dropout})")
         self.initial_p = float(p)
-        self.learn_p = learn_p
+        self.learn_p = one_of("learn_p", learn_p, (None, "layer", "head"))
         self.scale_norm = scale_norm
         self.dropout = float(dropout)
         if learn_p is None:

@@ -6,10 +6,8 @@ import math
 
 import torch
 from torch import Tensor
-from torch.nn import Parameter
 
-from kgat.kernels.kernel import Kernel, positive
-from kgat.kernels.rbf import initial_lengthscale
+from kgat.kernels.kernel import Kernel
 from kgat.score.gram import LazyGram
 
 
@@ -24,15 +22,11 @@ class Periodic(Kernel):
 
     The second form is an inner product of :math:`2 D` features and a constant bias.
 
+    Use it when channels are phases, angles or times of a cycle.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         period (float, optional): Initial :math:`P_h`. (default: :obj:`1.0`)
         lengthscale (float, optional): Initial :math:`\ell_h`. (default: :obj:`1.0`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`period` or :obj:`lengthscale` is not positive.
@@ -49,19 +43,12 @@ class Periodic(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
-    undecayed = ("log_period", "log_lengthscale")
+    log_period: Tensor
+    log_lengthscale: Tensor
 
     def __init__(self, channels: int, heads: int = 1, period: float = 1.0, lengthscale: float = 1.0) -> None:
         super().__init__(channels, heads)
-        self.initial_period = positive("period", period)
-        self.initial_lengthscale = initial_lengthscale(lengthscale, 1.0)
-        self.log_period = Parameter(torch.empty(heads, 1))
-        self.log_lengthscale = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.log_period, math.log(self.initial_period))
-        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
+        self.learn_positive(period=period, lengthscale=lengthscale)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         period = self.log_period.exp().to(torch.promote_types(query.dtype, self.log_period.dtype))

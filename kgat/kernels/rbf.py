@@ -2,13 +2,9 @@ r"""The Gaussian kernel."""
 
 from __future__ import annotations
 
-import math
-
-import torch
 from torch import Tensor
-from torch.nn import Parameter
 
-from kgat.kernels.kernel import Kernel, positive
+from kgat.kernels.kernel import Kernel
 from kgat.score.gram import LazyGram
 from kgat.score.rules import SQUARED_DIFFERENCE, ScoreRule
 
@@ -27,15 +23,12 @@ class RBF(Kernel):
     points lie close enough to their mean for that to keep its digits; see
     :meth:`~kgat.score.gram.Gram.expanded`.
 
+    Use it when nearness is what counts, and as the first kernel to try: it is smooth and has one number a
+    head.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         lengthscale (float, optional): Initial :math:`\ell_h`, in units of the queries;
             :math:`D^{1/4}` if :obj:`None`. (default: :obj:`None`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`lengthscale` is not positive.
@@ -51,23 +44,13 @@ class RBF(Kernel):
     symmetric = True
     positive_definite = True
     translation_invariant = True
-    undecayed = ("log_lengthscale",)
+    log_lengthscale: Tensor
 
     def __init__(self, channels: int, heads: int = 1, lengthscale: float | None = None) -> None:
         super().__init__(channels, heads)
-        self.initial_lengthscale = initial_lengthscale(lengthscale, channels**0.25)
-        self.log_lengthscale = Parameter(torch.empty(heads, 1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        torch.nn.init.constant_(self.log_lengthscale, math.log(self.initial_lengthscale))
+        self.learn_positive(lengthscale=channels**0.25 if lengthscale is None else lengthscale)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         # The lengthscale is a weight, not a factor of both sides: products round, far from the origin.
         weight = (-0.5 * (-2.0 * self.log_lengthscale).exp()).expand(self.heads, self.channels)
         return LazyGram.of(query, key, ScoreRule(SQUARED_DIFFERENCE, weight=weight))
-
-
-def initial_lengthscale(lengthscale: float | None, default: float) -> float:
-    r"""Returns the given lengthscale, or the kernel's default."""
-    return default if lengthscale is None else positive("lengthscale", lengthscale)

@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel, positive
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_ABS_SINC, ScoreRule
 
@@ -26,9 +27,10 @@ class SincProduct(Kernel):
     far away it decays like :math:`|x|^{-l}` in each channel, with zeros at multiples of
     :math:`\pi`. ``RandomFourier(law="sinc4")`` estimates it by finitely many features.
 
+    Use it when a channel shall decide by itself: one that is far off drives the weight to 0, however near the
+    others are.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         power (int, optional): :math:`l`, an even number, so that no weight is negative. Every even
             power gives a positive definite kernel; the convergence theorems of the Fourier integral
             estimator need :math:`l \ge 4`. (default: :obj:`4`)
@@ -37,10 +39,6 @@ class SincProduct(Kernel):
         per (str, optional): What owns an :math:`R` of its own: the :obj:`"layer"` (as in the
             released code), each :obj:`"channel"`, shared by the heads, or each channel of each
             :obj:`"head"`. (default: :obj:`"head"`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`power` is not a positive even number, :obj:`inverse_bandwidth` not
@@ -61,12 +59,7 @@ class SincProduct(Kernel):
     undecayed = ("inverse_bandwidth",)
 
     def __init__(
-        self,
-        channels: int,
-        heads: int = 1,
-        power: int = 4,
-        inverse_bandwidth: float = 2.0,
-        per: str = "head",
+        self, channels: int, heads: int = 1, power: int = 4, inverse_bandwidth: float = 2.0, per: str = "head"
     ) -> None:
         super().__init__(channels, heads)
         if power < 2 or power % 2:
@@ -74,11 +67,9 @@ class SincProduct(Kernel):
                 f"Expected an even 'power' of at least 2 (got {power}); an odd one gives negative weights"
             )
         shapes = {"layer": (1, 1), "channel": (1, channels), "head": (heads, channels)}
-        if per not in shapes:
-            raise ValueError(f"Expected 'per' as 'layer', 'channel' or 'head' (got {per!r})")
         self.power = int(power)
         self.initial_inverse_bandwidth = positive("inverse_bandwidth", inverse_bandwidth)
-        self.inverse_bandwidth = Parameter(torch.empty(shapes[per]))
+        self.inverse_bandwidth = Parameter(torch.empty(shapes[one_of("per", per, shapes)]))
         self.reset_parameters()
 
     def reset_parameters(self) -> None:

@@ -11,9 +11,11 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.features import circle, normal, project, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive, whole
-from kgat.kernels.rbf import initial_lengthscale
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_SQUARE, SIGNED, ScoreRule
+
+INITS = ("dot", "official")
 
 
 class RandomFourier(Kernel):
@@ -39,9 +41,9 @@ class RandomFourier(Kernel):
     the kernel: that of an RBF is one of lengthscale :math:`\ell / \sqrt 2`, of a Laplace kernel one of
     :math:`\ell / 2`, of ``"sinc2"`` the kernel of power 4. :class:`Spectral` learns the frequencies.
 
+    Use it when :class:`RBF`, :class:`Laplace` or :class:`SincProduct` must be linear in the number of tokens.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`S` of frequencies per head; there are twice as
             many features. (default: :obj:`64`)
         lengthscale (float, optional): :math:`\ell`; if :obj:`None`, the one whose *square* is the kernel at
@@ -54,7 +56,6 @@ class RandomFourier(Kernel):
             (default: :obj:`1e-5`)
 
     Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
         - **features:** :math:`(*, N, H, 2S)` and :math:`(*, M, H, 2S)`; :math:`S (2S + 1) + 1` if squared
         - **score:** if squared, :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
@@ -91,14 +92,11 @@ class RandomFourier(Kernel):
         self.law = law
         self.power = _power(law)
         default = {"normal": math.sqrt(2.0) * channels**0.25, "cauchy": 4.0 * channels**0.5}.get(law, 0.5)
-        self.lengthscale = initial_lengthscale(lengthscale, default)
+        self.lengthscale = positive("lengthscale", default if lengthscale is None else lengthscale)
         self.squared = squared
         self.eps = positive("eps", eps)
         self.register_buffer("omega", torch.empty(heads, channels, self.num_features))
         self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        self.resample()
 
     def resample(self, generator: torch.Generator | None = None) -> None:
         if self.law == "normal":
@@ -136,9 +134,10 @@ class Spectral(Kernel):
     kernel. With the default initialisation it starts near the RBF that is inside dot-product
     attention; multiply it with a :class:`Magnitude` for the full model of the paper.
 
+    Use it when the kernel itself is to be learned: no family is chosen, at the price of :math:`2 S` features
+    a node.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`S` of frequency pairs per head; a node has
             :math:`2 S` features. The released code has 64; on graphs these features are most of the
             cost. (default: :obj:`16`)
@@ -154,10 +153,6 @@ class Spectral(Kernel):
             multiplied by a weight proportional to :math:`\kappa^2 + \epsilon`, so that gradients stay those
             of :math:`(\kappa^2 + \epsilon) / \sum (\kappa^2 + \epsilon)`, for any floor.
             (default: :obj:`1e-5`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`num_features` or :obj:`eps` is not positive, or :obj:`init` unknown.
@@ -187,7 +182,7 @@ class Spectral(Kernel):
         self.num_features = whole("num_features", num_features)
         self.stationary = stationary
         self.translation_invariant = stationary
-        self.init = _check_init(init)
+        self.init = one_of("init", init, INITS)
         self.eps = positive("eps", eps)
         self.omega1 = Parameter(torch.empty(heads, channels, self.num_features))
         if stationary:
@@ -232,18 +227,14 @@ class SpectralConcat(Kernel):
     that a pair costs an inner product of :math:`4 S` of them; unlike :class:`Additive`, query and
     key do interact.
 
+    Use it when a learned kernel shall see the pair as GAT does, against a prototype.
+
     Args:
-        channels (int): Channels per head :math:`D`.
-        heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         num_features (int, optional): Number :math:`S` of frequency pairs per head.
             (default: :obj:`64`)
         init (str, optional): :obj:`"dot"` or :obj:`"official"`, as in :class:`Spectral`, for the
             :math:`2 D` concatenated channels. (default: :obj:`"dot"`)
         eps (float, optional): Floor of the kernel. (default: :obj:`1e-5`)
-
-    Shapes:
-        - **query:** :math:`(*, N, H, D)`, **key:** :math:`(*, M, H, D)`
-        - **score:** :math:`(E, H)` at edges, :math:`(*, N, M, H)` dense
 
     Raises:
         ValueError: If :obj:`num_features` or :obj:`eps` is not positive, or :obj:`init` unknown.
@@ -259,16 +250,11 @@ class SpectralConcat(Kernel):
     undecayed = ("omega1", "omega2")
 
     def __init__(
-        self,
-        channels: int,
-        heads: int = 1,
-        num_features: int = 64,
-        init: str = "dot",
-        eps: float = 1e-5,
+        self, channels: int, heads: int = 1, num_features: int = 64, init: str = "dot", eps: float = 1e-5
     ) -> None:
         super().__init__(channels, heads)
         self.num_features = whole("num_features", num_features)
-        self.init = _check_init(init)
+        self.init = one_of("init", init, INITS)
         self.eps = positive("eps", eps)
         self.att = Parameter(torch.empty(heads, 2 * channels))
         self.omega1 = Parameter(torch.empty(heads, 2 * channels, self.num_features))
@@ -368,12 +354,6 @@ def _power(law: str) -> int:
             f"Expected 'law' as 'normal', 'cauchy' or 'sinc' with a power, such as 'sinc4' (got {law!r})"
         )
     return int(power)
-
-
-def _check_init(init: str) -> str:
-    if init not in ("dot", "official"):
-        raise ValueError(f"Expected 'init' as 'dot' or 'official' (got {init!r})")
-    return init
 
 
 @torch.no_grad()

@@ -14,7 +14,8 @@ from torch_geometric.nn.resolver import activation_resolver
 from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.pretrained import Pretrained
 from kgat.models.token_embedding import TokenEmbedding
-from kgat.nn.nested import lengths_of, padding_of, to_padded
+from kgat.names import one_of
+from kgat.nn.nested import unnested
 
 POOLINGS = ("mean", "last", "cls", "flatten")
 
@@ -73,6 +74,7 @@ class SequenceClassifier(Pretrained):
         torch.Size([2, 5])
     """
 
+    inner = KernelTransformer
     fixed = ("decoder_layers",)
 
     def __init__(
@@ -101,9 +103,7 @@ class SequenceClassifier(Pretrained):
                 f"Expected one of 'in_channels' and 'vocab_size' (got {in_channels} and {vocab_size}); a "
                 f"series has channels, a sequence of tokens a vocabulary"
             )
-        if pooling not in POOLINGS:
-            known = ", ".join(repr(choice) for choice in POOLINGS)
-            raise ValueError(f"Expected 'pooling' as one of {known} (got {pooling!r})")
+        one_of("pooling", pooling, POOLINGS)
         if pooling == "flatten" and max_len is None:
             raise ValueError("Expected 'max_len' for pooling='flatten' (got None); give the longest length")
         self.in_channels = in_channels
@@ -149,13 +149,7 @@ class SequenceClassifier(Pretrained):
         channels = () if self.in_channels is None else (self.in_channels,)
         dim = 2 + len(channels)
         if x.is_nested:
-            if padding_mask is not None:
-                raise ValueError(
-                    "Expected no 'padding_mask' beside a nested tensor (got one); its lengths say what is "
-                    "padding"
-                )
-            padding_mask = padding_of(lengths_of(x), x.device)
-            x = to_padded(x, *channels)
+            x, padding_mask = unnested("padding_mask", x, padding_mask, *channels)
         if (
             x.dim() != dim
             or x.shape[2:] != channels

@@ -11,8 +11,11 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kgat import kernels
+from kgat.names import UnknownName, unknown
 from kgat.nn.fourier_attention import FourierAttention
-from kgat.nn.kernel_attention import KernelAttention, KeyValueCache
+from kgat.nn.kernel_attention import KernelAttention
+from kgat.nn.key_value_cache import KeyValueCache
 from kgat.nn.primal_attention import PrimalAttention
 
 AttentionLike = str | Callable[..., torch.nn.Module]
@@ -29,12 +32,13 @@ def resolve(attention: AttentionLike) -> Callable[..., torch.nn.Module]:
             * ``"kernel"``, :class:`~kgat.nn.KernelAttention`, whose kernel is an argument of its own;
             * ``"fourier"``, :class:`~kgat.nn.FourierAttention`, or ``"primal"``,
               :class:`~kgat.nn.PrimalAttention`;
-            * the name of a kernel (``"rbf"``, ``"rbf * magnitude"``): short for
+            * the name of a kernel (``"rbf"``, ``"rbf*l1.5"``), see :func:`kgat.kernels.resolve`: short for
               :class:`~kgat.nn.KernelAttention` with that kernel;
             * a class, :func:`functools.partial` or function that takes ``(embed_dim, num_heads)`` and
               keyword arguments, and returns a module called like :class:`torch.nn.MultiheadAttention`.
 
     Raises:
+        ValueError: If it is a name of neither.
         TypeError: If it is a module that is built already, which no two layers may share, or no factory.
 
     Example:
@@ -44,7 +48,14 @@ def resolve(attention: AttentionLike) -> Callable[..., torch.nn.Module]:
     """
     if isinstance(attention, str):
         named = NAMED.get(attention.strip().lower())
-        return functools.partial(KernelAttention, kernel=attention) if named is None else named
+        if named is not None:
+            return named
+        try:
+            kernels.CATALOGUE.read(attention)
+        except UnknownName as error:
+            choices, also = [*NAMED, *kernels.names()], kernels.CATALOGUE.spellings
+            unknown("the name of an attention or a kernel", attention, choices, also, part=error.name)
+        return functools.partial(KernelAttention, kernel=attention)
     if not callable(attention) or isinstance(attention, torch.nn.Module):
         raise TypeError(
             f"Expected 'attention' as a name or a factory called with (embed_dim, num_heads) (got one of "

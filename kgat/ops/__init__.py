@@ -1,27 +1,27 @@
-r"""Backends of edge attention, and the choice between them.
-
-A backend is a module with a ``NAME``, ``reasons(call) -> list[str]`` (why it cannot run a call; empty if it
-can) and ``edge_attention(call)``. :data:`BACKENDS` is the order of preference; :data:`ON_REQUEST` can only be
-named.
-"""
+r"""Backends of edge attention and the choice between them; :mod:`kgat.ops.backend` says what a backend is."""
 
 from __future__ import annotations
 
 from dataclasses import replace
-from types import ModuleType
 from typing import Any
 
 from torch import Tensor
 
-from kgat.ops import eager, reference
+from kgat.ops.backend import BACKENDS, Backend, named
 from kgat.ops.call import Call
-from kgat.ops.fused import FusedBackend, fall_back
+from kgat.ops.cpu import CPU
+from kgat.ops.eager import EAGER
+from kgat.ops.gpu import GPU
+from kgat.ops.passes import fall_back
 from kgat.ops.recipe import BackendError
+from kgat.ops.reference import Reference
 
-Backend = ModuleType | FusedBackend
+BACKENDS += [GPU(), CPU(), EAGER, Reference()]
 
-BACKENDS: tuple[Backend, ...] = (FusedBackend("gpu", "cuda"), FusedBackend("cpu", "cpu"), eager)
-ON_REQUEST: tuple[Backend, ...] = (reference,)
+
+def here() -> list[str]:
+    r"""Returns the names of the backends that this machine has all for, but for those on request alone."""
+    return [known.name for known in BACKENDS if not known.on_request and known.is_here()]
 
 
 def choose(call: Call, backend: str | None = None) -> Backend:
@@ -36,26 +36,29 @@ def choose(call: Call, backend: str | None = None) -> Backend:
         NotImplementedError: If the named backend cannot run the call, with every backend's reasons.
     """
     if backend is None:
-        for module in BACKENDS:
-            if not module.reasons(call):
-                return module
+        for known in BACKENDS:
+            if not known.on_request and not known.reasons(call):
+                return known
         raise NotImplementedError(f"Expected a backend for {call} (got none). {explain(call)}")
-    for module in BACKENDS + ON_REQUEST:
-        if backend == module.NAME:
-            if module.reasons(call):
-                raise NotImplementedError(f"backend={backend!r} cannot run {call}. {explain(call)}")
-            return module
-    known = ", ".join(repr(module.NAME) for module in BACKENDS + ON_REQUEST)
-    raise ValueError(f"Expected 'backend' as None or one of {known} (got {backend!r})")
+    known = named(backend)
+    if known.reasons(call):
+        raise NotImplementedError(f"backend={backend!r} cannot run {call}. {explain(call)}")
+    return known
 
 
-def explain(call: Call) -> str:
-    r"""Says of each backend, in order of preference, whether it can run :obj:`call` and why not."""
+def explain(call: Call, fused: bool = False) -> str:
+    r"""Says of each backend, in order of preference, whether it can run :obj:`call` and why not.
+
+    Args:
+        call (Call): The request.
+        fused (bool, optional): Only of those that are the code of a device. (default: :obj:`False`)
+    """
     lines = []
-    for module in BACKENDS + ON_REQUEST:
-        why = module.reasons(call)
-        note = " (only if named)" if module in ON_REQUEST else ""
-        lines.append(f"{module.NAME}{note}: {', '.join(why) if why else 'ok'}")
+    for backend in BACKENDS:
+        if fused and backend.device is None:
+            continue
+        note = " (only if named)" if backend.on_request else ""
+        lines.append(f"{backend.name}{note}: {', '.join(backend.reasons(call)) or 'ok'}")
     return "; ".join(lines)
 
 
@@ -82,4 +85,4 @@ def _run(name: str, call: Call, backend: str | None) -> Any:
         if backend is not None:
             raise
         fall_back("fused attention", error)
-        return getattr(eager, name)(call)
+        return getattr(EAGER, name)(call)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kgat.ops.operands import check_scores
+from kgat.ops.arguments import check_scores
 from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram
 
 

@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kgat import ops
+from kgat.names import nearest
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.linear import feature_size, linear_attention
 from kgat.score.gram import ComposedGram, Expansion, Gram, LazyGram, SumGram, legible
@@ -375,10 +376,9 @@ def _edges_reasons(call: DenseCall) -> list[str]:
     if call.gram.signed:
         return ["the kernel can be negative: it has no scores"]
     small = _first_pair(call)
-    found = [f"{backend.NAME}: {', '.join(backend.reasons(small))}" for backend in ops.BACKENDS[:-1]]
-    if any(not backend.reasons(small) for backend in ops.BACKENDS[:-1]):
+    if ops.choose(small).device is not None:
         return []
-    return [f"no fused backend of edge attention ({'; '.join(found)})"]
+    return [f"no fused backend of edge attention ({ops.explain(small, fused=True)})"]
 
 
 def _edges_cost(call: DenseCall) -> float:
@@ -524,7 +524,8 @@ def choose(call: DenseCall, method: str = "auto") -> Route:
                 )
             return route
     known = ", ".join(repr(route.name) for route in ROUTES)
-    raise ValueError(f"Expected 'method' as 'auto' or one of {known} (got {method!r})")
+    close = nearest(method, ["auto", *(route.name for route in ROUTES)])
+    raise ValueError(f"Expected 'method' as 'auto' or one of {known} (got {method!r}){close}")
 
 
 def explain(call: DenseCall) -> str:

@@ -15,52 +15,39 @@ import torch
 from torch import Tensor
 
 from kgat.ops import sparse
+from kgat.ops.backend import Backend
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.dropout import dropout as drop
 from kgat.ops.graph.structure import Structure
-from kgat.ops.recipe import Operands, Recipe
+from kgat.ops.operands import Operands
+from kgat.ops.recipe import Recipe
 from kgat.score.gram import ComposedGram, LazyGram, Term
 from kgat.score.rules import ADD, MUL, Argument, ScoreRule
 
-NAME = "eager"
 
-
-def reasons(call: Call) -> list[str]:
-    r"""Returns why this backend cannot run the call: nothing."""
-    return []
-
-
-def edge_attention(call: Call) -> Tensor:
+class Eager(Backend):
     r"""Computes :math:`\mathbf{o}_{ih} = \sum_{e \to i} w_e\, m_{eh}\, \alpha_{eh} \mathbf{v}_{j(e)h}` with
-    :math:`\alpha = \mathrm{softmax}` of the scores over the edges of a target.
+    :math:`\alpha = \mathrm{softmax}` of the scores over the edges of a target."""
 
-    Shapes:
-        - **output:** :math:`(N, H, C)`
-    """
-    return _attention(call, weights=False)[0]
+    name = "eager"
+
+    def edge_attention(self, call: Call) -> Tensor:
+        return _attention(call, weights=False)[0]
+
+    def edge_attention_with_weights(self, call: Call) -> tuple[Tensor, Tensor]:
+        return _attention(call, weights=True)  # type: ignore[return-value]
 
 
-def edge_attention_with_weights(call: Call) -> tuple[Tensor, Tensor]:
-    r"""Computes :func:`edge_attention` and the :math:`m_{eh}\, \alpha_{eh}` in it.
-
-    Shapes:
-        - **output:** :math:`(N, H, C)` and :math:`(E, H)`
-    """
-    out, alpha = _attention(call, weights=True)
-    assert alpha is not None
-    return out, alpha
+EAGER = Eager()
 
 
 def _attention(call: Call, weights: bool) -> tuple[Tensor, Tensor | None]:
-    alpha: Tensor | None
-    if sorts_edges(call.value):
-        out, alpha = _sorted_attention(call, weights)
-    else:
-        out, alpha = _scattered_attention(call)
+    attention = _sorted_attention if sorts_edges(call.value) else _scattered_attention
+    out, alpha = attention(call, weights)
     return out if call.base is None else (out + call.base).to(call.value.dtype), alpha
 
 
-def _scattered_attention(call: Call) -> tuple[Tensor, Tensor]:
+def _scattered_attention(call: Call, weights: bool) -> tuple[Tensor, Tensor]:
     score = call.scores()  # [E, H]
     if call.edge_log_weight is not None:
         score = score + call.edge_log_weight
@@ -190,56 +177,44 @@ def _is_inner_product(term: Term) -> bool:
 
 
 def call_of(
-    recipe: Recipe,
-    x: Operands,
-    edge_index: Tensor,
-    num_targets: int,
-    target: int,
-    mask: Tensor | None = None,
+    recipe: Recipe, x: Operands, edge_index: Tensor, target: int, num_targets: int, mask: Tensor | None = None
 ) -> Call:
     r"""Returns the call that a fused pass computes.
 
     Args:
         recipe (Recipe): What the pass computes.
-        x (Operands): What on; of its dropout the mask alone counts.
+        x (Operands): What on; of its dropout the mask alone counts, and of its base nothing.
         edge_index (torch.Tensor): The edges.
-        num_targets (int): :math:`N`.
         target (int): Which row of :obj:`edge_index` holds the targets.
+        num_targets (int): :math:`N`.
         mask (torch.Tensor, optional): The dropout mask over :math:`1 - p`. (default: :obj:`None`)
 
     Shapes:
         - **edge_index:** :math:`(2, E)`, **mask:** :math:`(E, H)`
     """
-    value = x.value
-    link_constants = numbers(x.link_args)[: _arity(recipe.link.in_scalars) - 1]
+    link_args = _constants(x.link_args, recipe.link.in_scalars, 1)
     if recipe.pair is None:
-        if x.key_bias is None:
-            a, b = value.new_zeros(num_targets, value.size(1)), value.new_zeros(value.shape[:2])
-        else:
-            assert x.query_bias is not None
-            a, b = x.query_bias, x.key_bias
-        rule = ScoreRule(ADD, recipe.link, link_args=link_constants, edge_bias_inside=True)
+        a, b = x.query_bias, x.key_bias
+        a = x.value.new_zeros(num_targets, x.heads) if a is None else a
+        b = x.value.new_zeros(x.value.shape[:2]) if b is None else b
+        rule = ScoreRule(ADD, recipe.link, link_args=link_args, edge_bias_inside=True)
         gram = LazyGram.of(a.unsqueeze(-1), b.unsqueeze(-1), rule)
     else:
         assert x.query is not None
         assert x.key is not None
-        pair_constants = numbers(x.pair_args)[: _arity(recipe.pair.in_scalars) - 2]
-        weight = x.weight if x.weight is None or x.scale == 1.0 else x.scale * x.weight
-        rule = ScoreRule(
-            *(recipe.pair, recipe.link, x.scale if weight is None else weight),
-            *(pair_constants, link_constants, recipe.bias_inside),
-        )
+        pair_args = _constants(x.pair_args, recipe.pair.in_scalars, 2)
+        weight = x.scale if x.weight is None else x.weight if x.scale == 1.0 else x.scale * x.weight
+        rule = ScoreRule(recipe.pair, recipe.link, weight, pair_args, link_args, recipe.bias_inside)
         gram = LazyGram.of(x.query, x.key, rule, key_bias=x.key_bias)
     factor = x.edge_weight
     if mask is not None:
-        factor = mask.to(value.dtype) if factor is None else factor * mask
-    return Call(gram, value, edge_index, num_targets, target, x.edge_bias, None, factor)
+        factor = mask.to(x.value.dtype) if factor is None else factor * mask
+    return Call(gram, x.value, edge_index, num_targets, target, x.edge_bias, None, factor)
 
 
-def numbers(args: Tensor) -> tuple[Argument, ...]:
-    r"""Returns constants, :math:`(n, H)`, as functions of torch take them: numbers, unless heads differ."""
-    return tuple(row[0].item() if row.numel() and bool((row == row[0]).all()) else row for row in args)
-
-
-def _arity(function: Callable[..., Any]) -> int:
-    return int(function.__code__.co_argcount)  # type: ignore[attr-defined]
+def _constants(args: Tensor, function: Callable[..., Any], operands: int) -> tuple[Argument, ...]:
+    # As functions of torch take them: as many as there are, and numbers, unless heads differ.
+    count = function.__code__.co_argcount - operands  # type: ignore[attr-defined]
+    return tuple(
+        row[0].item() if row.numel() and bool((row == row[0]).all()) else row for row in args[:count]
+    )

@@ -1,532 +1,301 @@
-r"""The one place that looks at the operands of a call, ahead of every backend.
+r"""The operands of a fused pass: one table of their names, their shapes and when they are there.
 
-Compiled loops read through raw pointers: what has another shape than they take it for is read beyond its end,
-or read as other numbers. So shapes, types, devices and layouts are compared here and nowhere else, twice:
-:func:`check_gram` and :func:`check_edges` see the arguments as a user gave them, for all backends alike;
-:func:`check_pass` and :func:`check_score` see what the ops of torch are called with, which anyone can call.
-Values are not looked at: that would wait for a device.
+The ops of torch take their arguments in the order of the table, backends take them as one object, and what
+anybody gives to the ops is checked against its rows. Compiled loops read through raw pointers: what has
+another shape than they take it for is read beyond its end, or read as other numbers.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
-from typing import Any, NoReturn
+from collections.abc import Callable, Iterable, Mapping
+from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin, get_type_hints
 
 import torch
 from torch import Tensor
 
-from kgat.ops.graph.adjacency import check_edges as check_edge_index
 from kgat.ops.recipe import Recipe
-from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram
-from kgat.score.rules import Link, Pair, ScoreRule
 
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
-INDICES = (torch.int64, torch.int32)
-VARIADIC = 0x04 | 0x08  # of code objects: *args and **kwargs
-
-
-# --- What a user gives ------------------------------------------------------------------------------------
-
-
-def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
-    r"""Checks the lifted operands of a kernel against each other; returns :math:`N, M, H`.
-
-    Args:
-        gram (Gram): The kernel of all pairs, of any leading dimensions that broadcast.
-        device (torch.device): Where the values are.
-
-    Raises:
-        ValueError: If operands do not fit together, with their names and shapes.
-    """
-    targets, sources, heads = size = _size(gram)
-    if isinstance(gram, LazyGram):
-        for i, (query, key, rule) in enumerate(gram.terms):
-            check_tensor("query", query, device)
-            check_tensor("key", key, device)
-            if query.shape[-3:-1] != (targets, heads) or key.shape[-3:-1] != (sources, heads):
-                raise ValueError(
-                    f"Expected a lifted query of shape [..., N={targets}, H={heads}, R] and a lifted key of "
-                    f"shape [..., M={sources}, H={heads}, R] (got {list(query.shape)} and {list(key.shape)} "
-                    f"in term {i}); all operands of a kernel are of the same nodes and heads"
-                )
-            if isinstance(rule, ScoreRule):
-                if query.size(-1) != key.size(-1):
-                    raise ValueError(
-                        f"Expected as many lifted features of the query as of the key (got "
-                        f"{list(query.shape)} and {list(key.shape)}); a rule pairs feature r of one with "
-                        f"feature r of the other"
-                    )
-                check_rule(rule, heads, query.size(-1), device)
-            elif not callable(rule):
-                raise TypeError(
-                    f"Expected a rule as a 'ScoreRule' or a function of query and key (got {rule!r})"
-                )
-        for name, bias, rows in (
-            ("query_bias", gram.query_bias, targets),
-            ("key_bias", gram.key_bias, sources),
-        ):
-            if bias is None:
-                continue
-            check_tensor(name, bias, device)
-            if bias.shape[-2:] != (rows, heads):
-                raise ValueError(
-                    f"Expected '{name}' of shape [..., {rows}, H={heads}] (got {list(bias.shape)}); give one "
-                    f"number per node and head"
-                )
-    elif isinstance(gram, SumGram | ComposedGram):
-        for part in gram.parts:
-            if check_gram(part, device) != size:
-                raise ValueError(
-                    f"Expected parts of a kernel with equal numbers of queries, keys and heads (got {size} "
-                    f"and {_size(part)}); all operands of a kernel are of the same nodes and heads"
-                )
-    return size
+HALF = (torch.float16, torch.bfloat16)
+# What a row may be of, by the type of scores.
+TYPES: dict[torch.dtype, dict[str, tuple[torch.dtype, ...]]] = {
+    score: {
+        "score": (score,),
+        "value": (score, *HALF) if score == torch.float32 else (score,),
+        "float": (score, torch.float32, torch.float64, *HALF),
+        "int64": (torch.int64,),
+    }
+    for score in (torch.float32, torch.float64)
+}
 
 
-def _size(gram: Gram) -> tuple[int, int, int]:
-    # The number of each, where there are dimensions to count: what does not fit is named later on.
-    if isinstance(gram, SumGram | ComposedGram):
-        if not gram.parts:
-            raise ValueError("Expected a kernel of at least one part (got none)")
-        return _size(gram.parts[0])
-    if isinstance(gram, LazyGram):
-        if not gram.terms and (gram.query_bias is None or gram.key_bias is None):
-            raise ValueError(
-                "Expected a kernel with terms, or with a bias for queries and one for keys (got neither); "
-                "its number of nodes and heads is not known otherwise"
-            )
-        sides = gram.terms[0][:2] if gram.terms else (gram.query_bias, gram.key_bias)
-        least = 3 if gram.terms else 2
-        for name, x in zip(("query", "key"), sides, strict=True):
-            if not isinstance(x, Tensor) or x.dim() < least:
-                got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-                want = "[..., nodes, H, R]" if least == 3 else "[..., nodes, H]"
-                raise ValueError(
-                    f"Expected the {name} side of a kernel as a tensor of shape {want} (got {got}); heads "
-                    f"come after nodes"
-                )
-        query, key = sides
-        return query.size(-least), key.size(-least), query.size(1 - least)  # type: ignore[union-attr]
-    return gram.size
-
-
-def check_rule(rule: ScoreRule, heads: int, features: int, device: torch.device) -> None:
-    r"""Checks the weight and the constants of a rule, which broadcast as :class:`ScoreRule` says.
+class Row(NamedTuple):
+    r"""What the table says of one tensor.
 
     Args:
-        rule (ScoreRule): The rule.
-        heads (int): :math:`H`.
-        features (int): :math:`R`.
-        device (torch.device): Where the values are.
-
-    Raises:
-        ValueError: If one of them does not fit.
+        shapes (dict): Its shape in symbols, by the number of dimensions.
+        type (str): Which of :data:`TYPES`.
+        learned (bool): Whether the backward pass computes its gradient.
+        constant (bool): Whether a gradient may not even be asked for.
+        when (Callable, optional): Says of a recipe and the operands whether it has to be there or has to be
+            absent; otherwise it may be there. (default: :obj:`None`)
     """
-    weight = rule.weight
-    if isinstance(weight, Tensor):
-        check_tensor("weight", weight, device)
-        if not _broadcasts(weight, (heads, features)):
-            raise ValueError(
-                f"Expected the 'weight' of a rule as a number, or of a shape that broadcasts to [H={heads}, "
-                f"R={features}] (got {list(weight.shape)}); give one number per head and lifted feature"
-            )
-    elif not isinstance(weight, float | int):
-        raise TypeError(f"Expected the 'weight' of a rule as a number or a tensor (got {weight!r})")
-    for name, function, given, kind in (
-        ("pair", rule.pair, rule.pair_args, Pair),
-        ("link", rule.link, rule.link_args, Link),
-    ):
-        if type(function) is not kind and not isinstance(function, kind):
-            raise TypeError(f"Expected the {name} of a rule as a '{kind.__name__}' (got {function!r})")
-        if given or function.derivative is not None:
-            _check_count(name, function, len(given), 2 if kind is Pair else 1)
-        for arg in given:
-            if isinstance(arg, Tensor):
-                check_tensor(f"{name}_args", arg, device)
-                if arg.dim() > 1 or not _broadcasts(arg, (heads,)):
-                    raise ValueError(
-                        f"Expected '{name}_args' of a rule as numbers, or tensors of shape [H={heads}] (got "
-                        f"{list(arg.shape)}); a constant is the same for all nodes and features of a head"
-                    )
-            elif not isinstance(arg, float | int):
-                raise TypeError(f"Expected '{name}_args' of a rule as numbers or tensors (got {arg!r})")
+
+    shapes: dict[int, tuple[str, ...]]
+    type: str = "score"
+    learned: bool = False
+    constant: bool = False
+    when: Callable[[Recipe, Mapping[str, Tensor | None]], bool] | None = None
 
 
-def _broadcasts(x: Tensor, shape: tuple[int, ...]) -> bool:
-    return x.dim() <= len(shape) and all(
-        size in (1, wanted) for size, wanted in zip(x.shape[::-1], shape[::-1], strict=False)
-    )
+def row(*shapes: str, **rest: Any) -> Row:
+    r"""Returns a row of the table, for shapes as ``"N H C"``."""
+    return Row({len(shape.split()): tuple(shape.split()) for shape in shapes}, **rest)
 
 
-def _check_count(name: str, function: Pair | Link, count: int, operands: int) -> None:
-    # Compiled code takes what it is given for the arguments in order: one too few would be a 0.
-    code = getattr(function.in_scalars, "__code__", None)
-    if code is None or code.co_flags & VARIADIC:
-        return
-    most = code.co_argcount - operands
-    least = most - len(function.in_scalars.__defaults__ or ())
-    if not least <= count <= most:
-        raise ValueError(
-            f"Expected {most} '{name}_args', which '{function.name}' takes (got {count}); give a rule the "
-            f"constants of its {name}, in order"
-        )
+def _always(recipe: Recipe, x: Mapping[str, Tensor | None]) -> bool:
+    return True
 
 
-def check_edges(
-    value: Tensor,
-    edge_index: Tensor,
-    size: tuple[int, int, int],
-    edge_bias: Tensor | None,
-    edge_log_weight: Tensor | None,
-    edge_weight: Tensor | None,
-    base: Tensor | None,
-) -> tuple[Tensor | None, Tensor | None]:
-    r"""Checks what edge attention is given beside the kernel; returns ``edge_log_weight`` and ``edge_weight``
-    with a dimension for the heads.
-
-    Args:
-        value (torch.Tensor): :math:`\mathbf{v}`.
-        edge_index (torch.Tensor): The edges.
-        size (tuple): :math:`N, M, H` of the kernel.
-        edge_bias (torch.Tensor, optional): :math:`b`.
-        edge_log_weight (torch.Tensor, optional): :math:`\log u`.
-        edge_weight (torch.Tensor, optional): :math:`w`.
-        base (torch.Tensor, optional): What the averages are added to.
-
-    Raises:
-        ValueError: If one of them does not fit.
-    """
-    targets, sources, heads = size
-    device = value.device
-    if value.dim() != 3 or value.shape[:2] != (sources, heads):
-        raise ValueError(
-            f"Expected 'value' of shape [M={sources}, H={heads}, C] as the keys have (got "
-            f"{list(value.shape)}); give one value per key and head"
-        )
-    if not isinstance(edge_index, Tensor):
-        raise TypeError(f"Expected 'edge_index' as a tensor (got {type(edge_index).__name__})")
-    check_edge_index(edge_index)
-    if edge_index.device != device or edge_index.layout != torch.strided:
-        _refuse_place("edge_index", edge_index, device)
-    edges = edge_index.size(1)
-    if edge_bias is not None:
-        check_tensor("edge_bias", edge_bias, device)
-        if edge_bias.shape != (edges, heads):
-            raise ValueError(
-                f"Expected 'edge_bias' of shape [E={edges}, H={heads}] (got {list(edge_bias.shape)}); give "
-                f"one number per edge and head"
-            )
-    edge_log_weight = _per_edge("edge_log_weight", edge_log_weight, edges, heads, device)
-    edge_weight = _per_edge("edge_weight", edge_weight, edges, heads, device)
-    if base is not None:
-        check_tensor("base", base, device)
-        shape = (targets, heads, value.size(2))
-        if base.shape != (shape if base.dim() == 3 else shape[1:]):
-            raise ValueError(
-                f"Expected 'base' of shape [N={targets}, H={heads}, C={value.size(2)}] or [H, C] (got "
-                f"{list(base.shape)}); it is added to the averages"
-            )
-    return edge_log_weight, edge_weight
+def _paired(recipe: Recipe, x: Mapping[str, Tensor | None]) -> bool:
+    return recipe.pair is not None
 
 
-def check_unbatched(gram: Gram) -> None:
-    r"""Refuses leading dimensions: the nodes of many graphs are the nodes of one.
-
-    Args:
-        gram (Gram): A kernel that :func:`check_gram` has seen.
-
-    Raises:
-        ValueError: If there are any.
-    """
-    if isinstance(gram, SumGram | ComposedGram):
-        for part in gram.parts:
-            check_unbatched(part)
-    elif isinstance(gram, LazyGram):
-        biases = [b for b in (gram.query_bias, gram.key_bias) if b is not None]
-        if any(t.query.dim() != 3 or t.key.dim() != 3 for t in gram.terms) or any(
-            b.dim() != 2 for b in biases
-        ):
-            raise ValueError(
-                f"Expected a kernel of nodes without leading dimensions (got {list(gram.batch)}); a batch of "
-                f"graphs is one graph of many components, and 'dense_attention' takes batches of sequences"
-            )
+def _weighted(recipe: Recipe, x: Mapping[str, Tensor | None]) -> bool:
+    return recipe.weighted
 
 
-def check_scores(score: Tensor, edges: int, heads: int, rule: Callable[..., Tensor]) -> Tensor:
-    r"""Checks what a rule that is a plain function made of pairs that stand side by side; returns it.
-
-    Args:
-        score (torch.Tensor): Its result.
-        edges (int): How many pairs.
-        heads (int): :math:`H`.
-        rule (Callable): The function, to be named.
-
-    Raises:
-        ValueError: If it is not one number per pair and head.
-    """
-    if score.shape != (edges, heads):
-        name = getattr(rule, "__qualname__", repr(rule))
-        raise ValueError(
-            f"Expected scores of shape [E={edges}, H={heads}] of {name} (got {list(score.shape)}); a rule "
-            f"reduces the last dimension of query and key, and keeps all others"
-        )
-    return score
+def _of_biases(recipe: Recipe, x: Mapping[str, Tensor | None]) -> bool:
+    return recipe.pair is None and x["key_bias"] is not None
 
 
-def _per_edge(name: str, x: Tensor | None, edges: int, heads: int, device: torch.device) -> Tensor | None:
-    if x is None:
-        return None
-    check_tensor(name, x, device)
-    given = list(x.shape)
-    if x.dim() == 1:
-        x = x.unsqueeze(-1)
-    if x.dim() != 2 or x.size(0) != edges or x.size(1) not in (1, heads):
-        raise ValueError(
-            f"Expected '{name}' of shape [E={edges}] or [E={edges}, H={heads}] (got {given}); give one "
-            f"number per edge, or per edge and head"
-        )
-    return x
+class Operands(NamedTuple):
+    r"""The operands of a fused pass, in the symbols of :mod:`kgat.ops.recipe`.
 
-
-def check_tensor(name: str, x: Tensor, device: torch.device | None = None) -> None:
-    r"""Checks that an operand holds real numbers, densely, where the values are.
-
-    Args:
-        name (str): Its name.
-        x (torch.Tensor): The operand.
-        device (torch.device, optional): Where it has to be. (default: :obj:`None`)
-
-    Raises:
-        ValueError: If it does not.
-        TypeError: If it is no tensor.
-    """
-    if not isinstance(x, Tensor):
-        raise TypeError(f"Expected '{name}' as a tensor (got {type(x).__name__})")
-    if x.dtype not in FLOATS:
-        raise ValueError(
-            f"Expected '{name}' of floating-point numbers (got {_dtype(x)}); float16, bfloat16, float32 and "
-            f"float64 are known"
-        )
-    if x.layout != torch.strided or (device is not None and x.device != device):
-        _refuse_place(name, x, x.device if device is None else device)
-
-
-def _refuse_place(name: str, x: Tensor, device: torch.device) -> NoReturn:
-    layout = str(x.layout).removeprefix("torch.")
-    raise ValueError(
-        f"Expected '{name}' dense and on {device}, as the values are (got {layout} on {x.device}); bring it "
-        f"there with 'to_dense()' and 'to(...)'"
-    )
-
-
-def _dtype(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")
-
-
-# --- What the ops of torch are called with ----------------------------------------------------------------
-
-
-def check_pass(
-    value: Tensor,
-    tensors: Sequence[Tensor | None],
-    base: Tensor | None,
-    pair_args: Tensor,
-    link_args: Tensor,
-    edge_index: Tensor,
-    seed: Tensor | None,
-    recipe: str,
-    dropout: float,
-    target: int,
-    num_targets: int,
-    results: tuple[Tensor, ...] = (),
-) -> Recipe:
-    r"""Checks the arguments of a fused pass, see :class:`~kgat.ops.recipe.Operands`; returns the recipe.
+    Backends get them contiguous, of one type (float32 or float64, that of scores) and on one device; values
+    may be of a half type.
 
     Args:
         value (torch.Tensor): :math:`v`.
-        tensors (sequence): ``query``, ``key``, ``weight``, ``query_bias``, ``key_bias``, ``edge_bias``,
-            ``edge_weight``.
-        base (torch.Tensor, optional): Added to the output.
-        pair_args (torch.Tensor): Two constants of the pair per head.
-        link_args (torch.Tensor): Two constants of the link per head.
-        edge_index (torch.Tensor): The edges.
+        pair_args (torch.Tensor): Two constants of the pair function, per head.
+        link_args (torch.Tensor): Two constants of the link, per head.
+        query (torch.Tensor, optional): :math:`q`.
+        key (torch.Tensor, optional): :math:`k`.
+        weight (torch.Tensor, optional): :math:`w_r`.
+        query_bias (torch.Tensor, optional): :math:`a`, only without a pair.
+        key_bias (torch.Tensor, optional): :math:`b`.
+        edge_bias (torch.Tensor, optional): :math:`c`, in the caller's order of edges.
+        edge_weight (torch.Tensor, optional): :math:`w_e`, in the caller's order of edges.
+        base (torch.Tensor, optional): Added to :math:`\mathbf{o}`, by backends that say so; then
+            :math:`D_i = \langle \mathbf{g}_i, \mathbf{o}_i - \mathbf{base}_i \rangle`.
         seed (torch.Tensor, optional): The key of the dropout mask.
-        recipe (str): A :attr:`~kgat.ops.recipe.Recipe.text`.
+        scale (float): :math:`\gamma`.
         dropout (float): :math:`p`.
+    """
+
+    value: Annotated[Tensor, row("M H C", type="value", learned=True, when=_always)]
+    pair_args: Annotated[Tensor, row("2 H", constant=True, when=_always)]
+    link_args: Annotated[Tensor, row("2 H", constant=True, when=_always)]
+    query: Annotated[Tensor | None, row("N H R", learned=True, when=_paired)] = None
+    key: Annotated[Tensor | None, row("M H R", learned=True, when=_paired)] = None
+    weight: Annotated[Tensor | None, row("H R", learned=True, when=_weighted)] = None
+    query_bias: Annotated[Tensor | None, row("N H", learned=True, when=_of_biases)] = None
+    key_bias: Annotated[Tensor | None, row("M H", learned=True)] = None
+    edge_bias: Annotated[Tensor | None, row("E H", learned=True)] = None
+    edge_weight: Annotated[Tensor | None, row("E H", learned=True)] = None
+    base: Annotated[Tensor | None, row("N H C", "H C")] = None
+    seed: Annotated[Tensor | None, row("1", type="int64")] = None
+    scale: float = 1.0
+    dropout: float = 0.0
+
+    @property
+    def dtype(self) -> torch.dtype:
+        r"""The type of scores."""
+        return self.link_args.dtype
+
+    @property
+    def heads(self) -> int:
+        r""":math:`H`."""
+        return self.value.size(1)
+
+    @property
+    def features(self) -> int:
+        r""":math:`R`, 0 without a pair."""
+        return 0 if self.query is None else self.query.size(2)
+
+    @property
+    def channels(self) -> int:
+        r""":math:`C`."""
+        return self.value.size(2)
+
+    @property
+    def learned(self) -> dict[str, Tensor]:
+        r"""The operands that there are and that a backward pass computes gradients of, by name."""
+        return {name: x for name in LEARNED if (x := getattr(self, name)) is not None}
+
+    def map(self, function: Callable[[Tensor], Tensor]) -> Operands:
+        r"""Applies a function to all tensors that there are."""
+        return Operands(*(function(x) if isinstance(x, Tensor) else x for x in self))  # type: ignore[arg-type]
+
+
+_HINTS = get_type_hints(Operands, include_extras=True)
+TABLE: dict[str, Row] = {
+    name: get_args(hint)[1] for name, hint in _HINTS.items() if get_origin(hint) is Annotated
+}
+LEARNED = tuple(name for name, known in TABLE.items() if known.learned)
+# Of a pass that computes the sums of pairs alone.
+OF_SCORES = ("query", "key", "weight", "pair_args")
+LEARNED_OF_SCORES = OF_SCORES[:3]
+# What backward takes beside the operands, of a pass and of the sums of pairs.
+RESULTS = {"grad": row("N H C", type="float"), "out": row("N H C", type="value"), "lse": row("N H")}
+RESULTS_OF_SCORES = {"grad": row("E H")}
+
+
+def schema(names: Iterable[str]) -> str:
+    r"""Declares operands as arguments of an op of torch.
+
+    Args:
+        names (iterable): Their names.
+    """
+    return ", ".join(
+        f"{'float' if name not in TABLE else 'Tensor' if TABLE[name].when is _always else 'Tensor?'} {name}"
+        for name in names
+    )
+
+
+def check_pass(
+    x: Operands,
+    edge_index: Tensor,
+    recipe: str,
+    target: int,
+    num_targets: int,
+    *results: Tensor,
+) -> Recipe:
+    r"""Checks the arguments of a fused pass; returns the recipe.
+
+    Args:
+        x (Operands): The operands.
+        edge_index (torch.Tensor): The edges.
+        recipe (str): A :attr:`~kgat.ops.recipe.Recipe.text`.
         target (int): Which row of :obj:`edge_index` holds the targets.
         num_targets (int): :math:`N`.
-        results (tuple): For the backward pass: ``grad``, ``out`` and ``lse``. (default: :obj:`()`)
+        *results (torch.Tensor): For the backward pass, those of :data:`RESULTS`.
 
     Raises:
         ValueError: If one of them does not fit.
     """
-    known = Recipe.read(recipe)
-    _check_tensors(value=value, pair_args=pair_args, link_args=link_args, edge_index=edge_index)
-    query, key, weight, query_bias, key_bias, edge_bias, edge_weight = tensors
-    dtype, device = link_args.dtype, value.device
-    if value.dim() != 3:
-        _refuse("value", "of shape [M, H, C]", value)
-    sources, heads, channels = value.shape
-    features = query.size(2) if query is not None and query.dim() == 3 else 0
-    if dtype not in (torch.float32, torch.float64):
-        _refuse("link_args", "of float32 or float64, the type of scores", link_args)
-    half = dtype == torch.float32 and value.dtype in (torch.float16, torch.bfloat16)
-    if value.dtype != dtype and not half:
-        _refuse("value", f"of the type of the scores, {str(dtype).removeprefix('torch.')}", value)
-    if value.layout != torch.strided or device.type not in ("cpu", "cuda"):
-        _refuse("value", "dense, on a CPU or CUDA device", value)
-    _check_index(edge_index, target, num_targets, device)
-    edges = edge_index.size(1)
-
-    paired = known.pair is not None
-    _check_presence("query", query, paired, recipe)
-    _check_presence("key", key, paired, recipe)
-    _check_presence("weight", weight, known.weighted, recipe)
-    if paired or query_bias is None or key_bias is None:
-        _check_presence("query_bias", query_bias, not paired and key_bias is not None, recipe)
-    for name, x, shape in (
-        ("query", query, (num_targets, heads, features)),
-        ("key", key, (sources, heads, features)),
-        ("weight", weight, (heads, features)),
-        ("query_bias", query_bias, (num_targets, heads)),
-        ("key_bias", key_bias, (sources, heads)),
-        ("edge_bias", edge_bias, (edges, heads)),
-        ("edge_weight", edge_weight, (edges, heads)),
-        ("pair_args", pair_args, (2, heads)),
-        ("link_args", link_args, (2, heads)),
-    ):
-        if x is not None and (
-            x.shape != shape or x.dtype != dtype or x.device != device or x.layout != torch.strided
-        ):
-            _refuse(name, _wanted(shape, dtype, device), x)
-    if base is not None:
-        shape = (num_targets, heads, channels) if base.dim() == 3 else (heads, channels)
-        alike = base.shape == shape and base.dtype == dtype and base.layout == torch.strided
-        if not alike or base.device != device or device.type != "cpu":
-            _refuse("base", _wanted(shape, dtype, device) + ", on the CPU alone", base)
-    if pair_args.requires_grad or link_args.requires_grad:
-        raise ValueError(
-            "Expected 'pair_args' and 'link_args' that need no gradient (got some that do); "
-            "'kgat.functional.edge_attention' differentiates by constants"
-        )
-    if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
-    if dropout > 0.0 and seed is None:
-        raise ValueError(f"Expected a 'seed' with dropout={dropout} (got None); give one int64 number, [1]")
-    if seed is not None and (
-        seed.shape != (1,)
-        or seed.dtype != torch.int64
-        or seed.device != device
-        or seed.layout != torch.strided
-    ):
-        _refuse("seed", _wanted((1,), torch.int64, device), seed)
+    known = _check(dict(zip(TABLE, x, strict=False)), edge_index, recipe, target, num_targets)  # type: ignore[arg-type]
+    if not 0.0 <= x.dropout <= 1.0:
+        raise ValueError(f"Expected 'dropout' in [0, 1] (got {x.dropout})")
+    if x.dropout > 0.0 and x.seed is None:
+        raise ValueError(f"Expected a 'seed' with dropout={x.dropout} (got None); give one int64 number, [1]")
     if results:
-        _check_tensors(grad=results[0], out=results[1], lse=results[2])
-        out_shape = (num_targets, heads, channels)
-        for name, x, shape, types in (
-            ("grad", results[0], out_shape, FLOATS),
-            ("out", results[1], out_shape, (value.dtype,)),
-            ("lse", results[2], (num_targets, heads), (dtype,)),
-        ):
-            if x.shape != shape or x.dtype not in types or x.device != device or x.layout != torch.strided:
-                _refuse(name, _wanted(shape, types[-1], device), x)
+        sizes = {"N": num_targets, "H": x.heads, "C": x.channels}
+        for (name, wanted), result in zip(RESULTS.items(), results, strict=True):
+            _check_row(name, wanted, result, sizes, x.dtype, x.value.device)
+        if results[1].dtype != x.value.dtype:
+            _refuse("out", f"of the type of 'value', {_name(x.value.dtype)}", results[1])
     return known
 
 
 def check_score(
-    query: Tensor,
-    key: Tensor,
-    weight: Tensor | None,
-    pair_args: Tensor,
-    edge_index: Tensor,
-    recipe: str,
-    target: int,
-    results: tuple[Tensor, ...] = (),
+    x: Mapping[str, Tensor | None], edge_index: Tensor, recipe: str, target: int, *results: Tensor
 ) -> Recipe:
     r"""Checks the arguments of the sums of pairs alone; returns the recipe.
 
     Args:
-        query (torch.Tensor): :math:`q`.
-        key (torch.Tensor): :math:`k`.
-        weight (torch.Tensor, optional): :math:`w_r`.
-        pair_args (torch.Tensor): Two constants of the pair per head.
+        x (dict): The operands, :data:`OF_SCORES`.
         edge_index (torch.Tensor): The edges.
         recipe (str): A :attr:`~kgat.ops.recipe.Recipe.text`.
         target (int): Which row of :obj:`edge_index` holds the targets.
-        results (tuple): For the backward pass: ``grad``. (default: :obj:`()`)
+        *results (torch.Tensor): For the backward pass, that of :data:`RESULTS_OF_SCORES`.
 
     Raises:
         ValueError: If one of them does not fit.
     """
-    known = Recipe.read(recipe)
-    _check_tensors(query=query, key=key, pair_args=pair_args, edge_index=edge_index)
-    grad = results[0] if results else None
-    if results:
-        _check_tensors(grad=results[0])
-    if known.pair is None:
+    known = _check(x, edge_index, recipe, target)
+    query = x["query"]
+    if query is None:
         raise ValueError(f"Expected a recipe with a pair (got {recipe!r}); biases have no sum")
-    if query.dim() != 3 or query.dtype not in (torch.float32, torch.float64):
-        _refuse("query", "of shape [N, H, R], float32 or float64", query)
-    targets, heads, features = query.shape
-    dtype, device = query.dtype, query.device
-    if query.layout != torch.strided or device.type not in ("cpu", "cuda"):
-        _refuse("query", "dense, on a CPU or CUDA device", query)
-    if key.dim() != 3:
-        _refuse("key", "of shape [M, H, R]", key)
-    _check_index(edge_index, target, targets, device)
-    _check_presence("weight", weight, known.weighted, recipe)
-    for name, x, shape in (
-        ("key", key, (key.size(0), heads, features)),
-        ("weight", weight, (heads, features)),
-        ("pair_args", pair_args, (2, heads)),
-        ("grad", grad, (edge_index.size(1), heads)),
-    ):
-        if x is not None and (
-            x.shape != shape or x.dtype != dtype or x.device != device or x.layout != torch.strided
-        ):
-            _refuse(name, _wanted(shape, dtype, device), x)
-    if pair_args.requires_grad:
-        raise ValueError(
-            "Expected 'pair_args' that need no gradient (got some that do); 'kgat.functional.edge_attention' "
-            "differentiates by constants"
-        )
+    sizes = {"E": edge_index.size(1), "H": query.size(1)}
+    for (name, wanted), result in zip(RESULTS_OF_SCORES.items(), results, strict=False):
+        _check_row(name, wanted, result, sizes, query.dtype, query.device)
     return known
 
 
-def _check_tensors(**tensors: Tensor) -> None:
-    # Torch lets None pass for a tensor.
-    for name, x in tensors.items():
-        if x is None:
-            raise ValueError(f"Expected '{name}' as a tensor (got None); it is not optional")
-
-
-def _check_index(edge_index: Tensor, target: int, num_targets: int, device: torch.device) -> None:
-    fits = edge_index.dim() == 2 and edge_index.size(0) == 2 and edge_index.dtype in INDICES
-    if not fits or edge_index.device != device or edge_index.layout != torch.strided:
-        _refuse("edge_index", f"of shape [2, E], int64 or int32, dense, on {device}", edge_index)
+def _check(
+    operands: Mapping[str, Tensor | None],
+    edge_index: Tensor,
+    recipe: str,
+    target: int,
+    num_targets: int | None = None,
+) -> Recipe:
+    known = Recipe.read(recipe)
+    scores = operands["pair_args"]
+    if edge_index is None or scores is None:  # torch lets None pass for a tensor
+        _refuse("edge_index" if edge_index is None else "pair_args", "as a tensor", None)
+    device, dtype = edge_index.device, scores.dtype
+    if dtype not in TYPES:
+        _refuse("pair_args", "of float32 or float64, the type of scores", scores)
+    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.dtype not in (torch.int64, torch.int32):
+        _refuse("edge_index", "of shape [2, E], int64 or int32", edge_index)
+    if edge_index.layout != torch.strided:
+        _refuse("edge_index", "dense", edge_index)
     if target not in (0, 1):
         raise ValueError(
             f"Expected 'target' as 0 or 1, the row of 'edge_index' with the targets (got {target})"
         )
-    if num_targets < 0:
-        raise ValueError(f"Expected 'num_targets' of at least 0 (got {num_targets})")
+    sizes = {"E": edge_index.size(1)}
+    if num_targets is not None:
+        if num_targets < 0:
+            raise ValueError(f"Expected 'num_targets' of at least 0 (got {num_targets})")
+        sizes["N"] = num_targets
+    for name, x in operands.items():
+        wanted = TABLE[name]
+        if wanted.when is not None and wanted.when(known, operands) is not (x is not None):
+            raise ValueError(
+                f"Expected {'a' if x is None else 'no'} '{name}' with the recipe {recipe!r} (got "
+                f"{'None' if x is None else list(x.shape)}); 'kgat.ops.recipe' says what a pass takes"
+            )
+        if x is not None:
+            _check_row(name, wanted, x, sizes, dtype, device)
+    return known
 
 
-def _check_presence(name: str, x: Tensor | None, wanted: bool, recipe: str) -> None:
-    if (x is not None) != wanted:
+def _check_row(
+    name: str, wanted: Row, x: Tensor, sizes: dict[str, int], dtype: torch.dtype, device: torch.device
+) -> None:
+    # The first operand that has a symbol in its shape says what it stands for.
+    if x is None:
+        _refuse(name, "as a tensor", None)
+    symbols = wanted.shapes.get(x.dim())
+    fits = symbols is not None and x.device == device and x.layout is torch.strided
+    if fits and x.dtype in TYPES[dtype][wanted.type]:
+        for symbol, size in zip(symbols, x.shape, strict=True):  # type: ignore[arg-type]
+            fits = fits and (int(symbol) if symbol.isdigit() else sizes.setdefault(symbol, size)) == size
+        if fits and not (wanted.constant and x.requires_grad):
+            return
+    if fits and x.requires_grad and wanted.constant:
         raise ValueError(
-            f"Expected {'' if wanted else 'no '}'{name}' with the recipe {recipe!r} (got "
-            f"{'None' if x is None else list(x.shape)}); 'kgat.ops.recipe' says what a pass takes"
+            f"Expected '{name}' that needs no gradient (got one that does); 'kgat.functional.edge_attention' "
+            f"differentiates by constants"
         )
+    shapes = " or ".join(
+        f"[{', '.join(str(sizes.get(symbol, symbol)) for symbol in shape)}]"
+        for shape in wanted.shapes.values()
+    )
+    types = " or ".join(dict.fromkeys(map(_name, TYPES[dtype][wanted.type])))
+    _refuse(name, f"of shape {shapes}, {types}, dense, on {device}", x)
 
 
-def _wanted(shape: tuple[int, ...], dtype: torch.dtype, device: torch.device) -> str:
-    return f"of shape {list(shape)}, {str(dtype).removeprefix('torch.')}, dense, on {device}"
+def _name(dtype: torch.dtype) -> str:
+    return str(dtype).removeprefix("torch.")
 
 
-def _refuse(name: str, wanted: str, x: Any) -> NoReturn:
-    layout = "" if x.layout == torch.strided else f" {str(x.layout).removeprefix('torch.')}"
+def _refuse(name: str, wanted: str, x: Tensor | None) -> NoReturn:
+    if x is None:
+        raise ValueError(f"Expected '{name}' {wanted} (got None); it is not optional")
+    layout = "" if x.layout == torch.strided else f" {_name(x.layout)}"  # type: ignore[arg-type]
     raise ValueError(
-        f"Expected '{name}' {wanted} (got {list(x.shape)} {_dtype(x)}{layout} on {x.device}); "
+        f"Expected '{name}' {wanted} (got {list(x.shape)} {_name(x.dtype)}{layout} on {x.device}); "
         f"'kgat.functional.edge_attention' takes operands of all types and brings them there"
     )

@@ -27,11 +27,10 @@ Backward, with :math:`\mathbf{g} = \partial L / \partial \mathbf{o}`, from what 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
-from torch import Tensor
-
-from kgat.score.rules import REGISTERED, Link, Pair
+from kgat.score.rules import Link, Pair
 
 
 class BackendError(RuntimeError):
@@ -56,11 +55,6 @@ class Recipe:
     bias_inside: bool = False
 
     @property
-    def derivatives(self) -> bool:
-        r"""Whether all of it can be compiled."""
-        return (self.pair is None or self.pair.derivative is not None) and self.link.derivative is not None
-
-    @property
     def text(self) -> str:
         r"""The recipe as an op of torch can take it."""
         pair = "" if self.pair is None else self.pair.key
@@ -75,19 +69,22 @@ class Recipe:
         """
         recipe = _READ.get(text)
         if recipe is None:
-            recipe = _READ[text] = cls._parse(text)
+            recipe = cls._parse(text)
+            if "\n" not in text:  # its rules are those of the package, which never go
+                _READ[text] = recipe
         return recipe
 
     @classmethod
     def _parse(cls, text: str) -> Recipe:
-        parts = text.split("|")
-        if len(parts) == 4 and all(flag in ("0", "1") for flag in parts[2:]):
-            pair, link = REGISTERED.get(parts[0]), REGISTERED.get(parts[1])
-            if isinstance(link, Link) and (isinstance(pair, Pair) if parts[0] else pair is None):
-                recipe = cls(pair, link, parts[2] == "1", parts[3] == "1")  # type: ignore[arg-type]
-                needless = recipe.pair is None and (recipe.weighted or recipe.bias_inside)
-                if recipe.derivatives and not needless:
-                    return recipe
+        parts = re.split(r"(?<! )\|(?! )", text)  # between spaces it belongs to a rule
+        try:
+            pair, link, weighted, inside = parts
+            flags = [("0", "1").index(flag) == 1 for flag in (weighted, inside)]
+            recipe = cls(Pair.of_key(pair) if pair else None, Link.of_key(link), *flags)
+            if pair or not any(flags):
+                return recipe
+        except ValueError:
+            pass
         raise ValueError(
             f"Expected a recipe as 'pair|link|weighted|bias_inside', of a compiled pair (or none) and link, "
             f"and two flags that are 0 or 1 (got {text!r}); 'Recipe.text' writes one"
@@ -98,63 +95,4 @@ class Recipe:
         return f"{self.link.name}({pair}{' + edge bias' if self.bias_inside else ''})"
 
 
-_READ: dict[str, Recipe] = {}  # by text; pairs and links never go
-
-
-@dataclass(frozen=True, eq=False)
-class Operands:
-    r"""The tensors of a fused pass: contiguous, of one dtype (float32 or float64 scores), on one device.
-
-    Args:
-        query (torch.Tensor, optional): :math:`q`.
-        key (torch.Tensor, optional): :math:`k`.
-        weight (torch.Tensor, optional): :math:`w_r`.
-        pair_args (torch.Tensor): Constants of the pair function, per head.
-        link_args (torch.Tensor): Constants of the link, per head.
-        scale (float): :math:`\gamma`.
-        query_bias (torch.Tensor, optional): :math:`a`, only without a pair.
-        key_bias (torch.Tensor, optional): :math:`b`.
-        edge_bias (torch.Tensor, optional): :math:`c`, in the caller's order of edges.
-        edge_weight (torch.Tensor, optional): :math:`w_e`, in the caller's order of edges.
-        value (torch.Tensor): :math:`v`; it alone may be of a half type on a GPU.
-        dropout (float): :math:`p`.
-        base (torch.Tensor, optional): Added to :math:`\mathbf{o}` (by the CPU backend alone); then
-            :math:`D_i = \langle \mathbf{g}_i, \mathbf{o}_i - \mathbf{base}_i \rangle`.
-        seed (torch.Tensor, optional): One int64 on the device, the key of the dropout mask.
-
-    Shapes:
-        - **query:** :math:`(N, H, R)`, **key:** :math:`(M, H, R)`, **weight:** :math:`(H, R)`
-        - **pair_args, link_args:** :math:`(n, H)`
-        - **query_bias:** :math:`(N, H)`, **key_bias:** :math:`(M, H)`
-        - **edge_bias, edge_weight:** :math:`(E, H)`, **value:** :math:`(M, H, C)`
-        - **base:** :math:`(N, H, C)` or :math:`(H, C)`
-    """
-
-    value: Tensor
-    pair_args: Tensor
-    link_args: Tensor
-    query: Tensor | None = None
-    key: Tensor | None = None
-    weight: Tensor | None = None
-    query_bias: Tensor | None = None
-    key_bias: Tensor | None = None
-    edge_bias: Tensor | None = None
-    edge_weight: Tensor | None = None
-    scale: float = 1.0
-    dropout: float = 0.0
-    seed: Tensor | None = None
-    base: Tensor | None = None
-
-
-@dataclass(frozen=True, eq=False)
-class Gradients:
-    r"""Gradients of the operands of the same names; :obj:`None` where there is no such operand."""
-
-    value: Tensor
-    query: Tensor | None = None
-    key: Tensor | None = None
-    weight: Tensor | None = None
-    query_bias: Tensor | None = None
-    key_bias: Tensor | None = None
-    edge_bias: Tensor | None = None
-    edge_weight: Tensor | None = None
+_READ: dict[str, Recipe] = {}  # by text

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kgat.names import one_of
 from kgat.positions.position import Index, Position, offsets
 
 FORMS = ("symmetric", "causal")
@@ -22,8 +23,6 @@ class ALiBi(Position):
     :math:`2 P`, as in the released code. Nothing is learned; :math:`\exp(b)` is a Laplace kernel of places.
 
     Args:
-        embed_dim (int): Width of the tokens :math:`F = H D`.
-        num_heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         form (str, optional): :obj:`"symmetric"`, which is the paper's too where attention is causal, or
             :obj:`"causal"`, which hides later keys by itself (:math:`b_{ij} = -\infty` for :math:`j > i`).
             (default: :obj:`"symmetric"`)
@@ -46,9 +45,7 @@ class ALiBi(Position):
 
     def __init__(self, embed_dim: int, num_heads: int = 1, form: str = "symmetric") -> None:
         super().__init__(embed_dim, num_heads)
-        if form not in FORMS:
-            raise ValueError(f"Expected 'form' as 'symmetric' or 'causal' (got {form!r})")
-        self.form = form
+        self.form = one_of("form", form, FORMS)
 
     @property
     def slopes(self) -> Tensor:

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from kgat.names import one_of
 from kgat.positions.position import Index, Position, offsets
 
 FORMS = ("log", "power")
@@ -26,8 +27,6 @@ class Kerple(Position):
     is kept in range by :math:`r = \exp(\rho)`, and :math:`r_2 = 2 / (1 + \exp(-\rho_2))` for the power.
 
     Args:
-        embed_dim (int): Width of the tokens :math:`F = H D`.
-        num_heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         form (str, optional): :obj:`"log"` or :obj:`"power"`. (default: :obj:`"log"`)
 
     Shapes:
@@ -46,9 +45,7 @@ class Kerple(Position):
 
     def __init__(self, embed_dim: int, num_heads: int = 1, form: str = "log") -> None:
         super().__init__(embed_dim, num_heads)
-        if form not in FORMS:
-            raise ValueError(f"Expected 'form' as 'log' or 'power' (got {form!r})")
-        self.form = form
+        self.form = one_of("form", form, FORMS)
         self.rho_1 = Parameter(torch.empty(num_heads))
         self.rho_2 = Parameter(torch.empty(num_heads))
         self.reset_parameters()

@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from kgat.names import one_of
 from kgat.positions.position import Index, Position, offsets
 
 FORMS = ("table", "table-S")
@@ -27,8 +28,6 @@ class RelativeTable(Position):
     multiplied by :math:`2 L + 1` vectors, whatever the number of keys.
 
     Args:
-        embed_dim (int): Width of the tokens :math:`F = H D`.
-        num_heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         max_offset (int, optional): :math:`L`: what is further away counts as so far. (default: :obj:`16`)
         form (str, optional): :obj:`"table"` or :obj:`"table-S"`. (default: :obj:`"table"`)
 
@@ -51,10 +50,8 @@ class RelativeTable(Position):
         super().__init__(embed_dim, num_heads)
         if max_offset < 0:
             raise ValueError(f"Expected 'max_offset' of at least 0 (got {max_offset})")
-        if form not in FORMS:
-            raise ValueError(f"Expected 'form' as 'table' or 'table-S' (got {form!r})")
         self.max_offset = max_offset
-        self.form = form
+        self.form = one_of("form", form, FORMS)
         shape = (2 * max_offset + 1, num_heads, self.channels)
         self.a_key = Parameter(torch.empty(shape))
         self.register_parameter("a_value", None)

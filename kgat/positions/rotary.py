@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kgat.names import one_of
 from kgat.positions.position import Index, Position, places
 
 LAYOUTS = ("half", "interleaved")
@@ -31,8 +32,6 @@ class Rotary(Position):
     last one ended. Heads of keys that serve several heads of queries are turned once.
 
     Args:
-        embed_dim (int): Width of the tokens :math:`F = H D`.
-        num_heads (int, optional): Number of heads :math:`H`. (default: :obj:`1`)
         base (float, optional): :math:`\beta`, ``rope_theta`` in Hugging Face's configurations.
             (default: :obj:`10000.0`)
         channels (int, optional): Number of channels :math:`R` of each head that are turned: the first ones.
@@ -74,11 +73,9 @@ class Rotary(Position):
             )
         if not 0.0 < base < float("inf"):
             raise ValueError(f"Expected a positive and finite 'base' (got {base})")
-        if layout not in LAYOUTS:
-            raise ValueError(f"Expected 'layout' as 'half' or 'interleaved' (got {layout!r})")
         self.base = base
         self.rotary_channels = turned
-        self.layout = layout
+        self.layout = one_of("layout", layout, LAYOUTS)
 
     def rotate(self, x: Tensor, index: Index) -> Tensor:
         size = self.rotary_channels

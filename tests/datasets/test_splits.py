@@ -6,6 +6,8 @@ import torch
 
 from kgat.datasets import load, splits
 
+pytestmark = pytest.mark.quick
+
 Y = np.array([0] * 50 + [1] * 50 + [-1] * 20)
 
 

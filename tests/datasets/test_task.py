@@ -4,6 +4,8 @@ from torch_geometric.data import Data
 
 from kgat.datasets import Split, Task
 
+pytestmark = pytest.mark.quick
+
 N = 6
 
 

@@ -21,7 +21,7 @@ from kgat.experiments.bench.rivals import DGL, OURS, STYLE, SUBJECTS, Candidate
 from kgat.experiments.bench.scenarios import SCENARIOS, Scenario
 from kgat.experiments.ledger import Interrupted
 from kgat.experiments.plots.ops import ops as figure
-from kgat.ops import cpu
+from kgat.ops import CPU
 
 TINY = SCENARIOS["tiny"]
 LINUX = pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux's /proc")
@@ -30,7 +30,7 @@ CORE = Plan(["tiny"], ["rbf core"], [STYLE], seconds=0)
 
 def make_quick(patch):
     patch.setattr(torch, "compile", lambda function, **_: function)
-    patch.setattr(cpu, "available", lambda: "left out of this test")
+    patch.setattr(CPU, "available", staticmethod(lambda: "left out of this test"))
     patch.setattr(gc, "collect", lambda: 0)  # a quarter of a second, as all of torch is looked through
 
 

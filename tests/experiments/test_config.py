@@ -9,6 +9,8 @@ from kgat import datasets
 from kgat.experiments import config as settings
 from kgat.experiments.config import KEEP, SETTINGS, Config, differing, protocol, read_protocols, stored
 
+pytestmark = pytest.mark.quick
+
 
 def test_every_data_set_has_a_protocol():
     for name in datasets.names():

@@ -6,6 +6,8 @@ from scipy import stats
 
 from kgat.experiments.statistics import holm, wilcoxon
 
+pytestmark = pytest.mark.quick
+
 
 def test_holm_by_hand():
     # Sorted .005 .01 .03 .04, times 4 3 2 1: .02 .03 .06 .04, and no smaller than the one before.

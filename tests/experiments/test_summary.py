@@ -4,6 +4,8 @@ from scipy import stats
 
 from kgat.experiments.summary import summarise
 
+pytestmark = pytest.mark.quick
+
 GAT = [0.80, 0.82, 0.81, 0.79, 0.83, 0.80]
 RBF = [0.82, 0.83, 0.85, 0.80, 0.88, 0.80]
 

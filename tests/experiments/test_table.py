@@ -16,6 +16,8 @@ from kgat.experiments.table import (
     terminal,
 )
 
+pytestmark = pytest.mark.quick
+
 TABLE = Table(
     ["model", "test %", "difference [95 %]", "p"],
     [

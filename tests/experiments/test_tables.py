@@ -10,6 +10,8 @@ from kgat.experiments import ledger, tables
 from kgat.experiments.table import render, terminal
 from kgat.experiments.tables import laid_out, table
 
+pytestmark = pytest.mark.quick
+
 GAT = [0.80, 0.82, 0.81, 0.79, 0.83, 0.80]
 
 

@@ -1,5 +1,6 @@
 r"""Each law of check_kernel is seen to fail on a kernel that breaks it."""
 
+import contextlib
 import itertools
 import math
 
@@ -11,7 +12,8 @@ from torch.nn import Parameter
 from kgat.kernels import RBF, DotProduct, Kernel, Linear, Polynomial
 from kgat.score.gram import FeaturePart, LazyGram
 from kgat.score.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, Pair, ScoreRule
-from kgat.testing import check_kernel
+from kgat.score.scalar import absolute, maximum, where
+from kgat.testing import check_backend, check_kernel
 
 
 class Asymmetric(Kernel):
@@ -377,6 +379,32 @@ def test_a_factory_must_give_the_kernel_it_was_asked_for():
         check_kernel(lambda channels, heads: RBF(channels, 1))
 
 
+class Fixed(RBF):
+    def __init__(self):
+        super().__init__(5, heads=3)
+
+
+@pytest.mark.parametrize(
+    ("factory", "message"),
+    [
+        (RBF(5, heads=3), r"a class or a factory \(got RBF\(5, heads=3\), built already\); pass its class"),
+        (
+            Fixed,
+            r"a class or a factory called with .*Fixed.*too many positional arguments\); write it as",
+        ),
+        (
+            lambda: RBF(5, 3),
+            r"a class or a factory called with \(channels, heads\) .*too many positional arguments",
+        ),
+    ],
+    ids=["built", "class without arguments", "function without arguments"],
+)
+@pytest.mark.parametrize("check", [check_kernel, check_backend])
+def test_what_is_no_factory_is_a_sentence(check, factory, message):
+    with pytest.raises(TypeError, match=f"^Expected {message}"):
+        check(factory)
+
+
 def test_the_numbers_are_told():
     with pytest.raises(AssertionError, match=r"expected -?\d.*got -?\d.*tolerance"):
         check_kernel(Asymmetric)
@@ -424,3 +452,25 @@ SHRUNK = Pair("shrunk", lambda x, y: x * y, _d_shrunk, _shrunk)
 def test_a_kernel_that_differs_between_backends():
     with pytest.raises(AssertionError, match=r"Law 'backends' fails for CompiledDiffers.*by cpu"):
         check_kernel(CompiledDiffers)
+
+
+def _kinked(x, y):
+    return absolute(x - y) + maximum(x, 0.0)
+
+
+def _d_kinked(x, y):
+    # Right but at the kinks: 2 is no slope of |x - y| at 0.
+    sign = where(x > y, 1.0, where(x < y, -1.0, 2.0))
+    return sign + where(x > 0.0, 1.0, 0.0), -sign
+
+
+@pytest.mark.parametrize("derivative", [None, _d_kinked])
+def test_a_derivative_that_is_wrong_at_equal_arguments(derivative):
+    class Kinked(Kernel):
+        def lift(self, query, key):
+            return LazyGram.of(query, key, ScoreRule(Pair("kinked", _kinked, derivative), weight=-1.0))
+
+    failure = r"Law 'derivatives' .* of 'kinked' at \(0.5, 0.5\) by argument 0"
+    expected = pytest.raises(AssertionError, match=failure) if derivative else contextlib.nullcontext()
+    with expected:
+        check_backend(Kinked, "eager")

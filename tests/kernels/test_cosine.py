@@ -1,9 +1,12 @@
+import pytest
 import torch
 import torch.nn.functional as F
 from torch_geometric.nn import AGNNConv
 
 from kgat.kernels import Cosine, LeakyCosine, ScaledCosine
 from kgat.kernels.cosine import unit
+
+pytestmark = pytest.mark.quick
 
 H, D = 3, 5
 

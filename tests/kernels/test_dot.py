@@ -7,6 +7,8 @@ import torch
 from kgat.functional import edge_attention
 from kgat.kernels import RBF, DotProduct, Linear, Magnitude, Polynomial, TruncatedExponential
 
+pytestmark = pytest.mark.quick
+
 H, D = 3, 5
 
 

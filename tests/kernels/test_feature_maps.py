@@ -136,7 +136,7 @@ def test_orthogonal_directions_have_a_smaller_error():
 def test_favor_defaults_and_bad_options():
     assert FAVORPlus(8).num_features == int(8 * math.log(8))
     assert FAVORPlus(1).num_features == 1
-    with pytest.raises(ValueError, match=r"'kind' as 'positive' or 'hyperbolic' \(got 'trig'\)"):
+    with pytest.raises(ValueError, match=r"'kind' as one of 'positive', 'hyperbolic' \(got 'trig'\)"):
         FAVORPlus(4, kind="trig")
     with pytest.raises(ValueError, match="positive 'num_features'"):
         FAVORPlus(4, num_features=-1)

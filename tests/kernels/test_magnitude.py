@@ -226,5 +226,5 @@ def test_bad_options():
         Magnitude(4, p=1.0, learn_p="head")
     with pytest.raises(ValueError, match="above 1, where it is learned, and finite"):
         Magnitude(4, p=math.inf, learn_p="head")
-    with pytest.raises(ValueError, match="'learn_p' as None, 'layer' or 'head'"):
+    with pytest.raises(ValueError, match="'learn_p' as one of None, 'layer', 'head'"):
         Magnitude(4, learn_p="channel")

@@ -241,7 +241,7 @@ def test_bad_options():
     for power in (0, 1, 3, -2):
         with pytest.raises(ValueError, match=rf"even 'power' of at least 2 \(got {power}\)"):
             SincProduct(4, power=power)
-    with pytest.raises(ValueError, match="'per' as 'layer', 'channel' or 'head'"):
+    with pytest.raises(ValueError, match="'per' as one of 'layer', 'channel', 'head'"):
         SincProduct(4, per="node")
     with pytest.raises(ValueError, match="positive 'inverse_bandwidth'"):
         SincProduct(4, inverse_bandwidth=0.0)

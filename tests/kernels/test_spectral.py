@@ -238,7 +238,7 @@ def test_bad_laws():
 
 @pytest.mark.parametrize("cls", [Spectral, SpectralConcat])
 def test_bad_options(cls):
-    with pytest.raises(ValueError, match=r"'init' as 'dot' or 'official' \(got 'xavier'\)"):
+    with pytest.raises(ValueError, match=r"'init' as one of 'dot', 'official' \(got 'xavier'\)"):
         cls(4, init="xavier")
     with pytest.raises(ValueError, match="positive 'num_features'"):
         cls(4, num_features=0)

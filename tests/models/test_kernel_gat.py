@@ -12,6 +12,8 @@ from torch_geometric.utils import k_hop_subgraph
 from kgat import KernelGAT, KernelGATConv
 from kgat.experiments.stock import StockGAT, StockGATv2
 
+pytestmark = pytest.mark.quick
+
 torch.manual_seed(0)
 X = torch.randn(30, 16)
 EDGES = torch.randint(0, 30, (2, 90))

@@ -11,6 +11,8 @@ from kgat.kernels import RBF
 from kgat.models import KernelTransformer, LanguageModel, SequenceClassifier, Translator
 from kgat.nn import KernelAttention
 
+pytestmark = pytest.mark.quick
+
 MODELS = {
     "transformer": lambda: KernelTransformer(8, 2, decoder_layers=1, kernel="rbf", position="txl"),
     "classifier": lambda: SequenceClassifier(

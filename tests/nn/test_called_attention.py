@@ -10,6 +10,8 @@ import torch
 
 from kgat.nn import FourierAttention, KernelAttention, PrimalAttention
 
+pytestmark = pytest.mark.quick
+
 B, N, M, F, H = 3, 5, 4, 16, 4
 DOUBLE = {"dtype": torch.float64}
 

@@ -218,7 +218,7 @@ def test_what_attention_may_be():
         KernelEncoderLayer(F, H, attention="rbf", attention_kwargs={"kernel": "laplace"})
     with pytest.raises(ValueError, match=r"\(got 'ranks'\)"):
         KernelEncoderLayer(F, H, attention="primal", attention_kwargs={"ranks": 3})
-    with pytest.raises(ValueError, match="Expected the name of a kernel"):
+    with pytest.raises(ValueError, match="Expected the name of an attention or a kernel"):
         KernelEncoderLayer(F, H, attention="rfb")
 
 

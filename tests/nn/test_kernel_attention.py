@@ -440,7 +440,7 @@ def test_state_of_torch_loads_where_the_kernel_has_none():
     [
         ({"num_heads": 4}, "'embed_dim' divisible by 'num_heads'"),
         ({"num_kv_heads": 2}, "'num_heads=3' divisible by 'num_kv_heads'"),
-        ({"projections": "shared"}, "'projections' as one of shared_qk, separate"),
+        ({"projections": "shared"}, "'projections' as one of 'shared_qk', 'separate'"),
         ({"projections": "shared_qk", "kdim": 4}, "keys of the same size"),
         ({"dropout": 2.0}, r"'dropout' in \[0, 1\]"),
         ({"kernel": "nope"}, "nope"),

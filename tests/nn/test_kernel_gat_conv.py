@@ -717,6 +717,13 @@ def layer(**kwargs):
             ValueError,
             r"'projections' as one of .* \(got 'tied'\)",
         ),
+        (lambda: layer(projections="seperate"), ValueError, r"did you mean 'separate'\?"),
+        (
+            lambda: KernelGATConv(3, 5, head=4),
+            TypeError,
+            r"KernelGATConv .*\(got 'head'\); did you mean 'heads'\?",
+        ),
+        (lambda: KernelGATConv(3, 5, kernel_kwarg={}), TypeError, r"did you mean 'kernel_kwargs'\?"),
         (lambda: layer(edge_mode="value"), ValueError, r"'edge_mode' as one of"),
         (lambda: layer(weight_mode="after"), ValueError, r"'weight_mode' as one of"),
         (

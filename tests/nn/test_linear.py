@@ -6,6 +6,8 @@ import torch
 from kgat.nn.linear import Linear, drop_features
 from kgat.ops.graph import memory, structure
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
 @pytest.mark.parametrize("bias", [True, False])

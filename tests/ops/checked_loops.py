@@ -15,7 +15,7 @@ from unittest import mock
 
 import numpy as np
 
-from kgat.ops import cpu
+from kgat.ops.cpu import launch as cpu
 from kgat.ops.cpu import loops as cpu_kernels
 from kgat.score.scalar import translate
 
@@ -157,11 +157,11 @@ class _Loop:
 
 @contextlib.contextmanager
 def checked(*plants):
-    """Lets :mod:`kgat.ops.cpu` run on checked loops."""
+    """Lets :mod:`kgat.ops.cpu.launch` run on checked loops."""
     module = load(*plants)
 
     def loop(recipe, x, name):
-        dtype = str(x.link_args.dtype).removeprefix("torch.")
+        dtype = str(x.dtype).removeprefix("torch.")
         return _Loop(getattr(module.Kernels(recipe, dtype), name)(), module.FIELDS)
 
     def shared_loop(name, dtype):

@@ -447,12 +447,13 @@ def op_cases():
     ops = torch.ops.kgat
     for title, given in (("paired", attention_arguments(True)), ("biases", attention_arguments(False))):
         out, lse, _ = ops.edge_attention(**given)
-        backward = {"grad": draw(N, H, C, seed=9), "out": out, "lse": lse, **given}
+        backward = {"grad": draw(N, H, C, seed=9), "out": out, "lse": lse, "graph": None, **given}
         yield from _op_cases(f"edge_attention {title}", ops.edge_attention, given)
         yield from _op_cases(f"edge_attention_backward {title}", ops.edge_attention_backward, backward)
     given = score_arguments()
     yield from _op_cases("edge_score", ops.edge_score, given)
-    yield from _op_cases("edge_score_backward", ops.edge_score_backward, {"grad": draw(E, H), **given})
+    backward = {"grad": draw(E, H), "graph": None, **given}
+    yield from _op_cases("edge_score_backward", ops.edge_score_backward, backward)
 
 
 def _op_cases(title, op, given):

@@ -276,7 +276,7 @@ def test_named_backends_and_reasons():
 
 def test_a_backend_that_cannot_run_says_why(monkeypatch):
     module, edge_index, tensors = inputs("hub", "rbf", torch.float32)
-    monkeypatch.setattr(eager, "reasons", lambda call: ["no power", "no time"])
+    monkeypatch.setattr(eager.Eager, "reasons", lambda self, call: ["no power", "no time"])
     gram, value = module(*tensors[:2]), tensors[2]
     with pytest.raises(NotImplementedError, match="no power, no time"):
         edge_attention(gram, value, edge_index, backend="eager")

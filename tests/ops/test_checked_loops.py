@@ -1,14 +1,12 @@
 """The loops of the CPU on arrays that check every index, over graphs of all shapes."""
 
-import dataclasses
-
 import pytest
 import torch
 from checked_loops import checked
 from oracle import adjacency, attention
 from test_cpu import H, check, for_torch, operands
 
-from kgat.ops import cpu
+from kgat.ops.cpu import launch as cpu
 from kgat.ops.recipe import Recipe
 from kgat.score import rules
 
@@ -42,7 +40,7 @@ def test_many_slots_dropout_and_base(recipe, monkeypatch):
     edges = [(j * 31 % sources, j * 17 % targets // 3) for j in range(700)]
     edge_index, sorted_edges = adjacency(targets, sources, edges)
     x = operands(recipe, targets, sources, len(edges), torch.float64, features=2, channels=2)
-    x = dataclasses.replace(x, dropout=0.3, seed=torch.tensor([4]), base=torch.randn(targets, H, 2).double())
+    x = x._replace(dropout=0.3, seed=torch.tensor([4]), base=torch.randn(targets, H, 2).double())
     mask = cpu.dropout_mask(len(edges), H, 0.3, x.seed)
     leaves, y = for_torch(recipe, x)
     expected, _ = attention(recipe, edge_index, targets, y, mask)
@@ -53,7 +51,7 @@ def test_many_slots_dropout_and_base(recipe, monkeypatch):
         found = cpu.attention_backward(recipe, sorted_edges, x, out, lse, slope)
     torch.testing.assert_close(out, expected + x.base)
     for name, grad in zip(leaves, grads, strict=True):
-        torch.testing.assert_close(getattr(found, name), grad)
+        torch.testing.assert_close(found[name], grad)
 
 
 @pytest.mark.parametrize(

@@ -3,6 +3,8 @@ import torch
 
 from kgat.ops.dropout import dropout
 
+pytestmark = pytest.mark.quick
+
 
 @pytest.mark.parametrize("p", [0.1, 0.5, 0.6, 0.9])
 def test_keep_rate_and_scale(p):

@@ -8,8 +8,9 @@ import pytest
 import torch
 from gpu_checks import FLOOR, FLOORED
 
-from kgat.ops import gpu
-from kgat.ops.recipe import Operands, Recipe
+from kgat.ops.gpu import launch as gpu
+from kgat.ops.operands import Operands
+from kgat.ops.recipe import Recipe
 from kgat.score import rules
 
 CHECKS = Path(__file__).with_name("gpu_checks.py")
@@ -41,7 +42,7 @@ def test_on_a_device():
 def test_module_needs_no_triton():
     script = (
         "import sys; sys.modules['triton'] = None\n"
-        "from kgat.ops import gpu\n"
+        "from kgat.ops.gpu import launch as gpu\n"
         "assert 'kgat.ops.gpu.loops' not in sys.modules\n"
         "assert gpu.available() == 'needs triton'"
     )

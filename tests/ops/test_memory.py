@@ -302,7 +302,7 @@ def test_nothing_is_remembered_of_tensors_that_stand_for_others():
 
 @pytest.fixture
 def slow_reads(monkeypatch):
-    monkeypatch.setattr(memory, "_reads_at_once", lambda device: False)
+    monkeypatch.setattr(memory, "reads_at_once", lambda device: False)
 
 
 def test_where_reads_wait_the_device_compares(slow_reads):
@@ -354,7 +354,7 @@ def test_numba_and_torch_agree(dtype, monkeypatch):
             expected = fingerprint(y)
             assert on_device(y).tolist() == list(expected)
             with monkeypatch.context() as patch:
-                patch.setattr(fingerprints, "_compiled_scan", lambda: None)
+                patch.setattr(fingerprints, "compiled", lambda device: None)
                 patch.setattr(fingerprints, "PIECE", 3 if size < 100 else 300)
                 assert fingerprint(y) == expected
     if size:

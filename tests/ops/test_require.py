@@ -3,6 +3,8 @@ import torch
 
 from kgat.ops.require import require
 
+pytestmark = pytest.mark.quick
+
 
 def test_on_the_cpu_it_raises_at_once():
     require(torch.tensor(True), "Expected this")

@@ -10,6 +10,8 @@ from kgat.ops.graph import memory
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.graph.structure import Structure, Transpose
 
+pytestmark = pytest.mark.quick
+
 
 def test_structure_sorts_both_ways():
     edge_index = torch.tensor([[3, 0, 1, 0], [1, 0, 1, 2]])

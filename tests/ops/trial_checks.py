@@ -11,8 +11,10 @@ import torch
 from torch.utils.checkpoint import checkpoint
 
 from kgat.functional import edge_attention
-from kgat.ops import eager, fused, gpu, trial
-from kgat.ops.recipe import BackendError
+from kgat.ops import GPU, eager, passes
+from kgat.ops.gpu import launch as gpu
+from kgat.ops.gpu import trial
+from kgat.ops.recipe import BackendError, Recipe
 from kgat.score import rules
 from kgat.score.gram import LazyGram
 from kgat.score.rules import Link, ScoreRule
@@ -30,9 +32,9 @@ def folder(monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     for name in ("_passed", "_failed"):
         monkeypatch.setattr(trial, name, type(getattr(trial, name))())
-    monkeypatch.setattr(fused, "_said", set())
+    monkeypatch.setattr(passes, "_said", set())
     if INTERPRETED:
-        monkeypatch.setattr(fused, "_backend", lambda x: gpu)
+        monkeypatch.setattr(passes, "on", lambda device: GPU())
     monkeypatch.setattr(gpu, "LIGHT", 3)
     monkeypatch.setattr(gpu, "HEAVY", 6)
     return tmp_path / "triton"
@@ -233,7 +235,7 @@ def test_disk_that_takes_nothing_costs_time_alone(trials, monkeypatch, tmp_path,
         def full(*_):
             raise OSError(28, "No space left on device")
 
-        monkeypatch.setattr(Path, "write_bytes", full)
+        monkeypatch.setattr(os, "replace", full)
     elif INTERPRETED:  # a GPU's own code has nowhere to go then
         (tmp_path / "file").write_text("")
         monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "file" / "below"))
@@ -303,13 +305,13 @@ def test_graph_has_every_kind_of_node(monkeypatch):
 def test_call_of_a_pass_takes_scale_and_weight():
     x = trial.draw_operands(
         trial.Trial(
-            *(fused.Recipe(rules.MUL, rules.IDENTITY, weighted=True), True, torch.device("cpu")),
+            *(Recipe(rules.MUL, rules.IDENTITY, weighted=True), True, torch.device("cpu")),
             *(torch.float64, torch.float64, 3, 5, 0, ("query", "key", "weight"), False),
         ),
         *(8, [[0.0] * 3] * 2, [[0.0] * 3] * 2, False),
     )
     edge_index = torch.tensor([[0, 1, 2], [0, 0, 1]])
-    recipe = fused.Recipe(rules.MUL, rules.IDENTITY, weighted=True)
-    call = eager.call_of(recipe, x, edge_index, trial.TARGETS, 1)
+    recipe = Recipe(rules.MUL, rules.IDENTITY, weighted=True)
+    call = eager.call_of(recipe, x, edge_index, 1, trial.TARGETS)
     wanted = (x.scale * x.query[call.row] * x.key[call.col] * x.weight).sum(-1)
     torch.testing.assert_close(copy.copy(call).scores(), wanted)

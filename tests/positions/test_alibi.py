@@ -6,6 +6,8 @@ import torch
 from kgat.nn import KernelAttention
 from kgat.positions import ALiBi
 
+pytestmark = pytest.mark.quick
+
 
 def released(heads):
     r"""The slopes as the paper's code computes them."""
@@ -81,5 +83,5 @@ def test_is_a_kernel_of_places():
 
 
 def test_bad_form_is_a_sentence():
-    with pytest.raises(ValueError, match=r"'symmetric' or 'causal' \(got 'left'\)"):
+    with pytest.raises(ValueError, match=r"one of 'symmetric', 'causal' \(got 'left'\)"):
         ALiBi(8, 2, form="left")

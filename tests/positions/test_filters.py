@@ -9,6 +9,8 @@ from kgat import kernels
 from kgat.functional import dense_attention, edge_attention
 from kgat.positions import Filter, causal, full, memory, strided, visible_edges, window
 
+pytestmark = pytest.mark.quick
+
 RULES = [
     (full, lambda i, j: True),
     (causal, lambda i, j: j <= i),

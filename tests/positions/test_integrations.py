@@ -23,6 +23,8 @@ from kgat.positions import (
 from kgat.positions.transformer_xl import shifted
 from kgat.score.gram import LazyGram
 
+pytestmark = pytest.mark.versions
+
 H, D = 3, 5
 F = H * D
 DTYPES = [torch.float64, torch.float32]
@@ -483,8 +485,8 @@ def test_bad_input_is_a_sentence():
         (lambda: Sum(F, 0), r"'num_heads=0'"),
         (lambda: Sum(F, H, max_length=0), r"'max_length' as None or positive \(got 0\)"),
         (lambda: RelativeTable(F, H, max_offset=-1), r"'max_offset' of at least 0 \(got -1\)"),
-        (lambda: RelativeTable(F, H, form="shaw"), r"'form' as 'table' or 'table-S' \(got 'shaw'\)"),
-        (lambda: Kerple(F, H, form="exp"), r"'form' as 'log' or 'power' \(got 'exp'\)"),
+        (lambda: RelativeTable(F, H, form="shaw"), r"'form' as one of 'table', 'table-S' \(got 'shaw'\)"),
+        (lambda: Kerple(F, H, form="exp"), r"'form' as one of 'log', 'power' \(got 'exp'\)"),
         (lambda: SymmetricProduct(F, H, kernel="rfb"), "name of a kernel"),
         (lambda: SymmetricProduct(F, H, kernel=kernels.RBF(D, 1)), "kernel of channels=5, heads=3"),
     ):

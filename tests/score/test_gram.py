@@ -17,6 +17,8 @@ from kgat.score.rules import (
     ScoreRule,
 )
 
+pytestmark = pytest.mark.quick
+
 N, M, H, R = 6, 4, 3, 5
 ROW, COL = torch.tensor([0, 5, 5, 2, 0]), torch.tensor([3, 0, 1, 2, 3])
 

@@ -27,6 +27,8 @@ from kgat.score.rules import (
     truncated_exp_features,
 )
 
+pytestmark = pytest.mark.quick
+
 PAIRS = [
     (MUL, (), -6.0),
     (ABS_DIFFERENCE, (), 5.0),

@@ -2,7 +2,7 @@ import pytest
 import torch
 
 from kgat import cli
-from kgat.ops import eager
+from kgat.ops.eager import Eager
 from kgat.testing import installation
 from kgat.testing.installation import DROPOUT, check_installation
 
@@ -18,10 +18,11 @@ def few(monkeypatch):
 
 
 def plant(monkeypatch, change):
-    right = eager.edge_attention
-    monkeypatch.setattr(eager, "edge_attention", lambda call: change(call, right(call)))
+    right = Eager.edge_attention
+    monkeypatch.setattr(Eager, "edge_attention", lambda self, call: change(call, right(self, call)))
 
 
+@pytest.mark.quick
 def test_all_kernels_and_backends_are_checked():
     pairs = installation.checks()
     assert len(pairs) == len(set(pairs))

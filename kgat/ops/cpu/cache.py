@@ -6,13 +6,11 @@ file of its own that appears whole or not at all and carries a digest; what does
 
 from __future__ import annotations
 
-import contextlib
 import hashlib
 import logging
 import os
 import pickle
 import sys
-import uuid
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -20,6 +18,8 @@ from typing import Any
 import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
+
+from kgat.atomic import write_atomically
 
 logger = logging.getLogger("kgat")
 
@@ -63,16 +63,12 @@ class CodeFiles:
 
     def save(self, key: Any, code: Any) -> None:
         r"""Writes the code of a key; where that fails, the next process compiles it again."""
-        data, path = dumps(code), self.path(key)
-        part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}")
+        data = dumps(code)
         try:
-            with open(part, "wb") as file:
-                file.write(_HEAD + hashlib.sha256(data).digest() + data)
-            os.replace(part, path)
+            write_atomically(self.path(key), _HEAD + hashlib.sha256(data).digest() + data)
         except OSError as error:
-            with contextlib.suppress(OSError):
-                part.unlink(missing_ok=True)
-            _say(f"kgat cannot keep compiled code in {self._folder}, so that it is compiled anew: {error}")
+            why = os.strerror(error.errno) if error.errno else error
+            _say(f"kgat cannot keep compiled code in {self._folder}, so that it is compiled anew: {why}")
 
     def flush(self) -> None:
         r"""Removes all code of this name."""

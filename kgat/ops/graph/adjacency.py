@@ -2,7 +2,6 @@ r"""The edges of a graph, sorted by target and by source."""
 
 from __future__ import annotations
 
-import importlib.util
 from collections.abc import Callable
 from dataclasses import dataclass
 from functools import cached_property
@@ -11,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from kgat.ops.graph.device import compiled, reads_at_once
 from kgat.ops.graph.fingerprint import fingerprint, on_device
 from kgat.ops.graph.memory import remember
 
@@ -114,7 +114,7 @@ class Adjacency:
         except (IndexError, ValueError) as error:
             raise RuntimeError(CHANGED_BEFORE_BACKWARD) from error
         same = (adjacency.graph == graph).all()
-        if graph.is_cuda:
+        if not reads_at_once(graph.device):
             torch._assert_async(same, CHANGED_BEFORE_BACKWARD)
         elif not same:
             raise RuntimeError(CHANGED_BEFORE_BACKWARD)
@@ -148,11 +148,10 @@ class Adjacency:
                 f"cut the graph"
             )
         graph = _graph(edge_index.contiguous())
-        if row.device.type == "cpu" and importlib.util.find_spec("numba") is not None:
-            from kgat.ops.cpu.sort import sort_edges
-
+        loops = compiled(row.device)
+        if loops is not None:
             pair = row.contiguous().numpy(), col.contiguous().numpy()
-            fields = sort_edges(*pair, num_targets, num_sources)
+            fields = loops.sort_edges(*pair, num_targets, num_sources)
             rowptr, col, edge, colptr, row, place = map(torch.from_numpy, fields)
             return cls(rowptr, col, edge, colptr, row, place, graph)
         row, col = row.long(), col.long()
@@ -178,7 +177,8 @@ CHANGED_BEFORE_BACKWARD = (
 
 
 def _graph(edge_index: Tensor) -> Tensor:
-    return on_device(edge_index) if edge_index.is_cuda else torch.tensor(fingerprint(edge_index))
+    at_once = reads_at_once(edge_index.device)
+    return torch.tensor(fingerprint(edge_index)) if at_once else on_device(edge_index)
 
 
 def check_edges(edge_index: Tensor) -> None:

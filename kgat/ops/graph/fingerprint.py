@@ -2,18 +2,14 @@ r"""A number for the content of a tensor: equal contents have equal ones, and ot
 
 from __future__ import annotations
 
-import functools
-from collections.abc import Callable
-from typing import Any
-
 import torch
 from torch import Tensor
 
-# Odd constants of splitmix64, as signed numbers: torch multiplies no unsigned ones.
-STEP, FIRST, SECOND, THIRD = (
-    constant - (1 << 64)
-    for constant in (0x9E3779B97F4A7C15, 0xBF58476D1CE4E5B9, 0x94D049BB133111EB, 0xD1342543DE82EF95)
-)
+from kgat.ops.graph.device import compiled
+from kgat.ops.graph.mixing import FIRST, SECOND, STEP, THIRD
+
+# As signed numbers: torch multiplies no unsigned ones.
+_STEP, _FIRST, _SECOND, _THIRD = (constant - (1 << 64) for constant in (STEP, FIRST, SECOND, THIRD))
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
 PIECE = 1 << 22  # elements that torch looks at together, where Numba is not there
 
@@ -51,11 +47,11 @@ def fingerprint(tensor: Tensor) -> tuple[int, int]:
     Args:
         tensor (torch.Tensor): A dense tensor of any type.
     """
-    scan = _compiled_scan() if tensor.device.type == "cpu" else None
-    if scan is not None:
+    loops = compiled(tensor.device)
+    if loops is not None:
         plain = tensor.dtype is torch.int64 and tensor.is_contiguous()  # what edges are
         words = tensor.detach() if plain else _words(tensor)
-        return scan(words.numpy().reshape(-1))  # type: ignore[no-any-return]
+        return loops.scan(words.numpy().reshape(-1))  # type: ignore[no-any-return]
     first, second = _scan(_words(tensor)).tolist()
     return first, second
 
@@ -88,25 +84,16 @@ def _words(tensor: Tensor) -> Tensor:
     return x if x.dtype in INTEGERS.values() else x.view(INTEGERS[x.element_size()])
 
 
-@functools.cache
-def _compiled_scan() -> Callable[..., Any] | None:
-    try:
-        from kgat.ops.cpu.fingerprint import scan
-    except (ImportError, SystemError):
-        return None
-    return scan  # type: ignore[no-any-return]
-
-
 def _scan(words: Tensor) -> Tensor:
     total = torch.zeros(2, dtype=torch.int64, device=words.device)
     for start in range(0, words.numel(), PIECE):
         x = words[start : start + PIECE].long()
         n = torch.arange(start + 1, start + 1 + x.numel(), device=x.device)
-        y = x + n * STEP
-        y = _folded(y, 32) * FIRST
-        y = _folded(y, 29) * SECOND
+        y = x + n * _STEP
+        y = _folded(y, 32) * _FIRST
+        y = _folded(y, 29) * _SECOND
         y = _folded(y, 32)
-        total += torch.stack([y.sum(), _folded(y * THIRD, 32).sum()])
+        total += torch.stack([y.sum(), _folded(y * _THIRD, 32).sum()])
     return total
 
 

@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from kgat.ops.graph.device import reads_at_once
 from kgat.ops.graph.fingerprint import contents, fingerprint, on_device
 
 T = TypeVar("T")
@@ -45,11 +46,11 @@ class Mark(NamedTuple):
             values (bool, optional): Whether the values of a sparse tensor count, too.
                 (default: :obj:`False`)
         """
-        if tensor.layout is torch.strided and _reads_at_once(tensor.device):  # as most are, at every call
+        if tensor.layout is torch.strided and reads_at_once(tensor.device):  # as most are, at every call
             return cls(_plain_form(tensor) if form is None else form, fingerprint(tensor))
         parts = contents(tensor, values)
         content: tuple[int, ...] | Tensor
-        if _reads_at_once(tensor.device):
+        if reads_at_once(tensor.device):
             content = tuple(number for part in parts for number in fingerprint(part))
         else:
             content = torch.cat([on_device(part) for part in parts])
@@ -73,23 +74,17 @@ CHANGED = (
 )
 
 
-def _reads_at_once(device: torch.device) -> bool:
-    # Whether the host reads a number of the device without waiting for it, or must wait because the device
-    # can not assert.
-    return device.type != "cuda"
-
-
 def _plain_form(tensor: Tensor) -> tuple[Any, ...]:
     return (torch.strided, tensor.dtype, tensor.device, tensor.shape, tensor.stride())
 
 
 def _form(tensor: Tensor) -> tuple[Any, ...]:
-    if tensor.layout is torch.strided and _reads_at_once(tensor.device):
+    if tensor.layout is torch.strided and reads_at_once(tensor.device):
         return _plain_form(tensor)
     form: tuple[Any, ...] = (tensor.layout, tensor.dtype, tensor.device, tensor.shape)
     parts = contents(tensor)
     form += tuple((part.dtype, part.shape, part.stride()) for part in parts)
-    if not _reads_at_once(tensor.device):
+    if not reads_at_once(tensor.device):
         versions = None if tensor.is_inference() else tensor._version
         form += (versions, *(part.data_ptr() for part in parts))
     return form

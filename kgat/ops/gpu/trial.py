@@ -14,26 +14,23 @@ import contextlib
 import functools
 import hashlib
 import json
-import os
 import threading
-import types
-import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields, replace
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from kgat.ops import eager, gpu
+from kgat.atomic import write_atomically
+from kgat.ops.eager import EAGER, call_of
+from kgat.ops.gpu import launch
 from kgat.ops.graph.adjacency import Adjacency
-from kgat.ops.recipe import BackendError, Operands, Recipe
-from kgat.score.gram import LazyGram
-from kgat.score.scalar import source
+from kgat.ops.operands import LEARNED, TABLE, Operands
+from kgat.ops.recipe import BackendError, Recipe
 
-NODES = ("query", "key", "weight", "query_bias", "key_bias", "edge_bias", "edge_weight")
 TARGETS, SOURCES = 19, 17
 DROPOUT, SEED = 0.3, 11  # of trials of dropout; the probability is no part of the code
 _HEAD = "kgat trial 1\n"
@@ -60,7 +57,7 @@ class Trial:
         heads (int): :math:`H`.
         features (int): :math:`R`.
         channels (int): :math:`C`.
-        names (tuple): The operands that there are, of :data:`NODES`.
+        names (tuple): The learned operands that there are, but for the value.
         dropout (bool): Whether weights are dropped.
     """
 
@@ -78,24 +75,19 @@ class Trial:
     @classmethod
     def of(cls, recipe: Recipe, x: Operands, scores: bool = False) -> Trial:
         r"""Returns the trial that these operands need."""
-        features = 0 if x.query is None else x.query.size(2)
-        names = tuple(name for name in NODES if getattr(x, name) is not None)
-        value = x.value
-        sizes = (value.size(1), features, value.size(2))
-        return cls(
-            *(recipe, scores, value.device, x.link_args.dtype, value.dtype, *sizes, names, x.dropout > 0.0)
-        )
+        names = tuple(name for name in LEARNED if name != "value" and getattr(x, name) is not None)
+        sizes = (x.heads, x.features, x.channels)
+        return cls(*(recipe, scores, x.value.device, x.dtype, x.value.dtype, *sizes, names, x.dropout > 0.0))
 
     @property
     def text(self) -> str | None:
         r"""All that the result depends on; :obj:`None` if another process could not know it again."""
         recipe = self.recipe
-        functions = [recipe.link.in_scalars, recipe.link.derivative]
-        if recipe.pair is not None:
-            functions += [recipe.pair.in_scalars, recipe.pair.derivative]
-        if not all(isinstance(function, types.FunctionType) for function in functions):
+        rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
+        functions = [function for x in rules for function in (x.in_scalars, x.derivative)]
+        if not all(hasattr(function, "text") for function in functions):
             return None
-        rule = [(source(f), repr(f.__defaults__)) for f in functions]  # type: ignore[arg-type, union-attr]
+        rule = [function.text for function in functions]  # type: ignore[union-attr]
         rest = [
             str(getattr(self, field.name)) for field in fields(self) if field.name not in ("recipe", "device")
         ]
@@ -173,7 +165,7 @@ def edges() -> Tensor:
     def some(count: int, first: int, end: int) -> Tensor:
         return torch.randint(first, end, (count,), generator=draw)
 
-    many, few = gpu.HEAVY + 9, 24
+    many, few = launch.HEAVY + 9, 24
     to_hub = torch.stack([some(many, 1, 6), torch.zeros(many, dtype=torch.long)])
     from_hub = torch.stack([torch.zeros(many, dtype=torch.long), some(many, 1, 6)])
     light = torch.stack([some(few, 6, SOURCES - 3), some(few, 6, TARGETS - 4)])
@@ -186,37 +178,24 @@ def draw_operands(
 ) -> Operands:
     r"""Returns operands on the CPU, between -1 and 1, where no rule of ours is near a pole."""
     draw = torch.Generator().manual_seed(2)
-    heads, features, dtype = trial.heads, trial.features, trial.dtype
-    shapes = {
-        "query": (TARGETS, heads, features),
-        "key": (SOURCES, heads, features),
-        "weight": (heads, features),
-        "query_bias": (TARGETS, heads),
-        "key_bias": (SOURCES, heads),
-        "edge_bias": (num_edges, heads),
-        "edge_weight": (num_edges, heads),
-    }
+    sizes = {"N": TARGETS, "M": SOURCES, "E": num_edges}
+    sizes |= {"H": trial.heads, "R": trial.features, "C": trial.channels}
 
-    def uniform(*shape: int) -> Tensor:
-        x = 2.0 * torch.rand(*shape, generator=draw, dtype=torch.float64) - 1.0
-        return x.abs() if positive else x
+    def uniform(name: str, dtype: torch.dtype) -> Tensor:
+        (symbols,) = TABLE[name].shapes.values()
+        shape = [sizes[symbol] for symbol in symbols]
+        x = 2.0 * torch.rand(shape, generator=draw, dtype=torch.float64) - 1.0
+        return (x.abs() if positive else x).to(dtype)
 
-    value = uniform(SOURCES, heads, trial.channels).to(trial.value_dtype)
-    pair_constants, link_constants = (
-        torch.tensor(args, dtype=dtype).view(-1, heads) for args in (pair_args, link_args)
-    )
     # Sums of about one: most rules have pieces below and above.
-    spread = (5.0 if trial.recipe.weighted else 3.0) / max(1, features) ** 0.5
-    x = Operands(
-        value,
-        pair_constants,
-        link_constants,
-        scale=spread,
-        dropout=DROPOUT if trial.dropout else 0.0,
-        seed=torch.tensor([SEED]) if trial.dropout else None,
-    )
-    nodes: dict[str, Any] = {name: uniform(*shapes[name]).to(dtype) for name in trial.names}
-    return replace(x, **nodes)
+    spread = (5.0 if trial.recipe.weighted else 3.0) / max(1, trial.features) ** 0.5
+    operands: dict[str, Any] = {"value": uniform("value", trial.value_dtype)}
+    operands |= {name: uniform(name, trial.dtype) for name in trial.names}
+    for name, args in (("pair_args", pair_args), ("link_args", link_args)):
+        operands[name] = torch.tensor(args, dtype=trial.dtype).view(-1, trial.heads)
+    if trial.dropout:
+        operands |= {"dropout": DROPOUT, "seed": torch.tensor([SEED])}
+    return Operands(**operands, scale=spread)
 
 
 def _failure(trial: Trial, pair_args: list[list[float]], link_args: list[list[float]]) -> str | None:
@@ -230,7 +209,7 @@ def _failure(trial: Trial, pair_args: list[list[float]], link_args: list[list[fl
     mask = None
     try:
         if trial.dropout:
-            mask = gpu.dropout_mask(*sums, DROPOUT, torch.tensor([SEED], device=trial.device)).cpu()
+            mask = launch.dropout_mask(*sums, DROPOUT, torch.tensor([SEED], device=trial.device)).cpu()
             if not _is_mask(mask):
                 return f"a dropout mask of {mask.unique().tolist()[:4]}"
         for positive in (False, True):  # a logarithm, say, there is of what is positive alone
@@ -259,22 +238,14 @@ def _computed(trial: Trial, edge_index: Tensor, x: Operands, grad: Tensor) -> di
     # What the device computes, by name.
     recipe, device = trial.recipe, trial.device
     adjacency = Adjacency.of(edge_index.to(device), 1, TARGETS, SOURCES)
-    moved: dict[str, Any] = {
-        field.name: tensor.to(device)
-        for field in fields(x)
-        if isinstance(tensor := getattr(x, field.name), Tensor)
-    }
-    x = replace(x, **moved)
-    grad = grad.to(device)
+    x, grad = x.map(lambda tensor: tensor.to(device)), grad.to(device)
     if trial.scores:
-        results = {"sums": gpu.score(recipe, adjacency, x)}
-        gradients = gpu.score_backward(recipe, adjacency, x, grad)
-        results |= dict(zip(NODES[:3], gradients, strict=True))  # type: ignore[arg-type]
+        results = {"sums": launch.score(recipe, adjacency, x)}
+        results |= launch.score_backward(recipe, adjacency, x, grad)
     else:
-        out, lse = gpu.attention(recipe, adjacency, x)
-        found = gpu.attention_backward(recipe, adjacency, x, out, lse, grad)
-        results = {"output": out, **{name: getattr(found, name) for name in ("value", *NODES)}}
-    return {name: tensor.cpu() for name, tensor in results.items() if tensor is not None}
+        out, lse = launch.attention(recipe, adjacency, x)
+        results = {"output": out, **launch.attention_backward(recipe, adjacency, x, out, lse, grad)}
+    return {name: tensor.cpu() for name, tensor in results.items()}
 
 
 def _expected(
@@ -291,19 +262,12 @@ def _expected(
     def cast(tensor: Tensor) -> Tensor:
         return tensor.detach().to(dtype)
 
-    names = NODES[:3] if trial.scores else ("value", *NODES)
-    leaves: dict[str, Any] = {
-        name: cast(tensor).requires_grad_() for name in names if (tensor := getattr(x, name)) is not None
-    }
-    constants: dict[str, Any] = {name: cast(getattr(x, name)) for name in ("pair_args", "link_args")}
-    x = replace(x, value=cast(x.value))
-    x = replace(x, **constants, **leaves)
-    call = eager.call_of(trial.recipe, x, edge_index, TARGETS, 1, mask)
+    x = Operands(*(cast(t) if isinstance(t, Tensor) and t.is_floating_point() else t for t in x))  # type: ignore[arg-type]
+    leaves = {name: leaf.requires_grad_() for name, leaf in x.learned.items()}
     if trial.scores:
-        assert isinstance(call.gram, LazyGram)
-        result = call.gram.at(call.row, call.col)
-    else:
-        result = eager.edge_attention(call)
+        del leaves["value"]
+    call = call_of(trial.recipe, x, edge_index, 1, TARGETS, mask)
+    result = call.gram.at(call.row, call.col) if trial.scores else EAGER.edge_attention(call)
     loss = (cast(grad) * result).sum()
     if rounded is not None:
         more = (cast(grad) * (cast(rounded) - result.detach())).sum(dim=-1)
@@ -350,7 +314,7 @@ def _circumstances(device: torch.device) -> list[str]:
     import triton
 
     here = Path(__file__).parent
-    files = [here / name for name in ("trial.py", "gpu/__init__.py", "gpu/loops.py")]
+    files = [here / name for name in ("trial.py", "launch.py", "loops.py")]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
     return [
@@ -392,11 +356,6 @@ def _record(text: str) -> None:
     path = _path(text)
     if path is None:
         return
-    part = path.with_name(f"{path.name}.{uuid.uuid4().hex[:16]}")
-    try:
+    with contextlib.suppress(OSError):  # the next process tries again
         path.parent.mkdir(parents=True, exist_ok=True)
-        part.write_bytes(_content(text))
-        os.replace(part, path)
-    except OSError:  # the next process tries again
-        with contextlib.suppress(OSError):
-            part.unlink(missing_ok=True)
+        write_atomically(path, _content(text))

@@ -1,15 +1,21 @@
-r"""Sorts the edges of a graph by counting: two passes over them, where a general sort makes many."""
+r"""What the room of graphs computes on the CPU, by Numba: the order of edges, and fingerprints."""
 
 from __future__ import annotations
 
 import numpy as np
 
 from kgat.ops.cpu.math import kept_on_disk
+from kgat.ops.graph.mixing import FIRST, SECOND, STEP, THIRD
+
+_STEP, _FIRST, _SECOND, _THIRD = map(np.uint64, (STEP, FIRST, SECOND, THIRD))
+_FOLD, _TURN = np.uint64(32), np.uint64(29)
 
 
 @kept_on_disk(nogil=True)
 def sort_edges(row, col, num_targets, num_sources):  # type: ignore[no-untyped-def]
     r"""Returns the edges in CSR and in CSC order, each time in the given order among equals.
+
+    By counting: two passes over them, where a general sort makes many.
 
     Args:
         row (numpy.ndarray): Target of each edge, in range.
@@ -48,3 +54,18 @@ def sort_edges(row, col, num_targets, num_sources):  # type: ignore[no-untyped-d
             place[free[j]] = e
             free[j] += 1
     return rowptr, sorted_col, edge, colptr, sorted_row, place
+
+
+@kept_on_disk(nogil=True)
+def scan(words):  # type: ignore[no-untyped-def]
+    r"""Returns both sums of :func:`kgat.ops.graph.fingerprint.fingerprint` over an array of integers."""
+    first = second = np.int64(0)
+    for n in range(words.size):
+        y = np.uint64(words[n]) + np.uint64(n + 1) * _STEP
+        y = (y ^ (y >> _FOLD)) * _FIRST
+        y = (y ^ (y >> _TURN)) * _SECOND
+        y = y ^ (y >> _FOLD)
+        z = y * _THIRD
+        first += np.int64(y)
+        second += np.int64(z ^ (z >> _FOLD))
+    return first, second

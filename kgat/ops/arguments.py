@@ -1,0 +1,315 @@
+r"""The one place that looks at what a user gives, ahead of every backend.
+
+Shapes, types, devices and layouts are compared here, for all backends alike. Values are not looked at: that
+would wait for a device.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NoReturn
+
+import torch
+from torch import Tensor
+
+from kgat.ops.graph.adjacency import check_edges as check_edge_index
+from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram
+from kgat.score.rules import Link, Pair, ScoreRule
+
+FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+VARIADIC = 0x04 | 0x08  # of code objects: *args and **kwargs
+
+
+def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
+    r"""Checks the lifted operands of a kernel against each other; returns :math:`N, M, H`.
+
+    Args:
+        gram (Gram): The kernel of all pairs, of any leading dimensions that broadcast.
+        device (torch.device): Where the values are.
+
+    Raises:
+        ValueError: If operands do not fit together, with their names and shapes.
+    """
+    targets, sources, heads = size = _size(gram)
+    if isinstance(gram, LazyGram):
+        for i, (query, key, rule) in enumerate(gram.terms):
+            check_tensor("query", query, device)
+            check_tensor("key", key, device)
+            if query.shape[-3:-1] != (targets, heads) or key.shape[-3:-1] != (sources, heads):
+                raise ValueError(
+                    f"Expected a lifted query of shape [..., N={targets}, H={heads}, R] and a lifted key of "
+                    f"shape [..., M={sources}, H={heads}, R] (got {list(query.shape)} and {list(key.shape)} "
+                    f"in term {i}); all operands of a kernel are of the same nodes and heads"
+                )
+            if isinstance(rule, ScoreRule):
+                if query.size(-1) != key.size(-1):
+                    raise ValueError(
+                        f"Expected as many lifted features of the query as of the key (got "
+                        f"{list(query.shape)} and {list(key.shape)}); a rule pairs feature r of one with "
+                        f"feature r of the other"
+                    )
+                check_rule(rule, heads, query.size(-1), device)
+            elif not callable(rule):
+                raise TypeError(
+                    f"Expected a rule as a 'ScoreRule' or a function of query and key (got {rule!r})"
+                )
+        for name, bias, rows in (
+            ("query_bias", gram.query_bias, targets),
+            ("key_bias", gram.key_bias, sources),
+        ):
+            if bias is None:
+                continue
+            check_tensor(name, bias, device)
+            if bias.shape[-2:] != (rows, heads):
+                raise ValueError(
+                    f"Expected '{name}' of shape [..., {rows}, H={heads}] (got {list(bias.shape)}); give one "
+                    f"number per node and head"
+                )
+    elif isinstance(gram, SumGram | ComposedGram):
+        for part in gram.parts:
+            if check_gram(part, device) != size:
+                raise ValueError(
+                    f"Expected parts of a kernel with equal numbers of queries, keys and heads (got {size} "
+                    f"and {_size(part)}); all operands of a kernel are of the same nodes and heads"
+                )
+    return size
+
+
+def _size(gram: Gram) -> tuple[int, int, int]:
+    # The number of each, where there are dimensions to count: what does not fit is named later on.
+    if isinstance(gram, SumGram | ComposedGram):
+        if not gram.parts:
+            raise ValueError("Expected a kernel of at least one part (got none)")
+        return _size(gram.parts[0])
+    if isinstance(gram, LazyGram):
+        if not gram.terms and (gram.query_bias is None or gram.key_bias is None):
+            raise ValueError(
+                "Expected a kernel with terms, or with a bias for queries and one for keys (got neither); "
+                "its number of nodes and heads is not known otherwise"
+            )
+        sides = gram.terms[0][:2] if gram.terms else (gram.query_bias, gram.key_bias)
+        least = 3 if gram.terms else 2
+        for name, x in zip(("query", "key"), sides, strict=True):
+            if not isinstance(x, Tensor) or x.dim() < least:
+                got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+                want = "[..., nodes, H, R]" if least == 3 else "[..., nodes, H]"
+                raise ValueError(
+                    f"Expected the {name} side of a kernel as a tensor of shape {want} (got {got}); heads "
+                    f"come after nodes"
+                )
+        query, key = sides
+        return query.size(-least), key.size(-least), query.size(1 - least)  # type: ignore[union-attr]
+    return gram.size
+
+
+def check_rule(rule: ScoreRule, heads: int, features: int, device: torch.device) -> None:
+    r"""Checks the weight and the constants of a rule, which broadcast as :class:`ScoreRule` says.
+
+    Args:
+        rule (ScoreRule): The rule.
+        heads (int): :math:`H`.
+        features (int): :math:`R`.
+        device (torch.device): Where the values are.
+
+    Raises:
+        ValueError: If one of them does not fit.
+    """
+    weight = rule.weight
+    if isinstance(weight, Tensor):
+        check_tensor("weight", weight, device)
+        if not _broadcasts(weight, (heads, features)):
+            raise ValueError(
+                f"Expected the 'weight' of a rule as a number, or of a shape that broadcasts to [H={heads}, "
+                f"R={features}] (got {list(weight.shape)}); give one number per head and lifted feature"
+            )
+    elif not isinstance(weight, float | int):
+        raise TypeError(f"Expected the 'weight' of a rule as a number or a tensor (got {weight!r})")
+    for name, function, given, kind in (
+        ("pair", rule.pair, rule.pair_args, Pair),
+        ("link", rule.link, rule.link_args, Link),
+    ):
+        if type(function) is not kind and not isinstance(function, kind):
+            raise TypeError(f"Expected the {name} of a rule as a '{kind.__name__}' (got {function!r})")
+        if given or function.derivative is not None:
+            _check_count(name, function, len(given), 2 if kind is Pair else 1)
+        for arg in given:
+            if isinstance(arg, Tensor):
+                check_tensor(f"{name}_args", arg, device)
+                if arg.dim() > 1 or not _broadcasts(arg, (heads,)):
+                    raise ValueError(
+                        f"Expected '{name}_args' of a rule as numbers, or tensors of shape [H={heads}] (got "
+                        f"{list(arg.shape)}); a constant is the same for all nodes and features of a head"
+                    )
+            elif not isinstance(arg, float | int):
+                raise TypeError(f"Expected '{name}_args' of a rule as numbers or tensors (got {arg!r})")
+
+
+def _broadcasts(x: Tensor, shape: tuple[int, ...]) -> bool:
+    return x.dim() <= len(shape) and all(
+        size in (1, wanted) for size, wanted in zip(x.shape[::-1], shape[::-1], strict=False)
+    )
+
+
+def _check_count(name: str, function: Pair | Link, count: int, operands: int) -> None:
+    # Compiled code takes what it is given for the arguments in order: one too few would be a 0.
+    code = getattr(function.in_scalars, "__code__", None)
+    if code is None or code.co_flags & VARIADIC:
+        return
+    most = code.co_argcount - operands
+    least = most - len(function.in_scalars.__defaults__ or ())
+    if not least <= count <= most:
+        raise ValueError(
+            f"Expected {most} '{name}_args', which '{function.name}' takes (got {count}); give a rule the "
+            f"constants of its {name}, in order"
+        )
+
+
+def check_edges(
+    value: Tensor,
+    edge_index: Tensor,
+    size: tuple[int, int, int],
+    edge_bias: Tensor | None,
+    edge_log_weight: Tensor | None,
+    edge_weight: Tensor | None,
+    base: Tensor | None,
+) -> tuple[Tensor | None, Tensor | None]:
+    r"""Checks what edge attention is given beside the kernel; returns ``edge_log_weight`` and ``edge_weight``
+    with a dimension for the heads.
+
+    Args:
+        value (torch.Tensor): :math:`\mathbf{v}`.
+        edge_index (torch.Tensor): The edges.
+        size (tuple): :math:`N, M, H` of the kernel.
+        edge_bias (torch.Tensor, optional): :math:`b`.
+        edge_log_weight (torch.Tensor, optional): :math:`\log u`.
+        edge_weight (torch.Tensor, optional): :math:`w`.
+        base (torch.Tensor, optional): What the averages are added to.
+
+    Raises:
+        ValueError: If one of them does not fit.
+    """
+    targets, sources, heads = size
+    device = value.device
+    if value.dim() != 3 or value.shape[:2] != (sources, heads):
+        raise ValueError(
+            f"Expected 'value' of shape [M={sources}, H={heads}, C] as the keys have (got "
+            f"{list(value.shape)}); give one value per key and head"
+        )
+    if not isinstance(edge_index, Tensor):
+        raise TypeError(f"Expected 'edge_index' as a tensor (got {type(edge_index).__name__})")
+    check_edge_index(edge_index)
+    if edge_index.device != device or edge_index.layout != torch.strided:
+        _refuse_place("edge_index", edge_index, device)
+    edges = edge_index.size(1)
+    if edge_bias is not None:
+        check_tensor("edge_bias", edge_bias, device)
+        if edge_bias.shape != (edges, heads):
+            raise ValueError(
+                f"Expected 'edge_bias' of shape [E={edges}, H={heads}] (got {list(edge_bias.shape)}); give "
+                f"one number per edge and head"
+            )
+    edge_log_weight = _per_edge("edge_log_weight", edge_log_weight, edges, heads, device)
+    edge_weight = _per_edge("edge_weight", edge_weight, edges, heads, device)
+    if base is not None:
+        check_tensor("base", base, device)
+        shape = (targets, heads, value.size(2))
+        if base.shape != (shape if base.dim() == 3 else shape[1:]):
+            raise ValueError(
+                f"Expected 'base' of shape [N={targets}, H={heads}, C={value.size(2)}] or [H, C] (got "
+                f"{list(base.shape)}); it is added to the averages"
+            )
+    return edge_log_weight, edge_weight
+
+
+def check_unbatched(gram: Gram) -> None:
+    r"""Refuses leading dimensions: the nodes of many graphs are the nodes of one.
+
+    Args:
+        gram (Gram): A kernel that :func:`check_gram` has seen.
+
+    Raises:
+        ValueError: If there are any.
+    """
+    if isinstance(gram, SumGram | ComposedGram):
+        for part in gram.parts:
+            check_unbatched(part)
+    elif isinstance(gram, LazyGram):
+        biases = [b for b in (gram.query_bias, gram.key_bias) if b is not None]
+        if any(t.query.dim() != 3 or t.key.dim() != 3 for t in gram.terms) or any(
+            b.dim() != 2 for b in biases
+        ):
+            raise ValueError(
+                f"Expected a kernel of nodes without leading dimensions (got {list(gram.batch)}); a batch of "
+                f"graphs is one graph of many components, and 'dense_attention' takes batches of sequences"
+            )
+
+
+def check_scores(score: Tensor, edges: int, heads: int, rule: Callable[..., Tensor]) -> Tensor:
+    r"""Checks what a rule that is a plain function made of pairs that stand side by side; returns it.
+
+    Args:
+        score (torch.Tensor): Its result.
+        edges (int): How many pairs.
+        heads (int): :math:`H`.
+        rule (Callable): The function, to be named.
+
+    Raises:
+        ValueError: If it is not one number per pair and head.
+    """
+    if score.shape != (edges, heads):
+        name = getattr(rule, "__qualname__", repr(rule))
+        raise ValueError(
+            f"Expected scores of shape [E={edges}, H={heads}] of {name} (got {list(score.shape)}); a rule "
+            f"reduces the last dimension of query and key, and keeps all others"
+        )
+    return score
+
+
+def _per_edge(name: str, x: Tensor | None, edges: int, heads: int, device: torch.device) -> Tensor | None:
+    if x is None:
+        return None
+    check_tensor(name, x, device)
+    given = list(x.shape)
+    if x.dim() == 1:
+        x = x.unsqueeze(-1)
+    if x.dim() != 2 or x.size(0) != edges or x.size(1) not in (1, heads):
+        raise ValueError(
+            f"Expected '{name}' of shape [E={edges}] or [E={edges}, H={heads}] (got {given}); give one "
+            f"number per edge, or per edge and head"
+        )
+    return x
+
+
+def check_tensor(name: str, x: Tensor, device: torch.device | None = None) -> None:
+    r"""Checks that an operand holds real numbers, densely, where the values are.
+
+    Args:
+        name (str): Its name.
+        x (torch.Tensor): The operand.
+        device (torch.device, optional): Where it has to be. (default: :obj:`None`)
+
+    Raises:
+        ValueError: If it does not.
+        TypeError: If it is no tensor.
+    """
+    if not isinstance(x, Tensor):
+        raise TypeError(f"Expected '{name}' as a tensor (got {type(x).__name__})")
+    if x.dtype not in FLOATS:
+        raise ValueError(
+            f"Expected '{name}' of floating-point numbers (got {_dtype(x)}); float16, bfloat16, float32 and "
+            f"float64 are known"
+        )
+    if x.layout != torch.strided or (device is not None and x.device != device):
+        _refuse_place(name, x, x.device if device is None else device)
+
+
+def _refuse_place(name: str, x: Tensor, device: torch.device) -> NoReturn:
+    layout = str(x.layout).removeprefix("torch.")
+    raise ValueError(
+        f"Expected '{name}' dense and on {device}, as the values are (got {layout} on {x.device}); bring it "
+        f"there with 'to_dense()' and 'to(...)'"
+    )
+
+
+def _dtype(x: Tensor) -> str:
+    return str(x.dtype).removeprefix("torch.")

@@ -1,0 +1,214 @@
+r"""Gives the loops of the CPU their tensors; :class:`~kgat.ops.backend.Passes` says what functions do."""
+
+from __future__ import annotations
+
+import functools
+import importlib
+import threading
+from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING, Any
+
+import torch
+from torch import Tensor
+
+from kgat.ops.graph.adjacency import Adjacency
+from kgat.ops.operands import LEARNED_OF_SCORES, Operands
+from kgat.ops.recipe import BackendError, Recipe
+
+if TYPE_CHECKING:
+    from kgat.ops.cpu.runtime import Loop
+
+# Work is cut into this many pieces at most, each of at least so many multiplications. The cut depends on
+# sizes alone, so that sums over pieces do not depend on the number of threads.
+MAX_SLOTS = 64
+# Numbers of features and channels that code is compiled for; it takes all others too, a third slower.
+FIXED_SIZES = (8, 16, 32, 64, 128)
+WORK = 1 << 16
+
+
+BY_COLUMN = ("value", "key", "key_bias", "edge_bias", "edge_weight")  # whose gradients one loop writes
+
+
+def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
+    own, x = x.value.dtype, x._replace(value=x.value.to(x.dtype))
+    out = x.value.new_empty(adjacency.num_targets, x.heads, x.channels)
+    lse = x.value.new_empty(adjacency.num_targets, x.heads)
+    if lse.numel() != 0:
+        _run(_loop(recipe, x, "forward"), adjacency, False, x, {"out": out, "lse": lse})
+    return out.to(own), lse
+
+
+def attention_backward(
+    recipe: Recipe, adjacency: Adjacency, x: Operands, out: Tensor, lse: Tensor, grad: Tensor
+) -> dict[str, Tensor]:
+    own, x = x.value.dtype, x._replace(value=x.value.to(x.dtype))
+    out, grad = out.to(x.dtype), grad.to(x.dtype)
+    if adjacency.num_edges == 0 or x.heads == 0:
+        return {
+            name: torch.zeros_like(t, dtype=own if name == "value" else None) for name, t in x.learned.items()
+        }
+    found = {name: torch.empty_like(t) for name, t in x.learned.items() if name != "weight"}
+    packed = x.value.new_empty(adjacency.num_targets, x.heads, 4)
+    of_rows = {"grad": grad, "out": out, "lse": lse, "packed": packed}
+    _run(_shared_loop("pack", x.dtype), adjacency, False, x, of_rows)
+    dt = None
+    if recipe.pair is not None or x.query_bias is not None:
+        dt = x.value.new_empty(adjacency.num_edges, x.heads)
+    tensors = {"grad": grad, "packed": packed, "dt": dt}
+    of_columns = {f"d_{name}": found[name] for name in BY_COLUMN if name in found}
+    of_columns |= {"place": adjacency.place}
+    _run(_loop(recipe, x, "backward"), adjacency, True, x, tensors | of_columns)
+    if x.query_bias is not None:
+        of_bias = {"dt": dt, "d_query_bias": found["query_bias"]}
+        _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, of_bias)
+    if recipe.pair is not None:
+        found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt})
+    return found | {"value": found["value"].to(own)}
+
+
+def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
+    out = x.value.new_empty(adjacency.num_edges, x.heads)
+    if out.numel():
+        _run(_loop(recipe, x, "score"), adjacency, False, x, {"out": out})
+    return out
+
+
+def score_backward(recipe: Recipe, adjacency: Adjacency, x: Operands, grad: Tensor) -> dict[str, Tensor]:
+    assert x.query is not None
+    assert x.key is not None
+    if grad.numel() == 0:
+        return {name: torch.zeros_like(t) for name, t in x.learned.items() if name in LEARNED_OF_SCORES}
+    d_query, d_key = torch.empty_like(x.query), torch.empty_like(x.key)
+    found = _query_gradient(recipe, adjacency, x, d_query, {"dt": grad, "place": adjacency.edge})
+    place = adjacency.derive("by column", lambda: adjacency.edge.index_select(0, adjacency.place))
+    _run(_loop(recipe, x, "key_gradient"), adjacency, True, x, {"dt": grad, "place": place, "d_key": d_key})
+    return {**found, "key": d_key}
+
+
+def _query_gradient(
+    recipe: Recipe, adjacency: Adjacency, x: Operands, d_query: Tensor, tensors: dict[str, Tensor | None]
+) -> dict[str, Tensor]:
+    # Of queries, and of the weight where there is one: in one part per slot, added up in order.
+    parts = None if x.weight is None else x.weight.new_zeros(_slots(adjacency, x), *x.weight.shape)
+    loop = _loop(recipe, x, "query_gradient")
+    _run(loop, adjacency, False, x, tensors | {"d_query": d_query, "d_weight": parts})
+    return {"query": d_query} if parts is None else {"query": d_query, "weight": parts.sum(dim=0)}
+
+
+def _slots(adjacency: Adjacency, x: Operands) -> int:
+    work = adjacency.num_edges * x.heads * (x.features + x.channels)
+    return max(1, min(MAX_SLOTS, work // WORK))
+
+
+def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
+    # Rows cut so that each slot has as many edges (and rows) as any other; and the largest degree.
+    cost = pointer + torch.arange(pointer.numel())
+    share = torch.linspace(0, 1, slots + 1, dtype=torch.float64).mul(int(cost[-1])).round().long()
+    bounds = torch.searchsorted(cost, share)
+    bounds[0], bounds[-1] = 0, pointer.numel() - 1
+    degree = int(pointer.diff().max()) if pointer.numel() > 1 else 0
+    return bounds, degree
+
+
+def _run(
+    loop: Loop, adjacency: Adjacency, by_column: bool, x: Operands, tensors: Mapping[str, Tensor | None]
+) -> None:
+    from kgat.ops.cpu.loops import BUFFERS, FIELDS, scratch_size
+
+    pointer = adjacency.colptr if by_column else adjacency.rowptr
+    slots = _slots(adjacency, x)
+    bounds, degree = adjacency.derive(("bounds", by_column, slots), lambda: _bounds(pointer, slots))
+    tasks = min(torch.get_num_threads(), slots)
+    size = scratch_size(degree)
+    arguments: Mapping[str, Any] = {
+        **x._asdict(),
+        **tensors,
+        # Made anew for each call: two Python threads may be in here at once.
+        "scratch": torch.empty(tasks * BUFFERS * size, dtype=x.dtype),
+        "scratch_size": size,
+        "counter": torch.zeros(1, dtype=torch.int64),
+        "slots": slots,
+        "bounds": bounds,
+        "ptr": pointer,
+        "index": adjacency.row if by_column else adjacency.col,
+        "edge": adjacency.edge,
+        "scale": torch.tensor([x.scale], dtype=x.dtype),
+        "base_step": 0 if x.base is None or x.base.dim() == 2 else x.base[0].numel(),
+        "heads": x.heads,
+        "channels": x.channels,
+        "features": x.features,
+        "keep": _keep(x.dropout),
+    }
+    given = [arguments.get(name) for name in FIELDS]
+    loop.run([0 if argument is None else argument for argument in given], tasks)
+
+
+def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
+    from kgat.ops.cpu.loops import kept
+
+    keep = _keep(p)
+    mask = kept(int(seed), edges * heads, keep).reshape(edges, heads)
+    return torch.from_numpy(mask).double().mul_(2**32 / keep if keep else 0.0)
+
+
+def _keep(p: float) -> int:
+    return round((1.0 - p) * 2**32) if p > 0 else -1
+
+
+@functools.cache
+def available() -> str | None:
+    try:
+        importlib.import_module("numba")
+    except (ImportError, SystemError) as error:
+        return f"numba cannot be imported ({error})"
+    return None
+
+
+_compiling = threading.RLock()  # Numba's compiler is not to be entered twice
+
+
+def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:
+    channels = x.channels if name in ("forward", "backward") else 0
+    sizes = (size if size in FIXED_SIZES else 0 for size in (x.features, channels))
+    dtype = str(x.dtype).removeprefix("torch.")
+    return _guarded(_compiled, str(recipe), recipe.text, dtype, *sizes, name)
+
+
+def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
+    return _guarded(_compiled_shared, name, name, str(dtype).removeprefix("torch."))
+
+
+def _guarded(compiled: Callable[..., Loop], label: str, *key: Any) -> Loop:
+    from numba.core.errors import NumbaError
+
+    with _compiling:
+        try:
+            return compiled(*key)
+        except (NumbaError, TypeError, NotImplementedError, OSError) as error:
+            raise BackendError(f"Numba could not compile {label}: {error}") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(rule: str, dtype: str, features: int, channels: int, name: str) -> Loop:
+    from kgat.ops.cpu.loops import Kernels
+    from kgat.ops.cpu.math import marked
+    from kgat.ops.cpu.runtime import Loop
+
+    recipe = Recipe.read(rule)
+    rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
+    text = [function.text for x in rules for function in (x.in_scalars, x.derivative)]  # type: ignore[union-attr]
+    key = "|".join([name, dtype, str((features, channels, recipe.weighted, recipe.bias_inside)), *text])
+    with marked(key):
+        function = getattr(Kernels(recipe, dtype, features, channels), name)()
+        return Loop(function, f"{name} of {recipe} in {dtype}", key)
+
+
+@functools.cache
+def _compiled_shared(name: str, dtype: str) -> Loop:
+    from kgat.ops.cpu import loops as cpu_kernels
+    from kgat.ops.cpu.math import marked
+    from kgat.ops.cpu.runtime import Loop
+
+    key = f"{name}|{dtype}"
+    with marked(key):
+        return Loop(getattr(cpu_kernels, name)(dtype), f"{name} in {dtype}", key)

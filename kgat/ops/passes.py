@@ -1,0 +1,248 @@
+r"""Fused passes as ops of torch, so that ``torch.compile`` sees no break; anyone can call them.
+
+There are two, the whole pass and its sums of pairs alone, each with its backward pass. They take the edges,
+the operands in the order of their table, and the recipe as text. (Not as a list of tensors: for ops that take
+one, batched gradients make up no rule.) A derivative of their derivative goes through :mod:`kgat.ops.eager`.
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from kgat.ops.backend import on
+from kgat.ops.batching import one_by_one
+from kgat.ops.eager import EAGER, call_of
+from kgat.ops.graph.adjacency import Adjacency
+from kgat.ops.operands import (
+    LEARNED,
+    LEARNED_OF_SCORES,
+    OF_SCORES,
+    TABLE,
+    Operands,
+    check_pass,
+    check_score,
+    schema,
+)
+from kgat.ops.recipe import BackendError, Recipe
+
+logger = logging.getLogger("kgat")
+
+_PASS = f"Tensor edge_index, {schema(Operands._fields)}, str recipe, SymInt target, SymInt num_targets"
+_SCORE = f"Tensor edge_index, {schema(OF_SCORES)}, str recipe, SymInt target"
+
+
+def _op(name: str, arguments: str, results: int) -> Callable[[Callable[..., Any]], Any]:
+    declared = f"({arguments}) -> ({', '.join(['Tensor'] * results)})"
+    return torch.library.custom_op(f"kgat::{name}", mutates_args=(), schema=declared)
+
+
+def _read(inputs: Sequence[Any]) -> tuple[Operands, str, int, int]:
+    *operands, recipe, target, num_targets = inputs
+    return Operands(*operands), recipe, target, num_targets
+
+
+def _read_scores(inputs: Sequence[Any]) -> tuple[Operands, str, int]:
+    query, key, weight, pair_args, recipe, target = inputs
+    value = key.new_empty(*key.shape[:2], 0)
+    return Operands(value, pair_args, pair_args, query, key, weight), recipe, target
+
+
+def _without_gaps(names: Sequence[str], tensors: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, ...]:
+    # An empty tensor stands for the gradient of what is not there: ops return tensors.
+    return tuple(tensors[name] if name in tensors else like.new_empty(0) for name in names)
+
+
+def _like(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+    layout = torch.contiguous_format
+    return {name: torch.empty_like(x, memory_format=layout) for name, x in tensors.items()}
+
+
+@_op("edge_attention", _PASS, 3)
+def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns the output, the log-sum-exp of the scores and the fingerprint of the edges."""
+    x, text, target, num_targets = _read(inputs)
+    recipe = check_pass(x, edge_index, text, target, num_targets)
+    backend = on(edge_index.device)
+    if x.base is not None and not backend.adds_base:
+        raise ValueError(
+            f"Expected no 'base' on {backend.device} (got {list(x.base.shape)}); add it afterwards"
+        )
+    adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
+    out, lse = backend.attention(recipe, adjacency, x.map(Tensor.contiguous))
+    return out, lse, adjacency.graph.clone()
+
+
+@edge_attention.register_fake
+def _(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
+    x, _, _, num_targets = _read(inputs)
+    out = x.value.new_empty(num_targets, x.value.size(1), x.value.size(2))
+    lse = x.link_args.new_empty(num_targets, x.value.size(1))
+    return out, lse, edge_index.new_empty(2, dtype=torch.int64)
+
+
+@_op("edge_attention_backward", f"Tensor grad, Tensor out, Tensor lse, Tensor? graph, {_PASS}", len(LEARNED))
+def edge_attention_backward(
+    grad: Tensor, out: Tensor, lse: Tensor, graph: Tensor | None, edge_index: Tensor, *inputs: Any
+) -> tuple[Tensor, ...]:
+    r"""Returns the gradients of all operands that are learned."""
+    x, text, target, num_targets = _read(inputs)
+    recipe = check_pass(x, edge_index, text, target, num_targets, grad, out, lse)
+    adjacency = Adjacency.again(edge_index, target, num_targets, x.value.size(0), graph)
+    results = (out.contiguous(), lse.contiguous(), grad.contiguous())
+    found = on(edge_index.device).attention_backward(recipe, adjacency, x.map(Tensor.contiguous), *results)
+    return _without_gaps(LEARNED, found, x.value)
+
+
+@edge_attention_backward.register_fake
+def _(grad: Tensor, out: Tensor, lse: Tensor, graph: Any, edge_index: Tensor, *inputs: Any) -> Any:
+    x = _read(inputs)[0]
+    return _without_gaps(LEARNED, _like(x.learned), x.value)
+
+
+@_op("edge_score", _SCORE, 2)
+def edge_score(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
+    r"""Returns the sums of pairs and the fingerprint of the edges."""
+    recipe = check_score(dict(zip(OF_SCORES, inputs, strict=False)), edge_index, *inputs[-2:])
+    x, _, target = _read_scores(inputs)
+    assert x.query is not None
+    adjacency = Adjacency.of(edge_index, target, x.query.size(0), x.value.size(0))
+    score = on(edge_index.device).score(recipe, adjacency, x.map(Tensor.contiguous))
+    return score, adjacency.graph.clone()
+
+
+@edge_score.register_fake
+def _(edge_index: Tensor, query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
+    score = query.new_empty(edge_index.size(1), query.size(1))
+    return score, edge_index.new_empty(2, dtype=torch.int64)
+
+
+@_op("edge_score_backward", f"Tensor grad, Tensor? graph, {_SCORE}", len(LEARNED_OF_SCORES))
+def edge_score_backward(
+    grad: Tensor, graph: Tensor | None, edge_index: Tensor, *inputs: Any
+) -> tuple[Tensor, ...]:
+    r"""Returns the gradients of query, key and weight."""
+    recipe = check_score(dict(zip(OF_SCORES, inputs, strict=False)), edge_index, *inputs[-2:], grad)
+    x, _, target = _read_scores(inputs)
+    assert x.query is not None
+    adjacency = Adjacency.again(edge_index, target, x.query.size(0), x.value.size(0), graph)
+    backend = on(edge_index.device)
+    found = backend.score_backward(recipe, adjacency, x.map(Tensor.contiguous), grad.contiguous())
+    return _without_gaps(LEARNED_OF_SCORES, found, x.query)
+
+
+@edge_score_backward.register_fake
+def _(grad: Tensor, graph: Any, edge_index: Tensor, *inputs: Any) -> Any:
+    x = _read_scores(inputs)[0]
+    return _without_gaps(LEARNED_OF_SCORES, _like(x.learned), grad)
+
+
+@torch.library.custom_op("kgat::dropout_mask", mutates_args=())
+def dropout_mask(seed: Tensor, edges: int, heads: int, p: float) -> Tensor:
+    r"""Returns the dropout mask of a seed, over :math:`1 - p`."""
+    return on(seed.device).dropout_mask(edges, heads, p, seed)
+
+
+@dropout_mask.register_fake
+def _(seed: Tensor, edges: int, heads: int, p: float) -> Tensor:
+    return seed.new_empty(edges, heads, dtype=torch.float64)
+
+
+# Batched gradients call the backward ops inside of vmap, compiled code all of them.
+for _each in (edge_attention, edge_attention_backward, edge_score, edge_score_backward, dropout_mask):
+    _each.register_vmap(partial(one_by_one, _each))
+
+
+# --- Derivatives ------------------------------------------------------------------------------------------
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    tensors = 1 + (len(TABLE) if len(output) == 3 else len(OF_SCORES))
+    ctx.save_for_backward(*(output if len(output) == 3 else output[1:]), *inputs[:tensors])
+    ctx.rest = inputs[tensors:]
+    ctx.mark_non_differentiable(*output[1:])
+
+
+def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
+    out, lse, graph, edge_index, *tensors = ctx.saved_tensors  # a checkpoint gives them once
+    x, text, target, num_targets = _read((*tensors, *ctx.rest))
+    edges = (edge_index, target, num_targets)
+    if _is_differentiated(grad, x):
+        Adjacency.again(*edges, x.value.size(0), graph)
+        found = _through_eager(grad, x, text, edges)
+    else:
+        try:
+            results = edge_attention_backward(
+                grad, out, lse, graph, edge_index, *x, text, target, num_targets
+            )
+            found = dict(zip(LEARNED, results, strict=True))
+        except BackendError as error:
+            fall_back("the backward of fused attention", error)
+            leaves = {name: leaf.detach().requires_grad_() for name, leaf in x.learned.items()}
+            with torch.enable_grad():
+                found = _through_eager(grad, x._replace(**leaves), text, edges)  # type: ignore[arg-type]
+            found = {name: None if d is None else d.detach() for name, d in found.items()}
+    if x.base is not None:
+        found["base"] = grad.sum(dim=0) if x.base.dim() == 2 else grad
+    gradients = (None if t is None else found.get(name) for name, t in zip(Operands._fields, x, strict=True))
+    return (None, *gradients, None, None, None)
+
+
+def _score_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
+    graph, edge_index, *tensors = ctx.saved_tensors
+    x, text, target = _read_scores((*tensors, *ctx.rest))
+    assert x.query is not None
+    if _is_differentiated(grad, x):
+        edges = (edge_index, target, x.query.size(0))
+        Adjacency.again(*edges, x.value.size(0), graph)
+        found = _through_eager(grad, x, text, edges, scores=True)
+    else:
+        results = edge_score_backward(grad, graph, edge_index, *tensors, *ctx.rest)
+        found = dict(zip(LEARNED_OF_SCORES, results, strict=True))
+    gradients = (None if t is None else found.get(name) for name, t in zip(OF_SCORES, tensors, strict=True))
+    return (None, *gradients, None, None)
+
+
+edge_attention.register_autograd(_attention_gradients, setup_context=_save)
+edge_score.register_autograd(_score_gradients, setup_context=_save)
+
+
+def _is_differentiated(grad: Tensor, x: Operands) -> bool:
+    return torch.is_grad_enabled() and any(t.requires_grad for t in (grad, *x.learned.values()))
+
+
+def _through_eager(
+    grad: Tensor, x: Operands, recipe: str, edges: tuple[Tensor, int, int], scores: bool = False
+) -> dict[str, Tensor | None]:
+    # The same call once more, in ops that can be differentiated again. A key bias may be made of the keys: as
+    # views, operands are no functions of each other.
+    learned = {name: t.view_as(t) for name, t in x.learned.items()}
+    x = x._replace(**learned)  # type: ignore[arg-type]
+    mask = None
+    if x.dropout > 0:
+        assert x.seed is not None
+        device = x.value.device
+        mask = on(device).dropout_mask(edges[0].size(1), x.heads, x.dropout, x.seed)
+    call = call_of(Recipe.read(recipe), x, *edges, mask)
+    result = call.gram.at(call.row, call.col) if scores else EAGER.edge_attention(call)
+    wanted = {name: t for name, t in learned.items() if t.requires_grad}
+    if not result.requires_grad:
+        return {}
+    found = torch.autograd.grad(result, list(wanted.values()), grad, create_graph=True, allow_unused=True)
+    return dict(zip(wanted, found, strict=True))
+
+
+_said: set[str] = set()
+
+
+def fall_back(what: str, error: Exception) -> None:
+    r"""Says, once, that the eager backend does what a fused one could not."""
+    line = f"{what} runs on the eager backend: {error}"
+    if line not in _said:
+        _said.add(line)
+        logger.warning(line)
