@@ -146,25 +146,14 @@ class KernelTransformer(Pretrained):
             cross_attention or ("kernel" if is_primal(own) else own) for own in attentions[num_layers:]
         ]
         resolve = functools.partial(positions.resolve, **(position_kwargs or {}))
-        self.position, places = _places(
-            position, attentions, functools.partial(resolve, position), embed_dim, num_heads
-        )
+        self.position, places = _places(position, attentions, resolve, embed_dim, num_heads)
         options = {"kernel": kernel, "kernel_kwargs": kernel_kwargs, "magnitude": magnitude}
         options |= {"projections": projections, "method": method}
         options = {name: value for name, value in options.items() if value != DEFAULTS[name]}
         further = attention_kwargs or {}
         _check_taken(options, [own for own in (*attentions, *crosses) if not is_primal(own)])
         _check_taken(further, [*attentions, *crosses])
-
-        def arguments(own: AttentionLike, place: PositionLike, causal: bool) -> dict[str, Any]:
-            offered = {**({} if is_primal(own) else options), **further}
-            taken = {name: value for name, value in offered.items() if accepts(own, name)}
-            if causal and accepts(own, "causal"):
-                taken["causal"] = True
-            if place is not None:
-                taken["position"] = functools.partial(resolve, place)
-            return taken
-
+        arguments = functools.partial(_arguments, options, further, resolve)
         hidden = 4 * embed_dim if feedforward_channels is None else feedforward_channels
         sizes = (embed_dim, num_heads, hidden, dropout, act)
         self.dropout = torch.nn.Dropout(dropout)
@@ -315,7 +304,7 @@ class KernelTransformer(Pretrained):
 def _places(
     position: PositionLike | Sequence[PositionLike],
     attentions: Sequence[AttentionLike],
-    build: Callable[[int, int], Position | None],
+    resolve: Callable[..., Position | None],
     embed_dim: int,
     num_heads: int,
 ) -> tuple[Position | None, list[PositionLike]]:
@@ -323,7 +312,7 @@ def _places(
     layers = len(attentions)
     if position is None or isinstance(position, (list, tuple)):
         return None, _per_layer("position", position, layers)
-    built = build(embed_dim, num_heads)
+    built = resolve(position, embed_dim, num_heads)
     if built is None or isinstance(built, positions.Sum):
         return built, [None] * layers
     takes = [accepts(own, "position") for own in attentions]
@@ -334,6 +323,24 @@ def _places(
         )
     one: Any = position
     return None, [one if taken else None for taken in takes]
+
+
+def _arguments(
+    options: dict[str, Any],
+    further: dict[str, Any],
+    resolve: Callable[..., Position | None],
+    attention: AttentionLike,
+    place: PositionLike,
+    causal: bool,
+) -> dict[str, Any]:
+    # Of all that the model is told, what one attention module takes.
+    offered = {**({} if is_primal(attention) else options), **further}
+    taken = {name: value for name, value in offered.items() if accepts(attention, name)}
+    if causal and accepts(attention, "causal"):
+        taken["causal"] = True
+    if place is not None:
+        taken["position"] = functools.partial(resolve, place)
+    return taken
 
 
 def _check_taken(arguments: Iterable[str], attentions: Sequence[AttentionLike]) -> None:
