@@ -141,8 +141,7 @@ def _run(
         "features": x.features,
         "keep": _keep(x.dropout),
     }
-    given = [arguments.get(name) for name in FIELDS]
-    loop.run([0 if argument is None else argument for argument in given], tasks)
+    loop.run([0 if x is None else x for x in map(arguments.get, FIELDS)], tasks)
 
 
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
@@ -180,14 +179,18 @@ def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
 
 
 def _guarded(compiled: Callable[..., Loop], what: str, *key: Any) -> Loop:
-    from numba.core.errors import NumbaError
-
     with _compiling:
         try:
             return compiled(what, *key)
-        except (NumbaError, TypeError, NotImplementedError, OSError) as error:
+        except (_numba_error(), TypeError, NotImplementedError, OSError) as error:
             what = str(Recipe.read(what)) if compiled is _compiled else what
             raise BackendError(f"Numba could not compile {what}: {error}") from error
+
+
+def _numba_error() -> type[Exception]:
+    from numba.core.errors import NumbaError
+
+    return NumbaError  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=1024)
