@@ -276,7 +276,7 @@ def _compiled(rule: str, dtype: str, features: int, channels: int, name: str) ->
 
     recipe = Recipe.read(rule)
     rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
-    text = [function.text for x in rules for function in (x.in_scalars, x.derivative)]  # type: ignore[union-attr]
+    text = [f.text for x in rules for f in (x.in_scalars, x.derivative)]  # type: ignore[union-attr]
     key = "|".join([name, dtype, str((features, channels, recipe.weighted, recipe.bias_inside)), *text])
     with marked(key):
         function = getattr(Kernels(recipe, dtype, features, channels), name)()

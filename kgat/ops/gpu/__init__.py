@@ -19,7 +19,6 @@ from torch import Tensor
 
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.recipe import BackendError, Gradients, Operands, Recipe
-from kgat.score.derive import written
 from kgat.score.scalar import translate
 
 NAME = "gpu"
@@ -505,7 +504,7 @@ def _function(function: Any, dtype: torch.dtype) -> Any:
 def _compiled(text: str, dtype: torch.dtype) -> Any:
     from kgat.ops.gpu import loops as gpu_kernels
 
-    return translate(written(text), gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
+    return translate(text, gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
 
 
 def _launch(kernel: Any, programs: int, warps: int, **arguments: Any) -> None:
