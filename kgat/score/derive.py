@@ -163,7 +163,8 @@ class Tape:
 
 
 def _sign(x: Any) -> Value:
-    return x.tape.apply("where", x > 0.0, 1.0, x.tape.apply("where", x < 0.0, -1.0, 0.0))
+    choose = x.tape.apply
+    return choose("where", x > 0.0, 1.0, 0.0) - choose("where", x < 0.0, 1.0, 0.0)
 
 
 def _tangent_of_product(z: Symbol, x: Any, y: Any, dx: Any, dy: Any) -> Any:

@@ -258,14 +258,14 @@ def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
     return _guarded(_compiled_shared, name, name, str(dtype).removeprefix("torch."))
 
 
-def _guarded(compiled: Callable[..., Loop], label: str, *key: Any) -> Loop:
+def _guarded(compiled: Callable[..., Loop], what: Recipe | str, *key: Any) -> Loop:
     from numba.core.errors import NumbaError
 
     with _compiling:
         try:
             return compiled(*key)
         except (NumbaError, TypeError, NotImplementedError, OSError) as error:
-            raise BackendError(f"Numba could not compile {label}: {error}") from error
+            raise BackendError(f"Numba could not compile {what}: {error}") from error
 
 
 @functools.lru_cache(maxsize=1024)
