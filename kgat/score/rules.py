@@ -427,6 +427,7 @@ SQUARED_DIFFERENCE = Pair(
     "squared_difference", lambda x, y: (x - y).square(), scalar=lambda x, y: (x - y) ** 2
 )
 # By hand, because the derived one takes 1.26 of its time.
+# By hand, because the derived one takes 1.26 of its time.
 LOG_ABS_SINC = Pair("log_abs_sinc", lambda x, y: log_abs_sinc(x - y), _d_log_abs_sinc, _log_abs_sinc)
 MINIMUM = Pair("minimum", minimum)
 LEAKY_RELU_SUM = Pair(
@@ -452,6 +453,7 @@ RATIONAL_QUADRATIC = Link(
     lambda t, alpha: -alpha * t.log1p(),
     scalar=lambda t, alpha: -alpha * _log1p(t),
 )
+# By hand, because the derived one takes 1.9 of its time: m gives the same sum whatever it is.
 # By hand, because the derived one takes 1.9 of its time: m gives the same sum whatever it is.
 TRUNCATED_EXP = Link(
     "truncated_exp",
