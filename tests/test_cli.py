@@ -223,6 +223,21 @@ def test_table_writes_the_readme(capsys, tmp_path):
     assert re.fullmatch("kgat: error: Expected the lines .*\n", err)
 
 
+def test_tables_in_other_formats(capsys, tmp_path):
+    lines = [json.dumps(made_runs.make_run("gat", seed, 0.5 + 0.01 * seed)) for seed in range(2)]
+    (tmp_path / "results.jsonl").write_text("\n".join(lines) + "\n")
+    starts = {"markdown": "Test metric", "csv": "table,model,seeds,", "latex": "% ", "html": "<p>Test metric"}
+    said = {form: run(capsys, "table", tmp_path, "--format", form) for form in starts}
+    for form, begin in starts.items():
+        code, out, err = said[form]
+        assert (code, err) == (0, "")
+        assert out.startswith(begin)
+    assert run(capsys, "table", tmp_path, "--markdown") == said["markdown"]
+    code, out, err = run(capsys, "table", tmp_path, "--format", "word")
+    assert (code, out) == (2, "")
+    assert "got 'word'); choose from: markdown, csv, latex, html" in err
+
+
 @pytest.mark.quick
 def test_train_saves_a_model(capsys, tmp_path):
     arguments = ["train", "--dataset", "karate", "--model", "rbf*l2", "--seed", "1", *FAST]

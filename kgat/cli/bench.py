@@ -5,11 +5,22 @@ from typing import Annotated, Any
 
 import typer
 
-from kgat.cli.options import Root, check_device, listed, set_threads
+from kgat.cli import options
 
 __all__ = ["bench"]
 
 ORDER = 80
+
+Rounds = Annotated[int, typer.Option(help="Rounds per measurement.", min=1)]
+Log = Annotated[
+    Path | None, typer.Option(help="File of JSON lines to append to. Default: nothing is written.")
+]
+Results = Annotated[
+    Path, typer.Option(help="File of JSON lines to append to; what it holds is not measured again.")
+]
+OneThread = Annotated[int, typer.Option(help="CPU threads of torch.", min=1)]
+Where = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")]
+Picture = Annotated[Path | None, typer.Option(help="A PNG file to draw time and memory into.")]
 
 bench = typer.Typer(help="Time and memory of our layers and attention cores next to others.")
 
@@ -25,11 +36,9 @@ def bench_layers(
     sizes: Annotated[
         str, typer.Option(help="Sizes, separated by commas; an unknown one lists them all.")
     ] = "cora,pubmed,arxiv/10",
-    rounds: Annotated[int, typer.Option(help="Rounds per measurement.", min=1)] = 20,
-    out: Annotated[
-        Path | None, typer.Option(help="File of JSON lines to append to. Default: nothing is written.")
-    ] = None,
-    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+    rounds: Rounds = 20,
+    out: Log = None,
+    threads: OneThread = 1,
 ) -> None:
     r"""Time our layers against the PyG layers that compute the same.
 
@@ -40,19 +49,17 @@ def bench_layers(
     def done(record: dict[str, Any]) -> None:
         _print_ratio(f"{record['size']}  {record['what']}", record)
 
-    set_threads(threads)
-    run(listed(sizes), rounds, out, done)
+    options.set_threads(threads)
+    run(options.listed(sizes), rounds, out, done)
 
 
 @bench.command("epoch")
 def bench_epoch(
     dataset: Annotated[str, typer.Option(help="The data set.")] = "Cora",
-    rounds: Annotated[int, typer.Option(help="Rounds per measurement.", min=1)] = 20,
-    out: Annotated[
-        Path | None, typer.Option(help="File of JSON lines to append to. Default: nothing is written.")
-    ] = None,
-    root: Root = None,
-    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
+    rounds: Rounds = 20,
+    out: Log = None,
+    root: options.Root = None,
+    threads: OneThread = 1,
 ) -> None:
     r"""Time a training epoch of our model against the same one of stock GAT layers on dense features.
 
@@ -60,7 +67,7 @@ def bench_epoch(
     """
     from kgat.experiments.bench.epoch import bench_epoch
 
-    set_threads(threads)
+    options.set_threads(threads)
     for record in bench_epoch(dataset, root, rounds, out):
         _print_ratio(f"{record['dataset']}  {record['features']} features", record)
 
@@ -84,15 +91,13 @@ def bench_ops(
     rivals: Annotated[
         str, typer.Option(help="Rivals, separated by commas, e.g. 'PyG,PyG style'. Default: all.")
     ] = "",
-    out: Annotated[
-        Path, typer.Option(help="File of JSON lines to append to; what it holds is not measured again.")
-    ] = Path("runs/ops.jsonl"),
-    root: Root = None,
+    out: Results = Path("runs/ops.jsonl"),
+    root: options.Root = None,
     seconds: Annotated[
         float, typer.Option(help="Time for the rounds of one subject in one regime.", min=0)
     ] = 20.0,
-    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: OneThread = 1,
+    device: Where = "cpu",
     fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the file holds.")] = False,
 ) -> None:
     r"""Time and weigh layers and attention cores against all rivals, at several sizes.
@@ -101,11 +106,11 @@ def bench_ops(
     """
     from kgat.experiments.bench.ops import Plan, run
 
-    check_device(device)
+    options.check_device(device)
     plan = Plan(
-        listed(scenarios),
-        listed(subjects),
-        listed(rivals),
+        options.listed(scenarios),
+        options.listed(subjects),
+        options.listed(rivals),
         device,
         threads,
         seconds,
@@ -124,16 +129,14 @@ def bench_sequences(
         str,
         typer.Option(help="Attentions, separated by commas; an unknown one lists them all. Default: all."),
     ] = "",
-    out: Annotated[
-        Path, typer.Option(help="File of JSON lines to append to; what it holds is not measured again.")
-    ] = Path("runs/sequence-costs.jsonl"),
-    figure: Annotated[Path | None, typer.Option(help="A PNG file to draw time and memory into.")] = None,
+    out: Results = Path("runs/sequence-costs.jsonl"),
+    figure: Picture = None,
     seconds: Annotated[
         float,
         typer.Option(help="An attention whose step takes longer is not measured at larger lengths.", min=0),
     ] = 20.0,
-    threads: Annotated[int, typer.Option(help="CPU threads of torch.", min=1)] = 1,
-    device: Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")] = "cpu",
+    threads: OneThread = 1,
+    device: Where = "cpu",
 ) -> None:
     r"""Time and weigh attention on one sequence, forward and backward, as it grows.
 
@@ -143,13 +146,13 @@ def bench_sequences(
     from kgat.experiments.bench import report, sequences
     from kgat.experiments.plots.sequence_costs import sequence_costs
 
-    check_device(device)
+    options.check_device(device)
     try:
-        tokens = [int(length) for length in listed(lengths)]
+        tokens = [int(length) for length in options.listed(lengths)]
     except ValueError:
         raise ValueError(f"Expected numbers of tokens (got '{lengths}'); e.g. 1024,2048") from None
     records = sequences.run(
-        *(tokens, listed(subjects), out), device=device, threads=threads, seconds=seconds, shown=True
+        *(tokens, options.listed(subjects), out), device=device, threads=threads, seconds=seconds, shown=True
     )
     if figure is not None:
         _draw(figure, sequence_costs(records))
@@ -169,11 +172,9 @@ def bench_table(
     results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
     readme: Annotated[
         Path | None,
-        typer.Option(
-            help="A Markdown file: replace what stands between <!-- ops:begin --> and <!-- ops:end -->."
-        ),
+        options.readme_option("ops"),
     ] = None,
-    figure: Annotated[Path | None, typer.Option(help="A PNG file to draw time and memory into.")] = None,
+    figure: Picture = None,
 ) -> None:
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
     from kgat.experiments.bench import report

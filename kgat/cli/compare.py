@@ -6,17 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kgat.cli.options import (
-    Dataset,
-    Device,
-    Overrides,
-    Root,
-    Threads,
-    check_device,
-    listed,
-    set_threads,
-    settings_of,
-)
+from kgat.cli import options
 from kgat.cli.table import print_tables
 
 __all__ = ["compare"]
@@ -25,8 +15,8 @@ ORDER = 10
 
 
 def compare(
-    dataset: Dataset = "digits",
-    root: Root = None,
+    dataset: options.Dataset = "digits",
+    root: options.Root = None,
     models: Annotated[
         str,
         typer.Option(
@@ -41,9 +31,9 @@ def compare(
         Path | None,
         typer.Option(help="Folder of results, figures and report. Default: runs/DATASET."),
     ] = None,
-    overrides: Overrides = None,
-    threads: Threads = None,
-    device: Device = "cpu",
+    overrides: options.Overrides = None,
+    threads: options.Threads = None,
+    device: options.Device = "cpu",
     rounds: Annotated[
         int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)
     ] = 20,
@@ -75,20 +65,15 @@ def compare(
     from kgat.experiments.compare import compare as run_all
     from kgat.experiments.records import RESULTS
 
-    settings = settings_of(overrides)
-    set_threads(threads)
-    check_device(device)
+    settings = options.settings_of(overrides)
+    options.set_threads(threads)
+    options.check_device(device)
     if jobs is None:
         jobs = 1 if device.startswith("cuda") else min(4, os.cpu_count() or 1)
     if jobs > 1 and threads is None:
-        set_threads(max(1, (os.cpu_count() or 1) // jobs))
+        options.set_threads(max(1, (os.cpu_count() or 1) // jobs))
     records = run_all(
-        dataset,
-        listed(models),
-        seeds,
-        out,
-        root,
-        settings,
+        *(dataset, options.listed(models), seeds, out, root, settings),
         progress=True,
         device=device,
         rounds=rounds,

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgat.cli.options import Root
+from kgat.cli import options
 
 __all__ = ["info"]
 
@@ -13,7 +13,7 @@ ORDER = 30
 
 
 def info(
-    root: Root = None,
+    root: options.Root = None,
     warm: Annotated[
         bool, typer.Option("--warm", help="Compile fused attention for all kernels now, not at first use.")
     ] = False,

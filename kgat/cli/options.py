@@ -2,19 +2,21 @@ r"""Options that several commands have, and how they are read."""
 
 import re
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 __all__ = [
     "Dataset",
     "Device",
+    "Format",
     "Overrides",
     "Root",
     "Threads",
     "check_device",
     "listed",
     "make_folder",
+    "readme_option",
     "set_threads",
     "settings_of",
 ]
@@ -36,7 +38,19 @@ Overrides = Annotated[
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads of torch. Default: torch's own choice.", min=1)
 ]
+Format = Annotated[
+    str | None,
+    typer.Option(
+        "--format", help="How to print tables: markdown, csv, latex or html. Default: for a terminal."
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
+
+
+def readme_option(name: str) -> Any:
+    r"""Returns the option that names a page with a table."""
+    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+    return typer.Option(help=f"A Markdown file: replace what stands between {begin} and {end}.")
 
 
 def settings_of(overrides: list[str] | None) -> dict[str, str]:

@@ -6,15 +6,7 @@ from typing import Annotated
 
 import typer
 
-from kgat.cli.options import (
-    Device,
-    Root,
-    Threads,
-    check_device,
-    listed,
-    set_threads,
-    settings_of,
-)
+from kgat.cli import options
 
 __all__ = ["paper"]
 
@@ -23,7 +15,7 @@ ORDER = 60
 
 def paper(
     name: Annotated[str, typer.Argument(help="dissection, banach, primal, fourier or implicit.")],
-    root: Root = None,
+    root: options.Root = None,
     datasets: Annotated[
         str,
         typer.Option(
@@ -53,12 +45,10 @@ def paper(
     out: Annotated[Path, typer.Option(help="Folder of results: NAME.jsonl.")] = Path("runs/sequences"),
     readme: Annotated[
         Path | None,
-        typer.Option(
-            help="A Markdown file: replace what stands between <!-- NAME:begin --> and <!-- NAME:end -->."
-        ),
+        options.readme_option("NAME"),
     ] = None,
-    threads: Threads = None,
-    device: Device = "cpu",
+    threads: options.Threads = None,
+    device: options.Device = "cpu",
 ) -> None:
     r"""Compare the attentions of a paper on sequences: one transformer, nothing but the attention changes.
 
@@ -68,15 +58,17 @@ def paper(
     from kgat.experiments import sequences
     from kgat.experiments.pages import split_readme, update_readme
 
-    changes = settings_of(overrides)
-    chosen = sequences.choose(sequences.resolve_paper(name), listed(datasets), listed(variants))
+    changes = options.settings_of(overrides)
+    chosen = sequences.choose(
+        sequences.resolve_paper(name), options.listed(datasets), options.listed(variants)
+    )
     if readme is not None:
         split_readme(readme, *sequences.markers(name))  # a wrong page is better known now than after hours
     settings = {
         dataset: sequences.settings_of(dataset, scale).with_changes(changes) for dataset in chosen.datasets
     }
-    set_threads(threads)
-    check_device(device)
+    options.set_threads(threads)
+    options.check_device(device)
     path = out / f"{name}.jsonl"
     # Data that is not trained on any more need not be there to print a table.
     done = sequences.finished(path, chosen.datasets, chosen.variants, settings, seeds)

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgat.cli.options import Threads, listed, set_threads
+from kgat.cli import options
 
 __all__ = ["regress"]
 
@@ -27,12 +27,9 @@ def regress(
     out: Annotated[Path, typer.Option(help="Folder of results and figures.")] = Path("runs/regression"),
     readme: Annotated[
         Path | None,
-        typer.Option(
-            help="A Markdown file: replace what stands between <!-- regression:begin --> and "
-            "<!-- regression:end -->."
-        ),
+        options.readme_option("regression"),
     ] = None,
-    threads: Threads = None,
+    threads: options.Threads = None,
 ) -> None:
     r"""Fit small regression sets as "Implicit Kernel Attention" does, with validation and a test read once.
 
@@ -46,9 +43,9 @@ def regress(
     from kgat.experiments.plots.fits import fits
     from kgat.experiments.records import RESULTS
 
-    set_threads(threads)
-    names = list(dict.fromkeys(listed(datasets)))
-    chosen = regression.check_models(listed(models))
+    options.set_threads(threads)
+    names = list(dict.fromkeys(options.listed(datasets)))
+    chosen = regression.check_models(options.listed(models))
     if not names:
         raise ValueError(
             f"Expected at least one data set (got none); choose from: {', '.join(regression.LOADERS)}"

@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from kgat.cli import options
+
 __all__ = ["expect_runs", "print_tables", "table"]
 
 ORDER = 70
@@ -12,15 +14,10 @@ ORDER = 70
 
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
-    readme: Annotated[
-        Path | None,
-        typer.Option(
-            help="A Markdown file: replace what stands between <!-- results:begin --> and "
-            "<!-- results:end -->."
-        ),
-    ] = None,
+    readme: Annotated[Path | None, options.readme_option("results")] = None,
+    form: options.Format = None,
     markdown: Annotated[
-        bool, typer.Option("--markdown", help="Print Markdown instead of tables for a terminal.")
+        bool, typer.Option("--markdown", help="Print Markdown: the same as --format markdown.")
     ] = False,
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
@@ -28,17 +25,16 @@ def table(
     from kgat.experiments.pages import update_readme
     from kgat.experiments.tables import readme_tables, result_files
 
-    if readme is not None or markdown:
-        text = readme_tables(*folders)
-        if markdown:
-            typer.echo(text)
-        if readme is not None:
-            changed = update_readme(readme, text)
-            typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
-        return
-    records = [record for path in result_files(folders) for record in read_results(path)]
-    expect_runs(records, folders)
-    print_tables(records)
+    form = "markdown" if markdown and form is None else form
+    if form is not None:
+        typer.echo(readme_tables(*folders, form=form))
+    if readme is not None:
+        changed = update_readme(readme, readme_tables(*folders))
+        typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
+    if form is None and readme is None:
+        records = [record for path in result_files(folders) for record in read_results(path)]
+        expect_runs(records, folders)
+        print_tables(records)
 
 
 def expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:

@@ -5,17 +5,7 @@ from typing import Annotated
 
 import typer
 
-from kgat.cli.options import (
-    Dataset,
-    Device,
-    Overrides,
-    Root,
-    Threads,
-    check_device,
-    make_folder,
-    set_threads,
-    settings_of,
-)
+from kgat.cli import options
 
 __all__ = ["train"]
 
@@ -23,17 +13,17 @@ ORDER = 20
 
 
 def train(
-    dataset: Dataset = "digits",
+    dataset: options.Dataset = "digits",
     model: Annotated[str, typer.Option(help="The model, as in compare.")] = "rbf",
     seed: Annotated[int, typer.Option(help="Seed of split, weights and dropout.", min=0)] = 0,
-    root: Root = None,
+    root: options.Root = None,
     out: Annotated[
         Path | None,
         typer.Option(help="Folder for model.pt and config.json. Default: nothing is written."),
     ] = None,
-    overrides: Overrides = None,
-    threads: Threads = None,
-    device: Device = "cpu",
+    overrides: options.Overrides = None,
+    threads: options.Threads = None,
+    device: options.Device = "cpu",
 ) -> None:
     r"""Train one model with one seed, and save it if asked to.
 
@@ -45,7 +35,7 @@ def train(
     from kgat.experiments.records import METRICS
     from kgat.experiments.registry import resolve_model
 
-    settings = settings_of(overrides)
+    settings = options.settings_of(overrides)
     found = resolve_model(model)
     for name in found.fixed:
         if name in settings:
@@ -53,12 +43,12 @@ def train(
                 f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
                 "leave it out for stock layers and for projections in a name"
             )
-    set_threads(threads)
-    check_device(device)
+    options.set_threads(threads)
+    options.check_device(device)
     task = load(dataset, root)
     config = Config.of(task.name, model, seed, settings)
     if out is not None:
-        make_folder(out)
+        options.make_folder(out)
     record, trained = training.train(task, config, device=device)
     if out is not None:
         training.save(out, trained, task, record)

@@ -11,6 +11,8 @@ import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
+from functools import partial
+from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -109,18 +111,9 @@ def _of_months(name: str, monthly: pd.Series, unit: str) -> Points:
     return Points(name, years[:, None], monthly.to_numpy(), unit)
 
 
-def _sunspots() -> Points:
-    from statsmodels.datasets import sunspots
-
-    data = sunspots.load_pandas().data
-    return Points("sunspots", data[["YEAR"]].to_numpy(float), data["SUNACTIVITY"].to_numpy(float), "spots")
-
-
-def _nile() -> Points:
-    from statsmodels.datasets import nile
-
-    data = nile.load_pandas().data
-    return Points("nile", data[["year"]].to_numpy(float), data["volume"].to_numpy(float), "10⁸ m³")
+def _of_years(name: str, year: str, value: str, unit: str) -> Points:
+    data = import_module(f"statsmodels.datasets.{name}").load_pandas().data
+    return Points(name, data[[year]].to_numpy(float), data[value].to_numpy(float), unit)
 
 
 def _diabetes() -> Points:
@@ -134,8 +127,8 @@ LOADERS: dict[str, Callable[[], Points]] = {
     "airline": _airline,
     "co2": _co2,
     "diabetes": _diabetes,
-    "nile": _nile,
-    "sunspots": _sunspots,
+    "nile": partial(_of_years, "nile", "year", "volume", "10⁸ m³"),
+    "sunspots": partial(_of_years, "sunspots", "YEAR", "SUNACTIVITY", "spots"),
 }
 
 

@@ -103,6 +103,18 @@ def test_workers_give_records_in_the_order_of_jobs(path):
     assert done == []  # none in this process
 
 
+def looking(path, number, note):
+    yield {"key": number, "seen": len(ledger.read(path))}
+
+
+def test_workers_that_go_on_have_left_their_records(path):
+    with Engine(path, 4, workers=2, shared=(path,)) as engine:
+        engine.run(jobs(1, 2, 3, 4, work=looking))
+    seen = [record["seen"] for record in engine.records]
+    assert seen[0] == 0
+    assert 1 <= seen[2] <= seen[3]  # the third began after the first was kept
+
+
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_a_killed_worker_is_an_error_with_advice(path):
     message = r"Expected 2 processes that live .*fewer --jobs"

@@ -660,7 +660,7 @@ def test_tables_have_means_and_p_values():
 
 @pytest.fixture
 def small(monkeypatch):
-    monkeypatch.setitem(papers._SMALL, "listops", TINY)
+    monkeypatch.setitem(papers.SCALES["small"], "listops", TINY)
 
 
 def test_command(tmp_path, small, monkeypatch, capsys):

@@ -253,8 +253,9 @@ def test_a_figure_is_one_file(tmp_path, monkeypatch):
         "from matplotlib.figure import Figure\n"
         "from kgat.experiments.plots.plot import plot\n"
         "from kgat.experiments.plots.selection import runs_of\n"
-        "@plot(runs_of, order=15, title='Count', caption='How many.')\n"
+        "@plot(runs_of, order=15)\n"
         "def counted(runs, looks, dataset):\n"
+        "    'Count.'\n"
         "    return Figure()\n"
     )
     monkeypatch.setattr(plots, "__path__", [*plots.__path__, str(tmp_path)])
@@ -262,6 +263,7 @@ def test_a_figure_is_one_file(tmp_path, monkeypatch):
         names = list(plots._found())
         assert names[names.index("accuracy") :][:3] == ["accuracy", "count", "difference"]
         assert isinstance(plots._found()["count"](FULL), Figure)
+        assert plots._found()["count"].title == "Count"
     finally:
         del sys.modules["kgat.experiments.plots.count"]
 

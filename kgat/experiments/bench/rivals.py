@@ -265,8 +265,12 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Calla
         return scatter(message, row, dim=0, dim_size=nodes, reduce="sum")
 
     def segments() -> Candidate:
-        made = {name: make(row, col, nodes) for name, make in FORMULATIONS.items()}
-        return fastest({name: core(attend, True, name) for name, attend in made.items()})
+        return fastest(
+            {
+                name: core(_segments(row, col, make(row, nodes)), True, name)
+                for name, make in FORMULATIONS.items()
+            }
+        )
 
     return {
         OURS: lambda: core(lambda gram, value: edge_attention(gram, value, edge_index)),
@@ -279,39 +283,37 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Calla
 # --- The toughest rival: a segment formulation, compiled ---------------------------------------------------
 
 
-def _index_add(row: Tensor, col: Tensor, nodes: int) -> Attend:
-    # Normalises nodes rather than edges, so that the compiler can fuse gather, weight and sum into one loop.
-    def attend(gram: Gram, value: Tensor) -> Tensor:
-        score = gram.at(row, col)  # [E, H]
-        spread = row.unsqueeze(-1).expand_as(score)
-        top = score.new_full((nodes, score.size(1)), -torch.inf)
-        top = top.scatter_reduce(0, spread, score.detach(), "amax")
-        weight = (score - top.index_select(0, row)).exp()
-        total = torch.zeros_like(top).index_add(0, row, weight)
-        message = weight.unsqueeze(-1) * value.index_select(0, col)
-        out = torch.zeros_like(value).index_add(0, row, message)
-        return out / total.unsqueeze(-1)
-
-    return attend
+Reduce = Callable[[Tensor, str], Tensor]
 
 
-def _segment_reduce(row: Tensor, col: Tensor, nodes: int) -> Attend:
+def _index_add(row: Tensor, nodes: int) -> Reduce:
+    def reduce(x: Tensor, how: str) -> Tensor:
+        if how == "sum":
+            return x.new_zeros(nodes, *x.shape[1:]).index_add(0, row, x)
+        spread = row.unsqueeze(-1).expand_as(x)
+        return x.new_full((nodes, x.size(1)), -torch.inf).scatter_reduce(0, spread, x, "amax")
+
+    return reduce
+
+
+def _segment_reduce(row: Tensor, nodes: int) -> Reduce:
     # Edges are sorted by target: segments are sums over rows that stand together.
     pointer = torch.searchsorted(row, torch.arange(nodes + 1, device=row.device))
-
-    def attend(gram: Gram, value: Tensor) -> Tensor:
-        score = gram.at(row, col)  # [E, H]
-        top = torch.segment_reduce(score.detach(), "max", offsets=pointer, unsafe=True)
-        weight = (score - top.index_select(0, row)).exp()
-        total = torch.segment_reduce(weight, "sum", offsets=pointer, unsafe=True)
-        message = weight.unsqueeze(-1) * value.index_select(0, col)
-        out = torch.segment_reduce(message, "sum", offsets=pointer, unsafe=True)
-        return out / total.unsqueeze(-1)
-
-    return attend
+    return lambda x, how: torch.segment_reduce(x, how, offsets=pointer, unsafe=True)
 
 
 FORMULATIONS = {"index_add": _index_add, "segment_reduce": _segment_reduce}
+
+
+def _segments(row: Tensor, col: Tensor, reduce: Reduce) -> Attend:
+    # Normalises nodes rather than edges, so that the compiler can fuse gather, weight and sum into one loop.
+    def attend(gram: Gram, value: Tensor) -> Tensor:
+        score = gram.at(row, col)  # [E, H]
+        weight = (score - reduce(score.detach(), "max").index_select(0, row)).exp()
+        out = reduce(weight.unsqueeze(-1) * value.index_select(0, col), "sum")
+        return out / reduce(weight, "sum").unsqueeze(-1)
+
+    return attend
 
 
 def fastest(candidates: dict[str, Candidate], rounds: int = 2) -> Candidate:

@@ -22,11 +22,11 @@ from kgat.experiments.plots.selection import Record, datasets
 def _found() -> dict[str, Plot]:
     modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
     plots = [value for module in modules for value in vars(module).values() if isinstance(value, Plot)]
-    return {plot.name: plot for plot in sorted(plots, key=lambda plot: plot.order)}
+    return {plot.name: plot for plot in sorted(plots, key=lambda plot: plot.order or 0)}
 
 
 # Those of the page of a comparison, in their order there.
-FIGURES = {name: plot for name, plot in _found().items() if plot.caption}
+FIGURES = {name: plot for name, plot in _found().items() if plot.order}
 # As attributes of the package, instead of the modules that they stand in.
 globals().update({plot.draw.__name__: plot for plot in _found().values()})
 

@@ -19,15 +19,14 @@ from kgat.experiments.plots.selection import Runs, metric_of, runs_of, with_seed
 from kgat.experiments.records import BASELINE
 
 
-@plot(
-    runs_of,
-    order=10,
-    title="Test metric",
-    caption="Dots are single runs (one seed each) at the epoch with the best validation score. The large "
-    "marker is their mean, the bar its 95 % interval (Student's t), cut at 100 %. The dashed line is the "
-    "mean of the baseline.",
-)
+@plot(runs_of, order=10)
 def accuracy(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Test metric.
+
+    Dots are single runs (one seed each) at the epoch with the best validation score. The large marker is
+    their mean, the bar its 95 % interval (Student's t), cut at 100 %. The dashed line is the mean of the
+    baseline.
+    """
     scores = {
         model: 100 * np.array([run["test"] for run in of_model.values()]) for model, of_model in runs.items()
     }

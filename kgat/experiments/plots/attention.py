@@ -17,17 +17,15 @@ from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, with_field
 
 
-@plot(
-    with_field("attention", "neighbourhood"),
-    order=40,
-    title="Attention in a real neighbourhood",
-    caption="A node with more neighbours than most whose neighbourhood mixes the most classes; the same "
-    "node for every model, the model trained with the first seed, the first layer, the mean over "
-    "its heads. Width and colour of an arrow are the weight that the node in the middle gives to "
-    "that neighbour, the ring around it is the weight it gives to itself; these add up to one. "
-    "Thin grey lines are other edges of the graph.",
-)
+@plot(with_field("attention", "neighbourhood"), order=40)
 def attention(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Attention in a real neighbourhood.
+
+    A node with more neighbours than most whose neighbourhood mixes the most classes; the same node for every
+    model, the model trained with the first seed, the first layer, the mean over its heads. Width and colour
+    of an arrow are the weight that the node in the middle gives to that neighbour, the ring around it is the
+    weight it gives to itself; these add up to one. Thin grey lines are other edges of the graph.
+    """
     cuts = {
         model: record["neighbourhood"]
         for model, record in chosen.items()

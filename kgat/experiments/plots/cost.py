@@ -11,14 +11,13 @@ from kgat.experiments.plots.selection import Record, finite_numbers, last_cost
 from kgat.experiments.records import BASELINE
 
 
-@plot(
-    last_cost,
-    order=120,
-    title="Cost",
-    caption="Time of a training epoch and peak memory, measured in turns with the baseline in one "
-    "process, as ratios to it. The marker is the median over the rounds, the bar their range.",
-)
+@plot(last_cost, order=120)
 def cost(record: Record, looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Cost.
+
+    Time of a training epoch and peak memory, measured in turns with the baseline in one process, as ratios to
+    it. The marker is the median over the rounds, the bar their range.
+    """
     models, baseline = record["models"], record.get("baseline", BASELINE)
     has_memory = any(entry.get("memory_ratio") is not None for entry in models.values())
     figure, grid = figure_of_rows(len(models), 2 if has_memory else 1)

@@ -13,15 +13,14 @@ from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Runs, metric_of, runs_of, with_seeds
 
 
-@plot(
-    runs_of,
-    order=30,
-    title="Learning curves",
-    caption="Mean over the seeds; the band is one standard deviation to either side. A run that stopped "
-    "early keeps its last value, and a curve ends where half of its runs have stopped. The marker "
-    "is the mean of the epochs that were kept.",
-)
+@plot(runs_of, order=30)
 def learning_curves(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Learning curves.
+
+    Mean over the seeds; the band is one standard deviation to either side. A run that stopped early keeps its
+    last value, and a curve ends where half of its runs have stopped. The marker is the mean of the epochs
+    that were kept.
+    """
     panels = (
         ("train_loss", "training loss", 1.0),
         ("val_loss", "validation loss", 1.0),

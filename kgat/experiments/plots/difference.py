@@ -19,16 +19,15 @@ from kgat.experiments.plots.selection import Runs, half_width, metric_of, runs_o
 from kgat.experiments.records import BASELINE
 
 
-@plot(
-    runs_of,
-    order=20,
-    title="Difference to the baseline",
-    caption="Paired by seed: the run of a model minus the run of the baseline with the same seed and "
-    "split. Dots are seeds, the bar is the 95 % interval of the mean difference (Student's t). An "
-    "interval that leaves out zero is evidence for one data set and one set of hyperparameters, "
-    "without correction for the number of models; the table has the corrected p-values.",
-)
+@plot(runs_of, order=20)
 def difference(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Difference to the baseline.
+
+    Paired by seed: the run of a model minus the run of the baseline with the same seed and split. Dots are
+    seeds, the bar is the 95 % interval of the mean difference (Student's t). An interval that leaves out zero
+    is evidence for one data set and one set of hyperparameters, without correction for the number of models;
+    the table has the corrected p-values.
+    """
     reference = runs.get(BASELINE, {})
     runs = {model: of_model for model, of_model in runs.items() if model != BASELINE}
     paired = {}

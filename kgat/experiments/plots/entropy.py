@@ -11,16 +11,14 @@ from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, finite_numbers, with_field
 
 
-@plot(
-    with_field("attention", "layers"),
-    order=50,
-    title="Entropy of attention",
-    caption="Entropy of the weights of a node, divided by the logarithm of its number of in-edges: 1 is "
-    "uniform attention (a plain mean), 0 is attention to one neighbour. Markers are heads (mean "
-    "over the nodes with two or more in-edges, self-loops included); the shape behind is the "
-    "histogram over nodes and heads.",
-)
+@plot(with_field("attention", "layers"), order=50)
 def entropy(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Entropy of attention.
+
+    Entropy of the weights of a node, divided by the logarithm of its number of in-edges: 1 is uniform
+    attention (a plain mean), 0 is attention to one neighbour. Markers are heads (mean over the nodes with two
+    or more in-edges, self-loops included); the shape behind is the histogram over nodes and heads.
+    """
     found = {
         model: record["layers"]
         for model, record in chosen.items()

@@ -13,6 +13,7 @@ from kgat.experiments.plots.selection import Record, with_field
 
 @plot(with_field("regression", "curve"))
 def fits(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Fitted curves of the first seed, with two standard deviations where a model has some."""
     rows = len(chosen)
     figure = Figure(figsize=(WIDTH, 1.35 * rows + 0.6), layout="constrained")
     grid = figure.subplots(rows, 1, sharex=True, squeeze=False).flatten()

@@ -10,14 +10,13 @@ from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, finite_numbers, with_field
 
 
-@plot(
-    with_field("attention", "image"),
-    order=70,
-    title="The kernel as an image",
-    caption="exp(score) between the queries (rows) and keys (columns) of 24 random nodes of the first "
-    "layer, sorted by class (white lines), divided by the largest, for two heads.",
-)
+@plot(with_field("attention", "image"), order=70)
 def image(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""The kernel as an image.
+
+    exp(score) between the queries (rows) and keys (columns) of 24 random nodes of the first layer, sorted by
+    class (white lines), divided by the largest, for two heads.
+    """
     columns = max(len(record["image"]["values"]) for record in chosen.values())
     figure = Figure(figsize=(WIDTH, 1.75 * len(chosen) + 0.5), layout="constrained")
     grid = figure.subplots(len(chosen), columns, squeeze=False)

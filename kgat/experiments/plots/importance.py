@@ -6,22 +6,21 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullFormatter
 
-from kgat.experiments.plots.look import CLASS_COLORS, UNLABELLED, Style, figure_of_panels, headline, shortened
+from kgat.experiments.plots.look import CLASS_COLORS, UNLABELLED, Style, figure_of_panels, headline
 from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, with_field
 
 
-@plot(
-    with_field("attention", "importance"),
-    order=110,
-    title="Importance of nodes",
-    caption="What the L^p magnitude of a node adds to the score of every edge that leaves it (mean over "
-    "heads) against its number of in-edges with the self-loop, for up to 200 random nodes.",
-)
+@plot(with_field("attention", "importance"), order=110)
 def importance(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Importance of nodes.
+
+    What the L^p magnitude of a node adds to the score of every edge that leaves it (mean over heads) against
+    its number of in-edges with the self-loop, for up to 200 random nodes.
+    """
     columns = min(3, len(chosen))
-    figure, grid = figure_of_panels(len(chosen), columns, 2.4)
-    for number, (axes, (model, record)) in enumerate(zip(grid, chosen.items(), strict=True)):
+    figure, panels = figure_of_panels(chosen, columns, 2.4, x="in-edges", y="added to the score")
+    for axes, _, record in panels:
         one = record["importance"]
         value, degree = np.array(one["value"], dtype=float), np.array(one["degree"], dtype=float)
         labels = one.get("labels") or [-1] * value.size
@@ -33,11 +32,6 @@ def importance(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset
         axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
         axes.xaxis.set_minor_formatter(NullFormatter())
         axes.yaxis.set_major_locator(MaxNLocator(5))
-        axes.set_title(shortened(model, 24), fontsize=9.5)
         axes.grid(True)
-        if number % columns == 0:
-            axes.set_ylabel("added to the score")
-        if number + columns >= len(chosen):
-            axes.set_xlabel("in-edges")
     headline(figure, f"{dataset}: importance of nodes, coloured by class")
     return figure

@@ -12,16 +12,14 @@ from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, with_field
 
 
-@plot(
-    with_field("attention", "law"),
-    order=90,
-    title="Spectral law",
-    caption="Frequencies of the first layer's kernel in the plane of their two leading principal axes, "
-    "which all heads share, with the histograms of both coordinates. A kernel that samples its "
-    "frequencies is shown by new draws, one with free frequencies by these and their mirror "
-    "images.",
-)
+@plot(with_field("attention", "law"), order=90)
 def law(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Spectral law.
+
+    Frequencies of the first layer's kernel in the plane of their two leading principal axes, which all heads
+    share, with the histograms of both coordinates. A kernel that samples its frequencies is shown by new
+    draws, one with free frequencies by these and their mirror images.
+    """
     columns = min(3, len(chosen))
     rows = math.ceil(len(chosen) / columns)
     figure = Figure(figsize=(WIDTH, 2.9 * rows + 0.4), layout="constrained")

@@ -1,12 +1,14 @@
 r"""How figures look: sizes, colours, and the parts that several of them have."""
 
 import math
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from functools import cache
 from hashlib import sha256
 from io import BytesIO
 from itertools import count
-from typing import Any, NamedTuple
+from pathlib import Path
+from typing import Any, NamedTuple, TypeVar
 
 import matplotlib as mpl
 import numpy as np
@@ -18,6 +20,7 @@ from matplotlib.ticker import MaxNLocator
 from kgat.experiments.plots.selection import Record, half_width, models_of
 from kgat.experiments.records import BASELINE
 
+T = TypeVar("T")
 WIDTH = 7.2  # inches, of every figure: text is then equally large in all of them
 DPI = 150
 INK = "#222222"
@@ -25,16 +28,8 @@ FAINT = "#d0d0d0"
 # Colours of Okabe-Ito and of Tol's "muted" that keep their distance on white and for all readers;
 # the baseline is black. Beyond ten places colours return with another line style and marker.
 PALETTE = (
-    "#0072b2",
-    "#d55e00",
-    "#009e73",
-    "#cc79a7",
-    "#e69f00",
-    "#56b4e9",
-    "#882255",
-    "#999933",
-    "#332288",
-    "#8c6d46",
+    *("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00"),
+    *("#56b4e9", "#882255", "#999933", "#332288", "#8c6d46"),
 )
 MARKERS = ("o", "s", "D", "^", "v", "P")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 2, 1, 2)))
@@ -55,43 +50,10 @@ PLACES = (
     ),
 )
 CLASS_COLORS = (
-    "#4477aa",
-    "#ee6677",
-    "#228833",
-    "#ccbb44",
-    "#66ccee",
-    "#aa3377",
-    "#f4a582",
-    "#44bb99",
-    "#775533",
+    *("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee"),
+    *("#aa3377", "#f4a582", "#44bb99", "#775533"),
 )
 UNLABELLED = "#bbbbbb"
-RC: dict[Any, Any] = {
-    "font.family": "sans-serif",
-    "font.sans-serif": ["DejaVu Sans"],  # comes with matplotlib, so figures agree everywhere
-    "font.size": 9.0,
-    "axes.titlesize": 10.0,
-    "axes.labelsize": 9.0,
-    "axes.edgecolor": "#666666",
-    "axes.labelcolor": INK,
-    "axes.linewidth": 0.8,
-    "axes.spines.top": False,
-    "axes.spines.right": False,
-    "axes.axisbelow": True,
-    "text.color": INK,
-    "text.usetex": False,
-    "xtick.color": INK,
-    "ytick.color": INK,
-    "xtick.labelsize": 8.5,
-    "ytick.labelsize": 9.0,
-    "legend.fontsize": 8.5,
-    "legend.frameon": False,
-    "lines.linewidth": 1.5,
-    "grid.color": "#e6e6e6",
-    "grid.linewidth": 0.8,
-    "figure.facecolor": "white",
-    "axes.facecolor": "white",
-}
 
 
 class Style(NamedTuple):
@@ -130,8 +92,13 @@ def own_style() -> Iterator[None]:
     # Not the user's style sheet: white text would be lost on our white ground.
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(RC)
+        mpl.rcParams.update(_own())
         yield
+
+
+@cache
+def _own() -> mpl.RcParams:
+    return mpl.rc_params_from_file(Path(__file__).with_name("kgat.mplstyle"), use_default_template=False)
 
 
 def dots_and_interval(
@@ -162,15 +129,20 @@ def figure_of_rows(count: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def figure_of_panels(
-    count: int, columns: int, height: float, width: float = WIDTH
-) -> tuple[Figure, list[Axes]]:
-    r"""A figure with so many panels of that height (inches), in rows of so many columns."""
-    rows = math.ceil(count / columns)
+    chosen: Mapping[str, T], columns: int, height: float, width: float = WIDTH, x: str = "", y: str = ""
+) -> tuple[Figure, list[tuple[Axes, str, T]]]:
+    r"""A figure with a panel of that height (inches) for each model, in rows of so many columns; outer panels
+    say what stands at their axes."""
+    rows = math.ceil(len(chosen) / columns)
     figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
     grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[count:]:
+    for axes in grid[len(chosen) :]:
         axes.axis("off")
-    return figure, list(grid[:count])
+    for number, (axes, model) in enumerate(zip(grid, chosen, strict=False)):
+        axes.set_title(shortened(model, 24), fontsize=9.5)
+        axes.set_ylabel(y if number % columns == 0 else "")
+        axes.set_xlabel(x if number + columns >= len(chosen) else "")
+    return figure, [(axes, *item) for axes, item in zip(grid, chosen.items(), strict=False)]
 
 
 def headline(figure: Figure, text: str) -> None:

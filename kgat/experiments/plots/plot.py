@@ -11,6 +11,7 @@ from matplotlib.figure import Figure
 from kgat.experiments.plots.look import Style, own_style, shortened, styles
 from kgat.experiments.plots.selection import Record, datasets
 
+Needs = Callable[[Sequence[Record], str | None], Any]
 Draw = Callable[[Any, Mapping[str, Style], str], Figure | None]
 
 
@@ -19,25 +20,18 @@ class Plot:
 
     Args:
         draw (callable): Takes what :obj:`needs` returned, the style of each model, and the data set as
-            figures show it.
+            figures show it. The first line of its docstring is the title of the figure, the rest its caption.
         needs (callable): Takes records and the name of a data set, and returns what the figure shows; if that
             is empty there is no figure.
-        order (int): Its place among the others.
-        title (str): What it is called on the page of a comparison.
-        caption (str): What is said below it there; one without is on no such page.
+        order (int, optional): Its place on the page of a comparison; it is on no such page if :obj:`None`.
     """
 
-    def __init__(
-        self,
-        draw: Draw,
-        needs: Callable[[Sequence[Record], str | None], Any],
-        order: int,
-        title: str,
-        caption: str,
-    ) -> None:
+    def __init__(self, draw: Draw, needs: Needs, order: int | None) -> None:
         update_wrapper(self, draw)
-        self.draw, self.needs, self.order, self.title, self.caption = draw, needs, order, title, caption
+        self.draw, self.needs, self.order = draw, needs, order
         self.name = draw.__module__.rpartition(".")[2]
+        title, _, caption = (draw.__doc__ or "").partition("\n")
+        self.title, self.caption = title.removesuffix("."), " ".join(caption.split())
 
     def __call__(self, records: Sequence[Record], dataset: str | None = None) -> Figure | None:
         if dataset is None:
@@ -49,15 +43,11 @@ class Plot:
             return self.draw(chosen, styles(records), shortened(str(dataset)))
 
 
-def plot(
-    needs: Callable[[Sequence[Record], str | None], Any], order: int = 0, title: str = "", caption: str = ""
-) -> Callable[[Draw], Plot]:
+def plot(needs: Needs, order: int | None = None) -> Callable[[Draw], Plot]:
     r"""Declares a figure. Its file in this folder is all there is to it: the folder is searched for them.
 
     Args:
         needs (callable): As of :class:`Plot`; :mod:`~kgat.experiments.plots.selection` has the usual ones.
-        order (int, optional): As of :class:`Plot`. (default: :obj:`0`)
-        title (str, optional): As of :class:`Plot`. (default: :obj:`""`)
-        caption (str, optional): As of :class:`Plot`. (default: :obj:`""`)
+        order (int, optional): As of :class:`Plot`. (default: :obj:`None`)
     """
-    return lambda draw: Plot(draw, needs, order, title, caption)
+    return lambda draw: Plot(draw, needs, order)

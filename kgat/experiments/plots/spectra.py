@@ -7,17 +7,18 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.look import Style, figure_of_panels, headline, shaded, shortened
+from kgat.experiments.plots.look import Style, figure_of_panels, headline, shaded
 from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, with_field
 
 
 @plot(with_field("spectra", "layers"))
 def spectra(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Singular values of attention, as :func:`kgat.diagnostics.spectra_record` stores them."""
     columns = min(3, len(chosen))
-    figure, grid = figure_of_panels(len(chosen), columns, 2.4)
+    figure, panels = figure_of_panels(chosen, columns, 2.4, x="singular values", y="share of the sum")
     longest = max(len(curve) for record in chosen.values() for curve in record["layers"])
-    for number, (axes, (model, record)) in enumerate(zip(grid, chosen.items(), strict=True)):
+    for axes, model, record in panels:
         layers = record["layers"]
         shades = shaded(looks[model].color, len(layers))
         for place, (curve, shade) in enumerate(zip(layers, shades, strict=True)):
@@ -26,13 +27,8 @@ def spectra(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: s
             axes.plot(np.arange(1, len(curve) + 1), curve, color=shade, marker=marker, ms=3, label=label)
         axes.set_xlim(0, longest + 1)
         axes.set_ylim(0, 1.03)
-        axes.set_title(shortened(model, 24), fontsize=9.5)
         axes.xaxis.set_major_locator(MaxNLocator(4, integer=True))
         axes.grid(True)
         axes.legend(loc="lower right")
-        if number % columns == 0:
-            axes.set_ylabel("share of the sum")
-        if number + columns >= len(chosen):
-            axes.set_xlabel("singular values")
     headline(figure, f"{dataset}: the largest singular values of attention, one line per layer")
     return figure

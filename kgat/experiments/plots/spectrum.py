@@ -11,17 +11,15 @@ from kgat.experiments.plots.plot import plot
 from kgat.experiments.plots.selection import Record, finite_numbers, with_field
 
 
-@plot(
-    with_field("attention", "spectrum"),
-    order=80,
-    title="Spectrum of the Gram matrix",
-    caption="Singular values of K = exp(score) between the queries and keys of the first layer on a fixed "
-    "random sample of nodes, divided by the largest. The line is the median over the heads, the "
-    "band (with up to four models) their range. The rank in the legend is the effective rank (Roy "
-    "and Vetterli, 2007), the exponential of the entropy of the singular values: near 1, one "
-    "direction, which may be one node of large norm, is all of K.",
-)
+@plot(with_field("attention", "spectrum"), order=80)
 def spectrum(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+    r"""Spectrum of the Gram matrix.
+
+    Singular values of K = exp(score) between the queries and keys of the first layer on a fixed random sample
+    of nodes, divided by the largest. The line is the median over the heads, the band (with up to four models)
+    their range. The rank in the legend is the effective rank (Roy and Vetterli, 2007), the exponential of the
+    entropy of the singular values: near 1, one direction, which may be one node of large norm, is all of K.
+    """
     height = max(3.6, 0.19 * len(chosen) + 0.4)  # of the legend, if there are many
     figure = Figure(figsize=(WIDTH, height), layout="constrained")
     axes = figure.subplots()

@@ -43,14 +43,8 @@ def build(task: SequenceTask, attention: Mapping[str, Any], setting: Setting) ->
         >>> build(task, arguments("ListOps", {"kernel": "rbf"}, Setting()), Setting()).pooling
         'mean'
     """
-    sizes: dict[str, Any] = {
-        "embed_dim": setting.embed_dim,
-        "num_heads": setting.num_heads,
-        "num_layers": setting.num_layers,
-        "feedforward_channels": setting.feedforward_channels,
-        "dropout": setting.dropout,
-        "norm_first": setting.norm_first,
-    }
+    names = ("embed_dim", "num_heads", "num_layers", "feedforward_channels", "dropout", "norm_first")
+    sizes: dict[str, Any] = {name: getattr(setting, name) for name in names}
     if task.kind == "language_model":
         assert task.vocabulary is not None
         return LanguageModel(len(task.vocabulary), tied=setting.tied, **sizes, **attention)

@@ -1,11 +1,13 @@
-r"""What five papers compare on sequences, with which sizes, and how models are trained."""
+r"""What five papers compare on sequences, with which sizes, and how models are trained: ``papers.toml``."""
 
 from __future__ import annotations
 
 import dataclasses
 import math
+import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 import torch
@@ -158,174 +160,22 @@ class Paper:
     variants: Mapping[str, Mapping[str, Any]]
 
 
-UEA = (
-    "JapaneseVowels",
-    "UWaveGestureLibrary",
-    "Handwriting",
-    "BasicMotions",
-    "Epilepsy",
-    "ERing",
-    "RacketSports",
-    "Libras",
-    "PenDigits",
-)
-_SOFTMAX: dict[str, Mapping[str, Any]] = {BASELINE: {"kernel": "dot_product"}}
+def _read(value: Any) -> Any:
+    # What the file has no sign for, and what records and calls do not change.
+    if isinstance(value, dict):
+        return {name: _read(one) for name, one in value.items()}
+    if isinstance(value, list):
+        return tuple(map(_read, value))
+    return None if value == "none" else value
 
-PAPERS = {
-    "dissection": Paper(
-        "Transformer Dissection: A Unified Understanding of Transformer's Attention via the Lens of Kernel",
-        "https://arxiv.org/abs/1908.11775",
-        ("PTB", "Multi30k", "SST2"),
-        {
-            **_SOFTMAX,
-            "softmax + shared qk": {"kernel": "dot_product", "projections": "shared_qk"},
-            "rbf": {"kernel": "rbf"},
-            "rbf + shared qk": {"kernel": "rbf", "projections": "shared_qk"},
-            "polynomial": {"kernel": "polynomial"},
-            "polynomial + shared qk": {"kernel": "polynomial", "projections": "shared_qk"},
-            "softmax + no position": {"kernel": "dot_product", "position": None},
-            "softmax + relative table": {"kernel": "dot_product", "position": "relative_table"},
-            "softmax + transformer-xl": {"kernel": "dot_product", "position": "transformer_xl"},
-            "softmax + symmetric product": {
-                "kernel": "dot_product",
-                "position": "symmetric_product",
-                "projections": "shared_qk",
-            },
-        },
-    ),
-    "banach": Paper(
-        "Transformers are Deep Infinite-Dimensional Non-Mercer Binary Kernel Machines",
-        "https://arxiv.org/abs/2106.01506",
-        ("Multi30k", "SST2"),
-        {
-            **_SOFTMAX,
-            "rbf": {"kernel": "rbf"},
-            "l2 distance": {"kernel": "l2_distance"},
-            "intersection": {"kernel": "intersection"},
-            "quadratic": {"kernel": "polynomial"},
-        },
-    ),
-    "primal": Paper(
-        "Primal-Attention: Self-attention through Asymmetric Kernel SVD in Primal Representation",
-        "https://arxiv.org/abs/2305.19798",
-        (*UEA, "ListOps"),
-        {**_SOFTMAX, "primal": {"attention": "primal"}, "primal+": {"attention": "primal+"}},
-    ),
-    "fourier": Paper(
-        "Transformer with Fourier Integral Attentions",
-        "https://arxiv.org/abs/2206.00206",
-        ("PTB", *UEA),
-        {
-            **_SOFTMAX,
-            "fourier + R per layer": {"kernel": "sinc_product", "kernel_kwargs": {"per": "layer"}},
-            "fourier + R per head": {"kernel": "sinc_product", "kernel_kwargs": {"per": "head"}},
-        },
-    ),
-    "implicit": Paper(
-        "Implicit Kernel Attention",
-        "https://arxiv.org/abs/2006.06147",
-        ("SST2", *UEA),
-        {
-            **_SOFTMAX,
-            "rbf*l2": {"kernel": "rbf", "magnitude": 2.0},
-            "spectral*l2": {"kernel": "spectral", "magnitude": 2.0},
-            "implicit*l2": {"kernel": "implicit_spectral", "magnitude": 2.0},
-            "copula*l2": {"kernel": "copula_spectral", "magnitude": 2.0},
-        },
-    ),
-}
 
-# Components, weight of the KSVD loss and rows per component, of all layers and of the last layer alone,
-# as the paper's scripts have them; no set here was tuned, those without an entry take DEFAULT_PRIMAL. The
-# weight is that of the mean of J^2 over the primal layers.
-PRIMAL: dict[str, dict[str, tuple[int, float, int]]] = {
-    "JapaneseVowels": {"primal": (40, 0.5, 5), "primal+": (30, 0.2, 5)},
-    "UWaveGestureLibrary": {"primal": (20, 0.0, 10), "primal+": (40, 0.1, 10)},
-    "Handwriting": {"primal": (30, 0.2, 5), "primal+": (20, 0.5, 5)},
-    "ListOps": {"primal": (20, 0.1, 10), "primal+": (30, 0.05, 10)},
+_FILE = _read(tomllib.loads(Path(__file__).with_name("papers.toml").read_text(encoding="utf8")))
+PAPERS = {name: Paper(**paper) for name, paper in _FILE["papers"].items()}
+PRIMAL: dict[str, Any] = _FILE["primal"]
+SCALES = {
+    scale: {group: Setting(**setting) for group, setting in _FILE[scale].items()}
+    for scale in ("small", "full")
 }
-DEFAULT_PRIMAL = (30, 0.1, 5)
-
-# What two CPU cores can train in minutes, and what the papers' code has.
-_SMALL = {
-    "series": Setting(optimizer="radam", clip=4.0, schedule="constant", warmup=0, batch_size=16, epochs=50),
-    "listops": Setting(epochs=10, options={"lengths": (100, 300), "sizes": (4000, 500, 500)}),
-    "sentences": Setting(dropout=0.3, epochs=8),
-    "language_model": Setting(lr=2e-3, dropout=0.2, batch_size=32, block=64, epochs=5, max_train=100_000),
-    "translation": Setting(
-        embed_dim=128,
-        feedforward_channels=256,
-        lr=2e-3,
-        beta2=0.98,
-        warmup=400,
-        schedule="inverse_sqrt",
-        label_smoothing=0.1,
-        batch_size=64,
-        epochs=6,
-        max_train=5000,
-    ),
-}
-_FULL = {
-    "series": Setting(
-        embed_dim=512,
-        num_heads=8,
-        feedforward_channels=2048,
-        num_features=64,
-        optimizer="radam",
-        warmup=0,
-        schedule="constant",
-        clip=4.0,
-        batch_size=16,
-        epochs=100,
-    ),
-    "listops": Setting(
-        num_heads=2,
-        norm_first=True,
-        learned_positions=True,
-        optimizer="adamw",
-        lr=1e-4,
-        eps=1e-6,
-        warmup=1000,
-        schedule="linear",
-        clip=None,
-        epochs=2,
-        steps=5000,
-        options={"lengths": (501, 1999), "sizes": (96_000, 2000, 2000)},
-    ),
-    "sentences": Setting(embed_dim=128, num_features=64, feedforward_channels=512, dropout=0.3, epochs=20),
-    "language_model": Setting(
-        embed_dim=128,
-        num_heads=8,
-        num_layers=16,
-        feedforward_channels=2048,
-        attention_dropout=0.0,
-        attention_bias=False,
-        lr=2.5e-4,
-        warmup=2000,
-        clip=0.25,
-        batch_size=96,
-        block=256,
-        epochs=100,
-    ),
-    "translation": Setting(
-        embed_dim=512,
-        num_layers=6,
-        feedforward_channels=1024,
-        dropout=0.3,
-        tied=True,
-        lr=5e-4,
-        beta2=0.98,
-        weight_decay=1e-4,
-        warmup=4000,
-        schedule="inverse_sqrt",
-        clip=None,
-        label_smoothing=0.1,
-        batch_size=128,
-        epochs=50,
-        beam=5,
-    ),
-}
-SCALES = {"small": _SMALL, "full": _FULL}
 _GROUPS = {
     "ListOps": "listops",
     "SST2": "sentences",
@@ -394,7 +244,7 @@ def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> d
     found = {"position": "sum", **attention}
     name = found.get("attention")
     if name in ("primal", "primal+"):
-        rank, ksvd_weight, rank_multi = PRIMAL.get(dataset, {}).get(name, DEFAULT_PRIMAL)
+        rank, ksvd_weight, rank_multi = PRIMAL.get(dataset, {}).get(name, PRIMAL["default"])
         rank = min(rank, setting.embed_dim // setting.num_heads)
         layers = 1 if name == "primal+" else setting.num_layers
         found["attention_kwargs"] = {
