@@ -7,13 +7,15 @@ BIN := $(VENV)/bin
 ABLATED := Cora CiteSeer PubMed chameleon_filtered squirrel_filtered
 
 .DEFAULT_GOAL := help
-.PHONY: help compare test lint bench readme clean
+.PHONY: help compare test lint bench readme docs wheel clean
 
 help:
 	@echo "make compare   install into $(VENV), train stock GAT and kernel GATs, print and draw the comparison"
-	@echo "make test      install into $(VENV) and run the tests"
+	@echo "make test      install into $(VENV) and run the tests (ARGS=\"-m quick\": a part of them, in a minute)"
 	@echo "make lint      formatting, linting and types"
 	@echo "make bench     time of our layers against PyG's, as JSON lines and a table"
+	@echo "make docs      build the documentation into docs/_build/html"
+	@echo "make wheel     build dist/*.whl, install it into a fresh environment and try it there"
 	@echo "make readme    draw the figures of results/ and write the tables of README.md again"
 
 $(BIN)/python:
@@ -21,7 +23,7 @@ $(BIN)/python:
 	$(PYTHON) -m venv $(VENV)
 
 $(VENV)/.kgat: pyproject.toml constraints.txt | $(BIN)/python
-	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e .
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[experiments]'
 	@touch $@
 
 $(VENV)/.kgat-dev: $(VENV)/.kgat
@@ -47,6 +49,14 @@ readme: $(VENV)/.kgat
 	for folder in results/*/ ablation/*/; do $(BIN)/kgat plot $$folder; done
 	$(BIN)/kgat table results --readme README.md
 	$(BIN)/kgat table $(ABLATED:%=results/%) ablation --readme ablation/README.md
+
+docs: $(VENV)/.kgat-docs
+	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+
+wheel: $(BIN)/python
+	rm -rf build dist
+	$(BIN)/pip wheel --disable-pip-version-check -q --no-deps -w dist .
+	.ci/try_wheel $(BIN)/python dist/kgat-*.whl
 
 clean:
 	rm -rf $(VENV) runs build dist *.egg-info

@@ -6,8 +6,9 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import BinaryIO
 
-__all__ = ["write_atomically", "writing"]
+__all__ = ["replacing", "write_atomically", "writing"]
 
 
 @contextmanager
@@ -26,19 +27,19 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise failure from error
 
 
-def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
-    r"""Writes a file beside its place and moves it there: it is complete, or as it was before.
+@contextmanager
+def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+    r"""Opens a file beside its place, where the end of the block moves it: it is complete, or as it was.
 
     Args:
         path (str or Path): The file.
-        content (bytes): All of its content.
     """
     path = Path(path)
     with writing(path):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
         try:
             with os.fdopen(handle, "wb") as file:
-                file.write(content)
+                yield file
                 file.flush()
                 os.fsync(file.fileno())
             # mkstemp leaves it readable by its owner only
@@ -46,3 +47,14 @@ def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
             os.replace(temporary, path)
         finally:
             Path(temporary).unlink(missing_ok=True)
+
+
+def write_atomically(path: str | os.PathLike[str], content: bytes) -> None:
+    r"""Writes a file beside its place and moves it there: it is complete, or as before.
+
+    Args:
+        path (str or Path): The file.
+        content (bytes): All of its content.
+    """
+    with replacing(path) as file:
+        file.write(content)

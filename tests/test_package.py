@@ -15,6 +15,9 @@ PACKAGE = Path(kgat.__file__).parent
 # A module may import from its own room and from those above it. The core ends with 'diagnostics'.
 ROOMS = (
     "atomic",
+    "moved",
+    "extras",
+    "names",
     "score",
     "ops",
     "kernels",
@@ -102,10 +105,10 @@ def test_no_modules_import_each_other():
 @pytest.mark.parametrize(
     ("module", "line", "fault"),
     [
-        ("kgat.score.gram", "from kgat.experiments.records import read", "misplaced"),
+        ("kgat.score.gram", "from kgat.experiments.ledger import read", "misplaced"),
         ("kgat.nn.linear", "def later():\n    import kgat.experiments.config", "misplaced"),
         ("kgat.score.scalar", "from kgat.score.rules import Pair", "circle"),
-        ("kgat.experiments.records", "from kgat.experiments import shared", "circle"),
+        ("kgat.experiments.records", "from kgat.experiments import ledger", "circle"),
     ],
 )
 def test_planted_imports_are_noticed(module, line, fault, tmp_path):
@@ -165,7 +168,7 @@ def test_import_brings_no_heavy_extras():
 
 
 def test_what_reads_and_draws_results_needs_no_torch():
-    modules = "kgat.experiments.records, kgat.experiments.pages, kgat.experiments.plots"
+    modules = "kgat.experiments.ledger, kgat.experiments.pages, kgat.experiments.plots"
     code = f"import sys, {modules}; print('torch' in sys.modules)"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "False"
@@ -174,8 +177,16 @@ def test_what_reads_and_draws_results_needs_no_torch():
 def test_public_names_are_found():
     for name in kgat.__all__:
         assert getattr(kgat, name) is not None
+    assert set(kgat.__all__) <= set(dir(kgat))
     with pytest.raises(AttributeError, match="no attribute 'KernelGCN'"):
         kgat.KernelGCN
+
+
+def test_rooms_are_attributes():
+    rooms = [room for room in ROOMS if room not in ("atomic", "extras", "moved", "cli", "__main__")]
+    code = f"import kgat; print(*(getattr(kgat, name).__name__ for name in {rooms}))"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == [f"kgat.{room}" for room in rooms]
 
 
 def test_help_does_not_wait_for_torch():

@@ -1,11 +1,13 @@
-r"""The command line: ``kgat compare | train | regress | paper | info | bench | plot | table``.
+r"""The command line: ``kgat compare | train | info | plot | regress | paper | table | bench``.
 
-A command is a file of its own; commands import what they run only when they run.
+A command is a file of its own here, with a function (or a group of commands) of the file's name and
+:obj:`ORDER`, its place in the help. The folder is searched for them; commands import what they run only when
+they run.
 """
 
 from typing import Any
 
-from kgat.cli.stop import main
+from kgat.cli.start import main
 
 __all__ = ["app", "main"]
 

@@ -6,10 +6,11 @@ from typing import Annotated, Any
 import typer
 
 from kgat.cli.options import Root, check_device, listed, set_threads
-from kgat.cli.stop import stoppable
 from kgat.cli.terminal import progress_bar
 
 __all__ = ["bench"]
+
+ORDER = 80
 
 bench = typer.Typer(help="Time and memory of our layers and attention cores next to others.")
 
@@ -21,7 +22,6 @@ def _bench(context: typer.Context) -> None:
 
 
 @bench.command("layers")
-@stoppable
 def bench_layers(
     sizes: Annotated[
         str, typer.Option(help="Sizes, separated by commas; an unknown one lists them all.")
@@ -46,7 +46,6 @@ def bench_layers(
 
 
 @bench.command("epoch")
-@stoppable
 def bench_epoch(
     dataset: Annotated[str, typer.Option(help="The data set.")] = "Cora",
     rounds: Annotated[int, typer.Option(help="Rounds per measurement.", min=1)] = 20,
@@ -75,7 +74,6 @@ def _print_ratio(ours: str, record: dict[str, Any]) -> None:
 
 
 @bench.command("ops")
-@stoppable
 def bench_ops(
     scenarios: Annotated[
         str, typer.Option(help="Scenarios, separated by commas; an unknown one lists them all.")
@@ -119,7 +117,6 @@ def bench_ops(
 
 
 @bench.command("sequences")
-@stoppable
 def bench_sequences(
     lengths: Annotated[
         str, typer.Option(help="Numbers of tokens, separated by commas.")
@@ -171,7 +168,6 @@ def bench_sequences(
 
 
 @bench.command("table")
-@stoppable
 def bench_table(
     results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
     readme: Annotated[
@@ -185,9 +181,9 @@ def bench_table(
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
     from kgat.atomic import write_atomically
     from kgat.experiments.bench import report
+    from kgat.experiments.ledger import read_results
     from kgat.experiments.pages import update_readme
     from kgat.experiments.plots import png
-    from kgat.experiments.records import read_results
 
     records = read_results(results, ["ops"])
     text = report.tables(records)

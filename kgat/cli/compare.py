@@ -21,6 +21,8 @@ from kgat.cli.table import print_tables
 
 __all__ = ["compare"]
 
+ORDER = 10
+
 
 def compare(
     dataset: Dataset = "digits",

@@ -9,6 +9,8 @@ from kgat.cli.options import Root
 
 __all__ = ["info"]
 
+ORDER = 30
+
 
 def info(
     root: Root = None,
@@ -38,7 +40,7 @@ def info(
     line("python", sys.version.split()[0])
     for package in ("torch", "torch_geometric", "numba", "numpy", "scipy"):
         line(package, version(package))
-    for package in ("ogb", "torch_scatter", "triton"):
+    for package in ("ogb", "triton"):
         try:
             line(package, version(package))
         except PackageNotFoundError:
@@ -53,7 +55,6 @@ def info(
     gram = kernels.resolve("rbf", channels=4)(x, x)
     answers = functional.explain(gram, x, torch.tensor([[0], [1]]))
     line("backends", answers)
-    line("segment sums", f"torch.segment_reduce ({_why_not_torch_scatter()})")
     folder = resolve_root(root)
     line("data root", f"{folder}{'' if folder.is_dir() else ' (made at the first download)'}")
     if warm:
@@ -116,11 +117,3 @@ def _check() -> bool:
         f"{ran} checks: {f'{wrong} differ from the formulas' if wrong else 'all agree with the formulas'}"
     )
     return wrong == 0
-
-
-def _why_not_torch_scatter() -> str:
-    from importlib.util import find_spec
-
-    if find_spec("torch_scatter") is None:
-        return "torch_scatter is not installed, and was measured slower"
-    return "torch_scatter is installed but not used: it was measured slower, see kgat bench layers"

@@ -20,6 +20,8 @@ from kgat.cli.terminal import progress_bar
 
 __all__ = ["paper"]
 
+ORDER = 60
+
 
 def paper(
     name: Annotated[str, typer.Argument(help="dissection, banach, primal, fourier or implicit.")],
@@ -66,8 +68,8 @@ def paper(
     that are there already with the same setting are not repeated. Prints the table.
     """
     from kgat.experiments import sequences
+    from kgat.experiments.ledger import Interrupted
     from kgat.experiments.pages import split_readme, update_readme
-    from kgat.experiments.records import Interrupted
 
     changes = settings_of(overrides)
     chosen = sequences.choose(sequences.resolve_paper(name), listed(datasets), listed(variants))

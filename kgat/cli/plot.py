@@ -9,20 +9,25 @@ from kgat.cli.table import expect_runs
 
 __all__ = ["plot"]
 
+ORDER = 40
+
 
 def plot(
-    folder: Annotated[Path, typer.Argument(help="A folder with results.jsonl.")],
+    folder: Annotated[Path, typer.Argument(help="A folder with results.jsonl, or that file itself.")],
 ) -> None:
     r"""Draw the figures and report.html again, from the results alone."""
     from kgat.experiments.compare import draw
-    from kgat.experiments.records import RESULTS, read_results
+    from kgat.experiments.ledger import read_results
+    from kgat.experiments.records import RESULTS
 
-    results = folder / RESULTS
-    if not results.is_file():
+    folder = folder.parent if folder.name == RESULTS else folder
+    if not (folder / RESULTS).is_file():
+        what = f"the file '{folder}'" if folder.is_file() else f"no {RESULTS} in '{folder}'"
         raise FileNotFoundError(
-            f"Expected results in '{folder}' (got no {RESULTS}); run: kgat compare --out {folder}"
+            f"Expected a folder with the {RESULTS} of a comparison (got {what}); run: kgat compare --out "
+            f"{folder.parent if folder.is_file() else folder}"
         )
-    records = read_results(results)
+    records = read_results(folder / RESULTS)
     expect_runs(records, [folder])
     for path in draw(records, folder):
         typer.echo(path)

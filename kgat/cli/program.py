@@ -2,29 +2,24 @@ r"""The program ``kgat``: its commands, and what it answers to a wrong call and 
 
 import errno
 import os
+import re
 import sys
 import warnings
+from difflib import get_close_matches
+from importlib import import_module
+from pkgutil import iter_modules
 from typing import Annotated, Any
 
 import typer
 
 import kgat
-from kgat.cli.bench import bench
-from kgat.cli.compare import compare
-from kgat.cli.info import info
-from kgat.cli.paper import paper
-from kgat.cli.plot import plot
-from kgat.cli.regress import regress
-from kgat.cli.stop import stoppable
-from kgat.cli.table import table
 from kgat.cli.terminal import one_line, say
-from kgat.cli.train import train
 
 __all__ = ["app", "run"]
 
 # What our own checks raise, and what a file system or an optional package may answer.
 EXPECTED = (ValueError, IndexError, ImportError, NotImplementedError, OSError)
-UsageError: type[Exception] = typer.BadParameter.__mro__[1]  # its module differs between versions
+UsageError: Any = typer.BadParameter.__mro__[1]  # its module differs between versions
 
 app = typer.Typer(
     help="Attention whose score is a kernel, compared with stock graph attention.",
@@ -32,9 +27,6 @@ app = typer.Typer(
     pretty_exceptions_enable=False,
     rich_markup_mode=None,
 )
-for command in (compare, train, info, plot, regress, paper, table):
-    app.command()(stoppable(command))
-app.add_typer(bench, name="bench")
 
 
 @app.callback()
@@ -46,11 +38,26 @@ def _options(
     pass
 
 
+def add_commands(paths: list[str]) -> None:
+    r"""Adds the commands of a folder: of every file that has a place in the help."""
+    modules = [import_module(f"kgat.cli.{module.name}") for module in iter_modules(paths)]
+    for module in sorted((m for m in modules if hasattr(m, "ORDER")), key=lambda module: module.ORDER):
+        name = module.__name__.rpartition(".")[2]
+        command = getattr(module, name)
+        if isinstance(command, typer.Typer):
+            app.add_typer(command, name=name)
+        else:
+            app.command(name)(command)
+
+
+add_commands([os.path.dirname(__file__)])
+
+
 def run(arguments: list[str]) -> int:
     r"""Runs a command; returns the exit code."""
     debug = "--debug" in arguments
-    given = [argument for argument in arguments if argument != "--debug"] or ["--help"]
-    if given == ["--version"]:
+    asked = [argument for argument in arguments if argument != "--debug"] or ["--help"]
+    if asked == ["--version"]:
         typer.echo(f"kgat {kgat.__version__}")
         return 0
     for stream in (sys.stdout, sys.stderr):
@@ -61,19 +68,20 @@ def run(arguments: list[str]) -> int:
             warnings.showwarning = _show_warning
             # They are for the developers of libraries, not for who runs a command.
             warnings.simplefilter("ignore", DeprecationWarning)
-            code = app(args=given, prog_name="kgat", standalone_mode=False) or 0
+            group = typer.main.get_command(app)
+            # Not by calling it, which would take an interrupt for its own and drop what it has to say.
+            with group.make_context("kgat", asked) as context:
+                group.invoke(context)
             sys.stdout.flush()
-            return code
+            return 0
+    except typer.Exit as end:
+        sys.stdout.flush()
+        return end.exit_code
     except BrokenPipeError:
         # Who reads our output has seen enough, as 'head' does. Python would flush once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
-    except UsageError as error:
-        if debug:
-            raise
-        say(f"kgat: error: {one_line(error.format_message())}")  # type: ignore[attr-defined]
-        return 2
-    except EXPECTED as error:
+    except (UsageError, *EXPECTED) as error:
         if debug:
             raise
         say(f"kgat: error: {one_line(_sentence(error))}")
@@ -81,6 +89,8 @@ def run(arguments: list[str]) -> int:
 
 
 def _sentence(error: Exception) -> str:
+    if isinstance(error, UsageError):
+        return _nearest(error)
     # Every place that writes results names its file; this is for others, as a temporary folder or stdout.
     if isinstance(error, OSError) and error.errno == errno.ENOSPC and not str(error).startswith("Expected "):
         where = f" for '{error.filename}'" if error.filename else ""
@@ -89,6 +99,24 @@ def _sentence(error: Exception) -> str:
             "again: it goes on where it stopped"
         )
     return str(error) or type(error).__name__
+
+
+def _nearest(error: Any) -> str:
+    # Of a command or an option that is not there, the one that is meant.
+    text, context = error.format_message(), error.ctx
+    wrong = re.match(r"No such (command|option):? '?([^' ]+)'?", text)
+    if wrong is None or context is None:
+        return str(text)
+    kind, name = wrong.groups()
+    if kind == "command":
+        there = context.command.list_commands(context)
+    else:
+        there = [option for parameter in context.command.params for option in parameter.opts]
+    near = "".join(f"did you mean '{one}'? " for one in get_close_matches(name, there, 1))
+    return (
+        f"Expected {'a command' if kind == 'command' else 'an option'} of '{context.command_path}' (got "
+        f"'{name}'); {near}All are in: {context.command_path} --help"
+    )
 
 
 def _show_warning(message: Warning | str, category: type[Warning], *_: Any, **__: Any) -> None:

@@ -10,6 +10,8 @@ from kgat.cli.terminal import progress_bar
 
 __all__ = ["regress"]
 
+ORDER = 50
+
 
 def regress(
     datasets: Annotated[
@@ -40,9 +42,11 @@ def regress(
     """
     from kgat.atomic import write_atomically
     from kgat.experiments import regression
+    from kgat.experiments.ledger import Interrupted, read_results
     from kgat.experiments.pages import split_readme, update_readme
-    from kgat.experiments.plots import fits, png
-    from kgat.experiments.records import RESULTS, Interrupted, read_results
+    from kgat.experiments.plots import png
+    from kgat.experiments.plots.fits import fits
+    from kgat.experiments.records import RESULTS
 
     set_threads(threads)
     names = list(dict.fromkeys(listed(datasets)))

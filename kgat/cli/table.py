@@ -7,6 +7,8 @@ import typer
 
 __all__ = ["expect_runs", "print_tables", "table"]
 
+ORDER = 70
+
 
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
@@ -22,8 +24,8 @@ def table(
     ] = False,
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
+    from kgat.experiments.ledger import read_results
     from kgat.experiments.pages import update_readme
-    from kgat.experiments.records import read_results
     from kgat.experiments.tables import readme_tables, result_files
 
     if readme is not None or markdown:

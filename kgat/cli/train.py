@@ -19,6 +19,8 @@ from kgat.cli.options import (
 
 __all__ = ["train"]
 
+ORDER = 20
+
 
 def train(
     dataset: Dataset = "digits",

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
@@ -27,6 +27,8 @@ from typing import Any, BinaryIO
 
 import numpy as np
 from numpy.typing import NDArray
+
+from kgat.atomic import replacing
 
 CHUNK = 1 << 20
 
@@ -48,6 +50,11 @@ class RawFile:
     url: str | None
     member: str | None = None
     also: tuple[str, ...] = ()
+
+
+def raw_files(folder: str, url: str | None, names: Sequence[str]) -> tuple[RawFile, ...]:
+    r"""Returns files that lie in one folder and come from one, or from nowhere."""
+    return tuple(RawFile(f"{folder}/{name}", url and f"{url}/{name}") for name in names)
 
 
 def user_cache() -> Path:
@@ -132,23 +139,16 @@ def verify(path: Path, sha256: str, size: int) -> None:
 @contextmanager
 def atomic(path: Path) -> Iterator[BinaryIO]:
     r"""Opens a file that appears at its path complete, or not at all."""
-    part = path.with_name(f".{path.name}.{uuid.uuid4().hex}.part")
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        file = part.open("wb")
-    except OSError as error:
-        raise PermissionError(
-            f"Expected a writable folder '{path.parent}' to store '{path.name}' (got "
-            f"'{error.strerror}'); pass another 'root', or set KGAT_DATA to a folder of yours"
-        ) from error
-    try:
-        with file:
-            yield file
-            file.flush()
-            os.fsync(file.fileno())
-        os.replace(part, path)
-    finally:
-        part.unlink(missing_ok=True)
+    with ExitStack() as stack:
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            file = stack.enter_context(replacing(path))
+        except OSError as error:
+            raise PermissionError(
+                f"Expected a writable folder '{path.parent}' to store '{path.name}' (got "
+                f"'{error.strerror or error}'); pass another 'root', or set KGAT_DATA to a folder of yours"
+            ) from error
+        yield file
 
 
 def download(
@@ -298,6 +298,16 @@ def expect(truth: bool, what: str) -> None:
     r"""Refuses a file: to be called where :func:`reading` says which."""
     if not truth:
         raise ValueError(what)
+
+
+def read_lines(path: Path) -> list[str]:
+    r"""Reads the lines of a text."""
+    with reading(path):
+        # A sentence may hold characters that splitlines() and files of text take for line ends.
+        lines = path.read_bytes().decode("utf8").replace("\r\n", "\n").split("\n")
+        lines = lines[:-1] if lines[-1] == "" else lines
+        expect(any(line.strip() for line in lines), "no text")
+    return lines
 
 
 def read_npz(path: Path, *keys: str) -> list[Any]:

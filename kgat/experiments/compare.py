@@ -16,13 +16,13 @@ from typing import Any
 import torch
 
 from kgat.datasets import Task, load
-from kgat.experiments import records as record_file
+from kgat.experiments import ledger as record_file
 from kgat.experiments import tuning
 from kgat.experiments.config import Config, differing, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
-from kgat.experiments.records import METRICS, RESULTS, Interrupted
+from kgat.experiments.ledger import Interrupted, Ledger
+from kgat.experiments.records import METRICS, RESULTS
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.shared import SharedResults
 from kgat.experiments.training import OnEpoch, train
 
 Record = Mapping[str, Any]
@@ -118,7 +118,7 @@ def compare(
     total = len(trials) + len(names) * seeds
     wanted = {tuning.key(config) for config in trials}
     try:
-        with SharedResults(path) as results, _progress(task, total, progress) as bar:
+        with Ledger(path) as results, _progress(task, total, progress) as bar:
             _expect_same_budget(results.records, task.name, tuned, path)
             _expect_same_settings(results.records, given.values(), path, but=tuned["space"] if tuned else ())
             work = _Work(task, results, device, jobs, bar, tuned)
@@ -168,7 +168,7 @@ class _Work:
     def __init__(
         self,
         task: Task,
-        results: SharedResults,
+        results: Ledger,
         device: str,
         jobs: int,
         bar: "_Progress",

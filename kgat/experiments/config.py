@@ -13,7 +13,8 @@ from typing import Any
 
 from torch_geometric.resolver import normalize_string
 
-from kgat.experiments.registry import converted, resolve_model
+from kgat.experiments.registry import resolve_model
+from kgat.names import converted
 from kgat.nn.start import STARTS
 
 __all__ = ["SETTINGS", "Config", "differing", "protocol", "read_protocols", "stored"]

@@ -20,11 +20,12 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric import seed_everything
 
-from kgat.experiments import records as record_file
+from kgat import kernels
+from kgat.experiments import ledger as record_file
 from kgat.experiments.circumstances import circumstances
+from kgat.experiments.ledger import Ledger
 from kgat.experiments.pages import markdown_table
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.shared import SharedResults
 from kgat.experiments.statistics import holm, wilcoxon
 from kgat.functional import dense_attention
 from kgat.kernels import Context
@@ -352,10 +353,9 @@ def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
 
 def _transformer(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
     found = resolve_model(model)
-    taken = ("kernel", "kernel_kwargs", "magnitude")
-    kwargs = {name: found.kwargs[name] for name in taken if name in found.kwargs}
-    if "spectral" in str(kwargs["kernel"]).lower():
-        kwargs["kernel_kwargs"] = {"num_features": setting.num_features, **kwargs.get("kernel_kwargs", {})}
+    kwargs = {"kernel": found.kwargs["kernel"]}
+    if any("Spectral" in factor.cls.__name__ for factor in kernels.CATALOGUE.read(kwargs["kernel"]).factors):
+        kwargs["kernel_kwargs"] = {"num_features": setting.num_features}
     net = Regressor(x.size(1), setting, **kwargs)
     optimizer = torch.optim.Adam(net.parameters(), lr=setting.lr)
     count = int(train.sum())
@@ -482,7 +482,7 @@ def compare(
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
     jobs = [(points.name, model, seed) for seed in range(seeds) for model in models]
-    with SharedResults(path, ["regression"]) as results:
+    with Ledger(path, ["regression"]) as results:
 
         def there(job: tuple[str, str, int]) -> bool:
             return job in _finished(results.records, setting)

@@ -16,85 +16,6 @@ __all__ = ["page", "write"]
 
 Record = Mapping[str, Any]
 
-CAPTIONS = {
-    "accuracy": (
-        "Test metric",
-        "Dots are single runs (one seed each) at the epoch with the best validation score. The "
-        "large marker is their mean, the bar its 95 % interval (Student's t). The dashed line is "
-        "the mean of the baseline.",
-    ),
-    "difference": (
-        "Difference to the baseline",
-        "Paired by seed: the run of a model minus the run of the baseline with the same seed and "
-        "split. Dots are seeds, the bar is the 95 % interval of the mean difference (Student's t). "
-        "An interval that leaves out zero is evidence for one data set and one set of "
-        "hyperparameters, without correction for the number of models; the table has the "
-        "corrected p-values.",
-    ),
-    "curves": (
-        "Learning curves",
-        "Mean over the seeds; the band is one standard deviation to either side. A run that "
-        "stopped early keeps its last value, and a curve ends where half of its runs have "
-        "stopped. The marker is the mean of the epochs that were kept.",
-    ),
-    "attention": (
-        "Attention in a real neighbourhood",
-        "A node with more neighbours than most whose neighbourhood mixes the most classes; the "
-        "same node for every model, the model trained with the first seed, the first layer, the "
-        "mean over its heads. Width and colour of an arrow are the weight that the node in the "
-        "middle gives to that neighbour, the ring around it is the weight it gives to itself; "
-        "these add up to one. Thin grey lines are other edges of the graph.",
-    ),
-    "entropy": (
-        "Entropy of attention",
-        "Entropy of the weights of a node, divided by the logarithm of its number of in-edges: 1 "
-        "is uniform attention (a plain mean), 0 is attention to one neighbour. Markers are heads "
-        "(mean over the nodes with two or more in-edges, self-loops included); the shape behind "
-        "is the histogram over nodes and heads.",
-    ),
-    "profile": (
-        "Kernel profile",
-        "How the learned kernel of the first layer changes when a key moves away from a query: "
-        "from 8 queries of real nodes, 32 random directions each. A line is the median for one "
-        "head, relative to distance zero on the same line (or to the largest median, where the "
-        "axis says so). The band is the 10 % to 90 % quantile over queries and directions, over "
-        "all heads: a kernel of the distance alone has none for a single head.",
-    ),
-    "image": (
-        "The kernel as an image",
-        "exp(score) between the queries (rows) and keys (columns) of 24 random nodes of the first layer, "
-        "sorted by class (white lines), divided by the largest, for two heads.",
-    ),
-    "spectrum": (
-        "Spectrum of the Gram matrix",
-        "Singular values of K = exp(score) between the queries and keys of the first layer on a "
-        "fixed random sample of nodes, divided by the largest. The line is the median over the "
-        "heads, the band (with up to four models) their range. The rank in the legend is the "
-        "effective rank (Roy and Vetterli, 2007), the exponential of the entropy of the singular "
-        "values: near 1, one direction, which may be one node of large norm, is all of K.",
-    ),
-    "law": (
-        "Spectral law",
-        "Frequencies of the first layer's kernel in the plane of their two leading principal axes, which all "
-        "heads share, with the histograms of both coordinates. A kernel that samples its frequencies is "
-        "shown by new draws, one with free frequencies by these and their mirror images.",
-    ),
-    "heads": (
-        "Correlation of heads",
-        "The correlation matrix of the copula that ties the noise of the heads, the mean over channels.",
-    ),
-    "importance": (
-        "Importance of nodes",
-        "What the L^p magnitude of a node adds to the score of every edge that leaves it (mean over heads) "
-        "against its number of in-edges with the self-loop, for up to 200 random nodes.",
-    ),
-    "cost": (
-        "Cost",
-        "Time of a training epoch and peak memory, measured in turns with the baseline in one "
-        "process, as ratios to it. The marker is the median over the rounds, the bar their range.",
-    ),
-}
-
 STYLE = """
 :root { color-scheme: light dark; --ink: #1d1f23; --soft: #5c626b; --line: #d9dce1;
   --ground: #fbfbfa; --card: #ffffff; }
@@ -196,11 +117,11 @@ def _dataset(records: Sequence[Record], dataset: str) -> list[str]:
         parts += [_protocol(runs), "<h3>Results</h3>", _results(of_dataset, plots.styles(records))]
         parts += [f"<p>{escape(line)}</p>" for line in (contended_line(of_dataset),) if line]
     parts.append("<h3>Figures</h3>")
-    for name, draw in plots.FIGURES.items():
+    for draw in plots.FIGURES.values():
         figure = draw(records, dataset)  # all records, so that colours agree between data sets
         if figure is None:
             continue
-        head, text = CAPTIONS[name]
+        head, text = draw.title, draw.caption
         data = base64.b64encode(plots.png(figure)).decode()
         parts.append(
             f'<figure><div class="wide"><img alt="{escape(head)} on {escape(dataset)}" '

@@ -21,7 +21,7 @@ from torch_geometric import seed_everything
 
 from kgat.datasets import Task, load
 from kgat.diagnostics import attention_entropy, trace
-from kgat.experiments import records as record_file
+from kgat.experiments import ledger as record_file
 from kgat.experiments import tuning
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config, stored

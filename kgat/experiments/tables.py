@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from kgat.experiments import records as record_file
+from kgat.experiments import ledger as record_file
 from kgat.experiments import tuning
 from kgat.experiments.config import differing, protocol, stored
 from kgat.experiments.costs import CONTENDED

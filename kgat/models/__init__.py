@@ -5,6 +5,7 @@ from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.language_model import LanguageModel
 from kgat.models.sequence_classifier import SequenceClassifier
 from kgat.models.translator import Translator
+from kgat.moved import old_names
 
 __all__ = [
     "AttentionGNN",
@@ -14,3 +15,5 @@ __all__ = [
     "SequenceClassifier",
     "Translator",
 ]
+
+__getattr__ = old_names(__name__)

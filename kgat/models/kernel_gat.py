@@ -11,6 +11,7 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils._trim_to_layer import trim_feat
 
+from kgat.moved import old_names
 from kgat.nn import KernelGATConv
 from kgat.nn.linear import Linear, drop_features
 from kgat.ops.dropout import dropout
@@ -284,3 +285,6 @@ class _TrimRows(torch.nn.Module):
         if x is None or num_sampled_per_hop is None:
             return x
         return trim_feat(x, layer, num_sampled_per_hop)
+
+
+__getattr__ = old_names(__name__)

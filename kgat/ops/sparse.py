@@ -159,7 +159,6 @@ class _Softmax(Function):
 def _sums(x: Tensor, structure: Structure) -> Tensor:
     if x.numel() == 0:
         return x.new_zeros(structure.num_rows)
-    # torch_scatter.segment_csr takes twice as long here (benchmarks/layers.jsonl), so it is not asked for.
     return torch.segment_reduce(x.contiguous(), "sum", offsets=structure.rowptr.long())
 
 

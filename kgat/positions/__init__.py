@@ -5,14 +5,10 @@ r"""How the places of tokens enter attention: one integration a file, and the fi
 
 from __future__ import annotations
 
-import inspect
 from collections.abc import Callable
-from functools import partial
 from typing import Any
 
-from torch.nn import Module
-from torch_geometric.resolver import normalize_string
-
+from kgat.names import Catalogue, normalized
 from kgat.positions.alibi import ALiBi
 from kgat.positions.filters import Filter, causal, full, memory, strided, visible_edges, window
 from kgat.positions.kerple import Kerple
@@ -49,29 +45,27 @@ __all__ = [
 
 PositionLike = str | Position | Callable[..., Position] | None
 
-_CLASSES: tuple[type[Position], ...] = (
-    ALiBi,
-    Kerple,
-    RelativeTable,
-    Rotary,
-    Sum,
-    SymmetricProduct,
-    TransformerXL,
+CATALOGUE = Catalogue(
+    Position,
+    {
+        cls.__name__: cls
+        for cls in (ALiBi, Kerple, RelativeTable, Rotary, Sum, SymmetricProduct, TransformerXL)
+    },
+    sizes=("embed_dim", "num_heads"),
+    # Other names that the literature uses.
+    aliases={
+        "absolute": "Sum",
+        "kerplelog": "Kerple[form=log]",
+        "kerplepower": "Kerple[form=power]",
+        "rope": "Rotary",
+        "roformer": "Rotary",
+        "shaw": "RelativeTable[form=table-S]",
+        "symmetric": "SymmetricProduct",
+        "table": "RelativeTable[form=table]",
+        "tables": "RelativeTable[form=table-S]",
+        "txl": "TransformerXL",
+    },
 )
-
-# Other names that the literature uses.
-_ALIASES: dict[str, Callable[..., Position]] = {
-    "absolute": Sum,
-    "kerplelog": partial(Kerple, form="log"),
-    "kerplepower": partial(Kerple, form="power"),
-    "rope": Rotary,
-    "roformer": Rotary,
-    "shaw": partial(RelativeTable, form="table-S"),
-    "symmetric": SymmetricProduct,
-    "table": partial(RelativeTable, form="table"),
-    "tables": partial(RelativeTable, form="table-S"),
-    "txl": TransformerXL,
-}
 
 
 def names() -> list[str]:
@@ -82,7 +76,7 @@ def names() -> list[str]:
         >>> names()
         ['ALiBi', 'Kerple', 'RelativeTable', 'Rotary', 'Sum', 'SymmetricProduct', 'TransformerXL', 'none']
     """
-    return [*(cls.__name__ for cls in _CLASSES), "none"]
+    return [*CATALOGUE.classes, "none"]
 
 
 def resolve(position: PositionLike, embed_dim: int, num_heads: int = 1, **kwargs: Any) -> Position | None:
@@ -93,7 +87,7 @@ def resolve(position: PositionLike, embed_dim: int, num_heads: int = 1, **kwargs
 
             * a name from :func:`names`, regardless of case, ``-``, ``_`` and spaces, or one that the
               literature uses (``"table"``, ``"table-S"``, ``"shaw"``, ``"txl"``, ``"symmetric"``,
-              ``"kerple_power"``, ``"rope"``);
+              ``"kerple_power"``, ``"rope"``), with arguments in brackets: ``"table-S[max_offset=4]"``;
             * a class, :func:`functools.partial` or function that takes ``(embed_dim, num_heads)``;
             * a position, which is returned after a look at its width and heads;
             * :obj:`None` or ``"none"``: no position.
@@ -107,54 +101,15 @@ def resolve(position: PositionLike, embed_dim: int, num_heads: int = 1, **kwargs
 
     Example:
         >>> from kgat.positions import resolve
-        >>> resolve("table-S", 8, num_heads=2, max_offset=4)
+        >>> resolve("table-S[max_offset=4]", 8, num_heads=2)
         RelativeTable(8, num_heads=2, max_offset=4, form='table-S')
         >>> resolve("none", 8) is None
         True
     """
-    if isinstance(position, str):
-        position = _lookup(position)
-    if position is None or isinstance(position, Position):
+    if position is None or (isinstance(position, str) and normalized(position) == "none"):
         if kwargs:
             raise ValueError(
-                f"Expected no arguments beside a position that is built already or none (got "
-                f"{_quoted(kwargs)} beside {position!r}); pass its class or name"
+                f"Expected no arguments where there is no position (got {', '.join(map(repr, kwargs))})"
             )
-        built = position
-    elif not callable(position) or isinstance(position, Module):  # a module is no factory
-        raise TypeError(f"Expected a position: a name, a class, a factory or a 'Position' (got {position!r})")
-    else:
-        _check_arguments(position, kwargs)
-        built = position(embed_dim, num_heads, **kwargs)
-        if not isinstance(built, Position):
-            raise TypeError(f"Expected {position!r} to return a 'Position' (got {built!r})")
-    if built is not None and (built.embed_dim, built.num_heads) != (embed_dim, num_heads):
-        raise ValueError(
-            f"Expected a position of embed_dim={embed_dim}, num_heads={num_heads} (got {built!r}); build it "
-            f"for this layer, or pass its class"
-        )
-    return built
-
-
-def _lookup(name: str) -> Callable[..., Position] | None:
-    choices = {normalize_string(cls.__name__): cls for cls in _CLASSES} | _ALIASES
-    wanted = normalize_string(name)
-    if wanted != "none" and wanted not in choices:
-        raise ValueError(f"Expected the name of a position (got {name!r}); choose from {', '.join(names())}")
-    return choices.get(wanted)
-
-
-def _check_arguments(factory: Callable[..., Position], kwargs: dict[str, Any]) -> None:
-    parameters = inspect.signature(factory).parameters
-    if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
-        return
-    known = [name for name in parameters if name not in ("embed_dim", "num_heads")]
-    unknown = [name for name in kwargs if name not in known]
-    if unknown:
-        title = getattr(factory, "__name__", factory)
-        takes = f"it takes {_quoted(known)}" if known else "it takes none"
-        raise ValueError(f"Expected arguments of {title} (got {_quoted(unknown)}); {takes}")
-
-
-def _quoted(items: Any) -> str:
-    return ", ".join(f"'{item}'" for item in items)
+        return None
+    return CATALOGUE.resolve(position, embed_dim, num_heads, **kwargs)

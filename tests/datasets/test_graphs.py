@@ -18,6 +18,8 @@ from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from kgat.datasets import graphs, load, names
 from kgat.datasets.files import checksums
+from kgat.datasets.graphs import ogb, reddit
+from kgat.datasets.source import discover
 
 NAMES = {
     "digits", "karate", "Cora", "Cora-geom-gcn", "CiteSeer", "CiteSeer-geom-gcn", "PubMed",
@@ -92,9 +94,37 @@ def test_names():
     assert set(names()) == NAMES
 
 
+def test_a_file_is_all_that_a_data_set_takes(tmp_path, monkeypatch):
+    (tmp_path / "triangle.py").write_text(
+        "import numpy as np\n"
+        "from functools import partial\n"
+        "from kgat.datasets import splits\n"
+        "from kgat.datasets.graph import Graph\n"
+        "from kgat.datasets.source import GraphSource\n"
+        "def read(paths):\n"
+        "    return Graph(np.eye(9), np.arange(8), np.arange(1, 9), np.arange(9) % 3)\n"
+        "rule = partial(splits.per_class, train=1, val=1)\n"
+        "SOURCES = [GraphSource(name='tri-angle', read=read, citation='none', features='ones', rule=rule)]\n"
+    )
+    monkeypatch.setattr(graphs, "__path__", [*graphs.__path__, str(tmp_path)])
+    sources = discover(graphs.__name__, graphs.__path__, first=("toy",))
+    assert {source.name for source in sources} == NAMES | {"tri-angle"}
+    assert [source.name for source in sources[:2]] == ["digits", "karate"]
+    monkeypatch.setattr(graphs, "SOURCES", sources)
+    assert "tri-angle" in names()
+    task = load("Triangle", tmp_path)
+    check(task)
+    assert (task.name, task.num_classes, task.metric) == ("tri-angle", 3, "accuracy")
+    (tmp_path / "again.py").write_text("from kgat.datasets.graphs.triangle import SOURCES\n")
+    with pytest.raises(ValueError, match=r"names of data sets that differ \(got 'tri-angle' twice\)"):
+        discover(graphs.__name__, graphs.__path__, first=())
+
+
 def test_name_is_taken_loosely(tmp_path):
     assert load("Kar_AtE", tmp_path).name == "karate"
-    with pytest.raises(ValueError, match=r"\(got 'corra'\); choose from: digits, karate, Cora, "):
+    with pytest.raises(
+        ValueError, match=r"'corra'\); choose from: digits, karate, Cora, .*; did you mean 'Cora'\?$"
+    ):
         load("corra", tmp_path)
     with pytest.raises(ValueError, match="got 'maybe'"):
         load("karate", tmp_path, sparse="maybe")
@@ -387,7 +417,7 @@ def test_reddit_comes_in_an_archive(random, tmp_path, monkeypatch):
     with zipfile.ZipFile(archive, "w") as content:
         content.writestr("reddit_data.npz", arrays.getvalue())
         content.writestr("reddit_graph.npz", graph.getvalue())
-    redirect(monkeypatch, {graphs.REDDIT: archive})
+    redirect(monkeypatch, {reddit.URL: archive})
     root = tmp_path / "root"
     task = load("Reddit", root)
     assert {path.name for path in root.rglob("*") if path.is_file()} == {
@@ -557,15 +587,27 @@ def test_ogbn_papers100m(random, tmp_path):
 
 
 def test_ogbn_without_its_extra(tmp_path, monkeypatch):
-    monkeypatch.setattr("kgat.datasets.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"'pandas' to read 'ogbn-arxiv' .*pip install kgat\[ogb"):
+    monkeypatch.setattr("kgat.extras.find_spec", lambda name: None)
+    with pytest.raises(ImportError, match=r"'pandas' to read 'ogbn-arxiv' .*pip install 'kgat\[ogb\]'"):
         load("ogbn-arxiv", tmp_path)
+
+
+@pytest.mark.parametrize(
+    ("name", "package"), [("digits", "scikit-learn"), ("karate", "networkx"), ("DBLP", "scipy")]
+)
+def test_what_an_installation_without_extras_says(name, package, tmp_path, monkeypatch):
+    monkeypatch.setattr("kgat.extras.find_spec", lambda name: None)
+    message = (
+        rf"the package '{package}' to read '{name}' \(got none\); run: pip install 'kgat\[experiments\]'"
+    )
+    with pytest.raises(ImportError, match=message):
+        load(name, tmp_path)
 
 
 def test_ogbn_arxiv_without_features_says_which_file(data_root, monkeypatch):
     if not (data_root / "ogbn_arxiv").is_dir():
         pytest.skip("needs the raw files of ogbn-arxiv")
-    redirect(monkeypatch, {f"{graphs.OGB}/arxiv.zip": Path("/nowhere/arxiv.zip")})
+    redirect(monkeypatch, {f"{ogb.URL}/arxiv.zip": Path("/nowhere/arxiv.zip")})
     with pytest.raises(FileNotFoundError, match=r"raw files of 'ogbn-arxiv' at '[^,]*node-feat"):
         load("ogbn-arxiv", data_root)
 
@@ -696,7 +738,7 @@ print("all refused")
 
 
 def test_damaged_files_are_refused_by_name(tmp_path):
-    root = Path(graphs.__file__).resolve().parents[2]
+    root = Path(graphs.__file__).resolve().parents[3]
     done = subprocess.run(
         [sys.executable, "-c", DAMAGE, str(tmp_path)],
         env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},

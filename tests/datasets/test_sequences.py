@@ -7,9 +7,10 @@ import numpy as np
 import pytest
 import torch
 
-from kgat.datasets import listops, load_sequences, sequence_names, sequences
+from kgat.datasets import load_sequences, sequence_names, sequences
 from kgat.datasets.files import checksums
 from kgat.datasets.sequence_task import Labelled, Padded, SequenceTask, Stream
+from kgat.datasets.sequences import listops
 from kgat.datasets.series import read_ts
 from kgat.datasets.vocabulary import Words
 
@@ -563,7 +564,7 @@ def test_translations_of_other_length_are_refused(tmp_path, monkeypatch):
 
 
 def test_a_missing_package_is_named(tmp_path, monkeypatch):
-    monkeypatch.setattr(sequences, "find_spec", lambda name: None)
+    monkeypatch.setattr("kgat.extras.find_spec", lambda name: None)
     with pytest.raises(ImportError, match=r"package 'tokenizers' to read 'Multi30k' .*kgat\[sequences\]"):
         load_sequences("Multi30k", tmp_path)
 

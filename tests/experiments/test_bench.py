@@ -1,10 +1,10 @@
 import pytest
 import torch
 
-from kgat.experiments import records
+from kgat.experiments import ledger
 from kgat.experiments.bench import epoch, layers, report
 from kgat.experiments.bench.epoch import bench_epoch
-from kgat.experiments.bench.layers import SIZES, bench_layers, bench_segments, paired, run
+from kgat.experiments.bench.layers import SIZES, bench_layers, paired, run
 
 
 def test_records_of_all_peers(tmp_path):
@@ -20,7 +20,7 @@ def test_records_of_all_peers(tmp_path):
     for record in stock:
         middle, low, high = record["ratio"]
         assert 0 < low <= middle <= high
-    assert said == found == records.read(path)
+    assert said == found == ledger.read(path)
 
 
 def test_unequal_layers_are_not_timed(monkeypatch):
@@ -48,15 +48,6 @@ def test_ratio_is_peer_over_ours(monkeypatch):
     assert paired(takes(3.0), takes(2.0), 4) == [1.5, 1.5, 1.5]
 
 
-def test_torch_scatter_against_torch():
-    pytest.importorskip("torch_scatter", reason="torch_scatter is not installed")
-    found = bench_segments(SIZES["tiny"], 1)
-    assert [record["what"] for record in found] == [
-        "torch_scatter.segment_csr sum",
-        "torch_scatter.segment_csr max",
-    ]
-
-
 def test_unknown_size():
     with pytest.raises(ValueError, match=r"got huge\); choose from: tiny, cora"):
         run(["huge"], 1, None, print)
@@ -77,7 +68,7 @@ def test_epochs_of_both_layouts(tmp_path, monkeypatch, sparse):
         monkeypatch.setattr(epoch, "load", lambda dataset, root: task)
     path = tmp_path / "bench.jsonl"
     found = bench_epoch("digits", rounds=2, path=path)
-    assert found == records.read(path)
+    assert found == ledger.read(path)
     layouts = ["sparse_csr", "dense"] if sparse else ["dense"]
     assert [record["features"] for record in found] == layouts
     for layout, record in zip(layouts, found, strict=True):

@@ -12,13 +12,13 @@ import pytest
 import torch
 
 from kgat import cli
-from kgat.experiments import records
+from kgat.experiments import ledger
 from kgat.experiments.bench import measure, ops, report, rivals, scenarios, worker
 from kgat.experiments.bench.ops import Plan, run
 from kgat.experiments.bench.rivals import DGL, OURS, STYLE, SUBJECTS, Candidate
 from kgat.experiments.bench.scenarios import SCENARIOS, Scenario
 from kgat.experiments.bench.worker import BOTH, FORWARD, MEMORY, Question
-from kgat.experiments.records import Interrupted
+from kgat.experiments.ledger import Interrupted
 from kgat.ops import cpu
 
 TINY = SCENARIOS["tiny"]
@@ -52,7 +52,7 @@ def everything(tmp_path_factory):
 
 def test_every_case_is_measured(everything):
     found, path = everything
-    assert found == records.read(path)
+    assert found == ledger.read(path)
     there = {(r["subject"], r["candidate"], r["what"], r["regime"]) for r in found}
     assert len(there) == len(found)
     assert there == {
@@ -100,7 +100,7 @@ def test_unequal_outputs_are_not_timed(monkeypatch, tmp_path):
     monkeypatch.setattr(rivals, "softmax", lambda *args, **kwargs: 1.01 * stock(*args, **kwargs))
     with pytest.raises(ops.UnequalError, match=r"PyG style of tiny, rbf core: Expected equal outputs"):
         run(CORE, tmp_path / "ops.jsonl", launch=here)
-    found = [r for r in records.read(tmp_path / "ops.jsonl") if r["what"] != MEMORY]
+    found = [r for r in ledger.read(tmp_path / "ops.jsonl") if r["what"] != MEMORY]
     assert {r["candidate"] for r in found if "seconds" in r} == {OURS}
     assert {r["candidate"] for r in found if "skipped" in r} == {STYLE}
 
@@ -149,7 +149,7 @@ def test_what_is_there_is_not_measured_again(tmp_path):
     assert len(asked) == 4
     assert len(run(CORE, path, launch=launch, fresh=True)) == len(first)
     assert len(asked) == 8
-    assert records.read(path)[: len(first)] == first
+    assert ledger.read(path)[: len(first)] == first
     with_one_more = Plan(["tiny"], ["rbf core"], [], seconds=0)
     new = run(with_one_more, path, launch=launch)
     assert {r["candidate"] for r in new if r["what"] == MEMORY} == {rivals.COMPILED_STYLE}
@@ -169,10 +169,10 @@ def test_a_stopped_run_goes_on(tmp_path, lost):
 
     with pytest.raises(Interrupted, match=rf"{lost} of 10 runs are kept in .*ops.jsonl; run the same"):
         run(CORE, path, launch=stopped)
-    kept = records.read(path)
+    kept = ledger.read(path)
     assert len(kept) == lost
     run(CORE, path, launch=here)
-    after = records.read(path)
+    after = ledger.read(path)
     assert after[:lost] == kept
     assert len({ops._key(r) for r in after}) == 10
     assert len(after) <= 12  # a subject that was stopped between its two candidates is measured whole again
@@ -188,7 +188,7 @@ def test_who_is_not_here_is_asked_again_when_there(monkeypatch, tmp_path):
 
     monkeypatch.setattr(rivals, "not_here", lambda name, device: "gone" if name == DGL else None)
     run(plan, path, launch=answer)
-    assert {r["skipped"] for r in records.read(path) if r["candidate"] == DGL} == {"gone"}
+    assert {r["skipped"] for r in ledger.read(path) if r["candidate"] == DGL} == {"gone"}
     assert run(plan, path, launch=answer) == []
     monkeypatch.setattr(rivals, "not_here", lambda name, device: None)
     assert {r["candidate"] for r in run(plan, path, launch=answer)} == {OURS, DGL}

@@ -3,7 +3,7 @@ import math
 import pytest
 
 from kgat import cli
-from kgat.experiments import records
+from kgat.experiments import ledger
 from kgat.experiments.bench import sequences
 from kgat.experiments.bench.sequences import SUBJECTS, Question, answer, figure, run, table
 
@@ -32,7 +32,7 @@ def test_slow_attention_is_not_measured_on_longer_sequences(tmp_path, cost):
     found = run(*given, seconds=3.0, on_record=said.append)
     lengths = {"softmax": [16, 32], "rbf": [16, 32], "primal": [16, 32, 64]}
     assert [(r["subject"], r["length"]) for r in found] == [(s, n) for s in lengths for n in lengths[s]]
-    assert records.read(path) == found == said
+    assert ledger.read(path) == found == said
     assert cost[:2] == [("softmax", 16, "time"), ("softmax", 16, "memory")]
     count = len(cost)
     assert run(*given, seconds=3.0) == found  # what the file holds is not measured again
@@ -121,7 +121,7 @@ def test_command(tmp_path, cost, capsys):
     out, drawn = tmp_path / "costs.jsonl", tmp_path / "costs.png"
     given = ["bench", "sequences", "--lengths", "16,32", "--subjects", "primal", "--out", str(out)]
     assert cli.main([*given, "--figure", str(drawn)]) == 0
-    assert table(records.read(out)) in capsys.readouterr().out
+    assert table(ledger.read(out)) in capsys.readouterr().out
     assert drawn.read_bytes().startswith(b"\x89PNG")
     assert cli.main([*given, "--figure", str(tmp_path / "new" / "costs.png")]) == 0
     assert (tmp_path / "new" / "costs.png").is_file()

@@ -6,10 +6,10 @@ from made_tasks import make_task
 
 from kgat import datasets
 from kgat.experiments import compare as comparing
-from kgat.experiments import costs, records, tables, training, tuning
+from kgat.experiments import costs, ledger, tables, training, tuning
 from kgat.experiments.compare import compare
 from kgat.experiments.config import Config
-from kgat.experiments.records import Interrupted
+from kgat.experiments.ledger import Interrupted
 from kgat.kernels import RBF
 
 FAST = {"max_epochs": 3, "hidden_channels": 8, "heads": 2}
@@ -42,7 +42,7 @@ def run(out, models=("gat", "rbf"), seeds=2, **kwargs):
 def test_compare_trains_what_is_missing(tmp_path, trained):
     first = run(tmp_path)
     assert trained == [("gat", 0), ("rbf", 0), ("gat", 1), ("rbf", 1)]
-    assert first == records.read(tmp_path / "results.jsonl")
+    assert first == ledger.read(tmp_path / "results.jsonl")
     trained.clear()
     second = run(tmp_path, ("rbf", "GAT", "gat", "dot"), seeds=3)
     assert trained == [("dot", 0), ("dot", 1), ("rbf", 2), ("gat", 2), ("dot", 2)]
@@ -67,7 +67,7 @@ def test_compare_repeats_the_run_of_a_truncated_line(tmp_path, trained):
     with pytest.warns(UserWarning, match=r"unfinished"):
         found = run(tmp_path)
     assert trained == [("rbf", 1)]
-    assert len(found) == len(records.read(path)) == 4
+    assert len(found) == len(ledger.read(path)) == 4
 
 
 def test_interrupt_keeps_what_is_done(tmp_path, trained):
@@ -172,7 +172,7 @@ def searched(config):
 def test_all_models_get_the_same_settings_in_the_same_order(tmp_path):
     models = ("gat", "rbf", "dot@separate")
     found = run(tmp_path, models, tune=4, tune_seeds=2)
-    assert found == records.read(tmp_path / "results.jsonl")
+    assert found == ledger.read(tmp_path / "results.jsonl")
     trials = [record for record in found if record["kind"] == "tune"]
     assert len(trials) == 3 * 4 * 2
     assert found[: len(trials)] == trials

@@ -14,7 +14,7 @@ from kgat.datasets import SequenceTask
 from kgat.datasets.sequence_task import Labelled, Padded, Pairs, Stream
 from kgat.datasets.sequences import resolve_source
 from kgat.datasets.vocabulary import SPECIALS, Words
-from kgat.experiments import records, sequences
+from kgat.experiments import ledger, sequences
 from kgat.experiments.sequences import (
     PAPERS,
     Setting,
@@ -463,7 +463,7 @@ def test_records_from_before_a_setting_was_added_count(tmp_path):
     record = run(task, "softmax", SOFTMAX, 0, TINY)
     for name in ("steps", "eps", "attention_dropout", "learned_positions"):
         del record["setting"][name]
-    records.append(path, record)
+    ledger.append(path, record)
     settings = {task.name: TINY}
     assert len(sequences.finished(path, [task.name], {"softmax": SOFTMAX}, settings, 1)) == 1
     changed = {task.name: dataclasses.replace(TINY, steps=7)}
@@ -572,7 +572,7 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path):
     settings = {"ListOps": TINY}
     compare(["ListOps"], {"softmax": SOFTMAX}, settings, 2, path, on_run=said.append)
     assert [(r["variant"], r["seed"]) for r in said] == [("softmax", 0), ("softmax", 1)]
-    assert records.read(path) == said
+    assert ledger.read(path) == said
     epochs = []
     found = compare(
         ["ListOps"],
@@ -671,7 +671,7 @@ def test_command(tmp_path, small, monkeypatch, capsys):
              "--out", str(tmp_path), "--readme", str(page)]  # fmt: skip
     assert cli.main(given) == 0
     said = capsys.readouterr().out
-    found = records.read(tmp_path / "primal.jsonl")
+    found = ledger.read(tmp_path / "primal.jsonl")
     assert [(r["variant"], r["seed"], r["epochs"]) for r in found] == [
         ("softmax", 0, 1), ("primal", 0, 1), ("softmax", 1, 1), ("primal", 1, 1),
     ]  # fmt: skip
@@ -683,7 +683,7 @@ def test_command(tmp_path, small, monkeypatch, capsys):
     assert text.endswith("after\n")
     monkeypatch.setattr(runs, "load", lambda *_: pytest.fail("read data to print a table"))
     assert cli.main(given) == 0
-    assert len(records.read(tmp_path / "primal.jsonl")) == 4
+    assert len(ledger.read(tmp_path / "primal.jsonl")) == 4
 
 
 @pytest.mark.parametrize(
@@ -719,10 +719,10 @@ def test_an_interrupted_command_keeps_what_is_done(tmp_path, small, monkeypatch,
     given = ["paper", "primal", "--datasets", "ListOps", "--seeds", "1", "--out", str(tmp_path)]
     assert cli.main(given) == 130
     assert "2 of 3 runs are kept" in capsys.readouterr().err
-    assert len(records.read(tmp_path / "primal.jsonl")) == 2
+    assert len(ledger.read(tmp_path / "primal.jsonl")) == 2
     monkeypatch.setattr(runs, "run", original)
     assert cli.main(given) == 0
-    assert len(records.read(tmp_path / "primal.jsonl")) == 3
+    assert len(ledger.read(tmp_path / "primal.jsonl")) == 3
 
 
 @pytest.mark.parametrize("page", [None, "no markers\n"])

@@ -1,5 +1,6 @@
 import json
 import math
+import sys
 from itertools import pairwise
 
 import matplotlib as mpl
@@ -223,6 +224,46 @@ def test_a_model_has_one_colour():
     assert to_hex(panel.collections[0].get_facecolor()[0], keep_alpha=False) == looks["rbf"].color
     many = plots.styles([{"kind": "run", "model": f"m{i}"} for i in range(40)])
     assert len(set(many.values())) == 41
+
+
+def test_a_models_colour_depends_on_its_name_alone():
+    names = ["gat", "rbf", "my:Kernel", "dot", "implicit"]
+    looks = plots.styles([{"kind": "run", "model": name} for name in names])
+    other = plots.styles([{"kind": "run", "model": name} for name in ("dot", "my:Kernel", "spectral", "rbf")])
+    for name in ("gat", "rbf", "my:Kernel", "dot"):
+        assert looks[name] == other[name]
+    curve = {"x": [1, 2], "y": [1, 2], "mean": [1, 2], "std": None, "part": ["train", "test"]}
+    fit = {"kind": "regression", "dataset": "nile", "model": "dot", "unit": "m", "curve": curve}
+    assert plots.fits([fit]).axes[0].lines[0].get_color() == looks["dot"].color
+
+
+def test_no_interval_passes_the_largest_score():
+    records = [run_record("gat", seed, test) for seed, test in enumerate((0.9, 0.99, 1.0))]
+    axes = plots.accuracy(records).axes[0]
+    interval = axes.lines[2].get_xdata()
+    assert interval[0] > 0
+    assert interval[1] == 100
+    assert axes.get_xlim()[1] < 101
+    difference = plots.difference([*records, *(r | {"model": "rbf", "test": 0.0} for r in records)])
+    assert difference.axes[0].lines[2].get_xdata()[0] < -100  # of a difference it says how sure it is
+
+
+def test_a_figure_is_one_file(tmp_path, monkeypatch):
+    (tmp_path / "count.py").write_text(
+        "from matplotlib.figure import Figure\n"
+        "from kgat.experiments.plots.plot import plot\n"
+        "from kgat.experiments.plots.selection import runs_of\n"
+        "@plot(runs_of, order=15, title='Count', caption='How many.')\n"
+        "def counted(runs, looks, dataset):\n"
+        "    return Figure()\n"
+    )
+    monkeypatch.setattr(plots, "__path__", [*plots.__path__, str(tmp_path)])
+    try:
+        names = list(plots._found())
+        assert names[names.index("accuracy") :][:3] == ["accuracy", "count", "difference"]
+        assert isinstance(plots._found()["count"](FULL), Figure)
+    finally:
+        del sys.modules["kgat.experiments.plots.count"]
 
 
 def test_attention_draws_the_weights_into_the_center():

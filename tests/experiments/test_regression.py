@@ -8,7 +8,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from typer.testing import CliRunner
 
 from kgat import cli
-from kgat.experiments import plots, records, regression
+from kgat.experiments import ledger, plots, regression
 from kgat.experiments.regression import Points, Regressor, Setting, compare, run, split, table
 
 SMALL = Setting(width=8, heads=2, num_features=4, epochs=5)
@@ -69,13 +69,13 @@ def test_a_comparison_goes_on_where_it_stopped(tmp_path):
     path, said = tmp_path / "results.jsonl", []
     compare(wave(), MODELS[:2], 2, path, SMALL, said.append)
     assert len(said) == 4
-    assert records.read(path) == said
+    assert ledger.read(path) == said
     assert [("curve" in record) for record in said] == [True, True, False, False]
     compare(wave(), MODELS, 2, path, SMALL, said.append)
     assert [(r["model"], r["seed"]) for r in said[4:]] == [("copula*l1.5", 0), ("copula*l1.5", 1)]
     assert regression.finished(path, ["wave"], MODELS, 3, SMALL) == 6
     assert regression.finished(path, ["wave"], MODELS, 3, Setting()) == 0
-    figure = plots.fits(records.read(path))
+    figure = plots.fits(ledger.read(path))
     FigureCanvasAgg(figure).draw()
     assert [axes.get_title(loc="left") for axes in figure.axes] == MODELS
 
@@ -169,14 +169,14 @@ def test_command(tmp_path):
     result = CliRunner().invoke(cli.app, [*arguments, "--out", str(tmp_path), "--threads", "1"])
     assert result.exit_code == 0, result.output
     assert "| `dot` |" in result.output
-    assert len(records.read(tmp_path / "results.jsonl")) == 1
+    assert len(ledger.read(tmp_path / "results.jsonl")) == 1
 
 
 def test_a_table_has_runs_of_one_setting(tmp_path, capsys):
     arguments = ["regress", "--datasets", "diabetes", "--models", "dot", "--out", str(tmp_path)]
     assert cli.main([*arguments, "--seeds", "2", "--epochs", "1"]) == 0
     assert cli.main([*arguments, "--seeds", "1", "--epochs", "2"]) == 0
-    longer = records.read(tmp_path / "results.jsonl")[-1]
+    longer = ledger.read(tmp_path / "results.jsonl")[-1]
     assert longer["setting"]["epochs"] == 2
     head, _, row = capsys.readouterr().out.splitlines()[-3:]
     assert head == "| model | diabetes, progression, 1 seed |"
@@ -229,6 +229,6 @@ def test_a_stop_says_what_is_kept(tmp_path, monkeypatch, capsys):
     arguments = ["regress", "--datasets", "diabetes", "--models", "dot", "--seeds", "3", "--epochs", "1"]
     assert cli.main([*arguments, "--out", str(tmp_path)]) == 130
     path = tmp_path / "results.jsonl"
-    assert len(records.read(path)) == 1
+    assert len(ledger.read(path)) == 1
     said = capsys.readouterr().err.strip().splitlines()[-1]
     assert said == f"kgat: interrupted: 1 of 3 runs are kept in {path}; run the same command again to go on"

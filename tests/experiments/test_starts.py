@@ -3,7 +3,7 @@ import pytest
 import torch
 from made_tasks import make_config, make_task
 
-from kgat.experiments import records, starts, training, tuning
+from kgat.experiments import ledger, starts, training, tuning
 from kgat.experiments.config import Config
 
 
@@ -44,11 +44,11 @@ def made(dataset, model, seed, start, val):
 def test_what_is_worse_is_named(tmp_path):
     for seed in range(6):
         for model, shift in (("rbf", 0.1), ("dot", -0.1), ("spectral", 0.001 * (-1) ** seed)):
-            records.append(tmp_path / starts.VALIDATION, made("karate", model, seed, None, 0.5 + 0.01 * seed))
+            ledger.append(tmp_path / starts.VALIDATION, made("karate", model, seed, None, 0.5 + 0.01 * seed))
             unit = made("karate", model, seed, "unit", 0.5 + 0.01 * seed + shift + 0.002 * (seed % 2))
-            records.append(tmp_path / starts.VALIDATION, unit)
-    records.append(tmp_path / starts.VALIDATION, made("karate", "rbf", 6, None, 0.9))  # has no partner yet
-    found = records.read(tmp_path / starts.VALIDATION)
+            ledger.append(tmp_path / starts.VALIDATION, unit)
+    ledger.append(tmp_path / starts.VALIDATION, made("karate", "rbf", 6, None, 0.9))  # has no partner yet
+    found = ledger.read(tmp_path / starts.VALIDATION)
     assert starts.worse(found) == [("karate", "dot")]
     assert [scores.shape for scores in starts.pairs(found).values()] == [(6, 2)] * 3
     text = starts.page(tmp_path)
@@ -64,7 +64,7 @@ def test_commands_go_on_where_they_were(tmp_path):
         starts.main(["scores", str(tmp_path), *settings])
         starts.main(["validate", str(tmp_path), *settings])
     for name in (starts.SCORES, starts.VALIDATION):
-        found = records.read(tmp_path / name)
+        found = ledger.read(tmp_path / name)
         assert len({record["key"] for record in found}) == len(found) == 4
         assert not any("test" in record for record in found)
     starts.main(["page", str(tmp_path)])

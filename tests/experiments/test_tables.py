@@ -6,7 +6,7 @@ import pytest
 from made_runs import make_cost, make_run
 from scipy import stats
 
-from kgat.experiments import records, tables
+from kgat.experiments import ledger, tables
 from kgat.experiments.tables import markdown, table
 
 GAT = [0.80, 0.82, 0.81, 0.79, 0.83, 0.80]
@@ -110,7 +110,7 @@ def test_terminal_table_has_the_same_cells():
 def write(folder, written):
     folder.mkdir(parents=True)
     for record in written:
-        records.append(folder / "results.jsonl", record)
+        ledger.append(folder / "results.jsonl", record)
 
 
 def test_readme_tables(tmp_path):

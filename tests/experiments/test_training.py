@@ -21,7 +21,7 @@ def test_arguments_and_projections_reach_the_layers():
     assert config.projections is None  # the name has its own
     for one in (config, dataclasses.replace(config, projections="separate")):
         for conv in training.build(make_task(), one).convs:
-            assert (conv.projections, conv.magnitude) == ("shared_qk", 1.5)
+            assert (conv.projections, conv.kernel.kernels[1].p) == ("shared_qk", 1.5)
             assert conv.kernel.parts[0].num_features == 4
     assert run(make_task(), config)["model"] == config.model
 
@@ -342,4 +342,4 @@ def test_build_passes_the_settings():
     assert [conv.heads for conv in model.convs] == [2, 2, 3]
     assert [conv.dropout for conv in model.convs] == [0.25] * 3
     assert model.input_dropout == 0.125
-    assert model.convs[0].magnitude == 2.0
+    assert model.convs[0].kernel.kernels[1].p == 2.0

@@ -59,6 +59,9 @@ def test_names_of_forms_and_arguments():
     assert resolve("kerple_log", 15, 3).form == "log"
     assert resolve("kerple_power", 15, 3).form == "power"
     assert resolve("table", 15, 3, max_offset=7).max_offset == 7
+    assert resolve("Table-S[max_offset=7]", 15, 3).a_value.shape == (15, 3, 5)
+    assert resolve("table-S[form=table]", 15, 3).form == "table"
+    assert resolve("symmetric[kernel=rbf*l2]", 15, 3).kernel.kernels[1].initial_p == 2.0
     assert resolve("sum", 15, 3, max_length=7, in_values=True).t.shape == (7, 15)
     assert resolve(lambda *sizes, **more: Sum(*sizes, **more), 15, 3, in_values=True).in_values
 
@@ -66,10 +69,12 @@ def test_names_of_forms_and_arguments():
 @pytest.mark.parametrize(
     ("given", "kwargs", "error", "message"),
     [
-        ("sums", {}, ValueError, r"got 'sums'\); choose from ALiBi, .*TransformerXL, none"),
+        ("sums", {}, ValueError, r"got 'sums'\); choose from: ALiBi, .*TransformerXL.*did you mean 'sum'\?"),
         ("sum", {"radius": 2}, ValueError, r"arguments of Sum \(got 'radius'\); .*'max_length', 'in_values'"),
         ("txl", {"radius": 2}, ValueError, r"arguments of TransformerXL \(got 'radius'\); it takes none"),
-        ("none", {"form": "log"}, ValueError, r"or none \(got 'form' beside None\)"),
+        ("none", {"form": "log"}, ValueError, r"where there is no position \(got 'form'\)"),
+        ("table[max_ofset=2]", {}, ValueError, r"takes max_offset, form; did you mean 'max_offset'\?"),
+        ("table*rotary", {}, ValueError, r"a position as NAME\[ARGUMENT=VALUE,...\] .*'\*' does not fit"),
         (Sum(15, 3), {"in_values": True}, ValueError, r"built already .*got 'in_values'"),
         (Sum(15, 5), {}, ValueError, r"embed_dim=15, num_heads=3 \(got Sum\(15, num_heads=5\)\)"),
         (Sum(30, 3), {}, ValueError, r"embed_dim=15"),

@@ -15,7 +15,7 @@ from kgat.experiments.bench.layers import paired
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
 from kgat.experiments.costs import CONTENDED
-from kgat.experiments.records import append
+from kgat.experiments.ledger import append
 from kgat.experiments.training import Trainer, build
 
 PEER = "stock GAT, dense features"

@@ -4,7 +4,6 @@ import statistics
 import time
 from collections.abc import Callable
 from dataclasses import dataclass
-from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -16,8 +15,7 @@ from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 from kgat import KernelGATConv
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.costs import CONTENDED
-from kgat.experiments.records import append
-from kgat.ops.graph.structure import Structure
+from kgat.experiments.ledger import append
 
 
 @dataclass(frozen=True)
@@ -121,40 +119,6 @@ def bench_layers(size: Size, rounds: int = 20) -> list[dict[str, Any]]:
     return found
 
 
-def bench_segments(size: Size, rounds: int = 20) -> list[dict[str, Any]]:
-    r"""Times ``torch_scatter.segment_csr`` against ``torch.segment_reduce``, which the eager backend uses: if
-    a ratio is above 1, it should not.
-
-    Args:
-        size (Size): The graph and the number of heads.
-        rounds (int, optional): Number of rounds. (default: :obj:`20`)
-
-    Returns:
-        list of dict: Records as of :func:`bench_layers`; none where torch_scatter is not installed.
-    """
-    try:
-        from torch_scatter import segment_csr
-    except ImportError:
-        return []
-    seed_everything(0)
-    structure = Structure.of(size.graph(), 1, size.nodes, size.nodes, size.heads)
-    x, pointer = torch.rand(structure.row.numel()), structure.rowptr.long()
-    found = []
-    for reduce in ("sum", "max"):
-        expected = torch.segment_reduce(x, reduce, offsets=pointer)
-        out = segment_csr(x, pointer, reduce=reduce)
-        filled = pointer.diff() > 0  # the two differ in what they give for rows of nothing
-        if not torch.allclose(out[filled], expected[filled], rtol=1e-4):
-            raise ValueError(f"Expected equal segments of both before timing (got unequal ones by {reduce})")
-        ratio = paired(
-            partial(torch.segment_reduce, x, reduce, offsets=pointer),
-            partial(segment_csr, x, pointer, reduce=reduce),
-            rounds,
-        )
-        found.append(_record(size, "torch.segment_reduce", f"torch_scatter.segment_csr {reduce}", ratio))
-    return found
-
-
 def paired(peer: Callable[[], Any], ours: Callable[[], Any], rounds: int) -> list[float]:
     r"""Returns the median, smallest and largest of per-round ratios: time of the peer over ours.
 
@@ -198,12 +162,11 @@ def run(
         )
     found = []
     for name in names:
-        for bench in (bench_layers, bench_segments):
-            for record in bench(SIZES[name], rounds):
-                found.append(record)
-                say(record)
-                if path is not None:
-                    append(path, record)
+        for record in bench_layers(SIZES[name], rounds):
+            found.append(record)
+            say(record)
+            if path is not None:
+                append(path, record)
     return found
 
 

@@ -19,8 +19,7 @@ from kgat.experiments.bench import rivals
 from kgat.experiments.bench.rivals import OURS, SUBJECTS
 from kgat.experiments.bench.scenarios import Scenario, select
 from kgat.experiments.bench.worker import BOTH, FORWARD, MEMORY, SEPARATOR, Question, Tell
-from kgat.experiments.records import Interrupted
-from kgat.experiments.shared import SharedResults
+from kgat.experiments.ledger import Interrupted, Ledger
 
 # What each regime sets. R1 is malloc as it comes: glibc gives blocks above 32 MB back when they are freed,
 # and every such temporary is paid for by page faults. R2 keeps them, as a caching allocator would. For peaks,
@@ -141,7 +140,7 @@ def run(
     done: set[int] = set()
     try:
         with (
-            SharedResults(path, ["ops"]) as results,
+            Ledger(path, ["ops"]) as results,
             _Caches() as caches,
             _progress(len(jobs), progress) as shown,
         ):

@@ -23,9 +23,9 @@ from matplotlib.figure import Figure
 import kgat
 from kgat.experiments.bench.measure import limit_memory, peak_bytes, ratios, seconds_of, spread
 from kgat.experiments.circumstances import circumstances
+from kgat.experiments.ledger import Ledger
 from kgat.experiments.pages import markdown_table
 from kgat.experiments.plots.look import PALETTE, RC, WIDTH
-from kgat.experiments.shared import SharedResults
 from kgat.nn import KernelAttention, PrimalAttention
 
 ROUNDS = 5
@@ -117,7 +117,7 @@ def run(
         raise ValueError(f"Expected positive lengths (got {list(lengths)}); e.g. 1024,2048")
     path.parent.mkdir(parents=True, exist_ok=True)
     common = {"width": width, "heads": heads, "device": device, "threads": threads, "seconds_limit": seconds}
-    with SharedResults(path, ["sequence cost"]) as results:
+    with Ledger(path, ["sequence cost"]) as results:
 
         def kept() -> dict[tuple[str, int], Record]:
             return {

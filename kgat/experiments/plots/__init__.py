@@ -1,62 +1,36 @@
-r"""Figures of a comparison, drawn from its records alone.
+r"""Figures, drawn from records alone.
 
-Every function takes the records (dictionaries, one per line of :obj:`results.jsonl`) and the name
-of a data set, the first one by default, and returns a :class:`matplotlib.figure.Figure`, or
+A figure is a function in a file of its own here, declared by :func:`~kgat.experiments.plots.plot.plot`; no
+list elsewhere holds its name. It takes the records (dictionaries, one per line of :obj:`results.jsonl`) and
+the name of a data set, the first one by default, and returns a :class:`matplotlib.figure.Figure`, or
 :obj:`None` if the records hold nothing for it. A model looks the same in all of them.
 """
 
 import os
 import re
 from collections.abc import Sequence
+from importlib import import_module
 from pathlib import Path
+from pkgutil import iter_modules
 
 from kgat.atomic import write_atomically
-from kgat.experiments.plots.draw import Draw, styles
-from kgat.experiments.plots.learned import heads, image, importance, law, profile, spectra, spectrum
-from kgat.experiments.plots.look import Style, png
-from kgat.experiments.plots.results import accuracy, cost, difference, learning_curves
+from kgat.experiments.plots.look import Style, png, styles
+from kgat.experiments.plots.plot import Plot
 from kgat.experiments.plots.selection import Record, datasets
-from kgat.experiments.plots.series import fits
-from kgat.experiments.plots.weights import attention, entropy
 
-__all__ = [
-    "FIGURES",
-    "Style",
-    "accuracy",
-    "attention",
-    "cost",
-    "datasets",
-    "difference",
-    "entropy",
-    "file_name",
-    "fits",
-    "heads",
-    "image",
-    "importance",
-    "law",
-    "learning_curves",
-    "png",
-    "profile",
-    "save_all",
-    "spectra",
-    "spectrum",
-    "styles",
-]
 
-FIGURES: dict[str, Draw] = {
-    "accuracy": accuracy,
-    "difference": difference,
-    "curves": learning_curves,
-    "attention": attention,
-    "entropy": entropy,
-    "profile": profile,
-    "image": image,
-    "spectrum": spectrum,
-    "law": law,
-    "heads": heads,
-    "importance": importance,
-    "cost": cost,
-}
+def _found() -> dict[str, Plot]:
+    modules = [import_module(f"{__name__}.{module.name}") for module in iter_modules(__path__)]
+    plots = [value for module in modules for value in vars(module).values() if isinstance(value, Plot)]
+    return {plot.name: plot for plot in sorted(plots, key=lambda plot: plot.order)}
+
+
+# Those of the page of a comparison, in their order there.
+FIGURES = {name: plot for name, plot in _found().items() if plot.caption}
+# As attributes of the package, instead of the modules that they stand in.
+globals().update({plot.draw.__name__: plot for plot in _found().values()})
+
+__all__ = ["FIGURES", "Style", "datasets", "file_name", "png", "save_all", "styles"]
 
 
 def file_name(dataset: str, figure: str) -> str:
@@ -87,9 +61,7 @@ def save_all(records: Sequence[Record], folder: str | os.PathLike[str]) -> list[
     for dataset in datasets(records):
         for name, draw in FIGURES.items():
             figure = draw(records, dataset)
-            if figure is None:
-                continue
-            path = folder / file_name(dataset, name)
-            write_atomically(path, png(figure))
-            paths.append(path)
+            if figure is not None:
+                paths.append(folder / file_name(dataset, name))
+                write_atomically(paths[-1], png(figure))
     return paths

@@ -1,9 +1,11 @@
 r"""How figures look: sizes, colours, and the parts that several of them have."""
 
 import math
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from hashlib import sha256
 from io import BytesIO
+from itertools import count
 from typing import Any, NamedTuple
 
 import matplotlib as mpl
@@ -13,14 +15,15 @@ from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.selection import half_width
+from kgat.experiments.plots.selection import Record, half_width, models_of
+from kgat.experiments.records import BASELINE
 
 WIDTH = 7.2  # inches, of every figure: text is then equally large in all of them
 DPI = 150
 INK = "#222222"
 FAINT = "#d0d0d0"
 # Colours of Okabe-Ito and of Tol's "muted" that keep their distance on white and for all readers;
-# the baseline is black. Beyond ten models colours return with another line style and marker.
+# the baseline is black. Beyond ten places colours return with another line style and marker.
 PALETTE = (
     "#0072b2",
     "#d55e00",
@@ -35,6 +38,22 @@ PALETTE = (
 )
 MARKERS = ("o", "s", "D", "^", "v", "P")
 LINES = ("-", (0, (5, 2)), (0, (1, 1.2)), (0, (5, 2, 1, 2)))
+# Models that have a place of their own, whatever they are drawn with and whichever data set it is: those that
+# are compared most have each a colour, and a kernel shares it with its product with a magnitude.
+PLACES = (
+    *("gatv2", "dot", "rbf*lp", "spectral", "rbf", "implicit", "copula", "rbf*l1", "rbf*l1.5", "magnitude"),
+    *(
+        "additive",
+        "laplace",
+        "rbf*l3",
+        "spectral*l2",
+        "rbf*l2",
+        "implicit*l2",
+        "copula*l2",
+        "gp-rbf",
+        "gp-sm",
+    ),
+)
 CLASS_COLORS = (
     "#4477aa",
     "#ee6677",
@@ -83,6 +102,29 @@ class Style(NamedTuple):
     line: Any  # a line style of matplotlib
 
 
+def styles(records: Sequence[Record]) -> dict[str, Style]:
+    r"""Returns the style of each model: the baseline is black, the models of :data:`PLACES` have theirs, and
+    the place of any other one follows from its name, or is the next that is free.
+
+    Args:
+        records (list of dict): All records of a comparison.
+
+    Example:
+        >>> styles([{"kind": "run", "model": "rbf"}])["gat"].color
+        '#222222'
+    """
+    names = [name for name in models_of(records) if name != BASELINE]
+    places: dict[str, int] = {}
+    for name in sorted(names, key=lambda name: (name not in PLACES, name)):
+        place = PLACES.index(name) if name in PLACES else sha256(name.encode()).digest()[0] % len(PALETTE)
+        places[name] = next(free for free in count(place) if free not in places.values())
+    of_models = {BASELINE: Style(INK, MARKERS[0], LINES[0])}
+    for name in names:
+        turn, color = divmod(places[name], len(PALETTE))
+        of_models[name] = Style(PALETTE[color], MARKERS[(1 + turn) % len(MARKERS)], LINES[turn % len(LINES)])
+    return of_models
+
+
 @contextmanager
 def own_style() -> Iterator[None]:
     # Not the user's style sheet: white text would be lost on our white ground.
@@ -92,14 +134,16 @@ def own_style() -> Iterator[None]:
         yield
 
 
-def dots_and_interval(axes: Axes, row: int, values: np.ndarray, look: Style) -> None:
+def dots_and_interval(
+    axes: Axes, row: int, values: np.ndarray, look: Style, bounds: tuple[float, float] = (-math.inf, math.inf)
+) -> None:
     # Seeds lie below the mean, fanned out in a fixed pattern so that equal ones can be told apart.
     fan = row + 0.22 + 0.11 * (np.arange(values.size) % 3 - 1) * (values.size > 1)
     axes.plot(values, fan, "o", color=look.color, ms=4, alpha=0.5, mew=0)
     half = half_width(values)
     if half is not None:
         axes.plot(
-            [values.mean() - half, values.mean() + half],
+            np.clip([values.mean() - half, values.mean() + half], *bounds),
             [row - 0.12] * 2,
             color=look.color,
             linewidth=2.4,
@@ -108,14 +152,13 @@ def dots_and_interval(axes: Axes, row: int, values: np.ndarray, look: Style) -> 
     axes.plot(values.mean(), row - 0.12, look.marker, color=look.color, ms=7.5, mec="white")
 
 
-def figure_of_rows(count: int, axes: bool = True) -> Any:
+def figure_of_rows(count: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
     figure = Figure(figsize=(WIDTH, 0.44 * count + 1.25), layout="constrained")
-    if not axes:
-        return (figure,)
-    panel = figure.subplots()
-    panel.grid(True, axis="x")
-    panel.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
-    return figure, panel
+    grid = figure.subplots(1, columns, sharey=True, squeeze=False).flatten()
+    for axes in grid:
+        axes.grid(True, axis="x")
+        axes.xaxis.set_major_locator(MaxNLocator(7, steps=[1, 2, 2.5, 5, 10]))
+    return figure, list(grid)
 
 
 def figure_of_panels(
@@ -173,12 +216,9 @@ def power_of_ten(value: float, _: Any = None) -> str:
 
 def shaded(color: str, count: int) -> list[tuple[float, float, float]]:
     base = np.array(to_rgb(color))
-    found = []
-    for position in np.linspace(-0.35, 0.45, count) if count > 1 else [0.0]:
-        toward = np.ones(3) if position > 0 else np.zeros(3)
-        red, green, blue = base + abs(position) * (toward - base)
-        found.append((float(red), float(green), float(blue)))
-    return found
+    positions = np.linspace(-0.35, 0.45, count) if count > 1 else np.zeros(1)
+    shades = (base + abs(position) * ((position > 0) - base) for position in positions)
+    return [(float(red), float(green), float(blue)) for red, green, blue in shades]
 
 
 def png(figure: Figure) -> bytes:

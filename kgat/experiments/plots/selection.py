@@ -1,7 +1,7 @@
 r"""What figures take out of records."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -10,6 +10,7 @@ from kgat.experiments.records import BASELINE, METRICS
 from kgat.experiments.statistics import interval
 
 Record = Mapping[str, Any]
+Runs = Mapping[str, Mapping[Any, Record]]
 
 
 def datasets(records: Sequence[Record]) -> list[str]:
@@ -34,26 +35,31 @@ def models_of(records: Iterable[Record]) -> list[str]:
 
 def runs_of(records: Sequence[Record], dataset: str | None) -> dict[str, dict[Any, Record]]:
     r"""Model, then seed and split, then its last run; the baseline comes first."""
-    found: dict[str, dict[Any, Record]] = {}
-    for record in records:
-        if record.get("kind") != "run" or record.get("dataset") != dataset:
-            continue
+    runs: dict[str, dict[Any, Record]] = {}
+    for record in _of(records, "run", dataset):
         if is_finite(record.get("test")):
-            found.setdefault(record["model"], {})[record["seed"], record.get("split")] = record
-    return dict(sorted(found.items(), key=lambda item: item[0] != BASELINE))
+            runs.setdefault(record["model"], {})[record["seed"], record.get("split")] = record
+    return _baseline_first(runs)
 
 
-def attention_of(records: Sequence[Record], dataset: str | None) -> dict[str, Record]:
-    found: dict[str, Record] = {}
-    for record in records:
-        if record.get("kind") == "attention" and record.get("dataset") == dataset:
-            found.setdefault(record["model"], record)
-    return dict(sorted(found.items(), key=lambda item: item[0] != BASELINE))
+def with_field(kind: str, field: str) -> Callable[[Sequence[Record], str | None], dict[str, Record]]:
+    r"""Chooses the records with a field: model, then its last one; the baseline comes first."""
+    return lambda records, dataset: _baseline_first(
+        {record["model"]: record for record in _of(records, kind, dataset) if record.get(field)}
+    )
 
 
-def field_of(records: Sequence[Record], dataset: str | None, name: str) -> dict[str, Any]:
-    found = attention_of(records, dataset).items()
-    return {model: record[name] for model, record in found if record.get(name)}
+def last_cost(records: Sequence[Record], dataset: str | None) -> Record | None:
+    costs = list(_of(records, "cost", dataset))
+    return costs[-1] if costs and costs[-1].get("models") else None
+
+
+def _of(records: Sequence[Record], kind: str, dataset: str | None) -> Iterable[Record]:
+    return (r for r in records if r.get("kind") == kind and r.get("dataset") == dataset)
+
+
+def _baseline_first(of_models: dict[str, Any]) -> dict[str, Any]:
+    return dict(sorted(of_models.items(), key=lambda item: item[0] != BASELINE))
 
 
 def is_finite(value: Any) -> bool:
@@ -73,12 +79,13 @@ def half_width(values: np.ndarray) -> float | None:
     return None if low is None or high is None else 0.5 * (high - low)
 
 
-def count_seeds(runs: Mapping[str, Mapping[Any, Record]]) -> int:
-    return len({seed for of_model in runs.values() for seed, _ in of_model})
+def with_seeds(dataset: str, runs: Runs) -> str:
+    r"""A data set with the number of its seeds, as titles have it."""
+    seeds = len({seed for of_model in runs.values() for seed, _ in of_model})
+    return f"{dataset}, {seeds} seed{'s' * (seeds != 1)}"
 
 
-def metric_of(runs: Mapping[str, Mapping[Any, Record]]) -> str:
-    for of_model in runs.values():
-        for run in of_model.values():
-            return METRICS.get(run.get("metric", "accuracy"), str(run.get("metric")))
-    return METRICS["accuracy"]
+def metric_of(runs: Runs) -> str:
+    run = next((run for of_model in runs.values() for run in of_model.values()), {})
+    metric = run.get("metric", "accuracy")
+    return METRICS.get(metric, str(metric))

@@ -16,11 +16,11 @@ from kgat.datasets import SequenceTask, load_sequences
 from kgat.datasets.sequence_task import Stream
 from kgat.datasets.sequences import resolve_source
 from kgat.datasets.vocabulary import EOS
-from kgat.experiments import records as record_file
+from kgat.experiments import ledger as record_file
 from kgat.experiments.circumstances import circumstances
+from kgat.experiments.ledger import Ledger
 from kgat.experiments.sequences.fitting import DivergedError, OnEpoch, bleu, build, evaluate, fit, perplexity
 from kgat.experiments.sequences.papers import Setting, arguments, completed
-from kgat.experiments.shared import SharedResults
 
 Record = dict[str, Any]
 
@@ -163,7 +163,7 @@ def compare(
     path.open("ab").close()  # it can be written: better known now than after the first run
     datasets, settings = _canonical(datasets, settings)
     order = [(d, name, seed) for d in datasets for seed in range(seeds) for name in variants]
-    with SharedResults(path, ["sequence"]) as results:
+    with Ledger(path, ["sequence"]) as results:
 
         def kept() -> dict[tuple[str, str, int], Record]:
             return _finished(results.records, datasets, variants, settings, seeds)

@@ -1,7 +1,7 @@
-r"""Figures of attention weights on a graph."""
+r"""Attention on a real neighbourhood, one panel per model: the mean of the heads."""
 
 import math
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import matplotlib as mpl
@@ -12,18 +12,26 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kgat.experiments.plots.draw import styled, styles
-from kgat.experiments.plots.look import CLASS_COLORS, FAINT, UNLABELLED, WIDTH, headline, name_rows, shortened
-from kgat.experiments.plots.selection import Record, attention_of, finite_numbers
+from kgat.experiments.plots.look import CLASS_COLORS, FAINT, UNLABELLED, WIDTH, Style, headline, shortened
+from kgat.experiments.plots.plot import plot
+from kgat.experiments.plots.selection import Record, with_field
 
 
-@styled
-def attention(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
-    r"""Attention on a real neighbourhood, one panel per model: the mean of the heads."""
+@plot(
+    with_field("attention", "neighbourhood"),
+    order=40,
+    title="Attention in a real neighbourhood",
+    caption="A node with more neighbours than most whose neighbourhood mixes the most classes; the same "
+    "node for every model, the model trained with the first seed, the first layer, the mean over "
+    "its heads. Width and colour of an arrow are the weight that the node in the middle gives to "
+    "that neighbour, the ring around it is the weight it gives to itself; these add up to one. "
+    "Thin grey lines are other edges of the graph.",
+)
+def attention(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
     cuts = {
         model: record["neighbourhood"]
-        for model, record in attention_of(records, dataset).items()
-        if (record.get("neighbourhood") or {}).get("edges")
+        for model, record in chosen.items()
+        if record["neighbourhood"].get("edges")
     }
     if not cuts:
         return None
@@ -65,64 +73,7 @@ def attention(records: Sequence[Record], dataset: str | None = None) -> Figure |
         handles.append(_class_handle(UNLABELLED, "other or unknown class"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
     first = next(iter(cuts.values()))
-    figure.suptitle(
-        f"{shortened(str(dataset))}: node {first['center']} and its {_plural(first)}",
-        x=0.01,
-        ha="left",
-        fontsize=10,
-    )
-    return figure
-
-
-@styled
-def entropy(records: Sequence[Record], dataset: str | None = None) -> Figure | None:
-    r"""How evenly each head spreads its attention, per layer: one is uniform."""
-    found = {
-        model: record["layers"]
-        for model, record in attention_of(records, dataset).items()
-        if any(finite_numbers(layer["entropy"]).size for layer in record.get("layers") or [])
-    }
-    if not found:
-        return None
-    looks = styles(records)
-    depth = max(map(len, found.values()))
-    columns = min(depth, 2)
-    rows = math.ceil(depth / columns)
-    figure = Figure(figsize=(WIDTH, rows * (0.34 * len(found) + 0.9) + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
-    everything = [finite_numbers(layer["entropy"]) for layers in found.values() for layer in layers]
-    low = min((values.min() for values in everything if values.size), default=0.0)
-    for depth_of_panel, axes in enumerate(grid):
-        if depth_of_panel >= depth:
-            axes.axis("off")
-            continue
-        for row, (model, layers) in enumerate(found.items()):
-            if depth_of_panel >= len(layers):
-                continue
-            layer = layers[depth_of_panel]
-            color = looks[model].color
-            counts = np.array(layer.get("histogram") or [], dtype=float)
-            if counts.sum() > 0:
-                edges = np.linspace(0, 1, counts.size + 1)
-                height = 0.42 * np.append(counts, counts[-1]) / counts.max()
-                axes.fill_between(
-                    edges, row - height, row + height, step="post", color=color, alpha=0.18, lw=0
-                )
-                share = np.cumsum(counts) / counts.sum()
-                low = min(low, edges[int(np.argmax(share >= 0.05))])
-            values = finite_numbers(layer["entropy"])
-            axes.plot(
-                values, np.full(values.size, row), looks[model].marker, color=color, ms=5,
-                mec="white", mew=0.6, alpha=0.9,
-            )  # fmt: skip
-        axes.set_title(f"layer {depth_of_panel + 1}", loc="left")
-        axes.set_xlabel("normalised entropy (1 = uniform)")
-        axes.grid(True, axis="x")
-        name_rows(axes, list(found))
-    left = max(0.0, math.floor(10 * (low - 0.02)) / 10)
-    for axes in grid:
-        axes.set_xlim(left, 1 + 0.03 * (1 - left))
-    headline(figure, shortened(str(dataset)))
+    headline(figure, f"{dataset}: node {first['center']} and its {_plural(first)}")
     return figure
 
 

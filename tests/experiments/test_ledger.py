@@ -10,18 +10,18 @@ from pathlib import Path
 import pytest
 
 import kgat
-from kgat.experiments import records
-from kgat.experiments.shared import SharedResults
+from kgat.experiments import ledger
+from kgat.experiments.ledger import Ledger
 
 ROOT = Path(kgat.__file__).resolve().parents[1]
 
 # A process that says what it begins, and takes its time.
 WORKER = """
 import sys, time
-from kgat.experiments.shared import SharedResults
+from kgat.experiments.ledger import Ledger
 
 path, count, seconds, stuck = sys.argv[1], int(sys.argv[2]), float(sys.argv[3]), int(sys.argv[4])
-with SharedResults(path) as results:
+with Ledger(path) as results:
     def there(job):
         return any(record["job"] == job for record in results.records)
     for job in results.claim(range(count), str, there):
@@ -66,7 +66,7 @@ def test_processes_share_the_jobs(tmp_path):
         assert (code, out[-1], err) == (0, "all", "")
         begun.append([int(job) for job in out[:-1]])
     assert sorted(job for jobs in begun for job in jobs) == list(range(30))
-    assert Counter(record["job"] for record in records.read(path)) == Counter(range(30))
+    assert Counter(record["job"] for record in ledger.read(path)) == Counter(range(30))
     assert [file.name for file in tmp_path.iterdir()] == ["results.jsonl"]
 
 
@@ -89,7 +89,7 @@ def test_the_job_of_a_process_that_was_killed_is_done_by_another(tmp_path):
         first.communicate()
     code, out, err = end(second)
     assert (code, out, err) == (0, ["4", "5", "3", "all"], "")
-    assert sorted(record["job"] for record in records.read(path)) == list(range(6))
+    assert sorted(record["job"] for record in ledger.read(path)) == list(range(6))
 
 
 def test_comparisons_of_two_processes_share_the_runs(tmp_path):
@@ -97,14 +97,14 @@ def test_comparisons_of_two_processes_share_the_runs(tmp_path):
     answers = [end(process) for process in processes]
     assert [code for code, _, _ in answers] == [0, 0], answers
     assert answers[0][1] == answers[1][1]
-    keys = [record["key"] for record in records.read(tmp_path / "results.jsonl")]
+    keys = [record["key"] for record in ledger.read(tmp_path / "results.jsonl")]
     assert len(keys) == len(set(keys)) == 8
     assert answers[0][1] == [str(sorted(keys))]
 
 
 def test_claims_hold_within_a_process_too(tmp_path):
     path = tmp_path / "results.jsonl"
-    with SharedResults(path) as one, SharedResults(path) as other:
+    with Ledger(path) as one, Ledger(path) as other:
         claimed = one.claim_many([1, 2], str, lambda job: False, idle=lambda: False)
         assert [next(claimed), next(claimed)] == [1, 2]
         assert next(other.claim_many([2, 1], str, lambda job: False, idle=lambda: False)) is None
@@ -116,9 +116,9 @@ def test_claims_hold_within_a_process_too(tmp_path):
 def test_lines_of_others_arrive(tmp_path):
     path = tmp_path / "results.jsonl"
     path.write_bytes(b'{"job": 0}\n{"job": 1}')  # whole, without its line end
-    with SharedResults(path) as results:
+    with Ledger(path) as results:
         assert [record["job"] for record in results.records] == [0, 1]
-        records.append(path, {"job": 2})
+        ledger.append(path, {"job": 2})
         results.append({"job": 3})
         assert [record["job"] for record in results.records] == [0, 1, 2, 3]
     assert [json.loads(line)["job"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]

@@ -8,6 +8,13 @@ from __future__ import annotations
 
 import random
 from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import torch
+
+from kgat.datasets.sequence_task import Labelled, Padded, SequenceTask
+from kgat.datasets.source import SequenceSource
+from kgat.datasets.vocabulary import PAD, Words
 
 # Of LRA. A node below the depth is an operator with the probability that its code calls VALUE_P.
 MAX_ARGS, MAX_DEPTH, OPERATOR_P = 10, 10, 0.25
@@ -113,3 +120,44 @@ def evaluate(tokens: Sequence[str]) -> int:
             "values); correct it"
         )
     return values[0]
+
+
+def _read(
+    source: SequenceSource,
+    paths: list[Path],
+    *,
+    seed: int = 0,
+    lengths: tuple[int, int] = (100, 300),
+    sizes: tuple[int, int, int] = (4000, 500, 500),
+) -> SequenceTask:
+    for option, given, count in (("lengths", lengths, 2), ("sizes", sizes, 3)):
+        if len(given) != count or min(given) < 1:
+            raise ValueError(
+                f"Expected '{option}' as {count} positive numbers (got {given}); give all of them"
+            )
+    words = Words([PAD, *TOKENS])
+    # All parts at once: no expression is in two of them.
+    expressions = generate(sum(sizes), lengths, seed)
+
+    def part(first: int, size: int) -> Labelled:
+        own = expressions[first : first + size]
+        tokens = [torch.tensor([words.id(token) for token in expression]) for expression in own]
+        return Labelled(Padded.of(tokens), torch.tensor([evaluate(e) for e in own]))
+
+    train, val, test = (part(sum(sizes[:i]), sizes[i]) for i in range(3))
+    return SequenceTask(
+        *(source.name, "classification", train, val, test, source.citation),
+        f"{lengths[0]} to {lengths[1]} tokens, {sizes[0]}/{sizes[1]}/{sizes[2]} expressions, seed {seed}",
+        num_classes=10,
+        vocabulary=words,
+    )
+
+
+SOURCES = [
+    SequenceSource(
+        name="ListOps",
+        read=_read,
+        citation="Nangia and Bowman, ListOps (2018), by the rule of Tay et al., Long Range Arena (2021); "
+        "drawn",
+    )
+]

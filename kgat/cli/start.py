@@ -1,4 +1,4 @@
-r"""Ctrl-C and SIGTERM: one answer for all commands, from the first moment on."""
+r"""How the command line starts: one answer to Ctrl-C and SIGTERM from the first moment on."""
 
 # Nothing but what the interpreter has loaded already: from the first line of ours on, a stop has its answer.
 import _thread
@@ -6,7 +6,7 @@ import os
 import signal
 import sys
 
-__all__ = ["Stopped", "main", "stoppable"]
+__all__ = ["main"]
 
 TYPE_CHECKING = False
 if TYPE_CHECKING:
@@ -17,27 +17,10 @@ if TYPE_CHECKING:
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # Commands whose results are kept one by one.
 RESUMES = ("compare", "paper", "regress", "bench")
+# The packages of the extra 'experiments', by the names they are imported by.
+NEEDED = ("matplotlib", "networkx", "rich", "scipy", "sklearn", "typer")
 
 _received: list[int] = []
-
-
-class Stopped(BaseException):
-    r"""A command was interrupted. No :class:`KeyboardInterrupt`, which the parser of arguments catches and
-    drops without a word."""
-
-
-def stoppable(command: "Callable[..., Any]") -> "Callable[..., Any]":
-    r"""Lets an interrupt of a command reach :func:`main`, with what it has to say."""
-    import functools
-
-    @functools.wraps(command)
-    def run(*args: "Any", **kwargs: "Any") -> "Any":
-        try:
-            return command(*args, **kwargs)
-        except KeyboardInterrupt as interrupt:
-            raise Stopped(str(interrupt)) from None
-
-    return run
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -59,14 +42,14 @@ def main(arguments: list[str] | None = None) -> int:
     ignored = sys.unraisablehook
     sys.unraisablehook = _again(ignored)
     try:
+        if missing := _missing():
+            return missing
         from kgat.cli.program import run
 
         code = run(given)
         return code if not _received else _answer(given, "")
-    except Stopped as stopped:
-        return _answer(given, str(stopped))
-    except KeyboardInterrupt:
-        return _answer(given, "")
+    except KeyboardInterrupt as interrupt:
+        return _answer(given, str(interrupt))
     except BaseException:
         # What an interrupt becomes where it hits an import or a finaliser.
         if _received and "--debug" not in given:
@@ -77,6 +60,19 @@ def main(arguments: list[str] | None = None) -> int:
         for number, handler in before:
             signal.signal(number, signal.SIG_IGN if arguments is None and _received else handler)
         sys.unraisablehook = ignored
+
+
+def _missing() -> int:
+    from importlib.util import find_spec
+
+    absent = [name for name in NEEDED if find_spec(name) is None]
+    if not absent:
+        return 0
+    sys.stderr.write(
+        f"kgat: error: Expected the packages of the command line (got no {', '.join(absent)}); install them: "
+        "pip install 'kgat[experiments]'\n"
+    )
+    return 2
 
 
 def _answer(given: list[str], said: str) -> int:

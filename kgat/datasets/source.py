@@ -1,0 +1,126 @@
+r"""What a file of data sets declares, and how declarations are found.
+
+A family of data sets is a file in :mod:`kgat.datasets.graphs` or :mod:`kgat.datasets.sequences`, whose
+``SOURCES`` say everything about them. A new file there needs no line anywhere else.
+"""
+
+from __future__ import annotations
+
+import inspect
+import pkgutil
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from importlib import import_module
+from pathlib import Path
+from typing import Any, TypeVar
+
+from kgat.datasets.files import RawFile
+from kgat.datasets.graph import Graph
+from kgat.datasets.sequence_task import SequenceTask
+from kgat.datasets.splits import Rule
+from kgat.names import normalized, unknown
+
+__all__ = ["GraphSource", "SequenceSource", "discover", "resolve"]
+
+
+@dataclass(frozen=True, kw_only=True)
+class GraphSource:
+    r"""A graph: its raw files, how to read them, and what is said about it.
+
+    Args:
+        name (str): The canonical name.
+        read (callable): Reads the raw files into a :class:`Graph`.
+        citation (str): Paper, origin of the files, licence.
+        features (str): What the features are and what was done to them.
+        files (tuple of RawFile, optional): The raw files. (default: :obj:`()`)
+        rule (callable, optional): How to draw splits if the benchmark fixes none.
+            (default: :obj:`None`)
+        metric (str, optional): The metric of the benchmark. (default: :obj:`"accuracy"`)
+        undirected (bool, optional): Whether edges are made to count in both directions.
+            (default: :obj:`True`)
+        needs (tuple of str, optional): Packages that reading takes beyond kgat's own.
+            (default: :obj:`("scipy",)`)
+    """
+
+    name: str
+    read: Callable[[list[Path]], Graph]
+    citation: str
+    features: str
+    files: tuple[RawFile, ...] = ()
+    rule: Rule | None = None
+    metric: str = "accuracy"
+    undirected: bool = True
+    needs: tuple[str, ...] = ("scipy",)
+
+
+@dataclass(frozen=True, kw_only=True)
+class SequenceSource:
+    r"""A data set of sequences: its raw files, how to read them, and what is said about it.
+
+    Args:
+        name (str): The canonical name.
+        read (callable): Makes the task from the source, the paths of its files and the options.
+        citation (str): Paper, origin of the files, licence.
+        files (tuple of RawFile, optional): The raw files. (default: :obj:`()`)
+        instead (tuple of RawFile, optional): Files that serve where :obj:`files` are not all there.
+            (default: :obj:`()`)
+        needs (tuple of str, optional): Packages that reading takes beyond kgat's own.
+            (default: :obj:`()`)
+    """
+
+    name: str
+    read: Callable[..., SequenceTask]
+    citation: str
+    files: tuple[RawFile, ...] = ()
+    instead: tuple[RawFile, ...] = ()
+    needs: tuple[str, ...] = ()
+
+    @property
+    def options(self) -> dict[str, Any]:
+        r"""The options that reading takes, with their defaults."""
+        parameters = inspect.signature(self.read).parameters.values()
+        return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
+
+
+SomeSource = TypeVar("SomeSource", GraphSource, SequenceSource)
+
+
+def discover(package: str, path: Sequence[str], first: Sequence[str]) -> tuple[Any, ...]:
+    r"""Returns the ``SOURCES`` of all modules in a package.
+
+    Args:
+        package (str): The name of the package.
+        path (list of str): Where its modules are.
+        first (list of str): Modules whose sources come first, in this order; the others follow in that of
+            the alphabet.
+
+    Raises:
+        ValueError: If two sources have one name.
+    """
+    found = sorted(module.name for module in pkgutil.iter_modules(path))
+    modules = [*first, *(name for name in found if name not in first)]
+    sources = [source for name in modules for source in import_module(f"{package}.{name}").SOURCES]
+    names = [normalized(source.name) for source in sources]
+    for source, name in zip(sources, names, strict=True):
+        if names.count(name) > 1:
+            raise ValueError(
+                f"Expected names of data sets that differ (got '{source.name}' twice); rename one"
+            )
+    return tuple(sources)
+
+
+def resolve(sources: Sequence[SomeSource], name: str, kind: str) -> SomeSource:
+    r"""Returns the data set of a name; case, :obj:`"-"` and :obj:`"_"` do not matter.
+
+    Args:
+        sources (list of GraphSource or SequenceSource): The data sets.
+        name (str): The name.
+        kind (str): What an error calls one of them.
+
+    Raises:
+        ValueError: If there is none of this name.
+    """
+    by_name = {normalized(source.name): source for source in sources}
+    if normalized(name) not in by_name:
+        unknown(f"the name of {kind}", name, [source.name for source in sources])
+    return by_name[normalized(name)]

@@ -1,0 +1,101 @@
+r"""What is said of paired runs: means, deviations, differences to a baseline and how sure they are."""
+
+from __future__ import annotations
+
+from collections.abc import Hashable, Mapping
+from dataclasses import dataclass
+
+import numpy as np
+
+from kgat.experiments.statistics import holm, interval, wilcoxon
+
+__all__ = ["Summary", "summarise"]
+
+
+@dataclass(frozen=True)
+class Summary:
+    r"""One competitor. All numbers are in units of the scores.
+
+    Args:
+        n (int): Number of runs.
+        lost (int): How many of them have no score.
+        mean (float, optional): Mean score; :obj:`None` without any.
+        std (float, optional): Unbiased standard deviation; :obj:`None` with fewer than two scores.
+        difference (float, optional): Mean difference to the baseline over common pairs.
+        ci_low (float, optional): Lower end of its 95 % t-interval.
+        ci_high (float, optional): Upper end.
+        p_value (float, optional): Wilcoxon signed-rank test, adjusted for the number of competitors after
+            Holm; :obj:`None` with fewer than five pairs.
+        pairs (int): Number of runs that it shares with the baseline.
+        ups (int): In how many of them it is better.
+        downs (int): In how many it is worse.
+    """
+
+    n: int
+    lost: int
+    mean: float | None
+    std: float | None
+    difference: float | None
+    ci_low: float | None
+    ci_high: float | None
+    p_value: float | None
+    pairs: int
+    ups: int
+    downs: int
+
+
+def summarise(
+    scores: Mapping[str, Mapping[Hashable, float | None]], baseline: str, scale: float = 1.0
+) -> dict[str, Summary]:
+    r"""Compares competitors with one of them, paired by what their runs have in common.
+
+    Args:
+        scores (dict): Per competitor its scores by pair, e.g. by seed; :obj:`None` for a run without one.
+        baseline (str): What the others are compared with; it need not be there.
+        scale (float, optional): What means, deviations and differences are multiplied with.
+            (default: :obj:`1.0`)
+
+    Returns:
+        dict: The competitors in their order.
+
+    Example:
+        >>> found = summarise({"gat": {0: 0.5, 1: 0.75}, "rbf": {0: 0.75, 1: 1.0, 2: None}}, "gat", 100)
+        >>> found["rbf"].mean, found["rbf"].difference, found["rbf"].lost
+        (87.5, 25.0, 1)
+    """
+    known = {
+        name: {pair: score for pair, score in runs.items() if score is not None}
+        for name, runs in scores.items()
+    }
+    reference = known.get(baseline, {})
+    differences = {
+        name: np.array([score - reference[pair] for pair, score in runs.items() if pair in reference])
+        for name, runs in known.items()
+    }
+    adjusted = holm({name: wilcoxon(values) for name, values in differences.items() if name != baseline})
+    return {
+        name: _summary(
+            len(scores[name]),
+            scale * np.array(list(runs.values())),
+            scale * (np.empty(0) if name == baseline else differences[name]),
+            adjusted.get(name),
+        )
+        for name, runs in known.items()
+    }
+
+
+def _summary(n: int, values: np.ndarray, differences: np.ndarray, p_value: float | None) -> Summary:
+    low, high = interval(differences)
+    return Summary(
+        n=n,
+        lost=n - values.size,
+        mean=float(values.mean()) if values.size else None,
+        std=float(values.std(ddof=1)) if values.size > 1 else None,
+        difference=float(differences.mean()) if differences.size else None,
+        ci_low=low,
+        ci_high=high,
+        p_value=p_value,
+        pairs=differences.size,
+        ups=int((np.round(differences, 10) > 0).sum()),
+        downs=int((np.round(differences, 10) < 0).sum()),
+    )

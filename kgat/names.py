@@ -1,0 +1,399 @@
+r"""The grammar in which kernels, positions and models are named, and what is said of a name nobody knows.
+
+.. code-block:: text
+
+    sum      = product ("+" product)*
+    product  = factor ("*" factor)*
+    factor   = NAME ["[" ARGUMENT=VALUE, ... "]"]  |  "(" sum ")"
+
+Case, ``-``, ``_`` and spaces of a name do not matter.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import inspect
+import re
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from types import NoneType
+from typing import Any, Generic, NamedTuple, NoReturn, TypeVar, get_args, get_type_hints
+
+T = TypeVar("T")
+
+_KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
+
+
+class UnknownName(ValueError):
+    r"""A name that nobody knows."""
+
+    name: str
+
+
+def normalized(name: str) -> str:
+    r"""Returns a name without case, ``-``, ``_`` and spaces.
+
+    Example:
+        >>> normalized("Scaled-Cosine") == normalized("scaled_cosine")
+        True
+    """
+    return re.sub(r"[-_\s]", "", name.lower())
+
+
+def snake(name: str) -> str:
+    r"""Returns the name of a class in lower case, words joined by ``_``.
+
+    Example:
+        >>> snake("RBF"), snake("FAVORPlus"), snake("L2Distance")
+        ('rbf', 'favor_plus', 'l2_distance')
+    """
+    return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
+
+
+def nearest(name: str, choices: Iterable[str]) -> str:
+    r"""Returns the end of a sentence about a wrong name: the choice that may be meant, if there is one.
+
+    Example:
+        >>> nearest("laplac", ["rbf", "laplace"])
+        "; did you mean 'laplace'?"
+        >>> nearest("laplac", ["rbf"])
+        ''
+    """
+    spelled = {normalized(choice): choice for choice in choices}
+    close = difflib.get_close_matches(normalized(name), spelled, n=1)
+    return f"; did you mean '{spelled[close[0]]}'?" if close else ""
+
+
+def unknown(
+    what: str, name: str, choices: Iterable[str], also: Iterable[str] = (), part: str | None = None
+) -> NoReturn:
+    r"""Raises the error of a name that nobody knows.
+
+    Args:
+        what (str): What a name was expected of.
+        name (str): The name.
+        choices (list of str): What could have been said.
+        also (list of str, optional): Other names of them, which are not listed. (default: :obj:`()`)
+        part (str, optional): What of the name is wrong; all of it if :obj:`None`. (default: :obj:`None`)
+
+    Raises:
+        UnknownName: Always, with the choices and the nearest of all names.
+    """
+    choices = list(choices)
+    part = name if part is None else part
+    error = UnknownName(
+        f"Expected {what} (got '{name}'); choose from: {', '.join(choices) or 'none'}"
+        f"{nearest(part, [*choices, *also])}"
+    )
+    error.name = part
+    raise error
+
+
+def one_of(argument: str, value: T, choices: Iterable[Any]) -> T:
+    r"""Returns the value of an argument that takes few.
+
+    Args:
+        argument (str): Its name.
+        value (object): Its value.
+        choices (list): What it may be.
+
+    Raises:
+        ValueError: If it is none of them, with the choices and the nearest of them.
+
+    Example:
+        >>> one_of("init", "dto", ("dot", "official"))
+        Traceback (most recent call last):
+            ...
+        ValueError: Expected 'init' as one of 'dot', 'official' (got 'dto'); did you mean 'dot'?
+    """
+    choices = list(choices)
+    if value not in choices:
+        listed = ", ".join(map(repr, choices))
+        close = nearest(value, filter(None, choices)) if isinstance(value, str) else ""
+        raise ValueError(f"Expected '{argument}' as one of {listed} (got {value!r}){close}")
+    return value
+
+
+def converted(name: str, kind: Any, value: Any, where: str = "--set {}=VALUE") -> Any:
+    r"""Returns the value of a setting or an argument, which may be given as text.
+
+    Args:
+        name (str): What it is called.
+        kind (type): Its type, or that or :obj:`None`.
+        value (object): The value; a text is read as one of this type.
+        where (str, optional): How it is given, with braces for the name. (default: :obj:`"--set {}=VALUE"`)
+
+    Raises:
+        ValueError: If it is not of this type.
+    """
+    kinds = get_args(kind) or (kind,)
+    if NoneType in kinds and (value is None or value == "none"):
+        return None
+    kind = next(known for known in kinds if known in _KINDS)
+    if kind is float and type(value) is int:
+        return float(value)
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
+        return value
+    if isinstance(value, str):
+        if kind is bool and value.lower() in ("true", "false"):
+            return value.lower() == "true"
+        if kind in (int, float):
+            try:
+                return kind(value)
+            except ValueError:
+                pass  # the error below says more
+    raise ValueError(
+        f"Expected '{name}' as {_KINDS[kind]} (got {value!r}); change it with {where.format(name)}"
+    )
+
+
+def shown(value: Any) -> str:
+    r"""Returns a value as :func:`converted` reads it.
+
+    Example:
+        >>> shown(2.0), shown(1.5), shown(True), shown(None)
+        ('2', '1.5', 'true', 'none')
+    """
+    if value is None or isinstance(value, bool):
+        return str(value).lower()
+    return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
+
+
+def check_arguments(factories: Sequence[Callable[..., Any]], kwargs: Iterable[str], given: int = 2) -> None:
+    r"""Looks whether arguments are among those that classes or factories take.
+
+    Args:
+        factories (list of Callable): The classes or factories; it is enough that one takes an argument.
+        kwargs (list of str): Names of arguments.
+        given (int, optional): How many leading arguments come from elsewhere. (default: :obj:`2`)
+
+    Raises:
+        ValueError: If one is not, with those that are and the nearest of them.
+    """
+    known: list[str] = []
+    for factory in factories:
+        parameters = inspect.signature(factory).parameters
+        if any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters.values()):
+            return
+        known += [name for name in list(parameters)[given:] if name not in known]
+    wrong = [name for name in kwargs if name not in known]
+    if wrong:
+        title = " * ".join(_title(factory) for factory in factories)
+        takes = f"it takes {_quoted(known)}" if known else "it takes none"
+        raise ValueError(
+            f"Expected arguments of {title} (got {_quoted(wrong)}); {takes}{nearest(wrong[0], known)}"
+        )
+
+
+class Factor(NamedTuple):
+    r"""A class by name, and what the name says of its arguments.
+
+    Args:
+        cls (type): The class.
+        arguments (dict): The arguments, in the order of the class.
+    """
+
+    cls: type[Any]
+    arguments: dict[str, Any]
+
+    @property
+    def factors(self) -> Iterator[Factor]:
+        r"""Itself."""
+        yield self
+
+    def text(self, name: str) -> str:
+        r"""Returns what reads as this, with a name of its class."""
+        said = ",".join(f"{argument}={shown(value)}" for argument, value in self.arguments.items())
+        return name + (f"[{said}]" if said else "")
+
+
+class Joined(NamedTuple):
+    r"""Several classes, joined by ``*`` or ``+``.
+
+    Args:
+        operator (str): The sign.
+        parts (list): What it joins: each a :class:`Factor` or another :class:`Joined`.
+    """
+
+    operator: str
+    parts: list[Factor | Joined]
+
+    @property
+    def factors(self) -> Iterator[Factor]:
+        r"""All classes in it, from left to right."""
+        for part in self.parts:
+            yield from part.factors
+
+
+@dataclass
+class Catalogue(Generic[T]):
+    r"""Classes by name: what turns a name, a class or a factory into an object.
+
+    Args:
+        kind (type): The class above them all.
+        classes (dict): The classes by name.
+        sizes (tuple of str): The two arguments that come from whoever asks, which are attributes as well.
+        aliases (dict): Further names, as :func:`normalized` returns them, and what they stand for.
+        orders (dict, optional): The same of names with a number in them: patterns and templates.
+            (default: :obj:`{}`)
+        joins (dict, optional): What ``*`` and ``+`` make of objects. (default: :obj:`{}`)
+        abstract (tuple of type, optional): Classes that nobody can ask for. (default: :obj:`()`)
+    """
+
+    kind: type[T]
+    classes: dict[str, type[T]]
+    sizes: tuple[str, str]
+    aliases: dict[str, str]
+    orders: Mapping[str, str] = field(default_factory=dict)
+    joins: Mapping[str, Callable[..., T]] = field(default_factory=dict)
+    abstract: tuple[type, ...] = ()
+
+    @property
+    def noun(self) -> str:
+        r"""What it holds, in lower case."""
+        return self.kind.__name__.lower()
+
+    def resolve(self, thing: Any, *sizes: int, **kwargs: Any) -> T:
+        r"""Builds an object from whatever names one.
+
+        Args:
+            thing (str or type or Callable or object): A text in the grammar, a class, a factory called with
+                both sizes, or an object, which is returned after a look at its sizes.
+            *sizes (int): The two sizes.
+            **kwargs (optional): Further arguments. Of several names, each takes those that it knows; what it
+                has in brackets goes before them.
+
+        Raises:
+            ValueError: If the name or an argument is unknown, or sizes differ.
+            TypeError: If it is nothing that could be meant.
+        """
+        noun, name = self.noun, self.kind.__name__
+        if isinstance(thing, str):
+            tree = self.read(thing)
+            check_arguments([factor.cls for factor in tree.factors], kwargs)
+            return self._build(tree, sizes, kwargs)
+        if isinstance(thing, self.kind):
+            if kwargs:
+                raise ValueError(
+                    f"Expected no arguments beside a {noun} that is built already (got {_quoted(kwargs)}); "
+                    f"pass them to its class"
+                )
+            built = thing
+        else:
+            if isinstance(thing, type) and (not issubclass(thing, self.kind) or thing in self.abstract):
+                raise TypeError(f"Expected a concrete subclass of '{name}' (got {thing!r})")
+            if not callable(thing) or (not isinstance(thing, type) and hasattr(thing, "parameters")):
+                raise TypeError(  # a module is no factory
+                    f"Expected a {noun}: a name, a class, a factory or a '{name}' (got {thing!r})"
+                )
+            check_arguments([thing], kwargs)
+            built = thing(*sizes, **kwargs)
+            if not isinstance(built, self.kind):
+                raise TypeError(f"Expected {thing!r} to return a '{name}' (got {built!r})")
+        if tuple(getattr(built, size) for size in self.sizes) != sizes:
+            wanted = ", ".join(f"{size}={value}" for size, value in zip(self.sizes, sizes, strict=True))
+            raise ValueError(
+                f"Expected a {noun} of {wanted} (got {built!r}); build it for this layer, or pass its class"
+            )
+        return built
+
+    def _build(self, tree: Factor | Joined, sizes: tuple[int, ...], kwargs: dict[str, Any]) -> T:
+        if isinstance(tree, Joined):
+            return self.joins[tree.operator](*(self._build(part, sizes, kwargs) for part in tree.parts))
+        known = inspect.signature(tree.cls).parameters
+        built: T = tree.cls(*sizes, **{k: v for k, v in kwargs.items() if k in known} | tree.arguments)
+        return built
+
+    def read(self, text: str) -> Factor | Joined:
+        r"""Returns what a text in the grammar means.
+
+        Args:
+            text (str): The text.
+
+        Raises:
+            UnknownName: If there is no such class.
+            ValueError: If an argument is unknown, or its value, or the text is none of this grammar.
+        """
+        pieces = re.findall(r"[()+*]|\[[^][]*\]|[^][()+*]+|[][]", text)
+        tokens = [piece.strip() for piece in pieces if piece.strip()]
+        signs = [sign for sign in "+*" if sign in self.joins]
+
+        def joined(level: int) -> Factor | Joined:
+            if level == len(signs):
+                return factor()
+            parts = [joined(level + 1)]
+            while tokens[:1] == [signs[level]]:
+                tokens.pop(0)
+                parts.append(joined(level + 1))
+            return parts[0] if len(parts) == 1 else Joined(signs[level], parts)
+
+        def factor() -> Factor | Joined:
+            if signs and tokens[:1] == ["("]:
+                tokens.pop(0)
+                inner = joined(0)
+                tokens[:1] = [] if tokens[:1] == [")"] else ["("]  # what is left is an error
+                return inner
+            name = tokens.pop(0) if tokens and tokens[0][0] not in "()[]+*" else ""
+            found = self._find(name)
+            if tokens and tokens[0][0] == "[" and len(tokens[0]) > 1:
+                found = _with_arguments(found, tokens.pop(0)[1:-1], text)
+            return found
+
+        tree = joined(0)
+        if tokens:
+            example = ", joined by '*' and '+', e.g. rbf[lengthscale=2]*l1.5" if signs else ""
+            raise ValueError(
+                f"Expected a {self.noun} as NAME[ARGUMENT=VALUE,...]{example} (got '{text}'); "
+                f"'{tokens[0]}' does not fit"
+            )
+        return tree
+
+    def _find(self, name: str) -> Factor:
+        wanted = normalized(name)
+        for choice, cls in self.classes.items():
+            if normalized(choice) == wanted:
+                return Factor(cls, {})
+        meant = self.aliases.get(wanted)
+        for pattern, template in self.orders.items():
+            if match := re.fullmatch(pattern, name.strip().lower()):
+                meant = match.expand(template)
+        if meant is None:
+            also = [*map(snake, self.classes), *self.aliases]
+            unknown(f"the name of a {self.noun}", name.strip(), sorted(self.classes), also)
+        factor = self.read(meant)
+        assert isinstance(factor, Factor)
+        return factor
+
+
+def _with_arguments(factor: Factor, brackets: str, text: str) -> Factor:
+    cls, said = factor
+    kinds = {
+        name: kind
+        for name, kind in get_type_hints(cls.__init__).items()
+        if name in list(inspect.signature(cls).parameters)[2:] and {*get_args(kind), kind} & {*_KINDS}
+    }
+    known = {normalized(name): name for name in kinds}
+    arguments: dict[str, Any] = {}
+    for option in brackets.split(","):
+        key, _, value = (part.strip() for part in option.partition("="))
+        argument = known.get(normalized(key))
+        if argument is None or argument in arguments or not value:
+            takes = f"takes {', '.join(kinds)}{nearest(key, kinds)}" if kinds else "takes no arguments"
+            raise ValueError(
+                f"Expected ARGUMENT=VALUE,... in the brackets of '{text}', each once (got '{option}'); "
+                f"{cls.__name__} {takes}"
+            )
+        where = f"{snake(cls.__name__)}[{{}}=VALUE]"
+        arguments[argument] = converted(argument, kinds[argument], value, where)
+    arguments = said | arguments
+    return Factor(cls, {name: arguments[name] for name in kinds if name in arguments})
+
+
+def _quoted(items: Iterable[Any]) -> str:
+    return ", ".join(f"'{item}'" for item in items)
+
+
+def _title(factory: Callable[..., Any]) -> str:
+    named = factory.func if isinstance(factory, functools.partial) else factory
+    return getattr(named, "__name__", repr(factory))

@@ -1,0 +1,55 @@
+r"""The committed pages are what the committed records give, byte for byte."""
+
+from pathlib import Path
+
+import pytest
+
+from kgat.experiments import regression, sequences, starts
+from kgat.experiments.bench import report
+from kgat.experiments.ledger import read_results
+from kgat.experiments.pages import BEGIN, END, split_readme
+from kgat.experiments.tables import readme_tables
+
+ROOT = Path(__file__).resolve().parents[2]
+SEQUENCES = ROOT / "benchmarks" / "sequences"
+PAPERS = sorted(path.stem for path in SEQUENCES.glob("*.jsonl") if path.stem != "costs")
+
+
+def between(page, begin=BEGIN, end=END):
+    return split_readme(ROOT / page, begin, end)[1].strip()
+
+
+# As the commands on these pages give them: "ablation" beside the sets of "results" that have a part there.
+SETS = ("Cora", "CiteSeer", "PubMed", "chameleon_filtered", "squirrel_filtered")
+FOLDERS = {
+    "README.md": ["results"],
+    "ablation/README.md": [*(f"results/{name}" for name in SETS), "ablation"],
+}
+
+
+@pytest.mark.parametrize("page", FOLDERS)
+def test_comparisons(page):
+    assert between(page) == readme_tables(*(ROOT / folder for folder in FOLDERS[page]))
+
+
+def test_start_of_scores():
+    assert between("ablation/start/README.md") == starts.page(ROOT / "ablation" / "start")
+
+
+def test_ops():
+    records = read_results(ROOT / "benchmarks" / "ops.jsonl", ["ops"])
+    assert between("benchmarks/README.md", report.BEGIN, report.END) == report.tables(records)
+
+
+def test_regression():
+    records = read_results(ROOT / "benchmarks" / "regression" / "results.jsonl", ["regression"])
+    text = regression.table(regression.of_setting(records, regression.Setting(epochs=300)))
+    assert between("benchmarks/regression/README.md", regression.BEGIN, regression.END) == text
+
+
+@pytest.mark.parametrize("paper", PAPERS)
+def test_papers(paper):
+    records = read_results(SEQUENCES / f"{paper}.jsonl", ["sequence"])
+    order = list(sequences.resolve_paper(paper).datasets)
+    records.sort(key=lambda record: order.index(record["dataset"]))
+    assert between("benchmarks/sequences/README.md", *sequences.markers(paper)) == sequences.table(records)
