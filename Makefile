@@ -16,7 +16,7 @@ help:
 	@echo "make bench     time of our layers against PyG's, as JSON lines and a table"
 	@echo "make docs      build the documentation into docs/_build/html"
 	@echo "make wheel     build dist/*.whl, install it into a fresh environment and try it there"
-	@echo "make readme    draw the figures of results/ and write the tables of README.md again"
+	@echo "make readme    draw the figures of results/ and write the tables of README.md and results/ again"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "kgat needs Python 3.11 or newer (got " + sys.version.split()[0] + "); name one: make PYTHON=python3.12")'
@@ -28,6 +28,10 @@ $(VENV)/.kgat: pyproject.toml constraints.txt | $(BIN)/python
 
 $(VENV)/.kgat-dev: $(VENV)/.kgat
 	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[dev,ogb]'
+	@touch $@
+
+$(VENV)/.kgat-docs: $(VENV)/.kgat
+	$(BIN)/pip install --disable-pip-version-check -q -c constraints.txt -e '.[docs]'
 	@touch $@
 
 compare: $(VENV)/.kgat
@@ -47,11 +51,13 @@ bench: $(VENV)/.kgat
 
 readme: $(VENV)/.kgat
 	for folder in results/*/ ablation/*/; do $(BIN)/kgat plot $$folder; done
+	PYTHONPATH=docs $(BIN)/python -m _generate.catalogue
 	$(BIN)/kgat table results --readme README.md
+	$(BIN)/kgat table results --readme results/README.md
 	$(BIN)/kgat table $(ABLATED:%=results/%) ablation --readme ablation/README.md
 
 docs: $(VENV)/.kgat-docs
-	$(BIN)/sphinx-build -W --keep-going -b html docs docs/_build/html
+	OMP_NUM_THREADS=1 $(BIN)/python -m sphinx -W --keep-going -b html docs docs/_build/html
 
 wheel: $(BIN)/python
 	rm -rf build dist

@@ -1,4 +1,4 @@
-"""The documentation site: ``make docs`` builds it into docs/_build/html."""
+r"""The documentation site: ``make docs`` builds it into docs/_build/html."""
 
 import sys
 from pathlib import Path
@@ -11,8 +11,9 @@ from sphinx.util import logging
 HERE = Path(__file__).parent
 sys.path[:0] = [str(HERE), str(HERE.parent)]
 
-import kgat  # noqa: E402
-from _generate import api, catalogue, pages  # noqa: E402
+from _generate import api, catalogue, pages
+
+import kgat
 
 project = "kgat"
 author = "the kgat developers"
@@ -74,7 +75,7 @@ html_copy_source = True
 
 
 def missing(app: Sphinx, env: Any, node: nodes.Element, inner: nodes.Element) -> None:
-    """What is named must exist in kgat, if not have a page. Names of torch and PyG are on other sites, which
+    r"""What is named must exist in kgat, if not have a page. Names of torch and PyG are on other sites, which
     would have to be asked."""
     target = str(node.get("reftarget", ""))
     if node.get("refdomain") == "py" and target.split(".")[0] == "kgat" and not api.exists(target):

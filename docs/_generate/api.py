@@ -1,4 +1,4 @@
-"""The API reference: a page for each room of the package, and one for each name in its ``__all__``."""
+r"""The API reference: a page for each room of the package, and one for each name in its ``__all__``."""
 
 import inspect
 import pkgutil
@@ -9,19 +9,36 @@ from types import ModuleType
 import kgat
 from _generate import drop_others, save
 
-# How backends compute, what files a terminal reads: no part of the API.
-INSIDE = {"atomic", "ops", "cli", "__main__"}
+# How backends compute, names are read and commands are run: no part of the API.
+INSIDE = {"atomic", "cli", "extras", "moved", "names", "ops", "__main__"}
+
+INTRODUCTION = """
+Made from the docstrings: each public name of each room of the package, with links to its source.
+:class:`~kgat.nn.KernelGATConv`, :class:`~kgat.models.KernelGAT` and the other classes that are used most can
+be imported from ``kgat`` itself.
+
+"""
 
 
 def rooms() -> list[str]:
-    """The rooms of the package that have an API, those of the core first."""
+    r"""The rooms of the package that have an API, those of the core first."""
     names = [module.name for module in pkgutil.iter_modules(kgat.__path__) if module.name not in INSIDE]
-    first = ["nn", "models", "kernels", "positions", "functional", "diagnostics", "datasets", "testing", "score"]
+    first = [
+        "nn",
+        "models",
+        "kernels",
+        "positions",
+        "functional",
+        "diagnostics",
+        "datasets",
+        "testing",
+        "score",
+    ]
     return sorted(names, key=lambda name: (first.index(name) if name in first else len(first), name))
 
 
 def public(module: ModuleType) -> list[str]:
-    """What a module offers: its ``__all__``, and the functions and classes that it defines itself."""
+    r"""What a module offers: its ``__all__``, and the functions and classes that it defines itself."""
     listed = list(getattr(module, "__all__", []))
     defined = [
         name
@@ -34,7 +51,7 @@ def public(module: ModuleType) -> list[str]:
 
 
 def modules(name: str) -> list[ModuleType]:
-    """A room, if it lists names of its own, else the modules in it."""
+    r"""A room, if it lists names of its own, else the modules in it."""
     module = import_module(name)
     if public(module) or not hasattr(module, "__path__"):
         return [module]
@@ -43,7 +60,7 @@ def modules(name: str) -> list[ModuleType]:
 
 
 def documented(module: ModuleType) -> list[str]:
-    """The classes and functions among the public names, and no constants, which have no docstring."""
+    r"""The classes and functions among the public names, and no constants, which have no docstring."""
     names = public(module)
     items = {name: getattr(module, name) for name in names}
     kept = [name for name, item in items.items() if inspect.isclass(item) or inspect.isfunction(item)]
@@ -51,7 +68,7 @@ def documented(module: ModuleType) -> list[str]:
 
 
 def exists(target: str) -> bool:
-    """Whether a dotted name leads to a module or to an attribute of one."""
+    r"""Whether a dotted name leads to a module or to an attribute of one."""
     parts = target.split(".")
     for count in range(len(parts), 0, -1):
         try:
@@ -72,15 +89,9 @@ def write(folder: Path) -> None:
         index.append(f"kgat.{room}")
     lines = "\n".join(f"   {name}" for name in index)
     summaries = "\n".join(f"   * - :doc:`{name}`\n     - {_summary(import_module(name))}" for name in index)
-    pages.append(
-        save(
-            folder / "index.rst",
-            f"{_title('API reference')}.. py:module:: kgat\n\nMade from the docstrings: each public name of each room of the package, with links to "
-            "its source. :class:`~kgat.nn.KernelGATConv`, :class:`~kgat.models.KernelGAT` and the other classes "
-            "that are used most can be imported from ``kgat`` itself.\n\n"
-            f".. list-table::\n   :widths: 30 70\n\n{summaries}\n\n.. toctree::\n   :hidden:\n\n{lines}\n",
-        )
-    )
+    text = _title("API reference") + ".. py:module:: kgat\n\n" + INTRODUCTION
+    text += f".. list-table::\n   :widths: 30 70\n\n{summaries}\n\n.. toctree::\n   :hidden:\n\n{lines}\n"
+    pages.append(save(folder / "index.rst", text))
     drop_others(folder, pages)
 
 

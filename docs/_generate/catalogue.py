@@ -1,6 +1,7 @@
-"""The catalogues of kernels and positions: formula, picture, laws, cost and parameters, read from the classes."""
+r"""The catalogues of kernels and positions, read from classes: formula, picture, laws, cost, parameters."""
 
 import inspect
+import re
 import tomllib
 from io import BytesIO
 from pathlib import Path
@@ -14,6 +15,7 @@ from _generate import save
 from kgat import kernels, positions
 from kgat.functional import explain
 from kgat.kernels import Kernel
+from kgat.names import snake
 from kgat.nn import KernelAttention
 from kgat.score.gram import Gram, LazyGram
 from kgat.score.rules import ScoreRule
@@ -30,15 +32,12 @@ def write(folder: Path) -> None:
     save(folder / "positions.rst", _positions(folder))
 
 
-# Text ---------------------------------------------------------------------------------------------------------
-
-
 def _title(text: str, sign: str) -> str:
     return f"{text}\n{sign * len(text)}\n\n"
 
 
 def described(cls: type) -> str:
-    """A docstring up to its first section."""
+    r"""A docstring up to its first section."""
     lines = (inspect.getdoc(cls) or "").splitlines()
     sections = ("Args:", "Shapes:", "Raises:", "Example:", "Returns:")
     end = next((i for i, line in enumerate(lines) if line.strip() in sections), len(lines))
@@ -46,8 +45,8 @@ def described(cls: type) -> str:
 
 
 def literal(text: str) -> str:
-    """Markdown's code spans as those of reStructuredText."""
-    return text.strip().replace("`", "``")
+    r"""Markdown's code spans as those of reStructuredText; roles stay."""
+    return re.sub(r"(?<!:)`([^`]+)`", r"``\1``", text.strip())
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
@@ -61,29 +60,21 @@ def _picture(path: str, alt: str) -> str:
     return f".. image:: {path}\n   :alt: {alt}\n   :class: profile\n   :width: 100%\n\n"
 
 
-# Kernels ------------------------------------------------------------------------------------------------------
+def words() -> dict[str, Any]:
+    return tomllib.loads(WORDS.read_text(encoding="utf8"))
 
 
 def families() -> list[dict[str, Any]]:
-    return tomllib.loads(WORDS.read_text(encoding="utf8"))["family"]
+    r"""Families with their kernels; one that nobody has sorted yet comes last, with no word on its use."""
+    sorted_in = words()["family"]
+    known = {name for family in sorted_in for name in family["kernels"]}
+    others = {name: "" for name in kernels.names() if name not in known}
+    return sorted_in + ([{"title": "Others", "text": "", "kernels": others}] if others else [])
 
 
 def _kernels(folder: Path) -> str:
     text = _title("Kernels", "=") + ".. currentmodule:: kgat.kernels\n\n"
-    text += (
-        "``kernel=`` takes a name, regardless of case, hyphens and underscores; a class; a function "
-        "``(channels, heads) -> Kernel``; or names joined by ``*`` (scores add) and ``+`` (log-sum-exp of scores). "
-        "An ``l2``, ``l1.5`` or ``lp`` among the factors is a :class:`~kgat.kernels.Magnitude`.\n\n"
-        "Each entry is made from its class. The left picture is the plane of keys: how strongly a query at the dot "
-        "weighs a key there, brightest where it weighs most, by an untrained kernel with two channels. The right one "
-        "is the score along the dashed line. *PSD* means positive semi-definite as a function of two vectors. "
-        "*Cost* is what one edge reads and adds up per head, with "
-        f"D = {CHANNELS} channels; nodes are lifted once.\n\n"
-        "Identities that the tests hold: ``DotProduct`` = ``RBF`` × L² ``Magnitude``; ``Intersection`` = ``Laplace`` "
-        "× node biases; ``KernelGATConv`` with ``Additive``, ``AdditiveV2``, ``DotProduct`` and ``ScaledCosine`` = "
-        "GATConv, GATv2Conv, TransformerConv and AGNNConv, values and all gradients. For a choice between them see "
-        ":doc:`/how-to/choose-a-kernel`; for one of your own, :doc:`/tutorials/your-own-kernel`.\n\n"
-    )
+    text += literal(words()["kernels"]) + "\n\n"
     text += _overview()
     for family in families():
         text += _title(family["title"], "-") + literal(family["text"]) + "\n\n"
@@ -98,7 +89,11 @@ def _overview() -> str:
     for family in families():
         for name in family["kernels"]:
             kernel = _build(name)
-            lines += [f"   * - `{name}`_", f"     - {_yes(kernel.symmetric)}", f"     - {_yes(kernel.positive_definite)}"]
+            lines += [
+                f"   * - `{name}`_",
+                f"     - {_yes(kernel.symmetric)}",
+                f"     - {_yes(kernel.positive_definite)}",
+            ]
             lines += [f"     - {_features(kernel)[0]}", f"     - {_learned(kernel)}"]
     return "\n".join(lines) + "\n\n"
 
@@ -117,15 +112,25 @@ def _kernel(name: str, use: str, folder: Path) -> str:
         "translation invariant": kernel.translation_invariant,
     }
     rows = [
-        ("Use it", literal(use)),
-        ("Laws", ", ".join(law for law, holds in laws.items() if holds) or "none of symmetric, PSD, translation invariant"),
+        *([("Use it", literal(use))] if use else []),
+        (
+            "Laws",
+            ", ".join(law for law, holds in laws.items() if holds)
+            or "none of symmetric, PSD, translation invariant",
+        ),
         ("Features", _features(kernel)[1]),
         ("Learned", _learned(kernel)),
         ("Cost", _cost(kernel)),
+        ("Names", _names(name)),
         ("Arguments", f":class:`kgat.kernels.{name}`"),
     ]
     alt = f"Weight of a key in the plane and score along a line for the kernel {name}"
     return _title(name, "~") + described(cls) + "\n\n" + _picture(f"pictures/{name}.png", alt) + _table(rows)
+
+
+def _names(name: str) -> str:
+    others = [alias for alias, target in kernels.CATALOGUE.aliases.items() if target.split("[")[0] == name]
+    return ", ".join(f"``{text}``" for text in dict.fromkeys([snake(name), *others]))
 
 
 def _yes(holds: bool) -> str:
@@ -142,12 +147,16 @@ def _features(kernel: Kernel) -> tuple[str, str]:
     except NotImplementedError:
         return "–", "no finite feature map"
     count = query.size(-1)
-    return str(count), f"{count} features give the kernel exactly, so that attention over all pairs can be linear in time"
+    return str(
+        count
+    ), f"{count} features give the kernel exactly, so that attention over all pairs can be linear in time"
 
 
 def _learned(kernel: Kernel) -> str:
     # Of a part with many parameters, such as a network, its name.
-    names = dict.fromkeys(name.split(".")[0] for name, value in kernel.named_parameters() if value.requires_grad)
+    names = dict.fromkeys(
+        name.split(".")[0] for name, value in kernel.named_parameters() if value.requires_grad
+    )
     return ", ".join(f"``{name}``" for name in names) or "nothing"
 
 
@@ -178,7 +187,7 @@ def _sums(gram: Gram) -> str:
 
 
 def picture(name: str) -> bytes:
-    """The plane of keys as a query sees it, and the score along a line."""
+    r"""The plane of keys as a query sees it, and the score along a line."""
     torch.manual_seed(0)
     kernel = kernels.resolve(name, 2, 1).eval()
     _spread(kernel)
@@ -194,7 +203,11 @@ def picture(name: str) -> bytes:
     left, right = figure.subplots(1, 2, width_ratios=[1, 1.6])
     image = values if signed else (values - values.max()).exp()
     top = float(image.abs().max())
-    limits = {"vmin": -top, "vmax": top, "cmap": "coolwarm"} if signed else {"vmin": 0.0, "vmax": 1.0, "cmap": "viridis"}
+    limits = (
+        {"vmin": -top, "vmax": top, "cmap": "coolwarm"}
+        if signed
+        else {"vmin": 0.0, "vmax": 1.0, "cmap": "viridis"}
+    )
     left.imshow(image, extent=(-SPAN, SPAN, -SPAN, SPAN), origin="lower", **limits)
     left.plot(1.2, 0.6, "o", color="#d55e00", ms=6, mec="white", mew=0.8)
     ends = SPAN * torch.tensor([2.0, 1.0]) / 5**0.5
@@ -204,6 +217,42 @@ def picture(name: str) -> bytes:
     right.axvline(1.8**0.5, color="#d55e00", lw=1, ls=":")
     right.set(xlabel="key along the line", ylabel="k(q, k)" if signed else "score = log k(q, k)")
     right.set_ylim(bottom=max(float(profile.min()) - 0.2, float(profile.max()) - 12))
+    return _png(figure)
+
+
+SHOWN = (
+    "additive_v2",
+    "dot_product",
+    "rbf",
+    "laplace",
+    "intersection",
+    "scaled_cosine",
+    "periodic",
+    "spectral",
+)
+
+
+def strip() -> bytes:
+    r"""A few kernels side by side, as a query sees the plane of keys."""
+    figure = _figure(11.2, 1.75)
+    axis = torch.linspace(-SPAN, SPAN, 161)
+    y, x = torch.meshgrid(axis, axis, indexing="ij")
+    query = torch.tensor([1.2, 0.6]).view(1, 1, 2)
+    for axes, name in zip(figure.subplots(1, 8), SHOWN, strict=True):
+        torch.manual_seed(0)
+        kernel = kernels.resolve(name, 2, 1).eval()
+        _spread(kernel)
+        with torch.no_grad():
+            values = _evaluated(kernel, query, torch.stack([x, y], dim=-1).view(-1, 1, 2))[0].view(161, 161)
+        axes.imshow(
+            (values - values.max()).exp(),
+            extent=(-SPAN, SPAN, -SPAN, SPAN),
+            origin="lower",
+            vmin=0,
+            vmax=1,
+        )
+        axes.plot(1.2, 0.6, "o", color="#d55e00", ms=5, mec="white", mew=0.8)
+        axes.set(title=name, xticks=[], yticks=[])
     return _png(figure)
 
 
@@ -223,17 +272,9 @@ def _evaluated(kernel: Kernel, query: Tensor, key: Tensor) -> Tensor:
     return gram.dense()
 
 
-# Positions ----------------------------------------------------------------------------------------------------
-
-
 def _positions(folder: Path) -> str:
     text = _title("Positions", "=") + ".. currentmodule:: kgat.positions\n\n"
-    text += (
-        "``position=`` of :class:`~kgat.nn.KernelAttention` and of the models on sequences takes one of these names, a "
-        "class or ``None``. Each entry is made from its class. The picture shows attention between 24 equal tokens, "
-        "causal at the right: what differs in it is the position's doing alone. Learned parts are drawn at random "
-        "for it. On graphs, encodings of nodes enter as a kernel of their own, see :doc:`/how-to/positions`.\n\n"
-    )
+    text += literal(words()["positions"]) + "\n\n"
     for name in positions.names():
         if name == "none":
             continue
@@ -265,9 +306,6 @@ def attention_picture(name: str) -> bytes:
     return _png(figure)
 
 
-# Pictures -----------------------------------------------------------------------------------------------------
-
-
 def _figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained", facecolor="none")
 
@@ -284,3 +322,7 @@ def _png(figure: Figure) -> bytes:
     buffer = BytesIO()
     figure.savefig(buffer, format="png", dpi=144, transparent=True, metadata={"Software": None})
     return buffer.getvalue()
+
+
+if __name__ == "__main__":  # the picture of the README, which is kept: make readme
+    save(Path(__file__).parents[1] / "_static" / "kernels.png", strip())

@@ -1,4 +1,4 @@
-"""Pages of the repository that are part of the site: results, benchmarks, changelog, how to contribute."""
+r"""Pages of the repository that are part of the site: results, benchmarks, changelog, how to contribute."""
 
 import os
 import re
@@ -28,14 +28,15 @@ def write(folder: Path) -> None:
     for source, target in PAGES.items():
         if source != "README.md":
             text = (ROOT / source).read_text(encoding="utf8")
-            save(folder / target, translated(text, source, folder / target, folder))
+            copy = f"<!-- copied: {source} -->\n\n{translated(text, source, folder / target, folder)}"
+            save(folder / target, copy)
 
 
 def translated(text: str, source: str, target: Path, folder: Path) -> str:
-    """Links lead to the page of the site where there is one, and pictures are copied beside the page."""
+    r"""Links lead to the page of the site where there is one, and pictures are copied beside the page."""
 
     def link(match: re.Match[str]) -> str:
-        sign, label, path, anchor = match.groups()
+        sign, label, path, _ = match.groups()
         found = os.path.normpath(os.path.join(os.path.dirname(source), path))
         if os.path.isdir(ROOT / found):
             found = os.path.join(found, "README.md")
