@@ -46,7 +46,7 @@ def described(cls: type) -> str:
 
 def literal(text: str) -> str:
     r"""Markdown's code spans as those of reStructuredText; roles stay."""
-    return re.sub(r"(?<!:)`([^`]+)`", r"``\1``", text.strip())
+    return re.sub(r"(:\w+:`[^`]*`)|`([^`]+)`", lambda m: m[1] or f"``{m[2]}``", text.strip())
 
 
 def _table(rows: list[tuple[str, str]]) -> str:
@@ -208,7 +208,7 @@ def picture(name: str) -> bytes:
         if signed
         else {"vmin": 0.0, "vmax": 1.0, "cmap": "viridis"}
     )
-    left.imshow(image, extent=(-SPAN, SPAN, -SPAN, SPAN), origin="lower", **limits)
+    left.imshow(image.numpy(), extent=(-SPAN, SPAN, -SPAN, SPAN), origin="lower", **limits)
     left.plot(1.2, 0.6, "o", color="#d55e00", ms=6, mec="white", mew=0.8)
     ends = SPAN * torch.tensor([2.0, 1.0]) / 5**0.5
     left.plot([-ends[0], ends[0]], [-ends[1], ends[1]], "--", color="white", lw=0.9)
