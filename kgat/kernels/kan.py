@@ -179,72 +179,23 @@ def _silu_sum(x, y):  # type: ignore[no-untyped-def]
     return t * where(t > 0.0, 1.0, fall) / (1.0 + fall)
 
 
-def _d_silu_sum(x, y):  # type: ignore[no-untyped-def]
-    t = x + y
-    fall = exp(-absolute(t))
-    gate = where(t > 0.0, 1.0, fall) / (1.0 + fall)
-    slope = gate * (1.0 + t * (1.0 - gate))
-    return slope, slope
-
-
 def _spline_1(x, y):  # type: ignore[no-untyped-def]
     return maximum(1.0 - absolute(x + y), 0.0)
 
 
-def _d_spline_1(x, y):  # type: ignore[no-untyped-def]
-    t = x + y
-    slope = where(absolute(t) < 1.0, where(t < 0.0, 1.0, -1.0), 0.0)
-    return slope, slope
-
-
 def _spline_2(x, y):  # type: ignore[no-untyped-def]
     t = x + y
-    rest = maximum(1.5 - absolute(t), 0.0)
-    return where(absolute(t) < 0.5, 0.75 - t * t, 0.5 * rest * rest)
-
-
-def _d_spline_2(x, y):  # type: ignore[no-untyped-def]
-    t = x + y
-    rest = maximum(1.5 - absolute(t), 0.0)
-    slope = where(absolute(t) < 0.5, -2.0 * t, where(t < 0.0, rest, -rest))
-    return slope, slope
+    return where(absolute(t) < 0.5, 0.75 - t * t, 0.5 * maximum(1.5 - absolute(t), 0.0) ** 2)
 
 
 def _spline_3(x, y):  # type: ignore[no-untyped-def]
     t = absolute(x + y)
-    rest = maximum(2.0 - t, 0.0)
-    return where(t < 1.0, 2 / 3 + t * t * (0.5 * t - 1.0), rest * rest * rest / 6.0)
+    return where(t < 1.0, 2 / 3 + t * t * (0.5 * t - 1.0), maximum(2.0 - t, 0.0) ** 3 / 6.0)
 
 
-def _d_spline_3(x, y):  # type: ignore[no-untyped-def]
-    t = x + y
-    rest = maximum(2.0 - absolute(t), 0.0)
-    half = 0.5 * rest * rest
-    slope = where(absolute(t) < 1.0, t * (1.5 * absolute(t) - 2.0), where(t < 0.0, half, -half))
-    return slope, slope
-
-
-def _silu(x: Tensor, y: Tensor) -> Tensor:
-    return F.silu(x + y)
-
-
-def _hat(x: Tensor, y: Tensor) -> Tensor:
-    return (1.0 - (x + y).abs()).relu()
-
-
-def _quadratic(x: Tensor, y: Tensor) -> Tensor:
-    t = x + y
-    return torch.where(t.abs() < 0.5, 0.75 - t.square(), 0.5 * (1.5 - t.abs()).relu().square())
-
-
-def _cubic(x: Tensor, y: Tensor) -> Tensor:
-    t = (x + y).abs()
-    return torch.where(t < 1.0, 2 / 3 + t.square() * (0.5 * t - 1.0), (2.0 - t).relu().pow(3) / 6.0)
-
-
-_SILU_SUM = Pair("silu_sum", _silu, _d_silu_sum, _silu_sum)
+_SILU_SUM = Pair("silu_sum", lambda x, y: F.silu(x + y), scalar=_silu_sum)
 _SPLINE_SUMS = {
-    1: Pair("spline_1_sum", _hat, _d_spline_1, _spline_1),
-    2: Pair("spline_2_sum", _quadratic, _d_spline_2, _spline_2),
-    3: Pair("spline_3_sum", _cubic, _d_spline_3, _spline_3),
+    1: Pair("spline_1_sum", _spline_1),
+    2: Pair("spline_2_sum", _spline_2),
+    3: Pair("spline_3_sum", _spline_3),
 }

@@ -27,11 +27,12 @@ Backward, with :math:`\mathbf{g} = \partial L / \partial \mathbf{o}`, from what 
 
 from __future__ import annotations
 
+import re
 from dataclasses import dataclass
 
 from torch import Tensor
 
-from kgat.score.rules import REGISTERED, Link, Pair
+from kgat.score.rules import Link, Pair
 
 
 class BackendError(RuntimeError):
@@ -56,11 +57,6 @@ class Recipe:
     bias_inside: bool = False
 
     @property
-    def derivatives(self) -> bool:
-        r"""Whether all of it can be compiled."""
-        return (self.pair is None or self.pair.derivative is not None) and self.link.derivative is not None
-
-    @property
     def text(self) -> str:
         r"""The recipe as an op of torch can take it."""
         pair = "" if self.pair is None else self.pair.key
@@ -75,19 +71,22 @@ class Recipe:
         """
         recipe = _READ.get(text)
         if recipe is None:
-            recipe = _READ[text] = cls._parse(text)
+            recipe = cls._parse(text)
+            if "\n" not in text:  # its rules are those of the package, which never go
+                _READ[text] = recipe
         return recipe
 
     @classmethod
     def _parse(cls, text: str) -> Recipe:
-        parts = text.split("|")
-        if len(parts) == 4 and all(flag in ("0", "1") for flag in parts[2:]):
-            pair, link = REGISTERED.get(parts[0]), REGISTERED.get(parts[1])
-            if isinstance(link, Link) and (isinstance(pair, Pair) if parts[0] else pair is None):
-                recipe = cls(pair, link, parts[2] == "1", parts[3] == "1")  # type: ignore[arg-type]
-                needless = recipe.pair is None and (recipe.weighted or recipe.bias_inside)
-                if recipe.derivatives and not needless:
-                    return recipe
+        parts = re.split(r"(?<! )\|(?! )", text)  # between spaces it belongs to a rule
+        try:
+            pair, link, weighted, inside = parts
+            flags = [("0", "1").index(flag) == 1 for flag in (weighted, inside)]
+            recipe = cls(Pair.of_key(pair) if pair else None, Link.of_key(link), *flags)
+            if pair or not any(flags):
+                return recipe
+        except ValueError:
+            pass
         raise ValueError(
             f"Expected a recipe as 'pair|link|weighted|bias_inside', of a compiled pair (or none) and link, "
             f"and two flags that are 0 or 1 (got {text!r}); 'Recipe.text' writes one"
@@ -98,7 +97,7 @@ class Recipe:
         return f"{self.link.name}({pair}{' + edge bias' if self.bias_inside else ''})"
 
 
-_READ: dict[str, Recipe] = {}  # by text; pairs and links never go
+_READ: dict[str, Recipe] = {}  # by text
 
 
 @dataclass(frozen=True, eq=False)

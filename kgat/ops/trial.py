@@ -16,7 +16,6 @@ import hashlib
 import json
 import os
 import threading
-import types
 import uuid
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -31,7 +30,6 @@ from kgat.ops import eager, gpu
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.recipe import BackendError, Operands, Recipe
 from kgat.score.gram import LazyGram
-from kgat.score.scalar import source
 
 NODES = ("query", "key", "weight", "query_bias", "key_bias", "edge_bias", "edge_weight")
 TARGETS, SOURCES = 19, 17
@@ -52,7 +50,7 @@ class Trial:
     r"""What is tried: all that compiled code is specialised on.
 
     Args:
-        recipe (Recipe): What is computed.
+        recipe (str): What is computed: a :attr:`~kgat.ops.recipe.Recipe.text`, which keeps no rule alive.
         scores (bool): Whether it is the sums of pairs alone.
         device (torch.device): Where it runs.
         dtype (torch.dtype): The type of scores.
@@ -64,7 +62,7 @@ class Trial:
         dropout (bool): Whether weights are dropped.
     """
 
-    recipe: Recipe
+    recipe: str
     scores: bool
     device: torch.device
     dtype: torch.dtype
@@ -83,19 +81,24 @@ class Trial:
         value = x.value
         sizes = (value.size(1), features, value.size(2))
         return cls(
-            *(recipe, scores, value.device, x.link_args.dtype, value.dtype, *sizes, names, x.dropout > 0.0)
+            *(
+                recipe.text,
+                scores,
+                value.device,
+                x.link_args.dtype,
+                value.dtype,
+                *sizes,
+                names,
+                x.dropout > 0.0,
+            )
         )
 
     @property
-    def text(self) -> str | None:
-        r"""All that the result depends on; :obj:`None` if another process could not know it again."""
-        recipe = self.recipe
-        functions = [recipe.link.in_scalars, recipe.link.derivative]
-        if recipe.pair is not None:
-            functions += [recipe.pair.in_scalars, recipe.pair.derivative]
-        if not all(isinstance(function, types.FunctionType) for function in functions):
-            return None
-        rule = [(source(f), repr(f.__defaults__)) for f in functions]  # type: ignore[arg-type, union-attr]
+    def text(self) -> str:
+        r"""All that the result depends on."""
+        recipe = Recipe.read(self.recipe)
+        rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
+        rule = [f.text for x in rules for f in (x.in_scalars, x.derivative)]  # type: ignore[union-attr]
         rest = [
             str(getattr(self, field.name)) for field in fields(self) if field.name not in ("recipe", "device")
         ]
@@ -104,7 +107,7 @@ class Trial:
 
 
 _passed: set[Trial] = set()
-_failed: dict[tuple[Recipe, torch.device], str] = {}
+_failed: dict[tuple[str, torch.device], str] = {}
 _lock = threading.Lock()
 
 
@@ -120,7 +123,7 @@ def require_trial(recipe: Recipe, x: Operands, scores: bool = False) -> None:
         BackendError: If the code cannot be compiled or run, or computes other numbers than the eager backend.
     """
     trial = Trial.of(recipe, x, scores)
-    rule = (recipe, trial.device)
+    rule = (trial.recipe, trial.device)
     if trial in _passed and rule not in _failed:
         return
     if trial.heads == 0 or (trial.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
@@ -134,17 +137,16 @@ def require_trial(recipe: Recipe, x: Operands, scores: bool = False) -> None:
 
 def _run(trial: Trial, pair_args: list[list[float]], link_args: list[list[float]]) -> None:
     text = trial.text
-    if text is None or not _is_recorded(text):
+    if not _is_recorded(text):
         failure = _in_clean_thread(lambda: _failure(trial, pair_args, link_args))
         if failure is not None:
             dtype, device = str(trial.dtype).removeprefix("torch."), _name(trial.device)
             _failed[trial.recipe, trial.device] = (
-                f"Expected Triton's code for {trial.recipe} in {dtype} on {device} to compute what the eager "
-                f"backend does (got {failure}); pass backend='eager', and please report it"
+                f"Expected Triton's code for {Recipe.read(trial.recipe)} in {dtype} on {device} to compute "
+                f"what the eager backend does (got {failure}); pass backend='eager', and please report it"
             )
             return
-        if text is not None:
-            _record(text)
+        _record(text)
     _passed.add(trial)
 
 
@@ -206,7 +208,7 @@ def draw_operands(
         torch.tensor(args, dtype=dtype).view(-1, heads) for args in (pair_args, link_args)
     )
     # Sums of about one: most rules have pieces below and above.
-    spread = (5.0 if trial.recipe.weighted else 3.0) / max(1, features) ** 0.5
+    spread = (5.0 if Recipe.read(trial.recipe).weighted else 3.0) / max(1, features) ** 0.5
     x = Operands(
         value,
         pair_constants,
@@ -257,7 +259,7 @@ def _failure(trial: Trial, pair_args: list[list[float]], link_args: list[list[fl
 
 def _computed(trial: Trial, edge_index: Tensor, x: Operands, grad: Tensor) -> dict[str, Tensor]:
     # What the device computes, by name.
-    recipe, device = trial.recipe, trial.device
+    recipe, device = Recipe.read(trial.recipe), trial.device
     adjacency = Adjacency.of(edge_index.to(device), 1, TARGETS, SOURCES)
     moved: dict[str, Any] = {
         field.name: tensor.to(device)
@@ -298,7 +300,7 @@ def _expected(
     constants: dict[str, Any] = {name: cast(getattr(x, name)) for name in ("pair_args", "link_args")}
     x = replace(x, value=cast(x.value))
     x = replace(x, **constants, **leaves)
-    call = eager.call_of(trial.recipe, x, edge_index, TARGETS, 1, mask)
+    call = eager.call_of(Recipe.read(trial.recipe), x, edge_index, TARGETS, 1, mask)
     if trial.scores:
         assert isinstance(call.gram, LazyGram)
         result = call.gram.at(call.row, call.col)

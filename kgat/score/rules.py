@@ -13,87 +13,154 @@ functions and their derivatives, and a new kernel that runs fused is a new :clas
 
 from __future__ import annotations
 
+import functools
 import math
+import weakref
 from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from dataclasses import dataclass, fields
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kgat.score.derive import Expression, read
 from kgat.score.scalar import absolute, cos, log, maximum, minimum, sin, where
 
 Argument = float | Tensor  # a constant of a rule; a tensor is per head, shape [H]
 
+# Ops of torch take numbers, text and tensors: there a pair or link goes by its key, which says what it
+# computes, and all that is equal has. Those of this module never go, and have their names for keys.
+_LIVE: weakref.WeakValueDictionary[tuple[type, str], _Scalars] = weakref.WeakValueDictionary()
+_NAMED: dict[tuple[type, str], _Scalars] = {}
 
-# Ops of torch take numbers, text and tensors: there a pair or link goes by its key, which no other has.
-REGISTERED: dict[str, Pair | Link] = {}
+
+def _original(value: Any) -> Any:
+    # What a function was written from.
+    return getattr(value, "original", value)
 
 
-def _register(function: Pair | Link) -> None:
-    key = function.name
-    while key in REGISTERED:
-        key += "'"
-    REGISTERED[key] = function
-    object.__setattr__(function, "key", key)
+class _Scalars:
+    # What a pair and a link share: functions of scalars, as they are run and as they are compiled.
+    name: str
+    function: Callable[..., Tensor]
+    derivative: Callable[..., Any] | None
+    scalar: Callable[..., Any] | None
+    key: str
+    reason: str  # why it runs on the eager backend alone, if it does
+    operands: ClassVar[int]
+    signed = False
+
+    def __post_init__(self) -> None:
+        function, derivative = (_original(f) for f in (self.function, self.derivative))
+        key = reason = ""
+        compiled = slope = None
+        try:
+            if self.signed:
+                raise TypeError("Expected a kernel that cannot be negative")
+            expression = Expression(function if self.scalar is None else self.scalar, self.operands)
+            slopes = derivative and Expression(derivative, self.operands, self.operands, "d_rule")
+        except Exception as error:  # noqa: BLE001  # whatever a function of tensors does with symbols
+            reason = f"'{self.name}' is not written in scalars ({type(error).__name__}: {error})"
+        else:
+            compiled = expression.function()
+            slope = (slopes or expression.derivative()).function()
+            slope.original = derivative
+            key = f"{self.name}\n{compiled.text}{slope.text}"
+            if self.scalar is None:
+                compiled.original, function = function, compiled
+        for name, value in (
+            *(("function", function), ("derivative", slope), ("key", key)),
+            *(("reason", reason), ("_compiled", compiled)),
+        ):
+            object.__setattr__(self, name, value)
+        if key:
+            _LIVE.setdefault((type(self), key), self)
+
+    def __reduce__(self) -> Any:  # of the functions that were given, those that were written are no one's
+        given = (getattr(self, field.name) for field in fields(self) if field.init)  # type: ignore[arg-type]
+        return type(self), tuple(_original(value) for value in given)
+
+    @property
+    def in_scalars(self) -> Callable[..., Any]:
+        r"""The function as a compiling backend reads it."""
+        compiled: Callable[..., Any] | None = self.__dict__["_compiled"]
+        return compiled or self.scalar or self.function
+
+    @classmethod
+    def of_key(cls, key: str) -> Self:
+        r"""Returns what has this key: the one in use or, where it is gone, one that computes the same.
+
+        Raises:
+            ValueError: If the key is not one.
+        """
+        return _NAMED.get((cls, key)) or _LIVE.get((cls, key)) or _again(cls, key)  # type: ignore
+
+
+@functools.lru_cache(maxsize=64)
+def _again(cls: Any, key: str) -> Any:
+    name, _, text = key.partition("\n")
+    function, derivative = read(text)
+    rule = cls(name, function, derivative=derivative)
+    if rule.key != key:
+        raise ValueError(f"Expected the key of a rule (got {key!r})")
+    return rule
 
 
 @dataclass(frozen=True, eq=False)
-class Pair:
+class Pair(_Scalars):
     r"""A scalar function of one lifted query feature and one lifted key feature.
 
+    Written in arithmetic and the functions of :mod:`kgat.score.scalar` it runs fused: its derivative is
+    derived (see :mod:`kgat.score.derive`). Written in torch it runs on the eager backend.
+
     Args:
-        name (str): Its name, in messages and in the choice of a compiled backend.
-        function (Callable): ``function(x, y, *args)``, elementwise on broadcast tensors, twice
-            differentiable almost everywhere, finite at ``x == y``.
+        name (str): Its name, in messages.
+        function (Callable): ``function(x, y, *args)``, twice differentiable almost everywhere, finite at
+            ``x == y``.
         derivative (Callable, optional): ``derivative(x, y, *args)`` returns the derivatives by ``x`` and by
-            ``y``, as scalars in the functions of :mod:`kgat.score.scalar`. With it the rule runs
-            fused; without, on the eager backend. (default: :obj:`None`)
-        scalar (Callable, optional): :obj:`function` in the functions of :mod:`kgat.score.scalar`, where it
-            is not already written in them. (default: :obj:`None`)
+            ``y``, as scalars, where that is faster or more accurate than the one that is derived.
+            (default: :obj:`None`)
+        scalar (Callable, optional): :obj:`function` as scalars, where :obj:`function` itself is in torch, for
+            tensors. (default: :obj:`None`)
 
     Example:
         >>> import torch
-        >>> from kgat.score.rules import ABS_DIFFERENCE
-        >>> ABS_DIFFERENCE.function(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0]))
+        >>> from kgat.score.rules import Pair
+        >>> from kgat.score.scalar import absolute
+        >>> pair = Pair("abs_difference", lambda x, y: absolute(x - y))
+        >>> pair.function(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0]))
         tensor([2., 0.])
+        >>> pair.derivative(torch.tensor([1.0, 2.0]), torch.tensor([3.0, 2.0]))
+        (tensor([-1.,  0.]), tensor([1., -0.]))
     """
 
     name: str
     function: Callable[..., Tensor]
     derivative: Callable[..., tuple[Any, Any]] | None = None
     scalar: Callable[..., Any] | None = None
-    key: str = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        _register(self)
-
-    @property
-    def in_scalars(self) -> Callable[..., Any]:
-        r"""The function as a compiling backend reads it."""
-        return self.function if self.scalar is None else self.scalar
+    operands: ClassVar[int] = 2
 
 
 @dataclass(frozen=True, eq=False)
-class Link:
+class Link(_Scalars):
     r"""A scalar function of the summed pairs, with the finite feature map it allows, if any.
 
     Args:
         name (str): Its name.
-        function (Callable): ``function(t, *args)``, elementwise.
+        function (Callable): ``function(t, *args)``, as of :class:`Pair`. Written in torch, it is applied to
+            the sums of all edges, outside of the fused pass.
         features (Callable, optional): ``features(q, *args)`` maps one side of an inner product to
             :math:`f` with :math:`\langle f(q), f(k) \rangle = \exp(\mathrm{link}(\langle q, k
             \rangle))`. :obj:`None` where no finite map exists. (default: :obj:`None`)
         signed (bool, optional): Whether the kernel behind the link can be negative, so that it has
             no logarithm and only its features can be used. (default: :obj:`False`)
+        derivative (Callable, optional): ``derivative(t, *args)``, as of :class:`Pair`. (default: :obj:`None`)
+        scalar (Callable, optional): As of :class:`Pair`. (default: :obj:`None`)
         scaled_features (Callable, optional): ``scaled_features(q, *args)`` maps one side to pairs of features
             and the logarithm of what they are to be multiplied with, one per node and head, for features that
             numbers of single precision do not hold: :math:`\sum_p \exp(a_p(q) + a_p(k)) \langle f_p(q),
             f_p(k) \rangle = \exp(\mathrm{link}(\langle q, k \rangle))`. (default: :obj:`None`)
-        derivative (Callable, optional): ``derivative(t, *args)``, as of :class:`Pair`. Without it the link is
-            applied to the sums of all edges, outside of the fused pass. (default: :obj:`None`)
-        scalar (Callable, optional): As of :class:`Pair`. (default: :obj:`None`)
 
     Example:
         >>> import torch
@@ -109,15 +176,7 @@ class Link:
     derivative: Callable[..., Any] | None = None
     scalar: Callable[..., Any] | None = None
     scaled_features: Callable[..., list[tuple[Tensor, Tensor]]] | None = None
-    key: str = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        _register(self)
-
-    @property
-    def in_scalars(self) -> Callable[..., Any]:
-        r"""The function as a compiling backend reads it."""
-        return self.function if self.scalar is None else self.scalar
+    operands: ClassVar[int] = 1
 
 
 def log_abs_sinc(x: Tensor) -> Tensor:
@@ -297,42 +356,7 @@ def _append_root(f: Tensor, eps: Argument) -> Tensor:
     return torch.cat([f, root.unsqueeze(-1).expand(*f.shape[:-1], 1)], dim=-1)
 
 
-# Rules as scalars: what compiling backends read. On tensors the functions of torch are leaner, where there
-# are any. Derivatives at kinks are those of torch: 0 for an absolute value, shared at a tie of a minimum.
-
-
-def _mul(x, y):  # type: ignore[no-untyped-def]
-    return x * y
-
-
-def _d_mul(x, y):  # type: ignore[no-untyped-def]
-    return y, x
-
-
-def _add(x, y):  # type: ignore[no-untyped-def]
-    return x + y
-
-
-def _d_add(x, y):  # type: ignore[no-untyped-def]
-    return 1.0 + 0.0 * x, 1.0 + 0.0 * y
-
-
-def _abs_difference(x, y):  # type: ignore[no-untyped-def]
-    return absolute(x - y)
-
-
-def _d_abs_difference(x, y):  # type: ignore[no-untyped-def]
-    sign = where(x > y, 1.0, 0.0) - where(x < y, 1.0, 0.0)
-    return sign, -sign
-
-
-def _squared_difference(x, y):  # type: ignore[no-untyped-def]
-    return (x - y) * (x - y)
-
-
-def _d_squared_difference(x, y):  # type: ignore[no-untyped-def]
-    slope = 2.0 * (x - y)
-    return slope, -slope
+# Rules as scalars, and for tensors the functions of torch where these are leaner.
 
 
 def _log_abs_sinc(x, y):  # type: ignore[no-untyped-def]
@@ -359,79 +383,8 @@ def _d_log_abs_sinc(x, y):  # type: ignore[no-untyped-def]
     return slope, -slope
 
 
-def _minimum(x, y):  # type: ignore[no-untyped-def]
-    return minimum(x, y)
-
-
-def _d_minimum(x, y):  # type: ignore[no-untyped-def]
-    share = where(x < y, 1.0, where(x > y, 0.0, 0.5))
-    return share, 1.0 - share
-
-
-def _leaky_relu_sum(x, y, slope):  # type: ignore[no-untyped-def]
-    t = x + y
-    return where(t > 0.0, t, slope * t)
-
-
-def _d_leaky_relu_sum(x, y, slope):  # type: ignore[no-untyped-def]
-    d = where(x + y > 0.0, 1.0, slope)
-    return d, d
-
-
-def _identity(t):  # type: ignore[no-untyped-def]
-    return t
-
-
-def _d_identity(t):  # type: ignore[no-untyped-def]
-    return 1.0 + 0.0 * t
-
-
 def _leaky_relu(t, slope):  # type: ignore[no-untyped-def]
     return where(t > 0.0, t, slope * t)
-
-
-def _d_leaky_relu(t, slope):  # type: ignore[no-untyped-def]
-    return where(t > 0.0, 1.0, slope)
-
-
-def _relu(t):  # type: ignore[no-untyped-def]
-    return maximum(t, 0.0)
-
-
-def _d_relu(t):  # type: ignore[no-untyped-def]
-    return where(t > 0.0, 1.0, 0.0)
-
-
-def _log(t, eps):  # type: ignore[no-untyped-def]
-    return log(t + eps)
-
-
-def _d_log(t, eps):  # type: ignore[no-untyped-def]
-    return 1.0 / (t + eps)
-
-
-def _log_square(t, eps):  # type: ignore[no-untyped-def]
-    return log(t * t + eps)
-
-
-def _d_log_square(t, eps):  # type: ignore[no-untyped-def]
-    return 2.0 * t / (t * t + eps)
-
-
-def _half_log(t, eps):  # type: ignore[no-untyped-def]
-    return 0.5 * log(t + eps)
-
-
-def _d_half_log(t, eps):  # type: ignore[no-untyped-def]
-    return 0.5 / (t + eps)
-
-
-def _rational_quadratic(t, alpha):  # type: ignore[no-untyped-def]
-    return -alpha * _log1p(t)
-
-
-def _d_rational_quadratic(t, alpha):  # type: ignore[no-untyped-def]
-    return -alpha / (1.0 + t)
 
 
 def _log1p(t):  # type: ignore[no-untyped-def]
@@ -449,17 +402,12 @@ def _truncated_exp(t, degree):  # type: ignore[no-untyped-def]
     before = r + x
     s = before * r + u / 2.0
     term = u * x / 6.0
-    odd = s * r + term
-    even = odd * r + term * x / 4.0
-    before, s = where(degree > 3.0, odd, before), where(degree > 3.0, even, s)
-    term = u * u * x / 120.0
-    odd = s * r + term
-    even = odd * r + term * x / 6.0
-    before, s = where(degree > 5.0, odd, before), where(degree > 5.0, even, s)
-    term = u * u * u * x / 5040.0
-    odd = s * r + term
-    even = odd * r + term * x / 8.0
-    return where(degree > 7.0, odd, before), where(degree > 7.0, even, s), m
+    for n in (4, 6, 8):
+        odd = s * r + term
+        even = odd * r + term * x / n
+        before, s = where(degree > n - 1, odd, before), where(degree > n - 1, even, s)
+        term = term * u / ((n + 1) * n)
+    return before, s, m
 
 
 def _log_truncated_exp(t, degree):  # type: ignore[no-untyped-def]
@@ -472,36 +420,36 @@ def _d_log_truncated_exp(t, degree):  # type: ignore[no-untyped-def]
     return before / (s * m)
 
 
-MUL = Pair("mul", torch.mul, _d_mul, _mul)
-ADD = Pair("add", torch.add, _d_add, _add)  # with one feature: a number of the query plus one of the key
-ABS_DIFFERENCE = Pair("abs_difference", lambda x, y: (x - y).abs(), _d_abs_difference, _abs_difference)
+MUL = Pair("mul", lambda x, y: x * y)
+ADD = Pair("add", lambda x, y: x + y)  # with one feature: a number of the query plus one of the key
+ABS_DIFFERENCE = Pair("abs_difference", lambda x, y: absolute(x - y))
 SQUARED_DIFFERENCE = Pair(
-    "squared_difference", lambda x, y: (x - y).square(), _d_squared_difference, _squared_difference
+    "squared_difference", lambda x, y: (x - y).square(), scalar=lambda x, y: (x - y) ** 2
 )
 LOG_ABS_SINC = Pair("log_abs_sinc", lambda x, y: log_abs_sinc(x - y), _d_log_abs_sinc, _log_abs_sinc)
-MINIMUM = Pair("minimum", torch.minimum, _d_minimum, _minimum)
+MINIMUM = Pair("minimum", minimum)
 LEAKY_RELU_SUM = Pair(
-    "leaky_relu_sum", lambda x, y, slope: leaky_relu(x + y, slope), _d_leaky_relu_sum, _leaky_relu_sum
+    "leaky_relu_sum",
+    lambda x, y, slope: leaky_relu(x + y, slope),
+    scalar=lambda x, y, slope: _leaky_relu(x + y, slope),
 )
 
-IDENTITY = Link("identity", lambda t: t, derivative=_d_identity, scalar=_identity)
-LEAKY_RELU = Link("leaky_relu", leaky_relu, derivative=_d_leaky_relu, scalar=_leaky_relu)
-RELU = Link("relu", F.relu, derivative=_d_relu, scalar=_relu)
-LOG = Link("log", lambda t, eps: (t + eps).log(), _append_root, derivative=_d_log, scalar=_log)
+IDENTITY = Link("identity", lambda t: t)
+LEAKY_RELU = Link("leaky_relu", leaky_relu, scalar=_leaky_relu)
+RELU = Link("relu", F.relu, scalar=lambda t: maximum(t, 0.0))
+LOG = Link("log", lambda t, eps: log(t + eps), _append_root)
 LOG_SQUARE = Link(
     "log_square",
     lambda t, eps: (t.square() + eps).log(),
     square_features,
-    derivative=_d_log_square,
-    scalar=_log_square,
+    scalar=lambda t, eps: log(t * t + eps),
     scaled_features=scaled_square_features,
 )
-HALF_LOG = Link("half_log", lambda t, eps: 0.5 * (t + eps).log(), derivative=_d_half_log, scalar=_half_log)
+HALF_LOG = Link("half_log", lambda t, eps: 0.5 * log(t + eps))
 RATIONAL_QUADRATIC = Link(
     "rational_quadratic",
     lambda t, alpha: -alpha * t.log1p(),
-    derivative=_d_rational_quadratic,
-    scalar=_rational_quadratic,
+    scalar=lambda t, alpha: -alpha * _log1p(t),
 )
 TRUNCATED_EXP = Link(
     "truncated_exp",
@@ -511,9 +459,15 @@ TRUNCATED_EXP = Link(
     scalar=_log_truncated_exp,
     scaled_features=scaled_truncated_exp_features,
 )
-# Without a derivative on purpose: a fused backward computes scores again, and this draws anew at each call.
-DROPOUT = Link("dropout", F.dropout)
+DROPOUT = Link("dropout", F.dropout)  # not in scalars on purpose: a fused backward computes scores again
 SIGNED = Link("signed", lambda t: t, features=lambda q: q, signed=True)
+
+for _rule in (
+    *(MUL, ADD, ABS_DIFFERENCE, SQUARED_DIFFERENCE, LOG_ABS_SINC, MINIMUM, LEAKY_RELU_SUM, IDENTITY),
+    *(LEAKY_RELU, RELU, LOG, LOG_SQUARE, HALF_LOG, RATIONAL_QUADRATIC, TRUNCATED_EXP),
+):
+    object.__setattr__(_rule, "key", _rule.name)
+    _NAMED[type(_rule), _rule.name] = _rule
 
 
 def _per_feature(args: tuple[Argument, ...]) -> tuple[Argument, ...]:

@@ -1,132 +1,196 @@
 r"""The few functions that rules are written in.
 
 A pair or link function is written once, as scalars: ``where(t > 0, t, slope * t)``. With the functions of
-this module it runs on torch tensors; a backend that compiles rules calls :func:`translate` to have the same
-source speak its own vocabulary (scalars in Numba, blocks in Triton).
+this module it runs on torch tensors and on numbers. Called with symbols it is written down instead, as text
+that :mod:`kgat.score.derive` differentiates and that a compiling backend has speak its own vocabulary
+(scalars in Numba, blocks in Triton).
 """
 
 from __future__ import annotations
 
+import itertools
+import linecache
+import math
 import types
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
 import torch
+from torch import Tensor
 
-# Each is a function of its own, so that translate() can tell it from a torch function a rule might also use.
+
+class Symbol:
+    r"""A number that is not known yet: what is done with it is written down.
+
+    Args:
+        tape (Tape): What it is written down on, a :class:`~kgat.score.derive.Tape`.
+        operation (str): What it is the result of, ``"input"`` if of nothing.
+        operands (tuple): Of what: symbols and numbers.
+        place (int): Its place among all symbols of the tape.
+        varies (bool): Whether it depends on what one differentiates by, rather than on constants alone.
+    """
+
+    __slots__ = ("operands", "operation", "place", "tape", "varies")
+    __hash__ = object.__hash__
+    __array_ufunc__ = None  # a number of NumPy leaves arithmetic with it to this class
+
+    def __init__(
+        self, tape: Any, operation: str, operands: tuple[Any, ...], place: int, varies: bool
+    ) -> None:
+        self.tape = tape
+        self.operation = operation
+        self.operands = operands
+        self.place = place
+        self.varies = varies
+
+    def __neg__(self) -> Any:
+        return self.tape.apply("neg", self)
+
+    def __abs__(self) -> Any:
+        return self.tape.apply("absolute", self)
+
+    def __pow__(self, exponent: Any) -> Any:
+        return self.tape.power(self, exponent)
+
+    def __bool__(self) -> bool:
+        raise TypeError(
+            "Expected a rule without branches on its arguments (got a comparison where Python needs true or "
+            "false); use 'where', 'minimum' and 'maximum' of kgat.score.scalar"
+        )
+
+
+def _method(operation: str, reflected: bool) -> Callable[[Any, Any], Any]:
+    def method(self: Any, other: Any) -> Any:
+        return self.tape.apply(operation, *((other, self) if reflected else (self, other)))
+
+    return method
+
+
+for _name in ("add", "sub", "mul", "truediv", "lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
+    setattr(Symbol, f"__{_name}__", _method(_name, reflected=False))
+for _name in ("add", "sub", "mul", "truediv"):
+    setattr(Symbol, f"__r{_name}__", _method(_name, reflected=True))
 
 
 def where(condition: Any, x: Any, y: Any) -> Any:
     r"""Returns :obj:`x` where the condition holds, else :obj:`y`; both are evaluated.
 
-    On tensors, a choice between two numbers is in single precision.
+    On tensors, a choice between two numbers is in single precision; in a rule, in that of its arguments.
     """
+    if isinstance(condition, bool):
+        return x if condition else y
+    if isinstance(condition, Symbol):
+        return condition.tape.apply("where", condition, x, y)
     return torch.where(condition, x, y)
 
 
 def exp(x: Any) -> Any:
     r"""Computes :math:`e^x`."""
-    return torch.exp(x)
+    return _unary("exp", x)
 
 
 def log(x: Any) -> Any:
     r"""Computes the natural logarithm."""
-    return torch.log(x)
+    return _unary("log", x)
 
 
 def sin(x: Any) -> Any:
     r"""Computes the sine."""
-    return torch.sin(x)
+    return _unary("sin", x)
 
 
 def cos(x: Any) -> Any:
     r"""Computes the cosine."""
-    return torch.cos(x)
+    return _unary("cos", x)
 
 
 def sqrt(x: Any) -> Any:
     r"""Computes the square root."""
-    return torch.sqrt(x)
+    return _unary("sqrt", x)
 
 
 def absolute(x: Any) -> Any:
-    r"""Computes :math:`|x|`."""
-    return torch.abs(x)
+    r"""Computes :math:`|x|`; its derivative at 0 is 0."""
+    return abs(x)
 
 
 def minimum(x: Any, y: Any) -> Any:
-    r"""Returns the smaller."""
-    return torch.minimum(x, y)
+    r"""Returns the smaller; at a tie each has half of the derivative, a constant none."""
+    return _extreme("minimum", x, y)
 
 
 def maximum(x: Any, y: Any) -> Any:
-    r"""Returns the larger."""
-    return torch.maximum(x, y)
+    r"""Returns the larger; at a tie each has half of the derivative, a constant none: ``maximum(t, 0.0)`` is
+    the ReLU."""
+    return _extreme("maximum", x, y)
+
+
+def _unary(name: str, x: Any) -> Any:
+    if isinstance(x, Tensor):
+        return getattr(torch, name)(x)
+    return x.tape.apply(name, x) if isinstance(x, Symbol) else getattr(math, name)(x)
+
+
+def _extreme(name: str, x: Any, y: Any) -> Any:
+    for operand in (x, y):
+        if isinstance(operand, Symbol):
+            return operand.tape.apply(name, x, y)
+    if isinstance(x, Tensor) and isinstance(y, Tensor):
+        return getattr(torch, name)(x, y)
+    if not isinstance(x, Tensor):
+        x, y = y, x
+    if not isinstance(x, Tensor):
+        return min(x, y) if name == "minimum" else max(x, y)
+    return torch.where(x >= y if name == "minimum" else x <= y, y, x)
+
+
+def typed(x: Any, like: Tensor) -> Any:
+    r"""Returns a number in the precision of a tensor, so that a choice between two numbers keeps it."""
+    return x if isinstance(x, Tensor) or not isinstance(like, Tensor) else like.new_full((), x)
 
 
 VOCABULARY = (where, exp, log, sin, cos, sqrt, absolute, minimum, maximum)
 
 
 def translate(
-    function: Callable[..., Any],
+    function: Callable[..., Any] | str,
     vocabulary: Mapping[str, Any],
     compiler: Callable[[types.FunctionType], Any],
 ) -> Any:
     r"""Compiles a copy of :obj:`function` that speaks another vocabulary.
 
     Args:
-        function (Callable): A plain function, made with ``def``. Of global names it may use those of this
-            module, numbers, and other such functions; it must not close over variables.
+        function (Callable or str): A function that :mod:`kgat.score.derive` wrote (:obj:`in_scalars` or
+            :obj:`derivative` of a rule), or its ``text``.
         vocabulary (Mapping): What stands for ``where``, ``exp`` and the others, by name.
         compiler (Callable): Compiles a function whose globals are already exchanged.
 
     Raises:
-        TypeError: If :obj:`function` closes over variables, or uses a name that is none of these.
+        TypeError: If :obj:`function` is no such function.
 
     Example:
         >>> import math
+        >>> from kgat.score.rules import Link
         >>> from kgat.score.scalar import exp, translate
-        >>> def decay(x):
-        ...     return exp(-x)
+        >>> decay = Link("decay", lambda t: exp(-t)).in_scalars
         >>> translate(decay, {"exp": math.exp}, lambda function: function)(1.0) == math.exp(-1.0)
         True
     """
-    if not isinstance(function, types.FunctionType) or function.__closure__:
+    text = getattr(function, "text", function)
+    if not isinstance(text, str):
         raise TypeError(
-            f"Expected a plain function without a closure (got {function!r}); make it with 'def' at the top "
-            f"level of a module, and pass what it needs as an argument of the rule"
+            f"Expected a function that was written from a rule (got {function!r}); rules are written with "
+            f"arithmetic and the functions of kgat.score.scalar"
         )
-    names: dict[str, Any] = {"__builtins__": {}, "__name__": function.__module__}
-    for name in function.__code__.co_names:
-        if name not in function.__globals__:
-            raise TypeError(
-                f"Expected '{function.__name__}' to use arithmetic and functions of kgat.score.scalar alone "
-                f"(got '{name}'); of comparisons and branches it needs 'where', 'minimum' and 'maximum'"
-            )
-        value = function.__globals__[name]
-        if any(value is known for known in VOCABULARY):
-            names[name] = vocabulary[value.__name__]
-        elif isinstance(value, types.FunctionType):
-            names[name] = translate(value, vocabulary, compiler)
-        elif isinstance(value, (int, float)):
-            names[name] = value
-        else:
-            raise TypeError(
-                f"Expected '{function.__name__}' to use numbers and functions of kgat.score.scalar (got "
-                f"'{name}', a {type(value).__name__})"
-            )
-    return compiler(types.FunctionType(function.__code__, names, function.__name__, function.__defaults__))
+    file = f"<kgat rule {next(_count)}>"
+    names: dict[str, Any] = {"__builtins__": {}, "__name__": __name__, **vocabulary}
+    exec(compile(text, file, "exec"), names)
+    copy: types.FunctionType = names.pop(text[len("def ") : text.index("(")])
+    # Triton reads the source of what it compiles. It stays as long as the code does.
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    weakref.finalize(copy.__code__, linecache.cache.pop, file, None).atexit = False
+    return compiler(copy)
 
 
-def source(function: Callable[..., Any]) -> str:
-    r"""Identifies what a function computes: its code and that of the functions it calls, as text."""
-    assert isinstance(function, types.FunctionType)
-    code = function.__code__
-    parts = [code.co_code.hex(), repr(code.co_consts), repr(code.co_names)]
-    for name in code.co_names:
-        value = function.__globals__.get(name)
-        if isinstance(value, types.FunctionType) and not any(value is known for known in VOCABULARY):
-            parts.append(source(value))
-        elif isinstance(value, (int, float)):
-            parts.append(repr(value))
-    return "|".join(parts)
+_count = itertools.count()

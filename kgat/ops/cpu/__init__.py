@@ -13,7 +13,6 @@ from torch import Tensor
 
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.recipe import BackendError, Gradients, Operands, Recipe
-from kgat.score.scalar import source
 
 if TYPE_CHECKING:
     from kgat.ops.cpu.runtime import Loop
@@ -250,33 +249,34 @@ def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:
     features = 0 if x.query is None else x.query.size(-1)
     channels = x.value.size(-1) if name in ("forward", "backward") else 0
     sizes = (size if size in FIXED_SIZES else 0 for size in (features, channels))
-    return _guarded(_compiled, recipe, str(_score_dtype(x)).removeprefix("torch."), *sizes, name)
+    return _guarded(
+        _compiled, str(recipe), recipe.text, str(_score_dtype(x)).removeprefix("torch."), *sizes, name
+    )
 
 
 def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
-    return _guarded(_compiled_shared, name, str(dtype).removeprefix("torch."))
+    return _guarded(_compiled_shared, name, name, str(dtype).removeprefix("torch."))
 
 
-def _guarded(compiled: Callable[..., Loop], *key: Any) -> Loop:
+def _guarded(compiled: Callable[..., Loop], label: str, *key: Any) -> Loop:
     from numba.core.errors import NumbaError
 
     with _compiling:
         try:
             return compiled(*key)
         except (NumbaError, TypeError, NotImplementedError, OSError) as error:
-            raise BackendError(f"Numba could not compile {key[0]}: {error}") from error
+            raise BackendError(f"Numba could not compile {label}: {error}") from error
 
 
-@functools.cache
-def _compiled(recipe: Recipe, dtype: str, features: int, channels: int, name: str) -> Loop:
+@functools.lru_cache(maxsize=1024)
+def _compiled(rule: str, dtype: str, features: int, channels: int, name: str) -> Loop:
     from kgat.ops.cpu.loops import Kernels
     from kgat.ops.cpu.math import marked
     from kgat.ops.cpu.runtime import Loop
 
-    functions = [recipe.link.in_scalars, recipe.link.derivative]
-    if recipe.pair is not None:
-        functions += [recipe.pair.in_scalars, recipe.pair.derivative]
-    text = [source(f) for f in functions if f is not None]
+    recipe = Recipe.read(rule)
+    rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
+    text = [f.text for x in rules for f in (x.in_scalars, x.derivative)]  # type: ignore[union-attr]
     key = "|".join([name, dtype, str((features, channels, recipe.weighted, recipe.bias_inside)), *text])
     with marked(key):
         function = getattr(Kernels(recipe, dtype, features, channels), name)()

@@ -274,8 +274,7 @@ def compile_rule(function: Callable[..., Any], dtype: str, operands: int) -> Any
         # Numba takes a literal for double precision, and would compute all that it touches there.
         code = plain.__code__
         code = code.replace(co_consts=tuple(typed(value) for value in code.co_consts))
-        names = {name: typed(value) for name, value in plain.__globals__.items()}
-        return _inline(types.FunctionType(code, names, plain.__name__, plain.__defaults__))
+        return _inline(types.FunctionType(code, plain.__globals__, plain.__name__, plain.__defaults__))
 
     inner = translate(function, VOCABULARY[dtype], compiler)
     constants = function.__code__.co_argcount - operands

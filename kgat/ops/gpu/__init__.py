@@ -11,7 +11,6 @@ import functools
 import importlib.util
 import math
 import os
-from collections.abc import Callable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -470,8 +469,8 @@ def _pair(recipe: Recipe, dtype: torch.dtype, derivative: bool = False) -> dict[
     if pair is None:
         return {"PAIR": None, "D_PAIR": None, "PAIR_ARGS": 0}
     return {
-        "PAIR": _compiled(pair.in_scalars, dtype),
-        "D_PAIR": _compiled(pair.derivative, dtype) if derivative else None,
+        "PAIR": _function(pair.in_scalars, dtype),
+        "D_PAIR": _function(pair.derivative, dtype) if derivative else None,
         "PAIR_ARGS": _arity(pair.in_scalars) - 2,
     }
 
@@ -479,8 +478,8 @@ def _pair(recipe: Recipe, dtype: torch.dtype, derivative: bool = False) -> dict[
 def _link(recipe: Recipe, dtype: torch.dtype, derivative: bool = False) -> dict[str, Any]:
     link = recipe.link
     return {
-        "LINK": _compiled(link.in_scalars, dtype),
-        "D_LINK": _compiled(link.derivative, dtype) if derivative else None,
+        "LINK": _function(link.in_scalars, dtype),
+        "D_LINK": _function(link.derivative, dtype) if derivative else None,
         "LINK_ARGS": _arity(link.in_scalars) - 1,
     }
 
@@ -494,14 +493,18 @@ def _keep(p: float) -> float:
     return 0.0 if p >= 1.0 else 1.0 / (1.0 - p)
 
 
-@functools.cache
-def _compiled(function: Callable[..., Any], dtype: torch.dtype) -> Any:
+def _function(function: Any, dtype: torch.dtype) -> Any:
+    try:
+        return _compiled(function.text, dtype)
+    except (AttributeError, TypeError, ValueError, OSError) as error:
+        raise BackendError(f"Triton could not compile {function}: {error}") from error
+
+
+@functools.lru_cache(maxsize=1024)
+def _compiled(text: str, dtype: torch.dtype) -> Any:
     from kgat.ops.gpu import loops as gpu_kernels
 
-    try:
-        return translate(function, gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
-    except (TypeError, ValueError, OSError) as error:  # OSError: its source cannot be read
-        raise BackendError(f"Triton could not compile {function.__name__}: {error}") from error
+    return translate(text, gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
 
 
 def _launch(kernel: Any, programs: int, warps: int, **arguments: Any) -> None:
