@@ -16,7 +16,8 @@ def table(
         Path | None,
         typer.Option(
             help="A Markdown file: replace what stands between <!-- results:begin --> and "
-            "<!-- results:end -->."
+            "<!-- results:end -->, or put the table of all data sets alone between <!-- overview:begin --> and "
+            "<!-- overview:end -->."
         ),
     ] = None,
     markdown: Annotated[
@@ -25,15 +26,16 @@ def table(
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
     from kgat.experiments.ledger import read_results
-    from kgat.experiments.pages import update_readme
+    from kgat.experiments.pages import BEGIN, END, OVERVIEW, update_readme
     from kgat.experiments.tables import readme_tables, result_files
 
     if readme is not None or markdown:
-        text = readme_tables(*folders)
+        overview = readme is not None and OVERVIEW[0] in readme.read_text(encoding="utf8")
+        text = readme_tables(*folders, overview=overview)
         if markdown:
             typer.echo(text)
         if readme is not None:
-            changed = update_readme(readme, text)
+            changed = update_readme(readme, text, *(OVERVIEW if overview else (BEGIN, END)))
             typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
         return
     records = [record for path in result_files(folders) for record in read_results(path)]

@@ -7,6 +7,7 @@ from pathlib import Path
 from kgat.atomic import write_atomically
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+OVERVIEW = "<!-- overview:begin -->", "<!-- overview:end -->"
 
 
 def markdown_table(head: Sequence[str], rows: Iterable[Sequence[str]], names: int = 1) -> str:

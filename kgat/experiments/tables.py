@@ -261,13 +261,14 @@ def _text(value: float | None, form: str, scale: float = 1.0) -> str:
     return form.format(scale * value).replace("-", "−")
 
 
-def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) -> str:
+def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE, overview: bool = False) -> str:
     r"""Returns all results as Markdown: models by data sets, then one full table per data set.
 
     Args:
         *sources (str or Path): Files of records, or folders below which every ``results.jsonl``
             is read.
         baseline (str, optional): The baseline. (default: :obj:`"gat"`)
+        overview (bool, optional): Whether models by data sets are all. (default: :obj:`False`)
 
     Raises:
         FileNotFoundError: If a source holds no results.
@@ -294,6 +295,8 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE) ->
     ]
     if any(marks.values()):
         parts.append("\\* To be made anew, for the reason that stands above the table of each.")
+    if overview:
+        return "\n\n".join(parts)
     for title, rows in made.items():
         runs = _runs(of_tables[title])
         parts.append(f"**{title}.** {_protocol_line(runs)}")
