@@ -16,8 +16,8 @@ def table(
         Path | None,
         typer.Option(
             help="A Markdown file: replace what stands between <!-- results:begin --> and "
-            "<!-- results:end -->, or put the table of all data sets alone between <!-- overview:begin --> and "
-            "<!-- overview:end -->."
+            "<!-- results:end -->, or put the table of all data sets alone between "
+            "<!-- overview:begin --> and <!-- overview:end -->."
         ),
     ] = None,
     markdown: Annotated[
