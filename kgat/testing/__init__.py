@@ -15,6 +15,7 @@ from kgat.functional import dense_attention, edge_attention
 from kgat.kernels.kernel import Context, Kernel
 from kgat.ops.recipe import BackendError
 from kgat.score.gram import Gram
+from kgat.score.rules import Link, Pair, ScoreRule
 
 
 def check_kernel(
@@ -54,7 +55,8 @@ def check_kernel(
       parameters anew repeats under a seed, and evaluation is deterministic;
     * **repr**: it names the class;
     * **backends**: attention on edges from more sources than targets is the same, with all gradients, on
-      every backend of this machine.
+      every backend of this machine;
+    * **derivatives**: see :func:`check_backend`.
 
     Args:
         factory (Callable): The class, a :func:`functools.partial` or function: called with
@@ -118,6 +120,7 @@ def check_kernel(
         _check_gradients(copy.deepcopy(kernel).double())
         _check_state(kernel, factory, seed)
         _check_backends(kernel, factory, seed)
+        _check_derivatives(kernel, seed)
 
 
 def check_backend(
@@ -136,7 +139,9 @@ def check_backend(
     * **value**, **gradient**: outputs and the gradients of queries, keys, values, all edge operands, the
       base and the kernel's parameters agree, in float64 to :math:`10^{-9}` and in float32 to its rounding;
     * **second gradient**: so do derivatives of the gradients, in float64;
-    * **repeat**: a second run gives the same bits.
+    * **repeat**: a second run gives the same bits;
+    * **derivatives**: those of its rules lie between the slopes to the left and to the right, at kinks, at
+      equal arguments and far away, too.
 
     Args:
         factory (Callable): The class, a :func:`functools.partial` or function: called with
@@ -181,6 +186,7 @@ def check_backend(
                 for law, value in again.items():
                     if not torch.equal(value, results[backend, dtype][1][law]):
                         _fail(kernel, "repeat", f"on {graph} two runs of {backend} differ in their {law}")
+        _check_derivatives(kernel, seed)
 
 
 _GRAPHS: dict[str, tuple[int, int, list[tuple[int, int]]]] = {  # targets, sources, edges (source, target)
@@ -258,6 +264,55 @@ def _check_backends(kernel: Kernel, factory: Callable[[int, int], Kernel], seed:
             if value.shape != expected[law].shape or not _relative_error(value, expected[law]) <= 1e-9:
                 error = _relative_error(value, expected[law])
                 _fail(kernel, "backends", f"{law} on {graph} by {backend} is {error:.2g} off the reference")
+
+
+# Kinks, arguments that are equal, nearly so or far apart, and some that are nothing special.
+_ODD_POINTS = (0.0, 0.5, 1.0, 1.5, 2.0, 1e-9, 0.1, 0.77, 3.3, 20.0, 1e3)
+
+
+def _check_derivatives(kernel: Kernel, seed: int) -> None:
+    torch.manual_seed(seed)
+    odd = torch.tensor(_ODD_POINTS, dtype=torch.float64)
+    points = torch.cat([odd, -odd, torch.randn(10, dtype=torch.float64)])
+    x, y = torch.cartesian_prod(points, points).T
+    features = torch.zeros(1, kernel.heads, kernel.channels, dtype=torch.float64)
+    gram = copy.deepcopy(kernel).double()(features, features)
+    for term in getattr(gram, "terms", ()):
+        if isinstance(term.rule, ScoreRule):
+            for function, given, at in (
+                (term.rule.pair, term.rule.pair_args, (x, y)),
+                (term.rule.link, term.rule.link_args, (points,)),
+            ):
+                args = [torch.as_tensor(arg).detach().double().flatten()[0] for arg in given]
+                _check_derivative(kernel, function, at, args)
+
+
+def _check_derivative(kernel: Kernel, rule: Pair | Link, at: tuple[Tensor, ...], args: list[Tensor]) -> None:
+    # Between the slopes to the left and to the right: where these differ, any number between them is one.
+    if rule.derivative is None:
+        return
+    found = rule.derivative(*at, *args)
+    for place, slope in enumerate(found if isinstance(found, tuple) else (found,)):
+        step = 1e-6 * at[place].abs().clamp_min(1.0)
+        low, middle, high = (
+            rule.in_scalars(*(x + n * step if i == place else x for i, x in enumerate(at)), *args)
+            for n in (-1, 0, 1)
+        )
+        left, right = (middle - low) / step, (high - middle) / step
+        allowed = 1e-4 * (1.0 + left.abs() + right.abs())
+        inside = (slope >= torch.minimum(left, right) - allowed) & (
+            slope <= torch.maximum(left, right) + allowed
+        )
+        wrong = (~inside & left.isfinite() & right.isfinite()).nonzero()
+        if wrong.numel():
+            i = int(wrong[0])
+            where = ", ".join(f"{x[i].item():g}" for x in at)
+            numbers = f"between {left[i].item():.6g} and {right[i].item():.6g} (got {slope[i].item():.6g})"
+            _fail(
+                kernel,
+                "derivatives",
+                f"of '{rule.name}' at ({where}) by argument {place}: expected {numbers}",
+            )
 
 
 def _gradients(total: Tensor, wanted: dict[str, Tensor], again: bool) -> dict[str, Tensor]:
