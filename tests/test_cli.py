@@ -218,6 +218,13 @@ def test_table_writes_the_readme(capsys, tmp_path):
     code, out, _ = run(capsys, "table", tmp_path / "runs")
     assert re.search(r"karate *\n.* rbf +2 ", out, re.DOTALL)
 
+    readme.write_text("{}\nold\n{}\n".format(*pages.OVERVIEW))
+    run(capsys, "table", tmp_path / "runs", "--readme", readme)
+    text = readme.read_text()
+    assert "| model | karate |" in text
+    assert "old" not in text
+    assert "**karate.**" not in text
+
     readme.write_text("# Title\n")
     code, _, err = run(capsys, "table", tmp_path / "runs", "--readme", readme)
     assert code == 2

@@ -47,10 +47,16 @@ Format = Annotated[
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
 
 
-def readme_option(name: str) -> Any:
-    r"""Returns the option that names a page with a table."""
+def readme_option(name: str, overview: str | None = None) -> Any:
+    r"""Returns the option that names a page with a table, or with the first of several tables alone."""
     begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    return typer.Option(help=f"A Markdown file: replace what stands between {begin} and {end}.")
+    text = f"A Markdown file: replace what stands between {begin} and {end}"
+    if overview is not None:
+        text += (
+            f", or put the table of all data sets alone between <!-- {overview}:begin --> and "
+            f"<!-- {overview}:end -->"
+        )
+    return typer.Option(help=f"{text}.")
 
 
 def settings_of(overrides: list[str] | None) -> dict[str, str]:

@@ -14,7 +14,7 @@ ORDER = 70
 
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
-    readme: Annotated[Path | None, options.readme_option("results")] = None,
+    readme: Annotated[Path | None, options.readme_option("results", "overview")] = None,
     form: options.Format = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown: the same as --format markdown.")
@@ -22,14 +22,16 @@ def table(
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
     from kgat.experiments.ledger import read_results
-    from kgat.experiments.pages import update_readme
+    from kgat.experiments.pages import BEGIN, END, OVERVIEW, update_readme
     from kgat.experiments.tables import readme_tables, result_files
 
     form = "markdown" if markdown and form is None else form
     if form is not None:
         typer.echo(readme_tables(*folders, form=form))
     if readme is not None:
-        changed = update_readme(readme, readme_tables(*folders))
+        overview = OVERVIEW[0] in readme.read_text(encoding="utf8")
+        text = readme_tables(*folders, overview=overview)
+        changed = update_readme(readme, text, *(OVERVIEW if overview else (BEGIN, END)))
         typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
     if form is None and readme is None:
         records = [record for path in result_files(folders) for record in read_results(path)]

@@ -6,6 +6,7 @@ from pathlib import Path
 from kgat.atomic import write_atomically
 
 BEGIN, END = "<!-- results:begin -->", "<!-- results:end -->"
+OVERVIEW = "<!-- overview:begin -->", "<!-- overview:end -->"
 
 
 def split_readme(

@@ -11,7 +11,8 @@ class StockGAT(AttentionGNN):
     r"""PyG's own :class:`GATConv` in the stack of :class:`KernelGAT`: only the layer differs.
 
     Args:
-        *args, **kwargs: As :class:`AttentionGNN`.
+        *args: As :class:`AttentionGNN`.
+        **kwargs: As :class:`AttentionGNN`.
 
     Shapes:
         - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
@@ -30,7 +31,8 @@ class StockGATv2(AttentionGNN):
     r"""PyG's own :class:`GATv2Conv` in the stack of :class:`KernelGAT`: only the layer differs.
 
     Args:
-        *args, **kwargs: As :class:`AttentionGNN`.
+        *args: As :class:`AttentionGNN`.
+        **kwargs: As :class:`AttentionGNN`.
 
     Shapes:
         - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`

@@ -175,7 +175,12 @@ def laid_out(
     return Table(head, lines, title=title)
 
 
-def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE, form: str = "markdown") -> str:
+def readme_tables(
+    *sources: str | os.PathLike[str],
+    baseline: str = BASELINE,
+    form: str = "markdown",
+    overview: bool = False,
+) -> str:
     r"""Returns all results as text: models by data sets, then one full table per data set.
 
     Args:
@@ -184,6 +189,7 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE, fo
         baseline (str, optional): The baseline. (default: :obj:`"gat"`)
         form (str, optional): One of :data:`kgat.experiments.table.FORMATS`; CSV has the full tables alone, as
             one. (default: :obj:`"markdown"`)
+        overview (bool, optional): Whether models by data sets are all. (default: :obj:`False`)
 
     Raises:
         FileNotFoundError: If a source holds no results.
@@ -208,10 +214,10 @@ def readme_tables(*sources: str | os.PathLike[str], baseline: str = BASELINE, fo
         "initial weights, for all models alike. The epoch is chosen on validation nodes and test "
         "nodes are scored once, at that epoch.",
         pivot("model", columns, is_code=True, first=baseline),
-        "\\* To be made anew, for the reason that stands above the table of each."
-        if any(marks.values())
-        else "",
+        OUTDATED if any(marks.values()) else "",
     ]
+    if overview:
+        return render(filter(None, blocks), form)
     for title, rows in summaries.items():
         runs = runs_of[title]
         blocks += [

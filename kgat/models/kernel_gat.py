@@ -24,7 +24,8 @@ class AttentionGNN(BasicGNN):
     be a ``torch.sparse_csr`` tensor; dropout on values; and a number of heads for the last layer.
 
     Args:
-        *args, **kwargs: As :class:`KernelGAT`, but for the keyword arguments of the layer, which are those of
+        *args: As :class:`KernelGAT`.
+        **kwargs: As :class:`KernelGAT`, but for the keyword arguments of the layer, which are those of
             :attr:`conv_class`.
 
     Shapes:

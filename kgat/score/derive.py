@@ -14,14 +14,9 @@ from __future__ import annotations
 
 import ast
 import inspect
-import itertools
-import linecache
 import math
 import numbers
 import operator
-import re
-import types
-import weakref
 from collections.abc import Callable, Iterable, Sequence
 from typing import Any
 
@@ -168,7 +163,8 @@ class Tape:
 
 
 def _sign(x: Any) -> Value:
-    return x.tape.apply("where", x > 0.0, 1.0, x.tape.apply("where", x < 0.0, -1.0, 0.0))
+    choose = x.tape.apply
+    return choose("where", x > 0.0, 1.0, 0.0) - choose("where", x < 0.0, 1.0, 0.0)
 
 
 def _tangent_of_product(z: Symbol, x: Any, y: Any, dx: Any, dy: Any) -> Any:
@@ -312,13 +308,16 @@ class Expression:
 
     @property
     def text(self) -> str:
-        r"""The function that computes it, in Python."""
+        r"""The function that computes it, in Python, as backends compile it."""
         return self._written(on_tensors=False)
 
-    @property
-    def text_on_tensors(self) -> str:
-        r"""As :attr:`text`, for tensors: a choice between constants is in the precision of the arguments."""
-        return self._written(on_tensors=True)
+    def function(self) -> Any:
+        r"""Returns the function that computes it, on tensors; its ``text`` is :attr:`text`."""
+        names: dict[str, Any] = {"__name__": __name__, "typed": typed, **_FUNCTIONS}
+        exec(self._written(on_tensors=True), names)
+        function = names.pop(self._name)
+        function.text = self.text
+        return function
 
     def _written(self, on_tensors: bool) -> str:
         letters = "xy" if self._operands == 2 else "t"
@@ -369,24 +368,6 @@ def _varies(x: Value) -> bool:
     return isinstance(x, Symbol) and x.varies
 
 
-_count = itertools.count()
-
-
-def written(text: str) -> Any:
-    r"""Returns the function that a text of :class:`Expression` defines, with the text as its ``text``."""
-    name = text[len("def ") : text.index("(")]
-    file = f"<kgat rule {next(_count)}: {name}>"
-    code = compile(text, file, "exec")
-    names: dict[str, Any] = {"__name__": __name__, "typed": typed, **_FUNCTIONS}
-    exec(code, names)
-    function: types.FunctionType = names.pop(name)
-    # Triton reads the source of what it compiles; it goes with the code.
-    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
-    weakref.finalize(function.__code__, linecache.cache.pop, file, None).atexit = False
-    function.text = text  # type: ignore[attr-defined]
-    return function
-
-
 _GRAMMAR = (
     *(
         ast.Module,
@@ -418,4 +399,6 @@ def read(text: str) -> list[Any]:
         called = node.func.id if isinstance(node, ast.Call) and isinstance(node.func, ast.Name) else None
         if not isinstance(node, _GRAMMAR) or (isinstance(node, ast.Call) and called not in _FUNCTIONS):
             raise ValueError(f"Expected functions that were written from a rule (got {text!r})")
-    return [written(part) for part in re.split(r"(?m)^(?=def )", text) if part]
+    names = dict(_FUNCTIONS)
+    exec(text, names)
+    return [names[node.name] for node in tree.body if isinstance(node, ast.FunctionDef)]

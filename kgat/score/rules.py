@@ -24,7 +24,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-from kgat.score.derive import Expression, read, written
+from kgat.score.derive import Expression, read
 from kgat.score.scalar import absolute, cos, log, maximum, minimum, sin, where
 
 Argument = float | Tensor  # a constant of a rule; a tensor is per head, shape [H]
@@ -63,14 +63,12 @@ class _Scalars:
         except Exception as error:  # noqa: BLE001  # whatever a function of tensors does with symbols
             reason = f"'{self.name}' is not written in scalars ({type(error).__name__}: {error})"
         else:
-            compiled = written(expression.text)
-            slope = written((slopes or expression.derivative()).text)
+            compiled = expression.function()
+            slope = (slopes or expression.derivative()).function()
             slope.original = derivative
             key = f"{self.name}\n{compiled.text}{slope.text}"
             if self.scalar is None:
-                alike = expression.text_on_tensors == compiled.text
-                original, function = function, compiled if alike else written(expression.text_on_tensors)
-                function.original = original
+                compiled.original, function = function, compiled
         for name, value in (
             *(("function", function), ("derivative", slope), ("key", key)),
             *(("reason", reason), ("_compiled", compiled)),
@@ -428,6 +426,8 @@ ABS_DIFFERENCE = Pair("abs_difference", lambda x, y: absolute(x - y))
 SQUARED_DIFFERENCE = Pair(
     "squared_difference", lambda x, y: (x - y).square(), scalar=lambda x, y: (x - y) ** 2
 )
+# By hand, because the derived one takes 1.26 of its time.
+# By hand, because the derived one takes 1.26 of its time.
 LOG_ABS_SINC = Pair("log_abs_sinc", lambda x, y: log_abs_sinc(x - y), _d_log_abs_sinc, _log_abs_sinc)
 MINIMUM = Pair("minimum", minimum)
 LEAKY_RELU_SUM = Pair(
@@ -453,6 +453,8 @@ RATIONAL_QUADRATIC = Link(
     lambda t, alpha: -alpha * t.log1p(),
     scalar=lambda t, alpha: -alpha * _log1p(t),
 )
+# By hand, because the derived one takes 1.9 of its time: m gives the same sum whatever it is.
+# By hand, because the derived one takes 1.9 of its time: m gives the same sum whatever it is.
 TRUNCATED_EXP = Link(
     "truncated_exp",
     log_truncated_exp,

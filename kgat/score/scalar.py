@@ -8,8 +8,11 @@ that :mod:`kgat.score.derive` differentiates and that a compiling backend has sp
 
 from __future__ import annotations
 
+import itertools
+import linecache
 import math
 import types
+import weakref
 from collections.abc import Callable, Mapping
 from typing import Any
 
@@ -151,15 +154,15 @@ VOCABULARY = (where, exp, log, sin, cos, sqrt, absolute, minimum, maximum)
 
 
 def translate(
-    function: Callable[..., Any],
+    function: Callable[..., Any] | str,
     vocabulary: Mapping[str, Any],
     compiler: Callable[[types.FunctionType], Any],
 ) -> Any:
     r"""Compiles a copy of :obj:`function` that speaks another vocabulary.
 
     Args:
-        function (Callable): A function that :mod:`kgat.score.derive` wrote: :obj:`in_scalars` or
-            :obj:`derivative` of a rule.
+        function (Callable or str): A function that :mod:`kgat.score.derive` wrote (:obj:`in_scalars` or
+            :obj:`derivative` of a rule), or its ``text``.
         vocabulary (Mapping): What stands for ``where``, ``exp`` and the others, by name.
         compiler (Callable): Compiles a function whose globals are already exchanged.
 
@@ -174,10 +177,20 @@ def translate(
         >>> translate(decay, {"exp": math.exp}, lambda function: function)(1.0) == math.exp(-1.0)
         True
     """
-    if not isinstance(function, types.FunctionType) or not hasattr(function, "text"):
+    text = getattr(function, "text", function)
+    if not isinstance(text, str):
         raise TypeError(
             f"Expected a function that was written from a rule (got {function!r}); rules are written with "
             f"arithmetic and the functions of kgat.score.scalar"
         )
+    file = f"<kgat rule {next(_count)}>"
     names: dict[str, Any] = {"__builtins__": {}, "__name__": __name__, **vocabulary}
-    return compiler(types.FunctionType(function.__code__, names, function.__name__, function.__defaults__))
+    exec(compile(text, file, "exec"), names)
+    copy: types.FunctionType = names.pop(text[len("def ") : text.index("(")])
+    # Triton reads the source of what it compiles. It stays as long as the code does.
+    linecache.cache[file] = (len(text), None, text.splitlines(keepends=True), file)
+    weakref.finalize(copy.__code__, linecache.cache.pop, file, None).atexit = False
+    return compiler(copy)
+
+
+_count = itertools.count()

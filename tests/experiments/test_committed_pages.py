@@ -7,7 +7,7 @@ import pytest
 from kgat.experiments import regression, sequences, starts
 from kgat.experiments.bench import report
 from kgat.experiments.ledger import read_results
-from kgat.experiments.pages import BEGIN, END, split_readme
+from kgat.experiments.pages import BEGIN, END, OVERVIEW, split_readme
 from kgat.experiments.tables import readme_tables
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -22,7 +22,7 @@ def between(page, begin=BEGIN, end=END):
 # As the commands on these pages give them: "ablation" beside the sets of "results" that have a part there.
 SETS = ("Cora", "CiteSeer", "PubMed", "chameleon_filtered", "squirrel_filtered")
 FOLDERS = {
-    "README.md": ["results"],
+    "results/README.md": ["results"],
     "ablation/README.md": [*(f"results/{name}" for name in SETS), "ablation"],
 }
 
@@ -30,6 +30,10 @@ FOLDERS = {
 @pytest.mark.parametrize("page", FOLDERS)
 def test_comparisons(page):
     assert between(page) == readme_tables(*(ROOT / folder for folder in FOLDERS[page]))
+
+
+def test_overview():
+    assert between("README.md", *OVERVIEW) == readme_tables(ROOT / "results", overview=True)
 
 
 def test_start_of_scores():

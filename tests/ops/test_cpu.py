@@ -22,8 +22,7 @@ from kgat.ops.operands import Operands
 from kgat.ops.recipe import BackendError, Recipe
 from kgat.score import rules
 from kgat.score.gram import LazyGram
-from kgat.score.rules import Pair, ScoreRule
-from kgat.score.scalar import absolute
+from kgat.score.rules import ScoreRule
 
 H, R, C = 3, 5, 6
 
@@ -447,26 +446,25 @@ def test_opcheck(kernel, monkeypatch):
         torch.library.opcheck(op, args, rtol=1e-4, atol=1e-4)
 
 
-def _triangle(x, y):
-    return absolute(x - y)
-
-
-def _d_broken(x, y):
-    return unknown(x), y  # noqa: F821
-
-
-def test_a_rule_that_does_not_compile_falls_back_and_says_so(caplog):
-    broken = Pair("broken", _triangle, _d_broken)
+def test_a_rule_that_does_not_compile_falls_back_and_says_so(caplog, monkeypatch):
     x = torch.randn(6, 2, 4, requires_grad=True)
     edge_index = torch.randint(0, 6, (2, 12))
-    gram = LazyGram.of(x, x, ScoreRule(broken, weight=-1.0))
+    gram = LazyGram.of(x, x, ScoreRule(rules.ABS_DIFFERENCE, weight=-1.0))
+    expected = edge_attention(gram, x, edge_index)
+
+    def broken(*_):
+        raise TypeError("unknown function")
+
+    monkeypatch.setattr(cpu, "_compiled", broken)
     with caplog.at_level(logging.WARNING, "kgat"):
         out = edge_attention(gram, x, edge_index)
         out.sum().backward()
-    assert "runs on the eager backend" in caplog.text
-    whole = LazyGram.of(x, x, ScoreRule(rules.ABS_DIFFERENCE, weight=-1.0))
-    torch.testing.assert_close(out, edge_attention(whole, x, edge_index))
-    with pytest.raises(BackendError, match="unknown"):
+        slow = torch.autograd.grad(expected.sum(), x)[0]  # whose forward was compiled
+    assert "fused attention runs on the eager backend: Numba could not compile identity(abs_" in caplog.text
+    assert "the backward of fused attention runs on the eager backend" in caplog.text
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(slow, x.grad)
+    with pytest.raises(BackendError, match="unknown function"):
         edge_attention(gram, x, edge_index, backend="cpu")
 
 

@@ -305,7 +305,7 @@ def test_graph_has_every_kind_of_node(monkeypatch):
 def test_call_of_a_pass_takes_scale_and_weight():
     x = trial.draw_operands(
         trial.Trial(
-            *(Recipe(rules.MUL, rules.IDENTITY, weighted=True), True, torch.device("cpu")),
+            *(Recipe(rules.MUL, rules.IDENTITY, weighted=True).text, True, torch.device("cpu")),
             *(torch.float64, torch.float64, 3, 5, 0, ("query", "key", "weight"), False),
         ),
         *(8, [[0.0] * 3] * 2, [[0.0] * 3] * 2, False),

@@ -20,7 +20,6 @@ from torch import Tensor
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.operands import LEARNED_OF_SCORES, Operands
 from kgat.ops.recipe import BackendError, Recipe
-from kgat.score.derive import written
 from kgat.score.scalar import translate
 
 OF_TARGETS = ("query", "query_bias", "weight")  # sums over the edges of targets; of the others, of sources
@@ -336,7 +335,7 @@ def _function(function: Any, dtype: torch.dtype) -> Any:
 def _compiled(text: str, dtype: torch.dtype) -> Any:
     from kgat.ops.gpu import loops as gpu_kernels
 
-    return translate(written(text), gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
+    return translate(text, gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
 
 
 def _launch_lanes(

@@ -49,7 +49,7 @@ class Trial:
     r"""What is tried: all that compiled code is specialised on.
 
     Args:
-        recipe (Recipe): What is computed.
+        recipe (str): What is computed: a :attr:`~kgat.ops.recipe.Recipe.text`, which keeps no rule alive.
         scores (bool): Whether it is the sums of pairs alone.
         device (torch.device): Where it runs.
         dtype (torch.dtype): The type of scores.
@@ -61,7 +61,7 @@ class Trial:
         dropout (bool): Whether weights are dropped.
     """
 
-    recipe: Recipe
+    recipe: str
     scores: bool
     device: torch.device
     dtype: torch.dtype
@@ -77,17 +77,16 @@ class Trial:
         r"""Returns the trial that these operands need."""
         names = tuple(name for name in LEARNED if name != "value" and getattr(x, name) is not None)
         sizes = (x.heads, x.features, x.channels)
-        return cls(*(recipe, scores, x.value.device, x.dtype, x.value.dtype, *sizes, names, x.dropout > 0.0))
+        return cls(
+            *(recipe.text, scores, x.value.device, x.dtype, x.value.dtype, *sizes, names, x.dropout > 0.0)
+        )
 
     @property
-    def text(self) -> str | None:
-        r"""All that the result depends on; :obj:`None` if another process could not know it again."""
-        recipe = self.recipe
+    def text(self) -> str:
+        r"""All that the result depends on."""
+        recipe = Recipe.read(self.recipe)
         rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
-        functions = [function for x in rules for function in (x.in_scalars, x.derivative)]
-        if not all(hasattr(function, "text") for function in functions):
-            return None
-        rule = [function.text for function in functions]  # type: ignore[union-attr]
+        rule = [f.text for x in rules for f in (x.in_scalars, x.derivative)]  # type: ignore[union-attr]
         rest = [
             str(getattr(self, field.name)) for field in fields(self) if field.name not in ("recipe", "device")
         ]
@@ -96,7 +95,7 @@ class Trial:
 
 
 _passed: set[Trial] = set()
-_failed: dict[tuple[Recipe, torch.device], str] = {}
+_failed: dict[tuple[str, torch.device], str] = {}
 _lock = threading.Lock()
 
 
@@ -112,7 +111,7 @@ def require_trial(recipe: Recipe, x: Operands, scores: bool = False) -> None:
         BackendError: If the code cannot be compiled or run, or computes other numbers than the eager backend.
     """
     trial = Trial.of(recipe, x, scores)
-    rule = (recipe, trial.device)
+    rule = (trial.recipe, trial.device)
     if trial in _passed and rule not in _failed:
         return
     if trial.heads == 0 or (trial.device.type == "cuda" and torch.cuda.is_current_stream_capturing()):
@@ -126,17 +125,16 @@ def require_trial(recipe: Recipe, x: Operands, scores: bool = False) -> None:
 
 def _run(trial: Trial, pair_args: list[list[float]], link_args: list[list[float]]) -> None:
     text = trial.text
-    if text is None or not _is_recorded(text):
+    if not _is_recorded(text):
         failure = _in_clean_thread(lambda: _failure(trial, pair_args, link_args))
         if failure is not None:
             dtype, device = str(trial.dtype).removeprefix("torch."), _name(trial.device)
             _failed[trial.recipe, trial.device] = (
-                f"Expected Triton's code for {trial.recipe} in {dtype} on {device} to compute what the eager "
-                f"backend does (got {failure}); pass backend='eager', and please report it"
+                f"Expected Triton's code for {Recipe.read(trial.recipe)} in {dtype} on {device} to compute "
+                f"what the eager backend does (got {failure}); pass backend='eager', and please report it"
             )
             return
-        if text is not None:
-            _record(text)
+        _record(text)
     _passed.add(trial)
 
 
@@ -188,7 +186,7 @@ def draw_operands(
         return (x.abs() if positive else x).to(dtype)
 
     # Sums of about one: most rules have pieces below and above.
-    spread = (5.0 if trial.recipe.weighted else 3.0) / max(1, trial.features) ** 0.5
+    spread = (5.0 if Recipe.read(trial.recipe).weighted else 3.0) / max(1, trial.features) ** 0.5
     operands: dict[str, Any] = {"value": uniform("value", trial.value_dtype)}
     operands |= {name: uniform(name, trial.dtype) for name in trial.names}
     for name, args in (("pair_args", pair_args), ("link_args", link_args)):
@@ -236,7 +234,7 @@ def _failure(trial: Trial, pair_args: list[list[float]], link_args: list[list[fl
 
 def _computed(trial: Trial, edge_index: Tensor, x: Operands, grad: Tensor) -> dict[str, Tensor]:
     # What the device computes, by name.
-    recipe, device = trial.recipe, trial.device
+    recipe, device = Recipe.read(trial.recipe), trial.device
     adjacency = Adjacency.of(edge_index.to(device), 1, TARGETS, SOURCES)
     x, grad = x.map(lambda tensor: tensor.to(device)), grad.to(device)
     if trial.scores:
@@ -266,7 +264,7 @@ def _expected(
     leaves = {name: leaf.requires_grad_() for name, leaf in x.learned.items()}
     if trial.scores:
         del leaves["value"]
-    call = call_of(trial.recipe, x, edge_index, 1, TARGETS, mask)
+    call = call_of(Recipe.read(trial.recipe), x, edge_index, 1, TARGETS, mask)
     result = call.gram.at(call.row, call.col) if trial.scores else EAGER.edge_attention(call)
     loss = (cast(grad) * result).sum()
     if rounded is not None:
