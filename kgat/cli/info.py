@@ -65,9 +65,9 @@ def info(
 
 def _warm() -> None:
     import torch
-    from rich.progress import track
 
     from kgat import kernels
+    from kgat.experiments.progress import progress
     from kgat.functional import edge_attention
 
     device = "cuda" if torch.cuda.is_available() else "cpu"
@@ -76,10 +76,12 @@ def _warm() -> None:
     makers = [kernels.resolve(name, channels=4) for name in kernels.names()]
     # A product of two rules takes the loops that a single one does not need.
     makers += [kernels.RBF(4) * kernels.Laplace(4)]
-    for kernel in track(makers, "compiling"):
-        gram = kernel.to(device)(x, x)
-        if not gram.signed:
-            edge_attention(gram, x, edge_index).sum().backward()
+    with progress("compiling", len(makers)) as bar:
+        for kernel in makers:
+            gram = kernel.to(device)(x, x)
+            if not gram.signed:
+                edge_attention(gram, x, edge_index).sum().backward()
+            bar.count(1)
 
 
 def _check() -> bool:
@@ -88,16 +90,15 @@ def _check() -> bool:
     from rich.markup import escape
     from rich.table import Table
 
-    from kgat.cli.terminal import progress_bar
+    from kgat.experiments.progress import progress
     from kgat.testing import installation
 
     table = Table("kernel", "backend", "float64", "float32", "", box=None, padding=(0, 2, 0, 0))
     found = []
-    bar = progress_bar()
-    with bar:
-        task = bar.add_task("", total=len(installation.checks()))
+    with progress("", len(installation.checks())) as bar:
         for outcome in installation.check_installation():
-            bar.update(task, advance=1, description=f"{outcome.kernel}, {outcome.backend}")
+            bar.count(1)
+            bar.note(f"{outcome.kernel}, {outcome.backend}")
             found.append(outcome)
     for outcome in found:
         errors = [outcome.errors.get(dtype) for dtype in (torch.float64, torch.float32)]
