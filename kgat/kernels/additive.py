@@ -40,6 +40,8 @@ class Additive(Kernel):
         torch.Size([3, 5, 2])
     """
 
+    stock = ("GATConv", {"att_key": "att_src", "att_query": "att_dst"})
+
     def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
         super().__init__(channels, heads)
         self.negative_slope = negative_slope
@@ -61,15 +63,11 @@ class Additive(Kernel):
 
     def of_features(
         self, x_query: Tensor, weight_query: Tensor, x_key: Tensor, weight_key: Tensor
-    ) -> LazyGram:
-        r"""Returns the Gram matrix of linearly projected features without looking at the projections:
-        :math:`\mathbf{a}^\top (\mathbf{W} \mathbf{x}) = (\mathbf{W}^\top \mathbf{a})^\top \mathbf{x}`, two
-        columns per head.
-
-        Shapes:
-            - **x_query:** :math:`(N, F)`, **weight_query:** :math:`(H D, F)`
-            - **x_key:** :math:`(M, F)`, **weight_key:** :math:`(H D, F)`
-        """
+    ) -> LazyGram | None:
+        r"""By :math:`\mathbf{a}^\top (\mathbf{W} \mathbf{x}) = (\mathbf{W}^\top \mathbf{a})^\top \mathbf{x}`,
+        two columns per head: cheaper than from the projections, unless features are many."""
+        if max(x_query.size(1), x_key.size(1)) > 2 * self.heads * self.channels:
+            return None
         by_query, by_key = _folded(weight_query, self.att_query), _folded(weight_key, self.att_key)
         if x_query is x_key:  # one product for both
             s, t = (x_query @ torch.cat([by_query, by_key], dim=-1)).split(self.heads, dim=-1)
@@ -152,6 +150,7 @@ class AdditiveV2(Kernel):
     """
 
     symmetric = True
+    stock = ("GATv2Conv", {"att": "att"})
 
     def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
         super().__init__(channels, heads)

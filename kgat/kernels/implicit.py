@@ -265,10 +265,7 @@ class ImplicitSpectral(Kernel):
         kl = -ratio.log() + 0.5 * (ratio.square() + (law.mu / self.prior_scale).square()) - 0.5
         return kl.sum(dim=(-2, -1))
 
-    def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        return self.lift_within(query, key, NOTHING)
-
-    def lift_within(self, query: Tensor, key: Tensor, context: Context) -> LazyGram:
+    def lift(self, query: Tensor, key: Tensor, context: Context = NOTHING) -> LazyGram:
         law = self.law(query, key, context)
         if context.losses is not None:
             context.losses.append(self.penalty(law))

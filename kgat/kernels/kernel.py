@@ -3,9 +3,11 @@ r"""The contract of a kernel, and the algebra: products and sums."""
 from __future__ import annotations
 
 import functools
+import inspect
 import math
 import operator
-from typing import NamedTuple
+import warnings
+from typing import Any, ClassVar, NamedTuple
 
 import torch
 from torch import Tensor
@@ -38,6 +40,13 @@ class Context(NamedTuple):
     present: tuple[Tensor | None, Tensor | None] = (None, None)
     whole: tuple[Tensor, Tensor, Context] | None = None
 
+    def batch_at(self, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor] | None:
+        r"""Returns the graphs of some queries and some keys."""
+        if self.batch is None:
+            return None
+        of_query, of_key = self.batch if isinstance(self.batch, tuple) else (self.batch, self.batch)
+        return of_query.index_select(0, row), of_key.index_select(0, col)
+
 
 NOTHING = Context()
 
@@ -55,6 +64,10 @@ class Kernel(torch.nn.Module):
     leading dimensions and reduces the last. :meth:`lift` is the fast way: it transforms queries and
     keys on nodes and names the rule that combines a pair. Then ``kernel(query, key)`` is a
     :class:`~kgat.score.gram.LazyGram`, and ``k1 * k2`` and ``k1 + k2`` are kernels again.
+
+    Two hooks tell layers more: :meth:`of_features` how to score projections without them, and ``stock``, a
+    pair, which layer of PyG has this score and what it calls the parameters. Both speak of one :meth:`lift`:
+    a subclass that overrides it has neither, unless it says them anew.
 
     Inputs in half precision are raised to single precision and autocast is off while lifting: a
     score goes through an exponential, where bfloat16 keeps no digits.
@@ -105,6 +118,26 @@ class Kernel(torch.nn.Module):
     # What queries and keys are multiplied by, one number per head: by it a layer gives scores the start that
     # it wants, see kgat.nn.start. Part of the state where there is one.
     input_scale: Tensor | None
+
+    # The layer of PyG whose score this is, and the names of its parameters there: checkpoints of one are read
+    # and written in the names of the other.
+    stock: ClassVar[tuple[str, dict[str, str]]] = ("", {})
+
+    _lift_takes_context: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        own = vars(cls)
+        if "lift_within" in own:
+            warnings.warn(
+                f"'{cls.__name__}.lift_within' is an old name: override 'lift(query, key, context=NOTHING)'",
+                FutureWarning,
+                stacklevel=2,
+            )
+        if own.keys() & {"forward", "lift", "lift_within"}:  # what was said of another lift
+            for hook in {"of_features", "stock"} - own.keys():
+                setattr(cls, hook, vars(Kernel)[hook])
+        cls._lift_takes_context = "context" in inspect.signature(cls.lift).parameters
 
     def __init__(self, channels: int, heads: int = 1) -> None:
         super().__init__()
@@ -180,7 +213,9 @@ class Kernel(torch.nn.Module):
                 query, key, own = context.whole
                 whole = *self.scaled(at_least_single(query), at_least_single(key)), own
                 context = context._replace(whole=whole)
-            return self.lift_within(*sides, context)
+            if type(self).lift_within is not Kernel.lift_within:
+                return self.lift_within(*sides, context)
+            return self._lifted(*sides, context)
 
     def scaled(self, query: Tensor, key: Tensor) -> tuple[Tensor, Tensor]:
         r"""Returns what :meth:`lift` is given: both sides times :attr:`input_scale`, if there is one."""
@@ -190,21 +225,46 @@ class Kernel(torch.nn.Module):
         by_query = query * scale
         return by_query, by_query if key is query else key * scale
 
-    def lift_within(self, query: Tensor, key: Tensor, context: Context) -> Gram:
-        r"""As :meth:`lift`, which it calls; to be overridden by a kernel that depends on the graph of a
-        node, on means or other numbers of a whole side (those of ``context.whole``, where it is there) or
-        has a penalty: it appends that to ``context.losses`` where there is such a list."""
-        return self.lift(query, key)
-
     def lift(self, query: Tensor, key: Tensor) -> Gram:
         r"""Transforms queries and keys on nodes; the default leaves them as they are and calls
-        :meth:`score` on every pair."""
+        :meth:`score` on every pair.
+
+        A kernel that depends on the graph of a node, on means or other numbers of a whole side (those of
+        ``context.whole``, where it is there) or has a penalty takes a third argument, ``context: Context =
+        NOTHING``, and appends the penalty to ``context.losses`` where there is such a list.
+        """
         if type(self).score is Kernel.score:
             raise NotImplementedError(
                 f"Expected '{type(self).__name__}' to override 'score' or 'lift' (got neither); "
                 f"'score(query, key)' broadcasts over leading dimensions and reduces the last"
             )
         return LazyGram.of(query, key, self.score)
+
+    def _lifted(self, query: Tensor, key: Tensor, context: Context) -> Gram:
+        if self._lift_takes_context:
+            return self.lift(query, key, context)  # type: ignore[call-arg]
+        return self.lift(query, key)
+
+    lift_within = _lifted  # as it was called by kernels that take a context
+
+    def of_features(
+        self, x_query: Tensor, weight_query: Tensor, x_key: Tensor, weight_key: Tensor
+    ) -> Gram | None:
+        r"""Returns the Gram matrix of the queries :math:`\mathbf{W}_q \mathbf{x}_i` and the keys
+        :math:`\mathbf{W}_k \mathbf{x}_j` from features and weights, of a kernel that needs no projections and
+        is cheaper without; else :obj:`None`, and it is called with the projections.
+
+        Args:
+            x_query (torch.Tensor): Features of queries, in single or double precision.
+            weight_query (torch.Tensor): :math:`\mathbf{W}_q`.
+            x_key (torch.Tensor): Features of keys.
+            weight_key (torch.Tensor): :math:`\mathbf{W}_k`.
+
+        Shapes:
+            - **x_query:** :math:`(N, F)`, **weight_query:** :math:`(H D, F)`
+            - **x_key:** :math:`(M, F)`, **weight_key:** :math:`(H D, F)`
+        """
+        return None
 
     def score(self, query: Tensor, key: Tensor) -> Tensor:
         r"""Returns the scores of operands that stand side by side.
@@ -294,10 +354,7 @@ class Product(_Composite):
         Product(RBF(8, heads=1) * Magnitude(8, heads=1, p=2.0))
     """
 
-    def lift(self, query: Tensor, key: Tensor) -> Gram:
-        return self.lift_within(query, key, NOTHING)
-
-    def lift_within(self, query: Tensor, key: Tensor, context: Context) -> Gram:
+    def lift(self, query: Tensor, key: Tensor, context: Context = NOTHING) -> Gram:
         return functools.reduce(operator.mul, (kernel(query, key, context) for kernel in self.parts))
 
     def __repr__(self) -> str:
@@ -324,10 +381,7 @@ class Sum(_Composite):
         Sum(RBF(8, heads=1) + DotProduct(8, heads=1))
     """
 
-    def lift(self, query: Tensor, key: Tensor) -> Gram:
-        return self.lift_within(query, key, NOTHING)
-
-    def lift_within(self, query: Tensor, key: Tensor, context: Context) -> Gram:
+    def lift(self, query: Tensor, key: Tensor, context: Context = NOTHING) -> Gram:
         return SumGram(tuple(kernel(query, key, context) for kernel in self.parts))
 
     def __repr__(self) -> str:

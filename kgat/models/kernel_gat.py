@@ -57,10 +57,8 @@ class AttentionGNN(BasicGNN):
         super().__init__(in_channels, hidden_channels, num_layers, out_channels, dropout=dropout, **kwargs)
         # Modules, so that what is traced of them keeps to the mode they are in.
         self.drop_input = _FeatureDropout(input_dropout)
-        self._trim_nodes, self._trim_edges = (
-            _TrimRows(),
-            _TrimRows(),
-        )  # two: a heterogeneous model copies each
+        # Two: a heterogeneous model copies each.
+        self._trim_nodes, self._trim_edges = _TrimRows(), _TrimRows()
         # The same cheap dropout and sparse product for all layers alike, so that only attention differs.
         self.dropout = _Dropout(dropout)
         for module in self.convs[0].children():
@@ -112,31 +110,46 @@ class AttentionGNN(BasicGNN):
         batch_size: int | None = None,
         num_sampled_nodes_per_hop: list[int] | None = None,
         num_sampled_edges_per_hop: list[int] | None = None,
-    ) -> Tensor:
-        r"""As :meth:`torch_geometric.nn.models.basic_gnn.BasicGNN.forward`, with dropout on :obj:`x` first.
-
-        Shapes:
-            - **x:** :math:`(N, F_{in})`, **edge_index:** :math:`(2, E)`, **output:** :math:`(N, F_{out})`
-        """
-        return self._run_layers(
-            *(x, edge_index, edge_weight, edge_attr, batch, batch_size),
-            *(num_sampled_nodes_per_hop, num_sampled_edges_per_hop),
-        )
-
-    def _run_layers(
-        self,
-        x: Tensor,
-        edge_index: Adj,
-        edge_weight: OptTensor,
-        edge_attr: OptTensor,
-        batch: OptTensor,
-        batch_size: int | None,
-        num_sampled_nodes_per_hop: list[int] | None,
-        num_sampled_edges_per_hop: list[int] | None,
         losses: list[Tensor] | None = None,
         position: OptTensor = None,
     ) -> Tensor:
-        # BasicGNN.forward with what layers of PyG do not take. It is traced: no looking into tensors.
+        r"""As :meth:`torch_geometric.nn.models.basic_gnn.BasicGNN.forward`, with dropout on :obj:`x` first,
+        and with what layers of PyG do not take.
+
+        Args:
+            x (torch.Tensor): Node features.
+            edge_index (torch.Tensor, EdgeIndex or torch.sparse tensor): The edges.
+            edge_weight (torch.Tensor, optional): A number per edge. (default: :obj:`None`)
+            edge_attr (torch.Tensor, optional): Edge features. (default: :obj:`None`)
+            batch (torch.Tensor, optional): The graph of each node, for normalisation and for kernels that
+                depend on the graph. (default: :obj:`None`)
+            batch_size (int, optional): Number of graphs. (default: :obj:`None`)
+            num_sampled_nodes_per_hop (list of int, optional): As in PyG. (default: :obj:`None`)
+            num_sampled_edges_per_hop (list of int, optional): As in PyG. (default: :obj:`None`)
+            losses (list of torch.Tensor, optional): Takes the penalties of the kernels of all layers: add
+                them, divided by the number of training examples, to the mean loss. (default: :obj:`None`)
+            position (torch.Tensor, optional): Positional encodings of the nodes, the same for all layers, of
+                a model with ``position_dim``. (default: :obj:`None`)
+
+        Shapes:
+            - **x:** :math:`(N, F_{in})`, **edge_index:** :math:`(2, E)`, **batch:** :math:`(N)`
+            - **position:** :math:`(N, F_p)`, **output:** :math:`(N, F_{out})`
+
+        Example:
+            >>> import torch
+            >>> from kgat import KernelGAT
+            >>> from torch_geometric.data import Data
+            >>> from torch_geometric.transforms import AddRandomWalkPE
+            >>> edges = torch.tensor([[0, 1, 2, 2, 3], [1, 2, 0, 3, 2]])
+            >>> data = AddRandomWalkPE(walk_length=6)(Data(torch.randn(4, 16), edges))
+            >>> model = KernelGAT(16, 32, 2, 3, heads=4, kernel="dot_product", position_dim=6)
+            >>> model(data.x, data.edge_index, position=data.random_walk_pe).shape
+            torch.Size([4, 3])
+        """
+        # It is traced: no looking into tensors, and what is not given may be a proxy of nothing.
+        for name, extra in (("losses", losses), ("position", position)):
+            if name not in self.conv_takes and isinstance(extra, (list, Tensor)):
+                raise TypeError(f"Expected no '{name}' (got one); layers of {type(self).__name__} take none")
         x = self.drop_input(x)
         xs: list[Tensor] = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
@@ -206,56 +219,6 @@ class KernelGAT(AttentionGNN):
     def penalised(self) -> bool:
         r"""Whether a kernel has a penalty for ``losses``."""
         return any(conv.penalised for conv in self.convs)  # type: ignore[misc]
-
-    def forward(  # type: ignore[override]
-        self,
-        x: Tensor,
-        edge_index: Adj,
-        edge_weight: OptTensor = None,
-        edge_attr: OptTensor = None,
-        batch: OptTensor = None,
-        batch_size: int | None = None,
-        num_sampled_nodes_per_hop: list[int] | None = None,
-        num_sampled_edges_per_hop: list[int] | None = None,
-        losses: list[Tensor] | None = None,
-        position: OptTensor = None,
-    ) -> Tensor:
-        r"""As :meth:`AttentionGNN.forward`.
-
-        Args:
-            x (torch.Tensor): Node features.
-            edge_index (torch.Tensor, EdgeIndex or torch.sparse tensor): The edges.
-            edge_weight (torch.Tensor, optional): A number per edge. (default: :obj:`None`)
-            edge_attr (torch.Tensor, optional): Edge features. (default: :obj:`None`)
-            batch (torch.Tensor, optional): The graph of each node, for normalisation and for kernels that
-                depend on the graph. (default: :obj:`None`)
-            batch_size (int, optional): Number of graphs. (default: :obj:`None`)
-            num_sampled_nodes_per_hop (list of int, optional): As in PyG. (default: :obj:`None`)
-            num_sampled_edges_per_hop (list of int, optional): As in PyG. (default: :obj:`None`)
-            losses (list of torch.Tensor, optional): Takes the penalties of the kernels of all layers: add
-                them, divided by the number of training examples, to the mean loss. (default: :obj:`None`)
-            position (torch.Tensor, optional): Positional encodings of the nodes, the same for all layers, of
-                a model with ``position_dim``. (default: :obj:`None`)
-
-        Shapes:
-            - **x:** :math:`(N, F_{in})`, **edge_index:** :math:`(2, E)`, **batch:** :math:`(N)`
-            - **position:** :math:`(N, F_p)`, **output:** :math:`(N, F_{out})`
-
-        Example:
-            >>> import torch
-            >>> from kgat import KernelGAT
-            >>> from torch_geometric.data import Data
-            >>> from torch_geometric.transforms import AddRandomWalkPE
-            >>> edges = torch.tensor([[0, 1, 2, 2, 3], [1, 2, 0, 3, 2]])
-            >>> data = AddRandomWalkPE(walk_length=6)(Data(torch.randn(4, 16), edges))
-            >>> model = KernelGAT(16, 32, 2, 3, heads=4, kernel="dot_product", position_dim=6)
-            >>> model(data.x, data.edge_index, position=data.random_walk_pe).shape
-            torch.Size([4, 3])
-        """
-        return self._run_layers(
-            *(x, edge_index, edge_weight, edge_attr, batch, batch_size),
-            *(num_sampled_nodes_per_hop, num_sampled_edges_per_hop, losses, position),
-        )
 
     def _drop_values(self, conv: MessagePassing) -> None:
         conv.value_dropout = self.value_dropout

@@ -15,7 +15,7 @@ from kgat.kernels import KernelLike
 from kgat.models.pretrained import Pretrained
 from kgat.nn import KernelDecoderLayer, KernelEncoderLayer
 from kgat.nn.attention import AttentionLike, accepts, is_primal
-from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
+from kgat.nn.nested import to_nested, unnested
 from kgat.positions import Position, PositionLike
 
 DEFAULTS = {
@@ -141,66 +141,39 @@ class KernelTransformer(Pretrained):
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.causal = causal
-        layers = num_layers + decoder_layers
-        attentions = _per_layer("attention", attention, layers)
+        attentions = _per_layer("attention", attention, num_layers + decoder_layers)
         crosses = [
-            ("kernel" if is_primal(own) else own) if cross_attention is None else cross_attention
-            for own in attentions[num_layers:]
+            cross_attention or ("kernel" if is_primal(own) else own) for own in attentions[num_layers:]
         ]
-        resolve: Callable[..., Position | None] = functools.partial(
-            positions.resolve, **({} if position_kwargs is None else position_kwargs)
-        )
-        self.position, places = None, _per_layer("position", position, layers)
-        if position is not None and not isinstance(position, (list, tuple)):
-            built = resolve(position, embed_dim, num_heads)
-            if isinstance(built, positions.Sum):
-                self.position = built
-            if built is None or self.position is not None:
-                places = [None] * layers
-            elif not any(accepts(own, "position") for own in attentions):
-                raise ValueError(
-                    f"Expected an attention that takes a position (got position={position!r} and "
-                    f"attention={attention!r}); use position='sum'"
-                )
-            else:
-                places = [position if accepts(own, "position") else None for own in attentions]
-
+        resolve = functools.partial(positions.resolve, **(position_kwargs or {}))
+        self.position, places = _places(position, attentions, resolve, embed_dim, num_heads)
         options = {"kernel": kernel, "kernel_kwargs": kernel_kwargs, "magnitude": magnitude}
         options |= {"projections": projections, "method": method}
         options = {name: value for name, value in options.items() if value != DEFAULTS[name]}
-        further = {} if attention_kwargs is None else attention_kwargs
+        further = attention_kwargs or {}
         _check_taken(options, [own for own in (*attentions, *crosses) if not is_primal(own)])
         _check_taken(further, [*attentions, *crosses])
-
-        def arguments(own: AttentionLike, place: PositionLike, causal: bool) -> dict[str, Any]:
-            given = {**({} if is_primal(own) else options), **further}
-            given = {name: value for name, value in given.items() if accepts(own, name)}
-            if causal and accepts(own, "causal"):
-                given["causal"] = True
-            if place is not None:
-                given["position"] = functools.partial(resolve, place)
-            return given
-
+        arguments = functools.partial(_arguments, options, further, resolve)
         hidden = 4 * embed_dim if feedforward_channels is None else feedforward_channels
         sizes = (embed_dim, num_heads, hidden, dropout, act)
         self.dropout = torch.nn.Dropout(dropout)
+        layers = [
+            {"attention": own, "attention_kwargs": arguments(own, place, causal or i >= num_layers)}
+            for i, (own, place) in enumerate(zip(attentions, places, strict=True))
+        ]
         self.encoder = ModuleList(
-            KernelEncoderLayer(
-                *sizes, norm_first=norm_first, attention=own, attention_kwargs=arguments(own, place, causal)
-            )
-            for own, place in zip(attentions[:num_layers], places[:num_layers], strict=True)
+            KernelEncoderLayer(*sizes, norm_first=norm_first, **layer) for layer in layers[:num_layers]
         )
         self.encoder_norm = LayerNorm(embed_dim)
         self.decoder = ModuleList(
             KernelDecoderLayer(
                 *sizes,
                 norm_first=norm_first,
-                attention=own,
-                attention_kwargs=arguments(own, place, True),
                 cross_attention=cross,
                 cross_attention_kwargs=arguments(cross, cross_position, False),
+                **layer,
             )
-            for own, place, cross in zip(attentions[num_layers:], places[num_layers:], crosses, strict=True)
+            for layer, cross in zip(layers[num_layers:], crosses, strict=True)
         )
         if decoder_layers > 0:
             self.decoder_norm = LayerNorm(embed_dim)
@@ -266,7 +239,7 @@ class KernelTransformer(Pretrained):
             - **x, output:** :math:`(B, N, F)`, **padding_mask:** :math:`(B, N)`
         """
         if x.is_nested:
-            padded, hidden = self._padded("padding_mask", x, padding_mask)
+            padded, hidden = unnested("padding_mask", x, padding_mask, self.embed_dim)
             return to_nested(self.encode(padded, hidden, causal, losses, cache), x)
         causal = self.causal if causal is None else causal
         x = self._enter(x, 0 if cache is None else len(cache[0]))
@@ -300,9 +273,11 @@ class KernelTransformer(Pretrained):
             - **padding_mask:** :math:`(B, N)`, **memory_padding_mask:** :math:`(B, M)`
         """
         if memory.is_nested:
-            memory, memory_padding_mask = self._padded("memory_padding_mask", memory, memory_padding_mask)
+            memory, memory_padding_mask = unnested(
+                "memory_padding_mask", memory, memory_padding_mask, self.embed_dim
+            )
         if y.is_nested:
-            padded, hidden = self._padded("padding_mask", y, padding_mask)
+            padded, hidden = unnested("padding_mask", y, padding_mask, self.embed_dim)
             return to_nested(self.decode(padded, memory, hidden, memory_padding_mask, losses, cache), y)
         y = self._enter(y, 0 if cache is None else len(cache[0][0]))
         for layer, held in zip(self.decoder, cache or [None] * len(self.decoder), strict=True):
@@ -320,17 +295,52 @@ class KernelTransformer(Pretrained):
         caches = [layer.empty_cache() for layer in layers]  # type: ignore[operator]
         return None if any(cache is None for cache in caches) else caches
 
-    def _padded(self, name: str, x: Tensor, mask: Tensor | None) -> tuple[Tensor, Tensor]:
-        if mask is not None:
-            raise ValueError(
-                f"Expected no '{name}' beside nested tensors (got one); their lengths say what is padding"
-            )
-        return to_padded(x, self.embed_dim), padding_of(lengths_of(x), x.device)
-
     def _enter(self, x: Tensor, start: int) -> Tensor:
         if self.position is not None:
             x = self.position.add(x, range(start, start + x.size(-2)))
         return self.dropout(x)
+
+
+def _places(
+    position: PositionLike | Sequence[PositionLike],
+    attentions: Sequence[AttentionLike],
+    resolve: Callable[..., Position | None],
+    embed_dim: int,
+    num_heads: int,
+) -> tuple[Position | None, list[PositionLike]]:
+    # What enters where tokens do, and the position of each layer.
+    layers = len(attentions)
+    if position is None or isinstance(position, (list, tuple)):
+        return None, _per_layer("position", position, layers)
+    built = resolve(position, embed_dim, num_heads)
+    if built is None or isinstance(built, positions.Sum):
+        return built, [None] * layers
+    takes = [accepts(own, "position") for own in attentions]
+    if not any(takes):
+        raise ValueError(
+            f"Expected an attention that takes a position (got position={position!r} and "
+            f"attention={attentions[0]!r}); use position='sum'"
+        )
+    one: Any = position
+    return None, [one if taken else None for taken in takes]
+
+
+def _arguments(
+    options: dict[str, Any],
+    further: dict[str, Any],
+    resolve: Callable[..., Position | None],
+    attention: AttentionLike,
+    place: PositionLike,
+    causal: bool,
+) -> dict[str, Any]:
+    # Of all that the model is told, what one attention module takes.
+    offered = {**({} if is_primal(attention) else options), **further}
+    taken = {name: value for name, value in offered.items() if accepts(attention, name)}
+    if causal and accepts(attention, "causal"):
+        taken["causal"] = True
+    if place is not None:
+        taken["position"] = functools.partial(resolve, place)
+    return taken
 
 
 def _check_taken(arguments: Iterable[str], attentions: Sequence[AttentionLike]) -> None:

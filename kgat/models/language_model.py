@@ -53,6 +53,7 @@ class LanguageModel(Pretrained):
         (torch.Size([2, 7, 10]), torch.Size([2, 10]))
     """
 
+    inner = KernelTransformer
     fixed = ("decoder_layers", "causal")
 
     def __init__(

@@ -36,7 +36,8 @@ class Pretrained(torch.nn.Module):
         True
     """
 
-    # Arguments of the transformer inside that this class sets itself.
+    # The class of the transformer inside, whose arguments this class takes, and those that it sets itself.
+    inner: ClassVar[type[Pretrained] | None] = None
     fixed: ClassVar[tuple[str, ...]] = ()
 
     _arguments: dict[str, Any]
@@ -134,15 +135,11 @@ class Pretrained(torch.nn.Module):
         return model.to(device).eval()
 
 
-def _unknown(cls: type, path: Path, arguments: dict[str, Any]) -> tuple[int, str | None]:
+def _unknown(cls: type[Pretrained], path: Path, arguments: dict[str, Any]) -> tuple[int, str | None]:
     # Where classes pass arguments on, the last one says what it does not know: all that take names are asked.
     known: set[str] = set()
-    for one in cls.__mro__:
+    for one in (*cls.__mro__, *(() if cls.inner is None else (cls.inner,))):
         known |= set(inspect.signature(one.__init__).parameters)  # type: ignore[misc]
-    if issubclass(cls, Pretrained) and cls.fixed:
-        from kgat.models.kernel_transformer import KernelTransformer
-
-        known |= set(inspect.signature(KernelTransformer.__init__).parameters)
     name = next((name for name in arguments if name not in known), None)
     lines = path.read_text(encoding="utf8").splitlines()
     line = next((number for number, text in enumerate(lines, 1) if f'"{name}":' in text), 0)

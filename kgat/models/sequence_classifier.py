@@ -15,7 +15,7 @@ from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.pretrained import Pretrained
 from kgat.models.token_embedding import TokenEmbedding
 from kgat.names import one_of
-from kgat.nn.nested import lengths_of, padding_of, to_padded
+from kgat.nn.nested import unnested
 
 POOLINGS = ("mean", "last", "cls", "flatten")
 
@@ -74,6 +74,7 @@ class SequenceClassifier(Pretrained):
         torch.Size([2, 5])
     """
 
+    inner = KernelTransformer
     fixed = ("decoder_layers",)
 
     def __init__(
@@ -148,13 +149,7 @@ class SequenceClassifier(Pretrained):
         channels = () if self.in_channels is None else (self.in_channels,)
         dim = 2 + len(channels)
         if x.is_nested:
-            if padding_mask is not None:
-                raise ValueError(
-                    "Expected no 'padding_mask' beside a nested tensor (got one); its lengths say what is "
-                    "padding"
-                )
-            padding_mask = padding_of(lengths_of(x), x.device)
-            x = to_padded(x, *channels)
+            x, padding_mask = unnested("padding_mask", x, padding_mask, *channels)
         if (
             x.dim() != dim
             or x.shape[2:] != channels

@@ -61,6 +61,7 @@ class Translator(Pretrained):
         2
     """
 
+    inner = KernelTransformer
     fixed = ("causal",)
 
     def __init__(

@@ -14,7 +14,8 @@ from torch import Tensor
 from kgat import kernels
 from kgat.names import UnknownName, unknown
 from kgat.nn.fourier_attention import FourierAttention
-from kgat.nn.kernel_attention import KernelAttention, KeyValueCache
+from kgat.nn.kernel_attention import KernelAttention
+from kgat.nn.key_value_cache import KeyValueCache
 from kgat.nn.primal_attention import PrimalAttention
 
 AttentionLike = str | Callable[..., torch.nn.Module]

@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout, LayerNorm, Linear
-from torch_geometric.nn.resolver import activation_resolver
 
 from kgat.nn.attention import AttentionLike, attend, build, empty_cache
-from kgat.nn.kernel_attention import KeyValueCache
+from kgat.nn.key_value_cache import KeyValueCache
+from kgat.nn.transformer_layer import TransformerLayer
 
 
-class KernelDecoderLayer(torch.nn.Module):
+class KernelDecoderLayer(TransformerLayer):
     r"""Self-attention, attention to the tokens of an encoder and a feed-forward network:
     :class:`torch.nn.TransformerDecoderLayer` with any attention, as in `"Transformer Dissection"
     <https://arxiv.org/abs/1908.11775>`_.
@@ -89,13 +88,8 @@ class KernelDecoderLayer(torch.nn.Module):
         offered = {"dropout": dropout, "bias": bias, "batch_first": batch_first}
         self.self_attn = build(attention, embed_dim, num_heads, offered, attention_kwargs)
         self.multihead_attn = build(cross_attention, embed_dim, num_heads, offered, cross_attention_kwargs)
-        self.linear1 = Linear(embed_dim, feedforward_channels, bias=bias)
-        self.linear2 = Linear(feedforward_channels, embed_dim, bias=bias)
-        self.norm1 = LayerNorm(embed_dim, eps=layer_norm_eps, bias=bias)
-        self.norm2 = LayerNorm(embed_dim, eps=layer_norm_eps, bias=bias)
-        self.norm3 = LayerNorm(embed_dim, eps=layer_norm_eps, bias=bias)
-        self.dropout = Dropout(dropout)
-        self.act = activation_resolver(act)
+        sizes = embed_dim, feedforward_channels, dropout, act, layer_norm_eps, bias
+        self._build_branches(3, *sizes)
         self.norm_first = norm_first
         if device is not None or dtype is not None:
             self.to(device=device, dtype=dtype)
@@ -142,29 +136,19 @@ class KernelDecoderLayer(torch.nn.Module):
               keys
             - **tgt_key_padding_mask:** :math:`(B, N)`, **memory_key_padding_mask:** :math:`(B, M)`
         """
-
         own, cross = (None, None) if cache is None else cache
 
         def attention(y: Tensor) -> Tensor:
             mask, padding = tgt_mask, tgt_key_padding_mask
-            return self.dropout(attend(self.self_attn, y, y, mask, padding, tgt_is_causal, losses, own))
+            return attend(self.self_attn, y, y, mask, padding, tgt_is_causal, losses, own)
 
         def cross_attention(y: Tensor) -> Tensor:
             mask, padding = memory_mask, memory_key_padding_mask
-            return self.dropout(
-                attend(self.multihead_attn, y, memory, mask, padding, memory_is_causal, losses, cross)
-            )
+            return attend(self.multihead_attn, y, memory, mask, padding, memory_is_causal, losses, cross)
 
-        if self.norm_first:
-            y = tgt + attention(self.norm1(tgt))
-            y = y + cross_attention(self.norm2(y))
-            return y + self._feed_forward(self.norm3(y))
-        y = self.norm1(tgt + attention(tgt))
-        y = self.norm2(y + cross_attention(y))
-        return self.norm3(y + self._feed_forward(y))
-
-    def _feed_forward(self, y: Tensor) -> Tensor:
-        return self.dropout(self.linear2(self.dropout(self.act(self.linear1(y)))))
+        y = self._added(tgt, self.norm1, attention)
+        y = self._added(y, self.norm2, cross_attention)
+        return self._added(y, self.norm3, self._feed_forward)
 
     def empty_cache(self) -> tuple[KeyValueCache, KeyValueCache] | None:
         r"""Returns empty caches of both attention modules, to be passed with every call that goes on where

@@ -1,21 +1,19 @@
 r"""Adjacency formats and self-loops: whatever a layer is given becomes one list of edges, built once."""
 
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.index import index2ptr
-from torch_geometric.typing import Adj, SparseTensor
-from torch_geometric.utils import (
-    add_self_loops,
-    is_torch_sparse_tensor,
-    to_edge_index,
-)
+from torch_geometric.typing import Adj, Size, SparseTensor
+from torch_geometric.utils import add_self_loops, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.loop import compute_loop_attr
 
 from kgat.ops.graph.adjacency import check_edges
 from kgat.ops.graph.memory import remember
+from kgat.ops.require import require
 
 FillValue = float | Tensor | str
 
@@ -29,15 +27,18 @@ class Edges:
         attr (torch.Tensor, optional): Edge features.
         weight (torch.Tensor, optional): Edge weights.
         adjacency (Adj): What the edges were read from; self-loops that were added are in :obj:`index` alone.
+        hidden (torch.Tensor, optional): A bias of :math:`-\infty` for scores of edges that are to be taken
+            out of a softmax. (default: :obj:`None`)
 
     Shapes:
-        - **index:** :math:`(2, E)`, **attr:** :math:`(E, F)` or :math:`(E)`, **weight:** :math:`(E)`
+        - **index:** :math:`(2, E)`, **attr:** :math:`(E, F)` or :math:`(E)`, **weight, hidden:** :math:`(E)`
     """
 
     index: Tensor
     attr: Tensor | None
     weight: Tensor | None
     adjacency: Adj
+    hidden: Tensor | None = None
 
     def with_alpha(self, alpha: Tensor) -> tuple[Adj, Tensor] | SparseTensor:
         r"""Attaches attention weights to the edges, in the adjacency's format, as :class:`GATConv` does."""
@@ -48,6 +49,67 @@ class Edges:
         if is_torch_sparse_tensor(self.adjacency):
             return _sparse(self.index, alpha, self.adjacency), alpha
         return self.index, alpha
+
+
+class EdgeTerms(NamedTuple):
+    r"""What edges add to attention.
+
+    Shapes:
+        - **vector:** :math:`(E, H, D)`, added to keys; **bias:** :math:`(E, H)`, added to scores
+        - **log_weight:** :math:`(E)`, added to scores; **weight:** :math:`(E)`, multiplies normalised weights
+    """
+
+    vector: Tensor | None
+    bias: Tensor | None
+    log_weight: Tensor | None
+    weight: Tensor | None
+
+
+def log_weights(weight: Tensor) -> Tensor:
+    r"""Returns the logarithm of edge weights that multiply a kernel: :math:`-\infty`, without a gradient,
+    where an edge is absent.
+
+    Shapes:
+        - **weight, output:** :math:`(E)`
+
+    Raises:
+        ValueError: If one is negative, infinite or NaN.
+    """
+    detached = weight.detach()
+    require(((detached >= 0) & (detached < torch.inf)).all(), _WEIGHTS)
+    absent = weight == 0
+    return torch.where(absent, 1.0, weight).log().masked_fill(absent, -torch.inf)
+
+
+_WEIGHTS = (
+    "Expected finite 'edge_weight' of at least 0 with weight_mode='kernel', which multiplies the kernel "
+    "before it is normalised (got a negative, infinite or NaN one); weight_mode='alpha' multiplies the "
+    "normalised weights and takes numbers of any sign"
+)
+
+
+def num_targets(adjacency: Adj, size: Size, flow: str) -> int | None:
+    r"""Returns the number of targets that a size or a matrix says, if any."""
+    if size is not None and size[1] is not None:
+        return size[1]
+    if not isinstance(adjacency, SparseTensor) and not is_torch_sparse_tensor(adjacency):
+        return None
+    if flow == "target_to_source":
+        raise ValueError(
+            "Expected flow='source_to_target' with a sparse adjacency (got 'target_to_source'); pass its "
+            "transpose, or 'edge_index' of shape [2, E]"
+        )
+    return adjacency.size(0)
+
+
+def check_size(size: Size, sources: int, targets: int) -> None:
+    r"""Checks that the numbers of sources and targets are those that a caller says."""
+    for expected, nodes in zip(size or (), (sources, targets), strict=False):
+        if expected is not None and expected != nodes:
+            raise ValueError(
+                f"Expected 'size' equal to the numbers of sources and targets {(sources, targets)} (got "
+                f"{tuple(size)})"  # type: ignore[arg-type]
+            )
 
 
 def read_edges(
@@ -67,22 +129,41 @@ def read_edges(
 
     Shapes:
         - **attr:** :math:`(E, F)` or :math:`(E)`, **weight:** :math:`(E)`
+
+    Raises:
+        ValueError: If features are given to a layer that takes none, or shapes do not fit.
     """
+    if attr is not None and edge_dim is None:
+        raise ValueError(
+            f"Expected no 'edge_attr' because 'edge_dim=None' (got {list(attr.shape)}); build the layer with "
+            f"'edge_dim={attr.size(-1) if attr.dim() > 1 else 1}'"
+        )
     missing = attr is None and edge_dim is not None
     if isinstance(adjacency, SparseTensor):
         row, col, value = adjacency.coo()
-        return Edges(torch.stack([col, row]), value if missing else attr, weight, adjacency)
-    if is_torch_sparse_tensor(adjacency):
+        index, attr = torch.stack([col, row]), value if missing else attr
+    elif is_torch_sparse_tensor(adjacency):
         if adjacency.layout == torch.sparse_coo and adjacency.is_coalesced():
             value = adjacency.values()  # which have gradients, unlike PyG's
         else:
             _, value = to_edge_index(adjacency)
-        index = remember(adjacency, "edges", _places)
-        return Edges(index, value if missing and value.dim() > 1 else attr, weight, adjacency)
-    if isinstance(adjacency, EdgeIndex):
-        return Edges(adjacency.as_tensor(), attr, weight, adjacency)
-    check_edges(adjacency)
-    return Edges(adjacency, attr, weight, adjacency)
+        index, attr = remember(adjacency, "edges", _places), value if missing and value.dim() > 1 else attr
+    elif isinstance(adjacency, EdgeIndex):
+        index = adjacency.as_tensor()
+    else:
+        check_edges(adjacency)
+        index = adjacency
+    count = index.size(1)
+    if attr is not None and (attr.shape if attr.dim() != 1 else (attr.size(0), 1)) != (count, edge_dim):
+        raise ValueError(
+            f"Expected 'edge_attr' of shape [E={count}, {edge_dim}] because 'edge_dim={edge_dim}' (got "
+            f"{list(attr.shape)})"
+        )
+    if weight is not None and weight.shape != (count,):
+        raise ValueError(
+            f"Expected 'edge_weight' of shape [E={count}] (got {list(weight.shape)}); one number per edge"
+        )
+    return Edges(index, attr, weight, adjacency)
 
 
 def with_self_loops(edges: Edges, num_nodes: int, fill_value: FillValue) -> Edges:
@@ -142,26 +223,16 @@ def _sparse(index: Tensor, value: Tensor, like: Tensor) -> Tensor:
     return torch.sparse_coo_tensor(torch.stack([row, col]), value, size, is_coalesced=True)
 
 
-def with_self_loops_beside(
-    edges: Edges, num_nodes: int, fill_value: FillValue
-) -> tuple[Edges, Tensor | None]:
-    r"""As :func:`with_self_loops`, but keeps the self-loops that were there and returns a bias of
-    :math:`-\infty` for their scores, which takes them out of a softmax.
+def with_self_loops_beside(edges: Edges, num_nodes: int, fill_value: FillValue) -> Edges:
+    r"""As :func:`with_self_loops`, but keeps the self-loops that were there, which :attr:`Edges.hidden` then
+    takes out of a softmax.
 
     How many edges there are then depends on no data. Compiled code knows the number, also that it is the same
     in all layers: of a list that is as long as its mask says, the default backend of ``torch.compile`` loses
-    the length where two layers make one.
-
-    Args:
-        edges (Edges): The edges.
-        num_nodes (int): As of :func:`with_self_loops`.
-        fill_value (float, torch.Tensor or str): As of :func:`with_self_loops`.
-
-    Shapes:
-        - **bias:** :math:`(E)`; :obj:`None` where the edges are no plain tensor and none are left to hide
+    the length where two layers make one. Edges that are no plain tensor have none left to hide.
     """
     if edges.adjacency is not edges.index:
-        return with_self_loops(edges, num_nodes, fill_value), None
+        return with_self_loops(edges, num_nodes, fill_value)
     given = edges.index
     loop = given[0] == given[1]
     node = torch.arange(num_nodes, dtype=given.dtype, device=given.device)
@@ -173,9 +244,9 @@ def with_self_loops_beside(
         attr = torch.cat([edges.attr, _of_loops(elsewhere, edges.attr, num_nodes, fill_value)])
     if edges.weight is not None:
         weight = torch.cat([edges.weight, edges.weight.new_ones(num_nodes)])
-    bias = torch.zeros(index.size(1), device=given.device)
-    bias = torch.where(torch.cat([loop, loop.new_zeros(num_nodes)]), -torch.inf, bias)
-    return Edges(index, attr, weight, index), bias
+    hidden = torch.zeros(index.size(1), device=given.device)
+    hidden = torch.where(torch.cat([loop, loop.new_zeros(num_nodes)]), -torch.inf, hidden)
+    return Edges(index, attr, weight, index, hidden)
 
 
 def _of_loops(target: Tensor, x: Tensor, num_nodes: int, fill_value: FillValue) -> Tensor:

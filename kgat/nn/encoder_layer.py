@@ -7,14 +7,13 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn import Dropout, LayerNorm, Linear
-from torch_geometric.nn.resolver import activation_resolver
 
 from kgat.nn.attention import AttentionLike, attend, build, empty_cache
-from kgat.nn.kernel_attention import KeyValueCache
+from kgat.nn.key_value_cache import KeyValueCache
+from kgat.nn.transformer_layer import TransformerLayer
 
 
-class KernelEncoderLayer(torch.nn.Module):
+class KernelEncoderLayer(TransformerLayer):
     r"""Self-attention and a feed-forward network, each with a skip connection and layer normalisation:
     :class:`torch.nn.TransformerEncoderLayer` with any attention, as in `"Transformer Dissection"
     <https://arxiv.org/abs/1908.11775>`_.
@@ -101,12 +100,8 @@ class KernelEncoderLayer(torch.nn.Module):
         super().__init__()
         offered = {"dropout": dropout, "bias": bias, "batch_first": batch_first}
         self.self_attn = build(attention, embed_dim, num_heads, offered, attention_kwargs)
-        self.linear1 = Linear(embed_dim, feedforward_channels, bias=bias)
-        self.linear2 = Linear(feedforward_channels, embed_dim, bias=bias)
-        self.norm1 = LayerNorm(embed_dim, eps=layer_norm_eps, bias=bias)
-        self.norm2 = LayerNorm(embed_dim, eps=layer_norm_eps, bias=bias)
-        self.dropout = Dropout(dropout)
-        self.act = activation_resolver(act)
+        sizes = embed_dim, feedforward_channels, dropout, act, layer_norm_eps, bias
+        self._build_branches(2, *sizes)
         self.norm_first = norm_first
         if device is not None or dtype is not None:
             self.to(device=device, dtype=dtype)
@@ -142,16 +137,10 @@ class KernelEncoderLayer(torch.nn.Module):
 
         def attention(x: Tensor) -> Tensor:
             mask, padding = src_mask, src_key_padding_mask
-            return self.dropout(attend(self.self_attn, x, x, mask, padding, is_causal, losses, cache))
+            return attend(self.self_attn, x, x, mask, padding, is_causal, losses, cache)
 
-        if self.norm_first:
-            x = src + attention(self.norm1(src))
-            return x + self._feed_forward(self.norm2(x))
-        x = self.norm1(src + attention(src))
-        return self.norm2(x + self._feed_forward(x))
-
-    def _feed_forward(self, x: Tensor) -> Tensor:
-        return self.dropout(self.linear2(self.dropout(self.act(self.linear1(x)))))
+        x = self._added(src, self.norm1, attention)
+        return self._added(x, self.norm2, self._feed_forward)
 
     def empty_cache(self) -> KeyValueCache | None:
         r"""Returns an empty cache of the attention module, to be passed with every call that goes on where

@@ -2,96 +2,35 @@ r"""Multi-head attention on sequences with any kernel, called as torch's Multihe
 
 from __future__ import annotations
 
-from collections.abc import Callable
-from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn import Parameter
 
 from kgat import functional, positions
 from kgat.kernels import Context, KernelLike, resolve
 from kgat.kernels.magnitude import with_magnitude
-from kgat.names import one_of
-from kgat.nn.called_attention import CalledAttention
+from kgat.nn.key_value_cache import KeyValueCache as KeyValueCache
+from kgat.nn.masks import read_masks
 from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
+from kgat.nn.projections import TokenProjections
 from kgat.positions import PositionLike
 from kgat.score.gram import Gram
 
-PROJECTIONS = ("shared_qk", "separate")
+
+class Pairs(NamedTuple):
+    r"""What attention is computed of: scores and values, and who sees whom."""
+
+    gram: Gram
+    value: Tensor  # [B, M, H, D]
+    mask: Tensor | None  # [B, N or 1, M], True where a query sees a key
+    bias: Tensor | None  # [B, N, M, H], added to scores
+    causal: bool  # whether the order of the tokens says who sees whom, too
+    value_bias: Tensor | None  # [N, M, H, D], added to the value of each pair
 
 
-@dataclass
-class KeyValueCache:
-    r"""Projected keys and values of earlier calls, for decoding one token after the other.
-
-    The caller makes one per layer and hands it over with every call. The keys of a call join those that are
-    held; a :obj:`fixed` one holds those of its first call, as attention to the output of an encoder wants.
-
-    Args:
-        fixed (bool, optional): Whether keys and values stay those of the first call. (default: :obj:`False`)
-
-    Shapes:
-        - **key, value:** :math:`(B, M, H, D)`, **padding:** :math:`(B, M)`
-
-    Example:
-        >>> import torch
-        >>> from kgat.nn import KernelAttention, KeyValueCache
-        >>> attention, cache, x = KernelAttention(8, 2), KeyValueCache(), torch.randn(1, 3, 8)
-        >>> steps = [attention(x[:, i : i + 1], is_causal=True, cache=cache)[0] for i in range(3)]
-        >>> torch.allclose(torch.cat(steps, dim=1), attention(x, is_causal=True)[0], atol=1e-6)
-        True
-    """
-
-    fixed: bool = False
-    key: Tensor | None = field(default=None, init=False)  # [B, M, H, D]
-    value: Tensor | None = field(default=None, init=False)
-    padding: Tensor | None = field(default=None, init=False)  # [B, M], True is padding
-    queries: int = field(default=0, init=False)  # of earlier calls: the place of the next one
-
-    def __len__(self) -> int:
-        return 0 if self.key is None else self.key.size(1)
-
-    @property
-    def complete(self) -> bool:
-        r"""Whether further calls bring no keys."""
-        return self.fixed and self.key is not None
-
-    def extend(self, key: Tensor, value: Tensor, padding: Tensor | None) -> None:
-        r"""Appends keys and values, and which of them are padding."""
-        if padding is not None and padding.dtype != torch.bool:
-            raise ValueError(
-                f"Expected a bool 'key_padding_mask' beside a cache (got {padding.dtype}); True hides a key"
-            )
-        if self.key is None or self.value is None:
-            self.key, self.value, self.padding = key, value, padding
-            return
-        if self.padding is not None or padding is not None:
-            parts = (
-                (self.padding, self.key.shape[:2]),
-                (padding, key.shape[:2]),
-            )
-            self.padding = torch.cat(
-                [key.new_zeros(size, dtype=torch.bool) if p is None else p for p, size in parts], dim=1
-            )
-        self.key = torch.cat([self.key, key], dim=1)
-        self.value = torch.cat([self.value, value], dim=1)
-
-    def select(self, index: Tensor) -> None:
-        r"""Keeps the sequences of the batch that :obj:`index` names, as a beam search does.
-
-        Shapes:
-            - **index:** :math:`(B')`
-        """
-        if self.key is not None and self.value is not None:
-            self.key, self.value = self.key.index_select(0, index), self.value.index_select(0, index)
-        if self.padding is not None:
-            self.padding = self.padding.index_select(0, index)
-
-
-class KernelAttention(CalledAttention, torch.nn.Module):
+class KernelAttention(TokenProjections):
     r"""Multi-head attention whose score is a kernel, called as :class:`torch.nn.MultiheadAttention` is.
 
     .. math::
@@ -190,61 +129,15 @@ class KernelAttention(CalledAttention, torch.nn.Module):
         method: str = "auto",
     ) -> None:
         super().__init__()
-        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads != 0:
-            raise ValueError(
-                f"Expected 'embed_dim' divisible by 'num_heads' (got embed_dim={embed_dim}, "
-                f"num_heads={num_heads}); every head takes an equal part of the channels"
-            )
-        kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if kv_heads < 1 or num_heads % kv_heads != 0:
-            raise ValueError(
-                f"Expected 'num_heads={num_heads}' divisible by 'num_kv_heads' (got {num_kv_heads}); every "
-                f"head of keys serves an equal number of heads of queries"
-            )
-        one_of("projections", projections, PROJECTIONS)
-        shared = projections == "shared_qk"
-        if shared and (kv_heads != num_heads or kdim not in (None, embed_dim)):
-            raise ValueError(
-                "Expected keys of the same size and heads as queries with projections='shared_qk' (got "
-                f"kdim={kdim}, num_kv_heads={num_kv_heads}); use projections='separate'"
-            )
         if not 0.0 <= dropout <= 1.0:
             raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
-        self.embed_dim = embed_dim
-        self.num_heads = num_heads
-        self.num_kv_heads = kv_heads
-        self.head_dim = embed_dim // num_heads
-        self.kdim = embed_dim if kdim is None else kdim
-        self.vdim = embed_dim if vdim is None else vdim
+        self._build_projections(
+            embed_dim, num_heads, num_kv_heads, kdim, vdim, projections, bias, add_bias_kv
+        )
         self.dropout = dropout
         self.batch_first = batch_first
         self.add_zero_attn = add_zero_attn
-        self.projections = projections
         self.method = method
-
-        width = kv_heads * self.head_dim
-        # One matrix for all three where they share their input, under the names of torch's layer.
-        self._joint = not shared and self.kdim == self.vdim == embed_dim and kv_heads == num_heads
-        if self._joint:
-            self.in_proj_weight = Parameter(torch.empty(3 * embed_dim, embed_dim))
-        else:
-            self.__dict__["in_proj_weight"] = self.NO_WEIGHT
-            self.q_proj_weight = Parameter(torch.empty(embed_dim, embed_dim))
-            if not shared:
-                self.k_proj_weight = Parameter(torch.empty(width, self.kdim))
-            self.v_proj_weight = Parameter(torch.empty(width, self.vdim))
-        rows = embed_dim + width + (0 if shared else width)
-        if bias:
-            self.in_proj_bias = Parameter(torch.empty(rows))
-        else:
-            self.register_parameter("in_proj_bias", None)
-        if add_bias_kv:
-            self.bias_k = Parameter(torch.empty(1, 1, width))
-            self.bias_v = Parameter(torch.empty(1, 1, width))
-        else:
-            self.register_parameter("bias_k", None)
-            self.register_parameter("bias_v", None)
-        self.out_proj = torch.nn.Linear(embed_dim, embed_dim, bias=bias)
         built = resolve(kernel, self.head_dim, num_heads, **(kernel_kwargs or {}))
         self.kernel = with_magnitude(built, magnitude)
         self.query_map = query_map
@@ -265,70 +158,12 @@ class KernelAttention(CalledAttention, torch.nn.Module):
 
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters anew, as torch's layer does."""
-        names = ("in_proj_weight",) if self._joint else ("q_proj_weight", "k_proj_weight", "v_proj_weight")
-        for name in names:
-            if name != "k_proj_weight" or self.projections != "shared_qk":
-                torch.nn.init.xavier_uniform_(getattr(self, name))
-        self.out_proj.reset_parameters()
-        if self.in_proj_bias is not None:
-            torch.nn.init.zeros_(self.in_proj_bias)
-            torch.nn.init.zeros_(self.out_proj.bias)
-        for x in (self.bias_k, self.bias_v):
-            if x is not None:
-                torch.nn.init.xavier_normal_(x)
+        self._reset_projections()
         self.kernel.reset_parameters()
         for module in (self.query_map, self.key_map, self.position):
             for part in () if module is None else module.modules():
                 if callable(reset := getattr(part, "reset_parameters", None)):
                     reset()
-
-    def project(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Returns queries, keys and values of all heads.
-
-        Args:
-            query (torch.Tensor): What queries are made of.
-            key (torch.Tensor): What keys are made of.
-            value (torch.Tensor): What values are made of.
-
-        Shapes:
-            - **output:** :math:`(B, N, H, D)`, and twice :math:`(B, M, H_{kv}, D)`
-        """
-        if self._joint and query is key and key is value:
-            q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
-        else:
-            q, k, v = self._linear(query, "q"), None, self._linear(value, "v")
-            if self.projections != "shared_qk" or query is not key:
-                k = self._linear(key, "k")
-        by_head = self._query_heads(q)
-        if k is None and self.query_map is self.key_map:  # one tensor, which a kernel lifts once
-            return by_head, by_head, self._split(v)
-        return by_head, self._key_heads(q if k is None else k), self._split(v)
-
-    def _linear(self, x: Tensor, part: str) -> Tensor:
-        size, width = self.embed_dim, self.num_kv_heads * self.head_dim
-        rows = {
-            "q": slice(0, size),
-            "k": slice(size, size + width),
-            "v": slice(size + width, size + 2 * width),
-        }
-        if self.projections == "shared_qk":
-            rows["k"], rows["v"] = rows["q"], rows["k"]
-            part_of_weight = "q" if part == "k" else part
-        else:
-            part_of_weight = part
-        bias = None if self.in_proj_bias is None else self.in_proj_bias[rows[part]]
-        if self._joint:
-            return F.linear(x, self.in_proj_weight[rows[part]], bias)
-        return F.linear(x, getattr(self, f"{part_of_weight}_proj_weight"), bias)
-
-    def _query_heads(self, q: Tensor) -> Tensor:
-        return self._split(q if self.query_map is None else self.query_map(q))
-
-    def _key_heads(self, k: Tensor) -> Tensor:
-        return self._split(k if self.key_map is None else self.key_map(k))
-
-    def _split(self, x: Tensor) -> Tensor:
-        return x.unflatten(-1, (-1, self.head_dim))
 
     def forward(
         self,
@@ -378,42 +213,27 @@ class KernelAttention(CalledAttention, torch.nn.Module):
         """
         key = query if key is None else key
         value = key if value is None else value
+        options: dict[str, Any] = {
+            "attn_mask": attn_mask,
+            "is_causal": is_causal,
+            "losses": losses,
+            "cache": cache,
+        }
         if query.is_nested or key.is_nested or value.is_nested:
-            return self._nested(
-                *(query, key, value),
-                key_padding_mask=key_padding_mask,
-                need_weights=need_weights,
-                attn_mask=attn_mask,
-                average_attn_weights=average_attn_weights,
-                is_causal=is_causal,
-                losses=losses,
-                cache=cache,
-            )
-        batched = query.dim() == 3
-        tokens = self._batch_first(query, key, value)
-        before = self._before(*tokens[:2], is_causal, cache)
-        gram, v, mask, bias, causal = self._pairs(
-            *tokens, key_padding_mask, attn_mask, is_causal, losses, cache
-        )
+            options |= {"need_weights": need_weights, "average_attn_weights": average_attn_weights}
+            return self._of_nested(query, key, value, key_padding_mask, **options)
+        pairs = self._pairs(*self._batched(query, key, value), key_padding_mask, **options)
         dropout = self.dropout if self.training else 0.0
-        value_bias = self._value_bias(gram, before)
         weights: Tensor | None = None
-        if need_weights or value_bias is not None:
-            weights = F.dropout(functional.dense_softmax(gram, mask, bias=bias, causal=causal), dropout)
-            alpha = weights.to(v.dtype)  # [B, N, M, H]
-            # What nobody sees may hold anything, and 0 times NaN is NaN.
-            if mask is not None:
-                v = v.masked_fill(~mask.any(dim=-2)[..., None, None], 0.0)
-            if bias is not None:
-                v = v.masked_fill((bias == -torch.inf).all(dim=-1).all(dim=-2)[..., None, None], 0.0)
-            out = torch.einsum("bnmh,bmhc->bnhc", alpha, v)
-            if value_bias is not None:
-                out = out + torch.einsum("bnmh,nmhc->bnhc", alpha, value_bias.to(v.dtype))
+        if need_weights or pairs.value_bias is not None:
+            out, weights = _weighted(pairs, dropout)
         else:
+            gram, v, mask, bias, causal, _ = pairs
             out = functional.dense_attention(
                 *(gram, v, mask, dropout), bias=bias, causal=causal, method=self.method
             )
         out = self.out_proj(out.flatten(-2))
+        batched = query.dim() == 3
         if not batched:
             out = out.squeeze(0)
         elif not self.batch_first:
@@ -422,6 +242,109 @@ class KernelAttention(CalledAttention, torch.nn.Module):
             return out, None
         weights = weights.mean(dim=-1) if average_attn_weights else weights.movedim(-1, 1)
         return out, weights if batched else weights.squeeze(0)
+
+    def _pairs(
+        self,
+        query: Tensor,
+        key: Tensor,
+        value: Tensor,
+        key_padding_mask: Tensor | None,
+        attn_mask: Tensor | None,
+        is_causal: bool,
+        losses: list[Tensor] | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Pairs:
+        if (is_causal or cache is not None) and self._looks_ahead:
+            beside = "is_causal=True" if is_causal else "a cache"
+            raise ValueError(
+                f"Expected a kernel that sees one pair at a time with {beside} (got one that depends on the "
+                f"whole sequence); build it with data_dependent=False"
+            )
+        padding = key_padding_mask
+        if padding is not None and padding.dim() == 1:
+            padding = padding.unsqueeze(0)
+        at_query = at_key = range(0)
+        if self.position is not None:
+            at_query, at_key = _places(query, key, is_causal, cache)
+        if cache is not None and cache.complete:
+            q, (k, v, padding) = self._query_heads(query, at_query), cache.held
+        else:
+            q, k, v = self._heads(query, key, value, at_query, at_key)
+            if cache is not None:
+                k, v, padding = cache.extend(k, v, padding)
+        if cache is not None:
+            cache.queries += q.size(1)
+        masks = read_masks(padding, attn_mask, q, k)
+        if self.bias_k is not None or self.add_zero_attn:
+            k, v, masks = self._with_extra_keys(k, v, masks, q.size(1), is_causal)
+            is_causal = False
+        if self.num_kv_heads != self.num_heads:
+            groups = self.num_heads // self.num_kv_heads
+            k, v = (x.repeat_interleave(groups, dim=-2) for x in (k, v))
+        hidden, bias, present = masks
+        of_query = present if query is key and present is not None and present.size(1) == q.size(1) else None
+        context = Context(losses=losses, present=(of_query, present))
+        mask = None if hidden is None else ~hidden
+        position = self.position
+        if position is None:
+            return Pairs(self.kernel(q, k, context), v, mask, bias, is_causal, None)
+        at_key = range(k.size(1))
+        if at_key == at_query:
+            at_query = at_key  # one object: it is lifted once
+        gram = self.kernel(position.shift(q), k, context)
+        if (of_places := position.gram(at_query, at_key, losses)) is not None:
+            gram = gram * of_places
+        if (of_pairs := position.bias(q, at_query, at_key)) is not None:
+            bias = of_pairs if bias is None else bias + of_pairs
+        return Pairs(gram, v, mask, bias, is_causal, position.value_bias(at_query, at_key))
+
+    def _heads(
+        self, query: Tensor, key: Tensor, value: Tensor, at_query: range, at_key: range
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        # Queries, keys and values as they look from their places.
+        position = self.position
+        if position is None:
+            return self.project(query, key, value)
+        placed_query = position.add(query, at_query)
+        placed_key = placed_query if key is query else position.add(key, at_key)
+        in_values = position.in_values and value is key
+        q, k, v = self.project(placed_query, placed_key, placed_key if in_values else value)
+        turned = position.rotate(q, at_query)
+        if k is q and at_key == at_query:  # one tensor stays one: it is lifted once
+            return turned, turned, v
+        return turned, position.rotate(k, at_key), v
+
+    def _query_heads(self, query: Tensor, at_query: range) -> Tensor:
+        if self.position is None:
+            return self._project_query(query)
+        return self.position.rotate(self._project_query(self.position.add(query, at_query)), at_query)
+
+    def _of_nested(
+        self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, **options: Any
+    ) -> tuple[Tensor, Tensor | None]:
+        # As padded tensors: what is padding is hidden, and left out again.
+        if padding is not None or options["attn_mask"] is not None:
+            raise ValueError(
+                "Expected no mask beside nested tensors (got one); their lengths say what is padding"
+            )
+        if not self.batch_first:
+            raise ValueError("Expected batch_first=True for nested tensors (got False)")
+        of_query, of_key, of_value = (lengths_of(x) for x in (query, key, value))
+        if of_key != of_value:
+            raise ValueError(f"Expected as many values as keys (got {of_value} and {of_key})")
+        if options["is_causal"] and of_query != of_key:
+            raise ValueError(
+                f"Expected as many keys as queries of nested tensors with is_causal=True (got {of_key} and "
+                f"{of_query})"
+            )
+        q = to_padded(query, self.embed_dim)
+        k = q if key is query else to_padded(key, self.kdim)
+        v = q if value is query else k if value is key else to_padded(value, self.vdim)
+        out, weights = self(q, k, v, padding_of(of_key, query.device), **options)
+        if weights is not None:
+            absent = padding_of(of_query, query.device).unsqueeze(-1)  # as torch has it
+            weights = weights.masked_fill(absent if weights.dim() == 3 else absent.unsqueeze(1), 0.0)
+        return to_nested(out, query) if query.is_nested else out, weights
 
     def explain(
         self,
@@ -433,282 +356,12 @@ class KernelAttention(CalledAttention, torch.nn.Module):
         is_causal: bool = False,
     ) -> str:
         r"""Says what each route of :func:`kgat.functional.dense_attention` would cost here, or why it cannot
-        run.
-
-        Args:
-            query (torch.Tensor): As in :meth:`forward`, as the others are.
-            key (torch.Tensor, optional): (default: :obj:`None`)
-            value (torch.Tensor, optional): (default: :obj:`None`)
-            key_padding_mask (torch.Tensor, optional): (default: :obj:`None`)
-            attn_mask (torch.Tensor, optional): (default: :obj:`None`)
-            is_causal (bool, optional): (default: :obj:`False`)
-        """
+        run. Arguments are those of :meth:`forward`."""
         key = query if key is None else key
-        tokens = self._batch_first(query, key, key if value is None else value)
-        gram, v, mask, bias, causal = self._pairs(*tokens, key_padding_mask, attn_mask, is_causal, None, None)
+        tokens = self._batched(query, key, key if value is None else value)
+        gram, v, mask, bias, causal, _ = self._pairs(*tokens, key_padding_mask, attn_mask, is_causal)
         dropout = self.dropout if self.training else 0.0
         return functional.explain(gram, v, mask=mask, dropout=dropout, bias=bias, causal=causal)
-
-    @classmethod
-    def from_torch(cls, attention: torch.nn.MultiheadAttention, **kwargs: Any) -> KernelAttention:
-        r"""Builds a layer with the sizes, projections and layout of one of torch.
-
-        Args:
-            attention (torch.nn.MultiheadAttention): The layer.
-            **kwargs (optional): Further arguments of :class:`KernelAttention`, such as :obj:`kernel`.
-
-        Example:
-            >>> import torch
-            >>> from kgat.nn import KernelAttention
-            >>> stock = torch.nn.MultiheadAttention(16, 4, batch_first=True)
-            >>> KernelAttention.from_torch(stock, kernel="rbf").kernel
-            RBF(4, heads=4)
-        """
-        layer = cls(
-            attention.embed_dim,
-            attention.num_heads,
-            dropout=attention.dropout,
-            bias=attention.in_proj_bias is not None,
-            add_bias_kv=attention.bias_k is not None,
-            add_zero_attn=attention.add_zero_attn,
-            kdim=attention.kdim,
-            vdim=attention.vdim,
-            batch_first=attention.batch_first,
-            device=attention.out_proj.weight.device,
-            dtype=attention.out_proj.weight.dtype,
-            **kwargs,
-        )
-        own = {name for name, _ in layer.named_parameters()}
-        missing = set(attention.state_dict()) - own
-        if missing:
-            raise ValueError(
-                f"Expected a layer with the projections of torch's (got none for "
-                f"{', '.join(sorted(missing))}); leave 'projections' and 'num_kv_heads' as they are"
-            )
-        layer.load_state_dict(attention.state_dict(), strict=False)
-        return layer.train(attention.training)
-
-    def _batch_first(self, query: Tensor, key: Tensor, value: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        tensors = (query, key, value)
-        names = ("query", "key", "value")
-        sizes = (self.embed_dim, self.kdim, self.vdim)
-        layout = "[B, tokens, F]" if self.batch_first else "[tokens, B, F]"
-        for name, x, size in zip(names, tensors, sizes, strict=True):
-            if x.dim() not in (2, 3) or x.dim() != query.dim() or x.size(-1) != size:
-                raise ValueError(
-                    f"Expected '{name}' of shape {layout} or [tokens, F] with F={size}, batched as 'query' "
-                    f"is (got {list(x.shape)} beside {list(query.shape)})"
-                )
-        if key.shape[:-1] != value.shape[:-1]:
-            raise ValueError(
-                f"Expected as many values as keys (got {list(value.shape)} and {list(key.shape)})"
-            )
-        if query.dim() == 2:
-            query, key, value = _each(lambda x: x.unsqueeze(0), *tensors)
-        elif not self.batch_first:
-            query, key, value = _each(lambda x: x.transpose(0, 1), *tensors)
-        if query.size(0) != key.size(0):
-            raise ValueError(
-                f"Expected queries and keys of the same batch (got {query.size(0)} and {key.size(0)})"
-            )
-        return query, key, value
-
-    def _before(self, query: Tensor, key: Tensor, is_causal: bool, cache: KeyValueCache | None) -> int:
-        # The place of the first query: in causal order the last one stands at the place of the last key.
-        if cache is not None:
-            return cache.queries
-        return key.size(1) - query.size(1) if is_causal else 0
-
-    def _pairs(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        key_padding_mask: Tensor | None,
-        attn_mask: Tensor | None,
-        is_causal: bool,
-        losses: list[Tensor] | None,
-        cache: KeyValueCache | None,
-    ) -> tuple[Gram, Tensor, Tensor | None, Tensor | None, bool]:
-        r"""Returns the Gram matrix, the values, who sees whom (True), what is added to the scores, and
-        whether the order of the tokens says who sees whom, too."""
-        if (is_causal or cache is not None) and self._looks_ahead:
-            beside = "is_causal=True" if is_causal else "a cache"
-            raise ValueError(
-                f"Expected a kernel that sees one pair at a time with {beside} (got one that depends on the "
-                f"whole sequence); build it with data_dependent=False"
-            )
-        if key_padding_mask is not None and key_padding_mask.dim() == 1:
-            key_padding_mask = key_padding_mask.unsqueeze(0)
-        alone = query is key  # self-attention
-        position = self.position
-        query_index, key_index = range(0), range(0)
-        if position is not None:
-            before = self._before(query, key, is_causal, cache)
-            query_index = range(before, before + query.size(1))
-            held = 0 if cache is None or cache.fixed else len(cache)
-            key_index = range(held, held + key.size(1))
-            in_values = position.in_values and value is key
-            query = position.add(query, query_index)
-            key = query if alone else position.add(key, key_index)
-            value = key if in_values else value
-        if cache is not None and cache.complete:
-            q = self._query_heads(self._linear(query, "q"))
-            q = q if position is None else position.rotate(q, query_index)
-        else:
-            q, k, v = self.project(query, key, value)
-            if position is not None:
-                one = k is q and key_index == query_index  # lifted once
-                q = position.rotate(q, query_index)
-                k = q if one else position.rotate(k, key_index)  # so that a cache holds it
-            if cache is not None:
-                cache.extend(k, v, key_padding_mask)
-        if cache is not None:
-            cache.queries += q.size(1)
-            k, v, key_padding_mask = cache.key, cache.value, cache.padding  # type: ignore[assignment]
-        hidden, bias = self._hidden(key_padding_mask, attn_mask, q, k)
-        present = None  # a kernel that depends on a whole sequence leaves padding out of it
-        if key_padding_mask is not None:
-            numbers = key_padding_mask.is_floating_point()
-            present = key_padding_mask > -torch.inf if numbers else ~key_padding_mask
-        if self.bias_k is not None or self.add_zero_attn:
-            k, v, hidden, bias, present = self._joined_by_extra_keys(
-                k, v, hidden, bias, present, is_causal, q
-            )
-            is_causal = False
-        groups = self.num_heads // self.num_kv_heads
-        if groups > 1:
-            k, v = (x.repeat_interleave(groups, dim=-2) for x in (k, v))
-        of_queries = present if alone and present is not None and present.size(1) == q.size(1) else None
-        context = Context(losses=losses, present=(of_queries, present))
-        mask = None if hidden is None else ~hidden
-        if position is None:
-            return self.kernel(q, k, context), v, mask, bias, is_causal
-        key_index = range(k.size(1))
-        if key_index == query_index:
-            query_index = key_index  # one object: it is lifted once
-        gram = self.kernel(position.shift(q), k, context)
-        of_positions = position.gram(query_index, key_index, losses)
-        if of_positions is not None:
-            gram = gram * of_positions
-        of_pairs = position.bias(q, query_index, key_index)
-        if of_pairs is not None:
-            bias = of_pairs if bias is None else bias + of_pairs
-        return gram, v, mask, bias, is_causal
-
-    def _hidden(
-        self, key_padding_mask: Tensor | None, attn_mask: Tensor | None, q: Tensor, k: Tensor
-    ) -> tuple[Tensor | None, Tensor | None]:
-        r"""Reads both masks: what is hidden for all heads, and what is added to the scores."""
-        batch, queries, keys = q.size(0), q.size(1), k.size(1)
-        hidden: Tensor | None = None
-        bias: Tensor | None = None
-        if key_padding_mask is not None:
-            if key_padding_mask.shape != (batch, keys):
-                raise ValueError(
-                    f"Expected 'key_padding_mask' of shape [B={batch}, M={keys}] (got "
-                    f"{list(key_padding_mask.shape)}); True hides a key"
-                )
-            if key_padding_mask.dtype == torch.bool:
-                hidden = key_padding_mask.unsqueeze(1)
-            else:
-                bias = _numbers("key_padding_mask", key_padding_mask).view(batch, 1, keys, 1)
-        if attn_mask is not None:
-            of_heads = self._of_heads(attn_mask, batch, queries, keys)  # [B or 1, H or 1, N or 1, M]
-            if attn_mask.dtype == torch.bool and of_heads.size(1) == 1:
-                pairs = of_heads.squeeze(1)
-                hidden = pairs if hidden is None else hidden | pairs
-            else:
-                if attn_mask.dtype == torch.bool:
-                    numbers = torch.zeros_like(of_heads, dtype=q.dtype).masked_fill(of_heads, -torch.inf)
-                else:
-                    numbers = _numbers("attn_mask", of_heads)
-                numbers = numbers.movedim(1, -1)
-                bias = numbers if bias is None else bias + numbers
-        return hidden, bias
-
-    def _of_heads(self, attn_mask: Tensor, batch: int, queries: int, keys: int) -> Tensor:
-        heads = self.num_heads
-        if attn_mask.shape == (queries, keys):
-            return attn_mask.view(1, 1, queries, keys)
-        if attn_mask.shape == (batch * heads, queries, keys):
-            return attn_mask.unflatten(0, (batch, heads))
-        sizes = zip(attn_mask.shape, (batch, heads, queries), strict=False)
-        fits = attn_mask.dim() == 4 and all(size in (1, wanted) for size, wanted in sizes)
-        if not fits or attn_mask.size(-1) != keys:
-            raise ValueError(
-                f"Expected 'attn_mask' of shape [N={queries}, M={keys}], [B * H={batch * heads}, "
-                f"N={queries}, M={keys}] or [B={batch} or 1, H={heads} or 1, N={queries} or 1, M={keys}] "
-                f"(got {list(attn_mask.shape)}); True hides a pair"
-            )
-        return attn_mask
-
-    def _joined_by_extra_keys(
-        self,
-        k: Tensor,
-        v: Tensor,
-        hidden: Tensor | None,
-        bias: Tensor | None,
-        present: Tensor | None,
-        is_causal: bool,
-        q: Tensor,
-    ) -> tuple[Tensor, Tensor, Tensor | None, Tensor | None, Tensor | None]:
-        # They come last, and every query sees them.
-        batch, queries, keys = q.size(0), q.size(1), k.size(1)
-        if is_causal:
-            later = torch.ones(queries, keys, dtype=torch.bool, device=k.device).triu(keys - queries + 1)
-            hidden = later if hidden is None else hidden | later
-        extra = 0
-        if self.bias_k is not None and self.bias_v is not None:
-            k, v = (
-                torch.cat([x, self._split(b).to(x.dtype).expand(batch, -1, -1, -1)], dim=1)
-                for x, b in ((k, self.bias_k), (v, self.bias_v))
-            )
-            extra += 1
-        if self.add_zero_attn:
-            k, v = (F.pad(x, (0, 0, 0, 0, 0, 1)) for x in (k, v))
-            extra += 1
-        if hidden is not None:
-            hidden = F.pad(hidden, (0, extra))
-        if bias is not None:
-            bias = F.pad(bias, (0, 0, 0, extra))
-        if present is not None:
-            present = F.pad(present, (0, extra), value=True)
-        return k, v, hidden, bias, present
-
-    def _value_bias(self, gram: Gram, before: int) -> Tensor | None:
-        if self.position is None:
-            return None
-        queries, keys, _ = gram.size
-        return self.position.value_bias(range(before, before + queries), range(keys))
-
-    def _nested(
-        self, query: Tensor, key: Tensor, value: Tensor, **kwargs: Any
-    ) -> tuple[Tensor, Tensor | None]:
-        r"""Runs nested tensors as padded ones: what is padding is hidden, and left out again."""
-        if kwargs["key_padding_mask"] is not None or kwargs["attn_mask"] is not None:
-            raise ValueError(
-                "Expected no mask beside nested tensors (got one); their lengths say what is padding"
-            )
-        if not self.batch_first:
-            raise ValueError("Expected batch_first=True for nested tensors (got False)")
-        lengths = [lengths_of(x) for x in (query, key, value)]
-        if lengths[1] != lengths[2]:
-            raise ValueError(f"Expected as many values as keys (got {lengths[2]} and {lengths[1]})")
-        if kwargs["is_causal"] and lengths[0] != lengths[1]:
-            raise ValueError(
-                f"Expected as many keys as queries of nested tensors with is_causal=True (got {lengths[1]} "
-                f"and {lengths[0]})"
-            )
-        q = to_padded(query, self.embed_dim)
-        k = q if key is query else to_padded(key, self.kdim)
-        v = q if value is query else k if value is key else to_padded(value, self.vdim)
-        kwargs["key_padding_mask"] = padding_of(lengths[1], query.device)
-        out, weights = self(q, k, v, **kwargs)
-        if weights is not None:
-            absent = padding_of(lengths[0], query.device).unsqueeze(-1)  # as torch has it
-            weights = weights.masked_fill(absent if weights.dim() == 3 else absent.unsqueeze(1), 0.0)
-        return to_nested(out, query) if query.is_nested else out, weights
 
     def extra_repr(self) -> str:
         said = [f"{self.embed_dim}, num_heads={self.num_heads}"]
@@ -721,19 +374,24 @@ class KernelAttention(CalledAttention, torch.nn.Module):
         return ", ".join(said)
 
 
-def _each(
-    function: Callable[[Tensor], Tensor], query: Tensor, key: Tensor, value: Tensor
-) -> tuple[Tensor, Tensor, Tensor]:
-    # One tensor stays one: it is projected once. Asked by 'is': compiled code would be bound to an id.
-    q = function(query)
-    k = q if key is query else function(key)
-    return q, k, q if value is query else k if value is key else function(value)
+def _places(query: Tensor, key: Tensor, is_causal: bool, cache: KeyValueCache | None) -> tuple[range, range]:
+    # Where tokens stand: in causal order the last query stands at the place of the last key.
+    before, held = key.size(1) - query.size(1) if is_causal else 0, 0
+    if cache is not None:
+        before, held = cache.queries, 0 if cache.fixed else len(cache)
+    return range(before, before + query.size(1)), range(held, held + key.size(1))
 
 
-def _numbers(name: str, mask: Tensor) -> Tensor:
-    if not mask.is_floating_point():
-        dtype = str(mask.dtype).removeprefix("torch.")
-        raise ValueError(
-            f"Expected a bool or floating '{name}' (got {dtype}); True hides, a number is added to the score"
-        )
-    return mask
+def _weighted(pairs: Pairs, dropout: float) -> tuple[Tensor, Tensor]:
+    gram, v, mask, bias, causal, value_bias = pairs
+    weights = F.dropout(functional.dense_softmax(gram, mask, bias=bias, causal=causal), dropout)
+    alpha = weights.to(v.dtype)  # [B, N, M, H]
+    # What nobody sees may hold anything, and 0 times NaN is NaN.
+    if mask is not None:
+        v = v.masked_fill(~mask.any(dim=-2)[..., None, None], 0.0)
+    if bias is not None:
+        v = v.masked_fill((bias == -torch.inf).all(dim=-1).all(dim=-2)[..., None, None], 0.0)
+    out = torch.einsum("bnmh,bmhc->bnhc", alpha, v)
+    if value_bias is not None:
+        out = out + torch.einsum("bnmh,nmhc->bnhc", alpha, value_bias.to(v.dtype))
+    return out, weights

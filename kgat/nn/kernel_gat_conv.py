@@ -1,37 +1,41 @@
 r"""The layer: graph attention with any kernel, a drop-in for PyG's GATConv."""
 
 import inspect
-from typing import Any, ClassVar, NoReturn
+from typing import Any
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
-from torch_geometric.nn.aggr import SumAggregation
-from torch_geometric.nn.conv import GATConv, GATv2Conv, MessagePassing
+from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.inits import glorot, zeros
 from torch_geometric.typing import Adj, OptPairTensor, OptTensor, Size, SparseTensor
-from torch_geometric.utils import is_torch_sparse_tensor
 
 from kgat import functional, kernels
-from kgat.kernels import Additive, AdditiveV2, Context, Kernel, KernelLike
+from kgat.kernels import Context, Kernel, KernelLike
 from kgat.kernels.magnitude import with_magnitude
 from kgat.names import nearest, one_of
 from kgat.nn import start as starting
-from kgat.nn.edges import Edges, FillValue, read_edges, with_self_loops, with_self_loops_beside
+from kgat.nn.edges import (
+    FillValue,
+    check_size,
+    num_targets,
+    read_edges,
+    with_self_loops,
+    with_self_loops_beside,
+)
 from kgat.nn.linear import Linear
+from kgat.nn.messages import KernelMessages
+from kgat.nn.projections import EDGE_MODES, MAPS, NAMES, WEIGHT_MODES, NodeProjections
+from kgat.nn.stock_weights import StockWeights, rename_stock
 from kgat.ops.dropout import dropout
-from kgat.ops.graph.adjacency import check_indices
 from kgat.ops.plain import is_plain
-from kgat.ops.require import require
 from kgat.score.gram import Gram
 
-PROJECTIONS = ("shared", "shared_qk", "shared_kv", "separate")
-EDGE_MODES = ("score", "key", "key_value")
-WEIGHT_MODES = ("kernel", "alpha")
+PROJECTIONS = tuple(MAPS)
 
 
-class KernelGATConv(MessagePassing):
+class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
     r"""Graph attention whose score is a kernel: a drop-in for :class:`torch_geometric.nn.conv.GATConv`.
 
     .. math::
@@ -161,14 +165,6 @@ class KernelGATConv(MessagePassing):
         _check_names(type(self), kwargs)
         kwargs.setdefault("aggr", "add")
         super().__init__(node_dim=0, **kwargs)
-        for name, option, choices in (
-            ("projections", projections, PROJECTIONS),
-            ("edge_mode", edge_mode, EDGE_MODES),
-            ("weight_mode", weight_mode, WEIGHT_MODES),
-            ("start", start, starting.STARTS),
-        ):
-            one_of(name, option, choices)
-
         self.in_channels = in_channels
         self.out_channels = out_channels
         self.heads = heads
@@ -179,106 +175,37 @@ class KernelGATConv(MessagePassing):
         self.edge_dim = edge_dim
         self.fill_value = fill_value
         self.residual = residual
-        self.projections = projections
+        self.projections = one_of("projections", projections, PROJECTIONS)
         self.magnitude = magnitude
-        self.edge_mode = edge_mode
-        self.weight_mode = weight_mode
+        self.edge_mode = one_of("edge_mode", edge_mode, EDGE_MODES)
+        self.weight_mode = one_of("weight_mode", weight_mode, WEIGHT_MODES)
         self.value_dropout = value_dropout
         self.position_dim = position_dim
         self.backend = backend
-        self.start = start
+        self.start = one_of("start", start, starting.STARTS)
 
         self._build_projections(projection_bias)
-        self.kernel = _build_kernel(kernel, out_channels, heads, negative_slope, kernel_kwargs, magnitude)
-
-        width = heads * out_channels
-        self.lin_position = self.position_kernel = None
+        options = dict(kernel_kwargs or {})
+        if negative_slope != 0.2:  # a kernel without a slope refuses it, rather than ignore it
+            options.setdefault("negative_slope", negative_slope)
+        self.kernel = with_magnitude(kernels.resolve(kernel, out_channels, heads, **options), magnitude)
+        self.lin_position = self.position_kernel = self.lin_edge = self.res = None
         if position_dim is not None:
-            self.lin_position = Linear(position_dim, width, bias=False, weight_initializer="glorot")
+            self.lin_position = self._linear(position_dim)
             self.position_kernel = kernels.resolve(position_kernel, out_channels, heads)
-        self.lin_edge = self.res = None
         self.register_parameter("att_edge", None)
         if edge_dim is not None:
-            self.lin_edge = Linear(edge_dim, width, bias=False, weight_initializer="glorot")
+            self.lin_edge = self._linear(edge_dim)
             if edge_mode == "score":
                 self.att_edge = Parameter(torch.empty(1, heads, out_channels))
-        total_out_channels = width if concat else out_channels
+        width = heads * out_channels if concat else out_channels
         if residual:
-            targets = in_channels if isinstance(in_channels, int) else in_channels[1]
-            self.res = Linear(targets, total_out_channels, bias=False, weight_initializer="glorot")
-        if bias:
-            self.bias = Parameter(torch.empty(total_out_channels))
-        else:
-            self.register_parameter("bias", None)
+            self.res = Linear(self._sides()[1], width, bias=False, weight_initializer="glorot")
+        self.register_parameter("bias", Parameter(torch.empty(width)) if bias else None)
 
-        self.register_load_state_dict_pre_hook(_rename_stock_parameters)
+        self.register_load_state_dict_pre_hook(rename_stock)
         self.register_load_state_dict_pre_hook(starting.load)
         self.reset_parameters()
-
-    def _build_projections(self, bias: bool) -> None:
-        def linear(in_channels: int) -> Linear:
-            width = self.heads * self.out_channels
-            return Linear(in_channels, width, bias=bias, weight_initializer="glorot")
-
-        self.lin = self.lin_src = self.lin_dst = None
-        self.lin_query = self.lin_key = self.lin_value = None
-        keys, queries = self._pair(self.in_channels)
-        if self.projections == "shared":
-            if isinstance(self.in_channels, int):
-                self.lin = linear(self.in_channels)
-            else:
-                self.lin_src, self.lin_dst = linear(keys), linear(queries)
-            return
-        self.lin_query = linear(queries)
-        if self.projections != "shared_qk":
-            self.lin_key = linear(keys)
-        elif queries != keys:
-            raise ValueError(
-                f"Expected equal 'in_channels' of sources and targets where projections='shared_qk' "
-                f"(got {self.in_channels}); use 'separate'"
-            )
-        if self.projections != "shared_kv":
-            self.lin_value = linear(keys)
-
-    @staticmethod
-    def _pair(in_channels: int | tuple[int, int]) -> tuple[int, int]:
-        return (in_channels, in_channels) if isinstance(in_channels, int) else in_channels
-
-    @property
-    def _target(self) -> int:  # which row of edge_index holds the targets
-        return 1 if self.flow == "source_to_target" else 0
-
-    @property
-    def att_src(self) -> Tensor:
-        r"""GATConv's attention vector of sources, as its parameter of this name, of an additive kernel.
-
-        Shapes:
-            - **output:** :math:`(1, H, D)`
-        """
-        return self._stock_vector("att_key")
-
-    @property
-    def att_dst(self) -> Tensor:
-        r"""GATConv's attention vector of targets, as its parameter of this name, of an additive kernel.
-
-        Shapes:
-            - **output:** :math:`(1, H, D)`
-        """
-        return self._stock_vector("att_query")
-
-    def _stock_vector(self, name: str) -> Tensor:
-        if not isinstance(self.kernel, Additive):
-            raise AttributeError(f"{type(self).__name__} has no attention vectors with {self.kernel!r}")
-        return getattr(self.kernel, name).unsqueeze(0)  # type: ignore[no-any-return]
-
-    def __setattr__(self, name: str, value: Any) -> None:
-        # A parameter under one of GATConv's names is that of the kernel.
-        own = {"att_src": "att_key", "att_dst": "att_query"}.get(name)
-        if own is None or not isinstance(getattr(self, "kernel", None), Additive):
-            super().__setattr__(name, value)
-        else:
-            value = value.detach().reshape(self.heads, self.out_channels)
-            setattr(self.kernel, own, Parameter(value, getattr(self.kernel, own).requires_grad))
 
     @property
     def penalised(self) -> bool:
@@ -289,16 +216,9 @@ class KernelGATConv(MessagePassing):
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters anew."""
         super().reset_parameters()
-        for lin in (
-            *(self.lin, self.lin_src, self.lin_dst),
-            *(self.lin_query, self.lin_key, self.lin_value),
-            *(self.lin_edge, self.res, self.lin_position),
-        ):
-            if lin is not None:
-                lin.reset_parameters()
-        self.kernel.reset_parameters()
-        if self.position_kernel is not None:
-            self.position_kernel.reset_parameters()
+        for name in (*NAMES, "lin_edge", "res", "lin_position", "kernel", "position_kernel"):
+            if (part := getattr(self, name)) is not None:
+                part.reset_parameters()
         glorot(self.att_edge)
         zeros(self.bias)
         starting.reopen(self)
@@ -307,191 +227,6 @@ class KernelGATConv(MessagePassing):
         super()._save_to_state_dict(destination, prefix, keep_vars)
         if self.start is not None:
             starting.save(self, destination, prefix)
-
-    @classmethod
-    def from_gat(cls, conv: GATConv, **kwargs: Any) -> "KernelGATConv":
-        r"""Makes the layer that computes what a :class:`GATConv` computes, with its weights.
-
-        Args:
-            conv (GATConv): An initialised GATConv.
-            **kwargs (optional): Keyword-only arguments of this class. What :obj:`position_dim` adds keeps its
-                initial weights.
-
-        Raises:
-            TypeError: If it is another layer.
-            ValueError: If another kernel than GAT's is asked for.
-
-        Example:
-            >>> from kgat import KernelGATConv
-            >>> from torch_geometric.nn import GATConv
-            >>> KernelGATConv.from_gat(GATConv(16, 8, heads=4))
-            KernelGATConv(16, 8, heads=4)
-        """
-        if not isinstance(conv, GATConv):
-            raise TypeError(
-                f"Expected a GATConv (got {type(conv).__name__}); build another layer with its own arguments "
-                f"and load what weights it shares"
-            )
-        if kernels.resolve(kwargs.get("kernel", "additive"), 1, 1).__class__ is not Additive:
-            raise ValueError(
-                f"Expected kernel='additive' for the weights of a GATConv (got {kwargs['kernel']!r}); build "
-                f"KernelGATConv(kernel=...) where another kernel is to learn its own"
-            )
-        new = cls(
-            conv.in_channels,
-            conv.out_channels,
-            conv.heads,
-            conv.concat,
-            conv.negative_slope,
-            conv.dropout,
-            conv.add_self_loops,
-            conv.edge_dim,
-            conv.fill_value,
-            bias=conv.bias is not None,
-            residual=conv.residual,
-            aggr=conv.aggr,
-            flow=conv.flow,
-            **kwargs,
-        )
-        state, own = conv.state_dict(), new.state_dict()
-        state.update(
-            {name: own[name] for name in own if name.startswith(("lin_position.", "position_kernel."))}
-        )
-        new.load_state_dict(state)
-        reference = next(conv.parameters())
-        return new.to(reference.device, reference.dtype).train(conv.training)
-
-    def to_gat(self) -> GATConv:
-        r"""Makes the :class:`GATConv` that computes what this layer computes, with its weights.
-
-        Its state dict is in GATConv's names; ``KernelGATConv.from_gat`` is the way back.
-
-        Raises:
-            ValueError: If the layer has what GATConv has not, such as another kernel.
-
-        Example:
-            >>> from kgat import KernelGATConv
-            >>> KernelGATConv(16, 8, heads=4).to_gat()
-            GATConv(16, 8, heads=4)
-        """
-        biased = any(
-            lin is not None and lin.bias is not None for lin in (self.lin, self.lin_src, self.lin_dst)
-        )
-        self._expect_stock(
-            "GATConv",
-            {
-                "kernel='additive'": type(self.kernel) is Additive,
-                "projections='shared'": self.projections == "shared",
-                "projection_bias=False": not biased,
-                "edge_mode='score'": self.edge_dim is None or self.edge_mode == "score",
-            },
-        )
-        return self._to_stock(GATConv, {"kernel.att_key": "att_src", "kernel.att_query": "att_dst"})
-
-    def to_gatv2(self) -> GATv2Conv:
-        r"""Makes the :class:`GATv2Conv` that computes what this layer computes, with its weights.
-
-        The layer is one of ``kernel="additive_v2"``, ``projections="shared_kv"`` (or ``"shared"``, which is
-        GATv2Conv's ``share_weights``), ``projection_bias`` as ``bias`` and ``edge_mode="key"``;
-        :meth:`load_state_dict` reads what a GATv2Conv saves.
-
-        Raises:
-            ValueError: If the layer has what GATv2Conv has not.
-
-        Example:
-            >>> from kgat import KernelGATConv
-            >>> KernelGATConv(
-            ...     *(16, 8, 4), kernel="additive_v2", projections="shared_kv", projection_bias=True
-            ... ).to_gatv2()
-            GATv2Conv(16, 8, heads=4)
-        """
-        shared = self.lin is not None
-        key = self.lin if shared else self.lin_key
-        self._expect_stock(
-            "GATv2Conv",
-            {
-                "kernel='additive_v2'": type(self.kernel) is AdditiveV2,
-                "projections='shared_kv'": shared or self.projections == "shared_kv",
-                f"projection_bias={self.bias is not None}": key is not None
-                and (key.bias is None) == (self.bias is None),
-                "edge_mode='key'": self.edge_dim is None or self.edge_mode == "key",
-            },
-        )
-        names = {"kernel.att": "att"}
-        sides = {"lin": ("lin_l", "lin_r")} if shared else {"lin_key": ("lin_l",), "lin_query": ("lin_r",)}
-        for own, stock in sides.items():
-            names |= {f"{own}.{part}": f"{side}.{part}" for side in stock for part in ("weight", "bias")}
-        return self._to_stock(GATv2Conv, names, share_weights=shared)
-
-    def _expect_stock(self, stock: str, conditions: dict[str, bool]) -> None:
-        conditions = conditions | {
-            "value_dropout=0.0": self.value_dropout == 0.0,
-            "position_dim=None": self.position_dim is None,
-        }
-        missing = [option for option, met in conditions.items() if not met]
-        if missing:
-            raise ValueError(
-                f"Expected a layer that {stock} can compute (got {self!r}); it needs {', '.join(missing)}"
-            )
-
-    def _to_stock(self, cls: Any, names: dict[str, str], **kwargs: Any) -> Any:
-        stock = cls(
-            *(self.in_channels, self.out_channels, self.heads, self.concat, self.kernel.negative_slope),
-            *(self.dropout, self.add_self_loops, self.edge_dim, self.fill_value),
-            bias=self.bias is not None,
-            residual=self.residual,
-            aggr=self.aggr,
-            flow=self.flow,
-            **kwargs,
-        )
-        state = {}
-        for name, value in self.state_dict().items():
-            new = names.get(name, name)
-            state[new] = value.unsqueeze(0) if name.startswith("kernel.") else value
-        if kwargs.get("share_weights"):
-            state |= {name.replace("lin_r.", "lin_l."): state[name] for name in state if "lin_r." in name}
-        stock.load_state_dict(state)
-        reference = next(self.parameters())
-        return stock.to(reference.device, reference.dtype).train(self.training)
-
-    def project(
-        self, x: Tensor | OptPairTensor, num_targets: int | None = None
-    ) -> tuple[Tensor, Tensor, Tensor]:
-        r"""Returns queries, keys and values of all heads.
-
-        Args:
-            x (torch.Tensor or tuple): Node features, of sources and targets if a tuple; targets may be
-                :obj:`None`, whose queries are then zero vectors.
-            num_targets (int, optional): Number of targets where they have no features.
-                (default: :obj:`None`)
-
-        Shapes:
-            - **x:** :math:`(N, F_{in})` or :math:`((M, F_s), (N, F_t))`
-            - **query:** :math:`(N, H, D)`, **key, value:** :math:`(M, H, D)`
-        """
-        same = not isinstance(x, tuple)
-        x_key, x_query = (x, x) if same else x
-        self._check_features(x_key, x_query)
-
-        def heads(lin: Linear | None, features: Tensor) -> Tensor:
-            assert lin is not None
-            return lin(features).view(-1, self.heads, self.out_channels)
-
-        if self.projections == "shared":
-            lin_key, lin_query = (self.lin_src, self.lin_dst) if self.lin is None else [self.lin] * 2
-        else:
-            lin_query = self.lin_query
-            lin_key = self.lin_query if self.lin_key is None else self.lin_key
-        key = heads(lin_key, x_key)
-        value = key if self.lin_value is None else heads(self.lin_value, x_key)
-        if x_query is None:
-            rows = key.size(0) if num_targets is None else num_targets
-            query = key.new_zeros(rows, self.heads, self.out_channels)
-        elif same and lin_query is lin_key:
-            query = key
-        else:
-            query = heads(lin_query, x_query)
-        return query, key, value
 
     def forward(
         self,
@@ -532,55 +267,34 @@ class KernelGATConv(MessagePassing):
             - **batch:** :math:`(N)` or :math:`(M)` and :math:`(N)`
             - **position:** :math:`(N, F_p)` or :math:`((M, F_p), (N, F_p))`
         """
-        if edge_attr is not None and self.edge_dim is None:
-            raise ValueError(
-                f"Expected no 'edge_attr' because 'edge_dim=None' (got {list(edge_attr.shape)}); build the "
-                f"layer with 'edge_dim={edge_attr.size(-1) if edge_attr.dim() > 1 else 1}'"
-            )
         edges = read_edges(edge_index, edge_attr, edge_weight, self.edge_dim)
-        self._check_edges(edges)
-        num_targets = self._num_targets(edge_index, size)
-        query, key, value = self.project(x, num_targets)
-        if size is not None:
-            self._check_size(size, query, key)
+        query, key, value = self.project(x, num_targets(edge_index, size, self.flow))
+        check_size(size, key.size(0), query.size(0))
         places = self._project_position(position, query.size(0), key.size(0))
         if self.training:
             value = dropout(value, self.value_dropout)
-        hidden = None
+        messages = (self.edge_mode != "score" and edges.attr is not None) or self._needs_messages()
         if self.add_self_loops:
-            num_nodes = min(query.size(0), key.size(0)) if size is None else min(size)
-            if torch.compiler.is_compiling() and not return_attention_weights and self._takes_all_edges():
-                edges, hidden = with_self_loops_beside(edges, num_nodes, self.fill_value)
-            else:
-                edges = with_self_loops(edges, num_nodes, self.fill_value)
-
-        edge = self._edge_features(edges)
-        edge_bias = None
-        if edge is not None and self.edge_mode == "score":
-            edge_bias = (edge * self.att_edge).sum(dim=-1)
-        edge_log_weight, edge_scale = self._edge_weights(edges.weight)
-        if hidden is not None:
-            edge_log_weight = hidden if edge_log_weight is None else edge_log_weight + hidden
-        vectors = edge is not None and self.edge_mode != "score"
-        if isinstance(batch, tuple):  # a pair of nothing is what heterogeneous models make of nothing
-            batch = None if batch[0] is None else batch[::-1]
-        context = Context(batch, losses[-1] if isinstance(losses, tuple) else losses)
+            nodes = min(query.size(0), key.size(0)) if size is None else min(size)
+            beside = torch.compiler.is_compiling() and not return_attention_weights and not messages
+            add_loops = with_self_loops_beside if beside else with_self_loops
+            edges = add_loops(edges, nodes, self.fill_value)
+        terms = self._edge_terms(edges)
+        context = _context(batch, losses)
         if self.start is not None:
             pairs = edges.index[self._target], edges.index[1 - self._target]
-            starting.fit(self, query, key, pairs, edge if vectors else None, places, context)
+            starting.fit(self, query, key, pairs, terms.vector, places, context)
+
+        # k(W_q x_i, W_k x_j), normalised over the in-edges of i, times W_v x_j
         alpha = None
-        messages = vectors or self._needs_messages()
         if messages:
-            vector = edge if vectors else None
-            out, alpha = self._message_route(
-                *(query, key, value, places, edges, vector, edge_bias, edge_log_weight, edge_scale, context)
-            )
+            out, alpha = self._pass_messages(query, key, value, places, edges, terms, context)
         else:
-            gram = self._with_position(self._gram(x, query, key, context), places, context)
+            gram = self._gram(query, key, places, context, x)
             options: dict[str, Any] = {
-                "edge_bias": edge_bias,
-                "edge_log_weight": edge_log_weight,
-                "edge_weight": edge_scale,
+                "edge_bias": terms.bias,
+                "edge_log_weight": terms.log_weight,
+                "edge_weight": terms.weight,
                 "dropout": self.dropout if self.training else 0.0,
                 "base": self._base(x, query.size(0)),
                 "flow": self.flow,
@@ -590,256 +304,54 @@ class KernelGATConv(MessagePassing):
                 out, alpha = functional.edge_attention_with_weights(gram, value, edges.index, **options)
             else:
                 out = functional.edge_attention(gram, value, edges.index, **options)
-
-        if self.concat:
-            out = out.view(-1, self.heads * self.out_channels)
-        else:
-            out = out.mean(dim=1)
+        out = out.view(-1, self.heads * self.out_channels) if self.concat else out.mean(dim=1)
         if messages or not self.concat:
             out = self._add_base(out, x)
+        return (out, edges.with_alpha(alpha)) if return_attention_weights else out  # type: ignore
 
-        if return_attention_weights:
-            assert alpha is not None
-            attached = edges.with_alpha(alpha)
-            return out, attached  # type: ignore[return-value]
-        return out
-
-    def _gram(self, x: Tensor | OptPairTensor, query: Tensor, key: Tensor, context: Context) -> Gram:
-        # The logits of GAT from the features: cheaper than from the projections, unless features are many.
-        x_key, x_query = x if isinstance(x, tuple) else (x, x)
-        lin_key, lin_query = (self.lin_src, self.lin_dst) if self.lin is None else (self.lin, self.lin)
-        if x_query is not None and lin_key is not None and lin_query is not None:
-            few = max(x_key.size(1), x_query.size(1)) <= 2 * self.heads * self.out_channels
-            dense = x_query.layout == x_key.layout == torch.strided
-            single = key.dtype in (torch.float32, torch.float64)
-            plain = is_plain(lin_key, Linear) and is_plain(lin_query, Linear)
-            if few and dense and single and plain and lin_key.bias is None and lin_query.bias is None:
-                kernel = self.kernel
-                if isinstance(kernel, Additive) and is_plain(kernel, Additive):
-                    return kernel.of_features(x_query, lin_query.weight, x_key, lin_key.weight)
-        return self.kernel(query, key, context)
-
-    def _project_position(
-        self, position: OptTensor | tuple[Tensor, Tensor], targets: int, sources: int
-    ) -> tuple[Tensor, Tensor] | None:
-        # W_T t of targets and sources.
-        position = None if isinstance(position, tuple) and position == (None, None) else position
-        if self.lin_position is None:
-            if position is None:
-                return None
-            given = position[0] if isinstance(position, tuple) else position
-            raise ValueError(
-                f"Expected no 'position' because 'position_dim=None' (got {list(given.shape)}); build the "
-                f"layer with 'position_dim={given.size(-1)}'"
-            )
-        if position is None:
-            raise ValueError(
-                f"Expected 'position' of shape [N={targets}, {self.position_dim}] because "
-                f"'position_dim={self.position_dim}' (got 'None'); pass it, or build the layer with "
-                f"'position_dim=None'"
-            )
-        of_key, of_query = position if isinstance(position, tuple) else (position, position)
-        for side, nodes, t in (("sources", sources, of_key), ("targets", targets, of_query)):
-            if t is None or t.shape != (nodes, self.position_dim):
-                raise ValueError(
-                    f"Expected 'position' of shape [{nodes}, position_dim={self.position_dim}] for the "
-                    f"{side} (got {None if t is None else list(t.shape)}); where they are not the targets, "
-                    f"give a pair"
-                )
-        key = self.lin_position(of_key).view(-1, self.heads, self.out_channels)
-        if of_query is of_key:
-            return key, key
-        return self.lin_position(of_query).view(-1, self.heads, self.out_channels), key
-
-    def _with_position(self, gram: Gram, places: tuple[Tensor, Tensor] | None, context: Context) -> Gram:
+    def _gram(
+        self,
+        query: Tensor,
+        key: Tensor,
+        places: tuple[Tensor, Tensor] | None,
+        context: Context,
+        x: Tensor | OptPairTensor | None = None,
+    ) -> Gram:
+        kernel, gram = self.kernel, None
+        if x is not None and type(kernel).of_features is not Kernel.of_features:
+            features = self._unprojected(x, key) if is_plain(kernel, type(kernel)) else None
+            gram = None if features is None else kernel.of_features(*features)
+        if gram is None:
+            gram = kernel(query, key, context)
         if places is None or self.position_kernel is None:
             return gram
         return gram * self.position_kernel(*places, context)
 
-    def _base(self, x: Tensor | OptPairTensor, num_targets: int) -> OptTensor:
+    def _base(self, x: Tensor | OptPairTensor, targets: int) -> OptTensor:
         # What the attention of concatenated heads is added to: bias, skip connection, or both in one product.
         target = x[1] if isinstance(x, tuple) else x
-        if not self.concat or (self.bias is None and (self.res is None or target is None)):
+        res, bias = None if target is None else self.res, self.bias
+        if not self.concat:
             return None
-        if self.res is None or target is None:
-            return self.bias.view(self.heads, self.out_channels)
-        if self.bias is None or target.layout != torch.strided or not is_plain(self.res, Linear):
-            base = self._add_base(None, x)
+        if res is None:
+            return None if bias is None else bias.view(self.heads, self.out_channels)
+        if bias is not None and target.layout == torch.strided and is_plain(res, Linear):
+            base = F.linear(target, res.weight, bias)
         else:
-            base = F.linear(target, self.res.weight, self.bias)
-        return base.view(num_targets, self.heads, self.out_channels)
+            base = self._add_base(None, x)
+        return base.view(targets, self.heads, self.out_channels)
 
     def _add_base(self, out: OptTensor, x: Tensor | OptPairTensor) -> Tensor:
         target = x[1] if isinstance(x, tuple) else x
-        if self.res is not None and target is not None:
-            skip = self.res(target)
-            out = skip if out is None else out + skip
+        for term in (None if self.res is None or target is None else self.res(target), self.bias):
+            if term is not None:
+                out = term if out is None else out + term
         assert out is not None
-        return out if self.bias is None else out + self.bias
-
-    def _message_route(
-        self,
-        query: Tensor,
-        key: Tensor,
-        value: Tensor,
-        places: tuple[Tensor, Tensor] | None,
-        edges: Edges,
-        edge: OptTensor,
-        edge_bias: OptTensor,
-        edge_log_weight: OptTensor,
-        edge_scale: OptTensor,
-        context: Context,
-    ) -> tuple[Tensor, Tensor]:
-        # PyG's own message and aggregate: what explainers, hooks and subclasses reach into.
-        if self.backend not in (None, "eager"):
-            raise NotImplementedError(
-                f"backend={self.backend!r} cannot call hooks or an overridden message, explain, take edge "
-                f"vectors or aggregate with '{self.aggr}'. eager: ok"
-            )
-        row, col = edges.index[self._target], edges.index[1 - self._target]
-        try:
-            if edge is None:
-                gram = self._with_position(self.kernel(query, key, context), places, context)
-                score = gram.at(row, col, edge_bias)
-            else:
-                # An edge moves its own key alone: all else that a kernel computes is that of the nodes.
-                batch = context.batch
-                if batch is not None:
-                    of_query, of_key = batch if isinstance(batch, tuple) else (batch, batch)
-                    batch = of_query.index_select(0, row), of_key.index_select(0, col)
-                of_pairs = Context(batch, context.losses, whole=(query, key, context))
-                pairs = self.kernel(query.index_select(0, row), key.index_select(0, col) + edge, of_pairs)
-                if places is not None and self.position_kernel is not None:
-                    pairs = pairs * self.position_kernel(*places, context).map(
-                        lambda x, dim: x.index_select(dim, row), lambda x, dim: x.index_select(dim, col)
-                    )
-                score = pairs.paired(edge_bias)
-        except (IndexError, RuntimeError):
-            check_indices(row, col, query.size(0), key.size(0))
-            raise
-        if edge_log_weight is not None:
-            score = score + edge_log_weight.unsqueeze(-1)
-        alpha = functional.edge_softmax(score, row, query.size(0))
-        alpha = F.dropout(alpha, p=self.dropout, training=self.training)
-        weight = alpha if edge_scale is None else alpha * edge_scale.unsqueeze(-1)
-        size = (key.size(0), query.size(0))
-        # Values stand for the sources and queries for the targets, as in GATConv: explainers ask for them.
-        propagate: Any = self.propagate
-        x: Tensor | tuple[Tensor, Tensor] = (value, query)
-        if self.explain and propagate.__module__.endswith("_propagate"):
-            # Of a class above, PyG gives back what it compiled: it explains nothing.
-            propagate = super().propagate
-        if self._target == 0:
-            # What PyG compiles takes the first of a pair for the sources, whatever the flow; what it does not
-            # compile, the one that the flow names.
-            x = (query, value) if self.explain else value
-        out = propagate(
-            edges.index,
-            x=x,
-            alpha=weight.to(value.dtype),
-            edge=edge if self.edge_mode == "key_value" else None,
-            size=size if self._target == 1 else size[::-1],
-        )
-        return out, alpha
-
-    # Of what propagate is called with: PyG compiles it once per class, where it need not guess.
-    propagate_type: ClassVar[dict[str, Any]] = {"x": OptPairTensor, "alpha": Tensor, "edge": OptTensor}
-
-    def message(self, x_j: Tensor, alpha: Tensor, edge: OptTensor) -> Tensor:
-        if edge is not None:
-            x_j = x_j + edge
-        return alpha.unsqueeze(-1) * x_j
-
-    def _needs_messages(self) -> bool:
-        overridden = any(
-            getattr(type(self), name) is not getattr(KernelGATConv, name)
-            for name in ("message", "aggregate", "update", "message_and_aggregate")
-        )
-        hooks = (
-            *(self._propagate_forward_pre_hooks, self._propagate_forward_hooks),
-            *(self._message_forward_pre_hooks, self._message_forward_hooks),
-            *(self._aggregate_forward_pre_hooks, self._aggregate_forward_hooks),
-        )
-        return bool(
-            overridden or self.explain or any(hooks) or not is_plain(self.aggr_module, SumAggregation)
-        )
-
-    def register_edge_update_forward_pre_hook(self, hook: Any) -> NoReturn:
-        _refuse_edge_update()
-
-    def register_edge_update_forward_hook(self, hook: Any) -> NoReturn:
-        _refuse_edge_update()
-
-    def _takes_all_edges(self) -> bool:
-        # Whether what a softmax hides stays out of sight: no messages are made of edges.
-        return self.edge_mode == "score" and not self._needs_messages()
-
-    def _edge_features(self, edges: Edges) -> OptTensor:
-        attr = edges.attr
-        if attr is None or self.lin_edge is None:
-            return None
-        if attr.dim() == 1:
-            attr = attr.view(-1, 1)
-        return self.lin_edge(attr).view(-1, self.heads, self.out_channels)
-
-    def _edge_weights(self, weight: OptTensor) -> tuple[OptTensor, OptTensor]:
-        # What multiplies the kernel, as a logarithm, and what multiplies the normalised weights.
-        if weight is None or self.weight_mode == "alpha":
-            return None, weight
-        detached = weight.detach()
-        require(((detached >= 0) & (detached < torch.inf)).all(), _WEIGHTS)
-        absent = weight == 0
-        return torch.where(absent, 1.0, weight).log().masked_fill(absent, -torch.inf), None
-
-    def _check_edges(self, edges: Edges) -> None:
-        count, attr, weight = edges.index.size(1), edges.attr, edges.weight
-        if self.edge_dim is not None and attr is not None:
-            given = attr.shape if attr.dim() != 1 else (attr.size(0), 1)
-            if given != (count, self.edge_dim):
-                raise ValueError(
-                    f"Expected 'edge_attr' of shape [E={count}, {self.edge_dim}] because "
-                    f"'edge_dim={self.edge_dim}' (got {list(attr.shape)})"
-                )
-        if weight is not None and weight.shape != (count,):
-            raise ValueError(
-                f"Expected 'edge_weight' of shape [E={count}] (got {list(weight.shape)}); one number per edge"
-            )
-
-    def _num_targets(self, adjacency: Adj, size: Size) -> int | None:
-        if size is not None and size[1] is not None:
-            return size[1]
-        if isinstance(adjacency, SparseTensor) or is_torch_sparse_tensor(adjacency):
-            if self._target == 0:
-                raise ValueError(
-                    "Expected flow='source_to_target' with a sparse adjacency (got 'target_to_source'); "
-                    "pass its transpose, or 'edge_index' of shape [2, E]"
-                )
-            return adjacency.size(0)
-        return None
-
-    def _check_size(self, size: tuple[int, int], query: Tensor, key: Tensor) -> None:
-        rows = (key.size(0), query.size(0))
-        for given, found in zip(size, rows, strict=True):
-            if given is not None and given != found:
-                raise ValueError(
-                    f"Expected 'size' equal to the numbers of sources and targets {rows} (got {tuple(size)})"
-                )
-
-    def _check_features(self, x_key: OptTensor, x_query: OptTensor) -> None:
-        if x_key is None:
-            raise ValueError("Expected features of the sources (got 'None'); only targets may have none")
-        for x, expected in zip((x_key, x_query), self._pair(self.in_channels), strict=True):
-            if x is not None and (x.dim() != 2 or (expected != -1 and x.size(1) != expected)):
-                want = "in_channels" if expected == -1 else f"in_channels={expected}"
-                raise ValueError(
-                    f"Expected node features of shape [nodes, {want}] (got {list(x.shape)}); a batch of "
-                    f"graphs is one graph of many components in PyG"
-                )
+        return out
 
     def __repr__(self) -> str:
-        kernel = "" if type(self.kernel) is Additive else f", kernel={self.kernel!r}"
-        name = type(self).__name__
-        return f"{name}({self.in_channels}, {self.out_channels}, heads={self.heads}{kernel})"
+        kernel = "" if self.kernel.stock[0] == "GATConv" else f", kernel={self.kernel!r}"
+        return f"{type(self).__name__}({self.in_channels}, {self.out_channels}, heads={self.heads}{kernel})"
 
 
 def _check_names(cls: type, kwargs: dict[str, Any]) -> None:
@@ -851,47 +363,10 @@ def _check_names(cls: type, kwargs: dict[str, Any]) -> None:
             )
 
 
-def _refuse_edge_update() -> NoReturn:
-    raise NotImplementedError(
-        "Expected no hook of 'edge_update' (got one); scores are not made of numbers of nodes alone here: "
-        "hook 'message', whose input 'alpha' holds the weights"
-    )
-
-
-_WEIGHTS = (
-    "Expected finite 'edge_weight' of at least 0 with weight_mode='kernel', which multiplies the kernel "
-    "before it is normalised (got a negative, infinite or NaN one); weight_mode='alpha' multiplies the "
-    "normalised weights and takes numbers of any sign"
-)
-
-
-def _build_kernel(
-    kernel: KernelLike,
-    channels: int,
-    heads: int,
-    negative_slope: float,
-    kernel_kwargs: dict[str, Any] | None,
-    magnitude: float | str | None,
-) -> Kernel:
-    kwargs = dict(kernel_kwargs or {})
-    if negative_slope != 0.2:  # a kernel without a slope refuses it, rather than ignore it
-        kwargs.setdefault("negative_slope", negative_slope)
-    return with_magnitude(kernels.resolve(kernel, channels, heads, **kwargs), magnitude)
-
-
-def _rename_stock_parameters(conv: KernelGATConv, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    # Lets a layer load what GATConv, GATv2Conv and TransformerConv saved, and GATConv before PyG 2.5.
-    names = {"lin_skip.weight": "res.weight", "lin_skip.bias": "bias"}
-    if conv.lin is not None:
-        names["lin_src.weight"] = "lin.weight"
-    for path, module in conv.kernel.named_modules(prefix="kernel"):
-        if isinstance(module, Additive):
-            names |= {"att_src": f"{path}.att_key", "att_dst": f"{path}.att_query"}
-        elif isinstance(module, AdditiveV2):
-            names["att"] = f"{path}.att"
-            for side, name in (("lin_l", "lin_key"), ("lin_r", "lin_query")):
-                names |= {f"{side}.{part}": f"{name}.{part}" for part in ("weight", "bias")}
-    for old, new in names.items():
-        if prefix + old in state and prefix + new not in state:
-            value = state.pop(prefix + old)
-            state[prefix + new] = value.squeeze(0) if old.startswith("att") else value
+def _context(
+    batch: OptTensor | tuple[OptTensor, OptTensor], losses: list[Tensor] | tuple[list[Tensor], ...] | None
+) -> Context:
+    # Of queries and keys; a heterogeneous model makes pairs of what it hands on, of nothing too.
+    if isinstance(batch, tuple):
+        batch = None if batch[0] is None else batch[::-1]
+    return Context(batch, losses[-1] if isinstance(losses, tuple) else losses)

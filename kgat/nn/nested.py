@@ -64,6 +64,28 @@ def padding_of(lengths: Sequence[int], device: torch.device) -> Tensor:
     return index >= torch.tensor(lengths, device=device, dtype=torch.long).unsqueeze(1)
 
 
+def unnested(name: str, x: Tensor, mask: Tensor | None, *sizes: int) -> tuple[Tensor, Tensor]:
+    r"""Returns a nested tensor as :func:`to_padded` has it, and where it is padded.
+
+    Args:
+        name (str): What the caller calls :obj:`mask`.
+        x (torch.Tensor): The nested tensor.
+        mask (torch.Tensor, optional): Has to be :obj:`None`.
+        *sizes (int): Sizes of one token.
+
+    Shapes:
+        - **output:** :math:`(B, N, *)` and :math:`(B, N)`
+
+    Raises:
+        ValueError: If there is a mask.
+    """
+    if mask is not None:
+        raise ValueError(
+            f"Expected no '{name}' beside nested tensors (got one); their lengths say what is padding"
+        )
+    return to_padded(x, *sizes), padding_of(lengths_of(x), x.device)
+
+
 def to_nested(x: Tensor, like: Tensor) -> Tensor:
     r"""Returns padded sequences as a nested tensor of the lengths and layout of another.
 

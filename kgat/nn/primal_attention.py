@@ -1,8 +1,9 @@
 r"""Primal-Attention: self-attention as the projections of an asymmetric kernel SVD."""
 
+from __future__ import annotations
+
 import itertools
 import math
-from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -10,16 +11,13 @@ from torch import Tensor
 from torch.nn import Linear, Parameter
 
 from kgat import functional, kernels
-from kgat.kernels import Context, Kernel
+from kgat.kernels import Context, Kernel, KernelLike
 from kgat.names import one_of
 from kgat.nn.called_attention import CalledAttention
-from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
+from kgat.nn.feature_parts import Parts, evenly_spaced, joined, mapped, projected, running_mean
+from kgat.nn.nested import to_nested, unnested
+from kgat.nn.start import parts
 from kgat.score.gram import legible
-
-CONCATS = ("shared", "per_head")
-
-# Features of one side, each with the logarithm of what they are to be multiplied with.
-Parts = list[tuple[Tensor, Tensor | None]]
 
 
 class PrimalAttention(CalledAttention, torch.nn.Module):
@@ -108,7 +106,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         rank_multi: int = 10,
         max_len: int | None = None,
         causal: bool = False,
-        kernel: str | type[Kernel] | Callable[[int, int], Kernel] | Kernel = "cosine",
+        kernel: KernelLike = "cosine",
         kernel_kwargs: dict[str, Any] | None = None,
         concat: str = "shared",
         ksvd_weight: float = 0.1,
@@ -130,7 +128,6 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
                 "Expected data_dependent=False because causal=True (got True); the rows of the input that "
                 "weights depend on would show a token those after it"
             )
-        one_of("concat", concat, CONCATS)
         if ksvd_weight < 0.0:
             raise ValueError(f"Expected a 'ksvd_weight' of at least 0 (got {ksvd_weight})")
         self.embed_dim = embed_dim
@@ -140,7 +137,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         self.data_dependent = not causal if data_dependent is None else data_dependent
         self.num_rows = rank * rank_multi if max_len is None else min(max_len, rank * rank_multi)
         self.causal = causal
-        self.concat = concat
+        self.concat = one_of("concat", concat, ("shared", "per_head"))
         self.ksvd_weight = ksvd_weight
         self.batch_first = batch_first
 
@@ -154,10 +151,8 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         self.lam = Parameter(torch.empty(num_heads, rank))
         maps = 1 if concat == "shared" else num_heads
         self.weight_concat = Parameter(torch.empty(maps, 2 * rank, self.head_dim))
-        if bias:
-            self.bias_concat = Parameter(torch.empty(maps, self.head_dim))
-        else:
-            self.register_parameter("bias_concat", None)
+        self.bias_concat: Tensor | None
+        self.register_parameter("bias_concat", Parameter(torch.empty(maps, self.head_dim)) if bias else None)
         self.lin_out = Linear(embed_dim, embed_dim, bias=bias)
         self.reset_parameters()
         if device is not None or dtype is not None:
@@ -217,8 +212,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
                 (default: :obj:`False`)
             attn_mask (torch.Tensor, optional): Has to be :obj:`None`: there are no pairs to mask. Beside
                 :obj:`is_causal` it is the mask of that order, as in torch's layers. (default: :obj:`None`)
-            average_attn_weights (bool, optional): Of weights, which there are none.
-                (default: :obj:`True`)
+            average_attn_weights (bool, optional): Of weights there are none. (default: :obj:`True`)
             is_causal (bool, optional): A promise that the layer is. (default: :obj:`False`)
             losses (list of torch.Tensor, optional): Takes :math:`\eta \, \mathrm{mean}_b J_b^2`, over the
                 items that have tokens, and the penalty of a kernel that has one. (default: :obj:`None`)
@@ -227,16 +221,16 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         Raises:
             ValueError: If shapes do not fit, or an argument asks for what the layer does not have.
         """
-        self._check_call(query, key, value, need_weights, attn_mask, is_causal, cache)
+        _check_call(self, query, key, value, need_weights, attn_mask, is_causal, cache)
         if query.is_nested:
-            return self._nested(query, key_padding_mask, losses), None
+            return self._of_nested(query, key_padding_mask, losses), None
         x, mask = self._tokens(query, key_padding_mask)
         phi_q, phi_k, rows = self._lift(x, mask, losses)
         dtype = phi_q[0][0].dtype
         with torch.autocast(x.device.type, enabled=False):
             weight_e, weight_r = self.weight_e.to(dtype), self.weight_r.to(dtype)
-            e, r = _projected(phi_q, rows, weight_e), _projected(phi_k, rows, weight_r)
-            self._check_range(phi_q, phi_k, e, r)
+            e, r = projected(phi_q, rows, weight_e), projected(phi_k, rows, weight_r)
+            _check_range(self.kernel, [*phi_q, *phi_k], e, r)
             if losses is not None:
                 j = functional.ksvd_loss(e, r, self.lam, weight_e, weight_r, mask)
                 items = max(1, j.numel()) if mask is None else mask.any(dim=-1).sum().clamp(min=1)
@@ -250,15 +244,11 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
             return out.squeeze(0), None
         return out if self.batch_first else out.transpose(0, 1), None
 
-    def _nested(self, query: Tensor, key_padding_mask: Tensor | None, losses: list[Tensor] | None) -> Tensor:
-        if key_padding_mask is not None or not self.batch_first:
-            raise ValueError(
-                "Expected batch_first=True and no mask for nested tensors (got another layout, or a mask); "
-                "their lengths say what is padding"
-            )
-        padding = padding_of(lengths_of(query), query.device)
-        out, _ = self(to_padded(query, self.embed_dim), key_padding_mask=padding, losses=losses)
-        return to_nested(out, query)
+    def _of_nested(self, query: Tensor, padding: Tensor | None, losses: list[Tensor] | None) -> Tensor:
+        if not self.batch_first:
+            raise ValueError("Expected batch_first=True for nested tensors (got False)")
+        x, padding = unnested("key_padding_mask", query, padding, self.embed_dim)
+        return to_nested(self(x, key_padding_mask=padding, losses=losses)[0], query)
 
     @torch.no_grad()
     def gram(self, query: Tensor, key_padding_mask: Tensor | None = None) -> Tensor:
@@ -308,10 +298,10 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
     def _factors(self, query: Tensor, key_padding_mask: Tensor | None) -> tuple[Tensor, Tensor]:
         # K = left right^T with P columns each: [B, N, H, P].
         *lifted, row_parts = self._lift(*self._tokens(query, key_padding_mask), None)
-        phi_q, phi_k = (_joined(parts) for parts in lifted)
+        phi_q, phi_k = (joined(parts) for parts in lifted)
         if row_parts is None:
             return phi_q, phi_k
-        rows = _joined(row_parts)
+        rows = joined(row_parts)
         with torch.autocast(query.device.type, enabled=False):
             square = torch.einsum("bnhp,bnho->bhpo", rows, rows)
             return torch.einsum("bnhp,bhpo->bnho", phi_q, square), phi_k
@@ -341,100 +331,38 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         self, x: Tensor, mask: Tensor | None, losses: list[Tensor] | None
     ) -> tuple[Parts, Parts, Parts | None]:
         # Features of queries and keys [B, N, H, P], 0 for absent tokens, and the rows F [B, n, H, P], or
-        # None for F = I. Each in parts with the logarithms of their scales.
-        heads = (self.num_heads, self.head_dim)
+        # None for F = I.
+        heads, tokens = (self.num_heads, self.head_dim), x.size(1)
         query, key = self.lin_query(x).unflatten(-1, heads), self.lin_key(x).unflatten(-1, heads)
-        rows = self._rows(x, mask).unflatten(-1, heads) if self.data_dependent else None
+        rows = evenly_spaced(x, mask, self.num_rows).unflatten(-1, heads) if self.data_dependent else None
         with torch.autocast(x.device.type, enabled=False):
             if self.causal:
-                query, key = _running_mean(query, mask), _running_mean(key, mask)
-            tokens = x.size(1)
+                query, key = running_mean(query, mask), running_mean(key, mask)
             lifted = rows is not None and self.num_features != self.head_dim
-            if lifted:  # in one call with the keys, so that random features are the same
-                key = torch.cat([key, rows], dim=1)  # type: ignore[list-item]
-            found = self.kernel(query, key, Context(losses=losses)).feature_parts()
-            size = sum(part.query.size(-1) for part in found)
+            if lifted and rows is not None:  # in one call with the keys, so that random features are the same
+                key = torch.cat([key, rows], dim=1)
+            features = self.kernel(query, key, Context(losses=losses)).feature_parts()
+            size = sum(part.query.size(-1) for part in features)
             if size != self.num_features:
                 raise ValueError(
                     f"Expected {self.num_features} features of the kernel as at construction (got "
                     f"{size}); take one with as many in evaluation as in training"
                 )
-            phi_q: Parts = [(part.query, part.query_log) for part in found]
-            phi_k: Parts = [(part.key, part.key_log) for part in found]
+            phi_q: Parts = [(part.query, part.query_log) for part in features]
+            phi_k: Parts = [(part.key, part.key_log) for part in features]
             row_parts: Parts | None = None
             if lifted:
-                row_parts = _narrowed(phi_k, tokens, self.num_rows)
-                phi_k = _narrowed(phi_k, 0, tokens)
+                row_parts = mapped(phi_k, lambda f: f[:, tokens:])
+                phi_k = mapped(phi_k, lambda f: f[:, :tokens])
             elif rows is not None:
                 row_parts = [(rows.to(phi_q[0][0].dtype), None)]
             if mask is not None:
-                absent = ~mask.unsqueeze(-1)
-                phi_q, phi_k = _cleared(phi_q, absent), _cleared(phi_k, absent)
+
+                def cleared(f: Tensor) -> Tensor:
+                    return f.masked_fill(~mask.view(*mask.shape, *[1] * (f.dim() - 2)), 0.0)
+
+                phi_q, phi_k = mapped(phi_q, cleared), mapped(phi_k, cleared)
         return phi_q, phi_k, row_parts
-
-    def _check_range(self, phi_q: Parts, phi_k: Parts, *scores: Tensor) -> None:
-        # Looked at where it is free: not on a device that would have to be waited for.
-        if scores[0].device.type != "cpu" or not legible() or all(bool(s.isfinite().all()) for s in scores):
-            return
-        logs = [float(log.detach().amax()) for _, log in (*phi_q, *phi_k) if log is not None and log.numel()]
-        limit = 0.5 * math.log(torch.finfo(scores[0].dtype).max)
-        if logs and max(logs) > limit:
-            dtype = str(scores[0].dtype).removeprefix("torch.")
-            raise ValueError(
-                f"Expected features that {dtype} holds, since scores are not normalised (got one of "
-                f"exp({max(logs):.3g}) from {self.kernel!r}); normalise the tokens, or take a kernel of "
-                f"bounded features, such as 'cosine' or 'spectral'"
-            )
-
-    def _rows(self, x: Tensor, mask: Tensor | None) -> Tensor:
-        # Evenly spaced among the tokens of each item: [B, n, F].
-        tokens = x.size(1)
-        if tokens == 0:
-            return x.new_zeros(x.size(0), self.num_rows, self.embed_dim)
-        steps = torch.arange(self.num_rows, device=x.device)
-        last = max(1, self.num_rows - 1)
-        if mask is None:
-            return x.index_select(1, steps * (tokens - 1) // last)
-        count = mask.sum(dim=-1, keepdim=True)  # [B, 1]
-        order = (~mask).long().argsort(dim=-1, stable=True)  # tokens first
-        places = order.gather(1, steps * (count - 1).clamp(min=0) // last)  # [B, n]
-        return x.gather(1, places.unsqueeze(-1).expand(-1, -1, self.embed_dim))
-
-    def _check_call(
-        self,
-        query: Tensor,
-        key: Tensor | None,
-        value: Tensor | None,
-        need_weights: bool,
-        attn_mask: Tensor | None,
-        is_causal: bool,
-        cache: Any,
-    ) -> None:
-        for name, tokens in (("key", key), ("value", value)):
-            if tokens is not None and tokens is not query:
-                raise ValueError(
-                    f"Expected '{name}' as 'query' itself or 'None' (got another tensor); PrimalAttention is "
-                    f"self-attention, use KernelAttention across sequences"
-                )
-        if need_weights:
-            raise ValueError(
-                "Expected need_weights=False (got True); PrimalAttention has no weights of pairs, its matrix "
-                "is 'gram(query)'"
-            )
-        if attn_mask is not None and not (is_causal and self.causal):
-            raise ValueError(
-                "Expected attn_mask=None (got a mask); PrimalAttention looks at no pairs: build it with "
-                "causal=True to hide later tokens, pass 'key_padding_mask' for absent ones"
-            )
-        if is_causal and not self.causal:
-            raise ValueError(
-                "Expected is_causal=False (got True); build the layer with causal=True to hide later tokens"
-            )
-        if cache is not None:
-            raise ValueError(
-                f"Expected cache=None (got {type(cache).__name__}); PrimalAttention runs whole sequences: "
-                f"pass all tokens so far"
-            )
 
     def extra_repr(self) -> str:
         said = [f"{self.embed_dim}, {self.num_heads}, rank={self.rank}"]
@@ -444,77 +372,64 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         return ", ".join(said)
 
 
-def _projected(phi: Parts, rows: Parts | None, weight: Tensor) -> Tensor:
-    # (F^T W)^T phi of each token [B, N, H, s]; a scale is multiplied in last, where all of it is together.
-    out: Tensor | None = None
-    matrices: Parts
-    if rows is None or len(rows) != len(phi):  # F = I, or rows of channels
-        by_row = weight.unsqueeze(0) if rows is None else _times_rows(rows[0][0], weight)
-        matrices = [(w, None) for w in by_row.split([f.size(-1) for f, _ in phi], dim=-2)]
-    else:
-        matrices = [_scaled_rows(g, log, weight) for g, log in rows]
-    for (f, log), (matrix, top) in zip(phi, matrices, strict=True):
-        part = torch.einsum("bnhp,bhps->bnhs", f, matrix.expand(f.size(0), *matrix.shape[1:]))
-        if top is not None:
-            log = top if log is None else log + top
-        if log is not None:
-            part = part * log.exp().unsqueeze(-1)
-        out = part if out is None else out + part
-    assert out is not None
-    return out
+def _check_range(kernel: Kernel, features: Parts, *scores: Tensor) -> None:
+    # Looked at where it is free: not on a device that would have to be waited for.
+    if scores[0].device.type != "cpu" or not legible() or all(bool(s.isfinite().all()) for s in scores):
+        return
+    logs = [float(log.detach().amax()) for _, log in features if log is not None and log.numel()]
+    if logs and max(logs) > 0.5 * math.log(torch.finfo(scores[0].dtype).max):
+        dtype = str(scores[0].dtype).removeprefix("torch.")
+        raise ValueError(
+            f"Expected features that {dtype} holds, since scores are not normalised (got one of "
+            f"exp({max(logs):.3g}) from {kernel!r}); normalise the tokens, or take a kernel of bounded "
+            f"features, such as 'cosine' or 'spectral'"
+        )
 
 
-def _scaled_rows(g: Tensor, log: Tensor | None, weight: Tensor) -> tuple[Tensor, Tensor | None]:
-    # F^T W of some features over exp of the largest scale of a row, and that scale [B, 1, H].
-    if log is None:
-        return _times_rows(g, weight), None
-    top = log.detach().amax(dim=1, keepdim=True)
-    top = torch.where(top.isfinite(), top, 0.0)
-    return _times_rows(g * (log - top).exp().unsqueeze(-1), weight), top
-
-
-def _times_rows(rows: Tensor, weight: Tensor) -> Tensor:
-    # F^T W, for each item: [B, H, P, s].
-    return torch.einsum("bnhp,hns->bhps", rows, weight)
-
-
-def _joined(parts: Parts) -> Tensor:
-    return torch.cat([f if log is None else f * log.exp().unsqueeze(-1) for f, log in parts], dim=-1)
-
-
-def _narrowed(parts: Parts, start: int, size: int) -> Parts:
-    return [
-        (f.narrow(1, start, size), None if log is None else log.narrow(1, start, size)) for f, log in parts
-    ]
-
-
-def _cleared(parts: Parts, absent: Tensor) -> Parts:
-    return [
-        (f.masked_fill(absent.unsqueeze(-1), 0.0), None if log is None else log.masked_fill(absent, 0.0))
-        for f, log in parts
-    ]
-
-
-def _running_mean(x: Tensor, mask: Tensor | None) -> Tensor:
-    # Of the tokens up to each: [B, N, H, D], in single precision at least.
-    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-    if mask is None:
-        count = torch.arange(1, x.size(1) + 1, device=x.device)[:, None, None]
-    else:
-        x = x.masked_fill(~mask[..., None, None], 0.0)
-        count = mask.cumsum(dim=1).clamp(min=1)[..., None, None]
-    return x.cumsum(dim=1) / count
-
-
-def _parts(kernel: Kernel) -> list[Kernel]:
-    # The factors and summands, however deep.
-    parts = getattr(kernel, "parts", None)
-    return [kernel] if parts is None else [inner for part in parts for inner in _parts(part)]
+def _check_call(
+    layer: PrimalAttention,
+    query: Tensor,
+    key: Tensor | None,
+    value: Tensor | None,
+    need_weights: bool,
+    attn_mask: Tensor | None,
+    is_causal: bool,
+    cache: Any,
+) -> None:
+    for name, tokens in (("key", key), ("value", value)):
+        if tokens is not None and tokens is not query:
+            raise ValueError(
+                f"Expected '{name}' as 'query' itself or 'None' (got another tensor); PrimalAttention is "
+                f"self-attention, use KernelAttention across sequences"
+            )
+    for asked, expected in (
+        (
+            need_weights,
+            "need_weights=False (got True); PrimalAttention has no weights of pairs, its matrix is "
+            "'gram(query)'",
+        ),
+        (
+            attn_mask is not None and not (is_causal and layer.causal),
+            "attn_mask=None (got a mask); PrimalAttention looks at no pairs: build it with causal=True to "
+            "hide later tokens, pass 'key_padding_mask' for absent ones",
+        ),
+        (
+            is_causal and not layer.causal,
+            "is_causal=False (got True); build the layer with causal=True to hide later tokens",
+        ),
+        (
+            cache is not None,
+            f"cache=None (got {type(cache).__name__}); PrimalAttention runs whole sequences: pass all tokens "
+            f"so far",
+        ),
+    ):
+        if asked:
+            raise ValueError(f"Expected {expected}")
 
 
 def _num_features(kernel: Kernel) -> int:
     # Asked of one token, which also asks whether there are any.
-    for part in _parts(kernel):
+    for part in parts(kernel):
         if getattr(part, "data_dependent", False):
             raise ValueError(
                 f"Expected a kernel whose features are those of one token alone (got "

@@ -77,7 +77,9 @@ def edge_attention_with_weights(call: Call, backend: str | None = None) -> tuple
 
 
 def _run(name: str, call: Call, backend: str | None) -> Any:
-    call = replace(call, gram=call.gram.up_to_query())
+    gram = call.gram.up_to_query()
+    if gram is not call.gram:
+        call = replace(call, gram=gram)
     chosen = choose(call, backend)
     try:
         return getattr(chosen, name)(call)

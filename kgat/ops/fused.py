@@ -214,9 +214,11 @@ def _with_defaults(function: Pair | Link, args: tuple[Argument, ...], operands: 
 
 def _constants(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Two rows always, because compiled code takes two.
+    if not args:
+        return torch.zeros(2, heads, dtype=dtype, device=device)
     if all(isinstance(arg, float | int) for arg in args):
-        numbers = [float(arg) for arg in args] + [0.0] * (2 - len(args))  # type: ignore[arg-type]
-        return torch.tensor(numbers, dtype=dtype, device=device).unsqueeze(-1).expand(2, heads).contiguous()
+        numbers = [[float(arg)] for arg in args] + [[0.0]] * (2 - len(args))  # type: ignore[arg-type]
+        return torch.tensor(numbers, dtype=dtype, device=device).expand(2, heads)
     rows = [torch.as_tensor(arg, dtype=dtype, device=device).expand(heads) for arg in args]
     rows += [torch.zeros(heads, dtype=dtype, device=device)] * (2 - len(rows))
     return torch.stack(rows)

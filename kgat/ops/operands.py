@@ -34,6 +34,7 @@ class Row(NamedTuple):
     Args:
         shapes (dict): Its shape in symbols, by the number of dimensions.
         type (str): Which of :data:`TYPES`.
+        needed (bool): Whether it is always there.
         learned (bool): Whether the backward pass computes its gradient.
         constant (bool): Whether a gradient may not even be asked for.
         when (Callable, optional): Says of a recipe and the operands whether it has to be there or has to be
@@ -42,6 +43,7 @@ class Row(NamedTuple):
 
     shapes: dict[int, tuple[str, ...]]
     type: str = "score"
+    needed: bool = False
     learned: bool = False
     constant: bool = False
     when: Callable[[Recipe, Mapping[str, Tensor | None]], bool] | None = None
@@ -50,10 +52,6 @@ class Row(NamedTuple):
 def row(*shapes: str, **rest: Any) -> Row:
     r"""Returns a row of the table, for shapes as ``"N H C"``."""
     return Row({len(shape.split()): tuple(shape.split()) for shape in shapes}, **rest)
-
-
-def _always(recipe: Recipe, x: Mapping[str, Tensor | None]) -> bool:
-    return True
 
 
 def _paired(recipe: Recipe, x: Mapping[str, Tensor | None]) -> bool:
@@ -92,9 +90,9 @@ class Operands(NamedTuple):
         dropout (float): :math:`p`.
     """
 
-    value: Annotated[Tensor, row("M H C", type="value", learned=True, when=_always)]
-    pair_args: Annotated[Tensor, row("2 H", constant=True, when=_always)]
-    link_args: Annotated[Tensor, row("2 H", constant=True, when=_always)]
+    value: Annotated[Tensor, row("M H C", type="value", needed=True, learned=True)]
+    pair_args: Annotated[Tensor, row("2 H", needed=True, constant=True)]
+    link_args: Annotated[Tensor, row("2 H", needed=True, constant=True)]
     query: Annotated[Tensor | None, row("N H R", learned=True, when=_paired)] = None
     key: Annotated[Tensor | None, row("M H R", learned=True, when=_paired)] = None
     weight: Annotated[Tensor | None, row("H R", learned=True, when=_weighted)] = None
@@ -134,7 +132,7 @@ class Operands(NamedTuple):
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Operands:
         r"""Applies a function to all tensors that there are."""
-        return Operands(*(function(x) if isinstance(x, Tensor) else x for x in self))  # type: ignore[arg-type]
+        return Operands._make([function(x) if isinstance(x, Tensor) else x for x in self])
 
 
 _HINTS = get_type_hints(Operands, include_extras=True)
@@ -157,7 +155,7 @@ def schema(names: Iterable[str]) -> str:
         names (iterable): Their names.
     """
     return ", ".join(
-        f"{'float' if name not in TABLE else 'Tensor' if TABLE[name].when is _always else 'Tensor?'} {name}"
+        f"{'float' if name not in TABLE else 'Tensor' if TABLE[name].needed else 'Tensor?'} {name}"
         for name in names
     )
 
@@ -189,9 +187,9 @@ def check_pass(
     if x.dropout > 0.0 and x.seed is None:
         raise ValueError(f"Expected a 'seed' with dropout={x.dropout} (got None); give one int64 number, [1]")
     if results:
-        sizes = {"N": num_targets, "H": x.heads, "C": x.channels}
+        sizes: dict[str, int] = {"N": num_targets, "H": x.heads, "C": x.channels}
         for (name, wanted), result in zip(RESULTS.items(), results, strict=True):
-            _check_row(name, wanted, result, sizes, x.dtype, x.value.device)
+            _check_row(name, wanted, result, sizes, x.dtype, edge_index.device)
         if results[1].dtype != x.value.dtype:
             _refuse("out", f"of the type of 'value', {_name(x.value.dtype)}", results[1])
     return known
@@ -244,14 +242,15 @@ def _check(
         raise ValueError(
             f"Expected 'target' as 0 or 1, the row of 'edge_index' with the targets (got {target})"
         )
-    sizes = {"E": edge_index.size(1)}
+    sizes = {"1": 1, "2": 2, "E": edge_index.size(1)}
     if num_targets is not None:
         if num_targets < 0:
             raise ValueError(f"Expected 'num_targets' of at least 0 (got {num_targets})")
         sizes["N"] = num_targets
     for name, x in operands.items():
         wanted = TABLE[name]
-        if wanted.when is not None and wanted.when(known, operands) is not (x is not None):
+        there = x is not None if wanted.when is None else wanted.when(known, operands)
+        if there is (x is None):
             raise ValueError(
                 f"Expected {'a' if x is None else 'no'} '{name}' with the recipe {recipe!r} (got "
                 f"{'None' if x is None else list(x.shape)}); 'kgat.ops.recipe' says what a pass takes"
@@ -267,14 +266,15 @@ def _check_row(
     # The first operand that has a symbol in its shape says what it stands for.
     if x is None:
         _refuse(name, "as a tensor", None)
-    symbols = wanted.shapes.get(x.dim())
-    fits = symbols is not None and x.device == device and x.layout is torch.strided
-    if fits and x.dtype in TYPES[dtype][wanted.type]:
-        for symbol, size in zip(symbols, x.shape, strict=True):  # type: ignore[arg-type]
-            fits = fits and (int(symbol) if symbol.isdigit() else sizes.setdefault(symbol, size)) == size
-        if fits and not (wanted.constant and x.requires_grad):
+    shape = x.shape
+    symbols = wanted.shapes.get(len(shape))
+    fits = symbols is not None and (
+        tuple(map(sizes.get, symbols)) == shape
+        or all(sizes.setdefault(symbol, size) == size for symbol, size in zip(symbols, shape, strict=True))
+    )
+    if fits and x.dtype in TYPES[dtype][wanted.type] and x.device == device and x.layout is torch.strided:
+        if not (wanted.constant and x.requires_grad):
             return
-    if fits and x.requires_grad and wanted.constant:
         raise ValueError(
             f"Expected '{name}' that needs no gradient (got one that does); 'kgat.functional.edge_attention' "
             f"differentiates by constants"

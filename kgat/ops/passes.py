@@ -55,7 +55,7 @@ def _read_scores(inputs: Sequence[Any]) -> tuple[Operands, str, int]:
 
 def _without_gaps(names: Sequence[str], tensors: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, ...]:
     # An empty tensor stands for the gradient of what is not there: ops return tensors.
-    return tuple(tensors[name] if name in tensors else like.new_empty(0) for name in names)
+    return tuple([tensors[name] if name in tensors else like.new_empty(0) for name in names])
 
 
 def _like(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
@@ -189,7 +189,7 @@ def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
             found = {name: None if d is None else d.detach() for name, d in found.items()}
     if x.base is not None:
         found["base"] = grad.sum(dim=0) if x.base.dim() == 2 else grad
-    gradients = (None if t is None else found.get(name) for name, t in zip(Operands._fields, x, strict=True))
+    gradients = [None if t is None else found.get(name) for name, t in zip(Operands._fields, x, strict=True)]
     return (None, *gradients, None, None, None)
 
 

@@ -11,6 +11,7 @@ from kgat import ops
 from kgat.functional import edge_attention
 from kgat.kernels.kernel import Kernel
 from kgat.testing.law import fail, made_by, perturb, relative_error
+from kgat.testing.rule import check_derivatives
 
 # Targets, sources and edges (source, target).
 Graph = tuple[int, int, list[tuple[int, int]]]
@@ -40,7 +41,9 @@ def check_backend(
     * **value**, **gradient**: outputs and the gradients of queries, keys, values, all edge operands, the
       base and the kernel's parameters agree, in float64 to :math:`10^{-9}` and in float32 to its rounding;
     * **second gradient**: so do derivatives of the gradients, in float64;
-    * **repeat**: a second run gives the same bits.
+    * **repeat**: a second run gives the same bits;
+    * **derivatives**: those of its rules lie between the slopes to the left and to the right, at kinks, at
+      equal arguments and far away, too.
 
     Args:
         factory (Callable): The class, a :func:`functools.partial` or function: called with
@@ -74,6 +77,7 @@ def check_backend(
                         fail(kernel, law, f"on {name} {backend} in {dtype} is {error:.2g} off the reference")
                     if not torch.equal(value, repeated[law]):
                         fail(kernel, "repeat", f"on {name} two runs of {backend} differ in their {law}")
+        check_derivatives(kernel, seed)
 
 
 def attention_on(

@@ -15,6 +15,7 @@ from kgat.kernels.kernel import Context, Kernel
 from kgat.ops.recipe import BackendError
 from kgat.testing.backend import GRAPHS, attention_on
 from kgat.testing.law import Points, all_pairs, at_edges, equal, fail, made_by, perturb, relative_error
+from kgat.testing.rule import check_derivatives
 
 
 def check_kernel(
@@ -54,7 +55,8 @@ def check_kernel(
       parameters anew repeats under a seed, and evaluation is deterministic;
     * **repr**: it names the class;
     * **backends**: attention on edges from more sources than targets is the same, with all gradients, on
-      every backend of this machine.
+      every backend of this machine;
+    * **derivatives**: see :func:`check_backend`.
 
     Args:
         factory (Callable): The class, a :func:`functools.partial` or function: called with
@@ -114,6 +116,7 @@ def check_kernel(
         _check_gradients(copy.deepcopy(kernel).double())
         _check_state(kernel, factory, seed)
         _check_backends(kernel, factory, seed)
+        check_derivatives(kernel, seed)
 
 
 def _check_repr(kernel: Kernel) -> None:

@@ -1,5 +1,6 @@
 r"""Each law of check_kernel is seen to fail on a kernel that breaks it."""
 
+import contextlib
 import itertools
 import math
 
@@ -11,6 +12,7 @@ from torch.nn import Parameter
 from kgat.kernels import RBF, DotProduct, Kernel, Linear, Polynomial
 from kgat.score.gram import FeaturePart, LazyGram
 from kgat.score.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, Pair, ScoreRule
+from kgat.score.scalar import absolute, maximum, where
 from kgat.testing import check_backend, check_kernel
 
 
@@ -450,3 +452,25 @@ SHRUNK = Pair("shrunk", lambda x, y: x * y, _d_shrunk, _shrunk)
 def test_a_kernel_that_differs_between_backends():
     with pytest.raises(AssertionError, match=r"Law 'backends' fails for CompiledDiffers.*by cpu"):
         check_kernel(CompiledDiffers)
+
+
+def _kinked(x, y):
+    return absolute(x - y) + maximum(x, 0.0)
+
+
+def _d_kinked(x, y):
+    # Right but at the kinks: 2 is no slope of |x - y| at 0.
+    sign = where(x > y, 1.0, where(x < y, -1.0, 2.0))
+    return sign + where(x > 0.0, 1.0, 0.0), -sign
+
+
+@pytest.mark.parametrize("derivative", [None, _d_kinked])
+def test_a_derivative_that_is_wrong_at_equal_arguments(derivative):
+    class Kinked(Kernel):
+        def lift(self, query, key):
+            return LazyGram.of(query, key, ScoreRule(Pair("kinked", _kinked, derivative), weight=-1.0))
+
+    failure = r"Law 'derivatives' .* of 'kinked' at \(0.5, 0.5\) by argument 0"
+    expected = pytest.raises(AssertionError, match=failure) if derivative else contextlib.nullcontext()
+    with expected:
+        check_backend(Kinked, "eager")

@@ -154,7 +154,7 @@ def test_nested_tensors_are_padded_ones(pooling, layout):
     torch.testing.assert_close(words(nested), words(tokens, PADDING))
     empty = torch.nested.as_nested_tensor([torch.zeros(0, C, dtype=torch.float64)] * 2, layout=layout)
     torch.testing.assert_close(model(empty), model(torch.zeros(2, 0, C, dtype=torch.float64)))
-    with pytest.raises(ValueError, match="no 'padding_mask' beside a nested tensor"):
+    with pytest.raises(ValueError, match="no 'padding_mask' beside nested tensors"):
         model(empty, PADDING)
 
 

@@ -147,14 +147,13 @@ def test_features_of_loops_where_one_side_has_more_nodes(flow, fill_value, besid
     x = (small, large) if flow == "source_to_target" else (large, small)
     attr = ATTR[:5].double().requires_grad_()
     net = KernelGATConv((16, 16), 5, 3, edge_dim=3, fill_value=fill_value, flow=flow).double()
+    given = formats.read_edges(edges, attr, None, edge_dim=3)
     if beside:  # as in compiled code
-        adjacency, hidden = formats.with_self_loops_beside(
-            formats.read_edges(edges, attr, None), 2, fill_value
-        )
-        assert torch.equal(hidden, torch.zeros(7))
+        adjacency = formats.with_self_loops_beside(given, 2, fill_value)
+        assert torch.equal(adjacency.hidden, torch.zeros(7))
         looped = adjacency.attr
     else:
-        looped = formats.with_self_loops(formats.read_edges(edges, attr, None), 2, fill_value).attr
+        looped = formats.with_self_loops(given, 2, fill_value).attr
     reduced = attr[[1, 4]].mean(0) if fill_value == "mean" else attr[[1, 4]].amax(0)
     loops = [reduced, torch.zeros(3)] if isinstance(fill_value, str) else [torch.full((3,), fill_value)] * 2
     expected = torch.cat([attr, torch.stack(loops).to(attr)])

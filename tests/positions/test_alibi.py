@@ -83,5 +83,5 @@ def test_is_a_kernel_of_places():
 
 
 def test_bad_form_is_a_sentence():
-    with pytest.raises(ValueError, match=r"'symmetric' or 'causal' \(got 'left'\)"):
+    with pytest.raises(ValueError, match=r"one of 'symmetric', 'causal' \(got 'left'\)"):
         ALiBi(8, 2, form="left")

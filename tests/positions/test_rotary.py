@@ -177,7 +177,7 @@ def test_gradients():
         ({"channels": 0}, r"\(got 0\)"),
         ({"base": 0.0}, "positive and finite 'base'"),
         ({"base": math.nan}, "positive and finite 'base'"),
-        ({"layout": "pairs"}, r"'half' or 'interleaved' \(got 'pairs'\)"),
+        ({"layout": "pairs"}, r"'half', 'interleaved' \(got 'pairs'\)"),
     ],
 )
 def test_bad_arguments_are_a_sentence(kwargs, message):

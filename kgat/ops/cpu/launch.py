@@ -96,7 +96,8 @@ def _query_gradient(
 
 
 def _slots(adjacency: Adjacency, x: Operands) -> int:
-    work = adjacency.num_edges * x.heads * (x.features + x.channels)
+    _, heads, channels = x.value.shape
+    work = adjacency.num_edges * heads * (x.features + channels)
     return max(1, min(MAX_SLOTS, work // WORK))
 
 
@@ -115,6 +116,7 @@ def _run(
 ) -> None:
     from kgat.ops.cpu.loops import BUFFERS, FIELDS, scratch_size
 
+    dtype, (_, heads, channels) = x.dtype, x.value.shape
     pointer = adjacency.colptr if by_column else adjacency.rowptr
     slots = _slots(adjacency, x)
     bounds, degree = adjacency.derive(("bounds", by_column, slots), lambda: _bounds(pointer, slots))
@@ -124,7 +126,7 @@ def _run(
         **x._asdict(),
         **tensors,
         # Made anew for each call: two Python threads may be in here at once.
-        "scratch": torch.empty(tasks * BUFFERS * size, dtype=x.dtype),
+        "scratch": torch.empty(tasks * BUFFERS * size, dtype=dtype),
         "scratch_size": size,
         "counter": torch.zeros(1, dtype=torch.int64),
         "slots": slots,
@@ -132,15 +134,14 @@ def _run(
         "ptr": pointer,
         "index": adjacency.row if by_column else adjacency.col,
         "edge": adjacency.edge,
-        "scale": torch.tensor([x.scale], dtype=x.dtype),
+        "scale": torch.tensor([x.scale], dtype=dtype),
         "base_step": 0 if x.base is None or x.base.dim() == 2 else x.base[0].numel(),
-        "heads": x.heads,
-        "channels": x.channels,
+        "heads": heads,
+        "channels": channels,
         "features": x.features,
         "keep": _keep(x.dropout),
     }
-    given = [arguments.get(name) for name in FIELDS]
-    loop.run([0 if argument is None else argument for argument in given], tasks)
+    loop.run([0 if x is None else x for x in map(arguments.get, FIELDS)], tasks)
 
 
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
@@ -168,24 +169,28 @@ _compiling = threading.RLock()  # Numba's compiler is not to be entered twice
 
 
 def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:
-    channels = x.channels if name in ("forward", "backward") else 0
-    sizes = (size if size in FIXED_SIZES else 0 for size in (x.features, channels))
-    dtype = str(x.dtype).removeprefix("torch.")
-    return _guarded(_compiled, str(recipe), recipe.text, dtype, *sizes, name)
+    features, channels = x.features, x.channels if name in ("forward", "backward") else 0
+    features, channels = (size if size in FIXED_SIZES else 0 for size in (features, channels))
+    return _guarded(_compiled, recipe.text, str(x.dtype).removeprefix("torch."), features, channels, name)
 
 
 def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
-    return _guarded(_compiled_shared, name, name, str(dtype).removeprefix("torch."))
+    return _guarded(_compiled_shared, name, str(dtype).removeprefix("torch."))
 
 
-def _guarded(compiled: Callable[..., Loop], label: str, *key: Any) -> Loop:
-    from numba.core.errors import NumbaError
-
+def _guarded(compiled: Callable[..., Loop], what: str, *key: Any) -> Loop:
     with _compiling:
         try:
-            return compiled(*key)
-        except (NumbaError, TypeError, NotImplementedError, OSError) as error:
-            raise BackendError(f"Numba could not compile {label}: {error}") from error
+            return compiled(what, *key)
+        except (_numba_error(), TypeError, NotImplementedError, OSError) as error:
+            what = str(Recipe.read(what)) if compiled is _compiled else what
+            raise BackendError(f"Numba could not compile {what}: {error}") from error
+
+
+def _numba_error() -> type[Exception]:
+    from numba.core.errors import NumbaError
+
+    return NumbaError  # type: ignore[no-any-return]
 
 
 @functools.lru_cache(maxsize=1024)

@@ -1,0 +1,93 @@
+r"""The contract of a kernel: one lift, with a context or without, and the hooks that speak of it."""
+
+import pytest
+import torch
+
+from kgat import KernelGATConv
+from kgat.kernels import Additive, Context, ImplicitSpectral, Kernel, Magnitude
+from kgat.kernels.kernel import NOTHING
+from kgat.score.gram import LazyGram
+
+Q, K = torch.randn(4, 2, 3), torch.randn(5, 2, 3)
+
+
+class Plain(Kernel):
+    def lift(self, query, key):
+        return LazyGram.of(query, key)
+
+
+class OfGraph(Kernel):
+    penalised = True
+
+    def lift(self, query, key, context=NOTHING):
+        if context.losses is not None:
+            context.losses.append(key.sum())
+        return LazyGram.of(query, key if context.batch is None else 2.0 * key)
+
+
+def test_a_lift_takes_a_context_where_it_asks_for_one():
+    losses, batch = [], torch.zeros(4)
+    torch.testing.assert_close(Plain(3, 2)(Q, K, Context(batch)).dense(), Plain(3, 2)(Q, K).dense())
+    scores = OfGraph(3, 2)(Q, K, Context(batch, losses)).dense()
+    torch.testing.assert_close(scores, 2.0 * Plain(3, 2)(Q, K).dense())
+    assert len(losses) == 1
+    torch.testing.assert_close(OfGraph(3, 2).lift(Q, K).dense(), Plain(3, 2)(Q, K).dense())
+    product = Plain(3, 2) * OfGraph(3, 2)  # the algebra hands the context on
+    torch.testing.assert_close(product(Q, K, Context(batch)).dense(), 1.5 * scores)
+
+
+def test_a_lift_without_context_goes_before_that_of_the_class_above():
+    class Fixed(ImplicitSpectral):
+        def lift(self, query, key):
+            return LazyGram.of(query, key)
+
+    torch.testing.assert_close(Fixed(3, 2)(Q, K).dense(), Plain(3, 2)(Q, K).dense())
+
+
+def test_the_old_name_of_a_lift_in_context_works():
+    with pytest.warns(FutureWarning, match=r"'Old.lift_within' .* 'lift\(query, key, context=NOTHING\)'"):
+
+        class Old(ImplicitSpectral):
+            def lift_within(self, query, key, context):
+                return super().lift_within(query, 2.0 * key, context)
+
+    old, new = Old(3, 2).eval(), ImplicitSpectral(3, 2).eval()
+    old.load_state_dict(new.state_dict())
+    losses = []
+    found = old(Q, K, Context(losses=losses)).dense()
+    torch.testing.assert_close(found, new(Q, 2.0 * K).dense())
+    assert len(losses) == 1
+
+
+def test_hooks_speak_of_one_lift():
+    class Named(Additive):
+        pass
+
+    class Doubled(Additive):
+        def lift(self, query, key):
+            return super().lift(2.0 * query, 2.0 * key)
+
+    x, edges = torch.randn(4, 6), torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    named = KernelGATConv(6, 3, 2, kernel=Named)
+    doubled = KernelGATConv(6, 3, 2, kernel=Doubled)
+    doubled.load_state_dict(named.state_dict())
+    torch.testing.assert_close(named.to_gat()(x, edges), named(x, edges))
+    with pytest.raises(ValueError, match="it needs kernel='additive'"):
+        doubled.to_gat()
+    query, key, _ = doubled.project(x)
+    expected = doubled.kernel(query, key).at(*edges.flip(0))
+    _, (_, alpha) = doubled(x, edges, return_attention_weights=True)
+    loops = doubled.kernel(query, key).at(torch.arange(4), torch.arange(4))
+    wanted = torch.stack([expected[[3, 0, 1, 2]], loops]).softmax(0)[1]
+    torch.testing.assert_close(alpha[4:], wanted)
+    assert not hasattr(KernelGATConv(6, 3, 2, kernel=Magnitude), "att_src")
+
+
+def test_features_are_folded_where_they_are_few():
+    kernel, weight = Additive(3, 2), torch.randn(6, 5)
+    few, many = torch.randn(4, 5), torch.randn(4, 13)
+    folded = kernel.of_features(few, weight, few, weight)
+    z = (few @ weight.T).view(4, 2, 3)
+    torch.testing.assert_close(folded.dense(), kernel(z, z).dense(), rtol=1e-4, atol=1e-5)
+    assert kernel.of_features(many, torch.randn(6, 13), many, torch.randn(6, 13)) is None
+    assert Plain(3, 2).of_features(few, weight, few, weight) is None
