@@ -177,8 +177,7 @@ class KernelTransformer(Pretrained):
         )
         if decoder_layers > 0:
             self.decoder_norm = LayerNorm(embed_dim)
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
+        self.to(device=device, dtype=dtype)
 
     def forward(
         self,

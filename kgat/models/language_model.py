@@ -80,8 +80,7 @@ class LanguageModel(Pretrained):
             **kwargs,
         )
         self.out = None if tied else Linear(embed_dim, vocab_size)
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
+        self.to(device=device, dtype=dtype)
 
     def forward(
         self, tokens: Tensor, losses: list[Tensor] | None = None, cache: list[Any] | None = None

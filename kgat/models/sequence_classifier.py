@@ -124,8 +124,7 @@ class SequenceClassifier(Pretrained):
         self.dropout = torch.nn.Dropout(dropout)
         tokens = max_len if pooling == "flatten" and max_len is not None else 1
         self.out = Linear(tokens * embed_dim, num_classes)
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
+        self.to(device=device, dtype=dtype)
 
     def forward(
         self, x: Tensor, padding_mask: Tensor | None = None, losses: list[Tensor] | None = None

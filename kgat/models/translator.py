@@ -103,8 +103,7 @@ class Translator(Pretrained):
             **kwargs,
         )
         self.out = None if tied else Linear(embed_dim, target_vocab)
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
+        self.to(device=device, dtype=dtype)
 
     def forward(
         self,

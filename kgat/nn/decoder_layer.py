@@ -91,8 +91,7 @@ class KernelDecoderLayer(TransformerLayer):
         sizes = embed_dim, feedforward_channels, dropout, act, layer_norm_eps, bias
         self._build_branches(3, *sizes)
         self.norm_first = norm_first
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
+        self.to(device=device, dtype=dtype)
 
     def forward(
         self,

@@ -153,8 +153,7 @@ class KernelAttention(TokenProjections):
         parts = [*self.kernel.modules(), *(() if self.position is None else self.position.modules())]
         self._looks_ahead = any(getattr(part, "data_dependent", False) for part in parts)
         self.reset_parameters()
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
+        self.to(device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters anew, as torch's layer does."""

@@ -77,10 +77,23 @@ class KernelMessages(MessagePassing):
             )
         row, col = edges.index[self._target], edges.index[1 - self._target]
         try:
-            score = self._score(query, key, places, row, col, terms, context)
+            if terms.vector is None:
+                score = self._gram(query, key, places, context).at(row, col, terms.bias)
+            else:
+                # An edge moves its own key alone: all else that a kernel computes is that of the nodes.
+                of_pairs = Context(context.batch_at(row, col), context.losses, whole=(query, key, context))
+                at_key = key.index_select(0, col) + terms.vector
+                pairs = self.kernel(query.index_select(0, row), at_key, of_pairs)
+                if places is not None and self.position_kernel is not None:
+                    pairs = pairs * self.position_kernel(*places, context).map(
+                        lambda x, dim: x.index_select(dim, row), lambda x, dim: x.index_select(dim, col)
+                    )
+                score = pairs.paired(terms.bias)
         except (IndexError, RuntimeError):
             check_indices(row, col, query.size(0), key.size(0))
             raise
+        if terms.log_weight is not None:
+            score = score + terms.log_weight.unsqueeze(-1)
         alpha = functional.edge_softmax(score, row, query.size(0))
         alpha = F.dropout(alpha, p=self.dropout, training=self.training)
         weight = alpha if terms.weight is None else alpha * terms.weight.unsqueeze(-1)
@@ -103,31 +116,6 @@ class KernelMessages(MessagePassing):
             size=size if self._target == 1 else size[::-1],
         )
         return out, alpha
-
-    def _score(
-        self,
-        query: Tensor,
-        key: Tensor,
-        places: Places | None,
-        row: Tensor,
-        col: Tensor,
-        terms: EdgeTerms,
-        context: Context,
-    ) -> Tensor:
-        # log k at each edge.
-        if terms.vector is None:
-            score = self._gram(query, key, places, context).at(row, col, terms.bias)
-        else:
-            # An edge moves its own key alone: all else that a kernel computes is that of the nodes.
-            of_pairs = Context(context.batch_at(row, col), context.losses, whole=(query, key, context))
-            at_key = key.index_select(0, col) + terms.vector
-            pairs = self.kernel(query.index_select(0, row), at_key, of_pairs)
-            if places is not None and self.position_kernel is not None:
-                pairs = pairs * self.position_kernel(*places, context).map(
-                    lambda x, dim: x.index_select(dim, row), lambda x, dim: x.index_select(dim, col)
-                )
-            score = pairs.paired(terms.bias)
-        return score if terms.log_weight is None else score + terms.log_weight.unsqueeze(-1)
 
     def register_edge_update_forward_pre_hook(self, hook: Any) -> NoReturn:
         raise NotImplementedError(

@@ -155,8 +155,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         self.register_parameter("bias_concat", Parameter(torch.empty(maps, self.head_dim)) if bias else None)
         self.lin_out = Linear(embed_dim, embed_dim, bias=bias)
         self.reset_parameters()
-        if device is not None or dtype is not None:
-            self.to(device=device, dtype=dtype)
+        self.to(device=device, dtype=dtype)
 
     # What torch's layers look at, of which this module has but the last.
     in_proj_weight = in_proj_bias = CalledAttention.NO_WEIGHT

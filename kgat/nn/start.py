@@ -154,11 +154,7 @@ def fit(
             for kernel, (q, k) in zip(_kernels(layer), nodes, strict=True)
             for part in parts(kernel)
         }
-        if context.batch is not None:
-            batch = context.batch if isinstance(context.batch, tuple) else (context.batch, context.batch)
-            context = Context((batch[0].index_select(0, row), batch[1].index_select(0, col)))
-        else:
-            context = Context()
+        context = Context(context.batch_at(row, col))
         operands, context = _finite(operands, context)
         exponents = _shared(_fitted(operands, list(named.values()), context, whole), len(named), query)
         if exponents is None:
