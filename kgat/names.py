@@ -128,7 +128,7 @@ def converted(name: str, kind: Any, value: Any, where: str = "--set {}=VALUE") -
         ValueError: If it is not of this type.
     """
     kinds = get_args(kind) or (kind,)
-    if NoneType in kinds and (value is None or value == "none"):
+    if NoneType in kinds and str(value).lower() == "none":
         return None
     kind = next(known for known in kinds if known in _KINDS)
     if kind is float and type(value) is int:

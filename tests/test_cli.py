@@ -37,7 +37,7 @@ def run(capsys, *arguments):
         (["compare", "--models", "gat,gta"], "Expected the name of a model .got 'gta'.*gatv2"),
         (["compare", "--models", ","], "Expected at least one model"),
         (["compare", "--set", "lr"], "Expected KEY=VALUE after --set .got 'lr'"),
-        (["compare", "--set", "lrr=1"], "Expected settings that exist.*got 'lrr'.*lr, weight"),
+        (["compare", "--set", "lrr=1"], "Expected settings that exist.*got 'lrr'.*lr, weight.*mean 'lr'"),
         (["compare", "--set", "lr=fast"], "Expected 'lr' as a number .got 'fast'"),
         (["compare", "--device", "gpu"], "Expected a device that is here .got 'gpu'"),
         (["compare", "--seeds", "0"], "--seeds"),

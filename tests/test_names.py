@@ -109,6 +109,7 @@ def test_unknown_names_travel_between_processes():
         (bool, "True", True),
         (str, "a", "a"),
         (int | None, "none", None),
+        (float | None, "None", None),
     ],
 )
 def test_values_in_text(kind, text, value):

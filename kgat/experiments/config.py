@@ -14,7 +14,7 @@ from typing import Any
 from torch_geometric.resolver import normalize_string
 
 from kgat.experiments.registry import resolve_model
-from kgat.names import converted
+from kgat.names import converted, unknown
 from kgat.nn.start import STARTS
 
 __all__ = ["SETTINGS", "Config", "differing", "protocol", "read_protocols", "stored"]
@@ -254,6 +254,4 @@ def read_protocols(text: str, name: str) -> dict[str, dict[str, Any]]:
 def _check_known(settings: Mapping[str, Any], where: str) -> None:
     for name in settings:
         if name not in SETTINGS:
-            raise ValueError(
-                f"Expected settings that exist in {where} (got '{name}'); choose from: {', '.join(SETTINGS)}"
-            )
+            unknown(f"settings that exist in {where}", name, SETTINGS)

@@ -32,6 +32,7 @@ from kgat.experiments.summary import summarise
 from kgat.experiments.table import pivot, render, spread
 from kgat.functional import dense_attention
 from kgat.kernels import Context
+from kgat.names import unknown
 from kgat.nn import KernelGATConv
 
 if TYPE_CHECKING:
@@ -151,9 +152,7 @@ def load(name: str) -> Points:
         (442, 10)
     """
     if name not in LOADERS:
-        raise ValueError(
-            f"Expected the name of a regression set (got '{name}'); choose from: {', '.join(LOADERS)}"
-        )
+        unknown("the name of a regression set", name, LOADERS)
     try:
         return LOADERS[name]()
     except ImportError as error:

@@ -13,6 +13,8 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 
+from kgat.names import unknown
+
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
@@ -309,5 +311,5 @@ def render(blocks: Iterable[str | Table], form: str = "markdown") -> str:
         <p><strong>Cora.</strong> With <code>rbf</code>.</p>
     """
     if form not in FORMATS:
-        raise ValueError(f"Expected a format of tables (got '{form}'); choose from: {', '.join(FORMATS)}")
+        unknown("a format of tables", form, FORMATS)
     return FORMATS[form](blocks)

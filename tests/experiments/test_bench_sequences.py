@@ -131,9 +131,10 @@ def test_command(tmp_path, cost, capsys):
         (["--lengths", "16,x"], "Expected numbers of tokens (got '16,x')"),
         (["--lengths", "0"], "Expected positive lengths (got [0])"),
         (
-            ["--subjects", "soft"],
-            "Expected subjects that exist (got soft); choose from: torch softmax, softmax, rbf",
+            ["--subjects", "prymal"],
+            "Expected subjects that exist (got prymal); choose from: torch softmax, softmax, rbf",
         ),
+        (["--subjects", "prymal"], "did you mean 'primal'"),
     ):
         assert cli.main([*given, *change]) == 2
         assert message in capsys.readouterr().err

@@ -101,8 +101,8 @@ def test_papers_compare_with_softmax_on_known_data(paper):
             setting = sequences.settings_of(dataset, scale)
             known = resolve_source(dataset).options
             assert set(setting.options) <= set(known)
-    with pytest.raises(ValueError, match=r"got 'papers'.*dissection, banach, primal, fourier, implicit"):
-        sequences.resolve_paper("papers")
+    with pytest.raises(ValueError, match=r"got 'primel'.*dissection.*did you mean 'primal'"):
+        sequences.resolve_paper("primel")
     with pytest.raises(ValueError, match="got 'large'"):
         sequences.settings_of("PTB", "large")
 
@@ -159,9 +159,10 @@ def test_settings_are_checked():
     assert changed.options == TINY.options
     for changes, message in (
         ({"width": "3"}, "a setting .*got 'width'.*embed_dim"),
+        ({"epoch": "3"}, "a setting .*got 'epoch'.*did you mean 'epochs'"),
         ({"options": "3"}, "got 'options'"),
-        ({"epochs": "x"}, "'epochs' as int .*got 'x'.*--set epochs=VALUE"),
-        ({"epochs": "none"}, "'epochs' as int"),
+        ({"epochs": "x"}, "'epochs' as a whole number .*got 'x'.*--set epochs=VALUE"),
+        ({"epochs": "none"}, "'epochs' as a whole number"),
         ({"epochs": "0"}, "'epochs' of at least 1"),
         ({"max_train": "0"}, "'max_train' of at least 1 .*got 0"),
         ({"embed_dim": "0"}, "'embed_dim' of at least 1"),
@@ -173,9 +174,9 @@ def test_settings_are_checked():
         ({"weight_decay": "-1"}, "finite 'weight_decay' of at least 0"),
         ({"clip": "nan"}, "finite 'clip' above 0, or none .*got nan"),
         ({"clip": "0"}, "finite 'clip' above 0, or none"),
-        ({"norm_first": "1"}, "'norm_first' as bool"),
-        ({"schedule": "step"}, "'schedule' to be one of .*got 'step'"),
-        ({"optimizer": "sgd"}, "'optimizer' to be one of .*got 'sgd'"),
+        ({"norm_first": "1"}, "'norm_first' as true or false"),
+        ({"schedule": "step"}, "'schedule' as one of .*got 'step'"),
+        ({"optimizer": "sgd"}, "'optimizer' as one of .*got 'sgd'"),
     ):
         with pytest.raises(ValueError, match=message):
             TINY.with_changes(changes)
@@ -205,7 +206,7 @@ def test_parts_of_a_paper_are_chosen():
     )
     with pytest.raises(ValueError, match=r"data set of this paper .*got 'PTB'.*ListOps"):
         sequences.choose(PAPERS["primal"], ["PTB"], [])
-    with pytest.raises(ValueError, match=r"attention of this paper .*got 'rbf'.*softmax; primal"):
+    with pytest.raises(ValueError, match=r"attention of this paper .*got 'rbf'.*softmax, primal"):
         sequences.choose(PAPERS["primal"], [], ["rbf"])
 
 

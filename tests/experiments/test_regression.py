@@ -153,9 +153,9 @@ def test_bad_input():
     with pytest.raises(ValueError, match=r"kernel model .got 'dot@separate'.; .*projections in a name"):
         regression.check_models(["dot@separate"])
     with pytest.raises(
-        ValueError, match=r"regression set \(got 'boston'\); choose from: airline, co2, diabetes"
+        ValueError, match=r"regression set \(got 'diabetis'\); choose from: airline.*mean 'diabetes'"
     ):
-        regression.load("boston")
+        regression.load("diabetis")
     with pytest.raises(ValueError, match=r"kernel model \(got 'gat'\)"):
         run(wave(), "gat", 0, SMALL)
     with pytest.raises(ValueError, match=r"'width' divisible by 'heads=3' \(got 8\)"):

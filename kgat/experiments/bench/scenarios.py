@@ -15,6 +15,7 @@ from torch import Tensor
 from kgat.datasets import load
 from kgat.datasets.files import resolve_root
 from kgat.datasets.graphs import SOURCES
+from kgat.names import nearest
 
 SEED = 0
 T = TypeVar("T")
@@ -116,6 +117,7 @@ def named(names: Sequence[str], known: Mapping[str, T], what: str) -> list[T]:
     if unknown:
         raise ValueError(
             f"Expected {what} that exist (got {', '.join(unknown)}); choose from: {', '.join(known)}"
+            f"{nearest(unknown[0], known)}"
         )
     return [known[name] for name in names or known]
 

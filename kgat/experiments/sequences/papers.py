@@ -8,12 +8,13 @@ import tomllib
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import torch
 from torch_geometric.resolver import normalize_string
 
 from kgat.datasets.sequences import resolve_source
+from kgat.names import converted, one_of, unknown
 
 BASELINE = "softmax"
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
@@ -105,10 +106,7 @@ class Setting:
 
     def __post_init__(self) -> None:
         for name, known in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
-            if getattr(self, name) not in known:
-                raise ValueError(
-                    f"Expected '{name}' to be one of {known} (got '{getattr(self, name)}'); choose one"
-                )
+            one_of(name, getattr(self, name), known)
         for names, fits, said in _RANGES:
             for name in names:
                 value = getattr(self, name)
@@ -122,24 +120,12 @@ class Setting:
             >>> Setting().with_changes({"epochs": "3", "clip": "none"}).epochs
             3
         """
-        found: dict[str, Any] = {}
-        kinds = {field.name: str(field.type) for field in dataclasses.fields(self) if field.name != "options"}
-        for name, text in changes.items():
-            if name not in kinds:
-                raise ValueError(f"Expected a setting (got '{name}'); choose from: {', '.join(kinds)}")
-            kind = kinds[name].removesuffix(" | None")
-            try:
-                if text.lower() == "none" and kind != kinds[name]:
-                    found[name] = None
-                elif kind == "bool":
-                    found[name] = {"true": True, "false": False}[text.lower()]
-                else:
-                    found[name] = {"int": int, "float": float, "str": str}[kind](text)
-            except (KeyError, ValueError):
-                raise ValueError(
-                    f"Expected '{name}' as {kinds[name]} (got '{text}'); change it with --set {name}=VALUE"
-                ) from None
-        return dataclasses.replace(self, **found)
+        kinds = {name: kind for name, kind in get_type_hints(type(self)).items() if name != "options"}
+        for name in changes.keys() - kinds:
+            unknown("a setting", name, kinds)
+        return dataclasses.replace(
+            self, **{name: converted(name, kinds[name], text) for name, text in changes.items()}
+        )
 
 
 @dataclass(frozen=True)
@@ -206,9 +192,7 @@ def settings_of(dataset: str, scale: str = "small") -> Setting:
         >>> settings_of("PTB", "full").num_layers
         16
     """
-    if scale not in SCALES:
-        raise ValueError(f"Expected 'scale' to be one of {tuple(SCALES)} (got '{scale}'); choose one of them")
-    return SCALES[scale][_GROUPS.get(resolve_source(dataset).name, "series")]
+    return SCALES[one_of("scale", scale, SCALES)][_GROUPS.get(resolve_source(dataset).name, "series")]
 
 
 def resolve_paper(name: str) -> Paper:
@@ -219,7 +203,7 @@ def resolve_paper(name: str) -> Paper:
         ['softmax', 'primal', 'primal+']
     """
     if name not in PAPERS:
-        raise ValueError(f"Expected the name of a paper (got '{name}'); choose from: {', '.join(PAPERS)}")
+        unknown("the name of a paper", name, PAPERS)
     return PAPERS[name]
 
 
@@ -288,7 +272,7 @@ def choose(paper: Paper, datasets: Sequence[str], variants: Sequence[str]) -> Pa
         by_name = {normalize_string(name): name for name in known}
         for name in wanted:
             if normalize_string(name) not in by_name:
-                raise ValueError(f"Expected {what} (got '{name}'); choose from: {'; '.join(known)}")
+                unknown(what, name, known)
         names = {by_name[normalize_string(name)] for name in wanted}
         return [name for name in known if not wanted or name in names]
 
