@@ -2,7 +2,6 @@ r"""Additive attention: the scores of GAT and GATv2."""
 
 from __future__ import annotations
 
-import functools
 from typing import Any
 
 import torch
@@ -166,7 +165,7 @@ class AdditiveV2(Kernel):
         return LazyGram.of(query, key, rule)
 
 
-class GatedAdditive(Kernel):
+class GatedAdditive(Additive):
     r"""The score of SuperGAT (MX) in `"How to Find Your Friendly Neighborhood: Graph Attention
     Design with Self-Supervision" <https://openreview.net/forum?id=Wi5KUNlqWty>`_.
 
@@ -189,23 +188,8 @@ class GatedAdditive(Kernel):
         torch.Size([3, 5, 2])
     """
 
-    def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
-        super().__init__(channels, heads)
-        self.negative_slope = negative_slope
-        self.att_query = Parameter(torch.empty(heads, channels))
-        self.att_key = Parameter(torch.empty(heads, channels))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        glorot(self.att_key)
-        glorot(self.att_query)
-
-    def lift(self, query: Tensor, key: Tensor) -> ComposedGram:
-        s = (query * self.att_query).sum(dim=-1, keepdim=True)
-        t = (key * self.att_key).sum(dim=-1, keepdim=True)
+    def lift(self, query: Tensor, key: Tensor) -> ComposedGram:  # type: ignore[override]
+        s, t = _logits(query, self.att_query).unsqueeze(-1), _logits(key, self.att_key).unsqueeze(-1)
         parts = LazyGram.of(s, t, ScoreRule(ADD)), LazyGram.of(query, key)
-        return ComposedGram(parts, functools.partial(_gated, negative_slope=self.negative_slope))
-
-
-def _gated(total: Tensor, logit: Tensor, negative_slope: float) -> Tensor:
-    return F.leaky_relu(total * logit.sigmoid(), negative_slope)
+        slope = self.negative_slope
+        return ComposedGram(parts, lambda total, logit: F.leaky_relu(total * logit.sigmoid(), slope))

@@ -3,6 +3,7 @@ r"""Kernels whose spectral density is a sampler: implicit, and with heads tied b
 from __future__ import annotations
 
 import math
+from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
@@ -271,9 +272,7 @@ class ImplicitSpectral(Kernel):
             context.losses.append(self.penalty(law))
         omega = torch.cat(self._draw(law), dim=-1)
         size = omega.size(-1) // len(self.generators)
-        graphs: tuple[Tensor | None, Tensor | None] = (None, None)
-        if self.data_dependent and context.batch is not None:
-            graphs = _both(context.batch)
+        graphs = context.graphs if self.data_dependent else (None, None)
         if not self.concat:
             by_query = _angles(query, omega, graphs[0])
             same = key is query and graphs[0] is graphs[1]
@@ -297,15 +296,19 @@ class ImplicitSpectral(Kernel):
             noise = torch.randn_like(self.noise[0])
         else:
             noise = self.noise.transpose(0, 1).flatten(1, 2)
-        noise = self._tied(noise.to(law.mu.dtype), law)
+        noise = self.tied(noise.to(law.mu.dtype), law)
         sign = noise.new_ones(self.num_features)
         sign[self.num_features // 2 :] = -1.0
         sign = sign.repeat(noise.size(-2) // self.num_features).unsqueeze(-1)
         z = sign * law.mu.unsqueeze(-2) + law.sigma.unsqueeze(-2) * noise
         return tuple(generator(z).transpose(-1, -2) for generator in self.generators)
 
-    def _tied(self, noise: Tensor, law: Law) -> Tensor:
-        # [H, S, D] -> [..., H, S, D]
+    def tied(self, noise: Tensor, law: Law) -> Tensor:
+        r"""Returns the noise of all heads, which are independent here.
+
+        Shapes:
+            - **noise:** :math:`(H, S, D)`, **output:** :math:`(*, H, S, D)`
+        """
         return noise
 
     def extra_repr(self) -> str:
@@ -427,10 +430,15 @@ class CopulaSpectral(ImplicitSpectral):
         Shapes:
             - **noise:** :math:`(H, S, D)`, **output:** :math:`(*, H, S, D)`
         """
+        if law.tie is None:
+            return noise
         return torch.einsum("...chk,ksc->...hsc", F.normalize(self._factor(law), dim=-1), noise)
 
-    def _tied(self, noise: Tensor, law: Law) -> Tensor:
-        return noise if law.tie is None else self.tied(noise, law)
+
+def _reset_linear(lins: Iterable[torch.nn.Module]) -> None:
+    for lin in lins:
+        torch.nn.init.kaiming_uniform_(lin.weight, a=math.sqrt(5.0))  # type: ignore[arg-type]
+        torch.nn.init.zeros_(lin.bias)  # type: ignore[arg-type]
 
 
 class _Generator(torch.nn.Module):
@@ -447,9 +455,7 @@ class _Generator(torch.nn.Module):
 
     def reset_parameters(self) -> None:
         self.skip.fill_(self.initial_skip)
-        for lin in self.lins:
-            torch.nn.init.kaiming_uniform_(lin.weight, a=math.sqrt(5.0))  # type: ignore[arg-type]
-            torch.nn.init.zeros_(lin.bias)  # type: ignore[arg-type]
+        _reset_linear(self.lins)
 
     def forward(self, z: Tensor) -> Tensor:
         first, second, third = self.lins
@@ -467,9 +473,7 @@ class _Encoder(torch.nn.Module):
         self.outputs = torch.nn.ModuleList(torch.nn.Linear(channels, channels) for _ in range(outputs))
 
     def reset_parameters(self) -> None:
-        for lin in (self.hidden, *self.outputs):
-            torch.nn.init.kaiming_uniform_(lin.weight, a=math.sqrt(5.0))  # type: ignore[arg-type]
-            torch.nn.init.zeros_(lin.bias)  # type: ignore[arg-type]
+        _reset_linear((self.hidden, *self.outputs))
 
     def forward(self, x: Tensor) -> Tensor:
         # [..., H, 2D] -> [outputs, ..., H, D]
@@ -490,28 +494,21 @@ def _slowed(x: Tensor, straight: float) -> Tensor:
     return inside + straight * ((x - inside) / straight).asinh()
 
 
-def _both(batch: Tensor | tuple[Tensor, Tensor]) -> tuple[Tensor, Tensor]:
-    return batch if isinstance(batch, tuple) else (batch, batch)
-
-
 def _pooled(query: Tensor, key: Tensor, context: Context) -> Tensor:
     # The means over nodes, [..., H, 2D]; those of a graph without nodes are 0.
-    if context.batch is None:
+    of_query, of_key = context.graphs
+    if of_query is None or of_key is None:
         means = [_mean(x, present) for x, present in zip((query, key), context.present, strict=True)]
         return torch.cat(means, dim=-1)
-    graphs = _both(context.batch)
-    for name, x, graph in (("query", query, graphs[0]), ("key", key, graphs[1])):
+    for name, x, graph in (("query", query, of_query), ("key", key, of_key)):
         if x.dim() != 3 or graph.shape != (x.size(0),):
             raise ValueError(
                 f"Expected a 'batch' of shape [{x.size(0)}], the graph of each {name} (got "
                 f"{list(graph.shape)} for nodes of shape {list(x.shape)})"
             )
-    size = max((int(graph.max()) + 1 for graph in graphs if graph.numel() > 0), default=1)
-    means = [
-        scatter(x, graph, dim=0, dim_size=size, reduce="mean")
-        for x, graph in zip((query, key), graphs, strict=True)
-    ]
-    return torch.cat(means, dim=-1)
+    size = max((int(graph.max()) + 1 for graph in (of_query, of_key) if graph.numel() > 0), default=1)
+    sides = (query, of_query), (key, of_key)
+    return torch.cat([scatter(x, g, dim=0, dim_size=size, reduce="mean") for x, g in sides], dim=-1)
 
 
 def _mean(x: Tensor, present: Tensor | None) -> Tensor:

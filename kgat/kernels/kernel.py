@@ -40,11 +40,16 @@ class Context(NamedTuple):
     present: tuple[Tensor | None, Tensor | None] = (None, None)
     whole: tuple[Tensor, Tensor, Context] | None = None
 
+    @property
+    def graphs(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
+        r"""The graph of each query and of each key."""
+        return self.batch if isinstance(self.batch, tuple) else (self.batch, self.batch)  # type: ignore[return-value]
+
     def batch_at(self, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor] | None:
         r"""Returns the graphs of some queries and some keys."""
-        if self.batch is None:
+        of_query, of_key = self.graphs
+        if of_query is None or of_key is None:
             return None
-        of_query, of_key = self.batch if isinstance(self.batch, tuple) else (self.batch, self.batch)
         return of_query.index_select(0, row), of_key.index_select(0, col)
 
 

@@ -120,7 +120,46 @@ class RandomFourier(Kernel):
         return f"{super().extra_repr()}, num_features={self.num_features}{law}{squared}"
 
 
-class Spectral(Kernel):
+class _LearnedFrequencies(Kernel):
+    undecayed = ("omega1", "omega2")
+    omega1: Parameter
+    omega2: Parameter | None
+
+    def _learn_frequencies(self, width: int, num_features: float, init: str, eps: float, tied: bool) -> None:
+        self.num_features = whole("num_features", num_features)
+        self.init = one_of("init", init, INITS)
+        self.eps = positive("eps", eps)
+        self.omega1 = Parameter(torch.empty(self.heads, width, self.num_features))
+        self.register_parameter("omega2", None if tied else Parameter(torch.empty_like(self.omega1)))
+        self.reset_parameters()
+
+    @torch.no_grad()
+    def reset_parameters(self) -> None:
+        heads, channels, size = self.omega1.shape
+        if self.init == "official":
+            bound = (heads * size) ** -0.5
+            for omega in self.frequencies():
+                omega.uniform_(-bound, bound)
+            return
+        std = dot_std(channels)
+        self.omega1.normal_(0.0, std)
+        if self.omega2 is not None:
+            self.omega2.copy_(self.omega1 + 0.1 * std * torch.randn_like(self.omega1))
+
+    def frequencies(self) -> tuple[Tensor, ...]:
+        r"""Returns :math:`\boldsymbol{\omega}_1` and :math:`\boldsymbol{\omega}_2`, only one where they are
+        tied.
+
+        Shapes:
+            - **output:** each :math:`(H, D, S)`, of a pair that is concatenated :math:`(H, 2D, S)`
+        """
+        return (self.omega1,) if self.omega2 is None else (self.omega1, self.omega2)
+
+    def extra_repr(self) -> str:
+        return f"{super().extra_repr()}, num_features={self.num_features}"
+
+
+class Spectral(_LearnedFrequencies):
     r"""The kernel with learned frequencies of `"Implicit Kernel Attention"
     <https://arxiv.org/abs/2006.06147>`_ (there: IKAN-direct).
 
@@ -167,7 +206,6 @@ class Spectral(Kernel):
 
     symmetric = True
     positive_definite = True
-    undecayed = ("omega1", "omega2")
 
     def __init__(
         self,
@@ -179,29 +217,8 @@ class Spectral(Kernel):
         eps: float = 1e-5,
     ) -> None:
         super().__init__(channels, heads)
-        self.num_features = whole("num_features", num_features)
-        self.stationary = stationary
-        self.translation_invariant = stationary
-        self.init = one_of("init", init, INITS)
-        self.eps = positive("eps", eps)
-        self.omega1 = Parameter(torch.empty(heads, channels, self.num_features))
-        if stationary:
-            self.register_parameter("omega2", None)
-        else:
-            self.omega2 = Parameter(torch.empty_like(self.omega1))
-        self.reset_parameters()
-
-    def reset_parameters(self) -> None:
-        _draw_frequencies(self.omega1, self.omega2, self.init)
-
-    def frequencies(self) -> tuple[Tensor, ...]:
-        r"""Returns :math:`\boldsymbol{\omega}_1` and :math:`\boldsymbol{\omega}_2`, only one where they are
-        tied.
-
-        Shapes:
-            - **output:** each :math:`(H, D, S)`
-        """
-        return (self.omega1,) if self.omega2 is None else (self.omega1, self.omega2)
+        self.stationary = self.translation_invariant = stationary
+        self._learn_frequencies(channels, num_features, init, eps, tied=stationary)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         omega = torch.cat(self.frequencies(), dim=-1)
@@ -212,10 +229,10 @@ class Spectral(Kernel):
 
     def extra_repr(self) -> str:
         stationary = ", stationary=True" if self.stationary else ""
-        return f"{super().extra_repr()}, num_features={self.num_features}{stationary}"
+        return f"{super().extra_repr()}{stationary}"
 
 
-class SpectralConcat(Kernel):
+class SpectralConcat(_LearnedFrequencies):
     r"""The spectral kernel between a learned prototype and the concatenated pair, the form of
     `"Implicit Kernel Attention" <https://arxiv.org/abs/2006.06147>`_ that is closest to GAT.
 
@@ -247,31 +264,16 @@ class SpectralConcat(Kernel):
         torch.Size([3, 5, 2])
     """
 
-    undecayed = ("omega1", "omega2")
-
     def __init__(
         self, channels: int, heads: int = 1, num_features: int = 64, init: str = "dot", eps: float = 1e-5
     ) -> None:
         super().__init__(channels, heads)
-        self.num_features = whole("num_features", num_features)
-        self.init = one_of("init", init, INITS)
-        self.eps = positive("eps", eps)
         self.att = Parameter(torch.empty(heads, 2 * channels))
-        self.omega1 = Parameter(torch.empty(heads, 2 * channels, self.num_features))
-        self.omega2 = Parameter(torch.empty_like(self.omega1))
-        self.reset_parameters()
+        self._learn_frequencies(2 * channels, num_features, init, eps, tied=False)
 
     def reset_parameters(self) -> None:
         glorot(self.att)
-        _draw_frequencies(self.omega1, self.omega2, self.init)
-
-    def frequencies(self) -> tuple[Tensor, Tensor]:
-        r"""Returns :math:`\boldsymbol{\omega}_1` and :math:`\boldsymbol{\omega}_2`.
-
-        Shapes:
-            - **output:** each :math:`(H, 2D, S)`
-        """
-        return self.omega1, self.omega2
+        super().reset_parameters()
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         omega = torch.cat(self.frequencies(), dim=-1)
@@ -281,9 +283,6 @@ class SpectralConcat(Kernel):
             _angles(key, omega[:, self.channels :]),
             *(self.num_features, self.eps),
         )
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_features={self.num_features}"
 
 
 def pairwise(by_query: Tensor, by_key: Tensor, size: int, eps: float) -> LazyGram:
@@ -354,18 +353,3 @@ def _power(law: str) -> int:
             f"Expected 'law' as 'normal', 'cauchy' or 'sinc' with a power, such as 'sinc4' (got {law!r})"
         )
     return int(power)
-
-
-@torch.no_grad()
-def _draw_frequencies(omega1: Tensor, omega2: Tensor | None, init: str) -> None:
-    heads, channels, size = omega1.shape
-    if init == "official":
-        bound = (heads * size) ** -0.5
-        for omega in (omega1, omega2):
-            if omega is not None:
-                omega.uniform_(-bound, bound)
-        return
-    std = dot_std(channels)
-    omega1.normal_(0.0, std)
-    if omega2 is not None:
-        omega2.copy_(omega1 + 0.1 * std * torch.randn_like(omega1))
