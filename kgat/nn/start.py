@@ -5,7 +5,7 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
-from typing import Any
+from typing import Any, TypeGuard
 
 import torch
 from torch import Tensor
@@ -44,34 +44,30 @@ _LOCK = threading.RLock()  # one for all layers: a layer with a lock of its own 
 
 def parts(kernel: Kernel) -> list[Kernel]:
     r"""Returns the factors and summands of a kernel, however deep."""
-    if type(kernel) in (Product, Sum):
-        return [inner for part in kernel.kernels for inner in parts(part)]  # type: ignore[union-attr]
-    return [kernel]
+    return [inner for part in kernel.parts for inner in parts(part)] if _is_joined(kernel) else [kernel]
+
+
+def _is_joined(kernel: Kernel) -> TypeGuard[Product | Sum]:
+    return type(kernel) in (Product, Sum)
 
 
 def named_scaled(layer: torch.nn.Module) -> dict[str, Kernel]:
     r"""Returns the kernels of a layer whose inputs are scaled, by their names in a state dict."""
-    scaled = {id(part) for kernel in _kernels(layer) for part in parts(kernel) if _is_scaled(part)}
-    return {
-        path: module  # type: ignore[misc]
-        for path, module in layer.named_modules()
-        if id(module) in scaled
-    }
+    scaled = set(_scaled(layer))
+    return {path: part for path, part in layer.named_modules() if part in scaled}  # type: ignore[misc]
 
 
 def is_open(layer: torch.nn.Module) -> bool:
     r"""Whether a layer has scales that are still to be set."""
-    return any(
-        _is_scaled(part) and part.input_scale is None for kernel in _kernels(layer) for part in parts(kernel)
-    )
+    return any(part.input_scale is None for part in _scaled(layer))
 
 
 def _kernels(layer: torch.nn.Module) -> list[Kernel]:
     return [kernel for kernel in (layer.kernel, layer.position_kernel) if kernel is not None]  # type: ignore[misc]
 
 
-def _is_scaled(kernel: Kernel) -> bool:
-    return not isinstance(kernel, UNSCALED)
+def _scaled(layer: torch.nn.Module) -> list[Kernel]:
+    return [p for kernel in _kernels(layer) for p in parts(kernel) if not isinstance(p, UNSCALED)]
 
 
 def reopen(layer: torch.nn.Module) -> None:
@@ -142,13 +138,13 @@ def fit(
         at_query, at_key = query.index_select(0, row), key.index_select(0, col)
         if vector is not None:
             at_key = at_key + vector.detach()[chosen]
-        sides = [(at_query, at_key)]
+        sides, nodes = [(at_query, at_key)], [(query, key)]
         if places is not None:
             t_query, t_key = map(_single, places)
             sides.append((t_query.index_select(0, row), t_key.index_select(0, col)))
+            nodes.append((t_query, t_key))
         operands = [(kernel, *pair) for kernel, pair in zip(_kernels(layer), sides, strict=True)]
         # What a kernel computes from a whole side is that of the nodes, not of the edges that are looked at.
-        nodes = [(query, key)] if places is None else [(query, key), (t_query, t_key)]
         whole = {
             part: (q.nan_to_num(0.0, 0.0, 0.0), k.nan_to_num(0.0, 0.0, 0.0), Context(context.batch))
             for kernel, (q, k) in zip(_kernels(layer), nodes, strict=True)
@@ -246,9 +242,9 @@ def _fitted(
 
 
 def _combined(kernel: Kernel, score: Callable[[Kernel], Tensor]) -> Tensor:
-    if type(kernel) not in (Product, Sum):
+    if not _is_joined(kernel):
         return score(kernel)
-    scores = torch.stack([_combined(part, score) for part in kernel.kernels])  # type: ignore[union-attr]
+    scores = torch.stack([_combined(part, score) for part in kernel.parts])
     return scores.sum(dim=0) if type(kernel) is Product else scores.logsumexp(dim=0)
 
 

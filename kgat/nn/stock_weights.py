@@ -11,6 +11,12 @@ from kgat import kernels
 from kgat.kernels import Kernel
 from kgat.nn.projections import MAPS
 
+# The arguments that a KernelGATConv has in common with GATConv and GATv2Conv, beside a slope and a bias.
+SHARED = (
+    *("in_channels", "out_channels", "heads", "concat", "dropout", "add_self_loops", "edge_dim"),
+    *("fill_value", "residual", "aggr", "flow"),
+)
+
 # What GATv2Conv and TransformerConv call their maps. GATConv's are called as ours, since PyG 2.5.
 RENAMED = {
     "lin_skip.weight": "res.weight",
@@ -20,6 +26,17 @@ RENAMED = {
     "lin_r.weight": "lin_query.weight",
     "lin_r.bias": "lin_query.bias",
 }
+
+
+def _stock_vector(name: str, side: str) -> property:
+    def vector(layer: Any) -> Tensor:
+        own = _own_name(layer.kernel, name)
+        if own is None:
+            raise AttributeError(f"{type(layer).__name__} has no attention vectors with {layer.kernel!r}")
+        return getattr(layer.kernel, own).unsqueeze(0)  # type: ignore[no-any-return]
+
+    doc = f"GATConv's attention vector of {side} :math:`(1, H, D)`, as its parameter of this name, of an "
+    return property(vector, doc=f"{doc}additive kernel.")
 
 
 class StockWeights(torch.nn.Module):
@@ -37,29 +54,8 @@ class StockWeights(torch.nn.Module):
     value_dropout: float
     position_dim: int | None
 
-    @property
-    def att_src(self) -> Tensor:
-        r"""GATConv's attention vector of sources, as its parameter of this name, of an additive kernel.
-
-        Shapes:
-            - **output:** :math:`(1, H, D)`
-        """
-        return self._stock_vector("att_src")
-
-    @property
-    def att_dst(self) -> Tensor:
-        r"""GATConv's attention vector of targets, as its parameter of this name, of an additive kernel.
-
-        Shapes:
-            - **output:** :math:`(1, H, D)`
-        """
-        return self._stock_vector("att_dst")
-
-    def _stock_vector(self, name: str) -> Tensor:
-        own = _own_name(self.kernel, name)
-        if own is None:
-            raise AttributeError(f"{type(self).__name__} has no attention vectors with {self.kernel!r}")
-        return getattr(self.kernel, own).unsqueeze(0)  # type: ignore[no-any-return]
+    att_src = _stock_vector("att_src", "sources")
+    att_dst = _stock_vector("att_dst", "targets")
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A parameter under one of GATConv's names is that of the kernel.
@@ -99,7 +95,7 @@ class StockWeights(torch.nn.Module):
                 f"Expected kernel='additive' for the weights of a GATConv (got {kwargs['kernel']!r}); build "
                 f"KernelGATConv(kernel=...) where another kernel is to learn its own"
             )
-        new = cls(*_arguments(conv, conv.negative_slope), **_options(conv), **kwargs)
+        new = cls(**_arguments(conv, conv.negative_slope), **kwargs)
         state = conv.state_dict()
         for name, value in new.state_dict().items():
             if name.startswith(("lin_position.", "position_kernel.")):
@@ -176,25 +172,12 @@ class StockWeights(torch.nn.Module):
                 state[name.replace("lin.", "lin_l.")] = state[name.replace("lin.", "lin_r.")] = value
             else:
                 state[names.get(name, name) if name.startswith("lin_") else name] = value
-        return _loaded(
-            cls(*_arguments(self, self.kernel.negative_slope), **_options(self), **kwargs), state, self
-        )
+        return _loaded(cls(**_arguments(self, self.kernel.negative_slope), **kwargs), state, self)
 
 
-def _arguments(conv: Any, negative_slope: Any) -> tuple[Any, ...]:
-    return (
-        *(conv.in_channels, conv.out_channels, conv.heads, conv.concat, negative_slope),
-        *(conv.dropout, conv.add_self_loops, conv.edge_dim, conv.fill_value),
-    )
-
-
-def _options(conv: Any) -> dict[str, Any]:
-    return {
-        "bias": conv.bias is not None,
-        "residual": conv.residual,
-        "aggr": conv.aggr,
-        "flow": conv.flow,
-    }
+def _arguments(conv: Any, negative_slope: Any) -> dict[str, Any]:
+    arguments = {name: getattr(conv, name) for name in SHARED}
+    return arguments | {"negative_slope": negative_slope, "bias": conv.bias is not None}
 
 
 def _loaded(new: Any, state: dict[str, Tensor], like: Any) -> Any:
