@@ -27,7 +27,8 @@ class Additive(Kernel):
     queries and keys are never compared with each other.
 
     Use it when GAT is what you compare with, or change one thing of: it is the cheapest score, made of two
-    numbers a node.
+    numbers a node. It is the default of :class:`~kgat.nn.KernelGATConv`. All nodes rank their neighbours
+    alike, whoever asks (static attention).
 
     Args:
         negative_slope (float, optional): Slope of the LeakyReLU. (default: :obj:`0.2`)

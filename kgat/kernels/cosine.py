@@ -21,6 +21,7 @@ class Cosine(Kernel):
     the unit vectors. :class:`ScaledCosine` is its exponential.
 
     Use it when attention is linear and takes features, not scores, as :class:`~kgat.nn.PrimalAttention` does.
+    It is that layer's default, as in its paper.
 
     Shapes:
         - **features:** :math:`(*, N, H, D)` and :math:`(*, M, H, D)`

@@ -114,7 +114,8 @@ class AbsoluteDifference(Kernel):
     .. math::
         \log k(\mathbf{q}, \mathbf{k}) = \mathrm{ReLU}\Big( \sum_c a_{h c} \, |q_c - k_c| \Big)
 
-    Use it when graphs are learned as in GLCN: each channel has a weight of its own, of either sign.
+    Use it when graphs are learned as in GLCN: each channel has a weight of its own, of either sign. A few
+    coordinates may decide, and the data say which.
 
     Example:
         >>> import torch

@@ -20,7 +20,7 @@ class DotProduct(Kernel):
         \log k(\mathbf{q}, \mathbf{k}) = \mathbf{q}^\top \mathbf{k} / \sqrt{D}
 
     Use it when attention shall be that of Transformers: a long key attracts everyone. All pairs run in
-    PyTorch's fused attention.
+    PyTorch's fused attention. It is the default on sequences.
 
     Example:
         >>> import torch
@@ -46,7 +46,8 @@ class Linear(Kernel):
     It can be negative, so it has no logarithm: the Gram matrix refuses scores and offers features,
     which are the queries and keys themselves. Its square is :class:`Polynomial`.
 
-    Use it when attention is linear in the number of tokens and weights may be negative.
+    Use it when attention is linear in the number of tokens and weights may be negative. It serves
+    :class:`~kgat.nn.PrimalAttention`.
 
     Shapes:
         - **features:** :math:`(*, N, H, D)` and :math:`(*, M, H, D)`
@@ -82,7 +83,8 @@ class Polynomial(Kernel):
     definite as long as no :math:`g_h` is negative.
 
     Use it when scores shall grow like a power, not an exponential; opposite vectors are as similar as equal
-    ones.
+    ones. Its feature map is exact, of about :math:`D^2 / 2` columns: linear in the number of tokens, for
+    narrow heads.
 
     Args:
         offset (float, optional): Initial :math:`g_h`. (default: :obj:`0.0`)

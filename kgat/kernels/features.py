@@ -24,7 +24,8 @@ class EluPlusOne(Kernel):
         \log k(\mathbf{q}, \mathbf{k}) = \log \big( \langle \phi(\mathbf{q}), \phi(\mathbf{k})
         \rangle + \epsilon \big), \qquad \phi(\mathbf{x}) = \mathrm{elu}(\mathbf{x}) + 1
 
-    Use it when sequences are long and a small, deterministic feature map is enough.
+    Use it when sequences are long and a small, deterministic feature map is enough. On the edges of a graph
+    there is nothing to gain by it.
 
     Args:
         eps (float, optional): Floor of the kernel. (default: :obj:`1e-6`)
@@ -149,7 +150,8 @@ class RFA(Kernel):
     The estimate can be negative, so it has no logarithm: the Gram matrix refuses scores and offers
     features.
 
-    Use it when sequences are long and directions, not lengths, decide.
+    Use it when sequences are long and directions, not lengths, decide. :class:`FAVORPlus` is its positive
+    relative.
 
     Args:
         num_features (int, optional): Number :math:`m` of random directions; there are twice as many

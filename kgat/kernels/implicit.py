@@ -74,6 +74,7 @@ class ImplicitSpectral(Kernel):
     In evaluation nothing is drawn: frequencies come from noise that is part of the state.
 
     Use it when the kernel itself is to be learned as a law, of which each step of training sees other draws.
+    The penalty holds the law near a prior, where the frequencies of :class:`Spectral` are free.
 
     Args:
         num_features (int, optional): Number :math:`S` of frequency pairs per head, even; a node has

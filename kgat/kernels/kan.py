@@ -35,7 +35,8 @@ class KANScore(Kernel):
     :math:`\mathrm{SiLU}` or the same spline, shifted, which runs fused for splines of degree 1 to 3. Further
     layers, and other degrees, hold :math:`D` splines of an edge, for a part of the edges at a time.
 
-    Use it when the shape of the score is unknown and edges are few enough for a network on each.
+    Use it when the shape of the score is unknown and edges are few enough for a network on each. It is the
+    most flexible score; three layers are slower than all others.
 
     Args:
         num_layers (int, optional): Number of layers. (default: :obj:`2`)

@@ -22,7 +22,7 @@ class Laplace(Kernel):
     by finitely many features.
 
     Use it when neighbours may be outliers: a large difference in one channel costs less than under
-    :class:`RBF`.
+    :class:`RBF`. It has a peak where two points meet, not a round top.
 
     Args:
         lengthscale (float, optional): Initial :math:`\ell_h`; :math:`2 \sqrt D` if :obj:`None`.
@@ -64,7 +64,8 @@ class Intersection(Kernel):
     As :math:`\min(a, b) = (a + b - |a - b|) / 2` it is :class:`Laplace` times a bias of each side,
     so it is positive definite for all real inputs.
 
-    Use it when features are counts or other amounts: it says how much of them two nodes share.
+    Use it when features are counts or other amounts: it says how much of them two nodes share. It fits
+    histograms and other features that are not negative.
 
     Example:
         >>> import torch

@@ -28,7 +28,8 @@ class Magnitude(Kernel):
     stronger, so that attention gets sparser. Multiply it with a similarity: ``RBF(D) * Magnitude(D,
     p=1.5)``.
 
-    Use it when some nodes matter more to everyone, as one factor of a product.
+    Use it when some nodes matter more to everyone, as one factor of a product. A layer multiplies by it with
+    ``magnitude=1.5``, a name with ``rbf*l1.5``; ``rbf*lp`` learns the order.
 
     Args:
         p (float, optional): Order of the norm, at least 1, or :obj:`math.inf`, the largest entry; the initial

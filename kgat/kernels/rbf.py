@@ -24,7 +24,7 @@ class RBF(Kernel):
     :meth:`~kgat.score.gram.Gram.expanded`.
 
     Use it when nearness is what counts, and as the first kernel to try: it is smooth and has one number a
-    head.
+    head. An ablation between it and ``rbf*l2``, the dot product, asks whether the length of keys matters.
 
     Args:
         lengthscale (float, optional): Initial :math:`\ell_h`, in units of the queries;

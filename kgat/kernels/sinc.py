@@ -28,7 +28,7 @@ class SincProduct(Kernel):
     :math:`\pi`. ``RandomFourier(law="sinc4")`` estimates it by finitely many features.
 
     Use it when a channel shall decide by itself: one that is far off drives the weight to 0, however near the
-    others are.
+    others are. :class:`~kgat.nn.FourierAttention` is the layer made for it.
 
     Args:
         power (int, optional): :math:`l`, an even number, so that no weight is negative. Every even

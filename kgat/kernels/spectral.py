@@ -42,6 +42,7 @@ class RandomFourier(Kernel):
     :math:`\ell / 2`, of ``"sinc2"`` the kernel of power 4. :class:`Spectral` learns the frequencies.
 
     Use it when :class:`RBF`, :class:`Laplace` or :class:`SincProduct` must be linear in the number of tokens.
+    With ``squared=True`` it has a logarithm and serves attention.
 
     Args:
         num_features (int, optional): Number :math:`S` of frequencies per head; there are twice as
@@ -174,7 +175,8 @@ class Spectral(_LearnedFrequencies):
     attention; multiply it with a :class:`Magnitude` for the full model of the paper.
 
     Use it when the kernel itself is to be learned: no family is chosen, at the price of :math:`2 S` features
-    a node.
+    a node. Spare its frequencies weight decay (``--set decay_kernels=false``), which pulls them to zero,
+    where the kernel is constant.
 
     Args:
         num_features (int, optional): Number :math:`S` of frequency pairs per head; a node has
@@ -244,7 +246,7 @@ class SpectralConcat(_LearnedFrequencies):
     that a pair costs an inner product of :math:`4 S` of them; unlike :class:`Additive`, query and
     key do interact.
 
-    Use it when a learned kernel shall see the pair as GAT does, against a prototype.
+    Use it when a learned kernel shall see the pair as GAT does, against a prototype. It is not symmetric.
 
     Args:
         num_features (int, optional): Number :math:`S` of frequency pairs per head.
