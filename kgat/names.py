@@ -160,6 +160,19 @@ def shown(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
+def changed(**arguments: tuple[Any, Any]) -> str:
+    r"""Returns what a ``repr`` says of arguments: those whose value is not the usual one.
+
+    Args:
+        **arguments (tuple): Their values, each with the usual one.
+
+    Example:
+        >>> changed(draws=(2, 1), stationary=(False, False), law=("cauchy", "normal"))
+        ", draws=2, law='cauchy'"
+    """
+    return "".join(f", {name}={value!r}" for name, (value, usual) in arguments.items() if value != usual)
+
+
 def check_arguments(factories: Sequence[Callable[..., Any]], kwargs: Iterable[str], given: int = 2) -> None:
     r"""Looks whether arguments are among those that classes or factories take.
 

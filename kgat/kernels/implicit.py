@@ -16,7 +16,7 @@ from torch_geometric.utils import scatter
 from kgat.kernels.features import normal
 from kgat.kernels.kernel import NOTHING, Context, Kernel, at_least_single, positive, whole
 from kgat.kernels.spectral import INITS, concatenated, dot_std, pairwise
-from kgat.names import one_of
+from kgat.names import changed, one_of
 from kgat.score.gram import LazyGram
 
 EVALUATIONS = ("frozen", "sobol")
@@ -313,12 +313,9 @@ class ImplicitSpectral(Kernel):
         return noise
 
     def extra_repr(self) -> str:
-        said = [f"{super().extra_repr()}, num_features={self.num_features}"]
-        said += [f"{name}=True" for name in ("data_dependent", "stationary", "concat") if getattr(self, name)]
-        said.append(f"evaluation='{self.evaluation}'")
-        if self.draws > 1:
-            said.append(f"draws={self.draws}")
-        return ", ".join(said)
+        flags = {name: (getattr(self, name), False) for name in ("data_dependent", "stationary", "concat")}
+        others = f"{changed(**flags)}, evaluation={self.evaluation!r}{changed(draws=(self.draws, 1))}"
+        return f"{super().extra_repr()}, num_features={self.num_features}{others}"
 
 
 class CopulaSpectral(ImplicitSpectral):

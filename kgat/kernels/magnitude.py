@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel, Product
-from kgat.names import one_of
+from kgat.names import changed, one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import ADD, DROPOUT, ScoreRule
 
@@ -118,9 +118,8 @@ class Magnitude(Kernel):
         return norm / (2.0 * math.sqrt(self.channels))
 
     def extra_repr(self) -> str:
-        learned = "" if self.learn_p is None else f", learn_p={self.learn_p!r}"
-        dropout = f", dropout={self.dropout}" if self.dropout > 0.0 else ""
-        return f"{super().extra_repr()}, p={self.initial_p}{learned}{dropout}"
+        others = changed(learn_p=(self.learn_p, None), dropout=(self.dropout, 0.0))
+        return f"{super().extra_repr()}, p={self.initial_p}{others}"
 
 
 def with_magnitude(kernel: Kernel, magnitude: float | str | None) -> Kernel:

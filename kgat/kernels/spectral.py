@@ -11,7 +11,7 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.features import circle, normal, project, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive, whole
-from kgat.names import one_of
+from kgat.names import changed, one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_SQUARE, SIGNED, ScoreRule
 
@@ -116,9 +116,8 @@ class RandomFourier(Kernel):
         return LazyGram.of(f, g, ScoreRule(link=SIGNED))
 
     def extra_repr(self) -> str:
-        law = "" if self.law == "normal" else f", law={self.law!r}"
-        squared = ", squared=True" if self.squared else ""
-        return f"{super().extra_repr()}, num_features={self.num_features}{law}{squared}"
+        others = changed(law=(self.law, "normal"), squared=(self.squared, False))
+        return f"{super().extra_repr()}, num_features={self.num_features}{others}"
 
 
 class _LearnedFrequencies(Kernel):
@@ -230,8 +229,7 @@ class Spectral(_LearnedFrequencies):
         return pairwise(by_query, by_key, self.num_features, self.eps)
 
     def extra_repr(self) -> str:
-        stationary = ", stationary=True" if self.stationary else ""
-        return f"{super().extra_repr()}{stationary}"
+        return super().extra_repr() + changed(stationary=(self.stationary, False))
 
 
 class SpectralConcat(_LearnedFrequencies):

@@ -57,7 +57,7 @@ class AttentionGNN(BasicGNN):
         self.value_dropout = value_dropout
         super().__init__(in_channels, hidden_channels, num_layers, out_channels, dropout=dropout, **kwargs)
         # Modules, so that what is traced of them keeps to the mode they are in.
-        self.drop_input = _FeatureDropout(input_dropout)
+        self.drop_input = _Dropout(input_dropout)
         # Two: a heterogeneous model copies each.
         self._trim_nodes, self._trim_edges = _TrimRows(), _TrimRows()
         # The same cheap dropout and sparse product for all layers alike, so that only attention differs.
@@ -234,11 +234,6 @@ def _drop_propagated(p: float, conv: MessagePassing, inputs: tuple[Any, ...]) ->
 
 
 class _Dropout(torch.nn.Dropout):
-    def forward(self, x: Tensor) -> Tensor:
-        return dropout(x, self.p) if self.training else x
-
-
-class _FeatureDropout(torch.nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         return drop_features(x, self.p) if self.training else x
 

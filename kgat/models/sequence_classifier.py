@@ -184,10 +184,9 @@ class SequenceClassifier(Pretrained):
             assert self.max_len is not None
             return F.pad(h, (0, 0, 0, self.max_len - h.size(1))).flatten(1)
         if self.pooling == "mean":
-            count = h.size(1) if mask is None else mask.logical_not().sum(dim=1, keepdim=True).clamp(min=1)
+            count = max(1, h.size(1)) if mask is None else (~mask).sum(dim=1, keepdim=True).clamp(min=1)
             # A sum of many tokens can be more than half precision holds.
-            total = h.sum(dim=1, dtype=torch.promote_types(h.dtype, torch.float32))
-            return (total / (count if mask is not None else max(1, h.size(1)))).to(h.dtype)
+            return (h.sum(dim=1, dtype=torch.promote_types(h.dtype, torch.float32)) / count).to(h.dtype)
         if h.size(1) == 0:
             return h.sum(dim=1)
         if mask is None:

@@ -76,11 +76,9 @@ def accepts(attention: AttentionLike, argument: str) -> bool:
         >>> accepts("kernel", "kernel"), accepts("rbf", "kernel"), accepts("primal", "position")
         (True, False, False)
     """
-    factory = resolve(attention)
-    if isinstance(factory, functools.partial):
-        if argument in factory.keywords:
-            return False
-        factory = factory.func
+    factory, arguments = _unwrapped(attention)
+    if argument in arguments:
+        return False
     if not isinstance(factory, type):
         return _takes(factory, argument) is not False
     if issubclass(factory, FourierAttention) and argument in ("kernel", "kernel_kwargs"):
@@ -89,6 +87,11 @@ def accepts(attention: AttentionLike, argument: str) -> bool:
         if "__init__" in vars(cls) and (taken := _takes(vars(cls)["__init__"], argument)) is not None:
             return taken
     return False
+
+
+def _unwrapped(attention: AttentionLike) -> tuple[Callable[..., torch.nn.Module], Mapping[str, Any]]:
+    factory = resolve(attention)
+    return (factory.func, factory.keywords) if isinstance(factory, functools.partial) else (factory, {})
 
 
 def _takes(function: Callable[..., Any], argument: str) -> bool | None:
@@ -105,8 +108,7 @@ def is_primal(attention: AttentionLike) -> bool:
     Args:
         attention (str or Callable): As in :func:`resolve`.
     """
-    factory = resolve(attention)
-    factory = factory.func if isinstance(factory, functools.partial) else factory
+    factory, _ = _unwrapped(attention)
     return isinstance(factory, type) and issubclass(factory, PrimalAttention)
 
 

@@ -11,6 +11,7 @@ from torch import Tensor
 from kgat import functional, positions
 from kgat.kernels import Context, KernelLike, resolve
 from kgat.kernels.magnitude import with_magnitude
+from kgat.names import changed
 from kgat.nn.key_value_cache import KeyValueCache as KeyValueCache
 from kgat.nn.masks import read_masks
 from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
@@ -363,14 +364,11 @@ class KernelAttention(TokenProjections):
         return functional.explain(gram, v, mask=mask, dropout=dropout, bias=bias, causal=causal)
 
     def extra_repr(self) -> str:
-        said = [f"{self.embed_dim}, num_heads={self.num_heads}"]
-        if self.num_kv_heads != self.num_heads:
-            said.append(f"num_kv_heads={self.num_kv_heads}")
-        if self.projections != "separate":
-            said.append(f"projections={self.projections!r}")
-        if self.dropout > 0.0:
-            said.append(f"dropout={self.dropout}")
-        return ", ".join(said)
+        return f"{self.embed_dim}, num_heads={self.num_heads}" + changed(
+            num_kv_heads=(self.num_kv_heads, self.num_heads),
+            projections=(self.projections, "separate"),
+            dropout=(self.dropout, 0.0),
+        )
 
 
 def _places(query: Tensor, key: Tensor, is_causal: bool, cache: KeyValueCache | None) -> tuple[range, range]:

@@ -12,12 +12,22 @@ from torch.nn import Linear, Parameter
 
 from kgat import functional, kernels
 from kgat.kernels import Context, Kernel, KernelLike
-from kgat.names import one_of
+from kgat.names import changed, one_of
 from kgat.nn.called_attention import CalledAttention
 from kgat.nn.feature_parts import Parts, evenly_spaced, joined, mapped, projected, running_mean
 from kgat.nn.nested import to_nested, unnested
 from kgat.nn.start import parts
 from kgat.score.gram import legible
+
+_NO_WEIGHTS = (
+    "need_weights=False (got True); PrimalAttention has no weights of pairs, its matrix is 'gram(query)'"
+)
+_NO_MASK = (
+    "attn_mask=None (got a mask); PrimalAttention looks at no pairs: build it with causal=True to hide later "
+    "tokens, pass 'key_padding_mask' for absent ones"
+)
+_NOT_CAUSAL = "is_causal=False (got True); build the layer with causal=True to hide later tokens"
+_NO_CACHE = "PrimalAttention runs whole sequences: pass all tokens so far"
 
 
 class PrimalAttention(CalledAttention, torch.nn.Module):
@@ -220,7 +230,21 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         Raises:
             ValueError: If shapes do not fit, or an argument asks for what the layer does not have.
         """
-        _check_call(self, query, key, value, need_weights, attn_mask, is_causal, cache)
+        for name, tokens in (("key", key), ("value", value)):
+            if tokens is not None and tokens is not query:
+                raise ValueError(
+                    f"Expected '{name}' as 'query' itself or 'None' (got another tensor); PrimalAttention is "
+                    f"self-attention, use KernelAttention across sequences"
+                )
+        masked = attn_mask is not None and not (is_causal and self.causal)
+        for asked, refusal in (
+            (need_weights, _NO_WEIGHTS),
+            (masked, _NO_MASK),
+            (is_causal and not self.causal, _NOT_CAUSAL),
+            (cache is not None, f"cache=None (got {type(cache).__name__}); {_NO_CACHE}"),
+        ):
+            if asked:
+                raise ValueError(f"Expected {refusal}")
         if query.is_nested:
             return self._of_nested(query, key_padding_mask, losses), None
         x, mask = self._tokens(query, key_padding_mask)
@@ -364,11 +388,9 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         return phi_q, phi_k, row_parts
 
     def extra_repr(self) -> str:
-        said = [f"{self.embed_dim}, {self.num_heads}, rank={self.rank}"]
-        if self.data_dependent:
-            said.append(f"num_rows={self.num_rows}")
-        said += ["causal=True"] * self.causal + ["concat='per_head'"] * (self.concat == "per_head")
-        return ", ".join(said)
+        rows = f", num_rows={self.num_rows}" if self.data_dependent else ""
+        others = changed(causal=(self.causal, False), concat=(self.concat, "shared"))
+        return f"{self.embed_dim}, {self.num_heads}, rank={self.rank}{rows}{others}"
 
 
 def _check_range(kernel: Kernel, features: Parts, *scores: Tensor) -> None:
@@ -383,47 +405,6 @@ def _check_range(kernel: Kernel, features: Parts, *scores: Tensor) -> None:
             f"exp({max(logs):.3g}) from {kernel!r}); normalise the tokens, or take a kernel of bounded "
             f"features, such as 'cosine' or 'spectral'"
         )
-
-
-def _check_call(
-    layer: PrimalAttention,
-    query: Tensor,
-    key: Tensor | None,
-    value: Tensor | None,
-    need_weights: bool,
-    attn_mask: Tensor | None,
-    is_causal: bool,
-    cache: Any,
-) -> None:
-    for name, tokens in (("key", key), ("value", value)):
-        if tokens is not None and tokens is not query:
-            raise ValueError(
-                f"Expected '{name}' as 'query' itself or 'None' (got another tensor); PrimalAttention is "
-                f"self-attention, use KernelAttention across sequences"
-            )
-    for asked, expected in (
-        (
-            need_weights,
-            "need_weights=False (got True); PrimalAttention has no weights of pairs, its matrix is "
-            "'gram(query)'",
-        ),
-        (
-            attn_mask is not None and not (is_causal and layer.causal),
-            "attn_mask=None (got a mask); PrimalAttention looks at no pairs: build it with causal=True to "
-            "hide later tokens, pass 'key_padding_mask' for absent ones",
-        ),
-        (
-            is_causal and not layer.causal,
-            "is_causal=False (got True); build the layer with causal=True to hide later tokens",
-        ),
-        (
-            cache is not None,
-            f"cache=None (got {type(cache).__name__}); PrimalAttention runs whole sequences: pass all tokens "
-            f"so far",
-        ),
-    ):
-        if asked:
-            raise ValueError(f"Expected {expected}")
 
 
 def _num_features(kernel: Kernel) -> int:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kgat.names import one_of
+from kgat.names import changed, one_of
 from kgat.positions.position import Index, Position, places
 
 LAYOUTS = ("half", "interleaved")
@@ -95,11 +95,8 @@ class Rotary(Position):
         return turned if size == self.channels else torch.cat([turned, x[..., size:]], dim=-1)
 
     def extra_repr(self) -> str:
-        said = [super().extra_repr()]
-        if self.base != 10000.0:
-            said.append(f"base={self.base}")
-        if self.rotary_channels != self.channels:
-            said.append(f"channels={self.rotary_channels}")
-        if self.layout != "half":
-            said.append(f"layout={self.layout!r}")
-        return ", ".join(said)
+        return super().extra_repr() + changed(
+            base=(self.base, 10000.0),
+            channels=(self.rotary_channels, self.channels),
+            layout=(self.layout, "half"),
+        )
