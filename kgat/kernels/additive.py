@@ -40,6 +40,7 @@ class Additive(Kernel):
         torch.Size([3, 5, 2])
     """
 
+    scalable = False
     stock = ("GATConv", {"att_key": "att_src", "att_query": "att_dst"})
 
     def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
@@ -149,6 +150,7 @@ class AdditiveV2(Kernel):
         torch.Size([3, 5, 2])
     """
 
+    scalable = False
     symmetric = True
     stock = ("GATv2Conv", {"att": "att"})
 

@@ -103,6 +103,7 @@ class LeakyCosine(Kernel):
         -0.2
     """
 
+    scalable = False
     symmetric = True
 
     def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:

@@ -41,6 +41,7 @@ class L2Distance(Kernel):
         2.0
     """
 
+    scalable = False
     symmetric = True
     translation_invariant = True
 

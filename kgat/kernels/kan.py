@@ -54,6 +54,8 @@ class KANScore(Kernel):
         torch.Size([3, 5, 2])
     """
 
+    scalable = False
+
     def __init__(
         self, channels: int, heads: int = 1, num_layers: int = 2, grid_size: int = 4, spline_order: int = 3
     ) -> None:
@@ -93,12 +95,8 @@ class KANScore(Kernel):
         )
         shift = (v * (0.5 * self.grid_size)).unsqueeze(-1).expand(*v.shape, spline.size(-1))
         of_splines = ScoreRule(_SPLINE_SUMS[self.spline_order], weight=spline.flatten(-2))
-        return LazyGram(
-            (
-                Term(u, v, ScoreRule(_SILU_SUM, weight=base)),
-                Term(place.flatten(-2), shift.flatten(-2), of_splines),
-            )
-        )
+        of_base = Term(u, v, ScoreRule(_SILU_SUM, weight=base))
+        return LazyGram((of_base, Term(place.flatten(-2), shift.flatten(-2), of_splines)))
 
     def _rest(self, u: Tensor, v: Tensor) -> Tensor:
         x = u + v

@@ -120,6 +120,10 @@ class Kernel(torch.nn.Module):
     # logarithms and exponents: a trainer may spare them weight decay.
     undecayed: tuple[str, ...] = ()
 
+    # Whether a layer may scale its inputs: not those of networks, which learn their scale and start as in
+    # their papers, nor those of kernels whose scores do not depend on it. The number is below.
+    scalable: bool = True
+
     # What queries and keys are multiplied by, one number per head: by it a layer gives scores the start that
     # it wants, see kgat.nn.start. Part of the state where there is one.
     input_scale: Tensor | None
@@ -290,6 +294,10 @@ class Kernel(torch.nn.Module):
         return f"{self.channels}, heads={self.heads}"
 
 
+def _of_all(claim: str) -> property:
+    return property(lambda self: all(getattr(kernel, claim) for kernel in self.parts))
+
+
 class _Composite(Kernel):
     def __init__(self, *kernels: Kernel) -> None:
         if not kernels:
@@ -312,17 +320,9 @@ class _Composite(Kernel):
         return list(self.kernels)  # type: ignore[arg-type]
 
     # Asked anew each time: a learned part may gain or lose a property.
-    @property
-    def symmetric(self) -> bool:  # type: ignore[override]
-        return all(kernel.symmetric for kernel in self.parts)
-
-    @property
-    def positive_definite(self) -> bool:  # type: ignore[override]
-        return all(kernel.positive_definite for kernel in self.parts)
-
-    @property
-    def translation_invariant(self) -> bool:  # type: ignore[override]
-        return all(kernel.translation_invariant for kernel in self.parts)
+    symmetric = _of_all("symmetric")  # type: ignore[assignment]
+    positive_definite = _of_all("positive_definite")  # type: ignore[assignment]
+    translation_invariant = _of_all("translation_invariant")  # type: ignore[assignment]
 
     @property
     def penalised(self) -> bool:  # type: ignore[override]

@@ -89,16 +89,8 @@ class Translator(Pretrained):
         self.source_embed = TokenEmbedding(source_vocab, embed_dim)
         self.target_embed = TokenEmbedding(target_vocab, embed_dim)
         self.transformer = KernelTransformer(
-            *(
-                embed_dim,
-                num_heads,
-                num_layers,
-                decoder_layers,
-                feedforward_channels,
-                dropout,
-                act,
-                norm_first,
-            ),
+            *(embed_dim, num_heads, num_layers, decoder_layers),
+            *(feedforward_channels, dropout, act, norm_first),
             causal=False,
             **kwargs,
         )

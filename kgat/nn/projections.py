@@ -119,15 +119,15 @@ class NodeProjections(torch.nn.Module):
     ) -> tuple[Tensor, Tensor] | None:
         # W_T t of targets and sources.
         of_key, of_query = position if isinstance(position, tuple) else (position, position)
+        either = of_query if of_key is None else of_key
         if self.lin_position is None:
-            if of_key is None and of_query is None:
+            if either is None:
                 return None
-            shape = next(t.shape for t in (of_key, of_query) if t is not None)
             raise ValueError(
-                f"Expected no 'position' because 'position_dim=None' (got {list(shape)}); build the "
-                f"layer with 'position_dim={shape[-1]}'"
+                f"Expected no 'position' because 'position_dim=None' (got {list(either.shape)}); build the "
+                f"layer with 'position_dim={either.size(-1)}'"
             )
-        if of_key is None and of_query is None:
+        if either is None:
             raise ValueError(
                 f"Expected 'position' of shape [N={targets}, {self.position_dim}] because "
                 f"'position_dim={self.position_dim}' (got 'None'); pass it, or build the layer with "

@@ -10,28 +10,12 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from kgat.kernels import (
-    Additive,
-    AdditiveV2,
-    Context,
-    GatedAdditive,
-    KANScore,
-    Kernel,
-    L2Distance,
-    LeakyCosine,
-    Product,
-    ScaledCosine,
-    Sum,
-)
+from kgat.kernels import Context, Kernel, Product, ScaledCosine, Sum
 from kgat.ops.graph.adjacency import check_indices
 
 __all__ = ["STARTS", "calibrate"]
 
 STARTS = (None, "unit")
-
-# Networks of queries and keys, which learn their scale and whose start is that of their papers; and kernels
-# whose scores do not depend on the scale of their inputs and have no parameter that would do instead.
-UNSCALED = (Additive, AdditiveV2, GatedAdditive, KANScore, L2Distance, LeakyCosine)
 
 # Scales are 2^(n / STEPS) with whole n. The deviation of a score that is quadratic in its inputs is then met
 # within some per cent, and rounding, which differs between devices and numbers of threads, stays out of it.
@@ -67,7 +51,7 @@ def _kernels(layer: torch.nn.Module) -> list[Kernel]:
 
 
 def _scaled(layer: torch.nn.Module) -> list[Kernel]:
-    return [p for kernel in _kernels(layer) for p in parts(kernel) if not isinstance(p, UNSCALED)]
+    return [p for kernel in _kernels(layer) for p in parts(kernel) if p.scalable]
 
 
 def reopen(layer: torch.nn.Module) -> None:

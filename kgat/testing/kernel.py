@@ -475,12 +475,9 @@ def _snapshot(kernel: Kernel) -> dict[str, object]:
             for key, item in items:
                 place = ".".join(filter(None, (path, name, str(key or ""))))
                 versioned = isinstance(item, Tensor) and not item.is_inference()
-                found[place] = (id(item), item._version) if versioned else _copied(item)
+                kept = copy.copy(item) if isinstance(item, (list, set)) else item
+                found[place] = (id(item), item._version) if versioned else kept
     return found
-
-
-def _copied(item: object) -> object:
-    return copy.copy(item) if isinstance(item, (list, set)) else item
 
 
 def _check_state(kernel: Kernel, factory: Callable[[int, int], Kernel], seed: int) -> None:
