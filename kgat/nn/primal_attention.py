@@ -230,21 +230,10 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         Raises:
             ValueError: If shapes do not fit, or an argument asks for what the layer does not have.
         """
-        for name, tokens in (("key", key), ("value", value)):
-            if tokens is not None and tokens is not query:
-                raise ValueError(
-                    f"Expected '{name}' as 'query' itself or 'None' (got another tensor); PrimalAttention is "
-                    f"self-attention, use KernelAttention across sequences"
-                )
+        _check_tokens(query, key=key, value=value)
         masked = attn_mask is not None and not (is_causal and self.causal)
-        for asked, refusal in (
-            (need_weights, _NO_WEIGHTS),
-            (masked, _NO_MASK),
-            (is_causal and not self.causal, _NOT_CAUSAL),
-            (cache is not None, f"cache=None (got {type(cache).__name__}); {_NO_CACHE}"),
-        ):
-            if asked:
-                raise ValueError(f"Expected {refusal}")
+        asked = {_NO_WEIGHTS: need_weights, _NO_MASK: masked, _NOT_CAUSAL: is_causal and not self.causal}
+        _refuse(asked | {f"cache=None (got {type(cache).__name__}); {_NO_CACHE}": cache is not None})
         if query.is_nested:
             return self._of_nested(query, key_padding_mask, losses), None
         x, mask = self._tokens(query, key_padding_mask)
@@ -405,6 +394,20 @@ def _check_range(kernel: Kernel, features: Parts, *scores: Tensor) -> None:
             f"exp({max(logs):.3g}) from {kernel!r}); normalise the tokens, or take a kernel of bounded "
             f"features, such as 'cosine' or 'spectral'"
         )
+
+
+def _refuse(asked: dict[str, bool]) -> None:
+    for expected in (expected for expected, is_asked in asked.items() if is_asked):
+        raise ValueError(f"Expected {expected}")
+
+
+def _check_tokens(query: Tensor, **others: Tensor | None) -> None:
+    for name, tokens in others.items():
+        if tokens is not None and tokens is not query:
+            raise ValueError(
+                f"Expected '{name}' as 'query' itself or 'None' (got another tensor); PrimalAttention is "
+                f"self-attention, use KernelAttention across sequences"
+            )
 
 
 def _num_features(kernel: Kernel) -> int:

@@ -10,12 +10,18 @@ from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from kgat import KernelGAT, KernelGATConv, kernels
 from kgat.nn import calibrate, start
-from kgat.nn.start import UNSCALED, named_scaled, parts
+from kgat.nn.start import named_scaled, parts
 
 KERNELS = [
     name for name in kernels.names() if not kernels.resolve(name, 5)(*[torch.zeros(1, 1, 5)] * 2).signed
 ]
 PRODUCTS = ["rbf*magnitude", "rbf+dot", "spectral*magnitude", "sinc*dot+laplace", "rbf*scaled_cosine"]
+
+
+def test_which_kernels_have_no_scale_to_set():
+    networks = {"Additive", "AdditiveV2", "GatedAdditive", "KANScore"}
+    unscaled = {name for name in kernels.names() if not getattr(kernels, name).scalable}
+    assert unscaled == networks | {"L2Distance", "LeakyCosine"}
 
 
 def graph(nodes=60, edges=300, features=7, seed=0):
@@ -52,7 +58,7 @@ def test_scores_start_with_a_deviation_of_one(kernel):
     for size, dtype in ((1e-3, torch.float64), (1.0, torch.float32), (1e2, torch.float32)):
         y = size * x.to(dtype)
         conv = made(kernel, backend="eager").to(dtype)
-        if isinstance(conv.kernel, UNSCALED):
+        if not conv.kernel.scalable:
             before = conv(y, edge_index)
             assert not scales(conv)
             plain = made(kernel, start=None, backend="eager").to(dtype)
