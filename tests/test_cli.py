@@ -104,8 +104,9 @@ def test_help(capsys, arguments):
     assert (code, err) == (0, "")
     assert "Usage: kgat" in out
     if arguments in ([], ["--help"]):
-        for command in ("compare", "train", "info", "plot", "regress", "paper", "table", "bench"):
-            assert f"  {command}  " in out
+        commands = ("compare", "train", "info", "plot", "regress", "paper", "table", "bench")
+        places = [out.index(f"  {command}  ") for command in commands]
+        assert places == sorted(places)
 
 
 @pytest.mark.quick

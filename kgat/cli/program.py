@@ -68,6 +68,7 @@ def run(arguments: list[str]) -> int:
             warnings.showwarning = _show_warning
             # They are for the developers of libraries, not for who runs a command.
             warnings.simplefilter("ignore", DeprecationWarning)
+            warnings.filterwarnings("ignore", ".torch.jit.script. is deprecated", FutureWarning)
             group = typer.main.get_command(app)
             # Not by calling it, which would take an interrupt for its own and drop what it has to say.
             with group.make_context("kgat", asked) as context:

@@ -1,10 +1,13 @@
 r"""What a model is asked to do: a graph, its splits and the metric that scores an answer."""
 
 from dataclasses import dataclass
+from itertools import combinations
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+
+from kgat.extras import require
 
 METRICS = ("accuracy", "roc_auc")
 PARTS = ("train", "val", "test")
@@ -134,16 +137,8 @@ class Task:
         hidden = ~(split.train | split.val)
         y = self.data.y.clone()
         y[hidden] = float("nan") if y.is_floating_point() else -1
-        return Visible(
-            x=self.data.x,
-            edge_index=self.data.edge_index,
-            edge_attr=self.data.edge_attr,
-            y=y,
-            train=split.train,
-            val=split.val,
-            num_classes=self.num_classes,
-            metric=self.metric,
-        )
+        x, edge_index, edge_attr = self.data.x, self.data.edge_index, self.data.edge_attr
+        return Visible(x, edge_index, edge_attr, y, split.train, split.val, self.num_classes, self.metric)
 
     def score(self, output: Tensor, split: Split, part: str) -> float:
         r"""Scores an answer on one part of a split.
@@ -172,7 +167,7 @@ class Task:
                 f"Expected 'output' of shape [N, num_classes]={expected} "
                 f"(got {list(output.shape)}); return one row of logits per node"
             )
-        mask = {"train": split.train, "val": split.val, "test": split.test}[part]
+        mask: Tensor = getattr(split, part)
         output = output.detach()[mask.to(output.device)].cpu()
         y = self.data.y[mask].cpu()
         bad = ~torch.isfinite(output) if self.metric == "roc_auc" else torch.isnan(output)
@@ -207,6 +202,7 @@ def roc_auc(output: Tensor, y: Tensor, where: str = "the nodes that are scored")
         >>> roc_auc(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 1]))
         1.0
     """
+    require("for ROC-AUC", "sklearn")
     from sklearn.metrics import roc_auc_score
 
     if y.dim() == 1:
@@ -304,7 +300,7 @@ def _check_labels(name: str, y: Tensor | None, num_nodes: int, num_classes: int)
 
 
 def _check_split(name: str, split: Split, labelled: Tensor) -> None:
-    masks = {"train": split.train, "val": split.val, "test": split.test}
+    masks = {part: getattr(split, part) for part in PARTS}
     for part, mask in masks.items():
         if mask.dtype != torch.bool or mask.shape != labelled.shape:
             raise ValueError(
@@ -322,7 +318,7 @@ def _check_split(name: str, split: Split, labelled: Tensor) -> None:
                 f"Expected labelled nodes in '{part}' of split '{split.name}' of '{name}' (got "
                 f"node {int(unlabelled.nonzero()[0])} without label); leave it out of the split"
             )
-    for one, other in (("train", "val"), ("train", "test"), ("val", "test")):
+    for one, other in combinations(PARTS, 2):
         both = masks[one] & masks[other]
         if bool(both.any()):
             raise ValueError(

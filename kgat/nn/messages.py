@@ -1,9 +1,11 @@
 r"""Attention as messages of PyG: what explainers, hooks and subclasses reach into."""
 
+import functools
 from typing import Any, ClassVar, NoReturn
 
 import torch.nn.functional as F
 from torch import Tensor
+from torch_geometric.inspector import Inspector
 from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import OptPairTensor, OptTensor
@@ -15,6 +17,15 @@ from kgat.ops.graph.adjacency import check_indices
 from kgat.ops.plain import is_plain
 
 Places = tuple[Tensor, Tensor]
+
+
+class _Inspector(Inspector):
+    @functools.cached_property
+    def _globals(self) -> dict[str, Any]:  # type: ignore[override]
+        return super()._globals
+
+    def __getstate__(self) -> dict[str, Any]:  # modules cannot be copied
+        return {name: value for name, value in self.__dict__.items() if name != "_globals"}
 
 
 class KernelMessages(MessagePassing):
@@ -33,6 +44,21 @@ class KernelMessages(MessagePassing):
 
     # Of what propagate is called with: PyG compiles it once per class, where it need not guess.
     propagate_type: ClassVar[dict[str, Any]] = {"x": OptPairTensor, "alpha": Tensor, "edge": OptTensor}
+
+    _inspector: ClassVar[Inspector]
+
+    # PyG makes an inspector for every layer that is built, which walks the modules of all base classes for
+    # each argument of each method. Layers of a class have one, which remembers them.
+    @property
+    def inspector(self) -> Inspector:  # type: ignore[override]
+        cls = type(self)
+        if "_inspector" not in vars(cls):
+            cls._inspector = _Inspector(cls)
+        return cls._inspector
+
+    @inspector.setter
+    def inspector(self, inspector: Inspector) -> None:
+        self.__dict__["inspector"] = self.inspector  # where a heterogeneous model looks for it
 
     @property
     def _target(self) -> int:  # which row of edge_index holds the targets

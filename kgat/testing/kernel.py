@@ -252,16 +252,16 @@ def _check_independence(kernel: Kernel) -> None:
     kernel, points = copy.deepcopy(kernel).float(), Points(kernel, torch.float32)
     q, k = points.query, points.key
     row, col = torch.cartesian_prod(torch.arange(q.size(0) - 1), torch.arange(k.size(0) - 1)).T
-    context = Context()
+    context: tuple[Context, ...] = ()
     if any(getattr(part, "data_dependent", False) for part in kernel.modules()):  # the last is another graph
         of_query, of_key = (torch.arange(x.size(0)) // (x.size(0) - 1) for x in (q, k))
-        context = Context(batch=(of_query, of_key))
-    expected = at_edges(kernel(q, k, context), row, col)
+        context = (Context(batch=(of_query, of_key)),)
+    expected = at_edges(kernel(q, k, *context), row, col)
     for number in (1e3, -99999.0, 1e20, torch.inf, torch.nan):
         far_q, far_k = q.clone(), k.clone()
         far_q[-1], far_k[-1] = number, -number
         for query, key in ((far_q, k), (q, far_k), (far_q, far_k)):
-            score = at_edges(kernel(query, key, context), row, col)
+            score = at_edges(kernel(query, key, *context), row, col)
             what = f"scores beside a node at {number:g}"
             equal(kernel, "independence", what, score, expected, 0.0)
 

@@ -141,6 +141,15 @@ def test_roc_auc_counts_ordered_pairs():
         task.score(output, split, "train")
 
 
+def test_roc_auc_without_its_package_says_what_to_install(monkeypatch):
+    monkeypatch.setattr("kgat.extras.find_spec", lambda name: None)
+    task = make(metric="roc_auc")
+    with pytest.raises(
+        ImportError, match=r"'scikit-learn' for ROC-AUC .got none.; run: pip install 'kgat\[exp"
+    ):
+        task.score(torch.zeros(N, 2), task.split(0), "test")
+
+
 def test_roc_auc_is_the_mean_over_labels_with_both_values():
     nan = float("nan")
     y = torch.tensor([[0.0, 0, 1], [0, 0, 1], [0, 1, 1], [1, 0, 1], [1, 1, 1], [nan, 0, 1]])

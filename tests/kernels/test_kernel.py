@@ -91,3 +91,29 @@ def test_features_are_folded_where_they_are_few():
     torch.testing.assert_close(folded.dense(), kernel(z, z).dense(), rtol=1e-4, atol=1e-5)
     assert kernel.of_features(many, torch.randn(6, 13), many, torch.randn(6, 13)) is None
     assert Plain(3, 2).of_features(few, weight, few, weight) is None
+
+
+class Learner(Kernel):
+    def __init__(self, channels, heads=1):
+        super().__init__(channels, heads)
+        self.learn(offset=-2)
+        self.learn_positive(scale=3.0)
+
+    def score(self, query, key):
+        return (query * key).sum(dim=-1) * self.log_scale.exp().squeeze(-1) + self.offset.squeeze(-1)
+
+
+def test_numbers_that_a_kernel_learns():
+    kernel = Learner(4, 2)
+    start = {"offset": torch.full((2, 1), -2.0), "log_scale": torch.full((2, 1), 3.0).log()}
+    for _ in range(2):
+        assert kernel.state_dict().keys() == start.keys()
+        assert all(torch.equal(kernel.state_dict()[name], value) for name, value in start.items())
+        with torch.no_grad():
+            for parameter in kernel.parameters():
+                parameter.add_(1.0)
+        kernel.reset_parameters()
+    assert kernel.undecayed == ("log_scale",)
+    assert (kernel.initial_offset, kernel.initial_scale) == (-2, 3.0)
+    with pytest.raises(ValueError, match=r"positive 'scale' \(got 0.0\)"):
+        kernel.learn_positive(scale=0.0)
