@@ -609,9 +609,8 @@ def _add(x: Tensor | None, y: Tensor | None) -> Tensor | None:
 
 def _refuse_scores() -> NoReturn:
     raise NotImplementedError(
-        "Expected a non-negative kernel (got one that can be negative, so log k does not exist); "
-        "use its 'features()', its square (Spectral, Polynomial), or positive features "
-        "(EluPlusOne, FAVORPlus)"
+        "Expected a non-negative kernel (got one that can be negative, so log k does not exist); use its "
+        "'features()', its square (Spectral, Polynomial), or positive features (EluPlusOne, FAVORPlus)"
     )
 
 
