@@ -233,8 +233,8 @@ def _check_inputs(padded: Padded, vocabulary: Vocabulary | None, count: int, whe
         )
     if at := first((lengths < 1) | (lengths > x.size(1))):
         raise ValueError(
-            f"Expected lengths between 1 and {x.size(1)} in {where} (got {int(lengths[at])}); leave out empty "
-            "ones"
+            f"Expected lengths between 1 and {x.size(1)} in {where} (got {int(lengths[at])}); leave out "
+            "empty ones"
         )
     if vocabulary is not None:
         _check_tokens(x, vocabulary, where)

@@ -342,8 +342,18 @@ class LazyGram(Gram):
 
 
 class _Parts(Gram):
-    # What several Gram matrices of the same nodes have in common.
+    # Several Gram matrices of the same nodes, whose scores become one.
     parts: tuple[Gram, ...]
+
+    @abstractmethod
+    def _combined(self, scores: list[Tensor]) -> Tensor: ...
+
+    def paired(self, edge_bias: Tensor | None = None) -> Tensor:
+        score = self._combined([part.paired() for part in self.parts])
+        return score if edge_bias is None else score + edge_bias
+
+    def dense(self) -> Tensor:
+        return self._combined([part.dense() for part in self.parts])
 
     @property
     def signed(self) -> bool:
@@ -371,12 +381,8 @@ class SumGram(_Parts):
 
     parts: tuple[Gram, ...]
 
-    def paired(self, edge_bias: Tensor | None = None) -> Tensor:
-        score = torch.stack([part.paired() for part in self.parts]).logsumexp(dim=0)
-        return score if edge_bias is None else score + edge_bias
-
-    def dense(self) -> Tensor:
-        return torch.stack([part.dense() for part in self.parts]).logsumexp(dim=0)
+    def _combined(self, scores: list[Tensor]) -> Tensor:
+        return torch.stack(scores).logsumexp(dim=0)
 
     def up_to_query(self) -> SumGram:
         # The largest of the parts' biases is left out, so that the parts still stand to each other as before.
@@ -432,12 +438,8 @@ class ComposedGram(_Parts):
     parts: tuple[Gram, ...]
     function: Callable[..., Tensor]
 
-    def paired(self, edge_bias: Tensor | None = None) -> Tensor:
-        score = self.function(*(part.paired() for part in self.parts))
-        return score if edge_bias is None else score + edge_bias
-
-    def dense(self) -> Tensor:
-        return self.function(*(part.dense() for part in self.parts))
+    def _combined(self, scores: list[Tensor]) -> Tensor:
+        return self.function(*scores)
 
     def features(self) -> tuple[Tensor, Tensor]:
         _refuse_features("its score is a function of several sums")
