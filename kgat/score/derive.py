@@ -310,7 +310,8 @@ class Expression:
 
     def function(self) -> Any:
         r"""Returns the function that computes it, on tensors; its ``text`` is :attr:`text`."""
-        names: dict[str, Any] = {"__name__": __name__, "typed": typed, **_FUNCTIONS}
+        # A compiler of torch looks names up in the module of this name.
+        names: dict[str, Any] = {"__name__": typed.__module__, "typed": typed, **_FUNCTIONS}
         exec(self._written(on_tensors=True), names)
         function = names.pop(self._name)
         function.text = self.text
