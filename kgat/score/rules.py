@@ -75,8 +75,8 @@ class _Scalars:
             _LIVE.setdefault((type(self), key), self)
 
     def __reduce__(self) -> Any:  # of the functions that were given, those that were written are no one's
-        given = (getattr(self, field.name) for field in fields(self) if field.init)  # type: ignore[arg-type]
-        return type(self), tuple(_original(value) for value in given)
+        arguments = (getattr(self, field.name) for field in fields(self) if field.init)  # type: ignore[arg-type]
+        return type(self), tuple(_original(value) for value in arguments)
 
     @property
     def in_scalars(self) -> Callable[..., Any]:
