@@ -26,15 +26,11 @@ class Cauchy(Kernel):
 
     def __init__(self, channels, heads=1):
         super().__init__(channels, heads)
-        self.log_gamma = torch.nn.Parameter(torch.empty(heads))
-        self.reset_parameters()
-
-    def reset_parameters(self):
-        torch.nn.init.zeros_(self.log_gamma)
+        self.learn_positive(gamma=1.0)  # one per head, kept as its logarithm: [H, 1]
 
     def score(self, query, key):  # broadcasts over leading dimensions, reduces the last
-        distance = (query - key).square().sum(dim=-1)
-        return -(distance * (-2 * self.log_gamma).exp()).log1p()
+        difference = (query - key) * (-self.log_gamma).exp()
+        return -difference.square().sum(dim=-1).log1p()
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])

@@ -203,8 +203,8 @@ def test_pages_are_made_for_all_public_names(monkeypatch, tmp_path):
     for room in ("kernels", "nn", "models", "positions", "diagnostics"):
         for name in api.documented(importlib.import_module(f"kgat.{room}")):
             assert (tmp_path / f"kgat.{room}.{name}.rst").exists()
-    text = catalogue._kernel("RBF", "Somewhere.", tmp_path)
-    for part in ("log k", "squared_difference", "translation invariant", "Somewhere.", "log_lengthscale"):
+    text = catalogue._kernel("RBF", tmp_path)
+    for part in ("log k", "squared_difference", "translation invariant", "log_lengthscale"):
         assert part.replace("log k", r"\log k") in text
     assert (tmp_path / "pictures" / "RBF.png").read_bytes()[:4] == b"\x89PNG"
     assert {name for family in catalogue.families() for name in family["kernels"]} == set(kernels.names())

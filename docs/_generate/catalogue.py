@@ -65,10 +65,10 @@ def words() -> dict[str, Any]:
 
 
 def families() -> list[dict[str, Any]]:
-    r"""Families with their kernels; one that nobody has sorted yet comes last, with no word on its use."""
+    r"""Families with the names of their kernels; last, those of kernels that are in none yet."""
     sorted_in = words()["family"]
     known = {name for family in sorted_in for name in family["kernels"]}
-    others = {name: "" for name in kernels.names() if name not in known}
+    others = [name for name in kernels.names() if name not in known]
     return sorted_in + ([{"title": "Others", "text": "", "kernels": others}] if others else [])
 
 
@@ -78,8 +78,8 @@ def _kernels(folder: Path) -> str:
     text += _overview()
     for family in families():
         text += _title(family["title"], "-") + literal(family["text"]) + "\n\n"
-        for name, use in family["kernels"].items():
-            text += _kernel(name, use, folder)
+        for name in family["kernels"]:
+            text += _kernel(name, folder)
     return text
 
 
@@ -103,7 +103,7 @@ def _build(name: str) -> Kernel:
     return kernels.resolve(name, CHANNELS, 1).eval()
 
 
-def _kernel(name: str, use: str, folder: Path) -> str:
+def _kernel(name: str, folder: Path) -> str:
     cls, kernel = getattr(kernels, name), _build(name)
     save(folder / "pictures" / f"{name}.png", picture(name))
     laws = {
@@ -112,7 +112,6 @@ def _kernel(name: str, use: str, folder: Path) -> str:
         "translation invariant": kernel.translation_invariant,
     }
     rows = [
-        *([("Use it", literal(use))] if use else []),
         (
             "Laws",
             ", ".join(law for law, holds in laws.items() if holds)
