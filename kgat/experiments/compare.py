@@ -174,10 +174,7 @@ def _run_of(config: Config, is_drawn: bool) -> Job:
 
 
 def _noting(note: Note, task: Task) -> OnEpoch:
-    def on_epoch(epoch: int, train_loss: float, val_loss: float, score: float) -> None:
-        note(f"epoch {epoch}, val {METRICS[task.metric]} {score:.1%}")
-
-    return on_epoch
+    return lambda epoch, _, __, score: note(f"epoch {epoch}, val {METRICS[task.metric]} {score:.1%}")
 
 
 def _try(task: Task, device: str, _: Record, config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
@@ -286,9 +283,7 @@ def _expect_same_settings(
 ) -> None:
     by_model = {config.model: config for config in configs}
     ((dataset, keep),) = {(config.dataset, config.keep) for config in by_model.values()}
-    for run in runs_in(records):
-        if run["dataset"] != dataset:
-            continue
+    for run in (run for run in runs_in(records) if run["dataset"] == dataset):
         kept = stored(run["config"], "keep")
         if kept != keep:  # also of other models: one table holds them all
             raise ValueError(

@@ -256,8 +256,4 @@ def _start_worker(shared: tuple[Any, ...], threads: int) -> None:
 
 
 def _work(job: Job) -> list[Record]:
-    return list(job.work(*_shared, *job.arguments, note=_ignored))
-
-
-def _ignored(_: str) -> None:
-    pass
+    return list(job.work(*_shared, *job.arguments, note=lambda _: None))

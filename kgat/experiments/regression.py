@@ -380,16 +380,9 @@ def _fitted(model: torch.nn.Module, lr: float, backward: Value, error: Value, **
 
 
 def _gaussian_process(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
-    x, y = x.double(), y.double()  # the factorisation of a smooth kernel needs the digits
-    starts = PROCESS_STARTS if model == "gp-sm" else 1
-    fits = [_process_from_one_start(model, x, y, train, val, setting) for _ in range(starts)]
-    return min(fits, key=lambda fit: fit.fitted.best.val_loss)
-
-
-def _process_from_one_start(
-    model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting
-) -> Fit:
     import gpytorch
+
+    x, y = x.double(), y.double()  # the factorisation of a smooth kernel needs the digits
 
     class Process(gpytorch.models.ExactGP):
         def __init__(self, likelihood: Any) -> None:
@@ -404,24 +397,28 @@ def _process_from_one_start(
         def forward(self, x: Tensor) -> Any:
             return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
 
-    likelihood = gpytorch.likelihoods.GaussianLikelihood()
-    process = Process(likelihood).double()
-    marginal = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)
+    def from_one_start() -> Fit:
+        likelihood = gpytorch.likelihoods.GaussianLikelihood()
+        process = Process(likelihood).double()
+        marginal = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)
 
-    def backward() -> float:
-        loss = -marginal(process(x[train]), y[train])
-        loss.backward()
-        return loss.item()
+        def backward() -> float:
+            loss = -marginal(process(x[train]), y[train])
+            loss.backward()
+            return loss.item()
 
-    def error() -> float:
-        with gpytorch.settings.fast_pred_var():
-            return _rmse(process(x).mean, y, val)
+        def error() -> float:
+            with gpytorch.settings.fast_pred_var():
+                return _rmse(process(x).mean, y, val)
 
-    fitted = _fitted(process, 0.1, backward, error, epochs=min(setting.epochs, PROCESS_EPOCHS), every=10)
-    with torch.no_grad():
-        posterior = process.eval()(x)
-        mean, std = posterior.mean.float(), posterior.stddev.float()
-    return Fit(mean, std, fitted, sum(p.numel() for p in process.parameters()))
+        fitted = _fitted(process, 0.1, backward, error, epochs=min(setting.epochs, PROCESS_EPOCHS), every=10)
+        with torch.no_grad():
+            posterior = process.eval()(x)
+            mean, std = posterior.mean.float(), posterior.stddev.float()
+        return Fit(mean, std, fitted, sum(p.numel() for p in process.parameters()))
+
+    starts = PROCESS_STARTS if model == "gp-sm" else 1
+    return min((from_one_start() for _ in range(starts)), key=lambda fit: fit.fitted.best.val_loss)
 
 
 def _rmse(prediction: Tensor, y: Tensor, mask: Tensor) -> float:

@@ -38,7 +38,8 @@ def build(task: Task | Visible, config: Config) -> AttentionGNN:
 
 def _sizes(task: Task | Visible) -> dict[str, Any]:
     graph = task.data if isinstance(task, Task) else task
-    edge_dim = None if graph.edge_attr is None else [1, *graph.edge_attr.shape[1:]][-1]
+    edge_attr = graph.edge_attr
+    edge_dim = None if edge_attr is None else edge_attr.size(-1) if edge_attr.dim() > 1 else 1
     return {"in_channels": graph.x.size(1), "out_channels": task.num_classes, "edge_dim": edge_dim}
 
 
