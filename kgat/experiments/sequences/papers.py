@@ -225,30 +225,26 @@ def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> d
         >>> arguments("ERing", {"attention": "primal+"}, Setting(num_layers=2))["attention"]
         ['kernel', 'primal']
     """
-    found = {"position": "sum", **attention}
-    name = found.get("attention")
+    kwargs = {"position": "sum", **attention}
+    name = kwargs.get("attention")
+    of_attention: dict[str, Any] = {}
+    # Primal attention has no weights to drop, and its maps are not those of the other papers.
+    if setting.attention_dropout is not None and name != "primal":
+        of_attention["dropout"] = setting.attention_dropout
+    if not setting.attention_bias:
+        of_attention["bias"] = False
     if name in ("primal", "primal+"):
         rank, ksvd_weight, rank_multi = PRIMAL.get(dataset, {}).get(name, PRIMAL["default"])
         rank = min(rank, setting.embed_dim // setting.num_heads)
         layers = 1 if name == "primal+" else setting.num_layers
-        found["attention_kwargs"] = {
-            "rank": rank,
-            "ksvd_weight": ksvd_weight / layers,
-            "rank_multi": rank_multi,
-        }
+        of_attention.update(rank=rank, ksvd_weight=ksvd_weight / layers, rank_multi=rank_multi)
         if name == "primal+":
-            found["attention"] = ["kernel"] * (setting.num_layers - 1) + ["primal"]
-    if "spectral" in str(found.get("kernel")):
-        found["kernel_kwargs"] = {"num_features": setting.num_features}
-    # Primal attention has no weights to drop, and its maps are not those of the other papers.
-    shared: dict[str, Any] = {}
-    if setting.attention_dropout is not None and name != "primal":
-        shared["dropout"] = setting.attention_dropout
-    if not setting.attention_bias:
-        shared["bias"] = False
-    if shared:
-        found["attention_kwargs"] = {**shared, **found.get("attention_kwargs", {})}
-    return found
+            kwargs["attention"] = ["kernel"] * (setting.num_layers - 1) + ["primal"]
+    if "spectral" in str(kwargs.get("kernel")):
+        kwargs["kernel_kwargs"] = {"num_features": setting.num_features}
+    if of_attention:
+        kwargs["attention_kwargs"] = {**of_attention, **kwargs.get("attention_kwargs", {})}
+    return kwargs
 
 
 def completed(setting: Mapping[str, Any]) -> dict[str, Any]:
