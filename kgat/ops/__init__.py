@@ -58,7 +58,8 @@ def explain(call: Call, fused: bool = False) -> str:
         if fused and backend.device is None:
             continue
         note = " (only if named)" if backend.on_request else ""
-        lines.append(f"{backend.name}{note}: {', '.join(backend.reasons(call)) or 'ok'}")
+        said = backend.reasons(call) or ["ok", *backend.remarks(call)]
+        lines.append(f"{backend.name}{note}: {', '.join(said)}")
     return "; ".join(lines)
 
 
