@@ -2,7 +2,6 @@ r"""Backends of edge attention and the choice between them; :mod:`kgat.ops.backe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -78,9 +77,6 @@ def edge_attention_with_weights(call: Call, backend: str | None = None) -> tuple
 
 
 def _run(name: str, call: Call, backend: str | None) -> Any:
-    gram = call.gram.up_to_query()
-    if gram is not call.gram:
-        call = replace(call, gram=gram)
     chosen = choose(call, backend)
     try:
         return getattr(chosen, name)(call)

@@ -223,7 +223,7 @@ def edge_call(
         raise ValueError(f"Expected 'flow' as 'source_to_target' or 'target_to_source' (got {flow!r})")
     target = 1 if flow == "source_to_target" else 0
     of_edges = edge_bias, edge_log_weight, edge_weight
-    return Call(gram, value, edge_index, targets, target, *of_edges, dropout, base)
+    return Call(gram.up_to_query(), value, edge_index, targets, target, *of_edges, dropout, base)
 
 
 _LOG_WEIGHT = (

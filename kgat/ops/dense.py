@@ -399,6 +399,7 @@ def _edge_call(call: DenseCall) -> Call:
         if log_weight is None:
             log_weight = torch.zeros_like(seen, dtype=score_dtype(call.value))
         log_weight = log_weight.masked_fill(~seen, -torch.inf)
+    gram = gram.up_to_query()
     return Call(gram, value, edge_index, rows, edge_log_weight=log_weight, dropout=call.dropout)
 
 
