@@ -4,15 +4,13 @@ from __future__ import annotations
 
 import torch
 from torch import Tensor
-from torch_geometric import EdgeIndex
 
 from kgat import ops
+from kgat.names import bare
 from kgat.ops import dense, eager
-from kgat.ops.arguments import check_edges, check_gram, check_tensor, check_unbatched
-from kgat.ops.call import Call
+from kgat.ops.arguments import broadcasts, check_dropout, check_gram, check_tensor, edge_call
 from kgat.ops.dense import DenseCall
 from kgat.ops.graph.adjacency import check_index_type, check_indices
-from kgat.ops.require import require
 from kgat.score.gram import Gram
 
 
@@ -129,7 +127,7 @@ def edge_attention(
         >>> edge_attention(kernel(x, x), x, edge_index).shape
         torch.Size([3, 2, 4])
     """
-    call = _call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, base, flow)
+    call = edge_call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, base, flow)
     try:
         return ops.edge_attention(call, backend)
     except (IndexError, RuntimeError):
@@ -319,7 +317,7 @@ def explain(
     """
     if edge_index is None:
         return dense.explain(_dense_call(gram, value, mask, dropout, bias, causal))
-    return ops.explain(_call(gram, value, edge_index, None, None, None, 0.0, None, flow))
+    return ops.explain(edge_call(gram, value, edge_index, None, None, None, 0.0, None, flow))
 
 
 def ksvd_loss(
@@ -376,10 +374,9 @@ def ksvd_loss(
         )
     tokens = e.size(-3)
     if mask is not None and (mask.dtype != torch.bool or mask.shape != e.shape[:-2]):
-        dtype = str(mask.dtype).removeprefix("torch.")
         raise ValueError(
-            f"Expected a bool 'mask' of shape {list(e.shape[:-2])}, True where a token exists (got {dtype} "
-            f"{list(mask.shape)})"
+            f"Expected a bool 'mask' of shape {list(e.shape[:-2])}, True where a token exists (got "
+            f"{bare(mask.dtype)} {list(mask.shape)})"
         )
     with torch.autocast(e.device.type, enabled=False):
         e, r, lam, weight_e, weight_r = (
@@ -408,7 +405,7 @@ def _dense_call(
             f"Expected 'value' of shape [..., M={sources}, H={heads}, C] as the keys have (got "
             f"{list(value.shape)}); give one value per key and head"
         )
-    _check_dropout(dropout)
+    check_dropout(dropout)
     lead = _common_batch(gram.batch, value.shape[:-3])
     _check_pairs(gram, lead, mask, bias)
     return DenseCall(gram, value.expand(*lead, *value.shape[-3:]), mask, bias, causal, dropout)
@@ -428,68 +425,18 @@ def _check_pairs(gram: Gram, lead: torch.Size, mask: Tensor | None, bias: Tensor
     targets, sources, heads = gram.size
     if mask is not None:
         fits = mask.dim() >= 2 and mask.size(-2) in (1, targets) and mask.size(-1) == sources
-        if mask.dtype != torch.bool or not fits or not _broadcasts(mask.shape[:-2], lead):
-            dtype = str(mask.dtype).removeprefix("torch.")
+        if mask.dtype != torch.bool or not fits or not broadcasts(mask.shape[:-2], lead):
             raise ValueError(
                 f"Expected a bool 'mask' of shape [..., N={targets}, M={sources}], True where a query sees "
-                f"a key (got {dtype} {list(mask.shape)})"
+                f"a key (got {bare(mask.dtype)} {list(mask.shape)})"
             )
     if bias is not None:
         fits = bias.dim() >= 3 and bias.size(-3) in (1, targets) and bias.size(-1) in (1, heads)
-        if not fits or bias.size(-2) != sources or not _broadcasts(bias.shape[:-3], lead):
+        if not fits or bias.size(-2) != sources or not broadcasts(bias.shape[:-3], lead):
             raise ValueError(
                 f"Expected 'bias' of shape [..., N={targets} or 1, M={sources}, H={heads} or 1] (got "
                 f"{list(bias.shape)}); give one number per pair and head"
             )
-
-
-def _broadcasts(shape: torch.Size, to: torch.Size) -> bool:
-    return len(shape) <= len(to) and all(
-        size in (1, wanted) for size, wanted in zip(shape[::-1], to[::-1], strict=False)
-    )
-
-
-def _call(
-    gram: Gram,
-    value: Tensor,
-    edge_index: Tensor,
-    edge_bias: Tensor | None,
-    edge_log_weight: Tensor | None,
-    edge_weight: Tensor | None,
-    dropout: float,
-    base: Tensor | None,
-    flow: str,
-) -> Call:
-    check_tensor("value", value)
-    size = check_gram(gram, value.device)
-    check_unbatched(gram)
-    if isinstance(edge_index, EdgeIndex):
-        edge_index = edge_index.as_tensor()
-    edge_log_weight, edge_weight = check_edges(
-        value, edge_index, size, edge_bias, edge_log_weight, edge_weight, base
-    )
-    _check_dropout(dropout)
-    if edge_log_weight is not None:
-        require((edge_log_weight.detach() < torch.inf).all(), _LOG_WEIGHT)
-    if flow not in ("source_to_target", "target_to_source"):
-        raise ValueError(f"Expected 'flow' as 'source_to_target' or 'target_to_source' (got {flow!r})")
-    target = 1 if flow == "source_to_target" else 0
-    return Call(
-        *(gram, value, edge_index, size[0], target),
-        *(edge_bias, edge_log_weight, edge_weight, dropout, base),
-    )
-
-
-def _check_dropout(dropout: float) -> None:
-    if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
-
-
-# NaN is not below infinity either.
-_LOG_WEIGHT = (
-    "Expected 'edge_log_weight' below infinity (got an infinite one, or NaN as the logarithm of a negative "
-    "weight); pass weights of any sign as 'edge_weight', which multiplies the normalised weights"
-)
 
 
 def edge_attention_with_weights(
@@ -539,7 +486,7 @@ def edge_attention_with_weights(
         >>> edge_attention_with_weights(RBF(4)(x, x), x, edge_index)[1].detach().flatten()
         tensor([0.5000, 0.5000, 1.0000])
     """
-    call = _call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, base, flow)
+    call = edge_call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, base, flow)
     try:
         return ops.edge_attention_with_weights(call, backend)
     except (IndexError, RuntimeError):

@@ -51,6 +51,17 @@ def snake(name: str) -> str:
     return re.sub(r"(?<=[a-z0-9])(?=[A-Z])|(?<=[A-Z])(?=[A-Z][a-z])", "_", name).lower()
 
 
+def bare(thing: object) -> str:
+    r"""Returns the name of a type or layout of torch, as messages have it.
+
+    Example:
+        >>> import torch
+        >>> bare(torch.float32)
+        'float32'
+    """
+    return str(thing).removeprefix("torch.")
+
+
 def nearest(name: str, choices: Iterable[str]) -> str:
     r"""Returns the end of a sentence about a wrong name: the choice that may be meant, if there is one.
 

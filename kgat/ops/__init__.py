@@ -2,7 +2,6 @@ r"""Backends of edge attention and the choice between them; :mod:`kgat.ops.backe
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 from torch import Tensor
@@ -58,7 +57,8 @@ def explain(call: Call, fused: bool = False) -> str:
         if fused and backend.device is None:
             continue
         note = " (only if named)" if backend.on_request else ""
-        lines.append(f"{backend.name}{note}: {', '.join(backend.reasons(call)) or 'ok'}")
+        said = backend.reasons(call) or ["ok", *backend.remarks(call)]
+        lines.append(f"{backend.name}{note}: {', '.join(said)}")
     return "; ".join(lines)
 
 
@@ -77,9 +77,6 @@ def edge_attention_with_weights(call: Call, backend: str | None = None) -> tuple
 
 
 def _run(name: str, call: Call, backend: str | None) -> Any:
-    gram = call.gram.up_to_query()
-    if gram is not call.gram:
-        call = replace(call, gram=gram)
     chosen = choose(call, backend)
     try:
         return getattr(chosen, name)(call)

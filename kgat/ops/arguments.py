@@ -6,13 +6,16 @@ would wait for a device.
 
 from __future__ import annotations
 
-from collections.abc import Callable
 from typing import NoReturn
 
 import torch
 from torch import Tensor
+from torch_geometric import EdgeIndex
 
-from kgat.ops.graph.adjacency import check_edges as check_edge_index
+from kgat.names import bare
+from kgat.ops.call import Call
+from kgat.ops.graph.adjacency import check_edges
+from kgat.ops.require import require
 from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram
 from kgat.score.rules import Link, Pair, ScoreRule
 
@@ -30,8 +33,20 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
     Raises:
         ValueError: If operands do not fit together, with their names and shapes.
     """
-    targets, sources, heads = size = _size(gram)
+    if isinstance(gram, SumGram | ComposedGram):
+        if not gram.parts:
+            raise ValueError("Expected a kernel of at least one part (got none)")
+        sizes = [check_gram(part, device) for part in gram.parts]
+        for size in sizes:
+            if size != sizes[0]:
+                raise ValueError(
+                    f"Expected parts of a kernel with equal numbers of queries, keys and heads (got "
+                    f"{sizes[0]} and {size}); all operands of a kernel are of the same nodes and heads"
+                )
+        return sizes[0]
     if isinstance(gram, LazyGram):
+        _check_sides(gram)
+        targets, sources, heads = gram.size
         for i, (query, key, rule) in enumerate(gram.terms):
             check_tensor("query", query, device)
             check_tensor("key", key, device)
@@ -65,41 +80,26 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
                     f"Expected '{name}' of shape [..., {rows}, H={heads}] (got {list(bias.shape)}); give one "
                     f"number per node and head"
                 )
-    elif isinstance(gram, SumGram | ComposedGram):
-        for part in gram.parts:
-            if check_gram(part, device) != size:
-                raise ValueError(
-                    f"Expected parts of a kernel with equal numbers of queries, keys and heads (got {size} "
-                    f"and {_size(part)}); all operands of a kernel are of the same nodes and heads"
-                )
-    return size
-
-
-def _size(gram: Gram) -> tuple[int, int, int]:
-    # The number of each, where there are dimensions to count: what does not fit is named later on.
-    if isinstance(gram, SumGram | ComposedGram):
-        if not gram.parts:
-            raise ValueError("Expected a kernel of at least one part (got none)")
-        return _size(gram.parts[0])
-    if isinstance(gram, LazyGram):
-        if not gram.terms and (gram.query_bias is None or gram.key_bias is None):
-            raise ValueError(
-                "Expected a kernel with terms, or with a bias for queries and one for keys (got neither); "
-                "its number of nodes and heads is not known otherwise"
-            )
-        sides = gram.terms[0][:2] if gram.terms else (gram.query_bias, gram.key_bias)
-        least = 3 if gram.terms else 2
-        for name, x in zip(("query", "key"), sides, strict=True):
-            if not isinstance(x, Tensor) or x.dim() < least:
-                got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
-                want = "[..., nodes, H, R]" if least == 3 else "[..., nodes, H]"
-                raise ValueError(
-                    f"Expected the {name} side of a kernel as a tensor of shape {want} (got {got}); heads "
-                    f"come after nodes"
-                )
-        query, key = sides
-        return query.size(-least), key.size(-least), query.size(1 - least)  # type: ignore[union-attr]
     return gram.size
+
+
+def _check_sides(gram: LazyGram) -> None:
+    # There are dimensions to count the nodes and heads by: what does not fit is named later on.
+    if not gram.terms and (gram.query_bias is None or gram.key_bias is None):
+        raise ValueError(
+            "Expected a kernel with terms, or with a bias for queries and one for keys (got neither); "
+            "its number of nodes and heads is not known otherwise"
+        )
+    sides = gram.terms[0][:2] if gram.terms else (gram.query_bias, gram.key_bias)
+    least = 3 if gram.terms else 2
+    for name, x in zip(("query", "key"), sides, strict=True):
+        if not isinstance(x, Tensor) or x.dim() < least:
+            got = list(x.shape) if isinstance(x, Tensor) else type(x).__name__
+            want = "[..., nodes, H, R]" if least == 3 else "[..., nodes, H]"
+            raise ValueError(
+                f"Expected the {name} side of a kernel as a tensor of shape {want} (got {got}); heads "
+                f"come after nodes"
+            )
 
 
 def check_rule(rule: ScoreRule, heads: int, features: int, device: torch.device) -> None:
@@ -117,7 +117,7 @@ def check_rule(rule: ScoreRule, heads: int, features: int, device: torch.device)
     weight = rule.weight
     if isinstance(weight, Tensor):
         check_tensor("weight", weight, device)
-        if not _broadcasts(weight, (heads, features)):
+        if not broadcasts(weight.shape, (heads, features)):
             raise ValueError(
                 f"Expected the 'weight' of a rule as a number, or of a shape that broadcasts to [H={heads}, "
                 f"R={features}] (got {list(weight.shape)}); give one number per head and lifted feature"
@@ -135,7 +135,7 @@ def check_rule(rule: ScoreRule, heads: int, features: int, device: torch.device)
         for arg in given:
             if isinstance(arg, Tensor):
                 check_tensor(f"{name}_args", arg, device)
-                if arg.dim() > 1 or not _broadcasts(arg, (heads,)):
+                if arg.dim() > 1 or not broadcasts(arg.shape, (heads,)):
                     raise ValueError(
                         f"Expected '{name}_args' of a rule as numbers, or tensors of shape [H={heads}] (got "
                         f"{list(arg.shape)}); a constant is the same for all nodes and features of a head"
@@ -144,9 +144,10 @@ def check_rule(rule: ScoreRule, heads: int, features: int, device: torch.device)
                 raise TypeError(f"Expected '{name}_args' of a rule as numbers or tensors (got {arg!r})")
 
 
-def _broadcasts(x: Tensor, shape: tuple[int, ...]) -> bool:
-    return x.dim() <= len(shape) and all(
-        size in (1, wanted) for size, wanted in zip(x.shape[::-1], shape[::-1], strict=False)
+def broadcasts(shape: torch.Size, to: tuple[int, ...]) -> bool:
+    r"""Returns whether what has one shape can be expanded to another."""
+    return len(shape) <= len(to) and all(
+        size in (1, wanted) for size, wanted in zip(shape[::-1], to[::-1], strict=False)
     )
 
 
@@ -164,41 +165,38 @@ def _check_count(name: str, function: Pair | Link, count: int, operands: int) ->
         )
 
 
-def check_edges(
+def edge_call(
+    gram: Gram,
     value: Tensor,
     edge_index: Tensor,
-    size: tuple[int, int, int],
     edge_bias: Tensor | None,
     edge_log_weight: Tensor | None,
     edge_weight: Tensor | None,
+    dropout: float,
     base: Tensor | None,
-) -> tuple[Tensor | None, Tensor | None]:
-    r"""Checks what edge attention is given beside the kernel; returns ``edge_log_weight`` and ``edge_weight``
-    with a dimension for the heads.
-
-    Args:
-        value (torch.Tensor): :math:`\mathbf{v}`.
-        edge_index (torch.Tensor): The edges.
-        size (tuple): :math:`N, M, H` of the kernel.
-        edge_bias (torch.Tensor, optional): :math:`b`.
-        edge_log_weight (torch.Tensor, optional): :math:`\log u`.
-        edge_weight (torch.Tensor, optional): :math:`w`.
-        base (torch.Tensor, optional): What the averages are added to.
+    flow: str,
+) -> Call:
+    r"""Returns the call of an :func:`kgat.functional.edge_attention`, whose arguments these are.
 
     Raises:
         ValueError: If one of them does not fit.
+        TypeError: If one of them is of a wrong type.
     """
-    targets, sources, heads = size
+    check_tensor("value", value)
     device = value.device
+    targets, sources, heads = check_gram(gram, device)
+    check_unbatched(gram)
     if value.dim() != 3 or value.shape[:2] != (sources, heads):
         raise ValueError(
             f"Expected 'value' of shape [M={sources}, H={heads}, C] as the keys have (got "
             f"{list(value.shape)}); give one value per key and head"
         )
+    if isinstance(edge_index, EdgeIndex):
+        edge_index = edge_index.as_tensor()
     if not isinstance(edge_index, Tensor):
         raise TypeError(f"Expected 'edge_index' as a tensor (got {type(edge_index).__name__})")
-    check_edge_index(edge_index)
-    if edge_index.device != device or edge_index.layout != torch.strided:
+    check_edges(edge_index)
+    if edge_index.device != device:
         _refuse_place("edge_index", edge_index, device)
     edges = edge_index.size(1)
     if edge_bias is not None:
@@ -218,7 +216,26 @@ def check_edges(
                 f"Expected 'base' of shape [N={targets}, H={heads}, C={value.size(2)}] or [H, C] (got "
                 f"{list(base.shape)}); it is added to the averages"
             )
-    return edge_log_weight, edge_weight
+    check_dropout(dropout)
+    if edge_log_weight is not None:  # NaN is not below infinity either
+        require((edge_log_weight.detach() < torch.inf).all(), _LOG_WEIGHT)
+    if flow not in ("source_to_target", "target_to_source"):
+        raise ValueError(f"Expected 'flow' as 'source_to_target' or 'target_to_source' (got {flow!r})")
+    target = 1 if flow == "source_to_target" else 0
+    of_edges = edge_bias, edge_log_weight, edge_weight
+    return Call(gram.up_to_query(), value, edge_index, targets, target, *of_edges, dropout, base)
+
+
+_LOG_WEIGHT = (
+    "Expected 'edge_log_weight' below infinity (got an infinite one, or NaN as the logarithm of a negative "
+    "weight); pass weights of any sign as 'edge_weight', which multiplies the normalised weights"
+)
+
+
+def check_dropout(dropout: float) -> None:
+    r"""Raises a :class:`ValueError` unless :obj:`dropout` is a probability."""
+    if not 0.0 <= dropout <= 1.0:
+        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
 
 
 def check_unbatched(gram: Gram) -> None:
@@ -242,27 +259,6 @@ def check_unbatched(gram: Gram) -> None:
                 f"Expected a kernel of nodes without leading dimensions (got {list(gram.batch)}); a batch of "
                 f"graphs is one graph of many components, and 'dense_attention' takes batches of sequences"
             )
-
-
-def check_scores(score: Tensor, edges: int, heads: int, rule: Callable[..., Tensor]) -> Tensor:
-    r"""Checks what a rule that is a plain function made of pairs that stand side by side; returns it.
-
-    Args:
-        score (torch.Tensor): Its result.
-        edges (int): How many pairs.
-        heads (int): :math:`H`.
-        rule (Callable): The function, to be named.
-
-    Raises:
-        ValueError: If it is not one number per pair and head.
-    """
-    if score.shape != (edges, heads):
-        name = getattr(rule, "__qualname__", repr(rule))
-        raise ValueError(
-            f"Expected scores of shape [E={edges}, H={heads}] of {name} (got {list(score.shape)}); a rule "
-            f"reduces the last dimension of query and key, and keeps all others"
-        )
-    return score
 
 
 def _per_edge(name: str, x: Tensor | None, edges: int, heads: int, device: torch.device) -> Tensor | None:
@@ -296,20 +292,15 @@ def check_tensor(name: str, x: Tensor, device: torch.device | None = None) -> No
         raise TypeError(f"Expected '{name}' as a tensor (got {type(x).__name__})")
     if x.dtype not in FLOATS:
         raise ValueError(
-            f"Expected '{name}' of floating-point numbers (got {_dtype(x)}); float16, bfloat16, float32 and "
-            f"float64 are known"
+            f"Expected '{name}' of floating-point numbers (got {bare(x.dtype)}); float16, bfloat16, "
+            f"float32 and float64 are known"
         )
     if x.layout != torch.strided or (device is not None and x.device != device):
         _refuse_place(name, x, x.device if device is None else device)
 
 
 def _refuse_place(name: str, x: Tensor, device: torch.device) -> NoReturn:
-    layout = str(x.layout).removeprefix("torch.")
     raise ValueError(
-        f"Expected '{name}' dense and on {device}, as the values are (got {layout} on {x.device}); bring it "
-        f"there with 'to_dense()' and 'to(...)'"
+        f"Expected '{name}' dense and on {device}, as the values are (got {bare(x.layout)} on "
+        f"{x.device}); bring it there with 'to_dense()' and 'to(...)'"
     )
-
-
-def _dtype(x: Tensor) -> str:
-    return str(x.dtype).removeprefix("torch.")

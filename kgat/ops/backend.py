@@ -43,6 +43,10 @@ class Backend(ABC):
         r"""Returns why it cannot run :obj:`call`; empty if it can."""
         return []
 
+    def remarks(self, call: Call) -> list[str]:
+        r"""Returns what makes a call slower that it can run, and why."""
+        return []
+
     def is_here(self) -> bool:
         r"""Returns whether this machine has the device and the packages for it."""
         return True

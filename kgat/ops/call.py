@@ -2,12 +2,13 @@ r"""One request for edge attention, as the backends see it."""
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor
 
-from kgat.ops.arguments import check_scores
+from kgat.names import bare
 from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram
 
 
@@ -69,10 +70,9 @@ class Call:
 
     def __str__(self) -> str:
         value, edges = list(self.value.shape), self.edge_index.size(1)
-        dtype = str(self.value.dtype).removeprefix("torch.")
         kind = type(self.gram).__name__
         return (
-            f"edge_attention({kind}, value {value} {dtype}, {edges} edges, "
+            f"edge_attention({kind}, value {value} {bare(self.value.dtype)}, {edges} edges, "
             f"{self.num_targets} targets, {self.value.device.type})"
         )
 
@@ -87,6 +87,27 @@ def _paired(gram: Gram, edge_bias: Tensor | None, shape: tuple[int, int]) -> Ten
     if isinstance(gram, LazyGram):
         return gram.total(lambda t, c: check_scores(t.rule(t.query, t.key, *c), *shape, t.rule), edge_bias)
     return gram.paired(edge_bias)
+
+
+def check_scores(score: Tensor, edges: int, heads: int, rule: Callable[..., Tensor]) -> Tensor:
+    r"""Checks what a rule that is a plain function made of pairs that stand side by side; returns it.
+
+    Args:
+        score (torch.Tensor): Its result.
+        edges (int): How many pairs.
+        heads (int): :math:`H`.
+        rule (Callable): The function, to be named.
+
+    Raises:
+        ValueError: If it is not one number per pair and head.
+    """
+    if score.shape != (edges, heads):
+        name = getattr(rule, "__qualname__", repr(rule))
+        raise ValueError(
+            f"Expected scores of shape [E={edges}, H={heads}] of {name} (got {list(score.shape)}); a rule "
+            f"reduces the last dimension of query and key, and keeps all others"
+        )
+    return score
 
 
 def score_dtype(*tensors: Tensor | None) -> torch.dtype:

@@ -100,16 +100,9 @@ class DenseCall:
         share = 2 if self.causal else 1
         return math.prod(self.value.shape[:-3]) * queries * keys * heads // share
 
-    def visible(self) -> Tensor | None:
-        r"""The mask and the causal order in one.
-
-        Shapes:
-            - **output:** :math:`(*, N, M)` or :math:`(*, 1, M)`
-        """
-        return _visible(self.gram, self.mask, self.causal, self.value.device)
-
 
 def _visible(gram: Gram, mask: Tensor | None, causal: bool, device: torch.device) -> Tensor | None:
+    # The mask and the causal order in one, [..., N or 1, M].
     queries, keys, _ = gram.size
     if not causal:
         return mask
@@ -208,9 +201,7 @@ def _sdpa(call: DenseCall) -> Tensor:
     r"""Runs torch's fused attention: :math:`[w \mathbf{q}, 1] \cdot [\mathbf{k}, b] = w \langle \mathbf{q},
     \mathbf{k} \rangle + b`. The bias of a query cancels."""
     expansion, call = call.expansion, call.cleared
-    if expansion is None:
-        return _fused(call)
-    return _fused(replace(call, gram=expansion.gram))
+    return _fused(call if expansion is None else replace(call, gram=expansion.gram))
 
 
 def _fused(call: DenseCall) -> Tensor:
@@ -224,13 +215,8 @@ def _fused(call: DenseCall) -> Tensor:
     key_bias = gram.key_bias
     extra = None
     if key_bias is not None:
-        if (
-            operands
-            and call.mask is None
-            and call.bias is None
-            and not call.causal
-            and not _records(key_bias)
-        ):
+        all_seen = call.mask is None and call.bias is None and not call.causal
+        if operands and all_seen and not _records(key_bias):
             # Without a gradient it goes where a mask would, one number for all queries. Its last stride is 1:
             # a kernel that wants it so would copy the numbers of all pairs.
             extra = key_bias.transpose(-1, -2).contiguous().unsqueeze(-2)  # [..., H, 1, M]
@@ -252,7 +238,7 @@ def _fused(call: DenseCall) -> Tensor:
     causal = False
     if call.causal and call.mask is None and bias is None and queries == keys:
         causal = True  # a branch: the comparison itself is no bool where sizes are symbols
-    visible = None if causal else call.visible()
+    visible = None if causal else _visible(gram, call.mask, call.causal, value.device)
     attn_mask: Tensor | None = None
     if bias is not None:
         attn_mask = bias.movedim(-1, -3).to(wide)
@@ -269,15 +255,8 @@ def _fused(call: DenseCall) -> Tensor:
             attn_mask = attn_mask.unsqueeze(0)
         else:
             attn_mask = attn_mask.expand(*lead, *shared).reshape(math.prod(lead), *shared)
-    out = F.scaled_dot_product_attention(
-        q.transpose(-2, -3),
-        k.transpose(-2, -3),
-        v.transpose(-2, -3),
-        attn_mask=attn_mask,
-        dropout_p=call.dropout,
-        is_causal=causal,
-        scale=1.0,
-    )
+    q, k, v = (x.transpose(-2, -3) for x in (q, k, v))
+    out = F.scaled_dot_product_attention(q, k, v, attn_mask, call.dropout, causal, scale=1.0)
     out = out.transpose(-2, -3)[..., : value.size(-1)]
     return out.reshape(*lead, queries, heads, value.size(-1)).to(value.dtype)
 
@@ -352,22 +331,14 @@ def _narrowed(call: DenseCall, start: int, size: int) -> DenseCall:
     r"""The same for some of the queries; keys that none of them sees are left out."""
     queries, keys, _ = call.gram.size
     seen = min(keys, max(0, start + size + keys - queries)) if call.causal else keys
-    mask = None if call.mask is None else call.mask[..., :seen]
-    if mask is not None and mask.size(-2) != 1:
-        mask = mask.narrow(-2, start, size)
-    bias = None if call.bias is None else call.bias[..., :seen, :]
-    if bias is not None and bias.size(-3) != 1:
-        bias = bias.narrow(-3, start, size)
-    return replace(
-        call,
-        gram=call.gram.map(
-            lambda x, dim: x if x.size(dim) == 1 else x.narrow(dim, start, size),
-            lambda x, dim: x.narrow(dim, 0, seen),
-        ),
-        value=call.value.narrow(-3, 0, seen),
-        mask=mask,
-        bias=bias,
-    )
+
+    def some(x: Tensor, dim: int) -> Tensor:
+        return x if x.size(dim) == 1 else x.narrow(dim, start, size)
+
+    mask = None if call.mask is None else some(call.mask[..., :seen], -2)
+    bias = None if call.bias is None else some(call.bias[..., :seen, :], -3)
+    gram = call.gram.map(some, lambda x, dim: x.narrow(dim, 0, seen))
+    return replace(call, gram=gram, value=call.value.narrow(-3, 0, seen), mask=mask, bias=bias)
 
 
 def _edges_reasons(call: DenseCall) -> list[str]:
@@ -395,10 +366,11 @@ def _first_pair(call: DenseCall) -> Call:
     # One pair says as well as all of them which backend can run a call.
     queries, keys, _ = call.gram.size
     gram, value = _flat(call)
-    gram = gram.map(
-        lambda x, dim: x.narrow(dim, 0, min(1, x.size(dim))),
-        lambda x, dim: x.narrow(dim, 0, min(1, x.size(dim))),
-    )
+
+    def first(x: Tensor, dim: int) -> Tensor:
+        return x.narrow(dim, 0, min(1, x.size(dim)))
+
+    gram = gram.map(first, first)
     edge = torch.zeros(2, min(1, queries, keys), dtype=torch.long, device=value.device)
     return Call(gram, value[:1], edge, min(1, queries), dropout=call.dropout)
 
@@ -418,28 +390,17 @@ def _edge_call(call: DenseCall) -> Call:
     lead = call.value.shape[:-3]
     gram, value = _flat(call)
     edge_index = _all_pairs(math.prod(lead), queries, keys, call.causal, str(call.value.device))
-    row, col = edge_index[1], edge_index[0]
+    rows, row, col = math.prod(lead) * queries, edge_index[1], edge_index[0] % max(keys, 1)
     log_weight: Tensor | None = None
     if call.bias is not None:
-        bias = call.bias.expand(*lead, queries, keys, heads).reshape(math.prod(lead) * queries, keys, heads)
-        log_weight = bias[row, col % max(keys, 1)]
+        log_weight = call.bias.expand(*lead, queries, keys, heads).reshape(rows, keys, heads)[row, col]
     if call.mask is not None:
-        seen = (
-            call.mask.expand(*lead, queries, keys)
-            .reshape(math.prod(lead) * queries, keys)[row, col % max(keys, 1)]
-            .unsqueeze(-1)
-        )
+        seen = call.mask.expand(*lead, queries, keys).reshape(rows, keys)[row, col].unsqueeze(-1)
         if log_weight is None:
             log_weight = torch.zeros_like(seen, dtype=score_dtype(call.value))
         log_weight = log_weight.masked_fill(~seen, -torch.inf)
-    return Call(
-        gram,
-        value,
-        edge_index,
-        math.prod(lead) * queries,
-        edge_log_weight=log_weight,
-        dropout=call.dropout,
-    )
+    gram = gram.up_to_query()
+    return Call(gram, value, edge_index, rows, edge_log_weight=log_weight, dropout=call.dropout)
 
 
 @functools.lru_cache(maxsize=4)  # so that it is sorted once, as any graph

@@ -7,6 +7,7 @@ never hold a tensor with a row of channels per edge. Elsewhere, and under ``torc
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
@@ -145,11 +146,9 @@ def _sorted_score(call: Call, structure: Structure) -> Tensor:
             total = sparse.sddmm(q, k, structure)
         if any(isinstance(arg, Tensor) for arg in rule.link_args):  # one per head, so one per row
             head = structure.row % heads
-            args = (
-                a.expand(heads).index_select(0, head) if isinstance(a, Tensor) else a for a in rule.link_args
-            )
-            rule = ScoreRule(
-                rule.pair, rule.link, rule.weight, rule.pair_args, tuple(args), rule.edge_bias_inside
+            rule, args = copy.copy(rule), rule.link_args
+            rule.link_args = tuple(
+                a.expand(heads).index_select(0, head) if isinstance(a, Tensor) else a for a in args
             )
         return rule.finish(total, *inside)
 

@@ -13,14 +13,13 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kgat.ops import passes
-from kgat.ops.arguments import check_scores
 from kgat.ops.backend import Passes, named
-from kgat.ops.call import Call, score_dtype
+from kgat.ops.call import Call, check_scores, score_dtype
 from kgat.ops.eager import edge_softmax
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import Recipe
 from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram, Term
-from kgat.score.rules import ADD, IDENTITY, Argument, Link, Pair, ScoreRule
+from kgat.score.rules import ADD, DROPOUT, IDENTITY, Argument, Link, Pair, ScoreRule
 
 # Scores of a rule that is not compiled are computed for so many bytes of gathered features at a time; what
 # the rule makes of them on the way may be ten times as large.
@@ -40,10 +39,6 @@ def reasons(call: Call) -> list[str]:
             why.append("inside of vmap, grad or jvp of torch.func, or of torch.jit.trace")
         if torch.autograd.forward_ad._current_level >= 0:
             why.append("forward-mode differentiation")
-    if call.value.dtype not in (torch.float16, torch.bfloat16, torch.float32, torch.float64):
-        why.append(f"values are {str(call.value.dtype).removeprefix('torch.')}")
-    if call.value.dim() != 3:
-        why.append("values are batched")
     return why
 
 
@@ -55,6 +50,9 @@ class FusedBackend(Passes):
             return [f"tensors are on {call.value.device.type}"]
         missing = _missing(self.name)
         return reasons(call) + ([] if missing is None else [missing])
+
+    def remarks(self, call: Call) -> list[str]:
+        return [f"but its score runs in ops of torch: {why}" for why in _not_in_scalars(call.gram)]
 
     def edge_attention(self, call: Call) -> Tensor:
         return self._attend(call, _seed(call))
@@ -129,6 +127,9 @@ def _one_pass(call: Call) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
     recipe, rule = Recipe(None, IDENTITY), ScoreRule()
     term = _only_term(gram)
     one = None if term is None else _one_rule(call, term, weight)
+    if term is None and not torch.compiler.is_compiling():
+        for why in _not_in_scalars(gram):
+            passes.fall_back("the score of fused attention", why)
     if one is not None:
         operands, recipe = one
         rule = term.rule  # type: ignore[assignment, union-attr]
@@ -167,6 +168,15 @@ def _one_rule(
     if isinstance(rule.weight, Tensor):
         operands["weight"] = rule.weight.expand(term.query.shape[1:])
     return operands, Recipe(rule.pair, rule.link, "weight" in operands, inside)
+
+
+def _not_in_scalars(gram: Gram) -> list[str]:
+    # Of each function that was to be compiled, why it was not.
+    if isinstance(gram, SumGram | ComposedGram):
+        return [why for part in gram.parts for why in _not_in_scalars(part)]
+    rules = [term.rule for term in gram.terms] if isinstance(gram, LazyGram) else []
+    functions = [f for rule in rules if isinstance(rule, ScoreRule) for f in (rule.pair, rule.link)]
+    return [f.reason for f in functions if f.reason and f is not DROPOUT]
 
 
 def _only_term(gram: Gram) -> Term | None:

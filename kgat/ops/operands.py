@@ -13,6 +13,7 @@ from typing import Annotated, Any, NamedTuple, NoReturn, get_args, get_origin, g
 import torch
 from torch import Tensor
 
+from kgat.names import bare
 from kgat.ops.recipe import Recipe
 
 HALF = (torch.float16, torch.bfloat16)
@@ -23,6 +24,7 @@ TYPES: dict[torch.dtype, dict[str, tuple[torch.dtype, ...]]] = {
         "value": (score, *HALF) if score == torch.float32 else (score,),
         "float": (score, torch.float32, torch.float64, *HALF),
         "int64": (torch.int64,),
+        "index": (torch.int64, torch.int32),
     }
     for score in (torch.float32, torch.float64)
 }
@@ -146,6 +148,7 @@ LEARNED_OF_SCORES = OF_SCORES[:3]
 # What backward takes beside the operands, of a pass and of the sums of pairs.
 RESULTS = {"grad": row("N H C", type="float"), "out": row("N H C", type="value"), "lse": row("N H")}
 RESULTS_OF_SCORES = {"grad": row("E H")}
+_EDGES = row("2 E", type="index")
 
 
 def schema(names: Iterable[str]) -> str:
@@ -191,7 +194,7 @@ def check_pass(
         for (name, wanted), result in zip(RESULTS.items(), results, strict=True):
             _check_row(name, wanted, result, sizes, x.dtype, edge_index.device)
         if results[1].dtype != x.value.dtype:
-            _refuse("out", f"of the type of 'value', {_name(x.value.dtype)}", results[1])
+            _refuse("out", f"of the type of 'value', {bare(x.value.dtype)}", results[1])
     return known
 
 
@@ -234,15 +237,12 @@ def _check(
     device, dtype = edge_index.device, scores.dtype
     if dtype not in TYPES:
         _refuse("pair_args", "of float32 or float64, the type of scores", scores)
-    if edge_index.dim() != 2 or edge_index.size(0) != 2 or edge_index.dtype not in (torch.int64, torch.int32):
-        _refuse("edge_index", "of shape [2, E], int64 or int32", edge_index)
-    if edge_index.layout != torch.strided:
-        _refuse("edge_index", "dense", edge_index)
     if target not in (0, 1):
         raise ValueError(
             f"Expected 'target' as 0 or 1, the row of 'edge_index' with the targets (got {target})"
         )
-    sizes = {"1": 1, "2": 2, "E": edge_index.size(1)}
+    sizes = {"1": 1, "2": 2}
+    _check_row("edge_index", _EDGES, edge_index, sizes, dtype, device)
     if num_targets is not None:
         if num_targets < 0:
             raise ValueError(f"Expected 'num_targets' of at least 0 (got {num_targets})")
@@ -283,19 +283,15 @@ def _check_row(
         f"[{', '.join(str(sizes.get(symbol, symbol)) for symbol in shape)}]"
         for shape in wanted.shapes.values()
     )
-    types = " or ".join(dict.fromkeys(map(_name, TYPES[dtype][wanted.type])))
+    types = " or ".join(dict.fromkeys(map(bare, TYPES[dtype][wanted.type])))
     _refuse(name, f"of shape {shapes}, {types}, dense, on {device}", x)
-
-
-def _name(dtype: torch.dtype) -> str:
-    return str(dtype).removeprefix("torch.")
 
 
 def _refuse(name: str, wanted: str, x: Tensor | None) -> NoReturn:
     if x is None:
         raise ValueError(f"Expected '{name}' {wanted} (got None); it is not optional")
-    layout = "" if x.layout == torch.strided else f" {_name(x.layout)}"  # type: ignore[arg-type]
+    layout = "" if x.layout == torch.strided else f" {bare(x.layout)}"
     raise ValueError(
-        f"Expected '{name}' {wanted} (got {list(x.shape)} {_name(x.dtype)}{layout} on {x.device}); "
+        f"Expected '{name}' {wanted} (got {list(x.shape)} {bare(x.dtype)}{layout} on {x.device}); "
         f"'kgat.functional.edge_attention' takes operands of all types and brings them there"
     )

@@ -240,9 +240,9 @@ def _through_eager(
 _said: set[str] = set()
 
 
-def fall_back(what: str, error: Exception) -> None:
+def fall_back(what: str, why: object) -> None:
     r"""Says, once, that the eager backend does what a fused one could not."""
-    line = f"{what} runs on the eager backend: {error}"
+    line = f"{what} runs on the eager backend: {why}"
     if line not in _said:
         _said.add(line)
         logger.warning(line)

@@ -60,6 +60,12 @@ class Recipe:
         pair = "" if self.pair is None else self.pair.key
         return f"{pair}|{self.link.key}|{self.weighted:d}|{self.bias_inside:d}"
 
+    @property
+    def source(self) -> list[str]:
+        r"""Its functions and their derivatives, as text."""
+        rules = (self.link,) if self.pair is None else (self.link, self.pair)
+        return [function.text for rule in rules for function in (rule.in_scalars, rule.derivative)]  # type: ignore[union-attr]
+
     @classmethod
     def read(cls, text: str) -> Recipe:
         r"""The recipe that has this :attr:`text`.

@@ -106,26 +106,17 @@ class _SDDMM(Function):
         return d_query, d_key, None
 
 
-class _Collect(Function):
+class _ToRows(Function):
+    # forward    z_i = sum_{e -> i} x_e                    back:        x_e = z_i(e)
+    # backward   the other one
     @staticmethod
-    def forward(ctx: Any, x: Tensor, structure: Structure) -> Tensor:
-        ctx.structure = structure
-        return _sums(x, structure)
+    def forward(ctx: Any, x: Tensor, structure: Structure, back: bool) -> Tensor:
+        ctx.structure, ctx.back = structure, back
+        return x.index_select(0, structure.row) if back else _sums(x, structure)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return spread(grad, ctx.structure), None
-
-
-class _Spread(Function):
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, structure: Structure) -> Tensor:
-        ctx.structure = structure
-        return x.index_select(0, structure.row)
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:  # type: ignore[override]
-        return collect(grad, ctx.structure), None
+        return (collect if ctx.back else spread)(grad, ctx.structure), None, None
 
 
 class _Softmax(Function):
@@ -194,7 +185,7 @@ def collect(x: Tensor, structure: Structure) -> Tensor:
         - **x:** :math:`(E H)`, **output:** :math:`(N H)`
     """
     if not is_mapped(x):
-        return _Collect.apply(x, structure)  # type: ignore[no-any-return]
+        return _ToRows.apply(x, structure, False)  # type: ignore[no-any-return]
     return _scattered(x, structure.row, structure.num_rows)
 
 
@@ -205,7 +196,7 @@ def spread(x: Tensor, structure: Structure) -> Tensor:
         - **x:** :math:`(N H)`, **output:** :math:`(E H)`
     """
     if not is_mapped(x):
-        return _Spread.apply(x, structure)  # type: ignore[no-any-return]
+        return _ToRows.apply(x, structure, True)  # type: ignore[no-any-return]
     return x.index_select(0, structure.row)
 
 

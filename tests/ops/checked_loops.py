@@ -108,7 +108,8 @@ def _stand_ins():
     kernels.njit = _same
     mathematics = types.ModuleType("kgat.ops.cpu.math")
     mathematics.VOCABULARY = dict.fromkeys(("float32", "float64"), _VOCABULARY)
-    mathematics.plain = mathematics.apart = mathematics.kept_on_disk = _same
+    for name in ("plain", "apart", "inlined", "kept_on_disk"):
+        setattr(mathematics, name, _same)
     mathematics.compile_rule = _compile_rule
     runtime = types.ModuleType("kgat.ops.cpu.runtime")
     for function in (pointer, shift, chunk, next_slot, prefetch):

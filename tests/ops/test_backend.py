@@ -10,12 +10,17 @@ import torch
 import kgat
 from kgat.functional import edge_attention, edge_attention_with_weights, explain
 from kgat.kernels import RBF, Additive, AdditiveV2
-from kgat.ops import BACKENDS, backend
+from kgat.ops import BACKENDS, backend, passes
 from kgat.ops.eager import call_of
 from kgat.ops.fused import FusedBackend
 from kgat.ops.operands import LEARNED_OF_SCORES
 from kgat.ops.reference import Reference
+from kgat.score.gram import LazyGram, SumGram
+from kgat.score.rules import DROPOUT, Pair, ScoreRule
+from kgat.score.scalar import absolute
 from kgat.testing import check_backend
+
+SCORE = "the score of fused attention runs on the eager backend: "
 
 
 class Toy(FusedBackend):
@@ -171,3 +176,19 @@ def test_only_backends_and_graphs_know_types_of_devices():
     asks = re.compile(r"is_cuda|\.type [!=]= \"cuda\"|BACKENDS\[")
     names = {path.name for path in sources if asks.search(path.read_text(encoding="utf8"))}
     assert names == {"device.py"}
+
+
+def test_a_score_that_is_not_compiled_says_why(caplog, monkeypatch):
+    monkeypatch.setattr(passes, "_said", set())
+    bent = Pair("bent", lambda x, y: absolute(x - y), derivative=lambda x, y: torch.sign(x - y))
+    x, edges = torch.randn(3, 2, 4), torch.tensor([[0, 1, 2], [1, 1, 0]])
+    dropped = LazyGram.of(x, x, ScoreRule(link=DROPOUT, link_args=(0.0,)))  # torch alone, on purpose
+    for gram in (LazyGram.of(x, x, ScoreRule(bent)), SumGram((dropped, LazyGram.of(x, x, ScoreRule(bent))))):
+        why = "'bent' is not written in scalars (TypeError: "
+        assert f"cpu: ok, but its score runs in ops of torch: {why}" in explain(gram, x, edges)
+        with caplog.at_level("WARNING", logger="kgat"):
+            torch.testing.assert_close(
+                edge_attention(gram, x, edges), edge_attention(gram, x, edges, backend="eager")
+            )
+    assert [record.getMessage().startswith(SCORE + why) for record in caplog.records] == [True]
+    assert "runs in ops of torch" not in explain(dropped, x, edges)

@@ -16,7 +16,7 @@ RECIPES = [
     Recipe(rules.ABS_DIFFERENCE, rules.IDENTITY, weighted=True),
 ]
 # What a block was bounded by before: its edges, and nothing else.
-BY_EDGES = ("limit = min(end_of_slot, start + BLOCK)", "limit = end_of_slot")
+BY_EDGES = ("limit = min(end, start + BLOCK)", "limit = end")
 
 
 @pytest.mark.parametrize("graph", ["empty", "one_node", "hub", "bipartite", "gap", "rated", "rating"])

@@ -5,7 +5,7 @@ from __future__ import annotations
 import functools
 import importlib
 import threading
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
 import torch
@@ -171,19 +171,19 @@ _compiling = threading.RLock()  # Numba's compiler is not to be entered twice
 def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:
     features, channels = x.features, x.channels if name in ("forward", "backward") else 0
     features, channels = (size if size in FIXED_SIZES else 0 for size in (features, channels))
-    return _guarded(_compiled, recipe.text, str(x.dtype).removeprefix("torch."), features, channels, name)
+    return _guarded(name, x.dtype, recipe.text, features, channels)
 
 
 def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
-    return _guarded(_compiled_shared, name, str(dtype).removeprefix("torch."))
+    return _guarded(name, dtype)
 
 
-def _guarded(compiled: Callable[..., Loop], what: str, *key: Any) -> Loop:
+def _guarded(name: str, dtype: torch.dtype, rule: str | None = None, *sizes: int) -> Loop:
     with _compiling:
         try:
-            return compiled(what, *key)
+            return _compiled(name, str(dtype).removeprefix("torch."), rule, *sizes)
         except (_numba_error(), TypeError, NotImplementedError, OSError) as error:
-            what = str(Recipe.read(what)) if compiled is _compiled else what
+            what = name if rule is None else Recipe.read(rule)
             raise BackendError(f"Numba could not compile {what}: {error}") from error
 
 
@@ -194,26 +194,18 @@ def _numba_error() -> type[Exception]:
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(rule: str, dtype: str, features: int, channels: int, name: str) -> Loop:
-    from kgat.ops.cpu.loops import Kernels
+def _compiled(name: str, dtype: str, rule: str | None, features: int = 0, channels: int = 0) -> Loop:
+    from kgat.ops.cpu import loops
     from kgat.ops.cpu.math import marked
     from kgat.ops.cpu.runtime import Loop
 
+    if rule is None:  # the same for all rules
+        key = f"{name}|{dtype}"
+        with marked(key):
+            return Loop(getattr(loops, name)(dtype), f"{name} in {dtype}", key)
     recipe = Recipe.read(rule)
-    rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
-    text = [function.text for x in rules for function in (x.in_scalars, x.derivative)]  # type: ignore[union-attr]
-    key = "|".join([name, dtype, str((features, channels, recipe.weighted, recipe.bias_inside)), *text])
+    sizes = (features, channels, recipe.weighted, recipe.bias_inside)
+    key = "|".join([name, dtype, str(sizes), *recipe.source])
     with marked(key):
-        function = getattr(Kernels(recipe, dtype, features, channels), name)()
+        function = getattr(loops.Kernels(recipe, dtype, features, channels), name)()
         return Loop(function, f"{name} of {recipe} in {dtype}", key)
-
-
-@functools.cache
-def _compiled_shared(name: str, dtype: str) -> Loop:
-    from kgat.ops.cpu import loops as cpu_kernels
-    from kgat.ops.cpu.math import marked
-    from kgat.ops.cpu.runtime import Loop
-
-    key = f"{name}|{dtype}"
-    with marked(key):
-        return Loop(getattr(cpu_kernels, name)(dtype), f"{name} in {dtype}", key)

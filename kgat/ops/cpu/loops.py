@@ -14,7 +14,7 @@ from typing import Any
 import numba
 import numpy as np
 
-from kgat.ops.cpu.math import VOCABULARY, apart, compile_rule, kept_on_disk, plain
+from kgat.ops.cpu.math import VOCABULARY, apart, compile_rule, inlined, kept_on_disk, plain
 from kgat.ops.cpu.runtime import chunk, next_slot, pointer, prefetch, shift
 from kgat.ops.recipe import Recipe
 
@@ -23,24 +23,14 @@ BUFFERS = 7  # of scratch, each for one number per edge or row of a block
 AHEAD = 24  # edges between a prefetch and its use
 
 # Places in the context of a loop: addresses (0 for what is absent) and sizes.
+_OF_GRADIENTS = ("query", "key", "weight", "query_bias", "key_bias", "edge_bias", "edge_weight", "value")
 FIELDS = (
     *("counter", "slots", "bounds", "scratch", "scratch_size"),
-    *("ptr", "index", "edge", "place"),
-    *("heads", "features", "channels"),
+    *("ptr", "index", "edge", "place", "heads", "features", "channels"),
     *("query", "key", "weight", "pair_args", "link_args"),
     *("query_bias", "key_bias", "edge_bias", "edge_weight", "value"),
-    *("scale", "keep", "seed", "base", "base_step"),
-    *("out", "lse", "grad", "packed", "dt"),
-    *(
-        "d_query",
-        "d_key",
-        "d_weight",
-        "d_query_bias",
-        "d_key_bias",
-        "d_edge_bias",
-        "d_edge_weight",
-        "d_value",
-    ),
+    *("scale", "keep", "seed", "base", "base_step", "out", "lse", "grad", "packed", "dt"),
+    *(f"d_{name}" for name in _OF_GRADIENTS),
 )
 (
     COUNTER, SLOTS, BOUNDS, SCRATCH, SCRATCH_SIZE,
@@ -142,6 +132,17 @@ def _fetch(table, index, e, last, heads, h, size):
                 prefetch(table, row + c)
 
 
+@inlined
+def _rows(table, index, e, heads, h, size):
+    # Those that four edges gather.
+    return (
+        chunk(table, np.int64(index[e]) * heads + h, size),
+        chunk(table, np.int64(index[e + 1]) * heads + h, size),
+        chunk(table, np.int64(index[e + 2]) * heads + h, size),
+        chunk(table, np.int64(index[e + 3]) * heads + h, size),
+    )
+
+
 @plain
 def _largest(x, size, least, zero):  # type: ignore[no-untyped-def]
     # Four at once: a maximum waits for the one before. What is -inf gives 0: nothing becomes inf - inf.
@@ -186,101 +187,59 @@ class Kernels:
             assert recipe.pair.derivative is not None
             self._pair = compile_rule(recipe.pair.in_scalars, dtype, 2)
             self._d_pair = compile_rule(recipe.pair.derivative, dtype, 2)
-            self._sums = self._make_sums()
 
-    def _make_sums(self) -> Any:
-        # Loops over features, with the weight where there is one: dots(t, own, other, index ...) and its kin.
+    def _make_sums(self, by_column: bool) -> Any:
+        # Loops over the features of a row (or column) and of what its edges gather.
         pair, d_pair, weighted, f = self._pair, self._d_pair, self.recipe.weighted, self._f
         number = type(f)
 
+        @inlined
+        def term(own, other, a, b):
+            return pair(other, own, a, b) if by_column else pair(own, other, a, b)
+
+        @inlined
+        def slope(own, other, a, b):
+            return d_pair(other, own, a, b)[1] if by_column else d_pair(own, other, a, b)[0]
+
         @apart
-        def sum4(q, k0, k1, k2, k3, w, a, b, size):
+        def sum4(own, x0, x1, x2, x3, w, a, b, size):
             t0 = t1 = t2 = t3 = number(0)
             for r in range(size):
-                x = q[r]
-                if weighted:
-                    u = w[r]
-                    t0 += u * pair(x, k0[r], a, b)
-                    t1 += u * pair(x, k1[r], a, b)
-                    t2 += u * pair(x, k2[r], a, b)
-                    t3 += u * pair(x, k3[r], a, b)
-                else:
-                    t0 += pair(x, k0[r], a, b)
-                    t1 += pair(x, k1[r], a, b)
-                    t2 += pair(x, k2[r], a, b)
-                    t3 += pair(x, k3[r], a, b)
+                x = own[r]
+                u = w[r] if weighted else number(1)
+                t0 += u * term(x, x0[r], a, b)
+                t1 += u * term(x, x1[r], a, b)
+                t2 += u * term(x, x2[r], a, b)
+                t3 += u * term(x, x3[r], a, b)
             return t0, t1, t2, t3
 
         @apart
-        def sum1(q, k0, w, a, b, size):
+        def sum1(own, x0, w, a, b, size):
             t0 = number(0)
             for r in range(size):
-                if weighted:
-                    t0 += w[r] * pair(q[r], k0[r], a, b)
-                else:
-                    t0 += pair(q[r], k0[r], a, b)
+                t0 += (w[r] if weighted else number(1)) * term(own[r], x0[r], a, b)
             return t0
 
         @apart
-        def sum4_of_key(k, q0, q1, q2, q3, w, a, b, size):
-            t0 = t1 = t2 = t3 = number(0)
+        def add4(out, own, x0, x1, x2, x3, d0, d1, d2, d3, w, a, b, size):
             for r in range(size):
-                y = k[r]
-                if weighted:
-                    u = w[r]
-                    t0 += u * pair(q0[r], y, a, b)
-                    t1 += u * pair(q1[r], y, a, b)
-                    t2 += u * pair(q2[r], y, a, b)
-                    t3 += u * pair(q3[r], y, a, b)
-                else:
-                    t0 += pair(q0[r], y, a, b)
-                    t1 += pair(q1[r], y, a, b)
-                    t2 += pair(q2[r], y, a, b)
-                    t3 += pair(q3[r], y, a, b)
-            return t0, t1, t2, t3
+                x = own[r]
+                total = d0 * slope(x, x0[r], a, b) + d1 * slope(x, x1[r], a, b)
+                total += d2 * slope(x, x2[r], a, b) + d3 * slope(x, x3[r], a, b)
+                out[r] += total * w[r] if weighted else total
 
         @apart
-        def add4_to_query(out, q, k0, k1, k2, k3, d0, d1, d2, d3, w, a, b, size):
+        def add1(out, own, x0, d0, w, a, b, size):
             for r in range(size):
-                x = q[r]
-                total = d0 * d_pair(x, k0[r], a, b)[0] + d1 * d_pair(x, k1[r], a, b)[0]
-                total += d2 * d_pair(x, k2[r], a, b)[0] + d3 * d_pair(x, k3[r], a, b)[0]
-                if weighted:
-                    total *= w[r]
-                out[r] += total
+                total = d0 * slope(own[r], x0[r], a, b)
+                out[r] += total * w[r] if weighted else total
 
         @apart
-        def add4_to_key(out, k, q0, q1, q2, q3, d0, d1, d2, d3, w, a, b, size):
+        def add1_to_weight(out, own, x0, d0, a, b, size):
             for r in range(size):
-                y = k[r]
-                total = d0 * d_pair(q0[r], y, a, b)[1] + d1 * d_pair(q1[r], y, a, b)[1]
-                total += d2 * d_pair(q2[r], y, a, b)[1] + d3 * d_pair(q3[r], y, a, b)[1]
-                if weighted:
-                    total *= w[r]
-                out[r] += total
+                out[r] += d0 * term(own[r], x0[r], a, b)
 
-        @apart
-        def add1_to_query(out, q, k0, d0, w, a, b, size):
-            for r in range(size):
-                total = d0 * d_pair(q[r], k0[r], a, b)[0]
-                if weighted:
-                    total *= w[r]
-                out[r] += total
-
-        @apart
-        def add1_to_key(out, k, q0, d0, w, a, b, size):
-            for r in range(size):
-                total = d0 * d_pair(q0[r], k[r], a, b)[1]
-                if weighted:
-                    total *= w[r]
-                out[r] += total
-
-        @apart
-        def add1_to_weight(out, q, k0, d0, a, b, size):
-            for r in range(size):
-                out[r] += d0 * pair(q[r], k0[r], a, b)
-
-        return sum4, sum1, sum4_of_key, add4_to_query, add4_to_key, add1_to_query, add1_to_key, add1_to_weight
+        return sum4, sum1, add4, add1, add1_to_weight
 
     def forward(self) -> Callable[..., None]:
         r"""Scores, softmax and weighted sum of every row."""
@@ -293,7 +252,7 @@ class Kernels:
         least = number(1e-25 if self.dtype == "float32" else 1e-200)
         most = number(1e25 if self.dtype == "float32" else 1e200)
         link = self._link
-        score_rows = self._score_rows() if paired else _no_scores
+        scores = self._scores() if paired else _no_scores
 
         @plain
         def block(ctx, scratch, slot, start, stop, h):
@@ -304,7 +263,7 @@ class Kernels:
             first = ptr[start]
             n = ptr[stop] - first
             if paired:
-                score_rows(ctx, s, start, stop, h)
+                scores(ctx, s, start, stop, h)
             elif ctx[KEY_BIAS] != 0:
                 a, b = pointer(ctx[QUERY_BIAS], f), pointer(ctx[KEY_BIAS], f)
                 for i in range(start, stop):
@@ -377,10 +336,7 @@ class Kernels:
                     u = e - first
                     _axpy4(
                         o,
-                        chunk(v, np.int64(col[e]) * heads + h, channels),
-                        chunk(v, np.int64(col[e + 1]) * heads + h, channels),
-                        chunk(v, np.int64(col[e + 2]) * heads + h, channels),
-                        chunk(v, np.int64(col[e + 3]) * heads + h, channels),
+                        *_rows(v, col, e, heads, h, channels),
                         *(w[u] * part, w[u + 1] * part, w[u + 2] * part, w[u + 3] * part),
                         channels,
                     )
@@ -400,8 +356,8 @@ class Kernels:
         paired, inside = self.recipe.pair is not None, self.recipe.pair is None or self.recipe.bias_inside
         exp = VOCABULARY[self.dtype]["exp"]
         link, d_link = self._link, self._d_link
-        score_columns = self._score_columns() if paired else _no_scores
-        add_to_keys = self._add_to_keys() if paired else _no_sums
+        scores = self._scores(by_column=True) if paired else _no_scores
+        key_gradient = self._gradient(by_column=True) if paired else _no_gradient
 
         @plain
         def block(ctx, scratch, slot, start, stop, h):
@@ -421,7 +377,7 @@ class Kernels:
                 lse[e] = packed[place_of_row + 1]
                 mean[e] = packed[place_of_row + 2]
             if paired:
-                score_columns(ctx, t, start, stop, h)
+                scores(ctx, t, start, stop, h)
             elif ctx[KEY_BIAS] != 0:
                 b = pointer(ctx[KEY_BIAS], f)
                 for j in range(start, stop):
@@ -483,10 +439,7 @@ class Kernels:
                     delta[u], delta[u + 1], delta[u + 2], delta[u + 3] = _touch4(
                         o,
                         own,
-                        chunk(g, np.int64(row[e]) * heads + h, channels),
-                        chunk(g, np.int64(row[e + 1]) * heads + h, channels),
-                        chunk(g, np.int64(row[e + 2]) * heads + h, channels),
-                        chunk(g, np.int64(row[e + 3]) * heads + h, channels),
+                        *_rows(g, row, e, heads, h, channels),
                         *(weight[u], weight[u + 1], weight[u + 2], weight[u + 3]),
                         *(number(0), channels),
                     )
@@ -543,28 +496,28 @@ class Kernels:
                 scale = pointer(ctx[SCALE], f)[0]
                 for e in range(n):
                     p[e] *= scale
-                add_to_keys(ctx, p, slot, start, stop, h)
+                key_gradient(ctx, p, slot, start, stop, h)
 
         return self._over_blocks(block)
 
     def query_gradient(self) -> Callable[..., None]:
         r"""By rows: gradients of queries, and of the weight in one part per slot, from :math:`\dot t`."""
-        return self._from_dt(self._add_to_queries())
+        return self._from_dt(self._gradient())
 
     def key_gradient(self) -> Callable[..., None]:
         r"""By columns: gradients of keys from :math:`\dot t`."""
-        return self._from_dt(self._add_to_keys())
+        return self._from_dt(self._gradient(by_column=True))
 
     def score(self) -> Callable[..., None]:
         r"""The sums :math:`t` of all edges, in the caller's order."""
-        f, score_rows = self._f, self._score_rows()
+        f, scores = self._f, self._scores()
 
         @plain
         def block(ctx, scratch, slot, start, stop, h):
             heads = ctx[HEADS]
             ptr, edge, out = pointer(ctx[PTR], _i64), pointer(ctx[EDGE], _i32), pointer(ctx[OUT], f)
             first = ptr[start]
-            score_rows(ctx, scratch, start, stop, h)
+            scores(ctx, scratch, start, stop, h)
             for e in range(ptr[stop] - first):
                 out[np.int64(edge[first + e]) * heads + h] = scratch[e]
 
@@ -590,198 +543,110 @@ class Kernels:
 
         return self._over_blocks(block)
 
-    def _score_rows(self) -> Any:
+    def _scores(self, by_column: bool = False) -> Any:
         f = self._f
         fixed = np.int64(self._features)
-        sum4, sum1 = self._sums[:2]
+        sum4, sum1, *_ = self._make_sums(by_column)
+        row_of, gathered = (KEY, QUERY) if by_column else (QUERY, KEY)
 
         @plain
-        def score_rows(ctx, t, start, stop, h):
+        def scores(ctx, t, start, stop, h):
             heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
-            ptr, col = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
-            q, k = pointer(ctx[QUERY], f), pointer(ctx[KEY], f)
+            ptr, index = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
+            x, others = pointer(ctx[row_of], f), pointer(ctx[gathered], f)
             w = chunk(pointer(ctx[WEIGHT], f), h, size)
             a, b = _constants(pointer(ctx[PAIR_ARGS], f), h, heads)
             first = ptr[start]
             for i in range(start, stop):
-                own = chunk(q, i * heads + h, size)
+                own = chunk(x, i * heads + h, size)
                 e, last = ptr[i], ptr[i + 1]
                 while e + 4 <= last:
-                    _fetch(k, col, e, ptr[stop], heads, h, size)
+                    _fetch(others, index, e, ptr[stop], heads, h, size)
                     u = e - first
-                    t[u], t[u + 1], t[u + 2], t[u + 3] = sum4(
-                        own,
-                        chunk(k, np.int64(col[e]) * heads + h, size),
-                        chunk(k, np.int64(col[e + 1]) * heads + h, size),
-                        chunk(k, np.int64(col[e + 2]) * heads + h, size),
-                        chunk(k, np.int64(col[e + 3]) * heads + h, size),
-                        *(w, a, b),
-                        size,
-                    )
+                    four = _rows(others, index, e, heads, h, size)
+                    t[u], t[u + 1], t[u + 2], t[u + 3] = sum4(own, *four, w, a, b, size)
                     e += 4
                 while e < last:
-                    t[e - first] = sum1(own, chunk(k, np.int64(col[e]) * heads + h, size), *(w, a, b), size)
+                    other = chunk(others, np.int64(index[e]) * heads + h, size)
+                    t[e - first] = sum1(own, other, w, a, b, size)
                     e += 1
             scale = pointer(ctx[SCALE], f)[0]
             for e in range(ptr[stop] - first):
                 t[e] *= scale
 
-        return score_rows
+        return scores
 
-    def _score_columns(self) -> Any:
-        f = self._f
-        fixed = np.int64(self._features)
-        _, sum1, sum4_of_key = self._sums[:3]
-
-        @plain
-        def score_columns(ctx, t, start, stop, h):
-            heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
-            ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
-            q, k = pointer(ctx[QUERY], f), pointer(ctx[KEY], f)
-            w = chunk(pointer(ctx[WEIGHT], f), h, size)
-            a, b = _constants(pointer(ctx[PAIR_ARGS], f), h, heads)
-            first = ptr[start]
-            for j in range(start, stop):
-                own = chunk(k, j * heads + h, size)
-                e, last = ptr[j], ptr[j + 1]
-                while e + 4 <= last:
-                    _fetch(q, row, e, ptr[stop], heads, h, size)
-                    u = e - first
-                    t[u], t[u + 1], t[u + 2], t[u + 3] = sum4_of_key(
-                        own,
-                        chunk(q, np.int64(row[e]) * heads + h, size),
-                        chunk(q, np.int64(row[e + 1]) * heads + h, size),
-                        chunk(q, np.int64(row[e + 2]) * heads + h, size),
-                        chunk(q, np.int64(row[e + 3]) * heads + h, size),
-                        *(w, a, b),
-                        size,
-                    )
-                    e += 4
-                while e < last:
-                    t[e - first] = sum1(chunk(q, np.int64(row[e]) * heads + h, size), own, *(w, a, b), size)
-                    e += 1
-            scale = pointer(ctx[SCALE], f)[0]
-            for e in range(ptr[stop] - first):
-                t[e] *= scale
-
-        return score_columns
-
-    def _add_to_queries(self) -> Any:
+    def _gradient(self, by_column: bool = False) -> Any:
         f = self._f
         fixed = np.int64(self._features)
         number = type(f)
-        _, _, _, add4, _, add1, _, add_to_weight = self._sums
+        _, _, add4, add1, add1_to_weight = self._make_sums(by_column)
+        row_of, gathered, result = (KEY, QUERY, D_KEY) if by_column else (QUERY, KEY, D_QUERY)
 
         @plain
-        def add_to_queries(ctx, d, slot, start, stop, h):
+        def gradient(ctx, d, slot, start, stop, h):
             heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
-            ptr, col = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
-            q, k, out = pointer(ctx[QUERY], f), pointer(ctx[KEY], f), pointer(ctx[D_QUERY], f)
+            ptr, index = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
+            x, others, out = pointer(ctx[row_of], f), pointer(ctx[gathered], f), pointer(ctx[result], f)
             w = chunk(pointer(ctx[WEIGHT], f), h, size)
             a, b = _constants(pointer(ctx[PAIR_ARGS], f), h, heads)
             first = ptr[start]
             for i in range(start, stop):
-                own = chunk(q, i * heads + h, size)
+                own = chunk(x, i * heads + h, size)
                 o = chunk(out, i * heads + h, size)
                 for r in range(size):
                     o[r] = number(0)
                 e, last = ptr[i], ptr[i + 1]
                 while e + 4 <= last:
-                    _fetch(k, col, e, ptr[stop], heads, h, size)
+                    if not by_column:  # by columns, the scores have fetched them
+                        _fetch(others, index, e, ptr[stop], heads, h, size)
                     u = e - first
-                    add4(
-                        o,
-                        own,
-                        chunk(k, np.int64(col[e]) * heads + h, size),
-                        chunk(k, np.int64(col[e + 1]) * heads + h, size),
-                        chunk(k, np.int64(col[e + 2]) * heads + h, size),
-                        chunk(k, np.int64(col[e + 3]) * heads + h, size),
-                        *(d[u], d[u + 1], d[u + 2], d[u + 3], w, a, b),
-                        size,
-                    )
+                    four = _rows(others, index, e, heads, h, size)
+                    add4(o, own, *four, d[u], d[u + 1], d[u + 2], d[u + 3], w, a, b, size)
                     e += 4
                 while e < last:
-                    add1(
-                        *(o, own, chunk(k, np.int64(col[e]) * heads + h, size)),
-                        *(d[e - first], w, a, b, size),
-                    )
+                    other = chunk(others, np.int64(index[e]) * heads + h, size)
+                    add1(o, own, other, d[e - first], w, a, b, size)
                     e += 1
-                if ctx[D_WEIGHT] != 0:
+                if not by_column and ctx[D_WEIGHT] != 0:
                     dw = chunk(pointer(ctx[D_WEIGHT], f), slot * heads + h, size)
                     for e in range(ptr[i], last):
-                        add_to_weight(
-                            *(dw, own, chunk(k, np.int64(col[e]) * heads + h, size)),
-                            *(d[e - first], a, b, size),
-                        )
+                        other = chunk(others, np.int64(index[e]) * heads + h, size)
+                        add1_to_weight(dw, own, other, d[e - first], a, b, size)
 
-        return add_to_queries
-
-    def _add_to_keys(self) -> Any:
-        f = self._f
-        fixed = np.int64(self._features)
-        number = type(f)
-        _, _, _, _, add4, _, add1, _ = self._sums
-
-        @plain
-        def add_to_keys(ctx, d, slot, start, stop, h):
-            heads, size = ctx[HEADS], fixed if fixed > 0 else ctx[FEATURES]
-            ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
-            q, k, out = pointer(ctx[QUERY], f), pointer(ctx[KEY], f), pointer(ctx[D_KEY], f)
-            w = chunk(pointer(ctx[WEIGHT], f), h, size)
-            a, b = _constants(pointer(ctx[PAIR_ARGS], f), h, heads)
-            first = ptr[start]
-            for j in range(start, stop):
-                own = chunk(k, j * heads + h, size)
-                o = chunk(out, j * heads + h, size)
-                for r in range(size):
-                    o[r] = number(0)
-                e, last = ptr[j], ptr[j + 1]
-                while e + 4 <= last:
-                    u = e - first
-                    add4(
-                        o,
-                        own,
-                        chunk(q, np.int64(row[e]) * heads + h, size),
-                        chunk(q, np.int64(row[e + 1]) * heads + h, size),
-                        chunk(q, np.int64(row[e + 2]) * heads + h, size),
-                        chunk(q, np.int64(row[e + 3]) * heads + h, size),
-                        *(d[u], d[u + 1], d[u + 2], d[u + 3], w, a, b),
-                        size,
-                    )
-                    e += 4
-                while e < last:
-                    add1(
-                        *(o, own, chunk(q, np.int64(row[e]) * heads + h, size)),
-                        *(d[e - first], w, a, b, size),
-                    )
-                    e += 1
-
-        return add_to_keys
+        return gradient
 
     def _over_blocks(self, block: Any) -> Callable[..., None]:
         f = self._f
 
-        def loop(begin, end, ctx):
-            heads, size = ctx[HEADS], ctx[SCRATCH_SIZE]
-            bounds, ptr = pointer(ctx[BOUNDS], _i64), pointer(ctx[PTR], _i64)
-            for task in range(begin, end):
-                scratch = chunk(pointer(ctx[SCRATCH], f), task, BUFFERS * size)
-                while True:
-                    slot = next_slot(pointer(ctx[COUNTER], _i64))
-                    if slot >= ctx[SLOTS]:
-                        break
-                    start, end_of_slot = bounds[slot], bounds[slot + 1]
-                    while start < end_of_slot:
-                        stop = start + 1
-                        # Rows count, too: thousands of them may be without any edge.
-                        limit = min(end_of_slot, start + BLOCK)
-                        while stop < limit and ptr[stop + 1] - ptr[start] <= BLOCK:
-                            stop += 1
-                        for h in range(heads):
-                            block(ctx, scratch, slot, start, stop, h)
-                        start = stop
+        @plain
+        def blocks(ctx, task, slot, start, end):
+            heads, size, ptr = ctx[HEADS], ctx[SCRATCH_SIZE], pointer(ctx[PTR], _i64)
+            scratch = chunk(pointer(ctx[SCRATCH], f), task, BUFFERS * size)
+            while start < end:
+                stop = start + 1
+                # Rows count, too: thousands of them may be without any edge.
+                limit = min(end, start + BLOCK)
+                while stop < limit and ptr[stop + 1] - ptr[start] <= BLOCK:
+                    stop += 1
+                for h in range(heads):
+                    block(ctx, scratch, slot, start, stop, h)
+                start = stop
 
-        return loop
+        return _over_slots(blocks)
+
+
+def _over_slots(work: Any) -> Callable[..., None]:
+    def loop(begin, end, ctx):
+        bounds = pointer(ctx[BOUNDS], _i64)
+        for task in range(begin, end):
+            while True:
+                slot = next_slot(pointer(ctx[COUNTER], _i64))
+                if slot >= ctx[SLOTS]:
+                    break
+                work(ctx, task, slot, bounds[slot], bounds[slot + 1])
+
+    return loop
 
 
 @plain
@@ -790,7 +655,7 @@ def _no_scores(ctx, t, start, stop, h):
 
 
 @plain
-def _no_sums(ctx, d, slot, start, stop, h):
+def _no_gradient(ctx, d, slot, start, stop, h):
     pass
 
 
@@ -805,30 +670,25 @@ def pack(dtype: str) -> Callable[..., None]:
     f = np.float32(0) if dtype == "float32" else np.float64(0)
     number = type(f)
 
-    def loop(begin, end, ctx):
-        heads, channels = ctx[HEADS], ctx[CHANNELS]
-        bounds, lse = pointer(ctx[BOUNDS], _i64), pointer(ctx[LSE], f)
+    @plain
+    def rows(ctx, task, slot, start, stop):
+        heads, channels, lse = ctx[HEADS], ctx[CHANNELS], pointer(ctx[LSE], f)
         a, packed = pointer(ctx[QUERY_BIAS], f), pointer(ctx[PACKED], f)
         g, out, base = pointer(ctx[GRAD], f), pointer(ctx[OUT], f), pointer(ctx[BASE], f)
-        for _ in range(begin, end):
-            while True:
-                slot = next_slot(pointer(ctx[COUNTER], _i64))
-                if slot >= ctx[SLOTS]:
-                    break
-                for row in range(bounds[slot] * heads, bounds[slot + 1] * heads):
-                    own, other = chunk(g, row, channels), chunk(out, row, channels)
-                    total = number(0)
-                    for c in range(channels):
-                        total += own[c] * other[c]
-                    if ctx[BASE] != 0:
-                        added = shift(base, row // heads * ctx[BASE_STEP] + row % heads * channels)
-                        for c in range(channels):
-                            total -= own[c] * added[c]
-                    packed[row * 4] = a[row] if ctx[QUERY_BIAS] != 0 else number(0)
-                    packed[row * 4 + 1] = lse[row]
-                    packed[row * 4 + 2] = total
+        for row in range(start * heads, stop * heads):
+            own, other = chunk(g, row, channels), chunk(out, row, channels)
+            total = number(0)
+            for c in range(channels):
+                total += own[c] * other[c]
+            if ctx[BASE] != 0:
+                added = shift(base, row // heads * ctx[BASE_STEP] + row % heads * channels)
+                for c in range(channels):
+                    total -= own[c] * added[c]
+            packed[row * 4] = a[row] if ctx[QUERY_BIAS] != 0 else number(0)
+            packed[row * 4 + 1] = lse[row]
+            packed[row * 4 + 2] = total
 
-    return loop
+    return _over_slots(rows)
 
 
 def sum_rows(dtype: str) -> Callable[..., None]:
@@ -836,20 +696,15 @@ def sum_rows(dtype: str) -> Callable[..., None]:
     f = np.float32(0) if dtype == "float32" else np.float64(0)
     number = type(f)
 
-    def loop(begin, end, ctx):
-        heads = ctx[HEADS]
-        bounds, ptr = pointer(ctx[BOUNDS], _i64), pointer(ctx[PTR], _i64)
+    @plain
+    def rows(ctx, task, slot, start, stop):
+        heads, ptr = ctx[HEADS], pointer(ctx[PTR], _i64)
         dt, out = pointer(ctx[DT], f), pointer(ctx[D_QUERY_BIAS], f)
-        for _ in range(begin, end):
-            while True:
-                slot = next_slot(pointer(ctx[COUNTER], _i64))
-                if slot >= ctx[SLOTS]:
-                    break
-                for i in range(bounds[slot], bounds[slot + 1]):
-                    for h in range(heads):
-                        total = number(0)
-                        for e in range(ptr[i], ptr[i + 1]):
-                            total += dt[e * heads + h]
-                        out[i * heads + h] = total
+        for i in range(start, stop):
+            for h in range(heads):
+                total = number(0)
+                for e in range(ptr[i], ptr[i + 1]):
+                    total += dt[e * heads + h]
+                out[i * heads + h] = total
 
-    return loop
+    return _over_slots(rows)

@@ -109,16 +109,17 @@ def apart(function: Callable[..., Any]) -> Any:
     return compiled
 
 
-def _inline(function: Callable[..., Any]) -> Any:
+def inlined(function: Callable[..., Any]) -> Any:
+    r"""Compiles a function into whatever calls it, where every rounding is meant."""
     return numba.njit(named(function), fastmath=EXACT, error_model="numpy", forceinline=True)
 
 
-@_inline
+@inlined
 def _select(condition, x, y):
     return x if condition else y
 
 
-@_inline
+@inlined
 def _exp32(x):
     # 2^n exp(r) with |r| <= log(2) / 2; the sum with 1.5 2^23 rounds to an integer.
     known = _select(x == x, x, _f(0.0))
@@ -142,7 +143,7 @@ def _exp32(x):
     return _select(x == x, y, x)
 
 
-@_inline
+@inlined
 def _log32(x):
     tiny = x < _f(1.17549435e-38)
     scaled = _select(tiny, x * _f(8388608.0), x)
@@ -167,7 +168,7 @@ def _log32(x):
     return _select(x >= _f(0.0), y, _f(np.nan))
 
 
-@_inline
+@inlined
 def _quadrant(x):
     # x = n pi / 2 + r. In double precision, so that large angles keep their digits.
     d = np.float64(x)
@@ -177,21 +178,21 @@ def _quadrant(x):
     return _f(r), _f(turn)
 
 
-@_inline
+@inlined
 def _sine(r):
     z = r * r
     p = (_f(-1.9515295891e-4) * z + _f(8.3321608736e-3)) * z + _f(-1.6666654611e-1)
     return p * z * r + r
 
 
-@_inline
+@inlined
 def _cosine(r):
     z = r * r
     p = (_f(2.443315711809948e-5) * z + _f(-1.388731625493765e-3)) * z + _f(4.166664568298827e-2)
     return p * z * z - _f(0.5) * z + _f(1.0)
 
 
-@_inline
+@inlined
 def _sin32(x):
     r, turn = _quadrant(x)
     odd = (turn == _f(1.0)) | (turn == _f(3.0))
@@ -199,7 +200,7 @@ def _sin32(x):
     return _select(turn >= _f(2.0), -y, y)
 
 
-@_inline
+@inlined
 def _cos32(x):
     r, turn = _quadrant(x)
     odd = (turn == _f(1.0)) | (turn == _f(3.0))
@@ -207,50 +208,20 @@ def _cos32(x):
     return _select((turn == _f(1.0)) | (turn == _f(2.0)), -y, y)
 
 
-@_inline
-def _abs(x):
-    return abs(x)
-
-
-@_inline
+@inlined
 def _minimum(x, y):
     return x if x < y else y
 
 
-@_inline
+@inlined
 def _maximum(x, y):
     return x if x > y else y
 
 
-@_inline
-def _sqrt(x):
-    return math.sqrt(x)
-
-
-@_inline
-def _exp64(x):
-    return math.exp(x)
-
-
-@_inline
-def _log64(x):
-    return math.log(x)
-
-
-@_inline
-def _sin64(x):
-    return math.sin(x)
-
-
-@_inline
-def _cos64(x):
-    return math.cos(x)
-
-
-_COMMON = {"where": _select, "sqrt": _sqrt, "absolute": _abs, "minimum": _minimum, "maximum": _maximum}
+_COMMON = {"where": _select, "sqrt": math.sqrt, "absolute": abs, "minimum": _minimum, "maximum": _maximum}
 VOCABULARY = {
     "float32": {"exp": _exp32, "log": _log32, "sin": _sin32, "cos": _cos32, **_COMMON},
-    "float64": {"exp": _exp64, "log": _log64, "sin": _sin64, "cos": _cos64, **_COMMON},
+    "float64": {"exp": math.exp, "log": math.log, "sin": math.sin, "cos": math.cos, **_COMMON},
 }
 
 
@@ -274,7 +245,7 @@ def compile_rule(function: Callable[..., Any], dtype: str, operands: int) -> Any
         # Numba takes a literal for double precision, and would compute all that it touches there.
         code = plain.__code__
         code = code.replace(co_consts=tuple(typed(value) for value in code.co_consts))
-        return _inline(types.FunctionType(code, plain.__globals__, plain.__name__, plain.__defaults__))
+        return inlined(types.FunctionType(code, plain.__globals__, plain.__name__, plain.__defaults__))
 
     inner = translate(function, VOCABULARY[dtype], compiler)
     constants = function.__code__.co_argcount - operands
@@ -283,7 +254,7 @@ def compile_rule(function: Callable[..., Any], dtype: str, operands: int) -> Any
             f"Expected '{function.__name__}' to take {operands} numbers and at most 2 constants (got "
             f"{function.__code__.co_argcount} arguments)"
         )
-    return _inline(_ADAPTERS[operands, constants](inner))
+    return inlined(_ADAPTERS[operands, constants](inner))
 
 
 _ADAPTERS: dict[tuple[int, int], Callable[[Any], Any]] = {

@@ -39,9 +39,13 @@ def available() -> str | None:
     return "needs a CUDA device"
 
 
-def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
-    from kgat.ops.gpu import loops as gpu_kernels
+def _kernels() -> Any:
+    from kgat.ops.gpu import loops
 
+    return loops
+
+
+def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
     size = _Sizes.of(adjacency, x)
     out = size.new(x.value, size.targets, x.heads, x.channels)
     lse = size.new(x.link_args, size.targets, x.heads)
@@ -53,7 +57,7 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
     split = {"out_parts": out_parts, "lse_parts": lse_parts}
     inputs |= {"out": out, "lse": lse}
     for table, light in partition.tables():
-        _launch_lanes(gpu_kernels.attend, size, table, light, inputs if light else inputs | split)
+        _launch_lanes(_kernels().attend, size, table, light, inputs if light else inputs | split)
     _merge(partition, out_parts, out, lse_parts, lse)
     return out, lse
 
@@ -61,8 +65,6 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
 def attention_backward(
     recipe: Recipe, adjacency: Adjacency, x: Operands, out: Tensor, lse: Tensor, grad: Tensor
 ) -> dict[str, Tensor]:
-    from kgat.ops.gpu import loops as gpu_kernels
-
     size = _Sizes.of(adjacency, x)
     made = {name: size.new(tensor) for name, tensor in x.learned.items()}
     if size.empty:
@@ -72,23 +74,21 @@ def attention_backward(
     block = _power(size.channels)
     lanes = max(1, 2 * TILE // block)
     sizes = {"rows": lse.numel(), "SIZE": size.channels, "BLOCK": block, "LANES": lanes}
-    _launch(gpu_kernels.dot_rows, _ceil(lse.numel(), lanes), 4, x=grad, y=out, out=mean, **sizes)
+    _launch(_kernels().dot_rows, _ceil(lse.numel(), lanes), 4, x=grad, y=out, out=mean, **sizes)
     total = lse.new_empty(adjacency.num_edges, size.heads)
     results = {f"d_{name}": tensor for name, tensor in made.items() if name not in OF_TARGETS}
     inputs = _inputs(recipe, adjacency, x, derivative=True)
     _by_source(adjacency, size, results, {**inputs, "lse": lse, "grad": grad, "mean": mean}, total)
-    return made | _by_target(adjacency, size, made.get("query"), made.get("query_bias"), inputs, total)
+    return made | _by_target(adjacency, size, made, inputs, total)
 
 
 def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
-    from kgat.ops.gpu import loops as gpu_kernels
-
     size = _Sizes.of(adjacency, x)
     total = x.link_args.new_empty(adjacency.num_edges, size.heads)
     if not size.empty:
         inputs = _inputs(recipe, adjacency, x, link=False) | {"total": total}
         for table, light in _partition(adjacency, adjacency.rowptr).tables():
-            _launch_lanes(gpu_kernels.sum_pairs, size, table, light, inputs)
+            _launch_lanes(_kernels().sum_pairs, size, table, light, inputs)
     return total
 
 
@@ -100,23 +100,19 @@ def score_backward(recipe: Recipe, adjacency: Adjacency, x: Operands, grad: Tens
     total = grad.index_select(0, adjacency.edge)
     inputs = _inputs(recipe, adjacency, x, derivative=True, link=False) | {"value": None, "seed": None}
     _by_source(adjacency, size, {"d_key": made["key"]}, inputs, total)
-    return made | _by_target(adjacency, size, made["query"], None, inputs, total)
+    return made | _by_target(adjacency, size, made, inputs, total)
 
 
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
-    from kgat.ops.gpu import loops as gpu_kernels
-
     mask = torch.empty(edges, heads, dtype=torch.float64, device=seed.device)
     more = {"size": mask.numel(), "drop": float(p), "keep": _keep(p), "BLOCK": 1024}
-    _launch(gpu_kernels.write_mask, _ceil(mask.numel(), 1024), 4, seed=seed, mask=mask, **more)
+    _launch(_kernels().write_mask, _ceil(mask.numel(), 1024), 4, seed=seed, mask=mask, **more)
     return mask
 
 
 def _by_source(
     adjacency: Adjacency, size: _Sizes, results: dict[str, Tensor], inputs: dict[str, Any], total: Tensor
 ) -> None:
-    from kgat.ops.gpu import loops as gpu_kernels
-
     partition = _partition(adjacency, adjacency.colptr)
     split = {
         f"{name}_parts": partition.parts(total, *results[name].shape[1:])
@@ -126,24 +122,16 @@ def _by_source(
     inputs = {**inputs, **results, "row": adjacency.row, "place": adjacency.place, "d_total": total}
     for table, light in partition.tables():
         launched = inputs if light else inputs | split
-        _launch_lanes(gpu_kernels.by_source, size, table, light, launched, accumulators=2)
+        _launch_lanes(_kernels().by_source, size, table, light, launched, accumulators=2)
     for name, parts in split.items():
         _merge(partition, parts, results[name.removesuffix("_parts")])
 
 
 def _by_target(
-    adjacency: Adjacency,
-    size: _Sizes,
-    d_query: Tensor | None,
-    d_query_bias: Tensor | None,
-    inputs: dict[str, Any],
-    total: Tensor,
+    adjacency: Adjacency, size: _Sizes, made: dict[str, Tensor], inputs: dict[str, Any], total: Tensor
 ) -> dict[str, Tensor]:
     # Returns the gradient of the weight, if there is one.
-    from kgat.ops.gpu import loops as gpu_kernels
-
-    named = (("d_query", d_query), ("d_query_bias", d_query_bias))
-    results = {name: x for name, x in named if x is not None}
+    results = {f"d_{name}": made[name] for name in ("query", "query_bias") if name in made}
     if not results:
         return {}
     partition = _partition(adjacency, adjacency.rowptr)
@@ -161,7 +149,7 @@ def _by_target(
             weights.append(d_weight)
         rounds = _ceil(lanes, programs * block["LANES"]) if programs else 0
         launched = inputs | {"rounds": rounds, "d_weight": d_weight} | ({} if light else split)
-        _launch_lanes(gpu_kernels.by_target, size, table, light, launched, programs)
+        _launch_lanes(_kernels().by_target, size, table, light, launched, programs)
     for name, parts in split.items():
         _merge(partition, parts, results[name.removesuffix("_parts")])
     return {"weight": torch.cat(weights).sum(0)} if weights else {}
@@ -178,11 +166,8 @@ class _Sizes:
 
     @classmethod
     def of(cls, adjacency: Adjacency, x: Operands) -> _Sizes:
-        return cls(
-            *(adjacency.num_targets, adjacency.num_edges),
-            *(x.heads, x.features, x.channels),
-            x.link_args.element_size(),
-        )
+        nodes = adjacency.num_targets, adjacency.num_edges
+        return cls(*nodes, x.heads, x.features, x.channels, x.dtype.itemsize)
 
     @property
     def empty(self) -> bool:
@@ -268,27 +253,14 @@ def _merge(
     lse_parts: Tensor | None = None,
     lse: Tensor | None = None,
 ) -> None:
-    from kgat.ops.gpu import loops as gpu_kernels
-
     if parts is None or out is None:
         return
     size = out.size(2) if out.dim() == 3 else 1
     block = _power(size)
-    _launch(
-        gpu_kernels.merge,
-        len(partition.nodes) * out.size(1),
-        4,
-        nodes=partition.nodes,
-        first=partition.first,
-        parts=parts,
-        lse_parts=lse_parts,
-        out=out,
-        lse=lse,
-        heads=out.size(1),
-        SIZE=size,
-        BLOCK=block,
-        SLOTS=max(1, min(MERGED, TILE // block)),
-    )
+    sizes = {"heads": out.size(1), "SIZE": size, "BLOCK": block, "SLOTS": max(1, min(MERGED, TILE // block))}
+    tensors = {"parts": parts, "lse_parts": lse_parts, "out": out, "lse": lse}
+    table = {"nodes": partition.nodes, "first": partition.first}
+    _launch(_kernels().merge, len(partition.nodes) * out.size(1), 4, **table, **tensors, **sizes)
 
 
 def _inputs(
@@ -333,9 +305,7 @@ def _function(function: Any, dtype: torch.dtype) -> Any:
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(text: str, dtype: torch.dtype) -> Any:
-    from kgat.ops.gpu import loops as gpu_kernels
-
-    return translate(text, gpu_kernels.vocabulary(dtype == torch.float64), gpu_kernels.compiler)
+    return translate(text, _kernels().vocabulary(dtype == torch.float64), _kernels().compiler)
 
 
 def _launch_lanes(

@@ -70,17 +70,8 @@ def _maximum(x, y):
     return tl.maximum(x, y, propagate_nan=tl.PropagateNan.ALL)
 
 
-_SINGLE = {
-    "where": _where,
-    "exp": _exp,
-    "log": _log,
-    "sin": _sin,
-    "cos": _cos,
-    "sqrt": _sqrt,
-    "absolute": _absolute,
-    "minimum": _minimum,
-    "maximum": _maximum,
-}
+_WRAPPED = (_where, _exp, _log, _sin, _cos, _sqrt, _absolute, _minimum, _maximum)
+_SINGLE = {function.fn.__name__.removeprefix("_"): function for function in _WRAPPED}
 _DOUBLE = _SINGLE | {"where": _where_double}
 
 
@@ -196,41 +187,14 @@ def _kept(seed, index, drop, keep):
 
 @triton.jit(do_not_specialize=["lanes"])
 def attend(
-    table,
-    lanes,
-    col,
-    edge,
-    query,
-    key,
-    weight,
-    pair_args,
-    link_args,
-    query_bias,
-    key_bias,
-    edge_bias,
-    edge_weight,
-    value,
-    seed,
-    out,
-    lse,
-    out_parts,
-    lse_parts,
-    heads,
-    scale: tl.float64,
-    drop,
-    keep: tl.float64,
-    PAIR: tl.constexpr,
-    LINK: tl.constexpr,
-    PAIR_ARGS: tl.constexpr,
-    LINK_ARGS: tl.constexpr,
-    INSIDE: tl.constexpr,
-    R: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    LANES: tl.constexpr,
-    SLOTS: tl.constexpr,
-):
+    table, lanes, col, edge,
+    query, key, weight, pair_args, link_args, query_bias, key_bias, edge_bias, edge_weight, value, seed,
+    out, lse, out_parts, lse_parts,
+    heads, scale: tl.float64, drop, keep: tl.float64,
+    PAIR: tl.constexpr, LINK: tl.constexpr, PAIR_ARGS: tl.constexpr, LINK_ARGS: tl.constexpr,
+    INSIDE: tl.constexpr, R: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    LANES: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
     r"""Forward, by target.
 
     .. code-block:: none
@@ -298,17 +262,11 @@ def attend(
 
 @triton.jit
 def merge(
-    nodes,
-    first,
-    parts,
-    lse_parts,
-    out,
-    lse,
+    nodes, first,
+    parts, lse_parts, out, lse,
     heads,
-    SIZE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    SLOTS: tl.constexpr,
-):
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
     r"""Joins the parts of heavy nodes, in order: sums them, or averages them by ``exp(lse_parts)``."""
     dtype: tl.constexpr = parts.dtype.element_ty
     heavy = tl.program_id(0) // heads
@@ -351,14 +309,10 @@ def merge(
 
 @triton.jit(do_not_specialize=["rows"])
 def dot_rows(
-    x,
-    y,
-    out,
+    x, y, out,
     rows,
-    SIZE: tl.constexpr,
-    BLOCK: tl.constexpr,
-    LANES: tl.constexpr,
-):
+    SIZE: tl.constexpr, BLOCK: tl.constexpr, LANES: tl.constexpr,
+):  # fmt: skip
     r"""Inner products of the rows of two matrices: :math:`D_i = \langle g_i, o_i \rangle`."""
     dtype: tl.constexpr = out.dtype.element_ty
     row = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
@@ -378,52 +332,17 @@ def write_mask(seed, mask, size, drop, keep: tl.float64, BLOCK: tl.constexpr):
 
 @triton.jit(do_not_specialize=["lanes"])
 def by_source(
-    table,
-    lanes,
-    row,
-    place,
-    edge,
-    query,
-    key,
-    weight,
-    pair_args,
-    link_args,
-    query_bias,
-    key_bias,
-    edge_bias,
-    edge_weight,
-    value,
-    seed,
-    lse,
-    grad,
-    mean,
-    d_total,
-    d_value,
-    d_key,
-    d_key_bias,
-    d_edge_bias,
-    d_edge_weight,
-    d_value_parts,
-    d_key_parts,
-    d_key_bias_parts,
-    heads,
-    scale: tl.float64,
-    drop,
-    keep: tl.float64,
-    PAIR: tl.constexpr,
-    D_PAIR: tl.constexpr,
-    LINK: tl.constexpr,
-    D_LINK: tl.constexpr,
-    PAIR_ARGS: tl.constexpr,
-    LINK_ARGS: tl.constexpr,
-    INSIDE: tl.constexpr,
-    R: tl.constexpr,
-    C: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    BLOCK_C: tl.constexpr,
-    LANES: tl.constexpr,
-    SLOTS: tl.constexpr,
-):
+    table, lanes, row, place, edge,
+    query, key, weight, pair_args, link_args, query_bias, key_bias, edge_bias, edge_weight, value, seed,
+    lse, grad, mean, d_total,
+    d_value, d_key, d_key_bias, d_edge_bias, d_edge_weight,
+    d_value_parts, d_key_parts, d_key_bias_parts,
+    heads, scale: tl.float64, drop, keep: tl.float64,
+    PAIR: tl.constexpr, D_PAIR: tl.constexpr, LINK: tl.constexpr, D_LINK: tl.constexpr,
+    PAIR_ARGS: tl.constexpr, LINK_ARGS: tl.constexpr,
+    INSIDE: tl.constexpr, R: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    LANES: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
     r"""Backward, by source; ``d_total`` is written at the CSR place of each edge for :func:`by_target`.
 
     .. code-block:: none
@@ -508,30 +427,15 @@ def by_source(
 
 @triton.jit(do_not_specialize=["lanes", "rounds"])
 def by_target(
-    table,
-    lanes,
-    rounds,
-    col,
-    query,
-    key,
-    weight,
-    pair_args,
+    table, lanes, rounds, col,
+    query, key, weight, pair_args,
     d_total,
-    d_query,
-    d_query_bias,
-    d_weight,
-    d_query_parts,
-    d_query_bias_parts,
-    heads,
-    scale: tl.float64,
-    PAIR: tl.constexpr,
-    D_PAIR: tl.constexpr,
-    PAIR_ARGS: tl.constexpr,
-    R: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    LANES: tl.constexpr,
-    SLOTS: tl.constexpr,
-):
+    d_query, d_query_bias, d_weight,
+    d_query_parts, d_query_bias_parts,
+    heads, scale: tl.float64,
+    PAIR: tl.constexpr, D_PAIR: tl.constexpr, PAIR_ARGS: tl.constexpr,
+    R: tl.constexpr, BLOCK_R: tl.constexpr, LANES: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
     r"""Backward, by target, from the ``d_total`` of :func:`by_source`.
 
     .. code-block:: none
@@ -585,24 +489,13 @@ def by_target(
 
 @triton.jit(do_not_specialize=["lanes"])
 def sum_pairs(
-    table,
-    lanes,
-    col,
-    edge,
-    query,
-    key,
-    weight,
-    pair_args,
+    table, lanes, col, edge,
+    query, key, weight, pair_args,
     total,
-    heads,
-    scale: tl.float64,
-    PAIR: tl.constexpr,
-    PAIR_ARGS: tl.constexpr,
-    R: tl.constexpr,
-    BLOCK_R: tl.constexpr,
-    LANES: tl.constexpr,
-    SLOTS: tl.constexpr,
-):
+    heads, scale: tl.float64,
+    PAIR: tl.constexpr, PAIR_ARGS: tl.constexpr,
+    R: tl.constexpr, BLOCK_R: tl.constexpr, LANES: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
     r"""The sums :math:`t_e` alone, in the caller's order of edges."""
     dtype: tl.constexpr = total.dtype.element_ty
     lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)

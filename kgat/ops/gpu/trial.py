@@ -15,9 +15,8 @@ import functools
 import hashlib
 import json
 import threading
-from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -76,22 +75,16 @@ class Trial:
     def of(cls, recipe: Recipe, x: Operands, scores: bool = False) -> Trial:
         r"""Returns the trial that these operands need."""
         names = tuple(name for name in LEARNED if name != "value" and getattr(x, name) is not None)
-        sizes = (x.heads, x.features, x.channels)
-        return cls(
-            *(recipe.text, scores, x.value.device, x.dtype, x.value.dtype, *sizes, names, x.dropout > 0.0)
-        )
+        kind = (recipe.text, scores, x.value.device, x.dtype, x.value.dtype)
+        return cls(*kind, x.heads, x.features, x.channels, names, x.dropout > 0.0)
 
     @property
     def text(self) -> str:
         r"""All that the result depends on."""
         recipe = Recipe.read(self.recipe)
-        rules = (recipe.link,) if recipe.pair is None else (recipe.link, recipe.pair)
-        rule = [f.text for x in rules for f in (x.in_scalars, x.derivative)]  # type: ignore[union-attr]
-        rest = [
-            str(getattr(self, field.name)) for field in fields(self) if field.name not in ("recipe", "device")
-        ]
+        rest = [str(x) for name, x in vars(self).items() if name not in ("recipe", "device")]
         flags = [recipe.pair is None, recipe.weighted, recipe.bias_inside]
-        return json.dumps([_circumstances(self.device), rule, flags, rest])
+        return json.dumps([_circumstances(self.device), recipe.source, flags, rest])
 
 
 _passed: set[Trial] = set()
@@ -126,7 +119,10 @@ def require_trial(recipe: Recipe, x: Operands, scores: bool = False) -> None:
 def _run(trial: Trial, pair_args: list[list[float]], link_args: list[list[float]]) -> None:
     text = trial.text
     if not _is_recorded(text):
-        failure = _in_clean_thread(lambda: _failure(trial, pair_args, link_args))
+        # The caller may be in inference mode, autocast, a checkpoint that counts what is saved, or a trace: a
+        # thread of its own has nothing of that.
+        with ThreadPoolExecutor(1, "kgat-trial") as thread:
+            failure = thread.submit(_failure, trial, pair_args, link_args).result()
         if failure is not None:
             dtype, device = str(trial.dtype).removeprefix("torch."), _name(trial.device)
             _failed[trial.recipe, trial.device] = (
@@ -140,13 +136,6 @@ def _run(trial: Trial, pair_args: list[list[float]], link_args: list[list[float]
 
 def _constants(args: Tensor) -> list[list[float]]:
     return args.detach().double().tolist()  # type: ignore[no-any-return]
-
-
-def _in_clean_thread(function: Callable[[], str | None]) -> str | None:
-    # The caller may be in inference mode, autocast, a checkpoint that counts what is saved, or a trace: a
-    # thread of its own has nothing of that.
-    with ThreadPoolExecutor(1, "kgat-trial") as thread:
-        return thread.submit(function).result()
 
 
 # --- The case ---------------------------------------------------------------------------------------------
@@ -315,14 +304,8 @@ def _circumstances(device: torch.device) -> list[str]:
     files = [here / name for name in ("trial.py", "launch.py", "loops.py")]
     digests = [hashlib.sha256(path.read_bytes()).hexdigest() for path in files]
     capability = torch.cuda.get_device_capability(device) if device.type == "cuda" else None
-    return [
-        triton.__version__,
-        torch.__version__,
-        str(torch.version.cuda),
-        _name(device),
-        str(capability),
-        *digests,
-    ]
+    versions = [triton.__version__, torch.__version__, str(torch.version.cuda)]
+    return [*versions, _name(device), str(capability), *digests]
 
 
 def _name(device: torch.device) -> str:
@@ -344,16 +327,14 @@ def _content(text: str) -> bytes:
 
 def _is_recorded(text: str) -> bool:
     path = _path(text)
-    try:
+    with contextlib.suppress(OSError):
         return path is not None and path.read_bytes() == _content(text)  # what was damaged is tried again
-    except OSError:
-        return False
+    return False
 
 
 def _record(text: str) -> None:
     path = _path(text)
-    if path is None:
-        return
-    with contextlib.suppress(OSError):  # the next process tries again
-        path.parent.mkdir(parents=True, exist_ok=True)
-        write_atomically(path, _content(text))
+    if path is not None:
+        with contextlib.suppress(OSError):  # the next process tries again
+            path.parent.mkdir(parents=True, exist_ok=True)
+            write_atomically(path, _content(text))

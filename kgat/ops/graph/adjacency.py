@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from kgat.names import bare
 from kgat.ops.graph.device import compiled, reads_at_once
 from kgat.ops.graph.fingerprint import fingerprint, on_device
 from kgat.ops.graph.memory import remember
@@ -107,7 +108,7 @@ class Adjacency:
         if not alike or graph.device != edge_index.device:
             raise ValueError(
                 f"Expected 'graph' as forward returned it, of shape [2], int64, on {edge_index.device} (got "
-                f"{list(graph.shape)} {str(graph.dtype).removeprefix('torch.')} on {graph.device})"
+                f"{list(graph.shape)} {bare(graph.dtype)} on {graph.device})"
             )
         try:
             adjacency = cls.of(edge_index, target, num_targets, num_sources)
@@ -159,10 +160,10 @@ class Adjacency:
         col = col.index_select(0, edge)
         sorted_col, place = col.sort(stable=True)
         return cls(
-            _pointer(sorted_row, num_targets),
+            first_of_each(sorted_row, num_targets),
             col.int(),
             edge.int(),
-            _pointer(sorted_col, num_sources),
+            first_of_each(sorted_col, num_sources),
             sorted_row.index_select(0, place).int(),
             place.int(),
             graph,
@@ -189,11 +190,10 @@ def check_edges(edge_index: Tensor) -> None:
     Args:
         edge_index (torch.Tensor): The edges.
     """
-    name = str(edge_index.dtype).removeprefix("torch.")
     if edge_index.layout != torch.strided or edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ValueError(
-            f"Expected integer 'edge_index' of shape [2, E] (got {name} {list(edge_index.shape)}); sources "
-            f"stand above targets"
+            f"Expected integer 'edge_index' of shape [2, E] (got {bare(edge_index.dtype)} "
+            f"{list(edge_index.shape)}); sources stand above targets"
         )
     check_index_type("edge_index", edge_index)
 
@@ -206,15 +206,14 @@ def check_index_type(name: str, index: Tensor) -> None:
         index (torch.Tensor): The indices.
     """
     if index.dtype not in (torch.int64, torch.int32):
-        dtype = str(index.dtype).removeprefix("torch.")
         raise ValueError(
-            f"Expected integer '{name}' of type int64 or int32 (got {dtype} {list(index.shape)}); convert it "
-            f"once with '{name}.long()'"
+            f"Expected integer '{name}' of type int64 or int32 (got {bare(index.dtype)} "
+            f"{list(index.shape)}); convert it once with '{name}.long()'"
         )
 
 
-def _pointer(sorted_index: Tensor, size: int) -> Tensor:
-    # Where each of 0 .. size starts in a sorted list.
+def first_of_each(sorted_index: Tensor, size: int) -> Tensor:
+    r"""Returns where each of :math:`0 \dots` :obj:`size` starts in a sorted list."""
     bounds = torch.arange(size + 1, device=sorted_index.device, dtype=sorted_index.dtype)
     return torch.searchsorted(sorted_index, bounds)
 

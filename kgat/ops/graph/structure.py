@@ -7,7 +7,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from kgat.ops.graph.adjacency import Adjacency
+from kgat.ops.graph.adjacency import Adjacency, first_of_each
 
 
 @dataclass(frozen=True, eq=False)
@@ -63,11 +63,7 @@ class Structure:
 
     @classmethod
     def _build(cls, adjacency: Adjacency, heads: int) -> Structure:
-        edges, num_targets, num_sources = (
-            adjacency.num_edges,
-            adjacency.num_targets,
-            adjacency.num_sources,
-        )
+        edges, targets, sources = adjacency.num_edges, adjacency.num_targets, adjacency.num_sources
         # The entries of row (i, h) are the edges of i once more: only edges are sorted, not entries.
         entry_row, entry_rowptr, e = _per_head(adjacency.rowptr, heads)
         head = entry_row % heads
@@ -80,11 +76,11 @@ class Structure:
         place = csc_edge - adjacency.rowptr.index_select(0, csc_row)
 
         # MKL multiplies with 32-bit indices and would convert others at every product.
-        largest = max(edges * heads, num_targets * heads, num_sources * heads)
+        largest = max(edges, targets, sources) * heads
         dtype = torch.int32 if largest < 2**31 else torch.int64
         return cls(
-            num_targets * heads,
-            num_sources * heads,
+            targets * heads,
+            sources * heads,
             (adjacency.edge.long().index_select(0, e) * heads + head).to(dtype),
             entry_row.to(dtype),
             (adjacency.col.long().index_select(0, e) * heads + head).to(dtype),
@@ -104,12 +100,6 @@ def _per_head(pointer: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     offset = pointer[:-1].repeat_interleave(heads) - entry_pointer[:-1]
     edge = torch.arange(segment.numel(), device=segment.device) + offset.index_select(0, segment)
     return segment, entry_pointer, edge
-
-
-def _pointer(index: Tensor, size: int) -> Tensor:
-    pointer = index.new_zeros(size + 1)
-    torch.cumsum(torch.bincount(index, minlength=size), dim=0, out=pointer[1:])
-    return pointer
 
 
 @dataclass(frozen=True, eq=False)
@@ -137,7 +127,7 @@ class Transpose:
         rows, cols = matrix.shape
         sorted_col, perm = matrix.col_indices().sort(stable=True)
         row = torch.repeat_interleave(matrix.crow_indices().diff()).index_select(0, perm)
-        return cls(perm, _pointer(sorted_col.long(), cols), row, (cols, rows))
+        return cls(perm, first_of_each(sorted_col.long(), cols), row, (cols, rows))
 
     def apply(self, values: Tensor) -> Tensor:
         r"""Returns the transpose of the matrix that holds :obj:`values`."""
