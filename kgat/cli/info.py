@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from kgat.cli import options
+from kgat.cli.terminal import console
 
 __all__ = ["info"]
 
@@ -86,7 +87,6 @@ def _warm() -> None:
 
 def _check() -> bool:
     import torch
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -94,13 +94,13 @@ def _check() -> bool:
     from kgat.testing import installation
 
     table = Table("kernel", "backend", "float64", "float32", "", box=None, padding=(0, 2, 0, 0))
-    found = []
+    outcomes = []
     with progress("", len(installation.checks())) as bar:
         for outcome in installation.check_installation():
             bar.count(1)
             bar.note(f"{outcome.kernel}, {outcome.backend}")
-            found.append(outcome)
-    for outcome in found:
+            outcomes.append(outcome)
+    for outcome in outcomes:
         errors = [outcome.errors.get(dtype) for dtype in (torch.float64, torch.float32)]
         verdict = "ok" if outcome.errors else "not taken"
         table.add_row(
@@ -108,12 +108,9 @@ def _check() -> bool:
             *("–" if error is None else f"{error:.0e}" for error in errors),
             escape(f"DIFFERS: {outcome.wrong}" if outcome.wrong else verdict),
         )
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    console.print(table)
-    wrong = sum(bool(outcome.wrong) for outcome in found)
-    ran = sum(bool(outcome.errors) for outcome in found)
+    console().print(table)
+    wrong = sum(bool(outcome.wrong) for outcome in outcomes)
+    ran = sum(bool(outcome.errors) for outcome in outcomes)
     typer.echo(
         f"{ran} checks: {f'{wrong} differ from the formulas' if wrong else 'all agree with the formulas'}"
     )
