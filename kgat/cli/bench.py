@@ -105,17 +105,10 @@ def bench_ops(
     from kgat.experiments.bench.ops import Plan, run
 
     options.check_device(device)
-    plan = Plan(
-        options.listed(scenarios),
-        options.listed(subjects),
-        options.listed(rivals),
-        device,
-        threads,
-        seconds,
-        None if root is None else str(root),
-    )
-    found = run(plan, out, fresh=fresh, progress=True)
-    typer.echo(f"{out}: {len(found)} new; for the tables: kgat bench table {out}")
+    names = map(options.listed, (scenarios, subjects, rivals))
+    plan = Plan(*names, device, threads, seconds, None if root is None else str(root))
+    records = run(plan, out, fresh=fresh, progress=True)
+    typer.echo(f"{out}: {len(records)} new; for the tables: kgat bench table {out}")
 
 
 @bench.command("sequences")

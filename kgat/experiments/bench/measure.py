@@ -3,6 +3,7 @@ r"""How benchmarks measure: rounds of turns, peaks of memory, the speed of a cop
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
@@ -96,11 +97,9 @@ def paired(peer: Step, ours: Step, rounds: int) -> list[float]:
         ours (callable): What is timed.
         rounds (int): Number of rounds, after two that are not counted.
     """
-    seconds: dict[Step, list[float]] = {peer: [], ours: []}
-    for number in range(-2, rounds):
-        for step in (peer, ours) if number % 2 == 0 else (ours, peer):
-            seconds[step].append(seconds_of(step, "cpu"))
-    return ratios(seconds[peer][2:], seconds[ours][2:])
+    steps = {"peer": peer, "ours": ours}
+    seconds = take_turns(steps, lambda: None, math.inf, "cpu", rounds + 2)
+    return ratios(seconds["peer"][2:], seconds["ours"][2:])
 
 
 def verdict(ratio: list[float]) -> dict[str, Any]:
@@ -228,7 +227,7 @@ def check_equal(candidate: Candidate, expected: list[Tensor], grad: Tensor) -> s
     """
     found = run_once(candidate, grad)
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
-        error = error_of(one, other) if one.shape == other.shape else float("inf")
+        error = error_of(one, other) if one.shape == other.shape else math.inf
         if not error <= TOLERANCE:
             what = "outputs" if number == 0 else f"gradients of input {number - 1}"
             return f"Expected equal {what} before timing (got {error:.2g} of the largest apart)"

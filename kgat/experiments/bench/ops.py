@@ -11,7 +11,7 @@ from typing import Any
 from kgat.experiments.bench import contest, rivals, worker
 from kgat.experiments.bench.contest import BOTH, FORWARD, MEMORY, Question
 from kgat.experiments.bench.rivals import OURS, SUBJECTS
-from kgat.experiments.bench.scenarios import Scenario, named, select
+from kgat.experiments.bench.scenarios import SCENARIOS, Scenario, named
 from kgat.experiments.engine import Engine, Job
 
 Record = dict[str, Any]
@@ -47,7 +47,7 @@ class Plan:
         Raises:
             ValueError: If a name is unknown.
         """
-        scenarios = select(list(self.scenarios))
+        scenarios = named(self.scenarios, SCENARIOS, "scenarios", some=True)
         subjects = named(self.subjects, SUBJECTS, "subjects")
         known = {name: name for subject in SUBJECTS.values() for name in subject.candidates[1:]}
         wanted = named(self.candidates, known, "rivals")
@@ -55,16 +55,14 @@ class Plan:
         for scenario in scenarios:
             for subject in subjects:
                 names = [OURS, *(name for name in subject.candidates if name in wanted)]
-                base = Question(
-                    *(scenario.name, subject.name, names, [FORWARD, BOTH], "", self.device, self.threads),
-                    *(self.seconds, self.root),
-                )
+                memory, *times = ("cuda memory", "cuda") if cuda else ("memory", "R1", "R2")
+                here = (self.device, self.threads, self.seconds, self.root)
                 # First what a first call costs and the peaks: caches of compiled code are empty then.
                 for name in names:
-                    regime = "cuda memory" if cuda else "memory"
-                    yield scenario, replace(base, candidates=[name], whats=[MEMORY], regime=regime)
-                for regime in ("cuda",) if cuda else ("R1", "R2"):
-                    yield scenario, replace(base, regime=regime)
+                    yield scenario, Question(scenario.name, subject.name, [name], [MEMORY], memory, *here)
+                for regime in times:
+                    whats = [FORWARD, BOTH]
+                    yield scenario, Question(scenario.name, subject.name, names, whats, regime, *here)
 
 
 class UnequalError(ValueError):

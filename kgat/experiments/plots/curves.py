@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.look import WIDTH, Style, headline, shortened
-from kgat.experiments.plots.plot import plot
+from kgat.experiments.plots.look import WIDTH, headline, shortened
+from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Runs, metric_of, runs_of, with_seeds
 
 
 @plot(runs_of, order=30)
-def learning_curves(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def learning_curves(runs: Runs, looks: Looks, dataset: str) -> Figure | None:
     r"""Learning curves.
 
     Mean over the seeds; the band is one standard deviation to either side. A run that stopped early keeps its
@@ -43,9 +43,8 @@ def learning_curves(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Fig
                 continue
             epoch, mean, spread = curve[0], scale * curve[1], scale * curve[2]
             look = looks[model]
-            axes.fill_between(
-                epoch, mean - spread, mean + spread, color=look.color, alpha=opacity, linewidth=0
-            )
+            band = (mean - spread, mean + spread)
+            axes.fill_between(epoch, *band, color=look.color, alpha=opacity, linewidth=0)
             # A curve of one point has no line.
             marker = look.marker if epoch.size == 1 else None
             axes.plot(epoch, mean, color=look.color, linestyle=look.line, marker=marker)
@@ -77,8 +76,7 @@ def _mean_curve(
     curve ends where half of the runs have stopped."""
     lines = []
     for curve in curves:
-        epoch = np.array(curve.get("epoch") or [], dtype=float)
-        value = np.array(curve.get(name) or [], dtype=float)
+        epoch, value = (np.array(curve.get(key) or [], dtype=float) for key in ("epoch", name))
         if epoch.size != value.size:
             continue
         valid = np.isfinite(epoch) & np.isfinite(value)
