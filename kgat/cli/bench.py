@@ -105,7 +105,7 @@ def bench_ops(
     from kgat.experiments.bench.ops import Plan, run
 
     options.check_device(device)
-    names = map(options.listed, (scenarios, subjects, rivals))
+    names = (options.listed(scenarios), options.listed(subjects), options.listed(rivals))
     plan = Plan(*names, device, threads, seconds, None if root is None else str(root))
     records = run(plan, out, fresh=fresh, progress=True)
     typer.echo(f"{out}: {len(records)} new; for the tables: kgat bench table {out}")

@@ -29,8 +29,7 @@ def compare(
     ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
     seeds: options.Seeds = 5,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of results, figures and report. Default: runs/DATASET."),
+        Path | None, typer.Option(help="Folder of results, figures and report. Default: runs/DATASET.")
     ] = None,
     overrides: options.Overrides = None,
     threads: options.Threads = None,

@@ -11,7 +11,7 @@ from typing import Any
 from kgat.experiments.bench import contest, rivals, worker
 from kgat.experiments.bench.contest import BOTH, FORWARD, MEMORY, Question
 from kgat.experiments.bench.rivals import OURS, SUBJECTS
-from kgat.experiments.bench.scenarios import SCENARIOS, Scenario, named
+from kgat.experiments.bench.scenarios import SCENARIOS, named
 from kgat.experiments.engine import Engine, Job
 
 Record = dict[str, Any]
@@ -41,7 +41,7 @@ class Plan:
     seconds: float = 20.0
     root: str | None = None
 
-    def jobs(self) -> Iterator[tuple[Scenario, Question]]:
+    def jobs(self) -> Iterator[Question]:
         r"""Yields one question per process, in the order of the processes.
 
         Raises:
@@ -59,10 +59,9 @@ class Plan:
                 here = (self.device, self.threads, self.seconds, self.root)
                 # First what a first call costs and the peaks: caches of compiled code are empty then.
                 for name in names:
-                    yield scenario, Question(scenario.name, subject.name, [name], [MEMORY], memory, *here)
+                    yield Question(scenario.name, subject.name, [name], [MEMORY], memory, *here)
                 for regime in times:
-                    whats = [FORWARD, BOTH]
-                    yield scenario, Question(scenario.name, subject.name, names, whats, regime, *here)
+                    yield Question(scenario.name, subject.name, names, [FORWARD, BOTH], regime, *here)
 
 
 class UnequalError(ValueError):
@@ -70,12 +69,7 @@ class UnequalError(ValueError):
 
 
 def run(
-    plan: Plan,
-    path: Path,
-    *,
-    fresh: bool = False,
-    progress: bool = False,
-    launch: Launch | None = None,
+    plan: Plan, path: Path, *, fresh: bool = False, progress: bool = False, launch: Launch | None = None
 ) -> list[Record]:
     r"""Measures what a file of records does not hold yet, and appends each result as soon as it is there.
 
@@ -98,9 +92,8 @@ def run(
     jobs: list[Job] = []
     with tempfile.TemporaryDirectory(prefix="kgat-bench-", ignore_cleanup_errors=True) as caches:
 
-        def work(scenario: Scenario, question: Question, note: Callable[[str], None]) -> Iterator[Record]:
-            last = {_key(record): record for record in engine.records[begun:]}
-            todo, absent = _remaining(question, scenario, last)
+        def work(question: Question, note: Callable[[str], None]) -> Iterator[Record]:
+            todo, absent = _remaining(question, {_key(record): record for record in engine.records[begun:]})
             yield from absent
             if todo is None:
                 return
@@ -117,10 +110,10 @@ def run(
                     if (name, what) not in answered:
                         yield {**todo.key(name, what), "skipped": str(error)}
 
-        for scenario, question in plan.jobs():
+        for question in plan.jobs():
             label = f"{question.scenario}, {question.subject}, {question.regime}"
             gives = tuple(_key(question.key(name, what)) for name, what in _pairs(question))
-            jobs.append(Job(str(question), label, work, (scenario, question), gives))
+            jobs.append(Job(str(question), label, work, (question,), gives))
         with Engine(
             *(path, len(jobs)),
             kinds=["ops"],
@@ -134,13 +127,13 @@ def run(
         ) as engine:
             begun = len(engine.records) if fresh else 0
             engine.run(jobs)
-    if unequal := [record for record in engine.new if record.get("unequal")]:
-        raise UnequalError(
-            "; ".join(
-                f"{record['candidate']} of {record['scenario']}, {record['subject']}: {record['skipped']}"
-                for record in unequal
-            )
-        )
+    unequal = [
+        f"{record['candidate']} of {record['scenario']}, {record['subject']}: {record['skipped']}"
+        for record in engine.new
+        if record.get("unequal")
+    ]
+    if unequal:
+        raise UnequalError("; ".join(unequal))
     return engine.new
 
 
@@ -154,11 +147,9 @@ def _key(record: Mapping[str, Any]) -> Key | None:
     return tuple(record.get(field) for field in Question("", "", (), (), "", "cpu", 1, 0).key("", ""))
 
 
-def _remaining(
-    question: Question, scenario: Scenario, last: Mapping[Key | None, Record]
-) -> tuple[Question | None, list[Record]]:
+def _remaining(question: Question, last: Mapping[Key | None, Record]) -> tuple[Question | None, list[Record]]:
     # The part of a question that has no answer yet, and what is said of who cannot run here.
-    gone = scenario.not_here(question.device)
+    gone = SCENARIOS[question.scenario].not_here(question.device)
     reasons = {name: gone or rivals.not_here(name, question.device) for name in question.candidates}
     absent, open_whats = [], set()
     for name, what in _pairs(question):

@@ -13,7 +13,15 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kgat.experiments.plots.look import CLASS_COLORS, FAINT, UNLABELLED, WIDTH, headline, shortened
+from kgat.experiments.plots.look import (
+    CLASS_COLORS,
+    FAINT,
+    UNLABELLED,
+    WIDTH,
+    figure_of_grid,
+    headline,
+    shortened,
+)
 from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Chosen, with_field
 
@@ -43,18 +51,14 @@ def attention(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     classes = _class_colors(cuts.values())
 
     columns = min(3, len(cuts)) if len(cuts) != 4 else 2
-    rows = math.ceil(len(cuts) / columns)
-    side = WIDTH / max(columns, 2)
-    figure = Figure(figsize=(WIDTH, side * rows + 0.9), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid:
-        axes.axis("off")
-    for axes, (model, cut) in zip(grid, cuts.items(), strict=False):
+    figure, grid = figure_of_grid(len(cuts), columns, WIDTH / max(columns, 2), more=0.9)
+    everywhere = list(figure.axes)
+    for axes, (model, cut) in zip(grid, cuts.items(), strict=True):
         _draw_neighbourhood(axes, cut, scale, colors, classes)
         axes.set_title(shortened(model, 26), fontsize=9.5)
     shrink = min(0.6, 3.0 / figure.get_figheight())
     legend = mpl.cm.ScalarMappable(scale, colors)
-    bar = figure.colorbar(legend, ax=list(grid), shrink=shrink, aspect=24, pad=0.02)
+    bar = figure.colorbar(legend, ax=everywhere, shrink=shrink, aspect=24, pad=0.02)
     bar.set_label("attention weight α (mean of the heads)")
     bar.outline.set_visible(False)  # type: ignore[operator]
     present = {label for cut in cuts.values() for label in cut["labels"]}

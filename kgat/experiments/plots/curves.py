@@ -8,7 +8,7 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.look import WIDTH, headline, shortened
+from kgat.experiments.plots.look import figure_of_grid, headline, shortened
 from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Runs, metric_of, runs_of, with_seeds
 
@@ -34,8 +34,7 @@ def learning_curves(runs: Runs, looks: Looks, dataset: str) -> Figure | None:
     if all(curve is None for curve in curves.values()):
         return None
     opacity = 0.15 if len(runs) <= 4 else 0.07  # many bands lie over one another
-    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
-    grid = figure.subplots(2, 2).flatten()
+    figure, grid = figure_of_grid(4, 2, 2.7, more=0.0)
     for axes, (name, label, scale) in zip(grid, panels, strict=False):
         for model, of_model in runs.items():
             curve = curves[model, name]

@@ -5,7 +5,7 @@ import math
 import numpy as np
 from matplotlib.figure import Figure
 
-from kgat.experiments.plots.look import WIDTH, headline, name_rows
+from kgat.experiments.plots.look import figure_of_grid, headline, name_rows
 from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Chosen, finite_numbers, with_field
 
@@ -26,15 +26,10 @@ def entropy(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     if not of_models:
         return None
     depth = max(map(len, of_models.values()))
-    columns = min(depth, 2)
-    rows = math.ceil(depth / columns)
-    figure = Figure(figsize=(WIDTH, rows * (0.34 * len(of_models) + 0.9) + 0.4), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False, sharey=True).flatten()
+    figure, grid = figure_of_grid(depth, min(depth, 2), 0.34 * len(of_models) + 0.9, more=0.4, sharey=True)
     everything = [finite_numbers(layer["entropy"]) for layers in of_models.values() for layer in layers]
     low = min((values.min() for values in everything if values.size), default=0.0)
-    for axes in grid[depth:]:
-        axes.axis("off")
-    for number, axes in enumerate(grid[:depth]):
+    for number, axes in enumerate(grid):
         for row, (model, layers) in enumerate(of_models.items()):
             if number >= len(layers):
                 continue
@@ -48,8 +43,8 @@ def entropy(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
                 share = np.cumsum(counts) / counts.sum()
                 low = min(low, edges[int(np.argmax(share >= 0.05))])
             values = finite_numbers(layer["entropy"])
-            dots = {"marker": look.marker, "linestyle": "", "color": look.color, "ms": 5, "alpha": 0.9}
-            axes.plot(values, np.full(values.size, row), **dots, mec="white", mew=0.6)
+            heights = np.full(values.size, row)
+            axes.plot(values, heights, look.marker, color=look.color, ms=5, mec="white", mew=0.6, alpha=0.9)
         axes.set_title(f"layer {number + 1}", loc="left")
         axes.set_xlabel("normalised entropy (1 = uniform)")
         axes.grid(True, axis="x")

@@ -4,7 +4,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.look import INK, WIDTH, headline, shortened
+from kgat.experiments.plots.look import INK, figure_of_grid, headline, shortened
 from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Chosen, with_field
 
@@ -12,9 +12,7 @@ from kgat.experiments.plots.selection import Chosen, with_field
 @plot(with_field("regression", "curve"))
 def fits(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     r"""Fitted curves of the first seed, with two standard deviations where a model has some."""
-    rows = len(chosen)
-    figure = Figure(figsize=(WIDTH, 1.35 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, 1, sharex=True, squeeze=False).flatten()
+    figure, grid = figure_of_grid(len(chosen), 1, 1.35, more=0.6, sharex=True)
     for axes, (model, record) in zip(grid, chosen.items(), strict=True):
         curve, color = record["curve"], looks[model].color
         x, y, mean = (np.array(curve[name], dtype=float) for name in ("x", "y", "mean"))

@@ -163,16 +163,24 @@ def figure_of_panels(
     r"""A figure with a panel of that height (inches) for each model, in rows of up to three, or of so many
     columns; outer panels say what stands at their axes."""
     columns = columns or min(3, len(chosen))
-    rows = math.ceil(len(chosen) / columns)
-    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[len(chosen) :]:
-        axes.axis("off")
-    for number, (axes, model) in enumerate(zip(grid, chosen, strict=False)):
+    figure, grid = figure_of_grid(len(chosen), columns, height, width=width)
+    for number, (axes, model) in enumerate(zip(grid, chosen, strict=True)):
         axes.set_title(shortened(model, 24), fontsize=9.5)
         axes.set_ylabel(y if number % columns == 0 else "")
         axes.set_xlabel(x if number + columns >= len(chosen) else "")
-    return figure, [(axes, *item) for axes, item in zip(grid, chosen.items(), strict=False)]
+    return figure, [(axes, *item) for axes, item in zip(grid, chosen.items(), strict=True)]
+
+
+def figure_of_grid(
+    count: int, columns: int, height: float, more: float = 0.5, width: float = WIDTH, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    r"""A figure with so many panels, in rows of that height (inches) and columns, and more room around."""
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width, height * rows + more), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False, **shared).flatten())
+    for axes in grid[count:]:
+        axes.axis("off")
+    return figure, grid[:count]
 
 
 def headline(figure: Figure, text: str) -> None:
