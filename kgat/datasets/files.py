@@ -90,7 +90,8 @@ def fetch(root: Path, files: Sequence[RawFile], name: str) -> list[Path]:
         PermissionError: If a download cannot be written below the root.
         ValueError: If a file does not have the content it must have.
     """
-    paths = [_locate(root, file) for file in files]
+    places = [[root / path for path in (file.path, *file.also)] for file in files]
+    paths = [next((path for path in of if path.is_file()), of[0]) for of in places]
     missing = [file for file, path in zip(files, paths, strict=True) if not path.is_file()]
     for file in missing:
         wanted = f"the raw file of '{name}' at '{root / file.path}'"
@@ -102,29 +103,21 @@ def fetch(root: Path, files: Sequence[RawFile], name: str) -> list[Path]:
         if file.member is None:
             sha256, size = checksums().get(file.path, (None, None))
             download(file.url, root / file.path, sha256=sha256, size=size, wanted=wanted)
-    archives = {file.url for file in missing if file.member is not None and file.url is not None}
-    for url in sorted(archives):
-        members = [file for file in missing if file.url == url and file.member is not None]
-        _download_members(url, root, members, name)
+    packed = [file for file in missing if file.member is not None]
+    for url in sorted({str(file.url) for file in packed}):
+        _download_members(url, root, [file for file in packed if file.url == url], name)
     for file, path in zip(files, paths, strict=True):
         if file.path in checksums():
             verify(path, *checksums()[file.path])
     return paths
 
 
-def _locate(root: Path, file: RawFile) -> Path:
-    for path in (file.path, *file.also):
-        if (root / path).is_file():
-            return root / path
-    return root / file.path
-
-
 def verify(path: Path, sha256: str, size: int) -> None:
     r"""Raises a :class:`ValueError` unless a file has a given size and SHA-256."""
-    found = path.stat().st_size
-    if found != size:
+    length = path.stat().st_size
+    if length != size:
         raise ValueError(
-            f"Expected {size:,} bytes in '{path}' (got {found:,}); the file is truncated or not "
+            f"Expected {size:,} bytes in '{path}' (got {length:,}); the file is truncated or not "
             f"the published one: delete it and load again"
         )
     with path.open("rb") as file:
@@ -246,19 +239,8 @@ class DamagedFile(ValueError):
 # What parsers raise on bytes that are not theirs. An OSError counts where no system call failed: SciPy and
 # gzip report a short file so.
 BROKEN = (
-    ValueError,
-    LookupError,
-    TypeError,
-    AttributeError,
-    ArithmeticError,
-    MemoryError,
-    RecursionError,
-    EOFError,
-    NotImplementedError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-    pickle.UnpicklingError,
+    *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError, EOFError),
+    *(MemoryError, RecursionError, struct.error, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError),
 )
 
 
@@ -361,11 +343,8 @@ def read_sparse_npz(path: Path, prefix: str = "") -> Any:
     import scipy.sparse as sp
 
     with reading(path), zipfile.ZipFile(path) as content:
-        there = content.namelist()
-    if "format.npy" in there and not prefix:
-        (form,) = read_npz(path, "format")
-    else:
-        form = np.array("csr")
+        named = "format.npy" in content.namelist() and not prefix
+    form = read_npz(path, "format")[0] if named else np.array("csr")
     with reading(path):
         name = form.item().decode() if isinstance(form.item(), bytes) else str(form.item())
         expect(name in ("csr", "coo"), f"a sparse matrix in format '{name}'")

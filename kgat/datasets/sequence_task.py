@@ -9,6 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kgat.datasets.task import first
 from kgat.datasets.vocabulary import Vocabulary
 
 METRICS = {"classification": "accuracy", "language_model": "perplexity", "translation": "bleu"}
@@ -211,19 +212,16 @@ class SequenceTask:
     @property
     def in_channels(self) -> int | None:
         r"""Channels of a series; :obj:`None` for tokens."""
-        first = self.train
-        return int(first.inputs.x.size(2)) if self.vocabulary is None else None
+        return int(self.train.inputs.x.size(2)) if self.vocabulary is None else None
 
     @property
     def max_len(self) -> int | None:
         r"""Length of the longest sequence in any part; :obj:`None` for a stream, which has none."""
-        found: list[int] = []
+        padded: list[Padded] = []
         for part in self.parts.values():
-            if isinstance(part, Labelled):
-                found.append(part.inputs.x.size(1))
-            elif isinstance(part, Pairs):
-                found += [part.source.x.size(1), part.target.x.size(1)]
-        return max(found, default=None)
+            if not isinstance(part, Stream):
+                padded += [part.inputs] if isinstance(part, Labelled) else [part.source, part.target]
+        return max((sequences.x.size(1) for sequences in padded), default=None)
 
 
 def _check_inputs(padded: Padded, vocabulary: Vocabulary | None, count: int, where: str) -> None:
@@ -233,10 +231,10 @@ def _check_inputs(padded: Padded, vocabulary: Vocabulary | None, count: int, whe
             f"Expected {count} sequences and lengths in {where} (got {list(x.shape)} and "
             f"{list(lengths.shape)}); pass one of each per sequence"
         )
-    if bool(((lengths < 1) | (lengths > x.size(1))).any()):
-        wrong = lengths[(lengths < 1) | (lengths > x.size(1))][0]
+    if at := first((lengths < 1) | (lengths > x.size(1))):
         raise ValueError(
-            f"Expected lengths between 1 and {x.size(1)} in {where} (got {int(wrong)}); leave out empty ones"
+            f"Expected lengths between 1 and {x.size(1)} in {where} (got {int(lengths[at])}); leave out "
+            "empty ones"
         )
     if vocabulary is not None:
         _check_tokens(x, vocabulary, where)
@@ -245,11 +243,11 @@ def _check_inputs(padded: Padded, vocabulary: Vocabulary | None, count: int, whe
             f"Expected series of shape [B, N, F] in {where} (got {list(x.shape)} {x.dtype}); pass floats, or "
             "a vocabulary with token ids"
         )
-    elif not bool(x.isfinite().all()):
-        row, step, channel = (int(i) for i in (~x.isfinite()).nonzero()[0])
+    elif at := first(~x.isfinite()):
+        row, step, channel = at
         raise ValueError(
-            f"Expected finite values in {where} (got {float(x[row, step, channel])} in series {row}, step "
-            f"{step}, channel {channel}); repair or drop them"
+            f"Expected finite values in {where} (got {float(x[at])} in series {row}, step {step}, channel "
+            f"{channel}); repair or drop them"
         )
 
 
@@ -261,8 +259,7 @@ def _check_tokens(tokens: Tensor, vocabulary: Vocabulary | None, where: str) -> 
 
 
 def _check_range(values: Tensor, size: int, what: str, where: str) -> None:
-    wrong = (values < 0) | (values >= size)
-    if bool(wrong.any()):
+    if at := first((values < 0) | (values >= size)):
         raise IndexError(
-            f"Expected {what} from 0 to {size - 1} in {where} (got {int(values[wrong][0])}); count from 0"
+            f"Expected {what} from 0 to {size - 1} in {where} (got {int(values[at])}); count from 0"
         )

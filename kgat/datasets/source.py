@@ -97,8 +97,8 @@ def discover(package: str, path: Sequence[str], first: Sequence[str]) -> tuple[A
     Raises:
         ValueError: If two sources have one name.
     """
-    found = sorted(module.name for module in pkgutil.iter_modules(path))
-    modules = [*first, *(name for name in found if name not in first)]
+    present = sorted(module.name for module in pkgutil.iter_modules(path))
+    modules = [*first, *(name for name in present if name not in first)]
     sources = [source for name in modules for source in import_module(f"{package}.{name}").SOURCES]
     names = [normalized(source.name) for source in sources]
     for source, name in zip(sources, names, strict=True):

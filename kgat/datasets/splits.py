@@ -26,13 +26,9 @@ def per_class(order: Array, y: Array, *, train: int, val: int) -> Array:
     Of a class with few nodes no more than a third goes to either.
     """
     part = np.zeros(len(y), dtype=np.uint8)
-    part[order] = 3
-    for label in np.unique(y[order]):
-        nodes = order[y[order] == label]
-        first = min(train, max(1, len(nodes) // 3))
-        second = first + min(val, len(nodes) // 3)
-        part[nodes[:first]] = 1
-        part[nodes[first:second]] = 2
+    for nodes in _classes(order, y):
+        third = len(nodes) // 3
+        _deal(part, nodes, min(train, max(1, third)), min(val, third))
     return part
 
 
@@ -51,21 +47,26 @@ def stratified(order: Array, y: Array, *, val: float) -> Array:
     """
     part = np.zeros(len(y), dtype=np.uint8)
     part[order] = 1
-    for label in np.unique(y[order]):
-        members = order[y[order] == label]
-        part[members[: min(max(1, round(val * len(members))), len(members) - 1)]] = 2
+    for nodes in _classes(order, y):
+        part[nodes[: min(max(1, round(val * len(nodes))), len(nodes) - 1)]] = 2
     return part
 
 
 def shares(order: Array, y: Array, *, train: float, val: float) -> Array:
     r"""A share of all labelled nodes for training and validating, the rest is for testing."""
     part = np.zeros(len(y), dtype=np.uint8)
-    first = round(train * len(order))
-    second = first + round(val * len(order))
-    part[order[:first]] = 1
-    part[order[first:second]] = 2
-    part[order[second:]] = 3
+    _deal(part, order, round(train * len(order)), round(val * len(order)))
     return part
+
+
+def _classes(order: Array, y: Array) -> list[Array]:
+    return [order[y[order] == label] for label in np.unique(y[order])]
+
+
+def _deal(part: Array, nodes: Array, train: int, val: int) -> None:
+    part[nodes] = 3
+    part[nodes[:train]] = 1
+    part[nodes[train : train + val]] = 2
 
 
 def draw(name: str, index: int, y: Array, rule: Rule) -> Array:

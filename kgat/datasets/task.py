@@ -106,25 +106,25 @@ class Task:
                 f"Expected 'metric' of '{self.name}' to be one of {METRICS} "
                 f"(got '{self.metric}'); choose one of them"
             )
-        _check_features(self.name, self.data.x)
-        num_nodes = int(self.data.x.size(0))
-        _check_edges(self.name, self.data, num_nodes)
-        _check_labels(self.name, self.data.y, num_nodes, self.num_classes)
-        if self.metric == "roc_auc" and self.data.y.dim() == 1 and self.num_classes != 2:
+        x, y = self.data.x, self.data.y
+        _check_features(self.name, x)
+        _check_edges(self.name, self.data, x.size(0))
+        _check_labels(self.name, y, x.size(0), self.num_classes)
+        if self.metric == "roc_auc" and y.dim() == 1 and self.num_classes != 2:
             raise ValueError(
                 f"Expected two classes in '{self.name}' because metric='roc_auc' "
                 f"(got num_classes={self.num_classes}); use metric='accuracy'"
             )
-        if self.metric == "accuracy" and self.data.y.dim() == 2:
+        if self.metric == "accuracy" and y.dim() == 2:
             raise ValueError(
                 f"Expected 'y' of '{self.name}' to be one-dimensional because metric='accuracy' "
-                f"(got {list(self.data.y.shape)}); use metric='roc_auc' for a multi-label task"
+                f"(got {list(y.shape)}); use metric='roc_auc' for a multi-label task"
             )
         if len(self.splits) == 0:
             raise ValueError(
                 f"Expected at least one split of '{self.name}' (got none); pass a tuple of Split"
             )
-        labelled = _labelled(self.data.y)
+        labelled = _labelled(y)
         for split in self.splits:
             _check_split(self.name, split, labelled)
 
@@ -171,12 +171,11 @@ class Task:
         output = output.detach()[mask.to(output.device)].cpu()
         y = self.data.y[mask].cpu()
         bad = ~torch.isfinite(output) if self.metric == "roc_auc" else torch.isnan(output)
-        if bool(bad.any()):
-            row, col = (int(i) for i in bad.nonzero()[0])
-            node = int(mask.nonzero()[row])
+        if at := first(bad):
+            node = int(mask.nonzero()[at[0]])
             raise ValueError(
-                f"Expected a finite 'output' (got {output[row, col].item()} at node {node}, "
-                f"column {col}); the model diverged, lower its learning rate"
+                f"Expected a finite 'output' (got {output[at].item()} at node {node}, column {at[1]}); the "
+                f"model diverged, lower its learning rate"
             )
         if self.metric == "accuracy":
             return float((output.argmax(dim=-1) == y).double().mean())
@@ -226,26 +225,31 @@ def _labelled(y: Tensor) -> Tensor:
     return ~torch.isnan(y) if y.is_floating_point() else y >= 0
 
 
+def first(wrong: Tensor) -> tuple[int, ...]:
+    r"""Returns where the first :obj:`True` of a mask is, nothing if there is none."""
+    return tuple(wrong.nonzero()[0].tolist()) if bool(wrong.any()) else ()
+
+
 def _check_features(name: str, x: Tensor | None) -> None:
     if x is None or x.dim() != 2 or not x.is_floating_point():
         got = "none" if x is None else f"{list(x.shape)} {x.dtype}"
         raise ValueError(
             f"Expected floating point features 'x' of shape [N, F] in '{name}' (got {got}); convert them"
         )
-    values = x.values() if x.layout == torch.sparse_csr else x
-    finite = torch.isfinite(values)
-    if bool(finite.all()):
-        return
-    first = int((~finite).view(-1).nonzero()[0])
-    if x.layout == torch.sparse_csr:
-        node = int(torch.searchsorted(x.crow_indices(), first, right=True)) - 1
-        column = int(x.col_indices()[first])
-    else:
-        node, column = divmod(first, x.size(1))
-    raise ValueError(
-        f"Expected finite features in '{name}' (got {values.reshape(-1)[first].item()} at node "
-        f"{node}, column {column}; {int((~finite).sum())} in all); repair or drop them"
-    )
+    sparse = x.layout == torch.sparse_csr
+    values = x.values() if sparse else x
+    wrong = ~torch.isfinite(values)
+    if at := first(wrong):
+        node, column = _row_and_column(x, *at) if sparse else at
+        raise ValueError(
+            f"Expected finite features in '{name}' (got {values[at].item()} at node {node}, column {column}; "
+            f"{int(wrong.sum())} in all); repair or drop them"
+        )
+
+
+def _row_and_column(x: Tensor, place: int) -> tuple[int, int]:
+    # Of a value of a sparse matrix.
+    return int(torch.searchsorted(x.crow_indices(), place, right=True)) - 1, int(x.col_indices()[place])
 
 
 def _check_edges(name: str, data: Data, num_nodes: int) -> None:
@@ -257,12 +261,10 @@ def _check_edges(name: str, data: Data, num_nodes: int) -> None:
         raise ValueError(
             f"Expected integers in 'edge_index' of '{name}' (got {edge_index.dtype}); use torch.int64"
         )
-    wrong = (edge_index < 0) | (edge_index >= num_nodes)
-    if bool(wrong.any()):
-        side, edge = (int(i) for i in wrong.nonzero()[0])
+    if at := first((edge_index < 0) | (edge_index >= num_nodes)):
         raise IndexError(
-            f"Expected 'edge_index' of '{name}' in [0, {num_nodes - 1}] (got {int(edge_index[side, edge])} "
-            f"in row {side} of edge {edge}); there are {num_nodes} nodes, counted from 0"
+            f"Expected 'edge_index' of '{name}' in [0, {num_nodes - 1}] (got {int(edge_index[at])} in row "
+            f"{at[0]} of edge {at[1]}); there are {num_nodes} nodes, counted from 0"
         )
     edge_attr = data.edge_attr
     if edge_attr is not None and edge_attr.size(0) != edge_index.size(1):
@@ -291,37 +293,32 @@ def _check_labels(name: str, y: Tensor | None, num_nodes: int, num_classes: int)
             raise ValueError(f"Expected 'y' of '{name}' in torch.int64 (got {y.dtype}); convert it")
         wrong = (y < -1) | (y >= num_classes)
         choices = f"-1 (unlabelled) to {num_classes - 1}"
-    if bool(wrong.any()):
-        first = tuple(int(i) for i in wrong.nonzero()[0])
+    if at := first(wrong):
         raise IndexError(
-            f"Expected labels of '{name}' to be {choices} (got {y[first].item()} at node "
-            f"{first[0]}); count classes from 0"
+            f"Expected labels of '{name}' to be {choices} (got {y[at].item()} at node {at[0]}); count "
+            f"classes from 0"
         )
 
 
 def _check_split(name: str, split: Split, labelled: Tensor) -> None:
+    where = f"split '{split.name}' of '{name}'"
     masks = {part: getattr(split, part) for part in PARTS}
     for part, mask in masks.items():
         if mask.dtype != torch.bool or mask.shape != labelled.shape:
             raise ValueError(
-                f"Expected a boolean mask of shape {list(labelled.shape)} as '{part}' of split "
-                f"'{split.name}' of '{name}' (got {list(mask.shape)} {mask.dtype}); convert it"
+                f"Expected a boolean mask of shape {list(labelled.shape)} as '{part}' of {where} (got "
+                f"{list(mask.shape)} {mask.dtype}); convert it"
             )
         if not bool(mask.any()):
+            raise ValueError(f"Expected nodes in '{part}' of {where} (got none); give each part at least one")
+        if at := first(mask & ~labelled):
             raise ValueError(
-                f"Expected nodes in '{part}' of split '{split.name}' of '{name}' (got none); "
-                f"give each part at least one"
-            )
-        unlabelled = mask & ~labelled
-        if bool(unlabelled.any()):
-            raise ValueError(
-                f"Expected labelled nodes in '{part}' of split '{split.name}' of '{name}' (got "
-                f"node {int(unlabelled.nonzero()[0])} without label); leave it out of the split"
+                f"Expected labelled nodes in '{part}' of {where} (got node {at[0]} without label); leave it "
+                f"out of the split"
             )
     for one, other in combinations(PARTS, 2):
-        both = masks[one] & masks[other]
-        if bool(both.any()):
+        if at := first(masks[one] & masks[other]):
             raise ValueError(
-                f"Expected disjoint masks in split '{split.name}' of '{name}' (got node "
-                f"{int(both.nonzero()[0])} in '{one}' and '{other}'); keep it in one of them"
+                f"Expected disjoint masks in {where} (got node {at[0]} in '{one}' and '{other}'); keep it in "
+                f"one of them"
             )

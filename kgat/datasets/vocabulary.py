@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections import Counter
 from collections.abc import Iterable, Sequence
+from itertools import takewhile
 from typing import Any
 
 PAD, UNK, BOS, EOS = "<pad>", "<unk>", "<bos>", "<eos>"
@@ -54,10 +55,10 @@ class Words:
 
     def id(self, word: str) -> int:
         r"""Returns the id of a word, that of :obj:`"<unk>"` if there is none."""
-        found = self.index.get(word, self.index.get(UNK))
-        if found is None:
+        place = self.index.get(word, self.index.get(UNK))
+        if place is None:
             raise ValueError(f"Expected a word of the vocabulary (got '{word}'); it has no '{UNK}'")
-        return found
+        return place
 
     def encode(self, text: str) -> list[int]:
         r"""Returns the ids of the words of a text."""
@@ -109,8 +110,8 @@ class BytePairs:
 
     def id(self, token: str) -> int:
         r"""Returns the id of a token, that of :obj:`"<unk>"` if there is none."""
-        found = self.tokenizer.token_to_id(token)
-        return SPECIALS.index(UNK) if found is None else int(found)
+        place = self.tokenizer.token_to_id(token)
+        return SPECIALS.index(UNK) if place is None else int(place)
 
     def encode(self, text: str) -> list[int]:
         r"""Returns the ids of the tokens of a text."""
@@ -126,10 +127,5 @@ Vocabulary = Words | BytePairs
 
 
 def _until_end(words: Iterable[str]) -> list[str]:
-    found = []
-    for word in words:
-        if word == EOS:
-            break
-        if word not in (PAD, BOS):
-            found.append(word)
-    return found
+    text = takewhile(lambda word: word != EOS, words)
+    return [word for word in text if word not in (PAD, BOS)]

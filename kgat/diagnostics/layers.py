@@ -19,11 +19,7 @@ class Layer(NamedTuple):
 
 
 def trace(
-    model: torch.nn.Module,
-    x: Tensor,
-    edge_index: Tensor,
-    edge_attr: Tensor | None = None,
-    **kwargs: Any,
+    model: torch.nn.Module, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None, **kwargs: Any
 ) -> list[Layer]:
     r"""Runs the model once, in evaluation mode, and keeps what each attention layer saw and did.
 
@@ -121,11 +117,7 @@ def _edge_list(attached: Any) -> tuple[Tensor, Tensor]:
 
 
 def attention_weights(
-    model: torch.nn.Module,
-    x: Tensor,
-    edge_index: Tensor,
-    edge_attr: Tensor | None = None,
-    **kwargs: Any,
+    model: torch.nn.Module, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None, **kwargs: Any
 ) -> list[tuple[Tensor, Tensor]]:
     r"""Returns the edges and the attention weights of every layer of a model.
 
@@ -151,12 +143,7 @@ def attention_weights(
     return [(layer.edge_index, layer.alpha) for layer in layers]
 
 
-def attention_entropy(
-    alpha: Tensor,
-    index: Tensor,
-    num_nodes: int,
-    reduce: bool = True,
-) -> Tensor:
+def attention_entropy(alpha: Tensor, index: Tensor, num_nodes: int, reduce: bool = True) -> Tensor:
     r"""Returns how evenly attention is spread over the neighbours.
 
     .. math::

@@ -54,8 +54,7 @@ def neighbourhood(
     """
     source, target = edge_index.cpu()
     num_nodes = max(
-        int(edge_index.max()) + 1 if edge_index.numel() else 0,
-        0 if labels is None else labels.size(0),
+        int(edge_index.max()) + 1 if edge_index.numel() else 0, 0 if labels is None else labels.size(0)
     )
     if center is None:
         center = _mixed_node(source, target, num_nodes, labels, max_nodes)

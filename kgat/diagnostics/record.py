@@ -33,12 +33,7 @@ SINGULAR_VALUES = 64  # stored per head: the tail beyond is below print resoluti
 IMPORTANCES = 200  # nodes whose importance is stored
 
 
-def attention_record(
-    model: torch.nn.Module,
-    task: Any,
-    config: Any,
-    layer: int = 0,
-) -> dict[str, Any]:
+def attention_record(model: torch.nn.Module, task: Any, config: Any, layer: int = 0) -> dict[str, Any]:
     r"""Returns everything that the figures show of a trained model, ready to be a JSON line.
 
     Profile, spectrum and neighbourhood are those of one layer; the entropies of all of them. A
@@ -57,36 +52,25 @@ def attention_record(
     layers = trace(model, data.x, data.edge_index, getattr(data, "edge_attr", None))
     if not -len(layers) <= layer < len(layers):
         raise IndexError(f"Expected 'layer' below {len(layers)} (got {layer}); pass a layer of the model")
-    record: dict[str, Any] = {
-        "kind": "attention",
-        "dataset": task.name,
-        "model": _setting(config, "model"),
-        "seed": _setting(config, "seed"),
-        "layers": [],
-    }
+    record = _record("attention", task.name, config)
+    record["layers"] = []
     for conv, _, edge_index, alpha in layers:
-        target = _to_target(conv, edge_index)[1]
-        entropy = attention_entropy(alpha, target, data.num_nodes, reduce=False)
+        entropy = attention_entropy(alpha, _to_target(conv, edge_index)[1], data.num_nodes, reduce=False)
         counts = torch.histc(entropy.float().cpu(), bins=BINS, min=0, max=1 + 1e-6)
+        mean = _rounded(entropy.mean(dim=0).tolist())
         record["layers"].append(
-            {
-                "heads": alpha.size(1),
-                "entropy": _rounded(entropy.mean(dim=0).tolist()),
-                "histogram": [int(count) for count in counts],
-            }
+            {"heads": alpha.size(1), "entropy": mean, "histogram": counts.long().tolist()}
         )
 
     conv, x, edge_index, alpha = layers[layer]
+    edge_index = _to_target(conv, edge_index)
     record["layer"] = layer % len(layers)
-    labels = data.y if data.y is not None and data.y.dim() == 1 else None
-    if labels is not None and labels.is_floating_point():
-        labels = None
-    record.update(_kernel_record(conv, x, _to_target(conv, edge_index)[1], labels))
+    classes = data.y is not None and data.y.dim() == 1 and not data.y.is_floating_point()
+    labels = data.y if classes else None
+    record.update(_kernel_record(conv, x, edge_index[1], labels))
     shown = alpha if alpha.size(1) <= HEADS else alpha.mean(dim=1, keepdim=True)
-    record["neighbourhood"] = None
-    if edge_index.numel():
-        cut = neighbourhood(_to_target(conv, edge_index), shown, labels=labels)
-        record["neighbourhood"] = _rounded(cut)
+    cut = neighbourhood(edge_index, shown, labels=labels) if edge_index.numel() else None
+    record["neighbourhood"] = _rounded(cut)
     return record
 
 
@@ -109,15 +93,13 @@ def spectra_record(dataset: str, config: Any, singular_values: Iterable[Tensor])
         [[0.625, 1.0]]
     """
     curves = (cumulative_spectrum(values) for values in singular_values)
-    return {
-        "kind": "spectra",
-        "dataset": dataset,
-        "model": _setting(config, "model"),
-        "seed": _setting(config, "seed"),
-        "layers": [
-            _rounded(c.reshape(-1, c.size(-1)).mean(dim=0)[:SINGULAR_VALUES].tolist()) for c in curves
-        ],
-    }
+    means = (curve.reshape(-1, curve.size(-1)).mean(dim=0)[:SINGULAR_VALUES] for curve in curves)
+    return _record("spectra", dataset, config) | {"layers": [_rounded(mean.tolist()) for mean in means]}
+
+
+def _record(kind: str, dataset: str, config: Any) -> dict[str, Any]:
+    read = config.get if isinstance(config, Mapping) else lambda name: getattr(config, name, None)
+    return {"kind": kind, "dataset": dataset, "model": read("model"), "seed": read("seed")}
 
 
 def _to_target(conv: Any, edge_index: Tensor) -> Tensor:
@@ -145,7 +127,8 @@ def _kernel_record(conv: Any, x: Any, target: Tensor, labels: Tensor | None) -> 
         "nodes_sampled": min(gram.shape[:2]),
         "reason": None,
     }
-    if query.size(0) == key.size(0):
+    same_nodes = query.size(0) == key.size(0)
+    if same_nodes:
         record["symmetry_gap"] = symmetry_gap(gram).tolist()
         record["smallest_eigenvalue"] = smallest_eigenvalue(gram).tolist()
         record["image"] = gram_image(kernel, query, key, labels)
@@ -153,8 +136,8 @@ def _kernel_record(conv: Any, x: Any, target: Tensor, labels: Tensor | None) -> 
     correlation = head_correlation(kernel, query, key)
     record["head_correlation"] = None if correlation is None else correlation.tolist()
     record["importance"] = None
-    value = importance(kernel, key)
-    if value is not None and query.size(0) == key.size(0):
+    value = importance(kernel, key) if same_nodes else None
+    if value is not None:
         nodes = sample(key.size(0), IMPORTANCES, 0)
         record["importance"] = {
             "value": value.mean(dim=1).cpu()[nodes].tolist(),
@@ -162,10 +145,6 @@ def _kernel_record(conv: Any, x: Any, target: Tensor, labels: Tensor | None) -> 
             "labels": None if labels is None else labels.cpu()[nodes].long().tolist(),
         }
     return _rounded(record)
-
-
-def _setting(config: Any, name: str) -> Any:
-    return config.get(name) if isinstance(config, Mapping) else getattr(config, name, None)
 
 
 def _rounded(value: Any) -> Any:

@@ -131,12 +131,12 @@ def spectral_law(
         torch.manual_seed(seed)
         part.train(sampled)
         try:
-            found = [torch.cat(part.frequencies(*nodes), dim=-1)]  # type: ignore[operator]
-            while sampled and sum(omega.size(-1) for omega in found) < most:
-                found.append(torch.cat(part.frequencies(*nodes), dim=-1))  # type: ignore[operator]
+            omega = torch.cat(part.frequencies(*nodes), dim=-1)  # type: ignore[operator]
+            while sampled and omega.size(-1) < most:
+                omega = torch.cat([omega, *part.frequencies(*nodes)], dim=-1)  # type: ignore[operator]
         finally:
             part.train(mode)
-    omega = torch.cat(found, dim=-1)[..., :most]
+    omega = omega[..., :most]
     if part.input_scale is not None:  # in the units of queries and keys
         omega = omega * part.input_scale.unsqueeze(-1)  # type: ignore[operator]
     omega = omega.transpose(-1, -2).double().cpu()  # [H, n, D]
@@ -178,11 +178,10 @@ def importance(kernel: torch.nn.Module, key: Tensor) -> Tensor | None:
     Shapes:
         - **key:** :math:`(N, H, D)`, **output:** :math:`(N, H)`, or :obj:`None` without magnitude
     """
-    found = [part for part in _parts(kernel) if isinstance(part, Magnitude)]
-    if not found:
-        return None
+    magnitudes = [part for part in _parts(kernel) if isinstance(part, Magnitude)]
     with torch.no_grad():
-        return sum(part.half_norm(part.scaled(key, key)[1]) for part in found)  # type: ignore[return-value]
+        norms = [part.half_norm(part.scaled(key, key)[1]) for part in magnitudes]
+    return sum(norms[1:], norms[0]) if norms else None
 
 
 def gram_image(
@@ -210,9 +209,9 @@ def gram_image(
     if labels is not None:
         nodes = nodes[labels.cpu()[nodes].argsort(stable=True)]
     gram = gram_among(kernel, query, key, nodes, nodes)
-    found = [] if labels is None else labels.cpu()[nodes].long().tolist()
+    classes = [] if labels is None else labels.cpu()[nodes].long().tolist()
     values = gram.permute(2, 0, 1)[:IMAGES].numpy(force=True).round(3)  # a colour shows no more
-    return {"values": values.tolist(), "labels": found}
+    return {"values": values.tolist(), "labels": classes}
 
 
 def _parts(kernel: torch.nn.Module) -> list[torch.nn.Module]:

@@ -10,11 +10,7 @@ from kgat.kernels import Context, Kernel
 
 
 def gram_matrix(
-    kernel: Callable[[Tensor, Tensor], Any],
-    query: Tensor,
-    key: Tensor,
-    max_nodes: int = 256,
-    seed: int = 0,
+    kernel: Callable[[Tensor, Tensor], Any], query: Tensor, key: Tensor, max_nodes: int = 256, seed: int = 0
 ) -> Tensor:
     r"""Returns :math:`K_{ijh} = k_h(\mathbf{q}_i, \mathbf{k}_j) / \max_{ij} K_{ijh}` in float64.
 
@@ -60,11 +56,7 @@ def gram_of_some(
 
 
 def gram_spectrum(
-    kernel: Callable[[Tensor, Tensor], Any],
-    query: Tensor,
-    key: Tensor,
-    max_nodes: int = 256,
-    seed: int = 0,
+    kernel: Callable[[Tensor, Tensor], Any], query: Tensor, key: Tensor, max_nodes: int = 256, seed: int = 0
 ) -> Tensor:
     r"""Returns the singular values of the Gram matrix, divided by the largest of each head.
 

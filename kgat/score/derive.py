@@ -14,10 +14,10 @@ from __future__ import annotations
 
 import ast
 import inspect
-import math
 import numbers
 import operator
 from collections.abc import Callable, Iterable, Sequence
+from functools import partialmethod
 from typing import Any
 
 from kgat.score.scalar import VOCABULARY, Symbol, typed
@@ -146,12 +146,6 @@ class Tape:
         same = x is y or (isinstance(x, float) and isinstance(y, float) and repr(x) == repr(y))
         return x if same else self.result("where", condition, x, y)
 
-    def _minimum(self, x: Value, y: Value) -> Value:
-        return self._extreme("minimum", "ge", x, y)
-
-    def _maximum(self, x: Value, y: Value) -> Value:
-        return self._extreme("maximum", "le", x, y)
-
     def _extreme(self, operation: str, beyond: str, x: Value, y: Value) -> Value:
         # Beside a constant it is a choice: at a tie the constant is taken, which has no derivative.
         constant = [not (isinstance(z, Symbol) and z.varies) for z in (x, y)]
@@ -160,6 +154,9 @@ class Tape:
         if constant[0]:
             x, y = y, x
         return self.apply("where", self.apply(beyond, x, y), y, x)
+
+    _minimum = partialmethod(_extreme, "minimum", "ge")
+    _maximum = partialmethod(_extreme, "maximum", "le")
 
 
 def _sign(x: Any) -> Value:
@@ -313,7 +310,8 @@ class Expression:
 
     def function(self) -> Any:
         r"""Returns the function that computes it, on tensors; its ``text`` is :attr:`text`."""
-        names: dict[str, Any] = {"__name__": __name__, "typed": typed, **_FUNCTIONS}
+        # A compiler of torch looks names up in the module of this name.
+        names: dict[str, Any] = {"__name__": typed.__module__, "typed": typed, **_FUNCTIONS}
         exec(self._written(on_tensors=True), names)
         function = names.pop(self._name)
         function.text = self.text
@@ -333,11 +331,7 @@ class Expression:
         def name(x: Value) -> str:
             if isinstance(x, Symbol):
                 return names[x.place]
-            return (
-                repr(x)
-                if math.isfinite(x)
-                else {"inf": "1e999", "-inf": "-1e999"}.get(repr(x), "(1e999 - 1e999)")
-            )
+            return repr(x).replace("inf", "1e999").replace("nan", "(1e999 - 1e999)")
 
         outputs = [self._full(x, place) for place, x in enumerate(self._outputs)]
         for x in _history(outputs):
@@ -369,18 +363,8 @@ def _varies(x: Value) -> bool:
 
 
 _GRAMMAR = (
-    *(
-        ast.Module,
-        ast.FunctionDef,
-        ast.arguments,
-        ast.arg,
-        ast.Assign,
-        ast.Return,
-        ast.Name,
-        ast.Load,
-        ast.Store,
-    ),
-    *(ast.Tuple, ast.Constant, ast.BinOp, ast.UnaryOp, ast.Compare, ast.Call, ast.USub, ast.cmpop),
+    *(ast.Module, ast.FunctionDef, ast.arguments, ast.arg, ast.Assign, ast.Return, ast.Name, ast.Tuple),
+    *(ast.Load, ast.Store, ast.Constant, ast.Call, ast.Compare, ast.cmpop, ast.UnaryOp, ast.USub, ast.BinOp),
     *(ast.Add, ast.Sub, ast.Mult, ast.Div, ast.BitAnd, ast.BitOr),
 )
 

@@ -7,7 +7,7 @@ import functools
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
-from typing import NamedTuple, NoReturn
+from typing import NamedTuple, NoReturn, Self
 
 import torch
 from torch import Tensor
@@ -238,11 +238,8 @@ class LazyGram(Gram):
     def dense(self) -> Tensor:
         if not self.settled:
             return self.expanded().dense()
-        biases = []
-        if self.query_bias is not None:
-            biases.append(self.query_bias.unsqueeze(-2))
-        if self.key_bias is not None:
-            biases.append(self.key_bias.unsqueeze(-3))
+        sides = ((self.query_bias, -2), (self.key_bias, -3))
+        biases = [bias.unsqueeze(dim) for bias, dim in sides if bias is not None]
         return LazyGram(self.terms).total(_dense_score, None, biases)
 
     def total(
@@ -259,61 +256,37 @@ class LazyGram(Gram):
         """
         if self.signed:
             _refuse_scores()
-        inside = None
-        if edge_bias is not None:
-            takers = [t for t in self.terms if getattr(t.rule, "edge_bias_inside", False)]
-            inside = takers[0] if takers else None
+        extra = () if edge_bias is None else (edge_bias,)
+        inside = [t for t in self.terms if extra and getattr(t.rule, "edge_bias_inside", False)][:1]
         parts = []
         for t in self.terms:
             # A score goes through an exponential: it keeps its digits under autocast too.
             with torch.autocast(t.query.device.type, enabled=False):
-                parts.append(score(t, (edge_bias,) if t is inside and edge_bias is not None else ()))
-        parts += [b for b in (self.query_bias, self.key_bias, *biases) if b is not None]
-        if edge_bias is not None and inside is None:
-            parts.append(edge_bias)
-        total = parts[0]
-        for part in parts[1:]:
-            total = total + part
-        return total
+                parts.append(score(t, extra if inside and t is inside[0] else ()))
+        outside = () if inside else extra
+        parts += [b for b in (self.query_bias, self.key_bias, *biases, *outside) if b is not None]
+        return sum(parts[1:], parts[0])
 
     def feature_parts(self) -> list[FeaturePart]:
-        parts: list[FeaturePart] = []
-        for t in self.terms:
-            of_term = _parts_of(t)
-            parts = of_term if not parts else [_times(x, y) for x in parts for y in of_term]
-        if not parts:
-            if self.query_bias is None or self.key_bias is None:
-                _refuse_features("it has one bias and no terms")
-            parts = [
-                FeaturePart(*(torch.ones_like(b).unsqueeze(-1) for b in (self.query_bias, self.key_bias)))
-            ]
-        return [
-            part._replace(
-                query_log=_add(part.query_log, self.query_bias), key_log=_add(part.key_log, self.key_bias)
-            )
-            for part in parts
-        ]
+        return self._parts(_parts_of)
 
     def features(self) -> tuple[Tensor, Tensor]:
-        f: Tensor | None = None
-        g: Tensor | None = None
-        for t in self.terms:
-            rule = _featured(t)
-            assert rule.link.features is not None
-            f_t = rule.link.features(t.query * rule.weight, *rule.link_args)
-            g_t = rule.link.features(t.key, *rule.link_args)
-            f = f_t if f is None else _kronecker(f, f_t)
-            g = g_t if g is None else _kronecker(g, g_t)
-        if f is None or g is None:  # a pure magnitude is its own, single feature
-            if self.query_bias is None or self.key_bias is None:
-                _refuse_features("it has one bias and no terms")
-            f = torch.ones_like(self.query_bias).unsqueeze(-1)
-            g = torch.ones_like(self.key_bias).unsqueeze(-1)
-        if self.query_bias is not None:
-            f = f * self.query_bias.exp().unsqueeze(-1)
-        if self.key_bias is not None:
-            g = g * self.key_bias.exp().unsqueeze(-1)
+        ((f, g, query_log, key_log),) = self._parts(_one_part_of)
+        f = f if query_log is None else f * query_log.exp().unsqueeze(-1)
+        g = g if key_log is None else g * key_log.exp().unsqueeze(-1)
         return f, g
+
+    def _parts(self, parts_of: Callable[[Term], list[FeaturePart]]) -> list[FeaturePart]:
+        a, b = self.query_bias, self.key_bias
+        parts: list[FeaturePart] = []
+        for t in self.terms:
+            of_term = parts_of(t)
+            parts = [_times(x, y) for x in parts for y in of_term] if parts else of_term
+        if not parts:  # a pure magnitude is its own, single feature
+            if a is None or b is None:
+                _refuse_features("it has one bias and no terms")
+            parts = [FeaturePart(torch.ones_like(a).unsqueeze(-1), torch.ones_like(b).unsqueeze(-1))]
+        return [p._replace(query_log=_add(p.query_log, a), key_log=_add(p.key_log, b)) for p in parts]
 
     def up_to_query(self) -> LazyGram:
         if self.query_bias is None:
@@ -335,21 +308,15 @@ class LazyGram(Gram):
         Args:
             hidden (torch.Tensor, optional): As in :meth:`expanded`. (default: :obj:`None`)
         """
-        if not any(_is_squared_difference(t) for t in self.terms):
+        squares = [_expand(t, hidden) for t in self.terms if _is_squared_difference(t)]
+        if not squares:
             return None
-        terms = []
-        gram, sizes = LazyGram(), []
-        for t in self.terms:
-            if _is_squared_difference(t):
-                inner, size = _expand(t, hidden)
-                gram = gram * inner  # type: ignore[assignment]
-                sizes.append(size)
-            else:
-                terms.append(t)
-        rest = LazyGram(tuple(terms), self.query_bias, self.key_bias)
-        whole = gram * rest
-        assert isinstance(whole, LazyGram)
-        return Expansion(replace(whole, settled=True), sum(sizes[1:], sizes[0]))
+        gram: Gram = LazyGram()
+        for inner, _ in squares:
+            gram = gram * inner
+        gram = gram * replace(self, terms=tuple(t for t in self.terms if not _is_squared_difference(t)))
+        assert isinstance(gram, LazyGram)
+        return Expansion(replace(gram, settled=True), sum(size for _, size in squares))  # type: ignore[arg-type]
 
     def __mul__(self, other: Gram) -> Gram:
         r"""The product of two kernels: scores add. Terms that are plain sums of the same pair merge
@@ -374,15 +341,19 @@ class LazyGram(Gram):
         )
 
 
-@dataclass(frozen=True, eq=False)
-class SumGram(Gram):
-    r"""The Gram matrix of a sum of kernels: :math:`s_{ij} = \log \sum_m \exp(s^{(m)}_{ij})`.
-
-    Args:
-        parts (tuple of Gram): The Gram matrices of the summands.
-    """
-
+class _Parts(Gram):
+    # Several Gram matrices of the same nodes, whose scores become one.
     parts: tuple[Gram, ...]
+
+    @abstractmethod
+    def _combined(self, scores: list[Tensor]) -> Tensor: ...
+
+    def paired(self, edge_bias: Tensor | None = None) -> Tensor:
+        score = self._combined([part.paired() for part in self.parts])
+        return score if edge_bias is None else score + edge_bias
+
+    def dense(self) -> Tensor:
+        return self._combined([part.dense() for part in self.parts])
 
     @property
     def signed(self) -> bool:
@@ -396,15 +367,22 @@ class SumGram(Gram):
     def batch(self) -> torch.Size:
         return torch.broadcast_shapes(*(part.batch for part in self.parts))
 
-    def map(self, query: Callable[[Tensor, int], Tensor], key: Callable[[Tensor, int], Tensor]) -> SumGram:
-        return SumGram(tuple(part.map(query, key) for part in self.parts))
+    def map(self, query: Callable[[Tensor, int], Tensor], key: Callable[[Tensor, int], Tensor]) -> Self:
+        return replace(self, parts=tuple(part.map(query, key) for part in self.parts))  # type: ignore[type-var]
 
-    def paired(self, edge_bias: Tensor | None = None) -> Tensor:
-        score = torch.stack([part.paired() for part in self.parts]).logsumexp(dim=0)
-        return score if edge_bias is None else score + edge_bias
 
-    def dense(self) -> Tensor:
-        return torch.stack([part.dense() for part in self.parts]).logsumexp(dim=0)
+@dataclass(frozen=True, eq=False)
+class SumGram(_Parts):
+    r"""The Gram matrix of a sum of kernels: :math:`s_{ij} = \log \sum_m \exp(s^{(m)}_{ij})`.
+
+    Args:
+        parts (tuple of Gram): The Gram matrices of the summands.
+    """
+
+    parts: tuple[Gram, ...]
+
+    def _combined(self, scores: list[Tensor]) -> Tensor:
+        return torch.stack(scores).logsumexp(dim=0)
 
     def up_to_query(self) -> SumGram:
         # The largest of the parts' biases is left out, so that the parts still stand to each other as before.
@@ -417,12 +395,8 @@ class SumGram(Gram):
             if len(biases) < len(parts):
                 top = top.clamp_min(0.0)
             top = torch.where(top.isfinite(), top, 0.0)
-        return SumGram(
-            tuple(
-                replace(part, query_bias=(0.0 if part.query_bias is None else part.query_bias) - top)
-                for part in parts
-            )
-        )
+        shifted = [-top if part.query_bias is None else part.query_bias - top for part in parts]
+        return SumGram(tuple(replace(p, query_bias=bias) for p, bias in zip(parts, shifted, strict=True)))
 
     def expanded(self, hidden: Tensor | None = None) -> SumGram:
         return SumGram(tuple(part.expanded(hidden) for part in self.parts))
@@ -442,7 +416,7 @@ class SumGram(Gram):
 
 
 @dataclass(frozen=True, eq=False)
-class ComposedGram(Gram):
+class ComposedGram(_Parts):
     r"""Scores that are a function of several scores of the same pair: :math:`s_{ij} = f(s^{(1)}_{ij}, \dots,
     s^{(n)}_{ij})`.
 
@@ -464,29 +438,8 @@ class ComposedGram(Gram):
     parts: tuple[Gram, ...]
     function: Callable[..., Tensor]
 
-    @property
-    def signed(self) -> bool:
-        return any(part.signed for part in self.parts)
-
-    @property
-    def size(self) -> tuple[int, int, int]:
-        return self.parts[0].size
-
-    @property
-    def batch(self) -> torch.Size:
-        return torch.broadcast_shapes(*(part.batch for part in self.parts))
-
-    def map(
-        self, query: Callable[[Tensor, int], Tensor], key: Callable[[Tensor, int], Tensor]
-    ) -> ComposedGram:
-        return ComposedGram(tuple(part.map(query, key) for part in self.parts), self.function)
-
-    def paired(self, edge_bias: Tensor | None = None) -> Tensor:
-        score = self.function(*(part.paired() for part in self.parts))
-        return score if edge_bias is None else score + edge_bias
-
-    def dense(self) -> Tensor:
-        return self.function(*(part.dense() for part in self.parts))
+    def _combined(self, scores: list[Tensor]) -> Tensor:
+        return self.function(*scores)
 
     def features(self) -> tuple[Tensor, Tensor]:
         _refuse_features("its score is a function of several sums")
@@ -529,10 +482,9 @@ def _merge(left: Term, right: Term) -> Term | None:
 def _weights(term: Term) -> Tensor:
     # One weight per head and feature.
     assert isinstance(term.rule, ScoreRule)
-    weight = term.rule.weight
-    return torch.as_tensor(weight, dtype=term.query.dtype, device=term.query.device).expand(
-        term.query.shape[-2:]
-    )
+    query = term.query
+    weight = torch.as_tensor(term.rule.weight, dtype=query.dtype, device=query.device)
+    return weight.expand(query.shape[-2:])
 
 
 @dataclass(frozen=True, eq=False)
@@ -625,13 +577,18 @@ def _featured(term: Term) -> ScoreRule:
     return rule
 
 
+def _one_part_of(term: Term) -> list[FeaturePart]:
+    rule = _featured(term)
+    assert rule.link.features is not None
+    f, g = (rule.link.features(x, *rule.link_args) for x in (term.query * rule.weight, term.key))
+    return [FeaturePart(f, g)]
+
+
 def _parts_of(term: Term) -> list[FeaturePart]:
     rule = _featured(term)
-    query, key, args = term.query * rule.weight, term.key, rule.link_args
     if rule.link.scaled_features is None:
-        assert rule.link.features is not None
-        return [FeaturePart(rule.link.features(query, *args), rule.link.features(key, *args))]
-    sides = (rule.link.scaled_features(x, *args) for x in (query, key))
+        return _one_part_of(term)
+    sides = (rule.link.scaled_features(x, *rule.link_args) for x in (term.query * rule.weight, term.key))
     return [FeaturePart(f, g, a, b) for (f, a), (g, b) in zip(*sides, strict=True)]
 
 
@@ -654,9 +611,8 @@ def _add(x: Tensor | None, y: Tensor | None) -> Tensor | None:
 
 def _refuse_scores() -> NoReturn:
     raise NotImplementedError(
-        "Expected a non-negative kernel (got one that can be negative, so log k does not exist); "
-        "use its 'features()', its square (Spectral, Polynomial), or positive features "
-        "(EluPlusOne, FAVORPlus)"
+        "Expected a non-negative kernel (got one that can be negative, so log k does not exist); use its "
+        "'features()', its square (Spectral, Polynomial), or positive features (EluPlusOne, FAVORPlus)"
     )
 
 

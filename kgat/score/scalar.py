@@ -14,12 +14,14 @@ import math
 import types
 import weakref
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from typing import Any
 
 import torch
 from torch import Tensor
 
 
+@dataclass(slots=True, eq=False, repr=False)
 class Symbol:
     r"""A number that is not known yet: what is done with it is written down.
 
@@ -31,24 +33,12 @@ class Symbol:
         varies (bool): Whether it depends on what one differentiates by, rather than on constants alone.
     """
 
-    __slots__ = ("operands", "operation", "place", "tape", "varies")
-    __hash__ = object.__hash__
+    tape: Any
+    operation: str
+    operands: tuple[Any, ...]
+    place: int
+    varies: bool
     __array_ufunc__ = None  # a number of NumPy leaves arithmetic with it to this class
-
-    def __init__(
-        self, tape: Any, operation: str, operands: tuple[Any, ...], place: int, varies: bool
-    ) -> None:
-        self.tape = tape
-        self.operation = operation
-        self.operands = operands
-        self.place = place
-        self.varies = varies
-
-    def __neg__(self) -> Any:
-        return self.tape.apply("neg", self)
-
-    def __abs__(self) -> Any:
-        return self.tape.apply("absolute", self)
 
     def __pow__(self, exponent: Any) -> Any:
         return self.tape.power(self, exponent)
@@ -60,15 +50,15 @@ class Symbol:
         )
 
 
-def _method(operation: str, reflected: bool) -> Callable[[Any, Any], Any]:
-    def method(self: Any, other: Any) -> Any:
-        return self.tape.apply(operation, *((other, self) if reflected else (self, other)))
+def _method(operation: str, reflected: bool = False) -> Callable[..., Any]:
+    def method(self: Any, *other: Any) -> Any:
+        return self.tape.apply(operation, *((*other, self) if reflected else (self, *other)))
 
     return method
 
 
-for _name in ("add", "sub", "mul", "truediv", "lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
-    setattr(Symbol, f"__{_name}__", _method(_name, reflected=False))
+for _name in ("neg", "abs", "add", "sub", "mul", "truediv", "lt", "le", "gt", "ge", "eq", "ne", "and", "or"):
+    setattr(Symbol, f"__{_name}__", _method("absolute" if _name == "abs" else _name))
 for _name in ("add", "sub", "mul", "truediv"):
     setattr(Symbol, f"__r{_name}__", _method(_name, reflected=True))
 

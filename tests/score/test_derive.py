@@ -289,6 +289,14 @@ def scaled(factor):
     return lambda x, y: factor * x * y
 
 
+@pytest.mark.parametrize("name", ["abs_difference", "minimum"])
+def test_written_functions_are_compiled_with_what_calls_them(name):
+    rule = ScoreRule(Pair.of_key(name))
+    q, k = torch.randn(2, 7, 3, 5)
+    compiled = torch.compile(lambda q, k: rule(q, k), fullgraph=True, backend="eager")
+    torch.testing.assert_close(compiled(q, k), rule(q, k))
+
+
 def test_what_a_rule_closes_over_is_part_of_it():
     first, second = (Pair("scaled", lambda x, y, s=s: s * x * y) for s in (2.0, 3.0))
     assert first.in_scalars.__defaults__ == (2.0,)

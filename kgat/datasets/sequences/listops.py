@@ -57,20 +57,20 @@ def generate(count: int, lengths: tuple[int, int], seed: int = 0) -> list[tuple[
     if not 1 <= least <= most:
         raise ValueError(f"Expected 'lengths' as (fewest, most) from 1 on (got {lengths}); swap them")
     draw = random.Random(seed).random  # of the module's functions, the only one that never changes
-    found: dict[tuple[str, ...], None] = {}
+    drawn: dict[tuple[str, ...], None] = {}
     tries = 0
-    while len(found) < count:
+    while len(drawn) < count:
         tokens: list[str] = []
         _extend(tokens, 1, most, draw)
         if least <= len(tokens) <= most:
-            found[tuple(tokens)] = None
+            drawn[tuple(tokens)] = None
         tries += 1
         if tries > 1000 * count + 100_000:
             raise ValueError(
-                f"Expected {count} different expressions of {least} to {most} tokens (found {len(found)} in "
+                f"Expected {count} different expressions of {least} to {most} tokens (found {len(drawn)} in "
                 f"{tries - 1} draws); ask for fewer or allow more lengths"
             )
-    return list(found)
+    return list(drawn)
 
 
 def _extend(tokens: list[str], depth: int, most: int, draw: Callable[[], float]) -> None:
@@ -130,19 +130,19 @@ def _read(
     lengths: tuple[int, int] = (100, 300),
     sizes: tuple[int, int, int] = (4000, 500, 500),
 ) -> SequenceTask:
-    for option, given, count in (("lengths", lengths, 2), ("sizes", sizes, 3)):
-        if len(given) != count or min(given) < 1:
+    for option, value, count in (("lengths", lengths, 2), ("sizes", sizes, 3)):
+        if len(value) != count or min(value) < 1:
             raise ValueError(
-                f"Expected '{option}' as {count} positive numbers (got {given}); give all of them"
+                f"Expected '{option}' as {count} positive numbers (got {value}); give all of them"
             )
     words = Words([PAD, *TOKENS])
     # All parts at once: no expression is in two of them.
     expressions = generate(sum(sizes), lengths, seed)
 
     def part(first: int, size: int) -> Labelled:
-        own = expressions[first : first + size]
-        tokens = [torch.tensor([words.id(token) for token in expression]) for expression in own]
-        return Labelled(Padded.of(tokens), torch.tensor([evaluate(e) for e in own]))
+        some = expressions[first : first + size]
+        tokens = [torch.tensor([words.id(token) for token in expression]) for expression in some]
+        return Labelled(Padded.of(tokens), torch.tensor([evaluate(e) for e in some]))
 
     train, val, test = (part(sum(sizes[:i]), sizes[i]) for i in range(3))
     return SequenceTask(
