@@ -13,10 +13,13 @@ from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
 from kgat.experiments.records import METRICS, RESULTS
 from kgat.experiments.registry import resolve_model
+from kgat.experiments.tables import runs_in
 from kgat.experiments.training import OnEpoch, train
 
 Record = Mapping[str, Any]
 
+# What drawing a record raises that is not as kgat writes it.
+MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
 DEFAULT_MODELS = ("gat", "gatv2", "dot", "rbf", "rbf*lp", "spectral")
 
 
@@ -77,11 +80,12 @@ def compare(
         PermissionError: If the folder cannot be written.
         Interrupted: On Ctrl-C.
     """
+    overrides = overrides or {}
     names = _checked(dataset, models, seeds, jobs)
     budget = tuning.Budget(tune, tune_seeds) if tune else None
-    _expect_taken(names, overrides or {})
+    _expect_taken(names, overrides)
     task = dataset if isinstance(dataset, Task) else load(dataset, root)
-    trials = _trials(task.name, names, overrides, budget)
+    trials = _trials(task.name, names, overrides, budget) if budget else []
     tuned = budget.record(overrides) if budget else None
     protocols = {name: Config.of(task.name, name, overrides=overrides) for name in names}
     path = (Path("runs") / task.name if out is None else Path(out)) / RESULTS
@@ -89,7 +93,7 @@ def compare(
         path,
         len(trials) + len(names) * seeds,
         key_of=_key,
-        shared=(task, device, tuned),
+        shared=(task, device, {"tuned": tuned} if tuned else {}),
         workers=jobs,
         title=task.name,
         shown=progress,
@@ -101,7 +105,7 @@ def compare(
         engine.run(
             [Job(tuning.key(config), f"trial of {_label(config)}", _try, (config,)) for config in trials]
         )
-        chosen = {name: dict(overrides or {}) for name in names}
+        chosen = {name: dict(overrides) for name in names}
         if budget is not None:
             for name in names:
                 chosen[name] |= tuning.choose(engine.records, task.name, name, budget, overrides)
@@ -143,14 +147,12 @@ def _checked(dataset: object, models: str | Sequence[str], seeds: int, jobs: int
 
 
 def _trials(
-    dataset: str, names: Sequence[str], overrides: Mapping[str, Any] | None, budget: tuning.Budget | None
+    dataset: str, names: Sequence[str], overrides: Mapping[str, Any], budget: tuning.Budget
 ) -> list[Config]:
     r"""In turns, so that a search that is stopped has given all models the same."""
-    if budget is None:
-        return []
     of_models = [budget.configs(dataset, name, overrides) for name in names]
-    in_turns = [configs for of_setting in zip(*of_models, strict=True) for configs in of_setting]
-    return [config for configs in in_turns for config in configs]
+    in_turns = zip(*of_models, strict=True)
+    return [config for of_setting in in_turns for configs in of_setting for config in configs]
 
 
 # --- Jobs -------------------------------------------------------------------------------------------------
@@ -172,60 +174,44 @@ def _run_of(config: Config, is_drawn: bool) -> Job:
 
 
 def _noting(note: Note, task: Task) -> OnEpoch:
-    def on_epoch(epoch: int, train_loss: float, val_loss: float, score: float) -> None:
-        note(f"epoch {epoch}, val {METRICS[task.metric]} {score:.1%}")
-
-    return on_epoch
+    return lambda epoch, _, __, score: note(f"epoch {epoch}, val {METRICS[task.metric]} {score:.1%}")
 
 
-def _try(task: Task, device: str, _: object, config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
+def _try(task: Task, device: str, _: Record, config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
     yield tuning.trial(task, config, device=device, on_epoch=_noting(note, task))
 
 
 def _train(
-    task: Task,
-    device: str,
-    tuned: Mapping[str, Any] | None,
-    config: Config,
-    is_drawn: bool,
-    *,
-    note: Note,
+    task: Task, device: str, mark: Record, config: Config, is_drawn: bool, *, note: Note
 ) -> Iterator[dict[str, Any]]:
     record, model = train(task, config, device=device, on_epoch=_noting(note, task))
-    yield _marked(record, tuned)
+    yield {**record, **mark}
     if is_drawn:
         from kgat import diagnostics
 
         yield {**diagnostics.attention_record(model.cpu(), task, config), "key": config.key}
 
 
-def _marked(record: dict[str, Any], tuned: Mapping[str, Any] | None) -> dict[str, Any]:
-    return record if tuned is None else {**record, "tuned": tuned}
-
-
 def _measure(engine: Engine, config: Config, names: Sequence[str], rounds: int) -> None:
-    task, device, tuned = engine.shared
+    task, device, mark = engine.shared
 
     def is_there(_: str) -> bool:
         return has_cost(engine.records, task.name, names)
 
     for _ in engine.ledger.claim(["cost"], str, is_there, engine.waiting):
         engine.progress.note("measuring time and memory of an epoch")
-        engine.keep(_marked(measure_cost(task, config, names, rounds, device=device), tuned))
+        engine.keep({**measure_cost(task, config, names, rounds, device=device), **mark})
 
 
 def _described(records: Sequence[Record]) -> Iterator[str]:
     for record in records:
-        if record.get("kind") in ("run", "tune"):
-            # Only a trial survives that it diverged.
-            yield (
-                "diverged"
-                if record["val"] is None
-                else (
-                    f"{record['epochs']} epochs, {record['seconds']:.1f} s, "
-                    f"val {METRICS[record['metric']]} {record['val']:.1%}"
-                )
-            )
+        if record.get("kind") not in ("run", "tune"):
+            continue
+        if record["val"] is None:  # only a trial survives that it diverged
+            yield "diverged"
+        else:
+            metric = f"{METRICS[record['metric']]} {record['val']:.1%}"
+            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {metric}"
 
 
 # --- Figures ----------------------------------------------------------------------------------------------
@@ -246,7 +232,7 @@ def draw(records: Sequence[Record], folder: Path) -> list[Path]:
 
     try:
         return [*plots.save_all(records, folder), report.write(records, folder)]
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError) as error:
+    except MALFORMED as error:
         path = Path(folder) / RESULTS
         for number, record in numbered(path) if path.exists() else []:
             if not _drawable(record):
@@ -264,7 +250,7 @@ def _drawable(record: Record) -> bool:
     try:
         for figure in plots.FIGURES.values():
             figure([record])
-    except (LookupError, TypeError, ValueError, AttributeError, ArithmeticError):
+    except MALFORMED:
         return False
     return True
 
@@ -284,33 +270,30 @@ def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
 def _expect_same_budget(
     records: Sequence[Record], dataset: str, tuned: Mapping[str, Any] | None, path: Path
 ) -> None:
-    for record in records:
-        if record.get("kind") == "run" and record["dataset"] == dataset and record.get("tuned") != tuned:
+    for run in runs_in(records):
+        if run["dataset"] == dataset and run.get("tuned") != tuned:
             raise ValueError(
-                f"Expected runs {tuning.said(tuned)} in '{path}' (got one of '{record['model']}' "
-                f"{tuning.said(record.get('tuned'))}); choose another --out, or delete that file"
+                f"Expected runs {tuning.said(tuned)} in '{path}' (got one of '{run['model']}' "
+                f"{tuning.said(run.get('tuned'))}); choose another --out, or delete that file"
             )
 
 
 def _expect_same_settings(
     records: Sequence[Record], configs: Iterable[Config], path: Path, but: Container[str] = ()
 ) -> None:
-    wanted: dict[Any, Config] = {(config.dataset, config.model): config for config in configs}
-    kept = {config.dataset: config.keep for config in wanted.values()}
-    for record in records:
-        if record.get("kind") == "run" and record["dataset"] in kept:
-            rule, given = kept[record["dataset"]], stored(record["config"], "keep")
-            if rule != given:  # also of other models: one table holds them all
-                raise ValueError(
-                    f"Expected runs with keep={rule} in '{path}' (got '{record['model']}' with "
-                    f"keep={given}); choose another --out, or delete that file"
-                )
-        config = wanted.get((record.get("dataset"), record.get("model")))
-        if record.get("kind") != "run" or config is None:
-            continue
-        for name, value, given in differing(config.as_dict(), record["config"]):
+    by_model = {config.model: config for config in configs}
+    ((dataset, keep),) = {(config.dataset, config.keep) for config in by_model.values()}
+    for run in (run for run in runs_in(records) if run["dataset"] == dataset):
+        kept = stored(run["config"], "keep")
+        if kept != keep:  # also of other models: one table holds them all
+            raise ValueError(
+                f"Expected runs with keep={keep} in '{path}' (got '{run['model']}' with keep={kept}); choose "
+                "another --out, or delete that file"
+            )
+        config = by_model.get(run["model"])
+        for name, value, other in differing(config.as_dict(), run["config"]) if config else ():
             if name not in but:
                 raise ValueError(
-                    f"Expected runs of '{config.model}' with {name}={value} in '{path}' (got "
-                    f"{name}={given}); choose another --out, or delete that file"
+                    f"Expected runs of '{run['model']}' with {name}={value} in '{path}' (got "
+                    f"{name}={other}); choose another --out, or delete that file"
                 )

@@ -6,7 +6,7 @@ import hashlib
 import json
 import math
 import tomllib
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -23,6 +23,20 @@ __all__ = ["SETTINGS", "Config", "differing", "protocol", "read_protocols", "sto
 # of records, so that a run keeps its key, whatever the default is today.
 ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
 KEEP = ("both", "loss", "metric")
+# Names of settings, which values fit (no not-a-number does), and how that is said.
+RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
+    (
+        ("hidden_channels", "heads", "out_heads", "num_layers", "max_epochs", "patience"),
+        lambda value: value >= 1,
+        "of at least 1",
+    ),
+    (("seed",), lambda value: value >= 0, "of at least 0"),
+    (("keep",), lambda value: value in KEEP, f"as one of {', '.join(KEEP)}"),
+    (("start",), lambda value: value in STARTS, f"as one of {', '.join(name or 'none' for name in STARTS)}"),
+    (("dropout", "input_dropout", "value_dropout"), lambda value: 0.0 <= value < 1.0, "in [0, 1)"),
+    (("lr",), lambda value: 0.0 < value < math.inf, "above 0"),
+    (("weight_decay",), lambda value: 0.0 <= value < math.inf, "of at least 0"),
+)
 
 
 @dataclass(frozen=True)
@@ -102,22 +116,11 @@ class Config:
         for field in dataclasses.fields(self):
             value = converted(field.name, field.type, getattr(self, field.name))
             object.__setattr__(self, field.name, value)
-        for name in ("hidden_channels", "heads", "out_heads", "num_layers", "max_epochs"):
-            self._expect(name, getattr(self, name) >= 1, "of at least 1")
-        self._expect("patience", self.patience >= 1, "of at least 1")
-        self._expect("seed", self.seed >= 0, "of at least 0")
-        self._expect("keep", self.keep in KEEP, f"as one of {', '.join(KEEP)}")
-        starts = ", ".join("none" if name is None else name for name in STARTS)
-        self._expect("start", self.start in STARTS, f"as one of {starts}")
-        for name in ("dropout", "input_dropout", "value_dropout"):
-            self._expect(name, 0.0 <= getattr(self, name) < 1.0, "in [0, 1)")
-        self._expect("lr", 0.0 < self.lr < math.inf, "above 0")
-        self._expect("weight_decay", 0.0 <= self.weight_decay < math.inf, "of at least 0")
-        self._expect(
-            "hidden_channels",
-            self.hidden_channels % self.heads == 0,
-            f"divisible by 'heads={self.heads}'",
-        )
+        for names, fits, what in RANGES:
+            for name in names:
+                self._expect(name, fits(getattr(self, name)), what)
+        divisible = self.hidden_channels % self.heads == 0
+        self._expect("hidden_channels", divisible, f"divisible by 'heads={self.heads}'")
 
     def _expect(self, name: str, fits: bool, what: str) -> None:
         if not fits:
@@ -127,11 +130,7 @@ class Config:
 
     @classmethod
     def of(
-        cls,
-        dataset: str,
-        model: str,
-        seed: int = 0,
-        overrides: Mapping[str, Any] | None = None,
+        cls, dataset: str, model: str, seed: int = 0, overrides: Mapping[str, Any] | None = None
     ) -> "Config":
         r"""Returns the protocol of a data set, with some settings changed.
 
@@ -145,12 +144,10 @@ class Config:
         Raises:
             ValueError: If a setting is unknown or its value impossible.
         """
-        found = resolve_model(model)
-        settings = protocol(dataset)
+        resolved = resolve_model(model)
         _check_known(overrides or {}, "the overrides")
-        settings.update(overrides or {})
-        settings.update(found.fixed)
-        return cls(dataset=dataset, model=found.name, seed=seed, **settings)
+        settings = {**protocol(dataset), **(overrides or {}), **resolved.fixed}
+        return cls(dataset=dataset, model=resolved.name, seed=seed, **settings)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "Config":
@@ -181,9 +178,7 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-SETTINGS = tuple(
-    field.name for field in dataclasses.fields(Config) if field.name not in ("dataset", "model", "seed")
-)
+SETTINGS = tuple(field.name for field in dataclasses.fields(Config))[3:]  # all but data set, model and seed
 
 
 def stored(config: Mapping[str, Any], name: str) -> Any:
@@ -246,13 +241,12 @@ def read_protocols(text: str, name: str) -> dict[str, dict[str, Any]]:
     if "default" not in tables:
         raise ValueError(f"Expected a table [default] in '{name}' (got {list(tables)}); add it")
     for title, table in tables.items():
-        settings = {key: value for key, value in table.items() if key != "datasets"}
-        _check_known(settings, f"[{title}] of '{name}'")
+        _check_known(table.keys() - {"datasets"}, f"[{title}] of '{name}'")
     return tables
 
 
-def _check_known(settings: Mapping[str, Any], where: str) -> None:
-    for name in settings:
+def _check_known(names: Iterable[str], where: str) -> None:
+    for name in names:
         if name not in SETTINGS:
             raise ValueError(
                 f"Expected settings that exist in {where} (got '{name}'); choose from: {', '.join(SETTINGS)}"

@@ -14,9 +14,9 @@ from kgat.datasets import Task, Visible
 from kgat.experiments.bench import measure, worker
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import SETTINGS, Config
-from kgat.experiments.records import BASELINE, CONTENDED
+from kgat.experiments.records import BASELINE
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.training import Trainer, build, build_model, edge_dim_of
+from kgat.experiments.training import Trainer, build
 
 Record = Mapping[str, Any]
 
@@ -25,12 +25,7 @@ ROUND_SECONDS = 60.0  # a slow epoch gets fewer rounds than ROUNDS
 
 
 def measure_cost(
-    task: Task,
-    config: Config,
-    models: Sequence[str],
-    rounds: int = ROUNDS,
-    *,
-    device: str = "cpu",
+    task: Task, config: Config, models: Sequence[str], rounds: int = ROUNDS, *, device: str = "cpu"
 ) -> dict[str, Any]:
     r"""Measures a training epoch of each model against that of stock GAT.
 
@@ -52,8 +47,8 @@ def measure_cost(
         dict: A record of kind :obj:`"cost"`.
     """
     names = list(dict.fromkeys([BASELINE, *(resolve_model(name).name for name in models)]))
-    given = {name: getattr(config, name) for name in SETTINGS}
-    configs = {name: Config.of(config.dataset, name, config.seed, given) for name in names}
+    settings = {name: getattr(config, name) for name in SETTINGS}
+    configs = {name: Config.of(config.dataset, name, config.seed, settings) for name in names}
     visible = task.visible(task.split(config.seed))
     trainers = {}
     for name, of_model in configs.items():
@@ -69,13 +64,13 @@ def measure_cost(
     else:
         peaks = _peaks(visible, configs)
 
-    models_of: dict[str, Any] = {}
+    of_models: dict[str, Any] = {}
     for name in names:
-        ratio = measure.ratios(seconds[name], seconds[BASELINE])
+        verdict = measure.verdict(measure.ratios(seconds[name], seconds[BASELINE]))
         peak, reference = peaks.get(name), peaks.get(BASELINE)
-        models_of[name] = {
-            "seconds_ratio": ratio,
-            "contended": ratio[2] / ratio[1] > CONTENDED,
+        of_models[name] = {
+            "seconds_ratio": verdict["ratio"],
+            "contended": verdict["contended"],
             "memory_ratio": float(f"{peak / reference:.4g}") if peak and reference else None,
             "epoch_seconds": measure.spread(seconds[name])[0],
             "peak_bytes": peak,
@@ -83,7 +78,7 @@ def measure_cost(
     return {
         "kind": "cost",
         "dataset": task.name,
-        "models": models_of,
+        "models": of_models,
         "baseline": BASELINE,
         "rounds": len(seconds[BASELINE]),
         **circumstances(device),
@@ -132,10 +127,7 @@ def answers(question: Question) -> Iterator[dict[str, Any]]:
     for name, settings in asked["configs"].items():
         config = Config.from_dict(settings)
         seed_everything(config.seed)
-        edge_dim = edge_dim_of(visible.edge_attr)
-        trainer = Trainer(
-            build_model(config, visible.x.size(1), visible.num_classes, edge_dim), visible, config
-        )
+        trainer = Trainer(build(visible, config), visible, config)
         for _ in range(2):
             trainer.step()
         trainer.optimizer.zero_grad()

@@ -12,7 +12,9 @@ from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
+from dataclasses import KW_ONLY, dataclass
 from functools import partial
+from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
 from kgat.experiments import ledger
@@ -24,6 +26,7 @@ __all__ = ["Engine", "Job"]
 
 Record = dict[str, Any]
 Note = Callable[[str], None]
+KEY = attrgetter("key")
 
 
 class Job(NamedTuple):
@@ -51,6 +54,7 @@ def _key(record: Mapping[str, Any]) -> Hashable:
     return record.get("key")
 
 
+@dataclass(eq=False, repr=False)
 class Engine:
     r"""Runs jobs and appends their records to a file, which it shares with other processes.
 
@@ -84,44 +88,33 @@ class Engine:
         [0, 1, 4]
     """
 
-    def __init__(
-        self,
-        path: str | os.PathLike[str],
-        total: int,
-        *,
-        kinds: Sequence[str] = COMPARISON,
-        key_of: Callable[[Record], Hashable] = _key,
-        shared: tuple[Any, ...] = (),
-        workers: int = 1,
-        fresh: bool = False,
-        repeats: bool = False,
-        title: str = "",
-        shown: bool = False,
-        describe: Callable[[Sequence[Record]], Iterable[str]] | None = None,
-        everywhere: bool = False,
-    ) -> None:
-        self.ledger = Ledger(path, kinds)
-        self.total = total
-        self.key_of = key_of
-        self.shared = shared
-        self.workers = workers
-        self.fresh = fresh
-        self.repeats = repeats
-        self.describe = describe
-        self.everywhere = everywhere
+    path: str | os.PathLike[str]
+    total: int
+    _: KW_ONLY
+    kinds: Sequence[str] = COMPARISON
+    key_of: Callable[[Record], Hashable] = _key
+    shared: tuple[Any, ...] = ()
+    workers: int = 1
+    fresh: bool = False
+    repeats: bool = False
+    title: str = ""
+    shown: bool = False
+    describe: Callable[[Sequence[Record]], Iterable[str]] | None = None
+    everywhere: bool = False
+
+    def __post_init__(self) -> None:
+        self.ledger = Ledger(self.path, self.kinds)
         self.progress = Progress()
         self.new: list[Record] = []  # what this process appended
-        self._shown = partial(progress, title, total, shown=shown)
         self._jobs: dict[Hashable, Job] = {}  # all that were ever given to 'run'
         self._counted: set[Hashable] = set()
         self._begun = self._indexed = 0  # from which record on they count, and up to which 'keys' has them
         self._keys: set[Hashable] = set()
-        self._stack = ExitStack()
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
             stack.enter_context(self.ledger)
-            self.progress = stack.enter_context(self._shown())
+            self.progress = stack.enter_context(progress(self.title, self.total, shown=self.shown))
             self._stack = stack.pop_all()
         if self.fresh:
             self._begun = self._indexed = len(self.records)
@@ -158,10 +151,9 @@ class Engine:
         self._count(jobs)
         left = [job for job in jobs if not self.finished(job)]
         if self.workers == 1 or len(left) < 2:
-            for job in self.ledger.claim(left, _name, self.finished, self.waiting):
+            for job in self.ledger.claim(left, KEY, self.finished, self.waiting):
                 self.progress.note(job.label)
-                note = partial(self._note, job)
-                self._keep(job, job.work(*self.shared, *job.arguments, note=note))
+                self._keep(job, job.work(*self.shared, *job.arguments, note=partial(self._note, job)))
         else:
             self._run_at_once(left)
         self._count(jobs)
@@ -205,6 +197,10 @@ class Engine:
             self._keep(job, records.result())
             self.ledger.release(job.key)
 
+        def keep_all() -> None:
+            while under_way:
+                keep_first()
+
         def busy() -> int:
             return sum(not records.done() for _, records in under_way)
 
@@ -216,15 +212,11 @@ class Engine:
             initargs=(self.shared, torch.get_num_threads()),
         )
         try:
-            for job in self.ledger.claim_many(
-                left, _name, self.finished, self.waiting, idle=lambda: not under_way
-            ):
-                if job is not None:
-                    under_way.append((job, _without_interrupts(partial(executor.submit, _work, job))))
-                while under_way and (job is None or busy() >= self.workers or under_way[0][1].done()):
+            for job in self.ledger.claim(left, KEY, self.finished, self.waiting, keep_all):
+                under_way.append((job, _without_interrupts(partial(executor.submit, _work, job))))
+                while under_way and (busy() >= self.workers or under_way[0][1].done()):
                     keep_first()
-            while under_way:
-                keep_first()
+            keep_all()
         except BrokenProcessPool as error:
             raise OSError(
                 f"Expected {self.workers} processes that live (got one that was ended, by hand or for lack "
@@ -237,10 +229,6 @@ class Engine:
             raise
         finally:
             executor.shutdown(wait=False, cancel_futures=True)
-
-
-def _name(job: Job) -> Hashable:
-    return job.key
 
 
 def _without_interrupts(start: Callable[[], Any]) -> Any:
@@ -268,8 +256,4 @@ def _start_worker(shared: tuple[Any, ...], threads: int) -> None:
 
 
 def _work(job: Job) -> list[Record]:
-    return list(job.work(*_shared, *job.arguments, note=_ignored))
-
-
-def _ignored(_: str) -> None:
-    pass
+    return list(job.work(*_shared, *job.arguments, note=lambda _: None))

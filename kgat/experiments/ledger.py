@@ -10,14 +10,12 @@ import errno
 import hashlib
 import json
 import os
-import threading
 import time
 import warnings
-from collections import Counter
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
-from contextlib import contextmanager
+from contextlib import suppress
 from pathlib import Path
-from typing import IO, Any, ClassVar, Self, TypeVar
+from typing import IO, Any, Self, TypeVar
 
 from kgat.atomic import writing
 from kgat.experiments.records import COMPARISON, fault
@@ -33,6 +31,7 @@ Record = dict[str, Any]
 T = TypeVar("T")
 
 NO_LOCKS = (errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS)  # of file systems that have none
+BUSY = (errno.EAGAIN, errno.EACCES)  # another one has it
 
 
 def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
@@ -57,7 +56,8 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
     """
     line = json.dumps(record, allow_nan=False).encode() + b"\n"
     # Unbuffered, so that a line goes out in one piece even if the process is stopped here.
-    with writing(path), Path(path).open("ab", buffering=0) as file, _locked(file, exclusive=True):
+    with writing(path), Path(path).open("ab", buffering=0) as file:
+        _lock(file, exclusive=True)
         missing = _repair(Path(path))
         size = file.seek(0, os.SEEK_END)
         line = b"\n" * missing + line
@@ -70,17 +70,18 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
             raise
 
 
-@contextmanager
-def _locked(file: IO[bytes], *, exclusive: bool) -> Iterator[None]:
-    # Between processes: half a line of another one is neither read nor cut off. The end of the process, or of
-    # the file's handle, ends the lock.
-    if fcntl is not None:
-        try:
-            fcntl.flock(file, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
-        except OSError as error:
-            if error.errno not in NO_LOCKS:
-                raise
-    yield
+def _lock(file: IO[bytes], *, exclusive: bool, waits: bool = True) -> bool:
+    r"""Locks a file against other processes, so that half a line of one is neither read nor cut off; says
+    whether it could, or need not as there are no locks. The end of the process, or of the handle, ends it."""
+    if fcntl is None:
+        return True
+    try:
+        fcntl.flock(file, (fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH) | (0 if waits else fcntl.LOCK_NB))
+    except OSError as error:
+        if error.errno not in (*BUSY, *NO_LOCKS):
+            raise
+        return error.errno in NO_LOCKS
+    return True
 
 
 def read(path: str | os.PathLike[str]) -> list[Record]:
@@ -99,7 +100,8 @@ def read(path: str | os.PathLike[str]) -> list[Record]:
 def numbered(path: str | os.PathLike[str]) -> list[tuple[int, Record]]:
     r"""As :func:`read`, each record with the number of its line."""
     records: list[tuple[int, Record]] = []
-    with Path(path).open("rb") as file, _locked(file, exclusive=False):
+    with Path(path).open("rb") as file:
+        _lock(file, exclusive=False)
         content = file.read()
     lines = content.split(b"\n")
     for number, line in enumerate(lines, start=1):
@@ -110,8 +112,7 @@ def numbered(path: str | os.PathLike[str]) -> list[tuple[int, Record]]:
             records.append((number, record))
         elif number == len(lines):  # nothing ends this line: its writer was stopped
             warnings.warn(
-                f"dropped the unfinished last line {number} of '{path}'; its run is repeated",
-                stacklevel=3,
+                f"dropped the unfinished last line {number} of '{path}'; its run is repeated", stacklevel=3
             )
         else:
             shown = line[:40].decode(errors="replace")
@@ -147,7 +148,8 @@ def read_results(path: str | os.PathLike[str], kinds: Sequence[str] = COMPARISON
 
 def repair(path: str | os.PathLike[str]) -> None:
     r"""Cuts off the unfinished last line of a file and ends a finished one; makes a file that is missing."""
-    with writing(path), Path(path).open("ab", buffering=0) as file, _locked(file, exclusive=True):
+    with writing(path), Path(path).open("ab", buffering=0) as file:
+        _lock(file, exclusive=True)
         if _repair(Path(path)):
             file.write(b"\n")
 
@@ -165,7 +167,8 @@ def read_from(path: str | os.PathLike[str], offset: int) -> tuple[list[Record], 
     path = Path(path)
     if not path.exists() or path.stat().st_size <= offset:
         return [], offset
-    with path.open("rb") as file, _locked(file, exclusive=False):
+    with path.open("rb") as file:
+        _lock(file, exclusive=False)
         file.seek(offset)
         content = file.read()
     end = content.rfind(b"\n") + 1
@@ -242,7 +245,7 @@ class Ledger:
         self.kinds = kinds
         self.records: list[Record] = []
         self._read = 0  # bytes of the file that 'records' holds
-        self._claims = _Claims(self.path.with_name(f".{self.path.name}.claims"))
+        self._claims = _Claims(self.path.with_name(f".{self.path.name}.locks"))
 
     def __enter__(self) -> Self:
         try:
@@ -257,7 +260,6 @@ class Ledger:
         repair(self.path)
         self.records, self._read = [], 0
         self.update()
-        self._claims.open()
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -280,10 +282,12 @@ class Ledger:
         name: Callable[[T], Hashable],
         finished: Callable[[T], bool],
         waiting: Callable[[int], None] | None = None,
+        idle: Callable[[], None] | None = None,
     ) -> Iterator[T]:
         r"""Yields the jobs that are this process's to do; ends when all are finished, here or elsewhere.
 
-        A job counts as done, or given up, when the next one is asked for.
+        A job counts as done, or given up, when the next one is asked for; with :obj:`idle` it stays claimed
+        until :meth:`release`, so that several may be under way.
 
         Args:
             jobs (list): All jobs.
@@ -291,23 +295,9 @@ class Ledger:
             finished (callable): Whether the records hold the result of a job.
             waiting (callable, optional): Called with the number of jobs that other processes are at, while
                 there is nothing else to do. (default: :obj:`None`)
+            idle (callable, optional): Called where no job is to be had now; ends those that are under way.
+                (default: :obj:`None`)
         """
-        for job in self.claim_many(jobs, name, finished, waiting):
-            if job is not None:
-                yield job
-                self.release(name(job))
-
-    def claim_many(
-        self,
-        jobs: Sequence[T],
-        name: Callable[[T], Hashable],
-        finished: Callable[[T], bool],
-        waiting: Callable[[int], None] | None = None,
-        idle: Callable[[], bool] = lambda: True,
-    ) -> Iterator[T | None]:
-        r"""As :meth:`claim`, but a job stays claimed until :meth:`release`, so that several may be under way.
-
-        Yields :obj:`None` where no job is to be had now; :obj:`idle` then says whether to wait for others."""
         left = list(jobs)
         pause = SOON
         while left:
@@ -318,22 +308,23 @@ class Ledger:
                 # Another process may have finished it between the last look and the claim.
                 self.update()
                 left.remove(job)
-                if finished(job):
-                    self.release(name(job))
-                    continue
-                claimed = True
-                yield job
+                if not finished(job):
+                    claimed = True
+                    yield job
+                    if idle is not None:
+                        continue
+                self.release(name(job))
             self.update()
             left = [job for job in left if not finished(job)]
-            if left and not claimed:
-                yield None
-                if idle():
-                    if waiting is not None:
-                        waiting(len(left))
-                    time.sleep(pause)
-                    pause = min(2 * pause, LATER)
-            else:
+            if claimed or not left:
                 pause = SOON
+                continue
+            if idle is not None:
+                idle()
+            if waiting is not None:
+                waiting(len(left))
+            time.sleep(pause)
+            pause = min(2 * pause, LATER)
 
     def release(self, name: Hashable) -> None:
         r"""Gives a claim back, after its result is in the file."""
@@ -341,81 +332,43 @@ class Ledger:
 
 
 class _Claims:
-    r"""Locks on single bytes of a hidden file, one byte per name. They belong to the process: a set of the
-    names that it holds keeps its own threads apart."""
+    r"""Locks on files of a hidden folder, one file per name. Every claim has a handle of its own, which keeps
+    threads of this process apart, too."""
 
-    held: ClassVar[set[tuple[Path, int]]] = set()
-    guard: ClassVar[threading.Lock] = threading.Lock()
-    # One handle per file and process: closing any other one would give up all of its locks.
-    handles: ClassVar[dict[Path, IO[bytes]]] = {}
-    users: ClassVar[Counter[Path]] = Counter()
-
-    def __init__(self, path: Path) -> None:
-        self.path = path.resolve()
-        self.mine: set[int] = set()
-
-    def open(self) -> None:
-        with self.guard:
-            self.users[self.path] += 1
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder
+        self.files: dict[Hashable, IO[bytes]] = {}
 
     def take(self, name: Hashable) -> bool:
-        byte = _byte(name)
-        with self.guard:
-            if (self.path, byte) in self.held or not self._lock(byte):
-                return False
-            self.held.add((self.path, byte))
-            self.mine.add(byte)
+        if fcntl is None:
             return True
+        path = self._path(name)
+        while True:
+            try:
+                self.folder.mkdir(exist_ok=True)
+                file = path.open("ab")
+            except FileNotFoundError:  # another process has just removed the folder
+                continue
+            if not _lock(file, exclusive=True, waits=False):
+                file.close()
+                return False
+            with suppress(FileNotFoundError):  # who had the claim before has removed the file
+                if os.path.samestat(os.fstat(file.fileno()), path.stat()):
+                    self.files[name] = file
+                    return True
+            file.close()
 
     def release(self, name: Hashable) -> None:
-        byte = _byte(name)
-        with self.guard:
-            if byte in self.mine:
-                self._give_up(byte)
+        file = self.files.pop(name, None)
+        if file is not None:
+            self._path(name).unlink(missing_ok=True)
+            file.close()
 
     def close(self) -> None:
-        with self.guard:
-            for byte in tuple(self.mine):
-                self._give_up(byte)
-            self.users[self.path] -= 1
-            if self.users[self.path] > 0 or self.path not in self.handles:
-                return
-            # Where nobody holds a claim the file goes; who has it open notices, in '_lock'.
-            with self.handles.pop(self.path) as file:
-                if _system_lock(file, 0, 0):
-                    self.path.unlink(missing_ok=True)
+        for name in tuple(self.files):
+            self.release(name)
+        with suppress(OSError):  # not empty while others are at work
+            self.folder.rmdir()
 
-    def _lock(self, byte: int) -> bool:
-        while True:
-            file = self.handles.get(self.path)
-            if file is None:
-                file = self.handles[self.path] = self.path.open("ab")
-            if not _system_lock(file, byte, 1):
-                return False
-            if self.path.exists() and os.path.samestat(os.fstat(file.fileno()), self.path.stat()):
-                return True
-            self.handles.pop(self.path).close()
-
-    def _give_up(self, byte: int) -> None:
-        self.mine.discard(byte)
-        self.held.discard((self.path, byte))
-        if fcntl is not None:
-            fcntl.lockf(self.handles[self.path], fcntl.LOCK_UN, 1, byte)
-
-
-def _byte(name: Hashable) -> int:
-    return int.from_bytes(hashlib.sha256(repr(name).encode()).digest()[:7], "big")
-
-
-def _system_lock(file: IO[bytes], start: int, length: int) -> bool:
-    if fcntl is None:
-        return True
-    try:
-        fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB, length, start)
-    except OSError as error:
-        if error.errno in NO_LOCKS:
-            return True
-        if error.errno in (errno.EAGAIN, errno.EACCES):
-            return False
-        raise
-    return True
+    def _path(self, name: Hashable) -> Path:
+        return self.folder / hashlib.sha256(repr(name).encode()).hexdigest()

@@ -1,8 +1,7 @@
 r"""What records hold: the names that tables and figures read, by the kind of record."""
 
-import math
 from collections.abc import Callable, Mapping
-from typing import Any
+from typing import Any, NamedTuple
 
 __all__ = ["BASELINE", "COMPARISON", "CONTENDED", "METRICS", "RESULTS", "fault"]
 
@@ -12,45 +11,42 @@ BASELINE = "gat"  # the model that others are compared with
 CONTENDED = 1.6  # largest over smallest ratio of a round above which a timing is not to be trusted
 COMPARISON = ("run", "tune", "cost", "attention")  # kinds of records of a comparison
 
+# By name; one that ends with "?" may be missing or null, and "*" stands for all names.
 Form = Mapping[str, Any]
-Check = tuple[str, Callable[[Any], bool]]
+
+
+class Check(NamedTuple):
+    r"""What a value is, in words, and whether one is."""
+
+    what: str
+    holds: Callable[[Any], bool]
+
+    @property
+    def or_null(self) -> "Check":
+        return Check(f"{self.what} or null", lambda value: value is None or self.holds(value))
+
+    @property
+    def listed(self) -> "Check":
+        return Check(
+            f"a list, each {self.what}", lambda value: isinstance(value, list) and all(map(self.holds, value))
+        )
 
 
 def _is_number(value: Any) -> bool:
-    if isinstance(value, bool) or not isinstance(value, int | float):
-        return False
     # As bounds: a whole number of JSON may be larger than any float.
-    return -1e300 < value < 1e300 and math.isfinite(value)
+    return isinstance(value, int | float) and not isinstance(value, bool) and -1e300 < value < 1e300
 
 
-TEXT: Check = ("a text", lambda value: isinstance(value, str))
-NUMBER: Check = ("a finite number", _is_number)
-WHOLE: Check = (
-    "a whole number",
-    lambda value: isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63,
-)
-TRUTH: Check = ("true or false", lambda value: isinstance(value, bool))
-OBJECT: Check = ("an object", lambda value: isinstance(value, dict))
-METRIC: Check = (f"one of {', '.join(METRICS)}", lambda value: isinstance(value, str) and value in METRICS)
-ANY: Check = ("anything", lambda value: True)
+def _is_whole(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and abs(value) < 2**63
 
 
-def _list_of(check: Check) -> Check:
-    def holds(value: Any) -> bool:
-        return isinstance(value, list) and all(map(check[1], value))
-
-    return f"a list, each {check[0]}", holds
-
-
-def _or_null(check: Check) -> Check:
-    return f"{check[0]} or null", lambda value: value is None or check[1](value)
-
-
-class Optional:
-    r"""What a record may lack, or have as null."""
-
-    def __init__(self, form: "Check | Form") -> None:
-        self.form = form
+TEXT = Check("a text", lambda value: isinstance(value, str))
+NUMBER = Check("a finite number", _is_number)
+WHOLE = Check("a whole number", _is_whole)
+TRUTH = Check("true or false", lambda value: isinstance(value, bool))
+OBJECT = Check("an object", lambda value: isinstance(value, dict))
+METRIC = Check(f"one of {', '.join(METRICS)}", lambda value: isinstance(value, str) and value in METRICS)
 
 
 def fault(record: Mapping[str, Any]) -> tuple[str, str, Any] | None:
@@ -65,25 +61,18 @@ def fault(record: Mapping[str, Any]) -> tuple[str, str, Any] | None:
 
 
 def _fault(value: Any, form: Form, within: str = "") -> tuple[str, str, Any] | None:
-    for name, check in form.items():
-        full = f"{within}{name}"
-        if isinstance(check, Optional):
-            if value.get(name) is None:
-                continue
-            check = check.form
+    if not isinstance(value, dict):
+        return within.removesuffix("."), OBJECT.what, value
+    for entry in value if "*" in form else form:
+        check, name = form["*" if "*" in form else entry], entry.removesuffix("?")
+        part = value.get(name)
+        if name != entry and part is None:
+            continue
         if isinstance(check, Mapping):
-            inner = value.get(name)
-            if not isinstance(inner, dict):
-                return full, OBJECT[0], inner
-            parts = dict.fromkeys(inner, check["*"]) if "*" in check else check
-            for key in parts if "*" in check else ():
-                if not isinstance(inner[key], dict):
-                    return f"{full}.{key}", OBJECT[0], inner[key]
-            wrong = _fault(inner, parts, f"{full}.")
-            if wrong is not None:
+            if (wrong := _fault(part, check, f"{within}{name}.")) is not None:
                 return wrong
-        elif name not in value or not check[1](value[name]):
-            return full, check[0], value.get(name)
+        elif name not in value or not check.holds(part):
+            return f"{within}{name}", check.what, part
     return None
 
 
@@ -91,7 +80,7 @@ SETTINGS = (
     *("num_layers", "heads", "hidden_channels", "out_heads", "act", "norm", "residual", "projections"),
     *("dropout", "input_dropout", "value_dropout", "lr", "weight_decay", "max_epochs", "patience"),
 )
-SETTING: Check = (
+SETTING = Check(
     "a number, a text, true, false or null",
     lambda value: value is None or isinstance(value, str | bool) or _is_number(value),
 )
@@ -103,24 +92,22 @@ FORMS: Mapping[str, Form] = {
         "split": TEXT,
         "test": NUMBER,
         "val": NUMBER,
-        "train": Optional(NUMBER),
+        "train?": NUMBER,
         "parameters": WHOLE,
-        "best_epoch": Optional(WHOLE),
-        "epochs": Optional(WHOLE),
-        "seconds": Optional(NUMBER),
+        "best_epoch?": WHOLE,
+        "epochs?": WHOLE,
+        "seconds?": NUMBER,
         "versions": {"torch": TEXT, "torch_geometric": TEXT},
-        "curve": Optional(OBJECT),
-        "tuned": Optional({"settings": WHOLE, "seeds": WHOLE, "space": OBJECT}),
+        "curve?": OBJECT,
+        "tuned?": {"settings": WHOLE, "seeds": WHOLE, "space": OBJECT},
     },
-    "tune": {**OF_RUNS, "key": TEXT, "val": _or_null(NUMBER)},
+    "tune": {**OF_RUNS, "key": TEXT, "val": NUMBER.or_null},
     "cost": {
         "dataset": TEXT,
         "baseline": TEXT,
-        "models": {
-            "*": {"seconds_ratio": _list_of(NUMBER), "memory_ratio": _or_null(NUMBER), "contended": TRUTH}
-        },
+        "models": {"*": {"seconds_ratio": NUMBER.listed, "memory_ratio": NUMBER.or_null, "contended": TRUTH}},
     },
-    "attention": {"dataset": TEXT, "model": TEXT, "key": Optional(TEXT)},
+    "attention": {"dataset": TEXT, "model": TEXT, "key?": TEXT},
     "sequence": {
         "dataset": TEXT,
         "variant": TEXT,
@@ -128,8 +115,8 @@ FORMS: Mapping[str, Form] = {
         "metric": TEXT,
         "setting": OBJECT,
         "attention": OBJECT,
-        "val": _or_null(NUMBER),
-        "test": _or_null(NUMBER),
+        "val": NUMBER.or_null,
+        "test": NUMBER.or_null,
     },
     "regression": {
         "dataset": TEXT,

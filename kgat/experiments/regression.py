@@ -6,12 +6,12 @@ best *test* error over epochs; here validation points choose the epoch, and test
 
 from __future__ import annotations
 
+import itertools
 import json
 import math
 import time
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass
-from functools import partial
 from importlib import import_module
 from importlib.util import find_spec
 from pathlib import Path
@@ -24,11 +24,12 @@ from torch import Tensor
 from torch_geometric import seed_everything
 
 from kgat import kernels
+from kgat.experiments import loop
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.engine import Engine, Job
-from kgat.experiments.loop import Diverged, Fitted, fit
+from kgat.experiments.loop import Diverged, Fitted
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.summary import summarise
+from kgat.experiments.summary import least_seeds, summarise_runs
 from kgat.experiments.table import pivot, render, spread
 from kgat.functional import dense_attention
 from kgat.kernels import Context
@@ -47,6 +48,7 @@ DRAWS = 20  # of a sampled kernel, for the band of a figure
 SHARES = (0.8, 0.1)  # of points for training and validation; the rest is for the test
 
 Record = dict[str, Any]
+Value = Callable[[], float]
 
 
 class Points(NamedTuple):
@@ -91,44 +93,36 @@ class Setting:
     epochs: int = 1000
 
 
-def _co2() -> Points:
+Arrays = tuple[np.ndarray, np.ndarray]
+
+
+def _co2() -> Arrays:
     import pandas as pd
-    from statsmodels.datasets import co2
 
-    weekly = co2.load_pandas().data["co2"]
-    monthly = weekly.groupby(pd.PeriodIndex(weekly.index, freq="M")).mean().dropna()
-    return _of_months("co2", monthly, "ppm")
+    weekly = _statsmodels("co2")["co2"]
+    return _of_months(weekly.groupby(pd.PeriodIndex(weekly.index, freq="M")).mean().dropna())
 
 
-def _airline() -> Points:
-    from sktime.datasets import load_airline
-
-    return _of_months("airline", load_airline(), "thousands")
-
-
-def _of_months(name: str, monthly: pd.Series, unit: str) -> Points:
+def _of_months(monthly: pd.Series) -> Arrays:
     years = np.array([month.year + (month.month - 0.5) / 12 for month in monthly.index])
-    return Points(name, years[:, None], monthly.to_numpy(), unit)
+    return years[:, None], monthly.to_numpy()
 
 
-def _of_years(name: str, year: str, value: str, unit: str) -> Points:
-    data = import_module(f"statsmodels.datasets.{name}").load_pandas().data
-    return Points(name, data[[year]].to_numpy(float), data[value].to_numpy(float), unit)
+def _statsmodels(name: str) -> pd.DataFrame:
+    return import_module(f"statsmodels.datasets.{name}").load_pandas().data
 
 
-def _diabetes() -> Points:
-    from sklearn.datasets import load_diabetes
-
-    x, y = load_diabetes(return_X_y=True)
-    return Points("diabetes", x, y, "progression")
+def _of_years(name: str, year: str, value: str) -> Arrays:
+    data = _statsmodels(name)
+    return data[[year]].to_numpy(float), data[value].to_numpy(float)
 
 
-LOADERS: dict[str, Callable[[], Points]] = {
-    "airline": _airline,
-    "co2": _co2,
-    "diabetes": _diabetes,
-    "nile": partial(_of_years, "nile", "year", "volume", "10⁸ m³"),
-    "sunspots": partial(_of_years, "sunspots", "YEAR", "SUNACTIVITY", "spots"),
+LOADERS: dict[str, tuple[str, Callable[[], Arrays]]] = {  # the unit, and what reads the points
+    "airline": ("thousands", lambda: _of_months(import_module("sktime.datasets").load_airline())),
+    "co2": ("ppm", _co2),
+    "diabetes": ("progression", lambda: import_module("sklearn.datasets").load_diabetes(return_X_y=True)),
+    "nile": ("10⁸ m³", lambda: _of_years("nile", "year", "volume")),
+    "sunspots": ("spots", lambda: _of_years("sunspots", "YEAR", "SUNACTIVITY")),
 }
 
 
@@ -154,8 +148,9 @@ def load(name: str) -> Points:
         raise ValueError(
             f"Expected the name of a regression set (got '{name}'); choose from: {', '.join(LOADERS)}"
         )
+    unit, arrays = LOADERS[name]
     try:
-        return LOADERS[name]()
+        return Points(name, *arrays(), unit)
     except ImportError as error:
         raise ImportError(
             f"Expected the package that ships '{name}' (got: {error}); install it with "
@@ -231,10 +226,6 @@ class Fit(NamedTuple):
     fitted: Fitted
     parameters: int
 
-    @property
-    def val(self) -> float:
-        return self.fitted.best.val_loss
-
 
 def run(points: Points, model: str, seed: int, setting: Setting | None = None, curve: bool = False) -> Record:
     r"""Fits one model with one seed, which draws the split too, and reads the test points once.
@@ -256,7 +247,7 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
         ImportError: If a Gaussian process is asked for without gpytorch.
     """
     (model,) = check_models([model])
-    setting = Setting() if setting is None else setting
+    setting = setting or Setting()
     start = time.perf_counter()
     x = torch.from_numpy(np.asarray(points.x, dtype=np.float32))
     y = torch.from_numpy(np.asarray(points.y, dtype=np.float32))
@@ -266,9 +257,9 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
     mean, std = y[train].mean(), y[train].std()
     known = ((y - mean) / std).where(train | val, torch.nan)  # no model sees the targets of the test
     seed_everything(seed)
-    make = _gaussian_process if model in GAUSSIAN_PROCESSES else _transformer
-    found = make(model, x, known, train, val, setting)
-    prediction = found.mean * std + mean
+    fit_model = _gaussian_process if model in GAUSSIAN_PROCESSES else _transformer
+    fit = fit_model(model, x, known, train, val, setting)
+    prediction = fit.mean * std + mean
     record: Record = {
         "kind": "regression",
         "dataset": points.name,
@@ -277,21 +268,20 @@ def run(points: Points, model: str, seed: int, setting: Setting | None = None, c
         "seed": seed,
         "points": len(y),
         "setting": asdict(setting),
-        "val": _rounded(found.val * float(std)),
+        "val": _rounded(fit.fitted.best.val_loss * float(std)),
         "test": _rounded(_rmse(prediction, y, test)),
-        "best_epoch": found.fitted.best_epoch,
-        "parameters": found.parameters,
+        "best_epoch": fit.fitted.best_epoch,
+        "parameters": fit.parameters,
         "seconds": round(time.perf_counter() - start, 2),
         **circumstances("cpu"),
     }
     if curve and points.x.shape[1] == 1:
         order = np.argsort(points.x[:, 0])
-        band = None if found.std is None else (found.std * std)[order]
         record["curve"] = {
-            "x": [float(value) for value in points.x[order, 0]],  # months of a year take more digits
+            "x": points.x[order, 0].tolist(),  # months of a year take more digits
             "y": [_rounded(value) for value in points.y[order]],
             "mean": [_rounded(value) for value in prediction[order]],
-            "std": None if band is None else [_rounded(value) for value in band],
+            "std": None if fit.std is None else [_rounded(value) for value in (fit.std * std)[order]],
             "part": ["train" if train[i] else "val" if val[i] else "test" for i in order],
         }
     return record
@@ -307,26 +297,26 @@ def check_models(models: Sequence[str]) -> list[str]:
         ValueError: If there is none, or one is unknown or no kernel model.
         ImportError: If a Gaussian process is named and gpytorch is not installed.
     """
-    names = []
-    for model in models:
-        if model in GAUSSIAN_PROCESSES:
-            names.append(model)
-            if find_spec("gpytorch") is None:
-                raise ImportError(
-                    f"Expected gpytorch for '{model}' (got none); install it with pip install "
-                    "'kgat[regression]', or leave the model out"
-                )
-            continue
-        found = resolve_model(model)
-        if found.fixed:
+    if not models:
+        raise ValueError("Expected at least one model (got none); pass --models dot,rbf*l2")
+    return list(dict.fromkeys(map(_checked, models)))
+
+
+def _checked(model: str) -> str:
+    if model not in GAUSSIAN_PROCESSES:
+        resolved = resolve_model(model)
+        if resolved.fixed:
             raise ValueError(
                 f"Expected a kernel model (got '{model}'); stock layers are for graphs, and projections in a "
                 "name too: here they are separate"
             )
-        names.append(found.name)
-    if not names:
-        raise ValueError("Expected at least one model (got none); pass --models dot,rbf*l2")
-    return list(dict.fromkeys(names))
+        return resolved.name
+    if find_spec("gpytorch") is None:
+        raise ImportError(
+            f"Expected gpytorch for '{model}' (got none); install it with pip install 'kgat[regression]', or "
+            "leave the model out"
+        )
+    return model
 
 
 def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
@@ -339,68 +329,60 @@ def split(size: int, seed: int) -> tuple[Tensor, Tensor, Tensor]:
         >>> [int(mask.sum()) for mask in split(100, seed=0)]
         [80, 10, 10]
     """
-    order = torch.randperm(size, generator=torch.Generator().manual_seed(seed))
+    place = torch.randperm(size, generator=torch.Generator().manual_seed(seed)).argsort()
     first = round(SHARES[0] * size)
     second = first + round(SHARES[1] * size)
-    masks = torch.zeros(3, size, dtype=torch.bool)
-    for mask, part in zip(masks, (order[:first], order[first:second], order[second:]), strict=True):
-        mask[part] = True
-    return masks[0], masks[1], masks[2]
+    return place < first, (first <= place) & (place < second), second <= place
 
 
 def _transformer(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
-    found = resolve_model(model)
-    kwargs = {"kernel": found.kwargs["kernel"]}
+    kwargs = {"kernel": resolve_model(model).kwargs["kernel"]}
     if any("Spectral" in factor.cls.__name__ for factor in kernels.CATALOGUE.read(kwargs["kernel"]).factors):
         kwargs["kernel_kwargs"] = {"num_features": setting.num_features}
     net = Regressor(x.size(1), setting, **kwargs)
-    optimizer = torch.optim.Adam(net.parameters(), lr=setting.lr)
     count = int(train.sum())
 
-    def step() -> float:
-        net.train()
-        optimizer.zero_grad()
+    def backward() -> float:
         losses: list[Tensor] = []
         loss = F.mse_loss(net(x, losses)[train], y[train])
         if not math.isfinite(loss.item()):
             raise Diverged(f"loss of '{model}'", loss.item(), hint="lower lr")
         (loss + sum(losses) / count).backward()
         torch.nn.utils.clip_grad_norm_(net.parameters(), 1000.0)
-        optimizer.step()
         return loss.item()
 
-    @torch.no_grad()
-    def validate() -> tuple[float, float]:
-        error = _rmse(net.eval()(x), y, val)
-        return error, -error
-
-    fitted = fit(net, step, validate, epochs=setting.epochs)
+    fitted = _fitted(net, setting.lr, backward, lambda: _rmse(net(x), y, val), epochs=setting.epochs)
     with torch.no_grad():
-        mean = net.eval()(x)
-        std = torch.stack(list(_drawn(net, x))).std(0) if net.attention.kernel.penalised else None
+        mean, std = net.eval()(x), None
+        if (kernel := net.attention.kernel).penalised:
+            kernel.train()  # other frequencies each time, and no dropout
+            std = torch.stack([net(x) for _ in range(DRAWS)]).std(0)
     return Fit(mean, std, fitted, sum(p.numel() for p in net.parameters()))
 
 
-def _drawn(net: Regressor, x: Tensor) -> Iterator[Tensor]:
-    # Other frequencies each time, and no dropout.
-    for part in net.attention.kernel.modules():
-        part.training = True
-    for _ in range(DRAWS):
-        yield net(x)
-    net.eval()
+def _fitted(model: torch.nn.Module, lr: float, backward: Value, error: Value, **options: Any) -> Fitted:
+    optimizer = torch.optim.Adam(model.parameters(), lr=lr)
+
+    def step() -> float:
+        model.train()
+        optimizer.zero_grad()
+        loss = backward()
+        optimizer.step()
+        return loss
+
+    @torch.no_grad()
+    def validate() -> tuple[float, float]:
+        model.eval()
+        value = error()
+        return value, -value
+
+    return loop.fit(model, step, validate, **options)
 
 
 def _gaussian_process(model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting) -> Fit:
-    x, y = x.double(), y.double()  # the factorisation of a smooth kernel needs the digits
-    starts = PROCESS_STARTS if model == "gp-sm" else 1
-    fits = [_process_from_one_start(model, x, y, train, val, setting) for _ in range(starts)]
-    return min(fits, key=lambda fit: fit.val)
-
-
-def _process_from_one_start(
-    model: str, x: Tensor, y: Tensor, train: Tensor, val: Tensor, setting: Setting
-) -> Fit:
     import gpytorch
+
+    x, y = x.double(), y.double()  # the factorisation of a smooth kernel needs the digits
 
     class Process(gpytorch.models.ExactGP):
         def __init__(self, likelihood: Any) -> None:
@@ -415,30 +397,28 @@ def _process_from_one_start(
         def forward(self, x: Tensor) -> Any:
             return gpytorch.distributions.MultivariateNormal(self.mean_module(x), self.covar_module(x))
 
-    likelihood = gpytorch.likelihoods.GaussianLikelihood()
-    process = Process(likelihood).double()
-    marginal = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)
-    optimizer = torch.optim.Adam(process.parameters(), lr=0.1)
+    def from_one_start() -> Fit:
+        likelihood = gpytorch.likelihoods.GaussianLikelihood()
+        process = Process(likelihood).double()
+        marginal = gpytorch.mlls.ExactMarginalLogLikelihood(likelihood, process)
 
-    def step() -> float:
-        process.train()
-        optimizer.zero_grad()
-        loss = -marginal(process(x[train]), y[train])
-        loss.backward()
-        optimizer.step()
-        return loss.item()
+        def backward() -> float:
+            loss = -marginal(process(x[train]), y[train])
+            loss.backward()
+            return loss.item()
 
-    @torch.no_grad()
-    def validate() -> tuple[float, float]:
-        with gpytorch.settings.fast_pred_var():
-            error = _rmse(process.eval()(x).mean, y, val)
-        return error, -error
+        def error() -> float:
+            with gpytorch.settings.fast_pred_var():
+                return _rmse(process(x).mean, y, val)
 
-    fitted = fit(process, step, validate, epochs=min(setting.epochs, PROCESS_EPOCHS), every=10)
-    with torch.no_grad():
-        posterior = process.eval()(x)
-        mean, std = posterior.mean.float(), posterior.stddev.float()
-    return Fit(mean, std, fitted, sum(p.numel() for p in process.parameters()))
+        fitted = _fitted(process, 0.1, backward, error, epochs=min(setting.epochs, PROCESS_EPOCHS), every=10)
+        with torch.no_grad():
+            posterior = process.eval()(x)
+            mean, std = posterior.mean.float(), posterior.stddev.float()
+        return Fit(mean, std, fitted, sum(p.numel() for p in process.parameters()))
+
+    starts = PROCESS_STARTS if model == "gp-sm" else 1
+    return min((from_one_start() for _ in range(starts)), key=lambda fit: fit.fitted.best.val_loss)
 
 
 def _rmse(prediction: Tensor, y: Tensor, mask: Tensor) -> float:
@@ -481,9 +461,9 @@ def compare(
         Interrupted: On Ctrl-C.
     """
     models = check_models(models)
-    given = [datasets] if isinstance(datasets, str | Points) else datasets
-    problems = [load(one) if isinstance(one, str) else one for one in given]
-    one_setting = Setting() if setting is None else setting
+    one_or_more = [datasets] if isinstance(datasets, str | Points) else datasets
+    problems = [load(one) if isinstance(one, str) else one for one in one_or_more]
+    one_setting = setting or Setting()
 
     def work(points: Points, model: str, seed: int, note: object) -> Iterator[Record]:
         record = run(points, model, seed, one_setting, curve=seed == 0)
@@ -491,17 +471,10 @@ def compare(
         if on_run is not None:
             on_run(record)
 
-    jobs = [
-        Job(
-            _key(points.name, model, seed, asdict(one_setting)),
-            f"{points.name}, {model}, seed {seed}",
-            work,
-            (points, model, seed),
-        )
-        for points in problems
-        for seed in range(seeds)
-        for model in models
-    ]
+    jobs = []
+    for points, seed, model in itertools.product(problems, range(seeds), models):
+        key = _key(points.name, model, seed, asdict(one_setting))
+        jobs.append(Job(key, f"{points.name}, {model}, seed {seed}", work, (points, model, seed)))
     with Engine(
         path, len(jobs), kinds=["regression"], key_of=_key_of, shown=shown, describe=_described
     ) as engine:
@@ -538,32 +511,26 @@ def table(records: Sequence[Mapping[str, Any]]) -> str:
     Raises:
         ValueError: If there are none, or a model has runs of several settings.
     """
-    scores: dict[str, dict[str, dict[Hashable, float | None]]] = {}
-    units: dict[str, str] = {}
-    first: dict[tuple[str, str], Mapping[str, Any]] = {}
-    for record in records:
-        if record.get("kind") == "regression":
-            _expect_one_setting(first.setdefault((record["dataset"], record["model"]), record), record)
-            runs = scores.setdefault(record["dataset"], {}).setdefault(record["model"], {})
-            runs[record["seed"]] = record["test"]
-            units[record["dataset"]] = record["unit"]
-    if not scores:
+    runs = [record for record in records if record.get("kind") == "regression"]
+    if not runs:
         raise ValueError("Expected records of 'kgat regress' (got none); run it first")
-    columns = {}
-    for dataset, of_models in scores.items():
-        seeds = min(map(len, of_models.values()))
-        columns[f"{dataset}, {units[dataset]}, {seeds} seed{'s' * (seeds != 1)}"] = {
+    settings: dict[tuple[str, str], Mapping[str, Any]] = {}
+    for run in runs:
+        setting = run.get("setting") or {}
+        first = settings.setdefault((run["dataset"], run["model"]), setting)
+        for name in {**first, **setting}:
+            if first.get(name) != setting.get(name):
+                raise ValueError(
+                    f"Expected runs of '{run['model']}' on '{run['dataset']}' of one setting (got "
+                    f"{name}={first.get(name)} and {name}={setting.get(name)}); choose those of one with "
+                    "of_setting"
+                )
+    units = {run["dataset"]: run["unit"] for run in runs}
+    columns = {
+        f"{dataset}, {units[dataset]}, {least_seeds(of_models)}": {
             model: spread(one.mean, one.std, "{:.3g}", p_value=one.p_value)
-            for model, one in summarise(of_models, BASELINE).items()
+            for model, one in of_models.items()
         }
+        for dataset, of_models in summarise_runs(runs, "model", BASELINE).items()
+    }
     return render([pivot("model", columns, is_code=True)])
-
-
-def _expect_one_setting(one: Mapping[str, Any], other: Mapping[str, Any]) -> None:
-    a, b = one.get("setting") or {}, other.get("setting") or {}
-    for name in dict.fromkeys([*a, *b]):
-        if a.get(name) != b.get(name):
-            raise ValueError(
-                f"Expected runs of '{one['model']}' on '{one['dataset']}' of one setting (got "
-                f"{name}={a.get(name)} and {name}={b.get(name)}); choose those of one with of_setting"
-            )

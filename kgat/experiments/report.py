@@ -11,7 +11,7 @@ from kgat.atomic import write_atomically
 from kgat.experiments import plots
 from kgat.experiments.records import BASELINE, METRICS
 from kgat.experiments.table import Cell, Table, html_table, shown
-from kgat.experiments.tables import contended_line, laid_out, outdated_line, table, tuning_line
+from kgat.experiments.tables import contended_line, laid_out, outdated_line, runs_in, table, tuning_line
 
 __all__ = ["page", "write"]
 
@@ -49,12 +49,9 @@ def page(records: Sequence[Record]) -> str:
     """
     names = plots.datasets(records)
     title = f"kgat: attention as kernels on {', '.join(names)}" if names else "kgat: no runs"
-    body = [f"<h1>{escape(title)}</h1>"]
-    if names:
-        body += [section for name in names for section in _dataset(records, name)]
-        body.append(_provenance(records))
-    else:
-        body.append("<p>No runs yet. Run <code>kgat compare</code> and come back.</p>")
+    nothing = ["<p>No runs yet. Run <code>kgat compare</code> and come back.</p>"]
+    sections = [section for name in names for section in _dataset(records, name)]
+    body = [f"<h1>{escape(title)}</h1>", *([*sections, _provenance(records)] if names else nothing)]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
         '<meta name="viewport" content="width=device-width, initial-scale=1">\n'
@@ -69,11 +66,11 @@ def page(records: Sequence[Record]) -> str:
 
 def _dataset(records: Sequence[Record], dataset: str) -> list[str]:
     of_dataset = [record for record in records if record.get("dataset") == dataset]
-    runs = [record for record in of_dataset if record.get("kind") == "run"]
+    runs = runs_in(of_dataset)
     parts = [f"<h2>{escape(dataset)}</h2>"]
     if runs:
         parts += [_protocol(runs), "<h3>Results</h3>", _results(of_dataset, plots.styles(records))]
-        parts += [f"<p>{escape(line)}</p>" for line in (contended_line(of_dataset),) if line]
+        parts += _paragraphs(contended_line(of_dataset))
     parts.append("<h3>Figures</h3>")
     for draw in plots.FIGURES.values():
         figure = draw(records, dataset)  # all records, so that colours agree between data sets
@@ -95,15 +92,15 @@ def _protocol(runs: Sequence[Record]) -> str:
     shown_splits = ", ".join(splits[:4]) + (f" and {len(splits) - 4} more" if len(splits) > 4 else "")
     counts = {"model": len({run["model"] for run in runs}), "seed": len({run["seed"] for run in runs})}
     counted = (f"{count} {name}{'s' * (count != 1)}" for name, count in {**counts, "run": len(runs)}.items())
+    metric = runs[0].get("metric", "accuracy")
     parts = [
         "<h3>Protocol</h3>",
         f"<p>{', '.join(counted)}. Split{'s' * (len(splits) != 1)}: {escape(shown_splits)}. "
-        f"Metric: {escape(_metric(runs))}. "
+        f"Metric: {escape(METRICS.get(metric, str(metric)))}. "
         "Training sees no label of a test node; the epoch is chosen on the validation nodes, and "
         "the test nodes are scored once, at that epoch.</p>",
     ]
-    said = (outdated_line(runs).replace("*", ""), tuning_line(runs))
-    parts += [f"<p>{escape(line)}</p>" for line in said if line]
+    parts += _paragraphs(outdated_line(runs).replace("*", ""), tuning_line(runs))
     configs: dict[str, list[Record]] = {}
     for run in runs:
         configs.setdefault(run["model"], []).append(run.get("config") or {})
@@ -113,33 +110,31 @@ def _protocol(runs: Sequence[Record]) -> str:
     common = [key for key in keys if all(config.get(key) == first.get(key) for config in settings)]
     special = [key for key in keys if key not in (*common, "seed", "model")]
     if common:
-        rows = [(key, first.get(key)) for key in common]
-        parts.append(_folded("Settings of all runs", _table(["setting", "value"], rows, left=True)))
+        values = _table(["setting", "value"], [(key, first.get(key)) for key in common], left=True)
+        parts.append(_folded("Settings of all runs", values))
     if special:
-        values = [
+        rows = [
             [model, *(_distinct(config.get(key) for config in of_model) for key in special)]
             for model, of_model in configs.items()
         ]
-        parts.append(_folded("Settings that differ", _table(["model", *special], values, left=True)))
+        parts.append(_folded("Settings that differ", _table(["model", *special], rows, left=True)))
     return "\n".join(parts)
 
 
+def _paragraphs(*texts: str) -> list[str]:
+    return [f"<p>{escape(text)}</p>" for text in texts if text]
+
+
 def _results(records: Sequence[Record], looks: Mapping[str, plots.Style]) -> str:
-    runs = [record for record in records if record.get("kind") == "run"]
     rows = table(records)
     colors = {row.model: looks[row.model].color if row.model in looks else "#777777" for row in rows}
     return (
-        html_table(laid_out(rows, runs[0].get("metric", "accuracy"), colors=colors))
+        html_table(laid_out(rows, runs_in(records)[0].get("metric", "accuracy"), colors=colors))
         + '\n<p class="soft">Mean ± unbiased standard deviation over seeds, in per cent. Difference: '
         "paired by seed, in percentage points. p: Wilcoxon signed-rank test of the paired "
         "differences, Holm-corrected over the models, from five pairs on. Epoch time and memory: ratios to "
         f"{escape(BASELINE)}.</p>"
     )
-
-
-def _metric(runs: Iterable[Record]) -> str:
-    name = next(iter(runs)).get("metric", "accuracy")
-    return METRICS.get(name, str(name))
 
 
 def _single_runs(runs: Sequence[Record]) -> str:
@@ -156,11 +151,9 @@ def _single_runs(runs: Sequence[Record]) -> str:
         for run in runs
     ]
     head = ["model", "seed", "split", "train", "val", "test", "epoch kept", "epochs", "seconds"]
-    seeds: dict[str, list[int]] = {}
-    for run in runs:
-        seeds.setdefault(run["model"], []).append(run["seed"])
-    listed = [[model, ", ".join(map(str, numbers))] for model, numbers in seeds.items()]
-    of_models = _table(["model", "seeds"], listed, left=True)
+    models = dict.fromkeys(run["model"] for run in runs)
+    seeds = [[m, ", ".join(str(run["seed"]) for run in runs if run["model"] == m)] for m in models]
+    of_models = _table(["model", "seeds"], seeds, left=True)
     return f"<h3>Seeds</h3>\n{of_models}\n{_folded(f'All {len(runs)} runs', _table(head, rows))}"
 
 

@@ -11,12 +11,12 @@ What is in the records already is not measured again.
 
 import argparse
 import copy
+import itertools
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import torch
-from torch_geometric import seed_everything
 
 from kgat.datasets import Task, load
 from kgat.diagnostics import attention_entropy, trace
@@ -28,7 +28,7 @@ from kgat.experiments.ledger import read
 from kgat.experiments.pages import update_readme
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, render
-from kgat.experiments.training import build, fit
+from kgat.experiments.training import begun, build, fit, inputs_of
 from kgat.functional import edge_softmax
 from kgat.nn.start import STARTS
 
@@ -41,6 +41,7 @@ DATASETS = (
 )
 VALIDATED = ("digits", "Wisconsin", "chameleon_filtered", "CiteSeer", "Cora")
 Record = Mapping[str, Any]
+Work = Callable[[Task, Config], dict[str, Any]]
 
 
 def layers(model: torch.nn.Module, task: Task, training: bool) -> list[dict[str, float]]:
@@ -55,22 +56,21 @@ def layers(model: torch.nn.Module, task: Task, training: bool) -> list[dict[str,
         list of dict: Per layer the :obj:`deviation` of its scores over edges and the :obj:`entropy` of its
         attention relative to uniform attention, means over heads.
     """
-    data = task.data
-    given = {} if data.edge_attr is None else {"edge_attr": data.edge_attr}
-    edges = [layer.edge_index for layer in trace(copy.deepcopy(model), data.x, data.edge_index, **given)]
+    x, edge_index, kwargs = inputs_of(task.data)
+    edges = [layer.edge_index for layer in trace(copy.deepcopy(model), x, edge_index, **kwargs)]
     model = copy.deepcopy(model).train(training)
     inputs: list[Any] = []
     for conv in model.convs:  # type: ignore[union-attr]
         conv.register_forward_pre_hook(lambda _, args: inputs.append(args[0]))
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
-        model(data.x, data.edge_index, **given)
-        found = []
-        for conv, x, (col, row) in zip(model.convs, inputs, edges, strict=True):  # type: ignore[arg-type]
-            query, key, _ = conv.project(x)
+        model(x, edge_index, **kwargs)
+        of_layers = []
+        for conv, h, (col, row) in zip(model.convs, inputs, edges, strict=True):  # type: ignore[arg-type]
+            query, key, _ = conv.project(h)
             score = conv.kernel(query, key).at(row, col)
-            entropy = attention_entropy(edge_softmax(score, row, data.num_nodes), row, data.num_nodes)
-            found.append({"deviation": _short(score.std(dim=0)), "entropy": _short(entropy)})
-    return found
+            entropy = attention_entropy(edge_softmax(score, row, x.size(0)), row, x.size(0))
+            of_layers.append({"deviation": _short(score.std(dim=0)), "entropy": _short(entropy)})
+    return of_layers
 
 
 def _short(values: torch.Tensor) -> float:
@@ -88,26 +88,18 @@ def measure(task: Task, config: Config) -> dict[str, Any]:
         dict: A record of kind :obj:`"start"` with :func:`layers` in the first training pass and, at start and
         end, in evaluation.
     """
-    seed_everything(config.seed)
+    record = begun("start", config.key, task, config)
     model = build(task, config)
-    data = task.data
-    given = {} if data.edge_attr is None else {"edge_attr": data.edge_attr}
+    x, edge_index, kwargs = inputs_of(task.data)
     with torch.no_grad(), torch.random.fork_rng(devices=[]):
         model.train()
         state = copy.deepcopy(model.state_dict())
-        model(data.x, data.edge_index, **given)  # sets the scales, and statistics of norms that are put back
+        model(x, edge_index, **kwargs)  # sets the scales, and statistics of norms that are put back
         scales = {name: value for name, value in model.state_dict().items() if name.endswith("input_scale")}
         model.load_state_dict({**state, **scales})
-    found = {"training": layers(model, task, True), "start": layers(model, task, False)}
+    record |= {"training": layers(model, task, True), "start": layers(model, task, False)}
     fitted = fit(model, task.visible(task.split(config.seed)), config)
-    return {
-        "kind": "start",
-        "key": config.key,
-        "dataset": task.name,
-        "model": config.model,
-        "seed": config.seed,
-        "config": config.as_dict(),
-        **found,
+    return record | {
         "end": layers(model, task, False),
         "best_epoch": fitted.best_epoch,
         "epochs": fitted.epochs,
@@ -115,30 +107,18 @@ def measure(task: Task, config: Config) -> dict[str, Any]:
     }
 
 
-def missing(
-    path: Path,
-    datasets: Sequence[str],
-    models: Sequence[str],
-    seeds: int,
-    work: Callable[[Task, Config], dict[str, Any]],
-    root: str | None,
-    overrides: Mapping[str, Any],
-) -> None:
-    r"""Does what is not in a file of records yet, seed by seed, so that one that is stopped is balanced."""
-    tasks = {name: load(name, root) for name in datasets}
+def missing(path: Path, tasks: Sequence[Task], configs: Sequence[Config], work: Work) -> None:
+    r"""Does what is not in a file of records yet, in the order of its settings."""
+    by_name = {task.name: task for task in tasks}
     key_of = tuning.key if work is tuning.trial else lambda config: config.key
 
     def records_of(config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
-        yield work(tasks[config.dataset], config)
+        yield work(by_name[config.dataset], config)
 
     jobs = []
-    for seed in range(seeds):
-        for name in datasets:
-            for model in models:
-                for start in STARTS:
-                    config = Config.of(tasks[name].name, model, seed, {**overrides, "start": start})
-                    label = f"{name}, {config.model}, start {start or 'none'}, seed {seed}"
-                    jobs.append(Job(key_of(config), label, records_of, (config,)))
+    for config in configs:
+        label = f"{config.dataset}, {config.model}, start {config.start or 'none'}, seed {config.seed}"
+        jobs.append(Job(key_of(config), label, records_of, (config,)))
     with Engine(path, len(jobs), shown=True) as engine:
         engine.run(jobs)
 
@@ -157,18 +137,17 @@ def _score_table(records: Sequence[Record]) -> list[str | Table]:
     rows = []
     for record in records:
         start = stored(record["config"], "start") or "none"
-        layers = [_layers(record[moment]) for moment in ("training", "start", "end")]
-        rows.append([record["dataset"], code(record["model"]), start, *layers])
+        of_moments = [
+            "; ".join(f"{_digits(layer['deviation'])} / {layer['entropy']:.2f}" for layer in record[moment])
+            for moment in ("training", "start", "end")
+        ]
+        rows.append([record["dataset"], code(record["model"]), start, *of_moments])
     return [
         "Standard deviation of scores over edges / entropy of attention relative to uniform attention, layer "
         "by layer, means over heads: in the first training pass, with its dropout, and in evaluation at the "
         "start and at the epoch that was kept.",
         Table(["graph", "model", "start", "training pass", "at the start", "at the end"], rows, names=3),
     ]
-
-
-def _layers(found: Sequence[Record]) -> str:
-    return "; ".join(f"{_digits(layer['deviation'])} / {layer['entropy']:.2f}" for layer in found)
 
 
 def _digits(value: float) -> str:
@@ -192,12 +171,9 @@ def compared(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Summa
         by_start[start][record["seed"]] = record["val"] or 0.0
     summaries = {}
     for which, by_start in scores.items():
-        common = by_start["none"].keys() & by_start["unit"].keys()
-        paired = {
-            start: {seed: score for seed, score in runs.items() if seed in common}
-            for start, runs in by_start.items()
-        }
+        common = [seed for seed in by_start["none"] if seed in by_start["unit"]]
         if common:
+            paired = {start: {seed: runs[seed] for seed in common} for start, runs in by_start.items()}
             summaries[which] = summarise(paired, "none")
     return summaries
 
@@ -205,24 +181,18 @@ def compared(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Summa
 def worse(records: Sequence[Record]) -> list[tuple[str, str]]:
     r"""Returns the data sets and models that a start of 1 makes worse beyond noise: the 95 % t-interval of
     the paired differences is below zero."""
-    ends = {which: found["unit"].ci_high for which, found in compared(records).items()}
+    ends = {which: of_starts["unit"].ci_high for which, of_starts in compared(records).items()}
     return [which for which, high in ends.items() if high is not None and high < 0.0]
 
 
 def _validation_table(records: Sequence[Record]) -> list[str | Table]:
-    rows: list[list[Cell | str]] = [
-        [
-            dataset,
-            code(model),
-            number(unit.pairs, "{}"),
-            number(none.mean, "{:.1f}", 100),
-            number(unit.mean, "{:.1f}", 100),
-            interval(unit.difference, unit.ci_low, unit.ci_high, "{:+.1f}", 100),
-            f"{unit.ups} : {unit.downs}",
-        ]
-        for (dataset, model), found in compared(records).items()
-        for none, unit in [(found["none"], found["unit"])]
-    ]
+    rows: list[list[Cell | str]] = []
+    for (dataset, model), of_starts in compared(records).items():
+        none, unit = of_starts["none"], of_starts["unit"]
+        means = (number(summary.mean, "{:.1f}", 100) for summary in (none, unit))
+        difference = interval(unit.difference, unit.ci_low, unit.ci_high, "{:+.1f}", 100)
+        ups = f"{unit.ups} : {unit.downs}"
+        rows.append([dataset, code(model), number(unit.pairs, "{}"), *means, difference, ups])
     head = ["graph", "model", "seeds", "none: val %", "unit: val %", "difference [95 %]", "ups : downs"]
     below = ", ".join(f"{dataset} `{model}`" for dataset, model in worse(records))
     return [
@@ -247,17 +217,20 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--models", type=lambda text: text.split(","), default=MODELS)
     parser.add_argument("--seeds", type=int)
     parser.add_argument("--set", action="append", default=[], metavar="KEY=VALUE")
-    given = parser.parse_args(arguments)
-    overrides = dict(override.split("=", 1) for override in given.set)
-    shared = (given.root, overrides)
-    if given.what == "scores":
-        datasets, seeds = given.datasets or DATASETS, given.seeds or 1
-        missing(given.folder / SCORES, datasets, given.models, seeds, measure, *shared)
-    elif given.what == "validate":
-        datasets, seeds = given.datasets or VALIDATED, given.seeds or 10
-        missing(given.folder / VALIDATION, datasets, given.models, seeds, tuning.trial, *shared)
-    else:
-        update_readme(given.folder / PAGE, page(given.folder))
+    options = parser.parse_args(arguments)
+    if options.what == "page":
+        update_readme(options.folder / PAGE, page(options.folder))
+        return
+    scores, validate = (SCORES, DATASETS, 1, measure), (VALIDATION, VALIDATED, 10, tuning.trial)
+    name, datasets, seeds, work = scores if options.what == "scores" else validate
+    tasks = [load(dataset, options.root) for dataset in options.datasets or datasets]
+    overrides = dict(override.split("=", 1) for override in options.set)
+    # Seed by seed, so that one that is stopped is balanced.
+    every = itertools.product(range(options.seeds or seeds), tasks, options.models, STARTS)
+    configs = [
+        Config.of(task.name, model, seed, {**overrides, "start": start}) for seed, task, model, start in every
+    ]
+    missing(options.folder / name, tasks, configs, work)
 
 
 if __name__ == "__main__":

@@ -2,14 +2,15 @@ r"""What is said of paired runs: means, deviations, differences to a baseline an
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
 from kgat.experiments.statistics import holm, interval, wilcoxon
 
-__all__ = ["Summary", "summarise"]
+__all__ = ["Summary", "least_seeds", "summarise", "summarise_runs"]
 
 
 @dataclass(frozen=True)
@@ -82,6 +83,29 @@ def summarise(
         )
         for name, runs in known.items()
     }
+
+
+def summarise_runs(
+    runs: Iterable[Mapping[str, Any]], competitor: str, baseline: str
+) -> dict[str, dict[str, Summary]]:
+    r"""Compares the test scores of runs, data set by data set, paired by seed.
+
+    Args:
+        runs (list of dict): Records of runs; of repeated ones the last counts.
+        competitor (str): The entry of a record that names who competes.
+        baseline (str): What the others are compared with.
+    """
+    scores: dict[str, dict[str, dict[Hashable, float | None]]] = {}
+    for run in runs:
+        of_competitor = scores.setdefault(run["dataset"], {}).setdefault(run[competitor], {})
+        of_competitor[run["seed"]] = run["test"]
+    return {dataset: summarise(of_dataset, baseline) for dataset, of_dataset in scores.items()}
+
+
+def least_seeds(summaries: Mapping[str, Summary]) -> str:
+    r"""Returns how many seeds all competitors have."""
+    seeds = min(summary.n for summary in summaries.values())
+    return f"{seeds} seed{'s' * (seeds != 1)}"
 
 
 def _summary(n: int, values: np.ndarray, differences: np.ndarray, p_value: float | None) -> Summary:

@@ -116,11 +116,7 @@ def interval(mean: float | None, low: float | None, high: float | None, form: st
 
 
 def pivot(
-    corner: str,
-    columns: Mapping[str, Mapping[str, Cell | str]],
-    *,
-    is_code: bool = False,
-    first: str = "",
+    corner: str, columns: Mapping[str, Mapping[str, Cell | str]], *, is_code: bool = False, first: str = ""
 ) -> Table:
     r"""Returns a table whose rows are all that have a cell in one of the columns, in the order they come.
 

@@ -15,6 +15,7 @@ from kgat.experiments.ledger import read_results
 from kgat.experiments.records import BASELINE, CONTENDED, METRICS, RESULTS
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Table, code, interval, number, pivot, render, spread
+from kgat.names import shown
 
 Record = Mapping[str, Any]
 
@@ -50,8 +51,8 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
         ValueError: If the records are of several data sets, if some runs were tuned and others not, or with
             another budget, if they kept weights by several rules, or if a model has runs of several settings.
     """
-    runs = [record for record in records if record.get("kind") == "run"]
-    datasets = list(dict.fromkeys(record["dataset"] for record in runs))
+    runs = runs_in(records)
+    datasets = _distinct(runs, "dataset")
     if len(datasets) > 1:
         raise ValueError(f"Expected records of one data set (got {', '.join(datasets)}); pass those of one")
     _expect_one_kind(runs)
@@ -60,19 +61,22 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
         by_model.setdefault(run["model"], {})[run["seed"], run["split"]] = run
     order = sorted(by_model, key=lambda model: model != baseline)
     tests = {model: {pair: run["test"] for pair, run in by_model[model].items()} for model in order}
-    costs = _costs(records, datasets, baseline)
+    costs: dict[str, Record] = {}
+    for record in records:
+        if record.get("kind") == "cost" and record["dataset"] in datasets and record["baseline"] == baseline:
+            costs.update(record["models"])
     rows = []
     for model, summary in summarise(tests, baseline).items():
-        own = list(by_model[model].values())
-        epoch_ratio, memory_ratio = costs.get(model, (None, None))
+        of_model = list(by_model[model].values())
+        cost = costs.get(model, {})
         rows.append(
             Row(
                 **vars(summary),
                 model=model,
-                val_mean=float(np.mean([run["val"] for run in own])),
-                epoch_ratio=epoch_ratio,
-                memory_ratio=memory_ratio,
-                parameters=own[-1]["parameters"],
+                val_mean=float(np.mean([run["val"] for run in of_model])),
+                epoch_ratio=cost.get("seconds_ratio", [None])[0],
+                memory_ratio=cost.get("memory_ratio"),
+                parameters=of_model[-1]["parameters"],
             )
         )
     return rows
@@ -89,10 +93,10 @@ def _expect_one_kind(runs: Sequence[Record]) -> None:
                 "them in tables apart"
             )
         if run.get("tuned") != runs[0].get("tuned"):
+            one, two = (f"'{r['model']}' {tuning.said(r.get('tuned'))}" for r in (runs[0], run))
             raise ValueError(
-                f"Expected runs on '{run['dataset']}' that are equally tuned (got '{runs[0]['model']}' "
-                f"{tuning.said(runs[0].get('tuned'))} and '{run['model']}' "
-                f"{tuning.said(run.get('tuned'))}); show them in tables apart"
+                f"Expected runs on '{run['dataset']}' that are equally tuned (got {one} and {two}); show "
+                "them in tables apart"
             )
         other = first.setdefault(run["model"], run)
         for name, one, two in differing(other.get("config") or {}, run.get("config") or {}):
@@ -112,24 +116,13 @@ def tables(records: Sequence[Record]) -> dict[str, list[Record]]:
     Returns:
         dict: Titles, each with the records that :func:`table` takes; only those with runs.
     """
-    found: dict[str, list[Record]] = {}
+    by_title: dict[str, list[Record]] = {}
     for record in records:
         if record.get("kind") in ("run", "cost"):
             tuned = record.get("tuned")
             budget = f", tuned {tuned['settings']} × {tuned['seeds']}" if tuned else ""
-            found.setdefault(record["dataset"] + budget, []).append(record)
-    return {title: own for title, own in found.items() if any(record.get("kind") == "run" for record in own)}
-
-
-def _costs(
-    records: Sequence[Record], datasets: Sequence[str], baseline: str
-) -> dict[str, tuple[float | None, float | None]]:
-    return {
-        model: (entry["seconds_ratio"][0], entry["memory_ratio"])
-        for record in records
-        if record.get("kind") == "cost" and record["dataset"] in datasets and record["baseline"] == baseline
-        for model, entry in record["models"].items()
-    }
+            by_title.setdefault(record["dataset"] + budget, []).append(record)
+    return {title: of_table for title, of_table in by_title.items() if runs_in(of_table)}
 
 
 def laid_out(
@@ -148,14 +141,8 @@ def laid_out(
         baseline (str, optional): The baseline. (default: :obj:`"gat"`)
         colors (dict, optional): The colours of models in figures. (default: :obj:`None`)
     """
-    head = [
-        "model",
-        "seeds",
-        f"test {METRICS.get(metric, metric)} %",
-        f"difference to {baseline} [95 %]",
-        "p",
-    ]
-    head += ["val %", "epoch time", "memory", "parameters"]
+    head = ["model", "seeds", f"test {METRICS.get(metric, metric)} %", f"difference to {baseline} [95 %]"]
+    head += ["p", "val %", "epoch time", "memory", "parameters"]
     lines = []
     for row in rows:
         p_value = number(row.p_value, "{:.3f}")
@@ -176,10 +163,7 @@ def laid_out(
 
 
 def readme_tables(
-    *sources: str | os.PathLike[str],
-    baseline: str = BASELINE,
-    form: str = "markdown",
-    overview: bool = False,
+    *sources: str | os.PathLike[str], baseline: str = BASELINE, form: str = "markdown", overview: bool = False
 ) -> str:
     r"""Returns all results as text: models by data sets, then one full table per data set.
 
@@ -198,10 +182,11 @@ def readme_tables(
     records = [record for path in result_files(sources) for record in read_results(path)]
     by_title = tables(records)
     if not by_title:
-        shown = ", ".join(str(source) for source in sources)
-        raise FileNotFoundError(f"Expected runs in {shown} (got none); run: kgat compare")
-    summaries = {title: table(own, baseline) for title, own in by_title.items()}
-    runs_of = {title: _runs(own) for title, own in by_title.items()}
+        raise FileNotFoundError(
+            f"Expected runs in {', '.join(map(str, sources))} (got none); run: kgat compare"
+        )
+    summaries = {title: table(of_table, baseline) for title, of_table in by_title.items()}
+    runs_of = {title: runs_in(of_table) for title, of_table in by_title.items()}
     marks = {title: outdated_line(runs) for title, runs in runs_of.items()}
     columns = {
         title + " \\*" * bool(marks[title]): {
@@ -245,18 +230,15 @@ def result_files(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
     Raises:
         FileNotFoundError: If a source holds none.
     """
-    found = []
+    files: dict[Path, Path] = {}
     for source in map(Path, sources):
-        if source.is_file():
-            found.append(source)
-            continue
-        below = sorted(source.rglob(RESULTS)) if source.is_dir() else []
-        if not below:
+        paths = [source] if source.is_file() else sorted(source.rglob(RESULTS))
+        if not paths:
             raise FileNotFoundError(
                 f"Expected results in '{source}' (got no {RESULTS} there); run: kgat compare --out {source}"
             )
-        found += below
-    return list({path.resolve(): path for path in found}.values())
+        files |= {path.resolve(): path for path in paths}
+    return list(files.values())
 
 
 def contended_line(records: Sequence[Record]) -> str:
@@ -271,7 +253,8 @@ def contended_line(records: Sequence[Record]) -> str:
     )
 
 
-def _runs(records: Sequence[Record]) -> list[Record]:
+def runs_in(records: Iterable[Record]) -> list[Record]:
+    r"""Returns the records of runs."""
     return [record for record in records if record.get("kind") == "run"]
 
 
@@ -307,11 +290,11 @@ def tuning_line(runs: Sequence[Record]) -> str:
     tuned = runs[0].get("tuned")
     if tuned is None:
         return ""
-    space = "; ".join(f"{name} {_choices(map(_setting, values))}" for name, values in tuned["space"].items())
+    space = "; ".join(f"{name} {_choices(map(shown, values))}" for name, values in tuned["space"].items())
     seeds = f"{tuned['seeds']} seed{'s' * (tuned['seeds'] != 1)}"
     configs = {run["model"]: run["config"] for run in runs}
     chosen = (
-        f"`{model}` " + ", ".join(f"{name} {_setting(config[name])}" for name in tuned["space"])
+        f"`{model}` " + ", ".join(f"{name} {shown(config[name])}" for name in tuned["space"])
         for model, config in configs.items()
     )
     return (
@@ -328,16 +311,16 @@ def _choices(values: Iterable[str]) -> str:
 
 def _protocol_line(runs: Sequence[Record]) -> str:
     def of(name: str) -> str:
-        values = list(dict.fromkeys(_setting(run["config"][name]) for run in runs))
-        return " or ".join(values)
+        return _joined(shown(run["config"][name]) for run in runs)
 
-    spared = _models([run for run in runs if not stored(run["config"], "decay_kernels")])
+    spared = _distinct([run for run in runs if not stored(run["config"], "decay_kernels")], "model")
     undecayed = f" (not on frequencies, lengthscales and exponents in {', '.join(spared)})" if spared else ""
 
-    splits = list(dict.fromkeys(run["split"] for run in runs))
+    splits = _distinct(runs, "split")
     split = f"Split {splits[0]}" if len(splits) == 1 else f"{len(splits)} splits ({splits[0]}, ...)"
-    seeds = list(dict.fromkeys(str(len({r["seed"] for r in runs if r["model"] == m})) for m in _models(runs)))
-    width = "{} heads, {} channels in all".format(of("heads"), of("hidden_channels"))
+    models = _distinct(runs, "model")
+    seeds = _joined(str(len({run["seed"] for run in runs if run["model"] == model})) for model in models)
+    width = f"{of('heads')} heads, {of('hidden_channels')} channels in all"
     normalised = "" if of("norm") == "none" else f", {of('norm')}"
     skip = ", residual" if of("residual") == "true" else ""
     shared = "" if of("projections") == "none" else f", projections {of('projections')}"
@@ -347,31 +330,27 @@ def _protocol_line(runs: Sequence[Record]) -> str:
         "loss": "epoch with the lowest loss",
         "metric": f"epoch with the best {metric}",
     }
-    kept = " or the ".join(dict.fromkeys(names[stored(run["config"], "keep")] for run in runs))
-    starts = list(dict.fromkeys(stored(run["config"], "start") for run in runs))
-    started = "" if starts == [None] else f", scores of kernels start at {' or '.join(map(_setting, starts))}"
+    kept = _joined((names[stored(run["config"], "keep")] for run in runs), " or the ")
+    starts = _joined(shown(stored(run["config"], "start")) for run in runs)
+    started = "" if starts == "none" else f", scores of kernels start at {starts}"
     values = "" if of("value_dropout") == "0" else f", on values {of('value_dropout')}"
-    versions = dict.fromkeys(
+    versions = _joined(
         f"torch {run['versions']['torch']}, torch_geometric {run['versions']['torch_geometric']}"
         for run in runs
     )
     return (
-        f"{split}, {' or '.join(seeds)} seeds; {of('num_layers')} layers of {width}, last layer "
+        f"{split}, {seeds} seeds; {of('num_layers')} layers of {width}, last layer "
         f"{of('out_heads')} head{'s' * (of('out_heads') != '1')}, {of('act')}{normalised}{skip}"
         f"{shared}; dropout {of('dropout')}, on the input {of('input_dropout')}{values}; Adam, learning "
         f"rate {of('lr')}, weight decay {of('weight_decay')}{undecayed}; at most {of('max_epochs')} epochs, "
         f"early stopping on validation loss and {metric}, patience {of('patience')}, weights of the "
-        f"{kept}{started}; {' or '.join(versions)}."
+        f"{kept}{started}; {versions}."
     )
 
 
-def _models(runs: Sequence[Record]) -> list[str]:
-    return list(dict.fromkeys(run["model"] for run in runs))
+def _joined(texts: Iterable[str], by: str = " or ") -> str:
+    return by.join(dict.fromkeys(texts))
 
 
-def _setting(value: Any) -> str:
-    if isinstance(value, bool):
-        return str(value).lower()
-    if isinstance(value, float):
-        return f"{value:g}"
-    return "none" if value is None else str(value)
+def _distinct(runs: Sequence[Record], name: str) -> list[str]:
+    return list(dict.fromkeys(run[name] for run in runs))

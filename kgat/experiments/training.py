@@ -11,6 +11,7 @@ from typing import Any
 import torch
 import torch.nn.functional as F
 from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
 from torch_geometric import seed_everything
 
 from kgat.atomic import write_atomically
@@ -24,25 +25,22 @@ from kgat.experiments.registry import resolve_model
 from kgat.kernels import Kernel
 from kgat.models import AttentionGNN
 
-__all__ = [
-    "Diverged",
-    "Fitted",
-    "Trainer",
-    "evaluate",
-    "fit",
-    "restore",
-    "run",
-    "save",
-    "train",
-]
+__all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "restore", "run", "save", "train"]
 
 CURVE_POINTS = 100  # of a stored learning curve
 OnEpoch = Callable[[int, float, float, float], None]
 
 
-def build(task: Task, config: Config) -> AttentionGNN:
+def build(task: Task | Visible, config: Config) -> AttentionGNN:
     r"""Builds the model of a configuration for a task."""
-    return build_model(config, task.data.x.size(1), task.num_classes, edge_dim_of(task.data.edge_attr))
+    return build_model(config, **_sizes(task))
+
+
+def _sizes(task: Task | Visible) -> dict[str, Any]:
+    graph = task.data if isinstance(task, Task) else task
+    edge_attr = graph.edge_attr
+    edge_dim = None if edge_attr is None else edge_attr.size(-1) if edge_attr.dim() > 1 else 1
+    return {"in_channels": graph.x.size(1), "out_channels": task.num_classes, "edge_dim": edge_dim}
 
 
 def build_model(
@@ -67,8 +65,11 @@ def build_model(
     return model.cls(*sizes, edge_dim=edge_dim, **kwargs)
 
 
-def edge_dim_of(edge_attr: Tensor | None) -> int | None:
-    return None if edge_attr is None else (edge_attr.size(-1) if edge_attr.dim() > 1 else 1)
+def inputs_of(graph: Any, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor, dict[str, Tensor]]:
+    r"""Returns what models take of a graph: features, edges, and edge features by name if there are some."""
+    edge_attr = graph.edge_attr
+    kwargs = {} if edge_attr is None else {"edge_attr": edge_attr.to(device)}
+    return graph.x.to(device), graph.edge_index.to(device), kwargs
 
 
 class Trainer:
@@ -89,14 +90,12 @@ class Trainer:
         self.model = model
         self.config = config
         self.metric = visible.metric
-        self.x = visible.x.to(device)
-        self.edge_index = visible.edge_index.to(device)
-        self.edge_attr = None if visible.edge_attr is None else visible.edge_attr.to(device)
+        self.x, self.edge_index, self.kwargs = inputs_of(visible, device)
         self.train_nodes = visible.train.nonzero().view(-1).to(device)
         self.val_nodes = visible.val.nonzero().view(-1).to(device)
         y = visible.y.to(device)
         self.train_y, self.val_y = y[self.train_nodes], y[self.val_nodes]
-        self.loss = _cross_entropy if y.dim() == 1 else _known_cross_entropy
+        self.loss = F.cross_entropy if y.dim() == 1 else _known_cross_entropy
         self.optimizer = torch.optim.Adam(
             model.parameters() if config.decay_kernels else _spared(model),
             lr=config.lr,
@@ -128,10 +127,9 @@ class Trainer:
         return value, roc_auc(output, self.val_y, "the validation nodes")
 
     def _output(self, nodes: Tensor, penalties: list[Tensor] | None = None) -> Tensor:
-        given: dict[str, Any] = {} if self.edge_attr is None else {"edge_attr": self.edge_attr}
-        if penalties is not None and getattr(self.model, "penalised", False):
-            given["losses"] = penalties
-        return self.model(self.x, self.edge_index, **given).index_select(0, nodes)
+        takes_losses = penalties is not None and getattr(self.model, "penalised", False)
+        losses = {"losses": penalties} if takes_losses else {}
+        return self.model(self.x, self.edge_index, **self.kwargs, **losses).index_select(0, nodes)
 
     def _finite(self, value: float, part: str) -> float:
         if math.isfinite(value):
@@ -146,28 +144,21 @@ class Trainer:
 
     @torch.no_grad()
     def _first_non_finite(self) -> str:
-        found: list[str] = []
+        names = {module: name or "the model" for name, module in self.model.named_modules()}
+        suspects: list[str] = []
 
-        def watch(name: str) -> Callable[..., None]:
-            def hook(module: torch.nn.Module, _: Any, output: Any) -> None:
-                outputs = output if isinstance(output, tuple) else (output,)
-                tensors = [tensor for tensor in outputs if isinstance(tensor, Tensor)]
-                if not all(bool(tensor.isfinite().all()) for tensor in tensors):
-                    found.append(f"'{name}' ({type(module).__name__})")
-
-            return hook
+        def watch(module: torch.nn.Module, _: Any, output: Any) -> None:
+            outputs = output if isinstance(output, tuple) else (output,)
+            tensors = [tensor for tensor in outputs if isinstance(tensor, Tensor)]
+            if module in names and not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                suspects.append(f"'{names[module]}' ({type(module).__name__})")
 
         # The hook of a module runs after those of its parts: the first entry is the innermost.
-        handles = [
-            module.register_forward_hook(watch(name or "the model"))
-            for name, module in self.model.named_modules()
-        ]
-        self._output(self.val_nodes)
-        for handle in handles:
-            handle.remove()
-        if not found:
+        with register_module_forward_hook(watch):
+            self._output(self.val_nodes)
+        if not suspects:
             return "all modules gave finite outputs when asked again"
-        return f"the first module with a non-finite output is {found[0]}"
+        return f"the first module with a non-finite output is {suspects[0]}"
 
 
 def _spared(model: torch.nn.Module) -> list[dict[str, Any]]:
@@ -184,11 +175,7 @@ def _spared(model: torch.nn.Module) -> list[dict[str, Any]]:
 
 
 def fit(
-    model: torch.nn.Module,
-    visible: Visible,
-    config: Config,
-    *,
-    on_epoch: OnEpoch | None = None,
+    model: torch.nn.Module, visible: Visible, config: Config, *, on_epoch: OnEpoch | None = None
 ) -> Fitted:
     r"""Trains a model by :func:`kgat.experiments.loop.fit`; at the end it has the weights of the epoch that
     was kept. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
@@ -226,17 +213,11 @@ def evaluate(model: torch.nn.Module, task: Task, split: Split) -> dict[str, floa
     Returns:
         dict: The metric on :obj:`train`, :obj:`val` and :obj:`test`.
     """
-    device = next(model.parameters()).device
-    data = task.data
-    kwargs = {} if data.edge_attr is None else {"edge_attr": data.edge_attr.to(device)}
+    x, edge_index, kwargs = inputs_of(task.data, next(model.parameters()).device)
     model.eval()
     with torch.no_grad():
-        output = model(data.x.to(device), data.edge_index.to(device), **kwargs).cpu()
+        output = model(x, edge_index, **kwargs).cpu()
     return {part: task.score(output, split, part) for part in ("train", "val", "test")}
-
-
-def _cross_entropy(output: Tensor, y: Tensor) -> Tensor:
-    return F.cross_entropy(output, y)
 
 
 def _known_cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -249,11 +230,9 @@ def curve(history: Sequence[Epoch]) -> dict[str, list[float]]:
     last = len(history) - 1
     count = min(CURVE_POINTS, len(history))
     points = [history[i] for i in sorted({round(i * last / max(count - 1, 1)) for i in range(count)})]
-    names = ("train_loss", "val_loss", "val")
-    columns = {
-        name: [float(f"{point[place]:.5g}") for point in points] for place, name in enumerate(names, start=1)
-    }
-    return {"epoch": [point.number for point in points], **columns}
+    epochs, *columns = zip(*points, strict=True)
+    shortened = ([float(f"{value:.5g}") for value in column] for column in columns)
+    return {"epoch": list(epochs), **dict(zip(("train_loss", "val_loss", "val"), shortened, strict=True))}
 
 
 def begun(kind: str, key: str, task: Task, config: Config) -> dict[str, Any]:
@@ -272,11 +251,7 @@ def begun(kind: str, key: str, task: Task, config: Config) -> dict[str, Any]:
 
 
 def train(
-    task: Task,
-    config: Config,
-    *,
-    device: str = "cpu",
-    on_epoch: OnEpoch | None = None,
+    task: Task, config: Config, *, device: str = "cpu", on_epoch: OnEpoch | None = None
 ) -> tuple[dict[str, Any], AttentionGNN]:
     r"""Builds, fits and scores a model; seeds everything first.
 
@@ -311,11 +286,7 @@ def train(
 
 
 def run(
-    task: Task,
-    config: Config,
-    *,
-    device: str = "cpu",
-    on_epoch: OnEpoch | None = None,
+    task: Task, config: Config, *, device: str = "cpu", on_epoch: OnEpoch | None = None
 ) -> dict[str, Any]:
     r"""As :func:`train`, and returns the record alone.
 
@@ -344,16 +315,9 @@ def save(folder: str | os.PathLike[str], model: AttentionGNN, task: Task, record
     folder.mkdir(parents=True, exist_ok=True)
     buffer = BytesIO()
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
-    description = {
-        "config": record["config"],
-        "in_channels": task.data.x.size(1),
-        "out_channels": task.num_classes,
-        "edge_dim": edge_dim_of(task.data.edge_attr),
-        "versions": record["versions"],
-    }
+    description = {"config": record["config"], **_sizes(task), "versions": record["versions"]}
     write_atomically(folder / "model.pt", buffer.getvalue())
-    text = json.dumps(description, indent=2) + "\n"
-    write_atomically(folder / "config.json", text.encode())
+    write_atomically(folder / "config.json", f"{json.dumps(description, indent=2)}\n".encode())
 
 
 def restore(folder: str | os.PathLike[str]) -> AttentionGNN:

@@ -50,14 +50,12 @@ class Budget:
     seeds: int = 3
 
     def __post_init__(self) -> None:
-        if self.settings < 2:
-            raise ValueError(
-                f"Expected at least 2 settings to choose from (got {self.settings}); pass --tune 8"
-            )
-        if self.seeds < 1:
-            raise ValueError(
-                f"Expected at least one seed per setting (got {self.seeds}); pass --tune-seeds 3"
-            )
+        for count, least, what, option in (
+            (self.settings, 2, "at least 2 settings to choose from", "--tune 8"),
+            (self.seeds, 1, "at least one seed per setting", "--tune-seeds 3"),
+        ):
+            if count < least:
+                raise ValueError(f"Expected {what} (got {count}); pass {option}")
 
     def drawn(self, dataset: str, overrides: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
         r"""Returns what the settings change: nothing in the first, which is the protocol, then distinct
@@ -70,11 +68,11 @@ class Budget:
         Raises:
             ValueError: If the space does not have so many.
         """
-        given = {**protocol(dataset), **(overrides or {})}
+        base = {**protocol(dataset), **(overrides or {})}
         space = _searched(overrides)
         points = [dict(zip(space, point, strict=True)) for point in itertools.product(*space.values())]
         random.Random(ORDER).shuffle(points)
-        others = [point for point in points if any(given[name] != value for name, value in point.items())]
+        others = [point for point in points if any(base[name] != value for name, value in point.items())]
         if len(others) < self.settings - 1:
             raise ValueError(
                 f"Expected at most {len(others) + 1} settings of {', '.join(space) or 'nothing'} (got "
@@ -170,9 +168,9 @@ def choose(
     best, chosen = -1.0, None
     settings = budget.drawn(dataset, overrides)
     for setting, configs in zip(settings, budget.configs(dataset, model, overrides), strict=True):
-        found = [scores[key(config)] for config in configs]
-        if None not in found and sum(found) / len(found) > best:
-            best, chosen = sum(found) / len(found), setting
+        of_seeds = [scores[key(config)] for config in configs]
+        if None not in of_seeds and sum(of_seeds) / len(of_seeds) > best:
+            best, chosen = sum(of_seeds) / len(of_seeds), setting
     if chosen is None:
         raise ValueError(
             f"Expected a finite loss of '{resolve_model(model).name}' on '{dataset}' with one of the "

@@ -176,6 +176,7 @@ class RFA(Kernel):
 
     symmetric = True
     positive_definite = True
+    undecayed = ("log_sigma",)
     omega: Tensor
     log_sigma: Tensor | None
 

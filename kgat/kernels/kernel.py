@@ -171,7 +171,7 @@ class Kernel(torch.nn.Module):
         for name, value in initial.items():
             self.learn(**{f"log_{name}": math.log(positive(name, value))})
             setattr(self, f"initial_{name}", value)
-            self.undecayed = (*self.undecayed, f"log_{name}")
+            self.undecayed = tuple(dict.fromkeys((*self.undecayed, f"log_{name}")))
 
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters (and random buffers) anew; the default has the numbers of

@@ -196,12 +196,17 @@ def test_comparisons_of_two_processes_share_the_runs(tmp_path):
 
 def test_claims_hold_within_a_process_too(tmp_path):
     path = tmp_path / "results.jsonl"
+
+    def claim(results, *jobs):
+        return results.claim(jobs, str, lambda job: False, idle=lambda: pytest.fail("nothing to claim"))
+
     with Ledger(path) as one, Ledger(path) as other:
-        claimed = one.claim_many([1, 2], str, lambda job: False, idle=lambda: False)
+        claimed = claim(one, 1, 2)
         assert [next(claimed), next(claimed)] == [1, 2]
-        assert next(other.claim_many([2, 1], str, lambda job: False, idle=lambda: False)) is None
+        with pytest.raises(pytest.fail.Exception, match="nothing to claim"):
+            next(claim(other, 2, 1))
         one.release("2")
-        assert next(other.claim_many([2, 1], str, lambda job: False, idle=lambda: False)) == 2
+        assert next(claim(other, 2, 1)) == 2
     assert list(tmp_path.iterdir()) == [path]
 
 

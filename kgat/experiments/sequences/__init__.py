@@ -22,22 +22,5 @@ from kgat.experiments.sequences.papers import (
 from kgat.experiments.sequences.runs import check, compare, finished, load, run
 from kgat.experiments.sequences.tables import markers, table
 
-__all__ = [
-    "PAPERS",
-    "Paper",
-    "Setting",
-    "arguments",
-    "build",
-    "check",
-    "choose",
-    "compare",
-    "evaluate",
-    "finished",
-    "fit",
-    "load",
-    "markers",
-    "resolve_paper",
-    "run",
-    "settings_of",
-    "table",
-]
+__all__ = ["PAPERS", "Paper", "Setting", "arguments", "build", "check", "choose", "compare", "evaluate"]
+__all__ += ["finished", "fit", "load", "markers", "resolve_paper", "run", "settings_of", "table"]

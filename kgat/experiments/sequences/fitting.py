@@ -45,22 +45,21 @@ def build(task: SequenceTask, attention: Mapping[str, Any], setting: Setting) ->
     """
     names = ("embed_dim", "num_heads", "num_layers", "feedforward_channels", "dropout", "norm_first")
     sizes: dict[str, Any] = {name: getattr(setting, name) for name in names}
+    # Each is there where the kind of task needs it.
+    words: Any = task.vocabulary
+    target_words: Any = task.target_vocabulary
+    classes: Any = task.num_classes
     if task.kind == "language_model":
-        assert task.vocabulary is not None
-        return LanguageModel(len(task.vocabulary), tied=setting.tied, **sizes, **attention)
+        return LanguageModel(len(words), tied=setting.tied, **sizes, **attention)
     if task.kind == "translation":
-        assert task.vocabulary is not None
-        assert task.target_vocabulary is not None
-        sizes["tied"] = setting.tied
-        return Translator(len(task.vocabulary), len(task.target_vocabulary), **sizes, **attention)
-    assert task.num_classes is not None
-    learned = task.vocabulary is None or setting.learned_positions
+        return Translator(len(words), len(target_words), tied=setting.tied, **sizes, **attention)
+    learned = words is None or setting.learned_positions
     if learned and attention.get("position") == "sum":
         sizes["position_kwargs"] = {"max_length": task.max_len}
-    if task.vocabulary is not None:
-        return SequenceClassifier(task.num_classes, vocab_size=len(task.vocabulary), **sizes, **attention)
+    if words is not None:
+        return SequenceClassifier(classes, vocab_size=len(words), **sizes, **attention)
     sizes.update(act="gelu", pooling="flatten", max_len=task.max_len, input_scale=setting.embed_dim**0.5)
-    return SequenceClassifier(task.num_classes, in_channels=task.in_channels, **sizes, **attention)
+    return SequenceClassifier(classes, in_channels=task.in_channels, **sizes, **attention)
 
 
 class Fit(NamedTuple):
@@ -115,7 +114,7 @@ def fit(
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, total, setting))
     # KSVD losses are means over the batch; penalties of kernels belong to the data as a whole.
     primal = any(isinstance(module, PrimalAttention) for module in model.modules())
-    if primal and _law_penalised(model):
+    if primal and any(isinstance(module, Kernel) and module.penalised for module in model.modules()):
         raise ValueError(
             "Expected penalties of one kind (got KSVD losses, which are means over a batch, beside those of "
             "a kernel, which belong to the data as a whole); take primal attention without such a kernel"
@@ -165,10 +164,6 @@ def fit(
     return Fit(score(fitted.best), fitted.best_epoch, curve, fitted.seconds)
 
 
-def _law_penalised(model: torch.nn.Module) -> bool:
-    return any(isinstance(module, Kernel) and module.penalised for module in model.modules())
-
-
 def rate(step: int, total: int, setting: Setting) -> float:
     r"""Returns the share of the largest learning rate at a step, counted from 0.
 
@@ -179,15 +174,12 @@ def rate(step: int, total: int, setting: Setting) -> float:
     if step < setting.warmup:
         return (step + 1) / setting.warmup
     done = min(1.0, (step - setting.warmup) / max(1, total - setting.warmup))
-    match setting.schedule:
-        case "constant":
-            return 1.0
-        case "cosine":
-            return 0.5 * (1.0 + math.cos(math.pi * done))
-        case "linear":
-            return 1.0 - done
-        case _:
-            return math.sqrt(max(1, setting.warmup) / (step + 1))
+    return {
+        "constant": 1.0,
+        "cosine": 0.5 * (1.0 + math.cos(math.pi * done)),
+        "linear": 1.0 - done,
+        "inverse_sqrt": math.sqrt(max(1, setting.warmup) / (step + 1)),
+    }[setting.schedule]
 
 
 def batches(
@@ -221,11 +213,11 @@ def batches(
         yield from (part.take(index) for index in lengths.argsort(stable=True).split(setting.batch_size))
         return
     order = torch.randperm(len(part), generator=generator)
-    found = []
+    indices = []
     for pool in order.split(POOL * setting.batch_size):
-        found += pool[lengths[pool].argsort(stable=True)].split(setting.batch_size)
-    for place in torch.randperm(len(found), generator=generator).tolist():
-        yield part.take(found[place])
+        indices += pool[lengths[pool].argsort(stable=True)].split(setting.batch_size)
+    for place in torch.randperm(len(indices), generator=generator).tolist():
+        yield part.take(indices[place])
 
 
 def answer(
@@ -245,13 +237,10 @@ def answer(
     if isinstance(batch, Tensor):
         rows = batch.to(device)
         return model(rows[:, :-1], losses=losses).flatten(0, 1), rows[:, 1:].flatten()
-    target, given = batch.target.x.to(device), Padded(batch.target.x[:, :-1], batch.target.lengths - 1)
-    logits = model(
-        *(batch.source.x.to(device), target[:, :-1]),
-        *(_padding(batch.source, device), _padding(given, device)),
-        losses=losses,
-    )
-    seen = ~given.padding.to(device)
+    target, shifted = batch.target.x.to(device), Padded(batch.target.x[:, :-1], batch.target.lengths - 1)
+    paddings = (_padding(batch.source, device), _padding(shifted, device))
+    logits = model(batch.source.x.to(device), target[:, :-1], *paddings, losses=losses)
+    seen = ~shifted.padding.to(device)
     return logits[seen], target[:, 1:][seen]
 
 
@@ -279,13 +268,12 @@ def bleu(model: torch.nn.Module, task: SequenceTask, part: Pairs, setting: Setti
     r"""Returns the BLEU of a model's translations, by :obj:`sacrebleu`, on the tokens of the data set."""
     import sacrebleu
 
-    words = task.target_vocabulary
-    assert words is not None
-    said: list[str] = [""] * len(part)
+    words: Any = task.target_vocabulary
+    texts: list[str] = [""] * len(part)
     longest = int(task.train.target.lengths.max())
     for index in part.source.lengths.argsort(stable=True).split(setting.batch_size):
         source = part.source.take(index)
-        found = model.translate(  # type: ignore[operator]
+        translations = model.translate(  # type: ignore[operator]
             source.x.to(device),
             bos=words.id(BOS),
             eos=words.id(EOS),
@@ -293,10 +281,10 @@ def bleu(model: torch.nn.Module, task: SequenceTask, part: Pairs, setting: Setti
             source_padding=_padding(source, device),
             beam=setting.beam,
         )
-        for place, ids in zip(index.tolist(), found, strict=True):
-            said[place] = words.decode(ids)
+        for place, ids in zip(index.tolist(), translations, strict=True):
+            texts[place] = words.decode(ids)
     # The texts are tokens already; 'force' says that this is meant.
-    return float(sacrebleu.corpus_bleu(said, [list(part.references)], tokenize="none", force=True).score)
+    return float(sacrebleu.corpus_bleu(texts, [list(part.references)], tokenize="none", force=True).score)
 
 
 def perplexity(nats: float) -> float:

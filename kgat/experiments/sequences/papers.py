@@ -18,6 +18,10 @@ from kgat.datasets.sequences import resolve_source
 BASELINE = "softmax"
 OPTIMIZERS = {"adam": torch.optim.Adam, "adamw": torch.optim.AdamW, "radam": torch.optim.RAdam}
 SCHEDULES = ("constant", "cosine", "linear", "inverse_sqrt")
+_KINDS: dict[str, Callable[[str], Any]] = {
+    "bool": lambda text: {"true": True, "false": False}[text.lower()],
+    **{"int": int, "float": float, "str": str},
+}
 _COUNTS = (
     *("embed_dim", "num_heads", "num_layers", "feedforward_channels", "num_features"),
     *("batch_size", "block", "epochs", "steps", "max_train", "beam"),
@@ -122,7 +126,7 @@ class Setting:
             >>> Setting().with_changes({"epochs": "3", "clip": "none"}).epochs
             3
         """
-        found: dict[str, Any] = {}
+        values: dict[str, Any] = {}
         kinds = {field.name: str(field.type) for field in dataclasses.fields(self) if field.name != "options"}
         for name, text in changes.items():
             if name not in kinds:
@@ -130,16 +134,14 @@ class Setting:
             kind = kinds[name].removesuffix(" | None")
             try:
                 if text.lower() == "none" and kind != kinds[name]:
-                    found[name] = None
-                elif kind == "bool":
-                    found[name] = {"true": True, "false": False}[text.lower()]
+                    values[name] = None
                 else:
-                    found[name] = {"int": int, "float": float, "str": str}[kind](text)
+                    values[name] = _KINDS[kind](text)
             except (KeyError, ValueError):
                 raise ValueError(
                     f"Expected '{name}' as {kinds[name]} (got '{text}'); change it with --set {name}=VALUE"
                 ) from None
-        return dataclasses.replace(self, **found)
+        return dataclasses.replace(self, **values)
 
 
 @dataclass(frozen=True)
@@ -241,30 +243,26 @@ def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> d
         >>> arguments("ERing", {"attention": "primal+"}, Setting(num_layers=2))["attention"]
         ['kernel', 'primal']
     """
-    found = {"position": "sum", **attention}
-    name = found.get("attention")
+    kwargs = {"position": "sum", **attention}
+    name = kwargs.get("attention")
+    of_attention: dict[str, Any] = {}
+    # Primal attention has no weights to drop, and its maps are not those of the other papers.
+    if setting.attention_dropout is not None and name != "primal":
+        of_attention["dropout"] = setting.attention_dropout
+    if not setting.attention_bias:
+        of_attention["bias"] = False
     if name in ("primal", "primal+"):
         rank, ksvd_weight, rank_multi = PRIMAL.get(dataset, {}).get(name, PRIMAL["default"])
         rank = min(rank, setting.embed_dim // setting.num_heads)
         layers = 1 if name == "primal+" else setting.num_layers
-        found["attention_kwargs"] = {
-            "rank": rank,
-            "ksvd_weight": ksvd_weight / layers,
-            "rank_multi": rank_multi,
-        }
+        of_attention.update(rank=rank, ksvd_weight=ksvd_weight / layers, rank_multi=rank_multi)
         if name == "primal+":
-            found["attention"] = ["kernel"] * (setting.num_layers - 1) + ["primal"]
-    if "spectral" in str(found.get("kernel")):
-        found["kernel_kwargs"] = {"num_features": setting.num_features}
-    # Primal attention has no weights to drop, and its maps are not those of the other papers.
-    shared: dict[str, Any] = {}
-    if setting.attention_dropout is not None and name != "primal":
-        shared["dropout"] = setting.attention_dropout
-    if not setting.attention_bias:
-        shared["bias"] = False
-    if shared:
-        found["attention_kwargs"] = {**shared, **found.get("attention_kwargs", {})}
-    return found
+            kwargs["attention"] = ["kernel"] * (setting.num_layers - 1) + ["primal"]
+    if "spectral" in str(kwargs.get("kernel")):
+        kwargs["kernel_kwargs"] = {"num_features": setting.num_features}
+    if of_attention:
+        kwargs["attention_kwargs"] = {**of_attention, **kwargs.get("attention_kwargs", {})}
+    return kwargs
 
 
 def completed(setting: Mapping[str, Any]) -> dict[str, Any]:

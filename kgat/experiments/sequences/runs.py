@@ -2,6 +2,7 @@ r"""Runs with their records: one, and many that go on where they stopped."""
 
 from __future__ import annotations
 
+import itertools
 import json
 from collections.abc import Callable, Hashable, Iterator, Mapping, Sequence
 from dataclasses import asdict
@@ -25,6 +26,9 @@ from kgat.experiments.sequences.fitting import OnEpoch, bleu, build, evaluate, f
 from kgat.experiments.sequences.papers import Setting, arguments, completed
 
 Record = dict[str, Any]
+Variants = Mapping[str, Mapping[str, Any]]  # names and arguments of attentions
+Settings = Mapping[str, Setting]  # of data sets
+Run = tuple[str, str, int]  # data set, variant and seed
 
 
 def run(
@@ -59,8 +63,8 @@ def run(
         ('accuracy', True, 2)
     """
     seed_everything(seed)
-    made = arguments(task.name, attention, setting)
-    model = build(task, made, setting).to(device)
+    kwargs = arguments(task.name, attention, setting)
+    model = build(task, kwargs, setting).to(device)
     train, val, test = _prepared(task, setting)
     generator = torch.Generator().manual_seed(seed)
     record: Record = {
@@ -69,14 +73,14 @@ def run(
         "metric": task.metric,
         "variant": name,
         "seed": seed,
-        "attention": _plain(made),
+        "attention": _plain(kwargs),
         "setting": _plain(asdict(setting)),
         "sizes": [len(train), len(task.val), len(task.test)],
         "val": None,
         "test": None,
     }
     try:
-        found = fit(model, train, val, setting, generator=generator, device=device, on_epoch=on_epoch)
+        fitted = fit(model, train, val, setting, generator=generator, device=device, on_epoch=on_epoch)
     except Diverged as error:
         record["diverged"] = str(error)
     else:
@@ -86,12 +90,12 @@ def run(
         else:
             score = accuracy if task.kind == "classification" else perplexity(nats)
         record.update(
-            val=_rounded(found.val),
+            val=_rounded(fitted.val),
             test=_rounded(score),
-            best_epoch=found.best_epoch,
-            epochs=len(found.curve),
-            seconds=round(found.seconds, 2),
-            curve=[_rounded(value) for value in found.curve],
+            best_epoch=fitted.best_epoch,
+            epochs=len(fitted.curve),
+            seconds=round(fitted.seconds, 2),
+            curve=[_rounded(value) for value in fitted.curve],
         )
     record.update(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
@@ -106,9 +110,9 @@ def _prepared(task: SequenceTask, setting: Setting) -> tuple[Any, Any, Any]:
     if setting.max_train is not None and setting.max_train < len(train):
         train = train.take(torch.arange(setting.max_train))
     if task.kind == "language_model":
-        assert task.vocabulary is not None
+        words: Any = task.vocabulary
         # Something to predict the first token from: the end of a sentence before it.
-        begin = torch.tensor([task.vocabulary.id(EOS)])
+        begin = torch.tensor([words.id(EOS)])
         val, test = (Stream(torch.cat([begin, part.tokens])) for part in (val, test))
     return train, val, test
 
@@ -132,8 +136,8 @@ def load(dataset: str, root: str | Path | None, seed: int, setting: Setting) -> 
 
 def compare(
     datasets: Sequence[str],
-    variants: Mapping[str, Mapping[str, Any]],
-    settings: Mapping[str, Setting],
+    variants: Variants,
+    settings: Settings,
     seeds: int,
     path: str | Path,
     root: str | Path | None = None,
@@ -165,7 +169,6 @@ def compare(
     Raises:
         Interrupted: On Ctrl-C.
     """
-    datasets = [resolve_source(name).name for name in datasets]
     settings = {resolve_source(name).name: setting for name, setting in settings.items()}
     # One task at a time: jobs of a data set and seed stand together.
     task = lru_cache(1)(lambda dataset, seed: load(dataset, root, seed, settings[dataset]))
@@ -176,8 +179,8 @@ def compare(
             if on_epoch is not None:
                 on_epoch(dataset, name, seed, epoch, score)
 
-        given = (task(dataset, seed), name, variants[name], seed, settings[dataset])
-        record = run(*given, device=device, on_epoch=epoch_done)
+        of_run = (task(dataset, seed), name, variants[name], seed, settings[dataset])
+        record = run(*of_run, device=device, on_epoch=epoch_done)
         yield record
         if on_run is not None:
             on_run(record)
@@ -191,36 +194,27 @@ def compare(
     ) as engine:
         engine.run(jobs)
     kept = _chosen(engine.records, keys)
-    return [kept[d, name, seed] for d in datasets for name in variants for seed in range(seeds)]
+    names = [resolve_source(name).name for name in datasets]
+    return [kept[job] for job in itertools.product(names, variants, range(seeds))]
 
 
 def finished(
-    path: str | Path,
-    datasets: Sequence[str],
-    variants: Mapping[str, Mapping[str, Any]],
-    settings: Mapping[str, Setting],
-    seeds: int,
-) -> dict[tuple[str, str, int], Record]:
+    path: str | Path, datasets: Sequence[str], variants: Variants, settings: Settings, seeds: int
+) -> dict[Run, Record]:
     r"""Returns those of the runs that a file holds already, by data set, variant and seed."""
     records = read_results(path, ["sequence"]) if Path(path).exists() else []
     return _chosen(records, _keys(datasets, variants, settings, seeds))
 
 
-def _keys(
-    datasets: Sequence[str],
-    variants: Mapping[str, Mapping[str, Any]],
-    settings: Mapping[str, Setting],
-    seeds: int,
-) -> dict[tuple[str, str, int], Hashable]:
+def _keys(datasets: Sequence[str], variants: Variants, settings: Settings, seeds: int) -> dict[Run, Hashable]:
     # Runs in their order, by the names that records have, with what tells them from others.
-    keys: dict[tuple[str, str, int], Hashable] = {}
-    of_names = {resolve_source(name).name: setting for name, setting in settings.items()}
-    for dataset in (resolve_source(name).name for name in datasets):
-        setting = of_names[dataset]
-        for seed in range(seeds):
-            for name, attention in variants.items():
-                made = arguments(dataset, attention, setting)
-                keys[dataset, name, seed] = _key(dataset, name, seed, asdict(setting), made)
+    keys: dict[Run, Hashable] = {}
+    by_name = {resolve_source(name).name: setting for name, setting in settings.items()}
+    names = [resolve_source(name).name for name in datasets]
+    for dataset, seed, variant in itertools.product(names, range(seeds), variants):
+        setting = by_name[dataset]
+        kwargs = arguments(dataset, variants[variant], setting)
+        keys[dataset, variant, seed] = _key(dataset, variant, seed, asdict(setting), kwargs)
     return keys
 
 
@@ -235,9 +229,7 @@ def _key_of(record: Record) -> Hashable:
     return _key(*names, completed(record["setting"]), record["attention"])
 
 
-def _chosen(
-    records: Sequence[Record], keys: Mapping[tuple[str, str, int], Hashable]
-) -> dict[tuple[str, str, int], Record]:
+def _chosen(records: Sequence[Record], keys: Mapping[Run, Hashable]) -> dict[Run, Record]:
     by_key = {_key_of(record): record for record in records}
     return {job: by_key[key] for job, key in keys.items() if key in by_key}
 
@@ -250,7 +242,7 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
             yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {record['val']:.4g}"
 
 
-def check(datasets: Sequence[str], root: str | Path | None, settings: Mapping[str, Setting]) -> None:
+def check(datasets: Sequence[str], root: str | Path | None, settings: Settings) -> None:
     r"""Says whether data sets can be read and scored, before anything is trained.
 
     Raises:
