@@ -17,7 +17,8 @@ import torch
 from torch import Tensor
 
 from kgat.experiments.bench import measure, rivals
-from kgat.experiments.bench.rivals import OURS, SUBJECTS, Candidate
+from kgat.experiments.bench.measure import Candidate
+from kgat.experiments.bench.rivals import OURS, SUBJECTS
 from kgat.experiments.bench.scenarios import SCENARIOS, SEED
 from kgat.experiments.circumstances import circumstances
 from kgat.ops.graph.adjacency import Adjacency

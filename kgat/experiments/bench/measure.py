@@ -7,16 +7,14 @@ import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kgat.experiments.records import CONTENDED
-
-if TYPE_CHECKING:
-    from kgat.experiments.bench.rivals import Candidate
 
 # Rounds go on until the time is spent and there are ENOUGH of them; where a round is so slow that this would
 # take GRACE times the time, LEAST of them must do.
@@ -25,6 +23,39 @@ COPY_BYTES = 1 << 28  # larger than any cache
 TOLERANCE = 1e-3  # of the largest value: sums of thousands of single-precision numbers in another order
 
 Step = Callable[[], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    r"""One way to run a subject.
+
+    Args:
+        function (callable): Takes :obj:`inputs`, returns :math:`(N, H C)`.
+        inputs (tuple of torch.Tensor): What it is differentiated by; all candidates share them.
+        parameters (tuple of torch.nn.Parameter): Its weights.
+        note (str, optional): What to say about it beside its figures. (default: :obj:`None`)
+    """
+
+    function: Callable[..., Tensor]
+    inputs: tuple[Tensor, ...]
+    parameters: tuple[torch.nn.Parameter, ...]
+    note: str | None = None
+
+    def forward(self) -> Tensor:
+        r"""Runs it without a graph for backward."""
+        with torch.no_grad():
+            return self.function(*self.inputs)
+
+    def forward_and_backward(self, grad: Tensor) -> Tensor:
+        r"""Runs it and its backward from a given gradient of the output, which is returned."""
+        out = self.function(*self.inputs)
+        out.backward(grad)
+        return out.detach()
+
+    def clear(self) -> None:
+        r"""Forgets all gradients."""
+        for tensor in (*self.inputs, *self.parameters):
+            tensor.grad = None
 
 
 def take_turns(

@@ -23,7 +23,7 @@ from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 from torch_geometric.utils import scatter, softmax
 
 from kgat import KernelGATConv, kernels
-from kgat.experiments.bench.measure import take_turns
+from kgat.experiments.bench.measure import Candidate, take_turns
 from kgat.experiments.bench.scenarios import SEED, Graph, Scenario
 from kgat.functional import edge_attention
 from kgat.kernels import Kernel
@@ -69,39 +69,6 @@ def _subjects() -> Iterable[Subject]:
 
 
 SUBJECTS = {subject.name: subject for subject in _subjects()}
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    r"""One way to run a subject.
-
-    Args:
-        function (callable): Takes :obj:`inputs`, returns :math:`(N, H C)`.
-        inputs (tuple of torch.Tensor): What it is differentiated by; all candidates share them.
-        parameters (tuple of torch.nn.Parameter): Its weights.
-        note (str, optional): What to say about it beside its figures. (default: :obj:`None`)
-    """
-
-    function: Callable[..., Tensor]
-    inputs: tuple[Tensor, ...]
-    parameters: tuple[torch.nn.Parameter, ...]
-    note: str | None = None
-
-    def forward(self) -> Tensor:
-        r"""Runs it without a graph for backward."""
-        with torch.no_grad():
-            return self.function(*self.inputs)
-
-    def forward_and_backward(self, grad: Tensor) -> Tensor:
-        r"""Runs it and its backward from a given gradient of the output, which is returned."""
-        out = self.function(*self.inputs)
-        out.backward(grad)
-        return out.detach()
-
-    def clear(self) -> None:
-        r"""Forgets all gradients."""
-        for tensor in (*self.inputs, *self.parameters):
-            tensor.grad = None
 
 
 def not_here(name: str, device: str) -> str | None:
