@@ -1,7 +1,8 @@
 r"""The command line: ``kgat compare | train | info | plot | regress | paper | table | bench``.
 
 A command is a file of its own here, with a function (or a group of commands) of the file's name and
-:obj:`ORDER`, its place in the help. The folder is searched for them; commands import what they run only when
+:obj:`ORDER`, its place in the help; one that keeps its results one by one also says :obj:`RESUMES = True`,
+which is what an interrupt answers. The folder is searched for them; commands import what they run only when
 they run.
 """
 

@@ -6,10 +6,12 @@ from typing import Annotated, Any
 import typer
 
 from kgat.cli import options
+from kgat.cli.table import replace_tables
 
 __all__ = ["bench"]
 
 ORDER = 80
+RESUMES = True
 
 Rounds = Annotated[int, typer.Option(help="Rounds per measurement.", min=1)]
 Log = Annotated[
@@ -33,9 +35,7 @@ def _bench(context: typer.Context) -> None:
 
 @bench.command("layers")
 def bench_layers(
-    sizes: Annotated[
-        str, typer.Option(help="Sizes, separated by commas; an unknown one lists them all.")
-    ] = "cora,pubmed,arxiv/10",
+    sizes: Annotated[str, options.some("Sizes")] = "cora,pubmed,arxiv/10",
     rounds: Rounds = 20,
     out: Log = None,
     threads: OneThread = 1,
@@ -81,9 +81,7 @@ def _print_ratio(ours: str, record: dict[str, Any]) -> None:
 
 @bench.command("ops")
 def bench_ops(
-    scenarios: Annotated[
-        str, typer.Option(help="Scenarios, separated by commas; an unknown one lists them all.")
-    ] = "cora,arxiv/10,arxiv",
+    scenarios: Annotated[str, options.some("Scenarios")] = "cora,arxiv/10,arxiv",
     subjects: Annotated[
         str,
         typer.Option(help="Layers and cores, separated by commas, e.g. 'gat layer,rbf core'. Default: all."),
@@ -107,17 +105,10 @@ def bench_ops(
     from kgat.experiments.bench.ops import Plan, run
 
     options.check_device(device)
-    plan = Plan(
-        options.listed(scenarios),
-        options.listed(subjects),
-        options.listed(rivals),
-        device,
-        threads,
-        seconds,
-        None if root is None else str(root),
-    )
-    found = run(plan, out, fresh=fresh, progress=True)
-    typer.echo(f"{out}: {len(found)} new; for the tables: kgat bench table {out}")
+    names = (options.listed(scenarios), options.listed(subjects), options.listed(rivals))
+    plan = Plan(*names, device, threads, seconds, None if root is None else str(root))
+    records = run(plan, out, fresh=fresh, progress=True)
+    typer.echo(f"{out}: {len(records)} new; for the tables: kgat bench table {out}")
 
 
 @bench.command("sequences")
@@ -125,10 +116,7 @@ def bench_sequences(
     lengths: Annotated[
         str, typer.Option(help="Numbers of tokens, separated by commas.")
     ] = "1024,2048,4096,8192,16384,32768,65536",
-    subjects: Annotated[
-        str,
-        typer.Option(help="Attentions, separated by commas; an unknown one lists them all. Default: all."),
-    ] = "",
+    subjects: Annotated[str, options.some("Attentions", " Default: all.")] = "",
     out: Results = Path("runs/sequence-costs.jsonl"),
     figure: Picture = None,
     seconds: Annotated[
@@ -144,6 +132,7 @@ def bench_sequences(
     process; Ctrl-C loses nothing. Prints the table.
     """
     from kgat.experiments.bench import report, sequences
+    from kgat.experiments.plots import save
     from kgat.experiments.plots.sequence_costs import sequence_costs
 
     options.check_device(device)
@@ -155,31 +144,20 @@ def bench_sequences(
         *(tokens, options.listed(subjects), out), device=device, threads=threads, seconds=seconds, shown=True
     )
     if figure is not None:
-        _draw(figure, sequence_costs(records))
+        save(figure, sequence_costs(records))
     typer.echo(report.costs(records))
-
-
-def _draw(path: Path, figure: Any) -> None:
-    from kgat.atomic import write_atomically
-    from kgat.experiments.plots import png
-
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, png(figure))
 
 
 @bench.command("table")
 def bench_table(
     results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
-    readme: Annotated[
-        Path | None,
-        options.readme_option("ops"),
-    ] = None,
+    readme: Annotated[Path | None, options.readme_option("ops")] = None,
     figure: Picture = None,
 ) -> None:
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
     from kgat.experiments.bench import report
     from kgat.experiments.ledger import read_results
-    from kgat.experiments.pages import update_readme
+    from kgat.experiments.plots import save
     from kgat.experiments.plots.ops import ops
 
     records = read_results(results, ["ops"])
@@ -187,8 +165,7 @@ def bench_table(
     if readme is None:
         typer.echo(text)
     else:
-        changed = update_readme(readme, text, report.BEGIN, report.END)
-        typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
+        replace_tables(readme, text, report.BEGIN, report.END)
     if figure is not None:
-        _draw(figure, ops(records))
+        save(figure, ops(records))
         typer.echo(figure)

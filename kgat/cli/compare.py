@@ -12,6 +12,7 @@ from kgat.cli.table import print_tables
 __all__ = ["compare"]
 
 ORDER = 10
+RESUMES = True
 
 
 def compare(
@@ -26,10 +27,9 @@ def compare(
             "one lists them all."
         ),
     ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
-    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 5,
+    seeds: options.Seeds = 5,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder of results, figures and report. Default: runs/DATASET."),
+        Path | None, typer.Option(help="Folder of results, figures and report. Default: runs/DATASET.")
     ] = None,
     overrides: options.Overrides = None,
     threads: options.Threads = None,

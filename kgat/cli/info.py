@@ -6,6 +6,7 @@ from typing import Annotated
 import typer
 
 from kgat.cli import options
+from kgat.cli.terminal import console
 
 __all__ = ["info"]
 
@@ -73,11 +74,11 @@ def _warm() -> None:
     device = "cuda" if torch.cuda.is_available() else "cpu"
     x = torch.zeros(2, 1, 4, device=device, requires_grad=True)
     edge_index = torch.tensor([[0], [1]], device=device)
-    makers = [kernels.resolve(name, channels=4) for name in kernels.names()]
     # A product of two rules takes the loops that a single one does not need.
-    makers += [kernels.RBF(4) * kernels.Laplace(4)]
-    with progress("compiling", len(makers)) as bar:
-        for kernel in makers:
+    names = [*kernels.names(), "rbf*laplace"]
+    with progress("compiling", len(names)) as bar:
+        for name in names:
+            kernel = kernels.resolve(name, channels=4)
             gram = kernel.to(device)(x, x)
             if not gram.signed:
                 edge_attention(gram, x, edge_index).sum().backward()
@@ -86,7 +87,6 @@ def _warm() -> None:
 
 def _check() -> bool:
     import torch
-    from rich.console import Console
     from rich.markup import escape
     from rich.table import Table
 
@@ -94,27 +94,20 @@ def _check() -> bool:
     from kgat.testing import installation
 
     table = Table("kernel", "backend", "float64", "float32", "", box=None, padding=(0, 2, 0, 0))
-    found = []
+    outcomes = []
     with progress("", len(installation.checks())) as bar:
         for outcome in installation.check_installation():
             bar.count(1)
             bar.note(f"{outcome.kernel}, {outcome.backend}")
-            found.append(outcome)
-    for outcome in found:
-        errors = [outcome.errors.get(dtype) for dtype in (torch.float64, torch.float32)]
-        verdict = "ok" if outcome.errors else "not taken"
-        table.add_row(
-            *(outcome.kernel, outcome.backend),
-            *("–" if error is None else f"{error:.0e}" for error in errors),
-            escape(f"DIFFERS: {outcome.wrong}" if outcome.wrong else verdict),
-        )
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120
-    console.print(table)
-    wrong = sum(bool(outcome.wrong) for outcome in found)
-    ran = sum(bool(outcome.errors) for outcome in found)
-    typer.echo(
-        f"{ran} checks: {f'{wrong} differ from the formulas' if wrong else 'all agree with the formulas'}"
-    )
+            outcomes.append(outcome)
+            errors = [outcome.errors.get(dtype) for dtype in (torch.float64, torch.float32)]
+            cells = ["–" if error is None else f"{error:.0e}" for error in errors]
+            verdict = "ok" if outcome.errors else "not taken"
+            said = f"DIFFERS: {outcome.wrong}" if outcome.wrong else verdict
+            table.add_row(outcome.kernel, outcome.backend, *cells, escape(said))
+    console().print(table)
+    wrong = sum(bool(outcome.wrong) for outcome in outcomes)
+    ran = sum(bool(outcome.errors) for outcome in outcomes)
+    agreement = f"{wrong} differ from the formulas" if wrong else "all agree with the formulas"
+    typer.echo(f"{ran} checks: {agreement}")
     return wrong == 0

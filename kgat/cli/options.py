@@ -6,35 +6,29 @@ from typing import Annotated, Any
 
 import typer
 
-__all__ = [
-    "Dataset",
-    "Device",
-    "Format",
-    "Overrides",
-    "Root",
-    "Threads",
-    "check_device",
-    "listed",
-    "make_folder",
-    "readme_option",
-    "set_threads",
-    "settings_of",
-]
+
+def changes(of: str, example: str) -> Any:
+    r"""Returns the option that changes settings, as :func:`settings_of` reads them."""
+    return typer.Option(
+        "--set",
+        metavar="KEY=VALUE",
+        help=f"Change a setting of {of}, e.g. --set {example}. May be repeated; an unknown key lists them "
+        "all.",
+    )
+
+
+def some(what: str, more: str = "") -> Any:
+    r"""Returns the option that chooses by name, as :func:`listed` reads it."""
+    return typer.Option(help=f"{what}, separated by commas; an unknown one lists them all.{more}")
+
 
 Dataset = Annotated[str, typer.Option(help="Name of the data set; an unknown one lists them all.")]
 Root = Annotated[
     Path | None,
     typer.Option(help="Folder of the data sets. Default: the variable KGAT_DATA, else the user's cache."),
 ]
-Overrides = Annotated[
-    list[str] | None,
-    typer.Option(
-        "--set",
-        metavar="KEY=VALUE",
-        help="Change a setting of the protocol, e.g. --set lr=0.01. May be repeated; an unknown "
-        "key lists them all.",
-    ),
-]
+Overrides = Annotated[list[str] | None, changes("the protocol", "lr=0.01")]
+Seeds = Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)]
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads of torch. Default: torch's own choice.", min=1)
 ]

@@ -11,42 +11,21 @@ from kgat.cli import options
 __all__ = ["paper"]
 
 ORDER = 60
+RESUMES = True
 
 
 def paper(
     name: Annotated[str, typer.Argument(help="dissection, banach, primal, fourier or implicit.")],
     root: options.Root = None,
-    datasets: Annotated[
-        str,
-        typer.Option(
-            "--datasets",
-            help="Data sets of the paper, separated by commas; an unknown one lists them all. Default: all.",
-        ),
-    ] = "",
-    variants: Annotated[
-        str,
-        typer.Option(
-            help="Attentions of the paper, separated by commas; an unknown one lists them all. Default: all."
-        ),
-    ] = "",
-    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 3,
+    datasets: Annotated[str, options.some("Data sets of the paper", " Default: all.")] = "",
+    variants: Annotated[str, options.some("Attentions of the paper", " Default: all.")] = "",
+    seeds: options.Seeds = 3,
     scale: Annotated[
         str, typer.Option(help="small: sizes for a CPU; full: sizes of the papers' code.")
     ] = "small",
-    overrides: Annotated[
-        list[str] | None,
-        typer.Option(
-            "--set",
-            metavar="KEY=VALUE",
-            help="Change a setting of all data sets, e.g. --set epochs=5. May be repeated; an unknown key "
-            "lists them all.",
-        ),
-    ] = None,
+    overrides: Annotated[list[str] | None, options.changes("all data sets", "epochs=5")] = None,
     out: Annotated[Path, typer.Option(help="Folder of results: NAME.jsonl.")] = Path("runs/sequences"),
-    readme: Annotated[
-        Path | None,
-        options.readme_option("NAME"),
-    ] = None,
+    readme: Annotated[Path | None, options.readme_option("NAME")] = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
 ) -> None:

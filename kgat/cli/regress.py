@@ -10,25 +10,21 @@ from kgat.cli import options
 __all__ = ["regress"]
 
 ORDER = 50
+RESUMES = True
 
 
 def regress(
-    datasets: Annotated[
-        str, typer.Option("--datasets", help="Data sets, separated by commas; an unknown one lists them all.")
-    ] = "co2,airline,sunspots,diabetes",
+    datasets: Annotated[str, options.some("Data sets")] = "co2,airline,sunspots,diabetes",
     models: Annotated[
         str,
         typer.Option(
             help="Kernel models as for 'kgat compare', and gp-rbf and gp-sm, Gaussian processes of gpytorch."
         ),
     ] = "dot,rbf*l2,spectral*l2,implicit*l2,copula*l2,gp-rbf,gp-sm",
-    seeds: Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)] = 10,
+    seeds: options.Seeds = 10,
     epochs: Annotated[int, typer.Option(help="Epochs of each run.", min=1)] = 1000,
     out: Annotated[Path, typer.Option(help="Folder of results and figures.")] = Path("runs/regression"),
-    readme: Annotated[
-        Path | None,
-        options.readme_option("regression"),
-    ] = None,
+    readme: Annotated[Path | None, options.readme_option("regression")] = None,
     threads: options.Threads = None,
 ) -> None:
     r"""Fit small regression sets as "Implicit Kernel Attention" does, with validation and a test read once.
@@ -36,10 +32,9 @@ def regress(
     Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated. Prints
     the table and draws the fitted curves of series.
     """
-    from kgat.atomic import write_atomically
     from kgat.experiments import regression
     from kgat.experiments.pages import split_readme, update_readme
-    from kgat.experiments.plots import png
+    from kgat.experiments.plots import save
     from kgat.experiments.plots.fits import fits
     from kgat.experiments.records import RESULTS
 
@@ -57,9 +52,7 @@ def regress(
         regression.compare(names, chosen, seeds, out / RESULTS, setting, shown=True), setting
     )
     for name in names:
-        figure = fits(records, name)
-        if figure is not None:
-            write_atomically(out / f"{name}-fits.png", png(figure))
+        save(out / f"{name}-fits.png", fits(records, name))
     text = regression.table(records)
     if readme is not None:
         update_readme(readme, text, regression.BEGIN, regression.END)

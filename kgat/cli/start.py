@@ -15,8 +15,6 @@ if TYPE_CHECKING:
     from typing import Any
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
-# Commands whose results are kept one by one.
-RESUMES = ("compare", "paper", "regress", "bench")
 # The packages of the extra 'experiments', by the names they are imported by.
 NEEDED = ("matplotlib", "networkx", "rich", "scipy", "sklearn", "typer")
 
@@ -77,16 +75,21 @@ def _missing() -> int:
 
 def _answer(given: list[str], said: str) -> int:
     number = _received[0] if _received else signal.SIGINT
-    if not said:
-        resumes = any(argument in RESUMES for argument in given[:1])
-        after = "it goes on where it stopped" if resumes else "nothing is kept"
-        said = f"interrupted; run the same command again: {after}"
-        if not resumes:
-            said = "interrupted; run the same command again"
+    after = ": it goes on where it stopped" if any(map(_resumes, given[:1])) else ""
+    said = said or f"interrupted; run the same command again{after}"
     line = f"kgat: {' '.join(said.split())}\n"
     # Past the buffers of Python, which the interrupted code may hold.
     os.write(2, line.encode()) if _plain_stderr() else sys.stderr.write(line)
     return 128 + number
+
+
+def _resumes(command: str) -> bool:
+    # The file of a command says it; it is read, not imported, as the interrupt may have cut the import short.
+    path = os.path.join(os.path.dirname(__file__), f"{command}.py")
+    if not (command.isidentifier() and os.path.isfile(path)):
+        return False
+    with open(path, encoding="utf8") as file:
+        return "RESUMES = True\n" in file
 
 
 def _plain_stderr() -> bool:

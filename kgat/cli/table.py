@@ -6,8 +6,9 @@ from typing import Annotated, Any
 import typer
 
 from kgat.cli import options
+from kgat.cli.terminal import console
 
-__all__ = ["expect_runs", "print_tables", "table"]
+__all__ = ["expect_runs", "print_tables", "replace_tables", "table"]
 
 ORDER = 70
 
@@ -22,7 +23,7 @@ def table(
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
     from kgat.experiments.ledger import read_results
-    from kgat.experiments.pages import BEGIN, END, OVERVIEW, update_readme
+    from kgat.experiments.pages import BEGIN, END, OVERVIEW
     from kgat.experiments.tables import readme_tables, result_files
 
     form = "markdown" if markdown and form is None else form
@@ -31,12 +32,18 @@ def table(
     if readme is not None:
         overview = OVERVIEW[0] in readme.read_text(encoding="utf8")
         text = readme_tables(*folders, overview=overview)
-        changed = update_readme(readme, text, *(OVERVIEW if overview else (BEGIN, END)))
-        typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
+        replace_tables(readme, text, *(OVERVIEW if overview else (BEGIN, END)))
     if form is None and readme is None:
         records = [record for path in result_files(folders) for record in read_results(path)]
         expect_runs(records, folders)
         print_tables(records)
+
+
+def replace_tables(readme: Path, text: str, begin: str, end: str) -> None:
+    from kgat.experiments.pages import update_readme
+
+    changed = update_readme(readme, text, begin, end)
+    typer.echo(f"{readme}: {'results replaced' if changed else 'results are up to date'}")
 
 
 def expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
@@ -48,17 +55,13 @@ def expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
 
 
 def print_tables(records: list[dict[str, Any]]) -> None:
-    from rich.console import Console
-
     from kgat.experiments.table import terminal
     from kgat.experiments.tables import contended_line, laid_out, outdated_line, table, tables, tuning_line
 
-    console = Console()
-    if not console.is_terminal:
-        console.width = 120  # a file has no width: no line is broken for one
+    out = console()
     for title, own in tables(records).items():
         runs = [record for record in own if record.get("kind") == "run"]
-        console.print(terminal(laid_out(table(own), runs[0]["metric"], title)))
+        out.print(terminal(laid_out(table(own), runs[0]["metric"], title)))
         said = (outdated_line(runs).replace("*", ""), tuning_line(runs), contended_line(own))
         for line in filter(None, said):
-            console.print(line, markup=False, highlight=False)
+            out.print(line, markup=False, highlight=False)

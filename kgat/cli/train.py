@@ -18,8 +18,7 @@ def train(
     seed: Annotated[int, typer.Option(help="Seed of split, weights and dropout.", min=0)] = 0,
     root: options.Root = None,
     out: Annotated[
-        Path | None,
-        typer.Option(help="Folder for model.pt and config.json. Default: nothing is written."),
+        Path | None, typer.Option(help="Folder for model.pt and config.json. Default: nothing is written.")
     ] = None,
     overrides: options.Overrides = None,
     threads: options.Threads = None,

@@ -16,8 +16,9 @@ from kgat import cli
 from kgat.experiments import ledger
 from kgat.experiments.bench import contest, measure, ops, report, rivals, scenarios, worker
 from kgat.experiments.bench.contest import BOTH, FORWARD, MEMORY, Question
+from kgat.experiments.bench.measure import Candidate
 from kgat.experiments.bench.ops import Plan, run
-from kgat.experiments.bench.rivals import DGL, OURS, STYLE, SUBJECTS, Candidate
+from kgat.experiments.bench.rivals import DGL, OURS, STYLE, SUBJECTS
 from kgat.experiments.bench.scenarios import SCENARIOS, Scenario
 from kgat.experiments.ledger import Interrupted
 from kgat.experiments.plots.ops import ops as figure

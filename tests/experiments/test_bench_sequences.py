@@ -4,7 +4,7 @@ import pytest
 
 from kgat import cli
 from kgat.experiments import ledger
-from kgat.experiments.bench import sequences
+from kgat.experiments.bench import measure, sequences
 from kgat.experiments.bench.report import costs as table
 from kgat.experiments.bench.sequences import SUBJECTS, Question, answer, run
 from kgat.experiments.plots.sequence_costs import sequence_costs as figure
@@ -103,12 +103,16 @@ def test_every_attention_is_measured(subject):
 
 
 def test_speed_is_that_of_turns_with_torch(monkeypatch):
-    turns = iter([0.1, 0.1, 0.4, 0.1, 0.2, 0.1, 0.4, 0.1, 0.4, 0.1, 0.4, 0.2])
-    monkeypatch.setattr(sequences, "seconds_of", lambda step, device: next(turns))
+    def take(*seconds):
+        turns = iter(seconds)
+        for module in (sequences, measure):
+            monkeypatch.setattr(module, "seconds_of", lambda step, device: next(turns))
+
+    # In reversed order every other round.
+    take(0.1, 0.1, *(0.4, 0.1), *(0.1, 0.2), *(0.4, 0.1), *(0.1, 0.4), *(0.4, 0.2))
     found = answer(Question("rbf", 4, "time", 4, 2, "cpu", 1, 1.0))
     assert found == {"seconds": [0.1, 0.1, 0.2], "speed": [4.0, 2.0, 4.0]}
-    slow = iter([0.1, 2.0, *[0.1] * 5])  # the other one is too slow to wait for
-    monkeypatch.setattr(sequences, "seconds_of", lambda step, device: next(slow))
+    take(0.1, 2.0, *[0.1] * 5)  # the other one is too slow to wait for
     assert answer(Question("rbf", 4, "time", 4, 2, "cpu", 1, 1.0)) == {"seconds": [0.1, 0.1, 0.1]}
 
 

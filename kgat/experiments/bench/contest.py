@@ -5,8 +5,10 @@ from __future__ import annotations
 import gc
 import os
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
+from functools import partial
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
@@ -15,7 +17,8 @@ import torch
 from torch import Tensor
 
 from kgat.experiments.bench import measure, rivals
-from kgat.experiments.bench.rivals import OURS, SUBJECTS, Candidate
+from kgat.experiments.bench.measure import Candidate
+from kgat.experiments.bench.rivals import OURS, SUBJECTS
 from kgat.experiments.bench.scenarios import SCENARIOS, SEED
 from kgat.experiments.circumstances import circumstances
 from kgat.ops.graph.adjacency import Adjacency
@@ -104,10 +107,8 @@ class _Contest:
         }
         self.circumstances = {**circumstances(question.device), "processor": _processor()}
         for package in ("numba", "triton", "dgl"):
-            try:
+            with suppress(PackageNotFoundError):
                 self.circumstances["versions"][package] = version(package)
-            except PackageNotFoundError:
-                continue
         generator = torch.Generator().manual_seed(SEED + 1)
         width = self.scenario.heads * self.scenario.out_channels
         grad = torch.randn(self.graph.x.size(0), width, generator=generator)
@@ -127,27 +128,22 @@ class _Contest:
     def check(self) -> Answers:
         r"""Builds all candidates and keeps those that compute what ours does."""
         ours, *others = self.question.candidates
-        expected: list[Tensor] = []
+        expected: list[Tensor] | None = None  # what ours computes
         for name in (ours, *others):
-            unequal = None
+            if name != ours and expected is None:
+                yield from self.skip(name, "not timed, as ours did not run")
+                continue
             try:
                 candidate = self.build(name)
                 candidate.forward()
-                if name == ours:
+                if expected is None:
                     expected = measure.run_once(candidate, self.grad)
-                else:
-                    unequal = measure.check_equal(candidate, expected, self.grad)
+                elif unequal := measure.check_equal(candidate, expected, self.grad):
+                    yield from self.skip(name, unequal, unequal=True)
+                    continue
+                self.candidates[name] = candidate
             except FAILURES as error:
                 yield from self.skip(name, _reason(error))
-                if name == ours:
-                    for other in others:
-                        yield from self.skip(other, "not timed, as ours did not run")
-                    return
-                continue
-            if unequal is None:
-                self.candidates[name] = candidate
-            else:
-                yield from self.skip(name, unequal, unequal=True)
 
     def weigh(self, name: str) -> Answers:
         r"""The peaks of one candidate, and what its first call costs."""
@@ -185,7 +181,11 @@ class _Contest:
             return
         linear = rivals.linear(self.scenario, self.graph, self.subject)
         all_of_them = {**candidates, "linear": linear}
-        copy = measure.copy_speed(question.device, self.copy_bytes())
+        # The linear maps of a layer may be wider than its output.
+        grads = dict.fromkeys(candidates, self.grad) | {"linear": torch.ones_like(linear.forward())}
+        # A test has no time for large copies, and its figures mean nothing.
+        block = 1 << 16 if self.scenario.name == "tiny" else measure.COPY_BYTES
+        copy = measure.copy_speed(question.device, block)
 
         def prepare() -> None:
             for candidate in all_of_them.values():
@@ -193,19 +193,13 @@ class _Contest:
 
         for what in question.whats:
             yield {"say": what}
-            # The linear maps of a layer may be wider than its output.
-            grads = dict.fromkeys(candidates, self.grad) | {"linear": torch.ones_like(linear.forward())}
-
-            def step(name: str, what: str = what, grads: dict[str, Tensor] = grads) -> Callable[[], Tensor]:
-                candidate = all_of_them[name]
-                if what == FORWARD:
-                    return candidate.forward
-                return lambda: candidate.forward_and_backward(grads[name])
-
+            steps: dict[str, measure.Step] = {
+                name: one.forward if what == FORWARD else partial(one.forward_and_backward, grads[name])
+                for name, one in all_of_them.items()
+            }
             gc.collect()
             gc.disable()
             try:
-                steps = {name: step(name) for name in all_of_them}
                 steps["linear"]()  # the others have run already
                 budget = question.seconds / len(question.whats)
                 seconds = measure.take_turns(steps, prepare, budget, question.device)
@@ -242,10 +236,6 @@ class _Contest:
             result["copy_fraction"] = float(f"{speed / copy:.4g}")
         return result
 
-    def copy_bytes(self) -> int:
-        # A test has no time for large copies, and its figures mean nothing.
-        return 1 << 16 if self.scenario.name == "tiny" else measure.COPY_BYTES
-
 
 def _reason(error: BaseException) -> str:
     text = str(error).strip()
@@ -256,10 +246,8 @@ def _reason(error: BaseException) -> str:
 
 
 def _processor() -> str:
-    try:
+    with suppress(OSError):
         for line in Path("/proc/cpuinfo").read_text().splitlines():
             if line.startswith("model name"):
                 return line.partition(":")[2].strip()
-    except OSError:
-        pass
     return os.environ.get("PROCESSOR_IDENTIFIER", "unknown")

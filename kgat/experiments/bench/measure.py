@@ -3,19 +3,18 @@ r"""How benchmarks measure: rounds of turns, peaks of memory, the speed of a cop
 from __future__ import annotations
 
 import gc
+import math
 import statistics
 import time
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kgat.experiments.records import CONTENDED
-
-if TYPE_CHECKING:
-    from kgat.experiments.bench.rivals import Candidate
 
 # Rounds go on until the time is spent and there are ENOUGH of them; where a round is so slow that this would
 # take GRACE times the time, LEAST of them must do.
@@ -24,6 +23,39 @@ COPY_BYTES = 1 << 28  # larger than any cache
 TOLERANCE = 1e-3  # of the largest value: sums of thousands of single-precision numbers in another order
 
 Step = Callable[[], object]
+
+
+@dataclass(frozen=True, eq=False)
+class Candidate:
+    r"""One way to run a subject.
+
+    Args:
+        function (callable): Takes :obj:`inputs`, returns :math:`(N, H C)`.
+        inputs (tuple of torch.Tensor): What it is differentiated by; all candidates share them.
+        parameters (tuple of torch.nn.Parameter): Its weights.
+        note (str, optional): What to say about it beside its figures. (default: :obj:`None`)
+    """
+
+    function: Callable[..., Tensor]
+    inputs: tuple[Tensor, ...]
+    parameters: tuple[torch.nn.Parameter, ...]
+    note: str | None = None
+
+    def forward(self) -> Tensor:
+        r"""Runs it without a graph for backward."""
+        with torch.no_grad():
+            return self.function(*self.inputs)
+
+    def forward_and_backward(self, grad: Tensor) -> Tensor:
+        r"""Runs it and its backward from a given gradient of the output, which is returned."""
+        out = self.function(*self.inputs)
+        out.backward(grad)
+        return out.detach()
+
+    def clear(self) -> None:
+        r"""Forgets all gradients."""
+        for tensor in (*self.inputs, *self.parameters):
+            tensor.grad = None
 
 
 def take_turns(
@@ -96,11 +128,9 @@ def paired(peer: Step, ours: Step, rounds: int) -> list[float]:
         ours (callable): What is timed.
         rounds (int): Number of rounds, after two that are not counted.
     """
-    seconds: dict[Step, list[float]] = {peer: [], ours: []}
-    for number in range(-2, rounds):
-        for step in (peer, ours) if number % 2 == 0 else (ours, peer):
-            seconds[step].append(seconds_of(step, "cpu"))
-    return ratios(seconds[peer][2:], seconds[ours][2:])
+    steps = {"peer": peer, "ours": ours}
+    seconds = take_turns(steps, lambda: None, math.inf, "cpu", rounds + 2)
+    return ratios(seconds["peer"][2:], seconds["ours"][2:])
 
 
 def verdict(ratio: list[float]) -> dict[str, Any]:
@@ -228,7 +258,7 @@ def check_equal(candidate: Candidate, expected: list[Tensor], grad: Tensor) -> s
     """
     found = run_once(candidate, grad)
     for number, (one, other) in enumerate(zip(found, expected, strict=True)):
-        error = error_of(one, other) if one.shape == other.shape else float("inf")
+        error = error_of(one, other) if one.shape == other.shape else math.inf
         if not error <= TOLERANCE:
             what = "outputs" if number == 0 else f"gradients of input {number - 1}"
             return f"Expected equal {what} before timing (got {error:.2g} of the largest apart)"

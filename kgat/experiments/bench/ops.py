@@ -11,7 +11,7 @@ from typing import Any
 from kgat.experiments.bench import contest, rivals, worker
 from kgat.experiments.bench.contest import BOTH, FORWARD, MEMORY, Question
 from kgat.experiments.bench.rivals import OURS, SUBJECTS
-from kgat.experiments.bench.scenarios import Scenario, named, select
+from kgat.experiments.bench.scenarios import SCENARIOS, named
 from kgat.experiments.engine import Engine, Job
 
 Record = dict[str, Any]
@@ -41,13 +41,13 @@ class Plan:
     seconds: float = 20.0
     root: str | None = None
 
-    def jobs(self) -> Iterator[tuple[Scenario, Question]]:
+    def jobs(self) -> Iterator[Question]:
         r"""Yields one question per process, in the order of the processes.
 
         Raises:
             ValueError: If a name is unknown.
         """
-        scenarios = select(list(self.scenarios))
+        scenarios = named(self.scenarios, SCENARIOS, "scenarios", some=True)
         subjects = named(self.subjects, SUBJECTS, "subjects")
         known = {name: name for subject in SUBJECTS.values() for name in subject.candidates[1:]}
         wanted = named(self.candidates, known, "rivals")
@@ -55,16 +55,13 @@ class Plan:
         for scenario in scenarios:
             for subject in subjects:
                 names = [OURS, *(name for name in subject.candidates if name in wanted)]
-                base = Question(
-                    *(scenario.name, subject.name, names, [FORWARD, BOTH], "", self.device, self.threads),
-                    *(self.seconds, self.root),
-                )
+                memory, *times = ("cuda memory", "cuda") if cuda else ("memory", "R1", "R2")
+                here = (self.device, self.threads, self.seconds, self.root)
                 # First what a first call costs and the peaks: caches of compiled code are empty then.
                 for name in names:
-                    regime = "cuda memory" if cuda else "memory"
-                    yield scenario, replace(base, candidates=[name], whats=[MEMORY], regime=regime)
-                for regime in ("cuda",) if cuda else ("R1", "R2"):
-                    yield scenario, replace(base, regime=regime)
+                    yield Question(scenario.name, subject.name, [name], [MEMORY], memory, *here)
+                for regime in times:
+                    yield Question(scenario.name, subject.name, names, [FORWARD, BOTH], regime, *here)
 
 
 class UnequalError(ValueError):
@@ -72,12 +69,7 @@ class UnequalError(ValueError):
 
 
 def run(
-    plan: Plan,
-    path: Path,
-    *,
-    fresh: bool = False,
-    progress: bool = False,
-    launch: Launch | None = None,
+    plan: Plan, path: Path, *, fresh: bool = False, progress: bool = False, launch: Launch | None = None
 ) -> list[Record]:
     r"""Measures what a file of records does not hold yet, and appends each result as soon as it is there.
 
@@ -100,9 +92,8 @@ def run(
     jobs: list[Job] = []
     with tempfile.TemporaryDirectory(prefix="kgat-bench-", ignore_cleanup_errors=True) as caches:
 
-        def work(scenario: Scenario, question: Question, note: Callable[[str], None]) -> Iterator[Record]:
-            last = {_key(record): record for record in engine.records[begun:]}
-            todo, absent = _remaining(question, scenario, last)
+        def work(question: Question, note: Callable[[str], None]) -> Iterator[Record]:
+            todo, absent = _remaining(question, {_key(record): record for record in engine.records[begun:]})
             yield from absent
             if todo is None:
                 return
@@ -119,10 +110,10 @@ def run(
                     if (name, what) not in answered:
                         yield {**todo.key(name, what), "skipped": str(error)}
 
-        for scenario, question in plan.jobs():
+        for question in plan.jobs():
             label = f"{question.scenario}, {question.subject}, {question.regime}"
             gives = tuple(_key(question.key(name, what)) for name, what in _pairs(question))
-            jobs.append(Job(str(question), label, work, (scenario, question), gives))
+            jobs.append(Job(str(question), label, work, (question,), gives))
         with Engine(
             *(path, len(jobs)),
             kinds=["ops"],
@@ -136,13 +127,13 @@ def run(
         ) as engine:
             begun = len(engine.records) if fresh else 0
             engine.run(jobs)
-    if unequal := [record for record in engine.new if record.get("unequal")]:
-        raise UnequalError(
-            "; ".join(
-                f"{record['candidate']} of {record['scenario']}, {record['subject']}: {record['skipped']}"
-                for record in unequal
-            )
-        )
+    unequal = [
+        f"{record['candidate']} of {record['scenario']}, {record['subject']}: {record['skipped']}"
+        for record in engine.new
+        if record.get("unequal")
+    ]
+    if unequal:
+        raise UnequalError("; ".join(unequal))
     return engine.new
 
 
@@ -156,11 +147,9 @@ def _key(record: Mapping[str, Any]) -> Key | None:
     return tuple(record.get(field) for field in Question("", "", (), (), "", "cpu", 1, 0).key("", ""))
 
 
-def _remaining(
-    question: Question, scenario: Scenario, last: Mapping[Key | None, Record]
-) -> tuple[Question | None, list[Record]]:
+def _remaining(question: Question, last: Mapping[Key | None, Record]) -> tuple[Question | None, list[Record]]:
     # The part of a question that has no answer yet, and what is said of who cannot run here.
-    gone = scenario.not_here(question.device)
+    gone = SCENARIOS[question.scenario].not_here(question.device)
     reasons = {name: gone or rivals.not_here(name, question.device) for name in question.candidates}
     absent, open_whats = [], set()
     for name, what in _pairs(question):

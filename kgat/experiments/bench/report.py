@@ -89,11 +89,8 @@ def _epochs(records: Sequence[Record]) -> Iterator[str | Table]:
     last = {(r["dataset"], r["features"], r["threads"]): r for r in records if r.get("kind") == "epoch"}
     if last:
         yield "**Epochs.** How many times longer stock GAT takes."
-        head = [
-            "a training epoch of KernelGAT, kernel additive",
-            "CPU threads",
-            "stock GAT on dense features",
-        ]
+        ours = "a training epoch of KernelGAT, kernel additive"
+        head = [ours, "CPU threads", "stock GAT on dense features"]
         lines = [
             [f"{dataset}, {features} features", str(threads), _ratio(record)]
             for (dataset, features, threads), record in last.items()
@@ -154,11 +151,8 @@ class _Section:
             cells = [self._time(subject, rival, what, regime) for what, regime in self.columns]
             cells += [self._memory(subject, rival, backward) for backward in (False, True)]
             if any(cell != "–" for cell in cells):
-                notes = dict.fromkeys(
-                    record["note"]
-                    for key, record in self.records.items()
-                    if key[:2] == (subject, rival) and "note" in record
-                )
+                of_both = (record for key, record in self.records.items() if key[:2] == (subject, rival))
+                notes = dict.fromkeys(record["note"] for record in of_both if "note" in record)
                 lines.append([subject, rival + (f" ({', '.join(notes)})" if notes else ""), *cells])
         return Table(head, lines, names=2)
 
@@ -170,10 +164,8 @@ class _Section:
 
     def _memory(self, subject: str, rival: str, backward: bool) -> str:
         regime = MEMORY[self.on]
-        ours, peer = (
-            self.records.get((subject, name, "memory", regime), {}).get(PEAKS[backward])
-            for name in (OURS, rival)
-        )
+        both = (self.records.get((subject, name, "memory", regime), {}) for name in (OURS, rival))
+        ours, peer = (record.get(PEAKS[backward]) for record in both)
         if not ours or peer is None:
             return "–"
         return f"{peer / ours:.1f}{self._judged(peer / ours, subject, rival, regime, backward)}"
@@ -233,14 +225,11 @@ def costs(records: Sequence[Record], form: str = "markdown") -> str:
         records (list of dict): What :func:`kgat.experiments.bench.sequences.run` wrote.
         form (str, optional): As of :func:`kgat.experiments.table.render`. (default: :obj:`"markdown"`)
     """
-    columns: dict[str, dict[str, str]] = {
-        f"{length:,}": {} for length in sorted({record["length"] for record in records})
-    }
+    lengths = sorted({record["length"] for record in records})
     subjects = dict.fromkeys(record["subject"] for record in records)
-    for record in records:
-        columns[f"{record['length']:,}"][record["subject"]] = _cost(record)
-    rows = [[name, *(cells.get(name, "–") for cells in columns.values())] for name in subjects]
-    return render([Table(["ms, speed, MB", *columns], rows)], form)
+    cells = {(record["subject"], record["length"]): _cost(record) for record in records}
+    rows = [[name, *(cells.get((name, length), "–") for length in lengths)] for name in subjects]
+    return render([Table(["ms, speed, MB", *(f"{length:,}" for length in lengths)], rows)], form)
 
 
 def _cost(record: Record) -> str:

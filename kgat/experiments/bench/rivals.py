@@ -7,11 +7,12 @@ projections and the bias, with queries, keys and values as its inputs.
 
 from __future__ import annotations
 
+import math
 import os
 import shutil
-import time
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
+from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
@@ -22,6 +23,7 @@ from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 from torch_geometric.utils import scatter, softmax
 
 from kgat import KernelGATConv, kernels
+from kgat.experiments.bench.measure import Candidate, take_turns
 from kgat.experiments.bench.scenarios import SEED, Graph, Scenario
 from kgat.functional import edge_attention
 from kgat.kernels import Kernel
@@ -59,51 +61,14 @@ def _subjects() -> Iterable[Subject]:
     yield Subject("gat layer", "additive", (OURS, PYG, COMPILED, DGL), core=False)
     yield Subject("gatv2 layer", "additive_v2", (OURS, PYG, COMPILED), core=False)
     yield Subject("dot layer", "dot_product", (OURS, PYG, COMPILED), core=False)
-    for name, kernel in (("gat", "additive"), ("dot", "dot_product")):
-        yield Subject(f"{name} core", kernel, (OURS, STYLE, SEGMENTS), core=True)
-    for name, kernel in (
-        ("rbf", "rbf"),
-        ("laplace", "laplace"),
-        ("sinc", "sinc_product"),
-        ("spectral", "spectral"),
-    ):
+    yield Subject("gat core", "additive", (OURS, STYLE, SEGMENTS), core=True)
+    yield Subject("dot core", "dot_product", (OURS, STYLE, SEGMENTS), core=True)
+    for kernel in ("rbf", "laplace", "sinc_product", "spectral"):
+        name = kernel.removesuffix("_product")
         yield Subject(f"{name} core", kernel, (OURS, STYLE, COMPILED_STYLE), core=True)
 
 
 SUBJECTS = {subject.name: subject for subject in _subjects()}
-
-
-@dataclass(frozen=True, eq=False)
-class Candidate:
-    r"""One way to run a subject.
-
-    Args:
-        function (callable): Takes :obj:`inputs`, returns :math:`(N, H C)`.
-        inputs (tuple of torch.Tensor): What it is differentiated by; all candidates share them.
-        parameters (tuple of torch.nn.Parameter): Its weights.
-        note (str, optional): What to say about it beside its figures. (default: :obj:`None`)
-    """
-
-    function: Callable[..., Tensor]
-    inputs: tuple[Tensor, ...]
-    parameters: tuple[torch.nn.Parameter, ...]
-    note: str | None = None
-
-    def forward(self) -> Tensor:
-        r"""Runs it without a graph for backward."""
-        with torch.no_grad():
-            return self.function(*self.inputs)
-
-    def forward_and_backward(self, grad: Tensor) -> Tensor:
-        r"""Runs it and its backward from a given gradient of the output, which is returned."""
-        out = self.function(*self.inputs)
-        out.backward(grad)
-        return out.detach()
-
-    def clear(self) -> None:
-        r"""Forgets all gradients."""
-        for tensor in (*self.inputs, *self.parameters):
-            tensor.grad = None
 
 
 def not_here(name: str, device: str) -> str | None:
@@ -138,9 +103,8 @@ def build(subject: Subject, scenario: Scenario, graph: Graph, names: Iterable[st
         names (list of str): Their names.
     """
     seed_everything(SEED)
-    make = _core if subject.core else _layer
-    found = make(subject, scenario, graph)
-    return {name: found[name]() for name in names}
+    makers = (_core if subject.core else _layer)(subject, scenario, graph)
+    return {name: makers[name]() for name in names}
 
 
 def linear(scenario: Scenario, graph: Graph, subject: Subject) -> Candidate:
@@ -244,12 +208,8 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Calla
     # GAT has one projection for queries, keys and values; the other kernels get three.
     count = 1 if subject.kernel == "additive" else 3
     generator = torch.Generator().manual_seed(SEED)
-    inputs = tuple(
-        torch.randn(nodes, scenario.heads, scenario.out_channels, generator=generator)
-        .to(device)
-        .requires_grad_()
-        for _ in range(count)
-    )
+    shape = (nodes, scenario.heads, scenario.out_channels)
+    inputs = tuple(torch.randn(shape, generator=generator).to(device).requires_grad_() for _ in range(count))
 
     def core(attend: Attend, compiled: bool = False, note: str | None = None) -> Candidate:
         def function(*inputs: Tensor) -> Tensor:
@@ -265,12 +225,8 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Calla
         return scatter(message, row, dim=0, dim_size=nodes, reduce="sum")
 
     def segments() -> Candidate:
-        return fastest(
-            {
-                name: core(_segments(row, col, make(row, nodes)), True, name)
-                for name, make in FORMULATIONS.items()
-            }
-        )
+        attends = {name: _segments(row, col, make(row, nodes)) for name, make in FORMULATIONS.items()}
+        return fastest({name: core(attend, True, name) for name, attend in attends.items()})
 
     return {
         OURS: lambda: core(lambda gram, value: edge_attention(gram, value, edge_index)),
@@ -327,23 +283,16 @@ def fastest(candidates: dict[str, Candidate], rounds: int = 2) -> Candidate:
         RuntimeError: If none of them runs.
     """
     seconds: dict[str, float] = {}
-    failure: Exception | None = None
+    failures: list[Exception] = []
     for name, candidate in candidates.items():
         try:
             grad = torch.ones_like(candidate.forward())
-            times = []
-            for _ in range(1 + rounds):
-                candidate.clear()
-                start = time.perf_counter()
-                candidate.forward_and_backward(grad)
-                if grad.device.type == "cuda":
-                    torch.cuda.synchronize(grad.device)
-                times.append(time.perf_counter() - start)
-            seconds[name] = min(times[1:])
+            steps = {name: partial(candidate.forward_and_backward, grad)}
+            times = take_turns(steps, candidate.clear, math.inf, str(grad.device), 1 + rounds)
+            seconds[name] = min(times[name][1:])
         except (RuntimeError, MemoryError) as error:
-            failure = error
+            failures.append(error)
         candidate.clear()
     if not seconds:
-        assert failure is not None
-        raise failure
+        raise failures[-1]
     return candidates[min(seconds, key=lambda name: seconds[name])]

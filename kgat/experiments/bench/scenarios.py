@@ -58,12 +58,18 @@ class Scenario:
             root (str or Path, optional): The folder of data sets, as of :func:`kgat.datasets.load`.
             device (str): Where the graph shall be.
         """
-        generator = torch.Generator().manual_seed(SEED)
-        if self.real is not None and (paths := _present(self.real, root)) is not None:
-            return _read(self, paths, root, generator, device)
-        edge_index = _draw(self.nodes, (self.edges - self.nodes) // 2, device)
-        x = torch.randn(self.nodes, self.in_channels, generator=generator).to(device)
-        return Graph("synthetic", x, edge_index)
+        x = torch.randn(self.nodes, self.in_channels, generator=torch.Generator().manual_seed(SEED))
+        paths = None if self.real is None else _present(self.real, root)
+        if self.real is None or paths is None:
+            edge_index = _draw(self.nodes, (self.edges - self.nodes) // 2, device)
+            return Graph("synthetic", x.to(device), edge_index)
+        if self.real.startswith("ogbn"):
+            edges = torch.from_numpy(np.loadtxt(paths[0], delimiter=",", dtype=np.int64)).T
+        else:
+            data = load(self.real, root, sparse=False).data
+            edges, x = data.edge_index, data.x
+        edges = _both_ways(edges[:, edges[0] != edges[1]], x.size(0), distinct=True)
+        return Graph(self.real, x.to(device), edges.to(device))
 
 
 @dataclass(frozen=True, eq=False)
@@ -96,23 +102,20 @@ SCENARIOS = {
 }
 
 
-def select(names: list[str]) -> list[Scenario]:
-    r"""Returns scenarios by name.
-
-    Raises:
-        ValueError: If one is unknown, or none is named.
-    """
-    if not names:
-        raise ValueError(f"Expected scenarios to measure (got none); choose from: {', '.join(SCENARIOS)}")
-    return named(names, SCENARIOS, "scenarios")
-
-
-def named(names: Sequence[str], known: Mapping[str, T], what: str) -> list[T]:
+def named(names: Sequence[str], known: Mapping[str, T], what: str, some: bool = False) -> list[T]:
     r"""Returns what is called by some names, all if there are none.
 
+    Args:
+        names (list of str): The names.
+        known (dict): What there is, by name.
+        what (str): What an error calls it.
+        some (bool, optional): Whether there must be names. (default: :obj:`False`)
+
     Raises:
-        ValueError: If one is unknown.
+        ValueError: If one is unknown, or there must be some and are none.
     """
+    if some and not names:
+        raise ValueError(f"Expected {what} to measure (got none); choose from: {', '.join(known)}")
     unknown = [name for name in names if name not in known]
     if unknown:
         raise ValueError(
@@ -136,30 +139,6 @@ def _present(name: str, root: str | os.PathLike[str] | None) -> list[Path] | Non
     return paths
 
 
-def _read(
-    scenario: Scenario,
-    paths: list[Path],
-    root: str | os.PathLike[str] | None,
-    generator: torch.Generator,
-    device: str,
-) -> Graph:
-    name = str(scenario.real)
-    if name.startswith("ogbn"):
-        edges = torch.from_numpy(np.loadtxt(paths[0], delimiter=",", dtype=np.int64)).T
-        x = torch.randn(scenario.nodes, scenario.in_channels, generator=generator)
-    else:
-        data = load(name, root, sparse=False).data
-        edges, x = data.edge_index, data.x
-    source, target = edges
-    distinct = source != target
-    source, target = source[distinct], target[distinct]
-    key = torch.cat([target * x.size(0) + source, source * x.size(0) + target])
-    loops = torch.arange(x.size(0)) * (x.size(0) + 1)
-    key = torch.unique(torch.cat([key, loops]))  # sorted by target, then source
-    edge_index = torch.stack([key % x.size(0), key // x.size(0)])
-    return Graph(name, x.to(device), edge_index.to(device))
-
-
 def _draw(nodes: int, pairs: int, device: str) -> Tensor:
     # Degrees have a heavy tail, as those of citation graphs have. Hubs stand anywhere among the nodes, as in
     # real graphs: side by side they would share caches.
@@ -171,6 +150,13 @@ def _draw(nodes: int, pairs: int, device: str) -> Tensor:
         ends.append(place[(nodes * rank.pow_(2.5)).long().clamp_(max=nodes - 1)])
     source, target = ends
     source = torch.where(source == target, (source + 1) % nodes, source)
-    loops = torch.arange(nodes, device=device) * (nodes + 1)
-    key = torch.cat([target * nodes + source, source * nodes + target, loops]).sort().values
+    return _both_ways(torch.stack([source, target]), nodes)
+
+
+def _both_ways(edges: Tensor, nodes: int, distinct: bool = False) -> Tensor:
+    # With all loops, sorted by target, then source.
+    source, target = edges
+    loops = torch.arange(nodes, device=edges.device) * (nodes + 1)
+    key = torch.cat([target * nodes + source, source * nodes + target, loops])
+    key = key.unique() if distinct else key.sort().values
     return torch.stack([key % nodes, key // nodes])

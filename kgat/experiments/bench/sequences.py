@@ -7,15 +7,17 @@ shape, as long as that is not too slow: of the two, ratios count.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
 import torch
 
 from kgat.experiments.bench import worker
-from kgat.experiments.bench.measure import peak_bytes, ratios, seconds_of, spread
+from kgat.experiments.bench.measure import peak_bytes, ratios, seconds_of, spread, take_turns
 from kgat.experiments.bench.scenarios import named
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.engine import Engine, Job
@@ -27,18 +29,17 @@ WEIGHTS = "softmax with all weights"  # what dense attention is without a fused 
 
 Record = dict[str, Any]
 
+# Of width and heads.
 SUBJECTS: dict[str, Callable[[int, int], torch.nn.Module]] = {
-    "torch softmax": lambda width, heads: torch.nn.MultiheadAttention(width, heads, batch_first=True),
-    "softmax": lambda width, heads: KernelAttention(width, heads),
-    "rbf": lambda width, heads: KernelAttention(width, heads, kernel="rbf"),
-    "rbf * l1.5": lambda width, heads: KernelAttention(width, heads, kernel="rbf", magnitude=1.5),
-    "sinc product": lambda width, heads: KernelAttention(width, heads, kernel="sinc_product"),
-    "linear elu+1": lambda width, heads: KernelAttention(
-        width, heads, kernel="elu_plus_one", method="linear"
-    ),
-    "linear favor+": lambda width, heads: KernelAttention(width, heads, kernel="favor_plus", method="linear"),
-    "primal": lambda width, heads: PrimalAttention(width, heads),
-    WEIGHTS: lambda width, heads: KernelAttention(width, heads),
+    "torch softmax": partial(torch.nn.MultiheadAttention, batch_first=True),
+    "softmax": KernelAttention,
+    "rbf": partial(KernelAttention, kernel="rbf"),
+    "rbf * l1.5": partial(KernelAttention, kernel="rbf", magnitude=1.5),
+    "sinc product": partial(KernelAttention, kernel="sinc_product"),
+    "linear elu+1": partial(KernelAttention, kernel="elu_plus_one", method="linear"),
+    "linear favor+": partial(KernelAttention, kernel="favor_plus", method="linear"),
+    "primal": PrimalAttention,
+    WEIGHTS: KernelAttention,
 }
 
 
@@ -125,22 +126,18 @@ def run(
         record: Record = {"kind": "sequence cost", "subject": subject, "length": length, "sizes": sizes}
         for what in ("time", "memory"):
             note(what)
-            record |= ask(
-                Question(subject, length, what, width, heads, device, threads, seconds, paired=not slow)
-            )
+            record |= ask(Question(subject, length, what, width, heads, device, threads, seconds, not slow))
         yield record | circumstances(device)
 
-    with Engine(
-        *(path, len(chosen) * len(lengths)), kinds=["sequence cost"], key_of=key_of, shown=shown
-    ) as engine:
+    total = len(chosen) * len(lengths)
+    with Engine(path, total, kinds=["sequence cost"], key_of=key_of, shown=shown) as engine:
         for subject in chosen:
             for length in sorted(lengths):
                 # One at a time: how long it takes decides whether there is a next one.
+                one = (subject, length)
                 label = f"{subject}, {length:,} tokens"
-                engine.run(
-                    [Job((subject, length, str(sizes)), label, work, (subject, length), ((subject, length),))]
-                )
-                last = kept()[subject, length]
+                engine.run([Job((*one, str(sizes)), label, work, one, (one,))])
+                last = kept()[one]
                 if "failed" in last or last["seconds"][0] > seconds:
                     break
         return list(kept().values())
@@ -174,14 +171,14 @@ def answer(question: Question) -> Record:
         return {"bytes": peak_bytes(step, question.device)}
     if first > question.seconds:
         return {"seconds": spread([first])}
-    peer = _step(BASELINE, question) if question.paired and question.subject != BASELINE else None
-    if peer is None or seconds_of(peer, question.device) > question.seconds:
-        return {"seconds": spread([seconds_of(step, question.device) for _ in range(ROUNDS)])}
-    own, other = [], []
-    for _ in range(ROUNDS):
-        other.append(seconds_of(peer, question.device))
-        own.append(seconds_of(step, question.device))
-    return {"seconds": spread(own), "speed": ratios(other, own)}
+    steps = {"own": step}
+    if question.paired and question.subject != BASELINE:
+        peer = _step(BASELINE, question)
+        if seconds_of(peer, question.device) <= question.seconds:
+            steps = {"peer": peer, "own": step}
+    seconds = take_turns(steps, lambda: None, math.inf, question.device, ROUNDS)
+    speed = {"speed": ratios(seconds["peer"], seconds["own"])} if "peer" in seconds else {}
+    return {"seconds": spread(seconds["own"]), **speed}
 
 
 def _step(subject: str, question: Question) -> Callable[[], None]:

@@ -13,6 +13,8 @@ from importlib import import_module
 from pathlib import Path
 from pkgutil import iter_modules
 
+from matplotlib.figure import Figure
+
 from kgat.atomic import write_atomically
 from kgat.experiments.plots.look import Style, png, styles
 from kgat.experiments.plots.plot import Plot
@@ -30,7 +32,7 @@ FIGURES = {name: plot for name, plot in _found().items() if plot.order}
 # As attributes of the package, instead of the modules that they stand in.
 globals().update({plot.draw.__name__: plot for plot in _found().values()})
 
-__all__ = ["FIGURES", "Style", "datasets", "file_name", "png", "save_all", "styles"]
+__all__ = ["FIGURES", "Style", "datasets", "file_name", "png", "save", "save_all", "styles"]
 
 
 def file_name(dataset: str, figure: str) -> str:
@@ -43,10 +45,18 @@ def file_name(dataset: str, figure: str) -> str:
     return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset)}-{figure}.png"
 
 
+def save(path: Path, figure: Figure | None) -> Path | None:
+    r"""Writes a figure as a PNG file, complete or not at all, into a folder that is made if missing; returns
+    the file, or :obj:`None` if there is no figure."""
+    if figure is None:
+        return None
+    path.parent.mkdir(parents=True, exist_ok=True)
+    write_atomically(path, png(figure))
+    return path
+
+
 def save_all(records: Sequence[Record], folder: str | os.PathLike[str]) -> list[Path]:
     r"""Draws every figure that the records allow, for every data set, as PNG files.
-
-    A file is complete or not there: it is written beside its place and moved into it.
 
     Args:
         records (list of dict): The records of a comparison.
@@ -55,13 +65,9 @@ def save_all(records: Sequence[Record], folder: str | os.PathLike[str]) -> list[
     Returns:
         list[Path]: The files, by data set and in the order of :obj:`FIGURES`.
     """
-    folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
-    paths = []
-    for dataset in datasets(records):
-        for name, draw in FIGURES.items():
-            figure = draw(records, dataset)
-            if figure is not None:
-                paths.append(folder / file_name(dataset, name))
-                write_atomically(paths[-1], png(figure))
-    return paths
+    paths = (
+        save(Path(folder) / file_name(dataset, name), draw(records, dataset))
+        for dataset in datasets(records)
+        for name, draw in FIGURES.items()
+    )
+    return [path for path in paths if path is not None]

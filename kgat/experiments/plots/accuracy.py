@@ -1,26 +1,16 @@
 r"""The test metric of each model: seeds as dots, the mean and its 95 % interval."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.figure import Figure
 
-from kgat.experiments.plots.look import (
-    INK,
-    Style,
-    column_head,
-    dots_and_interval,
-    figure_of_rows,
-    name_rows,
-    right_of,
-)
-from kgat.experiments.plots.plot import plot
+from kgat.experiments.plots.look import figure_of_scores
+from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Runs, metric_of, runs_of, with_seeds
 from kgat.experiments.records import BASELINE
 
 
 @plot(runs_of, order=10)
-def accuracy(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def accuracy(runs: Runs, looks: Looks, dataset: str) -> Figure | None:
     r"""Test metric.
 
     Dots are single runs (one seed each) at the epoch with the best validation score. The large marker is
@@ -30,16 +20,13 @@ def accuracy(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Figure | N
     scores = {
         model: 100 * np.array([run["test"] for run in of_model.values()]) for model, of_model in runs.items()
     }
-    figure, (axes,) = figure_of_rows(len(scores))
-    if BASELINE in scores:
-        axes.axvline(scores[BASELINE].mean(), color=INK, linewidth=1, linestyle=(0, (4, 3)))
-    for row, (model, values) in enumerate(scores.items()):
-        dots_and_interval(axes, row, values, looks[model], bounds=(0.0, 100.0))
+
+    def text(values: np.ndarray) -> str:
         spread = f" ± {values.std(ddof=1):.1f}" if values.size > 1 else ""
-        right_of(axes, row, f"{values.mean():.1f}{spread}")
-    several = max(map(np.size, scores.values())) > 1
-    column_head(axes, "mean ± std" if several else "value")
-    name_rows(axes, list(scores))
+        return f"{values.mean():.1f}{spread}"
+
+    baseline = scores[BASELINE].mean() if BASELINE in scores else None
+    figure, axes = figure_of_scores(scores, looks, "mean ± std", text, baseline, bounds=(0.0, 100.0))
     # No score passes it, nor does its axis but for the width of a marker.
     axes.set_xlim(right=min(axes.get_xlim()[1], 100.0 + 0.02 * np.ptp(axes.get_xlim())))
     axes.set_xlabel(f"test {metric_of(runs)} (%)")

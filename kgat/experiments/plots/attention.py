@@ -1,6 +1,7 @@
 r"""Attention on a real neighbourhood, one panel per model: the mean of the heads."""
 
 import math
+from collections import Counter
 from collections.abc import Iterable, Mapping
 from typing import Any
 
@@ -12,13 +13,23 @@ from matplotlib.colors import Colormap, LinearSegmentedColormap, Normalize
 from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 
-from kgat.experiments.plots.look import CLASS_COLORS, FAINT, UNLABELLED, WIDTH, Style, headline, shortened
-from kgat.experiments.plots.plot import plot
-from kgat.experiments.plots.selection import Record, with_field
+from kgat.experiments.plots.look import (
+    CLASS_COLORS,
+    FAINT,
+    UNLABELLED,
+    WIDTH,
+    figure_of_grid,
+    headline,
+    shortened,
+)
+from kgat.experiments.plots.plot import Looks, plot
+from kgat.experiments.plots.selection import Chosen, with_field
+
+Cut = Mapping[str, Any]  # the neighbourhood of a record
 
 
 @plot(with_field("attention", "neighbourhood"), order=40)
-def attention(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def attention(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     r"""Attention in a real neighbourhood.
 
     A node with more neighbours than most whose neighbourhood mixes the most classes; the same node for every
@@ -26,42 +37,28 @@ def attention(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset:
     of an arrow are the weight that the node in the middle gives to that neighbour, the ring around it is the
     weight it gives to itself; these add up to one. Thin grey lines are other edges of the graph.
     """
-    cuts = {
-        model: record["neighbourhood"]
-        for model, record in chosen.items()
-        if record["neighbourhood"].get("edges")
-    }
+    cuts = {model: record["neighbourhood"] for model, record in chosen.items()}
+    cuts = {model: cut for model, cut in cuts.items() if cut.get("edges")}
     if not cuts:
         return None
-    weights = {model: np.array([np.mean(alpha) for alpha in cut["alpha"]]) for model, cut in cuts.items()}
-    shown = {model: _into_targets(cut) for model, cut in cuts.items()}
-    top = max((weights[model][shown[model]].max() for model in cuts if shown[model].any()), default=1.0)
+    top = max((w[shown].max() for w, shown in map(_weights, cuts.values()) if shown.any()), default=1.0)
     # The scale reaches twice the uniform weight at least: uniform attention then looks moderate.
     fewest = min(sum(target == cut["center"] for _, target in cut["edges"]) for cut in cuts.values())
     top = max(float(top), 2 / max(fewest, 2))
     scale = Normalize(0, top)
-    colors = LinearSegmentedColormap.from_list(
-        "weights", mpl.colormaps["magma_r"](np.linspace(0.12, 0.95, 256))
-    )
+    shades = mpl.colormaps["magma_r"](np.linspace(0.12, 0.95, 256))
+    colors = LinearSegmentedColormap.from_list("weights", shades)
     classes = _class_colors(cuts.values())
 
     columns = min(3, len(cuts)) if len(cuts) != 4 else 2
-    rows = math.ceil(len(cuts) / columns)
-    side = WIDTH / max(columns, 2)
-    figure = Figure(figsize=(WIDTH, side * rows + 0.9), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid:
-        axes.axis("off")
-    for axes, (model, cut) in zip(grid, cuts.items(), strict=False):
-        _draw_neighbourhood(axes, cut, weights[model], shown[model], scale, colors, classes)
+    figure, grid = figure_of_grid(len(cuts), columns, WIDTH / max(columns, 2), more=0.9)
+    everywhere = list(figure.axes)
+    for axes, (model, cut) in zip(grid, cuts.items(), strict=True):
+        _draw_neighbourhood(axes, cut, scale, colors, classes)
         axes.set_title(shortened(model, 26), fontsize=9.5)
-    bar = figure.colorbar(
-        mpl.cm.ScalarMappable(scale, colors),
-        ax=list(grid),
-        shrink=min(0.6, 3.0 / figure.get_figheight()),
-        aspect=24,
-        pad=0.02,
-    )
+    shrink = min(0.6, 3.0 / figure.get_figheight())
+    legend = mpl.cm.ScalarMappable(scale, colors)
+    bar = figure.colorbar(legend, ax=everywhere, shrink=shrink, aspect=24, pad=0.02)
     bar.set_label("attention weight α (mean of the heads)")
     bar.outline.set_visible(False)  # type: ignore[operator]
     present = {label for cut in cuts.values() for label in cut["labels"]}
@@ -75,12 +72,14 @@ def attention(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset:
     return figure
 
 
-def _into_targets(cut: Mapping[str, Any]) -> np.ndarray:
+def _weights(cut: Cut) -> tuple[np.ndarray, np.ndarray]:
+    r"""Of each edge its weight, the mean of the heads, and whether it is drawn with it."""
     targets = set(cut.get("targets") or [cut["center"]])
-    return np.array([target in targets for _, target in cut["edges"]])
+    weights = np.array([np.mean(alpha) for alpha in cut["alpha"]])
+    return weights, np.array([target in targets for _, target in cut["edges"]])
 
 
-def _plural(cut: Mapping[str, Any]) -> str:
+def _plural(cut: Cut) -> str:
     drawn = len(cut.get("nodes") or cut["labels"]) - 1
     total = cut.get("degree", drawn)
     if cut.get("hops", 1) > 1:
@@ -90,12 +89,9 @@ def _plural(cut: Mapping[str, Any]) -> str:
     return f"{total} neighbour{'s' * (total != 1)}"
 
 
-def _class_colors(cuts: Iterable[Mapping[str, Any]]) -> dict[int, str]:
+def _class_colors(cuts: Iterable[Cut]) -> dict[int, str]:
     r"""The most frequent classes have a colour of their own, the others that of unknown ones."""
-    counts: dict[int, int] = {}
-    for cut in cuts:
-        for label in cut["labels"]:
-            counts[label] = counts.get(label, 0) + 1
+    counts = Counter(label for cut in cuts for label in cut["labels"])
     ranked = sorted((label for label in counts if label >= 0), key=lambda c: (-counts[c], c))
     chosen = sorted(ranked[: len(CLASS_COLORS)])
     return dict(zip(chosen, CLASS_COLORS, strict=False))
@@ -105,15 +101,12 @@ def _class_handle(color: str, label: str) -> Line2D:
     return Line2D([], [], marker="o", linestyle="", color=color, ms=8, label=label)
 
 
-def _positions(cut: Mapping[str, Any]) -> dict[int, np.ndarray]:
+def _positions(cut: Cut) -> dict[int, np.ndarray]:
     r"""The center in the middle and the others around it, ordered by class so that classes stay
     together; on two rings if there are many."""
     nodes = cut.get("nodes") or sorted({node for edge in cut["edges"] for node in edge})
     labels = dict(zip(nodes, cut["labels"], strict=False))
-    others = sorted(
-        (node for node in nodes if node != cut["center"]),
-        key=lambda node: (labels.get(node, -1), node),
-    )
+    others = sorted(set(nodes) - {cut["center"]}, key=lambda node: (labels.get(node, -1), node))
     places = {cut["center"]: np.zeros(2)}
     for number, node in enumerate(others):
         angle = math.pi / 2 + 2 * math.pi * number / len(others)
@@ -123,32 +116,23 @@ def _positions(cut: Mapping[str, Any]) -> dict[int, np.ndarray]:
 
 
 def _draw_neighbourhood(
-    axes: Axes,
-    cut: Mapping[str, Any],
-    weights: np.ndarray,
-    shown: np.ndarray,
-    scale: Normalize,
-    colors: Colormap,
-    classes: Mapping[int, str],
+    axes: Axes, cut: Cut, scale: Normalize, colors: Colormap, classes: Mapping[int, str]
 ) -> None:
     places = _positions(cut)
     nodes = list(places)
-    given = cut.get("nodes") or nodes
-    labels = dict(zip(given, cut["labels"], strict=False))
+    labels = dict(zip(cut.get("nodes") or nodes, cut["labels"], strict=False))
     size = 170 if len(nodes) <= 15 else 70
-    graph = nx.DiGraph()
-    graph.add_nodes_from(nodes)
-    own = {source: weight for (source, target), weight in zip(cut["edges"], weights, strict=True)
-           if source == target}  # fmt: skip
-    context, edges, weight_of = [], [], []
-    for (source, target), weight, is_shown in zip(cut["edges"], weights, shown, strict=True):
-        if source == target or source not in places or target not in places:
-            continue
-        if is_shown:
+    own, context, edges, weight_of = {}, [], [], []
+    for (source, target), weight, is_shown in zip(cut["edges"], *_weights(cut), strict=True):
+        if source == target:
+            own[source] = weight
+        elif source in places and target in places and is_shown:
             edges.append((source, target))
             weight_of.append(float(weight))
-        else:
+        elif source in places and target in places:
             context.append((source, target))
+    graph = nx.DiGraph()
+    graph.add_nodes_from(nodes)
     graph.add_edges_from(context + edges)
     nx.draw_networkx_edges(graph, places, context, ax=axes, arrows=False, edge_color=FAINT, width=0.7)
     center = cut["center"]
@@ -181,7 +165,5 @@ def _draw_neighbourhood(
         edgecolors=[colors(scale(own[node])) if node in ring else "white" for node in nodes],
         linewidths=widths,
     )
-    axes.set_xlim(-1.25, 1.25)
-    axes.set_ylim(-1.25, 1.25)
-    axes.set_aspect("equal")
+    axes.set(xlim=(-1.25, 1.25), ylim=(-1.25, 1.25), aspect="equal")
     axes.axis("off")

@@ -1,18 +1,25 @@
 r"""Epoch time and peak memory of each model, as ratios to the baseline."""
 
-from collections.abc import Mapping
-
 from matplotlib.figure import Figure
-from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from kgat.experiments.plots.look import INK, Style, figure_of_rows, name_rows, right_of, shortened
-from kgat.experiments.plots.plot import plot
+from kgat.experiments.plots.look import (
+    INK,
+    Style,
+    few_ticks,
+    figure_of_rows,
+    name_rows,
+    plain_log,
+    reference_line,
+    right_of,
+    shortened,
+)
+from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Record, finite_numbers, last_cost
 from kgat.experiments.records import BASELINE
 
 
 @plot(last_cost, order=120)
-def cost(record: Record, looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def cost(record: Record, looks: Looks, dataset: str) -> Figure | None:
     r"""Cost.
 
     Time of a training epoch and peak memory, measured in turns with the baseline in one process, as ratios to
@@ -22,7 +29,7 @@ def cost(record: Record, looks: Mapping[str, Style], dataset: str) -> Figure | N
     has_memory = any(entry.get("memory_ratio") is not None for entry in models.values())
     figure, grid = figure_of_rows(len(models), 2 if has_memory else 1)
     for axes, name in zip(grid, ("seconds_ratio", "memory_ratio"), strict=False):
-        largest, smallest = 1.0, 1.0
+        drawn = [1.0]
         for row, (model, entry) in enumerate(models.items()):
             value = finite_numbers(entry.get(name))
             if not value.size:
@@ -33,17 +40,14 @@ def cost(record: Record, looks: Mapping[str, Style], dataset: str) -> Figure | N
             if value.size == 3:
                 axes.plot(value[1:], [row, row], color=look.color, linewidth=4, alpha=0.3)
             axes.plot(middle, row, look.marker, color=look.color, ms=7, mec="white")
-            largest = max(largest, float(value.max()))
-            smallest = min(smallest, float(value.min()))
+            drawn += map(float, value)
             right_of(axes, row, f"{middle:.2f}×")
-        axes.axvline(1, color=INK, linewidth=1, linestyle=(0, (4, 3)))
-        if largest > 20 * smallest > 0:
-            axes.set_xscale("log")
-            axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
-            axes.xaxis.set_minor_formatter(NullFormatter())
+        reference_line(axes, 1)
+        if max(drawn) > 20 * min(drawn) > 0:
+            plain_log(axes)
         else:
-            axes.set_xlim(0, 1.08 * largest)
-            axes.xaxis.set_major_locator(MaxNLocator(5, steps=[1, 2, 5, 10]))
+            axes.set_xlim(0, 1.08 * max(drawn))
+            few_ticks(axes.xaxis, 5)
         name_rows(axes, list(models))
         what = "epoch time" if name == "seconds_ratio" else "peak memory"
         axes.set_xlabel(f"{what} / that of {shortened(baseline)}")

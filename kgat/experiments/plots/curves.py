@@ -8,13 +8,13 @@ from matplotlib.figure import Figure
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.look import WIDTH, Style, headline, shortened
-from kgat.experiments.plots.plot import plot
+from kgat.experiments.plots.look import figure_of_grid, headline, shortened
+from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Runs, metric_of, runs_of, with_seeds
 
 
 @plot(runs_of, order=30)
-def learning_curves(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def learning_curves(runs: Runs, looks: Looks, dataset: str) -> Figure | None:
     r"""Learning curves.
 
     Mean over the seeds; the band is one standard deviation to either side. A run that stopped early keeps its
@@ -34,8 +34,7 @@ def learning_curves(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Fig
     if all(curve is None for curve in curves.values()):
         return None
     opacity = 0.15 if len(runs) <= 4 else 0.07  # many bands lie over one another
-    figure = Figure(figsize=(WIDTH, 5.4), layout="constrained")
-    grid = figure.subplots(2, 2).flatten()
+    figure, grid = figure_of_grid(4, 2, 2.7, more=0.0)
     for axes, (name, label, scale) in zip(grid, panels, strict=False):
         for model, of_model in runs.items():
             curve = curves[model, name]
@@ -43,9 +42,8 @@ def learning_curves(runs: Runs, looks: Mapping[str, Style], dataset: str) -> Fig
                 continue
             epoch, mean, spread = curve[0], scale * curve[1], scale * curve[2]
             look = looks[model]
-            axes.fill_between(
-                epoch, mean - spread, mean + spread, color=look.color, alpha=opacity, linewidth=0
-            )
+            band = (mean - spread, mean + spread)
+            axes.fill_between(epoch, *band, color=look.color, alpha=opacity, linewidth=0)
             # A curve of one point has no line.
             marker = look.marker if epoch.size == 1 else None
             axes.plot(epoch, mean, color=look.color, linestyle=look.line, marker=marker)
@@ -77,8 +75,7 @@ def _mean_curve(
     curve ends where half of the runs have stopped."""
     lines = []
     for curve in curves:
-        epoch = np.array(curve.get("epoch") or [], dtype=float)
-        value = np.array(curve.get(name) or [], dtype=float)
+        epoch, value = (np.array(curve.get(key) or [], dtype=float) for key in ("epoch", name))
         if epoch.size != value.size:
             continue
         valid = np.isfinite(epoch) & np.isfinite(value)

@@ -1,22 +1,18 @@
 r"""The curves that models fitted to a series, with two standard deviations where a model has some."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.look import INK, WIDTH, Style, headline, shortened
-from kgat.experiments.plots.plot import plot
-from kgat.experiments.plots.selection import Record, with_field
+from kgat.experiments.plots.look import INK, figure_of_grid, headline, shortened
+from kgat.experiments.plots.plot import Looks, plot
+from kgat.experiments.plots.selection import Chosen, with_field
 
 
 @plot(with_field("regression", "curve"))
-def fits(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def fits(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     r"""Fitted curves of the first seed, with two standard deviations where a model has some."""
-    rows = len(chosen)
-    figure = Figure(figsize=(WIDTH, 1.35 * rows + 0.6), layout="constrained")
-    grid = figure.subplots(rows, 1, sharex=True, squeeze=False).flatten()
+    figure, grid = figure_of_grid(len(chosen), 1, 1.35, more=0.6, sharex=True)
     for axes, (model, record) in zip(grid, chosen.items(), strict=True):
         curve, color = record["curve"], looks[model].color
         x, y, mean = (np.array(curve[name], dtype=float) for name in ("x", "y", "mean"))

@@ -1,17 +1,15 @@
 r"""The kernel as an image: the Gram matrix of a few nodes, sorted by class, of the first heads."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.figure import Figure
 
-from kgat.experiments.plots.look import WIDTH, Style, headline, shortened
-from kgat.experiments.plots.plot import plot
-from kgat.experiments.plots.selection import Record, finite_numbers, with_field
+from kgat.experiments.plots.look import WIDTH, headline, shortened
+from kgat.experiments.plots.plot import Looks, plot
+from kgat.experiments.plots.selection import Chosen, finite_numbers, with_field
 
 
 @plot(with_field("attention", "image"), order=70)
-def image(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def image(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     r"""The kernel as an image.
 
     exp(score) between the queries (rows) and keys (columns) of 24 random nodes of the first layer, sorted by
@@ -23,9 +21,8 @@ def image(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str
     for place, (row, (model, record)) in enumerate(zip(grid, chosen.items(), strict=True)):
         one = record["image"]
         borders = np.flatnonzero(np.diff(one["labels"])) + 0.5 if one["labels"] else np.empty(0)
-        lowest = min(
-            float(finite_numbers(one["values"]).min()), 0.99
-        )  # a kernel near 1 everywhere has shades too
+        # A kernel near 1 everywhere has shades too.
+        lowest = min(float(finite_numbers(one["values"]).min()), 0.99)
         for number, axes in enumerate(row):
             if number >= len(one["values"]):
                 axes.axis("off")

@@ -1,19 +1,18 @@
 r"""The frequencies of spectral kernels: samples per head in their leading plane, and both marginals."""
 
 import math
-from collections.abc import Mapping
 
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.look import WIDTH, Style, headline, shaded, shortened
-from kgat.experiments.plots.plot import plot
-from kgat.experiments.plots.selection import Record, with_field
+from kgat.experiments.plots.look import WIDTH, headline, shaded, shortened
+from kgat.experiments.plots.plot import Looks, plot
+from kgat.experiments.plots.selection import Chosen, with_field
 
 
 @plot(with_field("attention", "law"), order=90)
-def law(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def law(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     r"""Spectral law.
 
     Frequencies of the first layer's kernel in the plane of their two leading principal axes, which all heads
@@ -30,10 +29,8 @@ def law(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) 
             2, 2, width_ratios=(4, 1), height_ratios=(1, 4), hspace=0.02, wspace=0.02
         )
         main = figure.add_subplot(inner[1, 0])
-        top, right = (
-            figure.add_subplot(inner[0, 0], sharex=main),
-            figure.add_subplot(inner[1, 1], sharey=main),
-        )
+        top = figure.add_subplot(inner[0, 0], sharex=main)
+        right = figure.add_subplot(inner[1, 1], sharey=main)
         heads = np.array(one["frequencies"], dtype=float)  # [H, n, 2]
         limit = float(np.quantile(np.abs(heads), 0.995)) or 1.0
         edges = np.linspace(-limit, limit, 14)
@@ -44,8 +41,7 @@ def law(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) 
                 counts, _ = np.histogram(head[:, axis], edges, density=True)
                 line = (middles, counts) if axes is top else (counts, middles)
                 axes.plot(*line, color=shade, linewidth=0.9)
-        main.set_xlim(-limit, limit)
-        main.set_ylim(-limit, limit)
+        main.set(xlim=(-limit, limit), ylim=(-limit, limit))
         for axes in (top, right):
             axes.axis("off")
         top.set_title(shortened(model, 18), fontsize=9)

@@ -1,7 +1,7 @@
 r"""How figures look: sizes, colours, and the parts that several of them have."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from functools import cache
 from hashlib import sha256
@@ -13,9 +13,10 @@ from typing import Any, NamedTuple, TypeVar
 import matplotlib as mpl
 import numpy as np
 from matplotlib.axes import Axes
+from matplotlib.axis import Axis
 from matplotlib.colors import to_rgb
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from kgat.experiments.plots.selection import Record, half_width, models_of
 from kgat.experiments.records import BASELINE
@@ -109,14 +110,37 @@ def dots_and_interval(
     axes.plot(values, fan, "o", color=look.color, ms=4, alpha=0.5, mew=0)
     half = half_width(values)
     if half is not None:
-        axes.plot(
-            np.clip([values.mean() - half, values.mean() + half], *bounds),
-            [row - 0.12] * 2,
-            color=look.color,
-            linewidth=2.4,
-            solid_capstyle="butt",
-        )
+        ends = np.clip([values.mean() - half, values.mean() + half], *bounds)
+        axes.plot(ends, [row - 0.12] * 2, color=look.color, linewidth=2.4, solid_capstyle="butt")
     axes.plot(values.mean(), row - 0.12, look.marker, color=look.color, ms=7.5, mec="white")
+
+
+def figure_of_scores(
+    scores: Mapping[str, np.ndarray],
+    looks: Mapping[str, Style],
+    head: str,
+    text: Callable[[np.ndarray], str],
+    reference: float | None = None,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+) -> tuple[Figure, Axes]:
+    r"""A figure with a row for each model: its seeds, their mean with its interval, and at the right what
+    :obj:`text` says of them, under a head."""
+    figure, (axes,) = figure_of_rows(len(scores))
+    if reference is not None:
+        reference_line(axes, reference)
+    for row, (model, values) in enumerate(scores.items()):
+        dots_and_interval(axes, row, values, looks[model], bounds)
+        right_of(axes, row, text(values))
+    several = any(values.size > 1 for values in scores.values())
+    axes.text(
+        1.015, 1.02, head if several else "value", transform=axes.transAxes, fontsize=8.0, color="#666666"
+    )
+    name_rows(axes, list(scores))
+    return figure, axes
+
+
+def reference_line(axes: Axes, value: float) -> None:
+    axes.axvline(value, color=INK, linewidth=1, linestyle=(0, (4, 3)))
 
 
 def figure_of_rows(count: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
@@ -129,20 +153,34 @@ def figure_of_rows(count: int, columns: int = 1) -> tuple[Figure, list[Axes]]:
 
 
 def figure_of_panels(
-    chosen: Mapping[str, T], columns: int, height: float, width: float = WIDTH, x: str = "", y: str = ""
+    chosen: Mapping[str, T],
+    height: float,
+    columns: int | None = None,
+    width: float = WIDTH,
+    x: str = "",
+    y: str = "",
 ) -> tuple[Figure, list[tuple[Axes, str, T]]]:
-    r"""A figure with a panel of that height (inches) for each model, in rows of so many columns; outer panels
-    say what stands at their axes."""
-    rows = math.ceil(len(chosen) / columns)
-    figure = Figure(figsize=(width, height * rows + 0.5), layout="constrained")
-    grid = figure.subplots(rows, columns, squeeze=False).flatten()
-    for axes in grid[len(chosen) :]:
-        axes.axis("off")
-    for number, (axes, model) in enumerate(zip(grid, chosen, strict=False)):
+    r"""A figure with a panel of that height (inches) for each model, in rows of up to three, or of so many
+    columns; outer panels say what stands at their axes."""
+    columns = columns or min(3, len(chosen))
+    figure, grid = figure_of_grid(len(chosen), columns, height, width=width)
+    for number, (axes, model) in enumerate(zip(grid, chosen, strict=True)):
         axes.set_title(shortened(model, 24), fontsize=9.5)
         axes.set_ylabel(y if number % columns == 0 else "")
         axes.set_xlabel(x if number + columns >= len(chosen) else "")
-    return figure, [(axes, *item) for axes, item in zip(grid, chosen.items(), strict=False)]
+    return figure, [(axes, *item) for axes, item in zip(grid, chosen.items(), strict=True)]
+
+
+def figure_of_grid(
+    count: int, columns: int, height: float, more: float = 0.5, width: float = WIDTH, **shared: Any
+) -> tuple[Figure, list[Axes]]:
+    r"""A figure with so many panels, in rows of that height (inches) and columns, and more room around."""
+    rows = math.ceil(count / columns)
+    figure = Figure(figsize=(width, height * rows + more), layout="constrained")
+    grid = list(figure.subplots(rows, columns, squeeze=False, **shared).flatten())
+    for axes in grid[count:]:
+        axes.axis("off")
+    return figure, grid[:count]
 
 
 def headline(figure: Figure, text: str) -> None:
@@ -157,19 +195,8 @@ def name_rows(axes: Axes, names: list[str]) -> None:
 
 
 def right_of(axes: Axes, row: float, text: str) -> None:
-    axes.text(
-        1.015,
-        row,
-        text,
-        transform=axes.get_yaxis_transform(),
-        va="center",
-        clip_on=False,
-        fontsize=8.5,
-    )
-
-
-def column_head(axes: Axes, text: str) -> None:
-    axes.text(1.015, 1.02, text, transform=axes.transAxes, fontsize=8.0, color="#666666")
+    place = axes.get_yaxis_transform()
+    axes.text(1.015, row, text, transform=place, va="center", clip_on=False, fontsize=8.5)
 
 
 def shortened(name: str, most: int = 30) -> str:
@@ -179,6 +206,17 @@ def shortened(name: str, most: int = 30) -> str:
         tail = most // 2 - 1
         name = f"{name[: most - tail - 1]}…{name[-tail:]}"
     return name.replace("$", r"\$")
+
+
+def few_ticks(axis: Axis, most: int) -> None:
+    axis.set_major_locator(MaxNLocator(most, steps=[1, 2, 5, 10]))
+
+
+def plain_log(axes: Axes) -> None:
+    r"""A log scale along x whose ticks are numbers as they are, rather than powers of ten."""
+    axes.set_xscale("log")
+    axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:g}"))
+    axes.xaxis.set_minor_formatter(NullFormatter())
 
 
 def power_of_ten(value: float, _: Any = None) -> str:

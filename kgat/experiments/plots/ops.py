@@ -1,7 +1,7 @@
 r"""What layers and attention cores cost next to others, as graphs grow."""
 
 import math
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -10,8 +10,8 @@ from matplotlib.lines import Line2D
 from matplotlib.ticker import LogLocator, NullFormatter
 
 from kgat.experiments.bench.report import MEMORY, OURS, TIMES, WHATS
-from kgat.experiments.plots.look import PALETTE, WIDTH, Style
-from kgat.experiments.plots.plot import plot
+from kgat.experiments.plots.look import PALETTE, WIDTH
+from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Record
 
 # PyG's layers and what is written in their style look alike, and so do the compiled ones.
@@ -25,6 +25,7 @@ LOOKS = {
     "DGL": ("DGL", PALETTE[3], "v"),
 }
 PANELS = 3  # side by side
+DASHED = (0, (3, 2))
 
 
 def _measured(records: Sequence[Record], _: str | None) -> list[Record]:
@@ -34,29 +35,27 @@ def _measured(records: Sequence[Record], _: str | None) -> list[Record]:
 
 
 @plot(_measured)
-def ops(records: Sequence[Record], looks: Mapping[str, Style], dataset: str) -> Figure:
+def ops(records: Sequence[Record], looks: Looks, dataset: str) -> Figure:
     r"""Draws time and peak memory of forward and backward against the number of edges, both on log scales."""
     subjects = list(dict.fromkeys(record["subject"] for record in records))
-    blocks = [subjects[i : i + PANELS] for i in range(0, len(subjects), PANELS)]
-    figure = Figure(figsize=(WIDTH, 0.6 + 3.2 * len(blocks)), layout="constrained")
-    grid = figure.subplots(2 * len(blocks), min(PANELS, len(subjects)), squeeze=False, sharex=True)
+    blocks = math.ceil(len(subjects) / PANELS)
+    figure = Figure(figsize=(WIDTH, 0.6 + 3.2 * blocks), layout="constrained")
+    grid = figure.subplots(2 * blocks, min(PANELS, len(subjects)), squeeze=False, sharex=True)
     for axes in grid.flat:
         axes.set_visible(False)
-    for number, block in enumerate(blocks):
-        for column, subject in enumerate(block):
-            for kind in (0, 1):
-                axes = grid[2 * number + kind, column]
-                axes.set_visible(True)
-                _panel(axes, [r for r in records if r["subject"] == subject], bool(kind))
-                if kind == 0:
-                    axes.set_title(subject, loc="left")
-                if column == 0:
-                    axes.set_ylabel("peak memory, MB" if kind else "time, ms")
-                axes.tick_params(labelbottom=bool(kind), labelleft=column == 0)
-                if kind == 1:
-                    axes.set_xlabel("edges")
-    for kind in (0, 1):
-        _same_decades([axes for axes in grid[kind::2].flat if axes.get_visible()])
+    for kind, label in enumerate(("time, ms", "peak memory, MB")):
+        panels = []
+        for number, subject in enumerate(subjects):
+            block, column = divmod(number, PANELS)
+            axes = grid[2 * block + kind, column]
+            axes.set_visible(True)
+            _panel(axes, [r for r in records if r["subject"] == subject], bool(kind))
+            axes.set_title("" if kind else subject, loc="left")
+            axes.set_xlabel("edges" if kind else "")
+            axes.set_ylabel("" if column else label)
+            axes.tick_params(labelbottom=bool(kind), labelleft=column == 0)
+            panels.append(axes)
+        _same_decades(panels)
     figure.legend(handles=list(_handles(records)), loc="outside upper center", ncols=3, handlelength=2.4)
     return figure
 
@@ -83,31 +82,25 @@ def _panel(axes: Axes, records: Sequence[Record], memory: bool) -> None:
             marker=None if first and len(x) > 1 else marker,
             markersize=4.5,
             markerfacecolor="white" if first else color,
-            linestyle=(0, (3, 2)) if first else "-",
+            linestyle=DASHED if first else "-",
             linewidth=1.0 if first else 1.5,
             zorder=3 if candidate == OURS else 2,
         )
-    axes.set_xscale("log")
-    axes.set_yscale("log")
+    axes.set(xscale="log", yscale="log")
     axes.grid(True)
 
 
 def _same_decades(panels: Sequence[Axes]) -> None:
     # Whole decades, so that there are ticks, and the same in all panels, so that they compare.
     for name in ("x", "y"):
-        ends = [
-            value
-            for axes in panels
-            for line in axes.lines
-            for value in np.asarray(line.get_xdata() if name == "x" else line.get_ydata(), dtype=float)
-        ]
-        if not ends:
+        drawn = [np.asarray(getattr(line, f"get_{name}data")()) for axes in panels for line in axes.lines]
+        if not drawn:
             continue
-        low, high = min(ends), max(ends)
+        ends = np.log10([np.concatenate(drawn).min(), np.concatenate(drawn).max()])
+        bottom, top = 10.0 ** math.floor(ends[0]), 10.0 ** math.ceil(ends[1])
         for axes in panels:
-            axis = axes.xaxis if name == "x" else axes.yaxis
-            bottom, top = 10.0 ** math.floor(math.log10(low)), 10.0 ** math.ceil(math.log10(high))
-            (axes.set_xlim if name == "x" else axes.set_ylim)(bottom, max(top, 10 * bottom))
+            axes.set(**{f"{name}lim": (bottom, max(top, 10 * bottom))})
+            axis = getattr(axes, f"{name}axis")
             axis.set_major_locator(LogLocator(base=10, numticks=12))
             axis.set_minor_formatter(NullFormatter())
 
@@ -121,7 +114,5 @@ def _handles(records: Sequence[Record]) -> Iterator[Line2D]:
             yield Line2D([], [], color=color, marker=marker, markersize=4.5, label=label)
     if records[0]["on"] == "cpu":
         yield Line2D([], [], color="#666666", label="memory is recycled (R2)")
-        dashed = (0, (3, 2))
-        yield Line2D(
-            [], [], color="#666666", linestyle=dashed, linewidth=1.0, label="malloc as it comes (R1)"
-        )
+        label = "malloc as it comes (R1)"
+        yield Line2D([], [], color="#666666", linestyle=DASHED, linewidth=1.0, label=label)

@@ -12,7 +12,8 @@ from kgat.experiments.plots.look import Style, own_style, shortened, styles
 from kgat.experiments.plots.selection import Record, datasets
 
 Needs = Callable[[Sequence[Record], str | None], Any]
-Draw = Callable[[Any, Mapping[str, Style], str], Figure | None]
+Looks = Mapping[str, Style]  # of each model
+Draw = Callable[[Any, Looks, str], Figure | None]
 
 
 class Plot:

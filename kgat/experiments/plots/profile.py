@@ -1,18 +1,15 @@
 r"""The kernel of each head as a function of the distance between query and key."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.look import Style, figure_of_panels, headline, shaded
-from kgat.experiments.plots.plot import plot
-from kgat.experiments.plots.selection import Record, with_field
+from kgat.experiments.plots.look import few_ticks, figure_of_panels, headline, shaded
+from kgat.experiments.plots.plot import Looks, plot
+from kgat.experiments.plots.selection import Chosen, with_field
 
 
 @plot(with_field("attention", "profile"), order=60)
-def profile(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def profile(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     r"""Kernel profile.
 
     How the learned kernel of the first layer changes when a key moves away from a query: from 8 queries of
@@ -20,7 +17,7 @@ def profile(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: s
     same line (or to the largest median, where the axis says so). The band is the 10 % to 90 % quantile over
     queries and directions, over all heads: a kernel of the distance alone has none for a single head.
     """
-    figure, panels = figure_of_panels(chosen, 3 if len(chosen) > 2 else 2, 2.2, x="distance r = ‖q − k‖")
+    figure, panels = figure_of_panels(chosen, 2.2, 3 if len(chosen) > 2 else 2, x="distance r = ‖q − k‖")
     for axes, model, record in panels:
         curve = record["profile"]
         distance, heads = np.array(curve["distance"]), curve["kernel"]
@@ -32,8 +29,8 @@ def profile(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: s
         # The band of a kernel that grows exponentially may be a thousand times the median.
         axes.set_ylim(0, min(1.1 * np.max(highs), 2.0 * np.max(heads)) or 1.0)
         axes.set_xlim(0, distance[-1] or 1.0)
-        axes.xaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
-        axes.yaxis.set_major_locator(MaxNLocator(4, steps=[1, 2, 5, 10]))
+        few_ticks(axes.xaxis, 4)
+        few_ticks(axes.yaxis, 4)
         axes.grid(True)
         axes.set_ylabel("k(r) / k(0)" if curve.get("normalised") != "maximum" else "k(r) / max k")
     headline(figure, f"{dataset}: one line per head")

@@ -10,6 +10,7 @@ from kgat.experiments.records import BASELINE, METRICS
 from kgat.experiments.statistics import interval
 
 Record = Mapping[str, Any]
+Chosen = Mapping[str, Record]  # of each model
 Runs = Mapping[str, Mapping[Any, Record]]
 
 
@@ -24,13 +25,11 @@ def datasets(records: Sequence[Record]) -> list[str]:
 
 
 def models_of(records: Iterable[Record]) -> list[str]:
-    names: dict[str, None] = {}
-    for record in records:
-        if record.get("kind") == "cost":
-            names.update(dict.fromkeys(record.get("models") or {}))
-        elif record.get("model") is not None:
-            names[record["model"]] = None
-    return list(names)
+    of_records = (
+        record.get("models") or () if record.get("kind") == "cost" else [record.get("model")]
+        for record in records
+    )
+    return list(dict.fromkeys(name for names in of_records for name in names if name is not None))
 
 
 def runs_of(records: Sequence[Record], dataset: str | None) -> dict[str, dict[Any, Record]]:

@@ -1,16 +1,16 @@
 r"""What attention costs on sequences, as they grow."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Sequence
 
 from matplotlib.figure import Figure
 
-from kgat.experiments.plots.look import PALETTE, WIDTH, Style
-from kgat.experiments.plots.plot import plot
+from kgat.experiments.plots.look import PALETTE, WIDTH
+from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Record
 
 
 @plot(lambda records, _: [record for record in records if record.get("kind") == "sequence cost"])
-def sequence_costs(records: Sequence[Record], looks: Mapping[str, Style], dataset: str) -> Figure:
+def sequence_costs(records: Sequence[Record], looks: Looks, dataset: str) -> Figure:
     r"""Draws time and peak memory against the number of tokens, on log scales."""
     figure = Figure(figsize=(WIDTH, 3.6), layout="constrained")
     panels = figure.subplots(1, 2, sharex=True)

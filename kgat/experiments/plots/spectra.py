@@ -1,22 +1,19 @@
 r"""Which share of the sum of all singular values the largest hold, layer by layer, as
 :func:`kgat.diagnostics.spectra_record` stores it: steep curves mean low rank."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 
-from kgat.experiments.plots.look import Style, figure_of_panels, headline, shaded
-from kgat.experiments.plots.plot import plot
-from kgat.experiments.plots.selection import Record, with_field
+from kgat.experiments.plots.look import figure_of_panels, headline, shaded
+from kgat.experiments.plots.plot import Looks, plot
+from kgat.experiments.plots.selection import Chosen, with_field
 
 
 @plot(with_field("spectra", "layers"))
-def spectra(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def spectra(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     r"""Singular values of attention, as :func:`kgat.diagnostics.spectra_record` stores them."""
-    columns = min(3, len(chosen))
-    figure, panels = figure_of_panels(chosen, columns, 2.4, x="singular values", y="share of the sum")
+    figure, panels = figure_of_panels(chosen, 2.4, x="singular values", y="share of the sum")
     longest = max(len(curve) for record in chosen.values() for curve in record["layers"])
     for axes, model, record in panels:
         layers = record["layers"]

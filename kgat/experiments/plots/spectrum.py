@@ -1,18 +1,16 @@
 r"""The singular values of the Gram matrix: the median of the heads and their range."""
 
-from collections.abc import Mapping
-
 import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
-from kgat.experiments.plots.look import WIDTH, Style, power_of_ten, shortened
-from kgat.experiments.plots.plot import plot
-from kgat.experiments.plots.selection import Record, finite_numbers, with_field
+from kgat.experiments.plots.look import WIDTH, power_of_ten, shortened
+from kgat.experiments.plots.plot import Looks, plot
+from kgat.experiments.plots.selection import Chosen, finite_numbers, with_field
 
 
 @plot(with_field("attention", "spectrum"), order=80)
-def spectrum(chosen: Mapping[str, Record], looks: Mapping[str, Style], dataset: str) -> Figure | None:
+def spectrum(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     r"""Spectrum of the Gram matrix.
 
     Singular values of K = exp(score) between the queries and keys of the first layer on a fixed random sample
