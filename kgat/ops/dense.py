@@ -256,7 +256,9 @@ def _fused(call: DenseCall) -> Tensor:
         else:
             attn_mask = attn_mask.expand(*lead, *shared).reshape(math.prod(lead), *shared)
     q, k, v = (x.transpose(-2, -3) for x in (q, k, v))
-    out = F.scaled_dot_product_attention(q, k, v, attn_mask, call.dropout, causal, scale=1.0)
+    out = F.scaled_dot_product_attention(
+        q, k, v, attn_mask=attn_mask, dropout_p=call.dropout, is_causal=causal, scale=1.0
+    )
     out = out.transpose(-2, -3)[..., : value.size(-1)]
     return out.reshape(*lead, queries, heads, value.size(-1)).to(value.dtype)
 

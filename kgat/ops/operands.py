@@ -249,7 +249,7 @@ def _check(
         sizes["N"] = num_targets
     for name, x in operands.items():
         wanted = TABLE[name]
-        there = x is not None if wanted.when is None else wanted.when(known, operands)
+        there = (wanted.needed or x is not None) if wanted.when is None else wanted.when(known, operands)
         if there is (x is None):
             raise ValueError(
                 f"Expected {'a' if x is None else 'no'} '{name}' with the recipe {recipe!r} (got "

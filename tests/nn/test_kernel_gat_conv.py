@@ -1100,11 +1100,6 @@ def test_what_no_stock_layer_computes(options, needs):
         layer(**options).to_gatv2()
 
 
-def test_a_name_of_a_model_says_how_to_write_it():
-    with pytest.raises(ValueError, match=r"'l1'.*magnitude=1.*kernel_kwargs=\{'p': 1\}"):
-        layer(kernel="rbf*l1")
-
-
 # --- One law for all routes -------------------------------------------------------------------------------
 
 LAWFUL = {  # every kernel, the laws that depend on data, products and sums of them
