@@ -5,7 +5,8 @@ from collections.abc import Mapping
 
 import numpy as np
 
-# With this many pairs or fewer, the exact distribution is enumerated; above, it is a normal one.
+# With this many pairs or fewer, the exact distribution is enumerated; above, it is a normal one. The same
+# number as scipy's, whose name for the normal one depends on its version.
 EXACT_PAIRS = 50
 
 
@@ -37,7 +38,7 @@ def wilcoxon(differences: np.ndarray) -> float | None:
     from scipy import stats  # slow to import
 
     if rounded.size > EXACT_PAIRS:
-        return float(stats.wilcoxon(rounded, method="asymptotic").pvalue)
+        return float(stats.wilcoxon(rounded).pvalue)  # with so many a normal one is its own choice
     ranks = np.round(2 * stats.rankdata(np.abs(rounded))).astype(int)  # halves become whole
     ways = np.zeros(ranks.sum() + 1)  # of each sum of positive ranks, over all choices of signs
     ways[0] = 1.0
