@@ -22,6 +22,8 @@ from typing import Any, Generic, NamedTuple, NoReturn, TypeVar, get_args, get_ty
 
 T = TypeVar("T")
 
+NEAR = 0.6  # of a name that may be meant, in the measure of difflib: its own default
+
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
 
 
@@ -72,8 +74,11 @@ def nearest(name: str, choices: Iterable[str]) -> str:
         ''
     """
     spelled = {normalized(choice): choice for choice in choices}
-    close = difflib.get_close_matches(normalized(name), spelled, n=1)
-    return f"; did you mean '{spelled[close[0]]}'?" if close else ""
+    wanted = normalized(name)
+    # Of those that are equally near, the first: what is listed comes before what else it is called.
+    ratios = {key: difflib.SequenceMatcher(None, key, wanted).ratio() for key in spelled}
+    best = max(ratios, key=ratios.__getitem__, default="")
+    return f"; did you mean '{spelled[best]}'?" if ratios.get(best, 0.0) >= NEAR else ""
 
 
 def unknown(

@@ -5,6 +5,7 @@ import stat
 import pytest
 
 from kgat.atomic import replacing, write_atomically, writing
+from kgat.datasets.files import atomic
 
 pytestmark = pytest.mark.quick
 
@@ -24,12 +25,13 @@ def test_a_file_appears_whole_and_readable(tmp_path):
     assert list(tmp_path.iterdir()) == [path]
 
 
-def test_what_was_there_stays_when_writing_ends_early(tmp_path):
+@pytest.mark.parametrize("open_beside", [replacing, atomic])  # that of data sets makes folders, too
+def test_what_was_there_stays_when_writing_ends_early(tmp_path, open_beside):
     path = tmp_path / "file.txt"
     path.write_bytes(b"old")
 
     def interrupted():
-        with replacing(path) as file:
+        with open_beside(path) as file:
             file.write(b"half of the n")
             raise KeyboardInterrupt
 

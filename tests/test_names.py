@@ -79,11 +79,13 @@ def test_features_of_a_named_kernel_reach_primal_attention():
     ("call", "nearest"),
     [
         (lambda: KernelGATConv(6, 4, kernel="laplac"), "laplace"),
+        (lambda: KernelGATConv(6, 4, kernel="rbff"), "rbf"),
         (lambda: KernelAttention(8, 2, kernel="gausian*l2"), "gaussian"),
         (lambda: KernelAttention(8, 2, position="rotry"), "rotary"),
         (lambda: resolve_attention("furier"), "fourier"),
         (lambda: resolve_attention("rbf*laplac"), "laplace"),
         (lambda: resolve_model("implict*l2"), "implicit"),
+        (lambda: resolve_model("rbff"), "rbf"),  # 'rff' is as near, and not among the choices
         (lambda: datasets.load("Corra"), "Cora"),
         (lambda: datasets.load_sequences("ListOp"), "ListOps"),
     ],

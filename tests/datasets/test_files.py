@@ -13,7 +13,7 @@ import pytest
 import scipy.sparse
 
 from kgat.datasets import files
-from kgat.datasets.files import RawFile, atomic, download, fetch, resolve_root, unpickle, verify
+from kgat.datasets.files import RawFile, download, fetch, resolve_root, unpickle, verify
 
 CONTENT = b"some raw data"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -143,21 +143,6 @@ def test_unwritable_folder(origin, tmp_path):
     root.write_bytes(b"")
     with pytest.raises(PermissionError, match=r"writable folder '.*root/A' .*KGAT_DATA"):
         fetch(root, [RawFile("A/raw.bin", origin.as_uri())], "A")
-
-
-def test_atomic_keeps_the_old_file_when_interrupted(tmp_path):
-    path = tmp_path / "file"
-    path.write_bytes(b"old")
-
-    def interrupted():
-        with atomic(path) as file:
-            file.write(b"half of the n")
-            raise KeyboardInterrupt
-
-    with pytest.raises(KeyboardInterrupt):
-        interrupted()
-    assert path.read_bytes() == b"old"
-    assert list(tmp_path.iterdir()) == [path]
 
 
 def test_fetch_takes_what_is_there_wherever_it_may_lie(origin, tmp_path):

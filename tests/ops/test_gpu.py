@@ -8,6 +8,7 @@ import pytest
 import torch
 from gpu_checks import FLOOR, FLOORED
 
+from kgat.ops.gpu import GPU
 from kgat.ops.gpu import launch as gpu
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import Recipe
@@ -42,9 +43,9 @@ def test_on_a_device():
 def test_module_needs_no_triton():
     script = (
         "import sys; sys.modules['triton'] = None\n"
-        "from kgat.ops.gpu import launch as gpu\n"
+        "from kgat.ops.gpu import GPU, launch\n"
         "assert 'kgat.ops.gpu.loops' not in sys.modules\n"
-        "assert gpu.available() == 'needs triton'"
+        "assert GPU().available() == 'needs triton'"
     )
     subprocess.run([sys.executable, "-c", script], check=True)
 
@@ -53,12 +54,12 @@ def test_says_what_is_missing(monkeypatch):
     pytest.importorskip("triton", reason="needs triton")
     monkeypatch.setenv("TRITON_INTERPRET", "0")
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
-    assert gpu.available() == "needs a CUDA device"
+    assert GPU().available() == "needs a CUDA device"
     monkeypatch.setattr(torch.cuda, "is_available", lambda: True)
-    assert gpu.available() is None
+    assert GPU().available() is None
     monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
     monkeypatch.setenv("TRITON_INTERPRET", "1")
-    assert gpu.available() is None
+    assert GPU().available() is None
 
 
 def test_partition_covers_every_edge_once(monkeypatch):

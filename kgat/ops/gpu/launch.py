@@ -8,9 +8,7 @@ imported by the first call, not with this module.
 from __future__ import annotations
 
 import functools
-import importlib.util
 import math
-import os
 from dataclasses import dataclass
 from typing import Any
 
@@ -29,14 +27,6 @@ HEAVY = 512  # Nodes of more edges are cut into parts of so many: a hub would ou
 TILE = 2048  # Bytes of edges times features in a block: what one warp holds and still leaves room for others.
 MERGED = 32  # Parts of a heavy node that are joined at a time.
 WEIGHT_LANES = 4096  # Rows of partial sums of the weight's gradient.
-
-
-def available() -> str | None:
-    if importlib.util.find_spec("triton") is None:
-        return "needs triton"
-    if os.environ.get("TRITON_INTERPRET") == "1" or torch.cuda.is_available():
-        return None
-    return "needs a CUDA device"
 
 
 def _kernels() -> Any:
