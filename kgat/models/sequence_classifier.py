@@ -15,6 +15,7 @@ from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.pretrained import Pretrained
 from kgat.models.token_embedding import TokenEmbedding
 from kgat.names import one_of
+from kgat.nn.dtypes import check_input
 from kgat.nn.nested import unnested
 
 POOLINGS = ("mean", "last", "cls", "flatten")
@@ -163,6 +164,7 @@ class SequenceClassifier(Pretrained):
         mask = None if padding_mask is None else padding_mask[:, : self.max_len]
         if mask is not None:
             x = x.masked_fill(mask.view(*mask.shape, *[1] * (dim - 2)), 0)  # not even a NaN comes through
+        check_input("'x'", x, self.embed)
         h = self.embed(x)
         if self.in_channels is not None:
             h = h * self.input_scale

@@ -9,6 +9,7 @@ import torch_geometric.nn.dense.linear as pyg
 from torch import Tensor
 from torch.autograd import Function
 
+from kgat.nn.dtypes import check_dtype
 from kgat.ops.dropout import dropout
 from kgat.ops.graph.memory import CHANGED, Mark, keep, lasting, remember
 from kgat.ops.graph.structure import Transpose
@@ -38,6 +39,7 @@ class Linear(pyg.Linear):
     def forward(self, x: Tensor) -> Tensor:
         plain = x.layout == torch.sparse_csr and x.device.type == "cpu" and not x.requires_grad
         if not plain or torch.compiler.is_compiling() or x.dtype not in (torch.float32, torch.float64):
+            check_dtype("features", x, self.weight)
             return super().forward(x)
         out = _Product.apply(self.weight, x)
         return out if self.bias is None else out + self.bias

@@ -14,6 +14,7 @@ from kgat import functional, kernels
 from kgat.kernels import Context, Kernel, KernelLike
 from kgat.names import changed, one_of
 from kgat.nn.called_attention import CalledAttention
+from kgat.nn.dtypes import check_input
 from kgat.nn.feature_parts import Parts, evenly_spaced, joined, mapped, projected, running_mean
 from kgat.nn.nested import to_nested, unnested
 from kgat.nn.start import parts
@@ -182,9 +183,8 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
 
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters anew."""
-        for lin in (self.lin_query, self.lin_key, self.lin_out):
-            lin.reset_parameters()
-        self.kernel.reset_parameters()
+        for part in (self.lin_query, self.lin_key, self.lin_out, self.kernel):
+            part.reset_parameters()
         # Of the matrix [H, n s]: heads are orthonormal to each other, columns of one head are not.
         torch.nn.init.orthogonal_(self.weight_e)
         torch.nn.init.orthogonal_(self.weight_r)
@@ -345,6 +345,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         # Features of queries and keys [B, N, H, P], 0 for absent tokens, and the rows F [B, n, H, P], or
         # None for F = I.
         heads, tokens = (self.num_heads, self.head_dim), x.size(1)
+        check_input("'query'", x, self.lin_query)
         query, key = self.lin_query(x).unflatten(-1, heads), self.lin_key(x).unflatten(-1, heads)
         rows = evenly_spaced(x, mask, self.num_rows).unflatten(-1, heads) if self.data_dependent else None
         with torch.autocast(x.device.type, enabled=False):

@@ -13,6 +13,7 @@ from torch_geometric.typing import OptPairTensor, OptTensor
 
 from kgat.names import one_of
 from kgat.nn.called_attention import CalledAttention
+from kgat.nn.dtypes import check_dtype
 from kgat.nn.edges import Edges, EdgeTerms, log_weights
 from kgat.nn.linear import Linear
 from kgat.nn.masks import Masks
@@ -307,6 +308,7 @@ class TokenProjections(CalledAttention, torch.nn.Module):
             - **output:** :math:`(B, N, H, D)`, and twice :math:`(B, M, H_{kv}, D)`
         """
         if self._joint and query is key and key is value:
+            check_dtype("'query'", query, self.in_proj_weight)
             q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
             q, v = self._linear(query, "q"), self._linear(value, "v")
@@ -326,8 +328,11 @@ class TokenProjections(CalledAttention, torch.nn.Module):
         rows = slice(start, start + (size if part == "q" else width))
         bias = None if self.in_proj_bias is None else self.in_proj_bias[rows]
         if self._joint:
-            return F.linear(x, self.in_proj_weight[rows], bias)
-        return F.linear(x, getattr(self, f"{'q' if shared and part == 'k' else part}_proj_weight"), bias)
+            weight = self.in_proj_weight[rows]
+        else:
+            weight = getattr(self, f"{'q' if shared and part == 'k' else part}_proj_weight")
+        check_dtype({"q": "'query'", "k": "'key'", "v": "'value'"}[part], x, weight)
+        return F.linear(x, weight, bias)
 
     def _by_head(self, x: Tensor, network: torch.nn.Module | None = None) -> Tensor:
         return (x if network is None else network(x)).unflatten(-1, (-1, self.head_dim))

@@ -9,6 +9,8 @@ from torch import Tensor
 from torch.nn import Dropout, LayerNorm, Linear
 from torch_geometric.nn.resolver import activation_resolver
 
+from kgat.nn.dtypes import check_input
+
 
 class TransformerLayer(torch.nn.Module):
     r"""Branches with skip connections and layer normalisations, the last of them a feed-forward network."""
@@ -37,6 +39,7 @@ class TransformerLayer(torch.nn.Module):
 
     def _added(self, x: Tensor, norm: torch.nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm_first:
+            check_input("tokens", x, norm)
             return x + self.dropout(branch(norm(x)))
         return norm(x + self.dropout(branch(x)))  # type: ignore[no-any-return]
 
