@@ -32,8 +32,6 @@ from kgat.ops.cpu.math import FAST, named
 
 logger = logging.getLogger("kgat")
 
-FLOATS = {"float32": types.float32, "float64": types.float64}
-
 
 @intrinsic
 def pointer(typingctx, address, element):  # type: ignore[no-untyped-def]
