@@ -28,6 +28,7 @@ MODULES = {
         for name in ("draw", "learned", "results", "series", "weights")
     },
     "kgat.shared": "kgat.experiments.ledger",
+    "kgat.cli.stop": "kgat.cli.start",
     "kgat.datasets.listops": "kgat.datasets.sequences.listops",
     "kgat.installation": "kgat.testing.installation",
     "kgat.ops.cpu_cache": "kgat.ops.cpu.cache",
@@ -60,6 +61,9 @@ NAMES = {
 }
 # Names without a successor that is called in the same way, and what serves instead.
 REPLACED = {
+    "kgat.cli.stop.Stopped": "kgat.cli.start.main, which answers KeyboardInterrupt",
+    "kgat.cli.stop.stoppable": "kgat.cli.start.main, which answers KeyboardInterrupt",
+    "kgat.cli.terminal.progress_bar": "kgat.experiments.progress.progress",
     "kgat.tables.markdown": "kgat.experiments.table.render of kgat.experiments.tables.laid_out",
     "kgat.tables.rich_table": "kgat.experiments.table.terminal of kgat.experiments.tables.laid_out",
     "kgat.pages.markdown_table": "kgat.experiments.table.markdown",

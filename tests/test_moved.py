@@ -14,7 +14,7 @@ from kgat import moved
 OLD_MODULES = (
     *("circumstances", "compare", "config", "costs", "gram", "installation", "pages", "records", "registry"),
     *("regression", "report", "rules", "scalar", "shared", "starts", "statistics", "tables", "training"),
-    *("tuning", "bench", "plots", "sequences", "datasets.listops"),
+    *("tuning", "bench", "plots", "sequences", "datasets.listops", "cli.stop"),
     *(f"bench.{name}" for name in ("epoch", "layers", "measure", "ops", "report", "rivals", "scenarios")),
     *(f"bench.{name}" for name in ("sequences", "worker")),
     *(f"ops.cpu_{name}" for name in ("cache", "fingerprint", "kernels", "math", "runtime", "sort")),
@@ -77,7 +77,7 @@ def test_names_without_a_successor_say_what_serves(old):
     module, _, name = old.rpartition(".")
     with pytest.raises(ImportError, match=f"'{old}' is no more; use kgat"):
         exec(f"from {module} import {name}")
-    for path in moved.REPLACED[old].split(" of "):
+    for path in moved.REPLACED[old].partition(",")[0].split(" of "):
         new_module, _, new_name = path.rpartition(".")
         assert callable(getattr(import_module(new_module), new_name))
 

@@ -4,6 +4,8 @@ from typing import TYPE_CHECKING
 
 import typer
 
+from kgat.moved import old_names
+
 if TYPE_CHECKING:
     from rich.console import Console
 
@@ -25,3 +27,6 @@ def say(text: str) -> None:
 
 def one_line(text: str) -> str:
     return " ".join(text.split())
+
+
+__getattr__ = old_names(__name__)
