@@ -110,6 +110,12 @@ def test_commands_exist(page, program):
     assert set(named) <= targets
 
 
+@pytest.mark.parametrize("page", PAGES, ids=name_of)
+def test_kgat_is_installed_from_the_clone(page):
+    r"""No index has it: who copies a line with its name alone gets nothing, or another package."""
+    assert not re.findall(r"pip install '?kgat\b.*", page.read_text(encoding="utf8"))
+
+
 def test_commands_that_do_not_exist_are_noticed(program):
     calls = {
         "kgat compar --seeds 3": ["compar"],
