@@ -283,10 +283,13 @@ class Expression:
         r"""Returns the derivative by each operand."""
         inputs, output = self._inputs[: self._operands], self._outputs[0]
         joint = self._joint(output)
-        if joint is None:
+        parts = [] if joint is None else [_slope(joint, x) for x in inputs]
+        # Of x - y the two derivatives are those of one number. Those of x / y may be infinite, where a choice
+        # around it takes another branch.
+        if joint is not None and all(isinstance(part, float) for part in parts):
+            slopes = [_slope(output, joint) * part for part in parts]
+        else:
             slopes = [_slope(output, x) for x in inputs]
-        else:  # of x - y the two derivatives are those of one number
-            slopes = [_slope(output, joint) * _slope(joint, x) for x in inputs]
         derived = object.__new__(Expression)
         derived.__dict__.update(self.__dict__, _name="d_rule", _outputs=slopes)
         return derived
@@ -325,13 +328,13 @@ class Expression:
         }
         parameters = [names[x.place] for x in self._inputs]
         for i, default in enumerate(reversed(self._defaults), 1):
-            parameters[-i] += f"={float(default)!r}"
+            parameters[-i] += f"={_literal(float(default))}"
         lines = [f"def {self._name}({', '.join(parameters)}):"]
 
         def name(x: Value) -> str:
             if isinstance(x, Symbol):
                 return names[x.place]
-            return repr(x).replace("inf", "1e999").replace("nan", "(1e999 - 1e999)")
+            return _literal(x)
 
         outputs = [self._full(x, place) for place, x in enumerate(self._outputs)]
         for x in _history(outputs):
@@ -356,6 +359,10 @@ class Expression:
             return x
         zero = self._tape.result("mul", 0.0, self._inputs[min(place, self._operands - 1)])
         return self._tape.result("add", x, zero)
+
+
+def _literal(x: float) -> str:
+    return repr(x).replace("inf", "1e999").replace("nan", "(1e999 - 1e999)")
 
 
 def _varies(x: Value) -> bool:

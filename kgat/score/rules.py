@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import functools
 import math
+import re
 import weakref
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass, fields
@@ -54,19 +55,23 @@ class _Scalars:
     def __post_init__(self) -> None:
         function, derivative = (_original(f) for f in (self.function, self.derivative))
         key = reason = ""
-        compiled = slope = None
+        compiled: Any = None
+        slope: Any = None
         try:
             if self.signed:
                 raise TypeError("Expected a kernel that cannot be negative")
             expression = Expression(function if self.scalar is None else self.scalar, self.operands)
             slopes = derivative and Expression(derivative, self.operands, self.operands, "d_rule")
+            written = expression.function()
+            slope = (slopes or expression.derivative()).function()
         except Exception as error:  # noqa: BLE001  # whatever a function of tensors does with symbols
             reason = f"'{self.name}' is not written in scalars ({type(error).__name__}: {error})"
         else:
-            compiled = expression.function()
-            slope = (slopes or expression.derivative()).function()
+            compiled = written
             slope.original = derivative
-            key = f"{self.name}\n{compiled.text}{slope.text}"
+            # A recipe sets keys apart by a stroke, and a key its name by the end of a line.
+            name = re.sub(r"[|\s]+", " ", self.name).strip()
+            key = f"{name}\n{compiled.text}{slope.text}"
             if self.scalar is None:
                 compiled.original, function = function, compiled
         # Around the frozen fields, which hold what was given.
@@ -74,7 +79,15 @@ class _Scalars:
         if key:
             _LIVE.setdefault((type(self), key), self)
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: Any) -> Self:  # it never changes, and is told from others by identity
+        return self
+
     def __reduce__(self) -> Any:  # of the functions that were given, those that were written are no one's
+        if _NAMED.get((type(self), self.key)) is self:
+            return type(self).of_key, (self.key,)
         arguments = (getattr(self, field.name) for field in fields(self) if field.init)  # type: ignore[arg-type]
         return type(self), tuple(_original(value) for value in arguments)
 

@@ -22,7 +22,8 @@ from kgat.ops.operands import Operands
 from kgat.ops.recipe import BackendError, Recipe
 from kgat.score import rules
 from kgat.score.gram import LazyGram
-from kgat.score.rules import ScoreRule
+from kgat.score.rules import Pair, ScoreRule
+from kgat.score.scalar import maximum, minimum
 
 H, R, C = 3, 5, 6
 
@@ -568,3 +569,16 @@ def test_equals_eager_on_random_graphs(seed):
             found.append([out, *grads])
         for f, e in zip(*found, strict=True):
             torch.testing.assert_close(f, e, rtol=1e-9, atol=1e-9, msg=lambda m, name=name: f"{name}: {m}")
+
+
+@pytest.mark.parametrize("side", ["query", "key"])
+@pytest.mark.parametrize("function", [minimum, maximum])
+def test_a_nan_stays_one_beside_any_number(function, side):
+    x = {"query": torch.randn(4, 2, 3), "key": torch.randn(4, 2, 3)}
+    x[side][1, 0, 2] = torch.nan
+    edge_index = torch.tensor([[0, 1, 2, 3], [0, 1, 2, 3]])
+    gram = LazyGram.of(x["query"], x["key"], ScoreRule(Pair("extreme", function)))
+    value = torch.ones(4, 2, 1)
+    found, expected = (edge_attention(gram, value, edge_index, backend=name) for name in ("cpu", "eager"))
+    assert expected.isnan().sum() == 1
+    torch.testing.assert_close(found, expected, equal_nan=True)

@@ -320,6 +320,63 @@ def test_a_rule_can_be_copied_and_pickled():
     assert again.derivative(*torch.ones(2, 1))[0].item() == 0.5
 
 
+def test_rules_of_the_package_stay_themselves():
+    # Routes ask 'is MUL': a copy would be told that its score is no inner product.
+    rule = copy.deepcopy(ScoreRule(MUL, rules.LOG_SQUARE, link_args=(1.0,)))
+    assert rule.pair is MUL
+    assert rule.link is rules.LOG_SQUARE
+    LazyGram.of(*torch.randn(2, 5, 3, 4), rule).features()
+    for known in (MUL, IDENTITY, rules.MINIMUM, rules.LEAKY_RELU):
+        assert copy.copy(known) is known
+        assert pickle.loads(pickle.dumps(known)) is known
+
+
+@pytest.mark.parametrize(
+    "function",
+    [
+        lambda x, y: where(absolute(y) > 0.0, x / y, 0.0),
+        lambda x, y: where(absolute(x * y) > 0.0, sqrt(x) * y, 0.0),
+        lambda x, y: where(y > 0.0, where(x > 0.0, sqrt(y), x) / y, 0.0),
+    ],
+)
+def test_of_two_operands_a_branch_that_is_not_taken_gives_nothing(function):
+    slopes = Pair("careful", function).derivative(*torch.zeros(2, 1, dtype=torch.float64))
+    assert [slope.item() for slope in slopes] == [0.0, 0.0]
+
+
+@pytest.mark.parametrize("cap", [math.inf, -math.inf])
+def test_a_constant_may_be_infinite(cap):
+    link = Link("capped", lambda t, cap=cap: minimum(t, cap))
+    assert link.key
+    assert link.function(torch.tensor(2.0)).item() == min(2.0, cap)
+
+
+PAIR = torch.ones(2)  # a default that is more than one number
+
+
+@pytest.mark.parametrize(
+    "function",
+    [lambda t, c=None: t if c is None else t * c, lambda t, kind="a": t, lambda t, c=PAIR: t],
+)
+def test_a_default_that_is_no_number_is_left_to_torch(function):
+    link = Link("plain", function)
+    assert "not written in scalars" in link.reason
+    assert link.function(torch.tensor(2.0)).item() == 2.0
+
+
+@pytest.mark.parametrize("name", ["a|b", "a||1|0", "| a", "a\nb", " a\t|", "ü", "", "def f(t): ("])
+@pytest.mark.parametrize("kind", [Pair, Link])
+def test_a_name_may_be_any_text(name, kind):
+    rule = kind(name, minimum) if kind is Pair else kind(name, exp)
+    recipe = Recipe(rule, IDENTITY) if kind is Pair else Recipe(MUL, rule)
+    text = recipe.text
+    assert Recipe.read(text).text == text
+    assert name in str(recipe)
+    del rule, recipe
+    gc.collect()
+    assert Recipe.read(text).text == text  # of what is gone, one that computes the same
+
+
 # Rules go with their kernel.
 
 

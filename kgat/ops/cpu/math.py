@@ -210,12 +210,12 @@ def _cos32(x):
 
 @inlined
 def _minimum(x, y):
-    return x if x < y else y
+    return x if (x < y) | (x != x) else y  # a NaN of either stays one
 
 
 @inlined
 def _maximum(x, y):
-    return x if x > y else y
+    return x if (x > y) | (x != x) else y
 
 
 _COMMON = {"where": _select, "sqrt": math.sqrt, "absolute": abs, "minimum": _minimum, "maximum": _maximum}
