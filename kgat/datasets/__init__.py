@@ -6,8 +6,20 @@ one is found there.
 """
 
 from kgat.datasets.graphs import load, names
+from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.sequences import load_sequences, sequence_names
 from kgat.datasets.task import Split, Task, Visible
 
-__all__ = ["SequenceTask", "Split", "Task", "Visible", "load", "load_sequences", "names", "sequence_names"]
+__all__ = [
+    "METRICS",
+    "Metric",
+    "SequenceTask",
+    "Split",
+    "Task",
+    "Visible",
+    "load",
+    "load_sequences",
+    "names",
+    "sequence_names",
+]
