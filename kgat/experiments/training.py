@@ -157,6 +157,7 @@ def curve(history: Sequence[Epoch]) -> dict[str, list[float]]:
 def begun(kind: str, key: str, task: Any, config: Config) -> dict[str, Any]:
     r"""Seeds everything, and returns what the record of a run begins with."""
     seed_everything(config.seed)
+    level = {} if task.level == "node" else {"level": task.level}
     return {
         "kind": kind,
         "key": key,
@@ -166,6 +167,7 @@ def begun(kind: str, key: str, task: Any, config: Config) -> dict[str, Any]:
         "split": task.split(config.seed).name,
         "config": config.as_dict(),
         "metric": task.metric,
+        **level,
     }
 
 
