@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
 from torch_geometric.utils import subgraph
 
-from kgat.datasets import METRICS, Split, Task, Visible
+from kgat.datasets import METRICS, Visible
 from kgat.experiments.config import Config
 from kgat.experiments.loop import Diverged
 from kgat.kernels import Kernel
@@ -83,7 +83,7 @@ class Trainer:
             fused=True,
         )
 
-    def prepare(self, visible: Visible) -> None:
+    def prepare(self, visible: Any) -> None:
         r"""Takes what is needed of the visible part of a task to the device of the model."""
         self.train_inputs = self.val_inputs = inputs_of(visible, self.device)
         train, val = visible.train, visible.val
@@ -132,7 +132,7 @@ class Trainer:
         return self.model(x, edge_index, **kwargs).index_select(0, self.val_nodes), self.val_y
 
     @staticmethod
-    def scores(model: torch.nn.Module, task: Task, split: Split) -> dict[str, float]:
+    def scores(model: torch.nn.Module, task: Any, split: Any) -> dict[str, float]:
         r"""Scores a model in evaluation mode on all parts of a split."""
         x, edge_index, kwargs = inputs_of(task.data, next(model.parameters()).device)
         output = model(x, edge_index, **kwargs).cpu()

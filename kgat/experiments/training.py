@@ -12,10 +12,10 @@ import torch
 from torch_geometric import seed_everything
 
 from kgat.atomic import write_atomically
-from kgat.datasets import Task
 from kgat.experiments import loop
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
+from kgat.experiments.graph_trainer import GraphTrainer
 from kgat.experiments.loop import Diverged, Epoch, Fitted
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.trainer import Trainer
@@ -28,7 +28,12 @@ OnEpoch = Callable[[int, float, float, float], None]
 
 
 # How a model is trained and scored, by the level of its task.
-TRAINERS: dict[str, type[Trainer]] = {trainer.level: trainer for trainer in (Trainer,)}
+TRAINERS: dict[str, type[Trainer]] = {trainer.level: trainer for trainer in (Trainer, GraphTrainer)}
+
+
+def trainer_of(model: torch.nn.Module, visible: Any, config: Config) -> Trainer:
+    r"""Returns the trainer of what a task lets training see."""
+    return TRAINERS[visible.level](model, visible, config)
 
 
 def build(task: Any, config: Config) -> torch.nn.Module:
@@ -37,7 +42,7 @@ def build(task: Any, config: Config) -> torch.nn.Module:
 
 
 def _sizes(task: Any) -> dict[str, Any]:
-    graph = task.data if isinstance(task, Task) else task
+    graph = getattr(task, "data", task)  # what training may see of it has them itself
     edge_attr = graph.edge_attr
     edge_dim = None if edge_attr is None else edge_attr.size(-1) if edge_attr.dim() > 1 else 1
     sizes = {"in_channels": graph.x.size(1), "out_channels": task.out_channels, "edge_dim": edge_dim}
@@ -104,7 +109,7 @@ def fit(model: torch.nn.Module, visible: Any, config: Config, *, on_epoch: OnEpo
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
     """
-    trainer = TRAINERS[visible.level](model, visible, config)
+    trainer = trainer_of(model, visible, config)
     sign = trainer.metric.sign  # the loop takes more for better
 
     def validate() -> tuple[float, float]:

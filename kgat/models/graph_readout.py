@@ -120,6 +120,8 @@ def _aggregation(pooling: str, channels: int) -> Aggregation:
     if len(names) > 1:
         return MultiAggregation([_aggregation(name, channels) for name in names])
     try:
+        if not pooling:  # which PyG takes for its base class
+            raise ValueError("no name")
         try:
             found = aggregation_resolver(pooling)
         except TypeError:  # it wants its number of channels
