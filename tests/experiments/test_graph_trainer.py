@@ -21,11 +21,11 @@ def test_graphs_train(model, metric):
 def test_training_learns_sizes_of_graphs_in_their_unit():
     task = make_graph_task("rmse", graphs=60)
     config = make_config(
-        "gat", max_epochs=150, lr=0.02, pooling="sum", dropout=0, input_dropout=0, batch_size=12
+        "gat", max_epochs=100, lr=0.02, pooling="sum", dropout=0, input_dropout=0, batch_size=12
     )
     record, model = train(task, config)
     deviation = float(task.y.std())
-    assert record["test"] < 0.7 * deviation
+    assert record["test"] < 0.85 * deviation
     assert record["val"] == pytest.approx(min(record["curve"]["val"]), rel=1e-4)
     assert float(model.mean) == pytest.approx(float(task.y[task.split(0).train].mean()))
 
