@@ -1,5 +1,5 @@
 r"""Data sets: :func:`load` gives a :class:`Task` on the nodes of a graph or a :class:`GraphTask` on whole
-graphs, :func:`names` lists them;
+graphs, :func:`names` lists them; :func:`link_task` asks for the links of a graph, a :class:`LinkTask`;
 :func:`load_sequences` gives a :class:`SequenceTask`, :func:`sequence_names` lists those.
 
 A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections` or
@@ -7,6 +7,7 @@ A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datas
 """
 
 from kgat.datasets.graph_task import Graphs, GraphTask, VisibleGraphs
+from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits, VisibleLinks, link_task
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.sequence_task import SequenceTask
@@ -14,19 +15,25 @@ from kgat.datasets.sequences import load_sequences, sequence_names
 from kgat.datasets.task import Split, Task, Visible
 
 # What training may see of a task, by its level.
-VISIBLE = {visible.level: visible for visible in (Visible, VisibleGraphs)}
+VISIBLE = {visible.level: visible for visible in (Visible, VisibleGraphs, VisibleLinks)}
 
 __all__ = [
     "METRICS",
     "VISIBLE",
     "GraphTask",
     "Graphs",
+    "LinkSplit",
+    "LinkTask",
     "Metric",
+    "Pairs",
+    "RandomLinkSplits",
     "SequenceTask",
     "Split",
     "Task",
     "Visible",
     "VisibleGraphs",
+    "VisibleLinks",
+    "link_task",
     "load",
     "load_sequences",
     "names",

@@ -48,7 +48,7 @@ class Graphs:
         >>> other = Data(x=torch.ones(1, 3), edge_index=torch.empty(2, 0, dtype=torch.long))
         >>> graphs = Graphs.of("made", [one, other, one])
         >>> len(graphs), graphs.batch_of(torch.tensor([1, 2])).edge_index.tolist()
-        (3, [[1, 2], [2, 1]])
+        (3, [[2, 1], [1, 2]])
     """
 
     x: Tensor

@@ -1,13 +1,17 @@
 r"""Data sets by name, whatever is predicted: of nodes, of whole graphs, of links."""
 
 import os
+import re
 from typing import Any
 
 from kgat.datasets import collections, graphs
+from kgat.datasets.link_task import link_task
 from kgat.datasets.source import resolve
 from kgat.names import normalized
 
 __all__ = ["load", "names"]
+
+LINKS = "links"
 
 
 def names() -> list[str]:
@@ -24,14 +28,15 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
     r"""Loads a data set.
 
     Args:
-        name (str): One of :func:`names`; case, :obj:`"-"` and :obj:`"_"` do not matter.
+        name (str): One of :func:`names`; case, :obj:`"-"` and :obj:`"_"` do not matter. With :obj:`"-links"`
+            behind that of one graph, :obj:`"Cora-links"`, its links are asked for by :func:`link_task`.
         root (str, optional): The folder of all data sets, see :func:`kgat.datasets.graphs.load`.
             (default: :obj:`None`)
         sparse (bool or str, optional): Whether features are a :obj:`torch.sparse_csr` tensor, see
             :func:`kgat.datasets.graphs.load`; those of whole graphs are not. (default: :obj:`"auto"`)
 
     Returns:
-        Task, GraphTask: What is asked of nodes of one graph, or of whole graphs.
+        Task, GraphTask or LinkTask: What is asked of nodes of one graph, of whole graphs, or of links.
 
     Raises:
         ValueError: If the name is unknown, or a raw file is corrupt.
@@ -40,9 +45,11 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
         ImportError: If the data set needs an extra that is not installed.
 
     Example:
-        >>> load("digits").level
-        'node'
+        >>> load("digits").level, load("digits-links").level
+        ('node', 'link')
     """
+    if normalized(name).endswith(LINKS):
+        return link_task(graphs.load(re.sub(r"[-_\s]*links$", "", name, flags=re.I), root, sparse=sparse))
     if normalized(name) in map(normalized, collections.names()):
         return collections.load(name, root)
     if normalized(name) not in map(normalized, graphs.names()):

@@ -5,7 +5,7 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kgat.datasets import GraphTask, Task, load
+from kgat.datasets import GraphTask, LinkTask, Task, load
 from kgat.experiments import tuning
 from kgat.experiments.config import Config, differing, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
@@ -25,7 +25,7 @@ DEFAULT_MODELS = ("gat", "gatv2", "dot", "rbf", "rbf*lp", "spectral")
 
 
 def compare(
-    dataset: str | Task | GraphTask,
+    dataset: str | Task | GraphTask | LinkTask,
     models: Sequence[str] = DEFAULT_MODELS,
     seeds: int = 5,
     out: str | os.PathLike[str] | None = None,
@@ -124,7 +124,7 @@ def compare(
 
 
 def _checked(dataset: object, models: str | Sequence[str], seeds: int, jobs: int) -> list[str]:
-    if not isinstance(dataset, str | Task | GraphTask):
+    if not isinstance(dataset, str | Task | GraphTask | LinkTask):
         raise TypeError(
             f"Expected the name of a data set or a Task (got {type(dataset).__name__}); wrap a graph of your "
             "own with its splits: kgat.datasets.Task(name, data, splits, metric, num_classes, source, "

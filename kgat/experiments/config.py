@@ -227,6 +227,8 @@ def protocol(dataset: str) -> dict[str, Any]:
     for table in tables.values():
         if normalize_string(dataset) in map(normalize_string, table.get("datasets", ())):
             settings.update(table)
+    if normalize_string(dataset).endswith("links"):  # of any graph
+        settings.update(tables["links"])
     settings.pop("datasets", None)
     return settings
 

@@ -16,6 +16,7 @@ from kgat.experiments import loop
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
 from kgat.experiments.graph_trainer import GraphTrainer
+from kgat.experiments.link_trainer import LinkTrainer
 from kgat.experiments.loop import Diverged, Epoch, Fitted
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.trainer import Trainer
@@ -28,7 +29,9 @@ OnEpoch = Callable[[int, float, float, float], None]
 
 
 # How a model is trained and scored, by the level of its task.
-TRAINERS: dict[str, type[Trainer]] = {trainer.level: trainer for trainer in (Trainer, GraphTrainer)}
+TRAINERS: dict[str, type[Trainer]] = {
+    trainer.level: trainer for trainer in (Trainer, GraphTrainer, LinkTrainer)
+}
 
 
 def trainer_of(model: torch.nn.Module, visible: Any, config: Config) -> Trainer:
