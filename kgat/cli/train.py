@@ -20,6 +20,10 @@ def train(
     out: Annotated[
         Path | None, typer.Option(help="Folder for model.pt and config.json. Default: nothing is written.")
     ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(help="File .npz for answers to the test part, as OGB's evaluators take them."),
+    ] = None,
     overrides: options.Overrides = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
@@ -28,7 +32,7 @@ def train(
 
     kgat.experiments.training.restore(folder) builds it again.
     """
-    from kgat.datasets import load
+    from kgat.datasets import load, save_submission
     from kgat.experiments import training
     from kgat.experiments.config import Config
     from kgat.experiments.registry import resolve_model
@@ -51,6 +55,9 @@ def train(
     record, trained = training.train(task, config, device=device)
     if out is not None:
         training.save(out, trained, task, record)
+    if submission is not None:
+        split = task.split(seed)
+        save_submission(submission, task, split, training.outputs(trained, task, split)["test"])
     metric = measure_of(task.metric)
     scores = ", ".join(f"{part} {metric.shown(record[part])}" for part in ("train", "val", "test"))
     typer.echo(
@@ -60,3 +67,5 @@ def train(
     )
     if out is not None:
         typer.echo(f"{out / 'model.pt'}  {out / 'config.json'}")
+    if submission is not None:
+        typer.echo(submission)

@@ -7,11 +7,13 @@ A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datas
 """
 
 from kgat.datasets.graph_task import Graphs, GraphTask, VisibleGraphs
+from kgat.datasets.inductive import inductive
 from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits, VisibleLinks, link_task
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.sequences import load_sequences, sequence_names
+from kgat.datasets.submission import save_submission, submission
 from kgat.datasets.task import Split, Task, Visible
 
 # What training may see of a task, by its level.
@@ -33,9 +35,12 @@ __all__ = [
     "Visible",
     "VisibleGraphs",
     "VisibleLinks",
+    "inductive",
     "link_task",
     "load",
     "load_sequences",
     "names",
+    "save_submission",
     "sequence_names",
+    "submission",
 ]

@@ -6,7 +6,8 @@ from typing import Any, ClassVar
 import torch
 from torch import Tensor
 
-from kgat.datasets import Graphs, Split
+from kgat.datasets import Graphs
+from kgat.datasets.task import PARTS
 from kgat.experiments.trainer import Trainer
 
 __all__ = ["GraphTrainer"]
@@ -47,11 +48,10 @@ class GraphTrainer(Trainer):
         return _all_answers(self.model, self.graphs, self.val_graphs), self.val_y
 
     @staticmethod
-    def scores(model: torch.nn.Module, task: Any, split: Split) -> dict[str, float]:
+    def outputs(model: torch.nn.Module, task: Any, split: Any) -> dict[str, Tensor]:
         device = next(model.parameters()).device
         index = torch.arange(len(task.graphs), device=device)
-        output = _all_answers(model, _on(task.graphs, device), index).cpu()
-        return {part: task.score(output, split, part) for part in ("train", "val", "test")}
+        return dict.fromkeys(PARTS, _all_answers(model, _on(task.graphs, device), index).cpu())
 
 
 def _on(graphs: Graphs, device: torch.device) -> Graphs:

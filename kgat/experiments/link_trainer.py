@@ -9,6 +9,7 @@ from torch import Tensor
 
 from kgat.datasets import VisibleLinks
 from kgat.datasets.link_task import negatives
+from kgat.datasets.task import PARTS
 from kgat.experiments.trainer import Trainer, inputs_of
 
 __all__ = ["LinkTrainer"]
@@ -58,12 +59,10 @@ class LinkTrainer(Trainer):
         return self.model(x, edge_index, **kwargs, pairs=self.val_pairs), self.val_y
 
     @staticmethod
-    def scores(model: torch.nn.Module, task: Any, split: Any) -> dict[str, float]:
+    def outputs(model: torch.nn.Module, task: Any, split: Any) -> dict[str, Tensor]:
         device = next(model.parameters()).device
         graph = task.visible(split)
         x, edge_index, kwargs = inputs_of(graph, device)
         nodes = model(x, edge_index, **kwargs)
-        return {
-            part: task.score(model.decode(nodes, getattr(split, part).index.to(device)), split, part)  # type: ignore[operator]
-            for part in ("train", "val", "test")
-        }
+        decode: Any = model.decode
+        return {part: decode(nodes, getattr(split, part).index.to(device)).cpu() for part in PARTS}

@@ -11,6 +11,7 @@ from torch.nn.modules.module import register_module_forward_hook
 from torch_geometric.utils import subgraph
 
 from kgat.datasets import METRICS, Visible
+from kgat.datasets.task import PARTS
 from kgat.experiments.config import Config
 from kgat.experiments.loop import Diverged
 from kgat.kernels import Kernel
@@ -132,11 +133,10 @@ class Trainer:
         return self.model(x, edge_index, **kwargs).index_select(0, self.val_nodes), self.val_y
 
     @staticmethod
-    def scores(model: torch.nn.Module, task: Any, split: Any) -> dict[str, float]:
-        r"""Scores a model in evaluation mode on all parts of a split."""
+    def outputs(model: torch.nn.Module, task: Any, split: Any) -> dict[str, Tensor]:
+        r"""Returns of each part of a split what its score is taken of, in the mode that the model is in."""
         x, edge_index, kwargs = inputs_of(task.data, next(model.parameters()).device)
-        output = model(x, edge_index, **kwargs).cpu()
-        return {part: task.score(output, split, part) for part in ("train", "val", "test")}
+        return dict.fromkeys(PARTS, model(x, edge_index, **kwargs).cpu())
 
     def losses(self, penalties: list[Tensor]) -> dict[str, list[Tensor]]:
         r"""Returns the argument that takes the penalties of kernels, of a model that has some."""

@@ -22,7 +22,7 @@ from kgat.experiments.registry import resolve_model
 from kgat.experiments.trainer import Trainer
 from kgat.models import AttentionGNN, GraphReadout, LinkPredictor, StandardizedOutput
 
-__all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "restore", "run", "save", "train"]
+__all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "outputs", "restore", "run", "save", "train"]
 
 CURVE_POINTS = 100  # of a stored learning curve
 OnEpoch = Callable[[int, float, float, float], None]
@@ -147,9 +147,21 @@ def evaluate(model: torch.nn.Module, task: Any, split: Any) -> dict[str, float]:
     Returns:
         dict: The metric on :obj:`train`, :obj:`val` and :obj:`test`.
     """
+    return {part: task.score(output, split, part) for part, output in outputs(model, task, split).items()}
+
+
+def outputs(model: torch.nn.Module, task: Any, split: Any) -> dict[str, torch.Tensor]:
+    r"""Returns what a trained model says, in evaluation mode: of each part of a split what the task scores, a
+    row for each node or graph of all parts, or a number for each pair of the part.
+
+    Args:
+        model (torch.nn.Module): The model.
+        task (Task, GraphTask or LinkTask): The task.
+        split (Split or LinkSplit): The split.
+    """
     model.eval()
     with torch.no_grad():
-        return TRAINERS[task.level].scores(model, task, split)
+        return TRAINERS[task.level].outputs(model, task, split)
 
 
 def curve(history: Sequence[Epoch]) -> dict[str, list[float]]:
