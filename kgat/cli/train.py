@@ -17,6 +17,7 @@ def train(
     model: Annotated[str, typer.Option(help="The model, as in compare.")] = "rbf",
     seed: Annotated[int, typer.Option(help="Seed of split, weights and dropout.", min=0)] = 0,
     root: options.Root = None,
+    metric: options.Metric = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for model.pt and config.json. Default: nothing is written.")
     ] = None,
@@ -48,7 +49,7 @@ def train(
             )
     options.set_threads(threads)
     options.check_device(device)
-    task = load(dataset, root)
+    task = load(dataset, root, metric=metric)
     config = Config.of(task.name, model, seed, settings)
     if out is not None:
         options.make_folder(out)
@@ -58,11 +59,11 @@ def train(
     if submission is not None:
         split = task.split(seed)
         save_submission(submission, task, split, training.outputs(trained, task, split)["test"])
-    metric = measure_of(task.metric)
-    scores = ", ".join(f"{part} {metric.shown(record[part])}" for part in ("train", "val", "test"))
+    measure = measure_of(task.metric)
+    scores = ", ".join(f"{part} {measure.shown(record[part])}" for part in ("train", "val", "test"))
     typer.echo(
         f"{task.name}, {config.model}, seed {seed}, split {record['split']}: "
-        f"{metric.label} {scores}; epoch {record['best_epoch']} of {record['epochs']}, "
+        f"{measure.label} {scores}; epoch {record['best_epoch']} of {record['epochs']}, "
         f"{record['seconds']:.1f} s, {record['parameters']} parameters"
     )
     if out is not None:

@@ -1,5 +1,6 @@
 r"""Data sets by name, whatever is predicted: of nodes, of whole graphs, of links."""
 
+import dataclasses
 import os
 import re
 from typing import Any
@@ -24,7 +25,13 @@ def names() -> list[str]:
     return [*graphs.names(), *collections.names()]
 
 
-def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool | str = "auto") -> Any:
+def load(
+    name: str,
+    root: str | os.PathLike[str] | None = None,
+    *,
+    sparse: bool | str = "auto",
+    metric: str | None = None,
+) -> Any:
     r"""Loads a data set.
 
     Args:
@@ -34,6 +41,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
             (default: :obj:`None`)
         sparse (bool or str, optional): Whether features are a :obj:`torch.sparse_csr` tensor, see
             :func:`kgat.datasets.graphs.load`; those of whole graphs are not. (default: :obj:`"auto"`)
+        metric (str, optional): One of :data:`kgat.datasets.METRICS` that scores this kind of task; that of
+            the benchmark if :obj:`None`. (default: :obj:`None`)
 
     Returns:
         Task, GraphTask or LinkTask: What is asked of nodes of one graph, of whole graphs, or of links.
@@ -45,9 +54,14 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
         ImportError: If the data set needs an extra that is not installed.
 
     Example:
-        >>> load("digits").level, load("digits-links").level
-        ('node', 'link')
+        >>> load("digits", metric="f1_macro").metric, load("digits-links").level
+        ('f1_macro', 'link')
     """
+    task = _load(name, root, sparse)
+    return task if metric is None else dataclasses.replace(task, metric=metric)
+
+
+def _load(name: str, root: str | os.PathLike[str] | None, sparse: bool | str) -> Any:
     if normalized(name).endswith(LINKS):
         return link_task(graphs.load(re.sub(r"[-_\s]*links$", "", name, flags=re.I), root, sparse=sparse))
     if normalized(name) in map(normalized, collections.names()):

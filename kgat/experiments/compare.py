@@ -39,6 +39,7 @@ def compare(
     jobs: int = 1,
     tune: int = 0,
     tune_seeds: int = 3,
+    metric: str | None = None,
 ) -> list[dict[str, Any]]:
     r"""Trains every model with every seed, measures their cost, and draws the figures.
 
@@ -71,6 +72,8 @@ def compare(
             (default: :obj:`0`)
         tune_seeds (int, optional): How many seeds each of these settings is trained with.
             (default: :obj:`3`)
+        metric (str, optional): What is scored, of a data set that is loaded by its name; that of the
+            benchmark if :obj:`None`. (default: :obj:`None`)
 
     Returns:
         list of dict: All records of the folder.
@@ -85,7 +88,7 @@ def compare(
     names = _checked(dataset, models, seeds, jobs)
     budget = tuning.Budget(tune, tune_seeds) if tune else None
     _expect_taken(names, overrides)
-    task = load(dataset, root) if isinstance(dataset, str) else dataset
+    task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
     trials = _trials(task.name, names, overrides, budget) if budget else []
     tuned = budget.record(overrides) if budget else None
     protocols = {name: Config.of(task.name, name, overrides=overrides) for name in names}
@@ -101,6 +104,7 @@ def compare(
         describe=_described,
     )
     with engine:
+        _expect_same_metric(engine.records, task, path)
         _expect_same_budget(engine.records, task.name, tuned, path)
         _expect_same_settings(engine.records, protocols.values(), path, but=tuned["space"] if tuned else ())
         engine.run(
@@ -267,6 +271,15 @@ def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"Expected a kernel model that leaves '{setting}' open because it is set (got "
                 f"{', '.join(names)}); stock layers and projections in a name leave no choice"
+            )
+
+
+def _expect_same_metric(records: Sequence[Record], task: Any, path: Path) -> None:
+    for run in runs_in(records):
+        if run["dataset"] == task.name and run["metric"] != task.metric:
+            raise ValueError(
+                f"Expected runs that are scored by {task.metric} in '{path}' (got one of '{run['model']}' "
+                f"scored by {run['metric']}); choose another --out, or delete that file"
             )
 
 
