@@ -457,7 +457,7 @@ HUGE = 10**400
         ({"seed": HUGE}, "'seed' as a whole number in line 2"),
         ({"seed": [1]}, "'seed' as a whole number in line 2"),
         ({"model": {}}, "'model' as a text in line 2"),
-        ({"metric": "f1"}, "'metric' as one of accuracy, roc_auc in line 2"),
+        ({"metric": "f1"}, "'metric' as one of accuracy, roc_auc, .* in line 2"),
         ({"config": [1]}, "'config' as an object in line 2"),
         ({"config": {}}, "'config.num_layers'|'config.heads'"),
         ({"versions": {}}, "'versions.torch' as a text in line 2"),
@@ -501,3 +501,38 @@ def test_any_name_keeps_its_place_in_a_table(capsys, tmp_path, name):
 @pytest.mark.quick
 def test_version(capsys):
     assert run(capsys, "--version") == (0, f"kgat {kgat.__version__}\n", "")
+
+
+@pytest.mark.parametrize("dataset", ["MUTAG", "karate-links"])
+def test_graphs_and_links_go_to_a_report(dataset, capsys, tmp_path, data_root):
+    fast = [*FAST, "--models", "rbf", "--seeds", 1, "--rounds", 0, "--jobs", 1]
+    arguments = [
+        "--dataset",
+        dataset,
+        "--metric",
+        "average_precision",
+        "--root",
+        data_root,
+        "--out",
+        tmp_path,
+    ]
+    code, out, _ = run(capsys, "compare", *arguments, *fast)
+    assert code == 0
+    assert "test average precision %" in out
+    assert (tmp_path / "report.html").is_file()
+    arguments[3] = "roc_auc"
+    code, _, err = run(capsys, "compare", *arguments, *fast)
+    assert code == 2
+    assert "Expected runs that are scored by roc_auc" in err
+    assert "scored by average_precision); choose another --out" in err
+
+
+def test_answers_to_the_test_part_are_written(capsys, tmp_path, data_root):
+    import numpy as np
+
+    path = tmp_path / "answers.npz"
+    arguments = ["--dataset", "ogbg-molfreesolv", "--root", data_root, "--submission", path]
+    code, out, _ = run(capsys, "train", "--model", "gat", *arguments, *FAST)
+    assert code == 0
+    assert "RMSE train" in out
+    assert np.load(path)["y_pred"].shape == (65, 1)

@@ -18,6 +18,7 @@ RESUMES = True
 def compare(
     dataset: options.Dataset = "digits",
     root: options.Root = None,
+    metric: options.Metric = None,
     models: Annotated[
         str,
         typer.Option(
@@ -80,6 +81,7 @@ def compare(
         jobs=jobs,
         tune=tune,
         tune_seeds=tune_seeds,
+        metric=metric,
     )
     folder = Path("runs") / records[-1]["dataset"] if out is None else out
     print_tables(records)

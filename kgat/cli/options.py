@@ -22,7 +22,20 @@ def some(what: str, more: str = "") -> Any:
     return typer.Option(help=f"{what}, separated by commas; an unknown one lists them all.{more}")
 
 
-Dataset = Annotated[str, typer.Option(help="Name of the data set; an unknown one lists them all.")]
+Dataset = Annotated[
+    str,
+    typer.Option(
+        help="Name of the data set, of nodes or of whole graphs; NAME-links asks for the links of a graph. "
+        "An unknown one lists them all."
+    ),
+]
+Metric = Annotated[
+    str | None,
+    typer.Option(
+        help="What is scored: accuracy, f1_macro, roc_auc, rmse, mrr, hits@20, ...; an unknown one lists "
+        "them all. Default: that of the data set."
+    ),
+]
 Root = Annotated[
     Path | None,
     typer.Option(help="Folder of the data sets. Default: the variable KGAT_DATA, else the user's cache."),

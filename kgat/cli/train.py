@@ -17,8 +17,13 @@ def train(
     model: Annotated[str, typer.Option(help="The model, as in compare.")] = "rbf",
     seed: Annotated[int, typer.Option(help="Seed of split, weights and dropout.", min=0)] = 0,
     root: options.Root = None,
+    metric: options.Metric = None,
     out: Annotated[
         Path | None, typer.Option(help="Folder for model.pt and config.json. Default: nothing is written.")
+    ] = None,
+    submission: Annotated[
+        Path | None,
+        typer.Option(help="File .npz for answers to the test part, as OGB's evaluators take them."),
     ] = None,
     overrides: options.Overrides = None,
     threads: options.Threads = None,
@@ -28,11 +33,11 @@ def train(
 
     kgat.experiments.training.restore(folder) builds it again.
     """
-    from kgat.datasets import load
+    from kgat.datasets import load, save_submission
     from kgat.experiments import training
     from kgat.experiments.config import Config
-    from kgat.experiments.records import METRICS
     from kgat.experiments.registry import resolve_model
+    from kgat.measures import measure_of
 
     settings = options.settings_of(overrides)
     found = resolve_model(model)
@@ -44,18 +49,24 @@ def train(
             )
     options.set_threads(threads)
     options.check_device(device)
-    task = load(dataset, root)
+    task = load(dataset, root, metric=metric)
     config = Config.of(task.name, model, seed, settings)
     if out is not None:
         options.make_folder(out)
     record, trained = training.train(task, config, device=device)
     if out is not None:
         training.save(out, trained, task, record)
-    scores = ", ".join(f"{part} {record[part]:.1%}" for part in ("train", "val", "test"))
+    if submission is not None:
+        split = task.split(seed)
+        save_submission(submission, task, split, training.outputs(trained, task, split)["test"])
+    measure = measure_of(task.metric)
+    scores = ", ".join(f"{part} {measure.shown(record[part])}" for part in ("train", "val", "test"))
     typer.echo(
         f"{task.name}, {config.model}, seed {seed}, split {record['split']}: "
-        f"{METRICS[task.metric]} {scores}; epoch {record['best_epoch']} of {record['epochs']}, "
+        f"{measure.label} {scores}; epoch {record['best_epoch']} of {record['epochs']}, "
         f"{record['seconds']:.1f} s, {record['parameters']} parameters"
     )
     if out is not None:
         typer.echo(f"{out / 'model.pt'}  {out / 'config.json'}")
+    if submission is not None:
+        typer.echo(submission)

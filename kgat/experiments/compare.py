@@ -5,16 +5,17 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kgat.datasets import Task, load
+from kgat.datasets import GraphTask, LinkTask, Task, load
 from kgat.experiments import tuning
 from kgat.experiments.config import Config, differing, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
-from kgat.experiments.records import METRICS, RESULTS
+from kgat.experiments.records import RESULTS
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.tables import runs_in
 from kgat.experiments.training import OnEpoch, train
+from kgat.measures import measure_of
 
 Record = Mapping[str, Any]
 
@@ -24,7 +25,7 @@ DEFAULT_MODELS = ("gat", "gatv2", "dot", "rbf", "rbf*lp", "spectral")
 
 
 def compare(
-    dataset: str | Task,
+    dataset: str | Task | GraphTask | LinkTask,
     models: Sequence[str] = DEFAULT_MODELS,
     seeds: int = 5,
     out: str | os.PathLike[str] | None = None,
@@ -38,6 +39,7 @@ def compare(
     jobs: int = 1,
     tune: int = 0,
     tune_seeds: int = 3,
+    metric: str | None = None,
 ) -> list[dict[str, Any]]:
     r"""Trains every model with every seed, measures their cost, and draws the figures.
 
@@ -70,6 +72,8 @@ def compare(
             (default: :obj:`0`)
         tune_seeds (int, optional): How many seeds each of these settings is trained with.
             (default: :obj:`3`)
+        metric (str, optional): What is scored, of a data set that is loaded by its name; that of the
+            benchmark if :obj:`None`. (default: :obj:`None`)
 
     Returns:
         list of dict: All records of the folder.
@@ -84,7 +88,7 @@ def compare(
     names = _checked(dataset, models, seeds, jobs)
     budget = tuning.Budget(tune, tune_seeds) if tune else None
     _expect_taken(names, overrides)
-    task = dataset if isinstance(dataset, Task) else load(dataset, root)
+    task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
     trials = _trials(task.name, names, overrides, budget) if budget else []
     tuned = budget.record(overrides) if budget else None
     protocols = {name: Config.of(task.name, name, overrides=overrides) for name in names}
@@ -100,6 +104,7 @@ def compare(
         describe=_described,
     )
     with engine:
+        _expect_same_metric(engine.records, task, path)
         _expect_same_budget(engine.records, task.name, tuned, path)
         _expect_same_settings(engine.records, protocols.values(), path, but=tuned["space"] if tuned else ())
         engine.run(
@@ -123,7 +128,7 @@ def compare(
 
 
 def _checked(dataset: object, models: str | Sequence[str], seeds: int, jobs: int) -> list[str]:
-    if not isinstance(dataset, str | Task):
+    if not isinstance(dataset, str | Task | GraphTask | LinkTask):
         raise TypeError(
             f"Expected the name of a data set or a Task (got {type(dataset).__name__}); wrap a graph of your "
             "own with its splits: kgat.datasets.Task(name, data, splits, metric, num_classes, source, "
@@ -174,7 +179,8 @@ def _run_of(config: Config, is_drawn: bool) -> Job:
 
 
 def _noting(note: Note, task: Task) -> OnEpoch:
-    return lambda epoch, _, __, score: note(f"epoch {epoch}, val {METRICS[task.metric]} {score:.1%}")
+    metric = measure_of(task.metric)
+    return lambda epoch, _, __, score: note(f"epoch {epoch}, val {metric.label} {metric.shown(score)}")
 
 
 def _try(task: Task, device: str, _: Record, config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
@@ -210,8 +216,9 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
         if record["val"] is None:  # only a trial survives that it diverged
             yield "diverged"
         else:
-            metric = f"{METRICS[record['metric']]} {record['val']:.1%}"
-            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {metric}"
+            metric = measure_of(record["metric"])
+            score = f"{metric.label} {metric.shown(record['val'])}"
+            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {score}"
 
 
 # --- Figures ----------------------------------------------------------------------------------------------
@@ -264,6 +271,15 @@ def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"Expected a kernel model that leaves '{setting}' open because it is set (got "
                 f"{', '.join(names)}); stock layers and projections in a name leave no choice"
+            )
+
+
+def _expect_same_metric(records: Sequence[Record], task: Any, path: Path) -> None:
+    for run in runs_in(records):
+        if run["dataset"] == task.name and run["metric"] != task.metric:
+            raise ValueError(
+                f"Expected runs that are scored by {task.metric} in '{path}' (got one of '{run['model']}' "
+                f"scored by {run['metric']}); choose another --out, or delete that file"
             )
 
 

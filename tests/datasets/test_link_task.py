@@ -1,0 +1,145 @@
+import dataclasses
+
+import pytest
+import torch
+from made_tasks import make_task
+from torch_geometric.data import Data
+
+from kgat.datasets import LinkSplit, LinkTask, Pairs, RandomLinkSplits, link_task, load
+from kgat.datasets.link_task import negatives
+
+pytestmark = pytest.mark.quick
+
+
+def keys(index, nodes=60):
+    low, high = index.min(0)[0], index.max(0)[0]
+    return set((low * nodes + high).tolist())
+
+
+def test_splits_neither_leak_nor_overlap():
+    task = link_task(make_task(), val=0.1, test=0.2)
+    edges = keys(task.data.edge_index)
+    for split in task.splits[:3]:
+        parts = {part: getattr(split, part) for part in ("train", "val", "test")}
+        positive = {part: keys(pairs.index[:, pairs.y == 1]) for part, pairs in parts.items()}
+        negative = {part: keys(pairs.index[:, pairs.y == 0]) for part, pairs in parts.items()}
+        assert set.union(*positive.values()) == edges
+        assert sum(map(len, positive.values())) == len(edges)
+        assert len(set.union(*negative.values())) == len(edges)  # all differ
+        assert not edges & set.union(*negative.values())
+        assert keys(split.edge_index) == positive["train"]
+        assert split.edge_index.size(1) == 2 * len(positive["train"])  # both directions
+        assert len(positive["val"]) == round(0.1 * len(edges))
+        assert len(positive["test"]) == round(0.2 * len(edges))
+
+
+def test_splits_are_drawn_from_their_name():
+    one, two = link_task(make_task()), link_task(make_task())
+    assert torch.equal(one.split(3).test.index, two.split(13).test.index)
+    assert not torch.equal(one.split(0).test.index, one.split(1).test.index)
+    other = dataclasses.replace(make_task(), name="other")
+    assert not torch.equal(link_task(other).split(0).test.index, one.split(0).test.index)
+
+
+def test_directed_edges_stay_directed():
+    edge_index = torch.tensor([list(range(20)), [(k + 1) % 20 for k in range(20)]])
+    splits = RandomLinkSplits("ring", Data(x=torch.eye(20), edge_index=edge_index), val=0.2, test=0.2)
+    assert not splits.undirected
+    split = splits[0]
+    asked = {
+        tuple(pair) for part in (split.val, split.test) for pair in part.index[:, part.y == 1].T.tolist()
+    }
+    assert asked <= {tuple(pair) for pair in edge_index.T.tolist()}
+    assert not asked & {tuple(pair) for pair in split.edge_index.T.tolist()}
+    assert len(asked) + split.edge_index.size(1) == 20
+
+
+def test_loops_and_features_of_edges_stay_with_their_edges():
+    edge_index = torch.tensor([[0, 1, 1, 2, 2, 3, 3, 4, 4, 0, 2], [1, 0, 2, 1, 3, 2, 4, 3, 0, 4, 2]])
+    data = Data(x=torch.eye(5), edge_index=edge_index, edge_attr=(5 * edge_index[0] + edge_index[1]).float())
+    split = RandomLinkSplits("made", data, val=0.2, test=0.2)[0]
+    assert torch.equal(split.edge_attr, (5 * split.edge_index[0] + split.edge_index[1]).float())
+    assert (split.edge_index[0] == split.edge_index[1]).sum() == 1
+
+
+def test_training_sees_nothing_of_test_edges():
+    task = link_task(make_task())
+    split = task.split(0)
+    visible = task.visible(split)
+    test = keys(split.test.index[:, split.test.y == 1])
+    assert not test & (keys(visible.edge_index) | keys(visible.train) | keys(visible.val))
+
+
+def test_negatives_are_no_known_pairs():
+    known = torch.tensor([k for k in range(25) if k % 5 != 3])
+    torch.manual_seed(0)
+    row, col = negatives(200, 5, known)
+    assert row.numel() == 200
+    assert set(col.tolist()) == {3}
+    assert bool((row != col).all())
+
+
+def pairs(index, y):
+    return Pairs(torch.tensor(index), torch.tensor(y))
+
+
+def made(**change):
+    x, edge_index = torch.eye(4), torch.tensor([[0, 1], [1, 0]])
+    part = pairs([[2, 0], [3, 3]], [1, 0])
+    parts = {"edge_index": edge_index, "train": pairs([[0], [1]], [1]), "val": part, "test": part, **change}
+    split = LinkSplit("one", parts["edge_index"], None, parts["train"], parts["val"], parts["test"])
+    metric = change.get("metric", "roc_auc")
+    return LinkTask("toy", Data(x=x, edge_index=edge_index), (split,), metric, "here", "none")
+
+
+def test_scores_are_of_pairs():
+    task = made()
+    split = task.split(0)
+    assert task.score(torch.tensor([1.0, 0.0]), split, "test") == 1.0
+    assert task.score(torch.tensor([0.0, 1.0]), split, "val") == 0.0
+    with pytest.raises(ValueError, match=r"shape \[2\] for part 'test' of 'toy' \(got \[3\]\)"):
+        task.score(torch.zeros(3), split, "test")
+    with pytest.raises(ValueError, match=r"finite 'output' \(got nan of pair 1\)"):
+        task.score(torch.tensor([0.0, torch.nan]), split, "test")
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "accuracy"}, r"metric of links as 'metric' of 'toy' \(got 'accuracy'\)"),
+        ({"test": pairs([[1, 0], [0, 3]], [1, 0])}, r"no edge of 'test' among the messages.*\(got 1 to 0\)"),
+        ({"val": pairs([[1, 0], [2, 3]], [0, 0])}, r"edges in 'val' of split 'one' of 'toy' \(got none\)"),
+        ({"val": pairs([[1, 0], [2, 3]], [1])}, r"as 'val'.*\(got \[2, 2\] and \[1\]\)"),
+    ],
+)
+def test_bad_splits_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        made(**change)
+
+
+def test_pairs_out_of_range_are_named():
+    with pytest.raises(IndexError, match=r"nodes 0 to 3 in 'test'.*\(got 0 to 4\)"):
+        made(test=pairs([[2, 0], [3, 4]], [1, 0]))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [({"val": 0.0}, "change the shares"), ({"val": 0.5, "test": 0.5}, "leave 0"), ({"test": 1e-9}, "and 0")],
+)
+def test_bad_shares_are_named(change, message):
+    with pytest.raises(ValueError, match=message):
+        link_task(make_task(), **change)
+
+
+def test_a_complete_graph_has_no_links_to_ask_for():
+    row, col = torch.ones(6, 6).tril(-1).nonzero().T
+    data = Data(x=torch.eye(6), edge_index=torch.stack([torch.cat([row, col]), torch.cat([col, row])]))
+    with pytest.raises(ValueError, match=r"pairs without an edge as edges in 'made' \(got 0"):
+        RandomLinkSplits("made", data, val=0.2, test=0.2)
+
+
+def test_links_of_any_graph_by_name():
+    for name in ("karate-links", "Karate links", "KARATE_LINKS"):
+        assert load(name).name == "karate-links"
+    with pytest.raises(ValueError, match="did you mean 'karate'"):
+        load("karat-links")
