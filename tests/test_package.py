@@ -25,6 +25,7 @@ ROOMS = (
     "functional",
     "positions",
     "nn",
+    "loader",
     "models",
     "testing",
     "datasets",
