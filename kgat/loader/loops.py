@@ -260,3 +260,34 @@ def induce(colptr, row, time, node, until, tree, table, num_nodes):  # type: ign
                         source[total], target[total], edge[total] = table[place, 1], i, e
                     total += 1
     return source, target, edge
+
+
+@kept_on_disk(nogil=True)
+def grow_parts(rowptr, col, colptr, row, order, num_parts):  # type: ignore[no-untyped-def]
+    r"""Returns the part of each node: parts grow one after the other, breadth first along edges of either
+    direction, each to its share of the nodes, from where the one before it stopped or else from the next node
+    of an order."""
+    nodes = order.size
+    part, queue = np.full(nodes, -1, np.int64), np.empty(nodes, np.int64)
+    seen = np.zeros(nodes, np.bool_)
+    tail = start = 0
+    for head in range(nodes):
+        if head == tail:
+            while seen[order[start]]:
+                start += 1
+            queue[tail] = order[start]
+            seen[order[start]] = True
+            tail += 1
+        i = queue[head]
+        part[i] = head * num_parts // nodes
+        for e in range(rowptr[i], rowptr[i + 1]):
+            if not seen[col[e]]:
+                seen[col[e]] = True
+                queue[tail] = col[e]
+                tail += 1
+        for e in range(colptr[i], colptr[i + 1]):
+            if not seen[row[e]]:
+                seen[row[e]] = True
+                queue[tail] = row[e]
+                tail += 1
+    return part
