@@ -343,11 +343,14 @@ class NeighborSampler(BaseSampler):
             _check_seeds(node, self._sizes[name], name)
         if key is None:
             key = self._key(torch.cat([node.long() for node in seeds.values()]))
-        nodes, first = {}, 0
+        first, begins = 0, {}
+        for name, node in seeds.items():
+            begins[name] = first
+            first += node.numel()
+        nodes = {}
         for name, size in self._sizes.items():
             given = seeds[name].long().contiguous().numpy() if name in seeds else None
-            nodes[name] = _Nodes(size, given, first if self.disjoint else -1)
-            first += nodes[name].count
+            nodes[name] = _Nodes(size, given, begins.get(name, 0) if self.disjoint else -1)
         until = self._until(seeds, times)
         blocks = self._hops(nodes, until, key)
         hop_sizes = {name: [block[2].size for block in of_type] for name, of_type in blocks.items()}
@@ -452,7 +455,7 @@ class NeighborSampler(BaseSampler):
                     "'input_time' or 'edge_label_time'"
                 )
             parts.append(self._times[name][node] if given is None else given)
-        return torch.cat([parts[list(seeds).index(name)] for name in self._sizes if name in seeds]).numpy()
+        return torch.cat(parts).numpy()
 
 
 def _is_count(count: Any) -> bool:

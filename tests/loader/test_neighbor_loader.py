@@ -2,7 +2,7 @@ r"""Mini-batches: they compute what the whole graph does, and depend on seed and
 
 import pytest
 import torch
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
 from kgat import KernelGAT
 from kgat.loader import LinkNeighborLoader, NeighborLoader
@@ -86,3 +86,61 @@ def test_input_nodes_and_positional_arguments():
     assert "10 inputs" in repr(loader)
     with pytest.raises(ValueError, match="Expected 'seed'"):
         NeighborLoader(DATA, [2], seed=-3)
+
+
+def test_a_batch_of_too_few_hops_is_refused_where_it_is_trimmed():
+    model = KernelGAT(16, 24, 4, 5, heads=4, kernel="rbf").double()
+    batch = next(iter(NeighborLoader(DATA, [2, 2], batch_size=4)))
+    model(batch.x, batch.edge_index)
+    with pytest.raises(
+        ValueError, match=r"at least as many hops as the model has layers, .*got 2 for layer 4"
+    ):
+        model(batch.x, batch.edge_index, **hops(batch))
+
+
+def test_several_types_in_workers():
+    data = HeteroData()
+    data["paper"].x, data["author"].x = torch.randn(20, 4), torch.randn(9, 3)
+    for source, target in (("author", "paper"), ("paper", "author"), ("paper", "paper")):
+        ends = torch.stack([torch.randint(data[s].num_nodes, (60,)) for s in (source, target)])
+        data[source, "to", target].edge_index = ends
+        data[source, "to", target].edge_attr = torch.randn(60, 2)
+    options = {"input_nodes": "paper", "batch_size": 6, "seed": 1}
+    here, there = (list(NeighborLoader(data, [3, 2], num_workers=n, **options)) for n in (0, 2))
+    assert len(here) == len(there) == 4
+    for batch, same in zip(here, there, strict=True):
+        for name in data.edge_types:
+            part = batch[name]
+            assert torch.equal(part.e_id, same[name].e_id)
+            ends = [batch[name[end]].n_id[part.edge_index[row]] for row, end in ((0, 0), (1, 2))]
+            assert torch.equal(torch.stack(ends), data[name].edge_index[:, part.e_id])
+            assert torch.equal(part.edge_attr, data[name].edge_attr[part.e_id])
+    links = LinkNeighborLoader(
+        data,
+        [3],
+        edge_label_index=("author", "to", "paper"),
+        neg_sampling="binary",
+        batch_size=7,
+        disjoint=True,
+    )
+    batch = next(iter(links))
+    source, target = batch["author", "to", "paper"].edge_label_index
+    assert torch.equal(batch["author"].batch[source], batch["paper"].batch[target])
+
+
+def test_links_of_a_time():
+    time = torch.randint(0, 50, (90,))
+    data = Data(edge_index=EDGES, num_nodes=30)
+    data.edge_time = time
+    loader = LinkNeighborLoader(
+        data,
+        [3, 3],
+        edge_label_index=EDGES,
+        edge_label_time=time,
+        time_attr="edge_time",
+        batch_size=9,
+        seed=0,
+    )
+    for batch in loader:
+        limit = batch.edge_label_time[batch.batch[batch.edge_index[1]]]
+        assert (time[batch.e_id] <= limit).all()

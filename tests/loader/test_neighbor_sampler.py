@@ -6,9 +6,12 @@ from itertools import permutations
 
 import pytest
 import torch
+import torch_geometric.typing
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.loader import NeighborLoader as StockNeighborLoader
+from torch_geometric.sampler import NeighborSampler as StockNeighborSampler
 from torch_geometric.sampler import NodeSamplerInput
+from torch_geometric.testing import withPackage
 
 from kgat.loader import NeighborSampler
 
@@ -298,3 +301,28 @@ def test_wrong_indices_are_named():
     data = Data(edge_index=EDGES, num_nodes=30, t=torch.zeros(90, dtype=torch.long))
     with pytest.raises(ValueError, match="Expected times of the seeds"):
         sample(NeighborSampler(data, [2], time_attr="t"), [3])
+
+
+@pytest.mark.parametrize("replace", [False, True])
+@withPackage("pyg_lib|torch_sparse")
+def test_law_is_that_of_the_compiled_samplers(replace):
+    if not replace and not torch_geometric.typing.WITH_PYG_LIB:
+        pytest.skip("torch-sparse draws one of four neighbours without ever drawing the last: see its Floyd")
+    ours = NeighborSampler(DATA, [2, 2], replace=replace)
+    theirs = StockNeighborSampler(DATA, [2, 2], replace=replace)
+    rounds, counts = 4000, []
+    for sampler in (ours, theirs):
+        torch.manual_seed(0)
+        drawn = torch.zeros(2, 90)
+        for _ in range(rounds):
+            out = sample_by(sampler, [5, 3])
+            edge = out.edge if sampler.edge_permutation is None else sampler.edge_permutation[out.edge]
+            drawn[0] += edge.bincount(minlength=90)
+            drawn[1, out.edge.numel()] += 1
+        counts.append(drawn)
+    difference = (counts[0] - counts[1]).abs() / (counts[0] + counts[1]).clamp_min(1).sqrt()
+    assert difference.max() < 4.5  # standard deviations, of 180 counts
+
+
+def sample_by(sampler, seeds):
+    return sampler.sample_from_nodes(NodeSamplerInput(None, torch.tensor(seeds)))
