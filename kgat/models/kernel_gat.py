@@ -244,8 +244,8 @@ class _TrimRows(torch.nn.Module):
         if isinstance(num_sampled_per_hop, list) and layer > len(num_sampled_per_hop):
             hops = len(num_sampled_per_hop)
             raise ValueError(
-                f"Expected a batch of at least as many hops as the model has layers, less one (got {hops} for "
-                f"layer {layer + 1}); sample more hops, or pass no 'num_sampled_nodes_per_hop'"
+                f"Expected a batch of as many hops as the model has layers, less one, or more (got {hops} "
+                f"for layer {layer + 1}); sample more hops, or pass no 'num_sampled_nodes_per_hop'"
             )
         if x is None or num_sampled_per_hop is None:
             return x

@@ -326,3 +326,11 @@ def test_law_is_that_of_the_compiled_samplers(replace):
 
 def sample_by(sampler, seeds):
     return sampler.sample_from_nodes(NodeSamplerInput(None, torch.tensor(seeds)))
+
+
+def test_what_is_as_late_as_the_seed_is_drawn():
+    data = Data(edge_index=torch.tensor([[1, 2, 3], [0, 0, 0]]), num_nodes=4)
+    data.edge_time = torch.tensor([7, 8, 9])
+    sampler = NeighborSampler(data, [-1], time_attr="edge_time")
+    for limit, expected in ((6, []), (7, [0]), (8, [0, 1]), (9, [0, 1, 2])):
+        assert sample(sampler, [0], torch.tensor([limit])).edge.tolist() == expected
