@@ -26,6 +26,7 @@ ROOMS = (
     "functional",
     "positions",
     "nn",
+    "loader",
     "models",
     "testing",
     "datasets",

@@ -72,6 +72,34 @@ def bench_epoch(
         _print_ratio(f"{record['dataset']}  {record['features']} features", record)
 
 
+@bench.command("loader")
+def bench_loader(
+    graph: Annotated[str, typer.Option(help="The graph: tiny, cora, arxiv/10, arxiv.")] = "arxiv",
+    neighbors: Annotated[str, typer.Option(help="Neighbours per hop, separated by commas.")] = "15,10",
+    batch_size: Annotated[int, typer.Option(help="Seeds of a batch.", min=1)] = 1024,
+    rounds: Rounds = 20,
+    out: Log = None,
+    root: options.Root = None,
+    threads: OneThread = 1,
+) -> None:
+    r"""Time the drawing of a mini-batch against the training step it feeds, and against PyG's sampler.
+
+    Ratios are the peer's time over ours, paired round by round in this process. PyG's sampler is timed where
+    pyg-lib or torch-sparse is installed.
+    """
+    from kgat.experiments.bench.loader import bench_loader
+
+    options.set_threads(threads)
+    try:
+        counts = [int(count) for count in options.listed(neighbors)]
+    except ValueError:
+        raise ValueError(f"Expected numbers of neighbours (got '{neighbors}'); e.g. 15,10") from None
+    bench_loader(
+        *(graph, root, counts, batch_size, rounds, out),
+        say=lambda record: _print_ratio(f"{record['graph']}  {record['what']}", record),
+    )
+
+
 def _print_ratio(ours: str, record: dict[str, Any]) -> None:
     middle, low, high = record["ratio"]
     note = "  (contended: do not trust it)" if record["contended"] else ""

@@ -155,10 +155,10 @@ class AttentionGNN(BasicGNN):
         xs: list[Tensor] = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if num_sampled_nodes_per_hop is not None:
+                edge_weight = self._trim_edges(i, num_sampled_edges_per_hop, edge_weight)
                 x, edge_index, _ = self._trim(
                     i, num_sampled_nodes_per_hop, num_sampled_edges_per_hop, x, edge_index
                 )
-                edge_weight = self._trim_edges(i, num_sampled_edges_per_hop, edge_weight)
                 edge_attr = self._trim_edges(i, num_sampled_edges_per_hop, edge_attr)
                 batch = self._trim_nodes(i, num_sampled_nodes_per_hop, batch)
                 position = self._trim_nodes(i, num_sampled_nodes_per_hop, position)
@@ -241,6 +241,12 @@ class _Dropout(torch.nn.Dropout):
 class _TrimRows(torch.nn.Module):
     # What belongs to each node or edge, without those that layer 'layer' of a sampled batch no longer needs.
     def forward(self, layer: int, num_sampled_per_hop: list[int] | None, x: OptTensor) -> OptTensor:
+        if isinstance(num_sampled_per_hop, list) and layer > len(num_sampled_per_hop):
+            hops = len(num_sampled_per_hop)
+            raise ValueError(
+                f"Expected a batch of as many hops as the model has layers, less one, or more (got {hops} "
+                f"for layer {layer + 1}); sample more hops, or pass no 'num_sampled_nodes_per_hop'"
+            )
         if x is None or num_sampled_per_hop is None:
             return x
         return trim_feat(x, layer, num_sampled_per_hop)

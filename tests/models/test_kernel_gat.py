@@ -3,14 +3,13 @@ import copy
 import pytest
 import torch
 from torch_geometric.data import Data
-from torch_geometric.loader import NeighborLoader
 from torch_geometric.nn import to_hetero
 from torch_geometric.nn.models import GAT
-from torch_geometric.testing import withPackage
 from torch_geometric.utils import k_hop_subgraph
 
 from kgat import KernelGAT, KernelGATConv
 from kgat.experiments.stock import StockGAT, StockGATv2
+from kgat.loader import NeighborLoader
 
 pytestmark = pytest.mark.quick
 
@@ -81,7 +80,6 @@ def test_value_dropout(model_class):
     assert torch.equal(copied(X, none), value)
 
 
-@withPackage("pyg_lib|torch_sparse")
 @pytest.mark.parametrize("model_class", [KernelGAT, StockGAT, StockGATv2])
 def test_layer_wise_inference_equals_the_full_graph(model_class):
     model = model_class(16, 24, 2, 5, heads=4, input_dropout=0.5).eval()
@@ -89,7 +87,6 @@ def test_layer_wise_inference_equals_the_full_graph(model_class):
     torch.testing.assert_close(model.inference(loader), model(X, EDGES))
 
 
-@withPackage("pyg_lib|torch_sparse")
 def test_sampled_blocks_with_trimming():
     model = KernelGAT(16, 24, 2, 5, heads=4, kernel="rbf").eval()
     loader = NeighborLoader(Data(x=X, edge_index=EDGES), num_neighbors=[-1, -1], batch_size=6)

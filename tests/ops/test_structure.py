@@ -139,3 +139,14 @@ def test_what_inference_mode_remembers_serves_training(backend, add_self_loops):
         conv(x, edge_index)
     conv(x, edge_index).sum().backward()
     assert conv.lin.weight.grad is not None
+
+
+def test_edges_that_come_sorted_are_as_others():
+    torch.manual_seed(0)
+    edges = torch.randint(0, 9, (2, 40))
+    order = edges[1].argsort(stable=True)
+    there, here = (Adjacency.of(e, 1, 9, 9) for e in (edges, edges[:, order].contiguous()))
+    for name in ("rowptr", "col", "colptr", "row", "place"):
+        assert torch.equal(getattr(here, name), getattr(there, name))
+    assert here.edge.tolist() == list(range(40))
+    assert torch.equal(order, there.edge.long())

@@ -15,7 +15,8 @@ _FOLD, _TURN = np.uint64(32), np.uint64(29)
 def sort_edges(row, col, num_targets, num_sources):  # type: ignore[no-untyped-def]
     r"""Returns the edges in CSR and in CSC order, each time in the given order among equals.
 
-    By counting: two passes over them, where a general sort makes many.
+    By counting: two passes over them, where a general sort makes many. Edges that come sorted by target, as
+    those of a sampled batch do, stay where they are.
 
     Args:
         row (numpy.ndarray): Target of each edge, in range.
@@ -31,21 +32,28 @@ def sort_edges(row, col, num_targets, num_sources):  # type: ignore[no-untyped-d
     """
     edges = row.size
     rowptr, colptr = np.zeros(num_targets + 1, np.int64), np.zeros(num_sources + 1, np.int64)
+    in_order = True
     for e in range(edges):
         rowptr[row[e] + 1] += 1
         colptr[col[e] + 1] += 1
+        in_order &= e == 0 or row[e - 1] <= row[e]
     for i in range(num_targets):
         rowptr[i + 1] += rowptr[i]
     for j in range(num_sources):
         colptr[j + 1] += colptr[j]
     sorted_col, edge = np.empty(edges, np.int32), np.empty(edges, np.int32)
     sorted_row, place = np.empty(edges, np.int32), np.empty(edges, np.int32)
-    free = rowptr[:-1].copy()
-    for e in range(edges):
-        i = row[e]
-        sorted_col[free[i]] = col[e]
-        edge[free[i]] = e
-        free[i] += 1
+    if in_order:
+        for e in range(edges):
+            sorted_col[e] = col[e]
+            edge[e] = e
+    else:
+        free = rowptr[:-1].copy()
+        for e in range(edges):
+            i = row[e]
+            sorted_col[free[i]] = col[e]
+            edge[free[i]] = e
+            free[i] += 1
     free = colptr[:-1].copy()
     for i in range(num_targets):
         for e in range(rowptr[i], rowptr[i + 1]):
