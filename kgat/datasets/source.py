@@ -1,6 +1,7 @@
 r"""What a file of data sets declares, and how declarations are found.
 
-A family of data sets is a file in :mod:`kgat.datasets.graphs` or :mod:`kgat.datasets.sequences`, whose
+A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections` or
+:mod:`kgat.datasets.sequences`, whose
 ``SOURCES`` say everything about them. A new file there needs no line anywhere else.
 """
 
@@ -15,12 +16,12 @@ from pathlib import Path
 from typing import Any, TypeVar
 
 from kgat.datasets.files import RawFile
-from kgat.datasets.graph import Graph
+from kgat.datasets.graph import Array, Graph, Parts
 from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.splits import Rule
 from kgat.names import normalized, unknown
 
-__all__ = ["GraphSource", "SequenceSource", "discover", "resolve"]
+__all__ = ["Collection", "CollectionSource", "GraphSource", "SequenceSource", "discover", "resolve"]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -82,7 +83,56 @@ class SequenceSource:
         return {p.name: p.default for p in parameters if p.default is not inspect.Parameter.empty}
 
 
-SomeSource = TypeVar("SomeSource", GraphSource, SequenceSource)
+@dataclass(frozen=True)
+class Collection:
+    r"""Many graphs as raw files give them: NumPy arrays of all of them, one graph after the other.
+
+    Args:
+        x (numpy.ndarray): Features of nodes.
+        row, col (numpy.ndarray): The ends of edges, nodes counted through all graphs.
+        graph (numpy.ndarray): The graph of each node, sorted.
+        y (numpy.ndarray): A class per graph, or a row of labels or values.
+        edge_attr (numpy.ndarray, optional): Features of edges. (default: :obj:`None`)
+        parts (list of tuple, optional): Splits that the benchmark fixes: names and masks of graphs for
+            training, validation and test. (default: :obj:`()`)
+    """
+
+    x: Array
+    row: Array
+    col: Array
+    graph: Array
+    y: Array
+    edge_attr: Array | None = None
+    parts: Sequence[Parts] = ()
+
+
+@dataclass(frozen=True, kw_only=True)
+class CollectionSource:
+    r"""A collection of graphs: its raw files, how to read them, and what is said about it.
+
+    Args:
+        name (str): The canonical name.
+        read (callable): Reads the raw files into a :class:`Collection`.
+        citation (str): Paper, origin of the files, licence.
+        features (str): What the features are and what was done to them.
+        files (tuple of RawFile, optional): The raw files. (default: :obj:`()`)
+        num_folds (int, optional): Folds of stratified cross-validation if the benchmark fixes no splits.
+            (default: :obj:`None`)
+        metric (str, optional): The metric of the benchmark. (default: :obj:`"accuracy"`)
+        needs (tuple of str, optional): Packages that reading takes beyond kgat's own. (default: :obj:`()`)
+    """
+
+    name: str
+    read: Callable[[list[Path]], Collection]
+    citation: str
+    features: str
+    files: tuple[RawFile, ...] = ()
+    num_folds: int | None = None
+    metric: str = "accuracy"
+    needs: tuple[str, ...] = ()
+
+
+SomeSource = TypeVar("SomeSource", GraphSource, CollectionSource, SequenceSource)
 
 
 def discover(package: str, path: Sequence[str], first: Sequence[str]) -> tuple[Any, ...]:

@@ -10,6 +10,7 @@ import torch
 from numpy.typing import NDArray
 
 from kgat.datasets.files import atomic, read_npz, user_cache
+from kgat.datasets.graph import Parts
 from kgat.datasets.task import Split
 
 Array = NDArray[Any]
@@ -69,15 +70,46 @@ def _deal(part: Array, nodes: Array, train: int, val: int) -> None:
     part[nodes[train : train + val]] = 2
 
 
+def folds(name: str, y: Array, number: int) -> list[Parts]:
+    r"""Stratified cross-validation: each fold is for testing once, with the next one for validating and the
+    others for training. Folds are drawn from the name alone, as :func:`draw` does.
+
+    Args:
+        name (str): The name of the data set.
+        y (numpy.ndarray): Classes.
+        number (int): Number of folds.
+
+    Example:
+        >>> [(fold, int(test.sum())) for fold, _, _, test in folds("made", np.arange(7) % 2, 3)]
+        [('fold-0', 3), ('fold-1', 2), ('fold-2', 2)]
+    """
+    order = _order(f"{name}/folds", y)
+    fold = np.empty(len(y), dtype=np.int64)
+    # Dealt in turns, class after class: neither folds nor classes in them differ by more than one.
+    fold[np.concatenate(_classes(order, y))] = np.arange(len(y)) % number
+    return [
+        (f"fold-{k}", (fold != k) & (fold != (k + 1) % number), fold == (k + 1) % number, fold == k)
+        for k in range(number)
+    ]
+
+
 def draw(name: str, index: int, y: Array, rule: Rule) -> Array:
     r"""Draws one split from nothing but the name of the data set and the index of the split.
 
     Nodes are ordered by keys from the hash function SHAKE-256, so the order is the same on each
     machine and does not depend on the version of a random number generator.
     """
-    stream = hashlib.shake_256(f"{name}/{index}".encode()).digest(8 * len(y))
-    order = np.argsort(np.frombuffer(stream, dtype="<u8"), kind="stable")
+    order = _order(f"{name}/{index}", y)
     return rule(order[y[order] >= 0], y)
+
+
+def _order(text: str, y: Array) -> Array:
+    return np.argsort(words(text, len(y)), kind="stable")
+
+
+def words(text: str, count: int) -> Array:
+    r"""Returns numbers of 64 bits that a text stands for."""
+    return np.frombuffer(hashlib.shake_256(text.encode()).digest(8 * count), dtype="<u8")
 
 
 def seeded(name: str, y: Array, rule: Rule, root: Path) -> tuple[Split, ...]:

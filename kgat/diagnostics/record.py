@@ -27,6 +27,7 @@ from kgat.diagnostics.spectra import (
     smallest_eigenvalue,
     symmetry_gap,
 )
+from kgat.models.graph_readout import takes
 
 BINS = 20  # of the histogram of normalised entropies over [0, 1]
 SINGULAR_VALUES = 64  # stored per head: the tail beyond is below print resolution
@@ -49,7 +50,9 @@ def attention_record(model: torch.nn.Module, task: Any, config: Any, layer: int 
         layer (int, optional): The layer to look into. (default: :obj:`0`)
     """
     data = task.data
-    layers = trace(model, data.x, data.edge_index, getattr(data, "edge_attr", None))
+    batch = getattr(data, "batch", None)
+    extras = {"batch": batch} if batch is not None and takes(model) & {"batch", "**"} else {}
+    layers = trace(model, data.x, data.edge_index, getattr(data, "edge_attr", None), **extras)
     if not -len(layers) <= layer < len(layers):
         raise IndexError(f"Expected 'layer' below {len(layers)} (got {layer}); pass a layer of the model")
     record = _record("attention", task.name, config)

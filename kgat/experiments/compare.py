@@ -5,16 +5,17 @@ from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-from kgat.datasets import Task, load
+from kgat.datasets import GraphTask, Task, load
 from kgat.experiments import tuning
 from kgat.experiments.config import Config, differing, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
-from kgat.experiments.records import METRICS, RESULTS
+from kgat.experiments.records import RESULTS
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.tables import runs_in
 from kgat.experiments.training import OnEpoch, train
+from kgat.measures import measure_of
 
 Record = Mapping[str, Any]
 
@@ -24,7 +25,7 @@ DEFAULT_MODELS = ("gat", "gatv2", "dot", "rbf", "rbf*lp", "spectral")
 
 
 def compare(
-    dataset: str | Task,
+    dataset: str | Task | GraphTask,
     models: Sequence[str] = DEFAULT_MODELS,
     seeds: int = 5,
     out: str | os.PathLike[str] | None = None,
@@ -84,7 +85,7 @@ def compare(
     names = _checked(dataset, models, seeds, jobs)
     budget = tuning.Budget(tune, tune_seeds) if tune else None
     _expect_taken(names, overrides)
-    task = dataset if isinstance(dataset, Task) else load(dataset, root)
+    task = load(dataset, root) if isinstance(dataset, str) else dataset
     trials = _trials(task.name, names, overrides, budget) if budget else []
     tuned = budget.record(overrides) if budget else None
     protocols = {name: Config.of(task.name, name, overrides=overrides) for name in names}
@@ -123,7 +124,7 @@ def compare(
 
 
 def _checked(dataset: object, models: str | Sequence[str], seeds: int, jobs: int) -> list[str]:
-    if not isinstance(dataset, str | Task):
+    if not isinstance(dataset, str | Task | GraphTask):
         raise TypeError(
             f"Expected the name of a data set or a Task (got {type(dataset).__name__}); wrap a graph of your "
             "own with its splits: kgat.datasets.Task(name, data, splits, metric, num_classes, source, "
@@ -174,7 +175,8 @@ def _run_of(config: Config, is_drawn: bool) -> Job:
 
 
 def _noting(note: Note, task: Task) -> OnEpoch:
-    return lambda epoch, _, __, score: note(f"epoch {epoch}, val {METRICS[task.metric]} {score:.1%}")
+    metric = measure_of(task.metric)
+    return lambda epoch, _, __, score: note(f"epoch {epoch}, val {metric.label} {metric.shown(score)}")
 
 
 def _try(task: Task, device: str, _: Record, config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
@@ -210,8 +212,9 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
         if record["val"] is None:  # only a trial survives that it diverged
             yield "diverged"
         else:
-            metric = f"{METRICS[record['metric']]} {record['val']:.1%}"
-            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {metric}"
+            metric = measure_of(record["metric"])
+            score = f"{metric.label} {metric.shown(record['val'])}"
+            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {score}"
 
 
 # --- Figures ----------------------------------------------------------------------------------------------

@@ -10,13 +10,13 @@ from typing import Any
 import torch
 from torch_geometric import seed_everything
 
-from kgat.datasets import Task, Visible
+from kgat.datasets import VISIBLE
 from kgat.experiments.bench import measure, worker
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import SETTINGS, Config
 from kgat.experiments.records import BASELINE
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.training import Trainer, build
+from kgat.experiments.training import build, trainer_of
 
 Record = Mapping[str, Any]
 
@@ -25,7 +25,7 @@ ROUND_SECONDS = 60.0  # a slow epoch gets fewer rounds than ROUNDS
 
 
 def measure_cost(
-    task: Task, config: Config, models: Sequence[str], rounds: int = ROUNDS, *, device: str = "cpu"
+    task: Any, config: Config, models: Sequence[str], rounds: int = ROUNDS, *, device: str = "cpu"
 ) -> dict[str, Any]:
     r"""Measures a training epoch of each model against that of stock GAT.
 
@@ -53,7 +53,7 @@ def measure_cost(
     trainers = {}
     for name, of_model in configs.items():
         seed_everything(config.seed)
-        trainers[name] = Trainer(build(task, of_model).to(device), visible, of_model)
+        trainers[name] = trainer_of(build(task, of_model).to(device), visible, of_model)
         for _ in range(3):  # the first steps build caches and optimiser state
             trainers[name].step()
 
@@ -105,13 +105,13 @@ class Question:
     threads: int
 
 
-def _peaks(visible: Visible, configs: Mapping[str, Config]) -> dict[str, int | None]:
+def _peaks(visible: Any, configs: Mapping[str, Config]) -> dict[str, int | None]:
     if not Path("/proc/self/clear_refs").exists():
         return {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.pt"
         settings = {name: config.as_dict() for name, config in configs.items()}
-        torch.save({"visible": vars(visible), "configs": settings}, path)
+        torch.save({"level": visible.level, "visible": vars(visible), "configs": settings}, path)
         question = Question(str(path), "cpu", torch.get_num_threads())
         try:
             return {answer["model"]: answer["bytes"] for answer in worker.ask(__name__, question, "memory")}
@@ -123,11 +123,11 @@ def _peaks(visible: Visible, configs: Mapping[str, Config]) -> dict[str, int | N
 def answers(question: Question) -> Iterator[dict[str, Any]]:
     r"""Yields the peak of each model, in a process of :func:`kgat.experiments.bench.worker.ask`."""
     asked = torch.load(question.path, weights_only=True)
-    visible = Visible(**asked["visible"])
+    visible = VISIBLE[asked["level"]](**asked["visible"])
     for name, settings in asked["configs"].items():
         config = Config.from_dict(settings)
         seed_everything(config.seed)
-        trainer = Trainer(build(visible, config), visible, config)
+        trainer = trainer_of(build(visible, config), visible, config)
         for _ in range(2):
             trainer.step()
         trainer.optimizer.zero_grad()

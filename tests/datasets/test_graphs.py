@@ -16,9 +16,9 @@ import torch
 from torch_geometric import datasets as pyg
 from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
-from kgat.datasets import graphs, load, names
+from kgat.datasets import graphs
 from kgat.datasets.files import checksums
-from kgat.datasets.graphs import ogb, reddit
+from kgat.datasets.graphs import load, names, ogb, reddit
 from kgat.datasets.source import discover
 
 NAMES = {
