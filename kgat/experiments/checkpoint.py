@@ -8,6 +8,7 @@ import shutil
 import time
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass
 from io import BytesIO
 from pathlib import Path
@@ -20,7 +21,7 @@ from torch_geometric.data import Data, HeteroData
 
 from kgat.atomic import writing, write_atomically
 
-__all__ = ["Checkpoint", "Interval", "fingerprint"]
+__all__ = ["Checkpoint", "Checkpoints", "Interval", "fingerprint"]
 
 FOLDER = "checkpoints"  # below that of the results
 MAGIC = b"kgat checkpoint 1 "  # the first line of a file, with the digest of the rest
@@ -124,7 +125,9 @@ class Checkpoint:
         try:
             with writing(self.path):
                 self.path.parent.mkdir(parents=True, exist_ok=True)
-            write_atomically(self.path, MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+            write_atomically(
+                self.path, MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
+            )
         except OSError as error:
             if not self._failed:
                 self._failed = True
@@ -176,8 +179,9 @@ class Checkpoint:
         r"""Deletes it, with its folder, and the folder of checkpoints if it was the last one there."""
         shutil.rmtree(self.path.parent, ignore_errors=True)
         above = self.path.parent.parent
-        if above.name == FOLDER and above.is_dir() and not any(above.iterdir()):
-            above.rmdir()
+        if above.name == FOLDER:
+            with suppress(OSError):  # others are in it, or it is gone
+                above.rmdir()
 
     def _content(self) -> dict[str, Any]:
         content = self.path.read_bytes()
@@ -191,6 +195,32 @@ class Checkpoint:
                 f"expected a checkpoint of a run with {name}={value} in '{self.path}' (got {name}={other})"
             )
         return read
+
+
+@dataclass(frozen=True)
+class Checkpoints:
+    r"""Those of the runs of a folder, each below its key.
+
+    Args:
+        results (Path): The folder of the results.
+        interval (Interval, optional): How often they are written; never if :obj:`None`.
+        resume (bool, optional): Whether runs go on from what is there. (default: :obj:`True`)
+    """
+
+    results: Path
+    interval: Interval | None
+    resume: bool = True
+
+    def of(self, key: str) -> Checkpoint | None:
+        r"""Returns the checkpoint of a run, if there are any."""
+        return Checkpoint(self._folder(key), self.interval, self.resume) if self.interval else None
+
+    def remove(self, key: str) -> None:
+        r"""Deletes what there is of a run."""
+        Checkpoint(self._folder(key)).remove()
+
+    def _folder(self, key: str) -> Path:
+        return self.results / FOLDER / key
 
 
 def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[tuple[str, Any, Any]]:
