@@ -19,7 +19,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
-from kgat.atomic import writing, write_atomically
+from kgat.atomic import write_atomically, writing
 
 __all__ = ["Checkpoint", "Checkpoints", "Interval", "fingerprint"]
 
@@ -168,9 +168,10 @@ class Checkpoint:
             for name, part in parts.items():
                 _restore(part, states[name])
         except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
+            reason = " ".join(str(error).split())
             raise ValueError(
                 f"Expected a checkpoint of this very program in '{self.path}' (got one that does not fit: "
-                f"{error}); delete that file, or pass --no-resume to start anew"
+                f"{reason}); delete that file, or pass --no-resume to start anew"
             ) from error
         _restore_generators(content["generators"])
         return True

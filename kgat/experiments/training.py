@@ -132,7 +132,7 @@ def fit(
             **config.as_dict(),
             "data": fingerprint(visible),
             "device": device,
-            **circumstances("cpu")["versions"],
+            **{name: str(version) for name, version in circumstances("cpu")["versions"].items()},
         }
         checkpoint = dataclasses.replace(checkpoint, identity=identity)
     fitted = loop.fit(

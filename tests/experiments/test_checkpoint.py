@@ -4,6 +4,7 @@ import random
 import signal
 import time
 
+import numpy as np
 import pytest
 import torch
 from made_tasks import make_config, make_task
@@ -173,15 +174,13 @@ def test_other_parts_are_refused(tmp_path):
 
 
 def test_generators_of_loaders_go_on(tmp_path):
-    import numpy as np
-
     parts = {"torch": torch.Generator().manual_seed(3), "numpy": np.random.default_rng(3)}
     Checkpoint(tmp_path).save(parts)
     drawn = [
         torch.rand(3, generator=parts["torch"]).tolist(),
         parts["numpy"].random(3).tolist(),
         torch.rand(3).tolist(),
-        np.random.rand(3).tolist(),
+        np.random.random(3).tolist(),  # noqa: NPY002
         random.random(),
     ]
     assert Checkpoint(tmp_path).load(parts)
@@ -189,7 +188,7 @@ def test_generators_of_loaders_go_on(tmp_path):
         torch.rand(3, generator=parts["torch"]).tolist(),
         parts["numpy"].random(3).tolist(),
         torch.rand(3).tolist(),
-        np.random.rand(3).tolist(),
+        np.random.random(3).tolist(),  # noqa: NPY002
         random.random(),
     ]
 
