@@ -251,7 +251,7 @@ def _restore(part: Any, state: Any) -> None:
 
 
 def _generator_states() -> dict[str, Any]:
-    kind, keys, *rest = np.random.get_state(legacy=True)
+    kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (what PyG draws from)
     return {
         "torch": torch.get_rng_state(),
         "cuda": torch.cuda.get_rng_state_all() if torch.cuda.is_initialized() else [],
@@ -264,7 +264,7 @@ def _restore_generators(states: Mapping[str, Any]) -> None:
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
-    np.random.set_state(tuple(states["numpy"]))
+    np.random.set_state(tuple(states["numpy"]))  # noqa: NPY002
     random.setstate(states["python"])
 
 
