@@ -57,6 +57,8 @@ def compare(
     tune_seeds: Annotated[
         int, typer.Option(help="Seeds that each of these settings is trained with.", min=1)
     ] = 3,
+    checkpoint: options.Checkpoint = "30s",
+    resume: options.Resume = True,
 ) -> None:
     r"""Train models over several seeds and compare them with stock GAT.
 
@@ -82,6 +84,8 @@ def compare(
         tune=tune,
         tune_seeds=tune_seeds,
         metric=metric,
+        checkpoint=checkpoint,
+        resume=resume,
     )
     folder = Path("runs") / records[-1]["dataset"] if out is None else out
     print_tables(records)

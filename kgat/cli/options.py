@@ -51,6 +51,21 @@ Format = Annotated[
         "--format", help="How to print tables: markdown, csv, latex or html. Default: for a terminal."
     ),
 ]
+Checkpoint = Annotated[
+    str,
+    typer.Option(
+        "--checkpoint",
+        help="How often a run writes its state into OUT, to go on from after a kill: seconds (30s), minutes "
+        "(5m) or epochs (10); 0: never.",
+    ),
+]
+Resume = Annotated[
+    bool,
+    typer.Option(
+        "--resume/--no-resume",
+        help="Whether a run that was stopped goes on from its checkpoint or begins anew; finished ones stay.",
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
 
 

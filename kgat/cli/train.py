@@ -28,6 +28,8 @@ def train(
     overrides: options.Overrides = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
+    checkpoint: options.Checkpoint = "30s",
+    resume: options.Resume = True,
 ) -> None:
     r"""Train one model with one seed, and save it if asked to.
 
@@ -35,6 +37,7 @@ def train(
     """
     from kgat.datasets import load, save_submission
     from kgat.experiments import training
+    from kgat.experiments.checkpoint import Checkpoints, Interval
     from kgat.experiments.config import Config
     from kgat.experiments.registry import resolve_model
     from kgat.measures import measure_of
@@ -47,15 +50,22 @@ def train(
                 f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
                 "leave it out for stock layers and for projections in a name"
             )
+    interval = Interval.read(checkpoint)
     options.set_threads(threads)
     options.check_device(device)
     task = load(dataset, root, metric=metric)
     config = Config.of(task.name, model, seed, settings)
     if out is not None:
         options.make_folder(out)
-    record, trained = training.train(task, config, device=device)
+    record, trained = training.train(
+        task,
+        config,
+        device=device,
+        checkpoint=None if out is None else Checkpoints(out, interval, resume).of(config.key),
+    )
     if out is not None:
         training.save(out, trained, task, record)
+        Checkpoints(out, interval).remove(config.key)
     if submission is not None:
         split = task.split(seed)
         save_submission(submission, task, split, training.outputs(trained, task, split)["test"])

@@ -7,6 +7,7 @@ from typing import Any
 
 from kgat.datasets import GraphTask, LinkTask, Task, load
 from kgat.experiments import tuning
+from kgat.experiments.checkpoint import Checkpoints, Interval
 from kgat.experiments.config import Config, differing, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
@@ -40,6 +41,8 @@ def compare(
     tune: int = 0,
     tune_seeds: int = 3,
     metric: str | None = None,
+    checkpoint: str = "30s",
+    resume: bool = True,
 ) -> list[dict[str, Any]]:
     r"""Trains every model with every seed, measures their cost, and draws the figures.
 
@@ -74,6 +77,11 @@ def compare(
             (default: :obj:`3`)
         metric (str, optional): What is scored, of a data set that is loaded by its name; that of the
             benchmark if :obj:`None`. (default: :obj:`None`)
+        checkpoint (str, optional): How often a run writes its state to :obj:`out`, as
+            :meth:`kgat.experiments.checkpoint.Interval.read` has it; never if :obj:`"0"`.
+            (default: :obj:`"30s"`)
+        resume (bool, optional): Whether a run that was stopped goes on from there, or begins anew.
+            (default: :obj:`True`)
 
     Returns:
         list of dict: All records of the folder.
@@ -86,6 +94,7 @@ def compare(
     """
     overrides = overrides or {}
     names = _checked(dataset, models, seeds, jobs)
+    interval = Interval.read(checkpoint)
     budget = tuning.Budget(tune, tune_seeds) if tune else None
     _expect_taken(names, overrides)
     task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
@@ -93,15 +102,17 @@ def compare(
     tuned = budget.record(overrides) if budget else None
     protocols = {name: Config.of(task.name, name, overrides=overrides) for name in names}
     path = (Path("runs") / task.name if out is None else Path(out)) / RESULTS
+    checkpoints = Checkpoints(path.parent, interval, resume)
     engine = Engine(
         path,
         len(trials) + len(names) * seeds,
         key_of=_key,
-        shared=(task, device, {"tuned": tuned} if tuned else {}),
+        shared=(task, device, {"tuned": tuned} if tuned else {}, checkpoints),
         workers=jobs,
         title=task.name,
         shown=progress,
         describe=_described,
+        on_finished=lambda job: checkpoints.remove(str(job.key)),
     )
     with engine:
         _expect_same_metric(engine.records, task, path)
@@ -183,14 +194,26 @@ def _noting(note: Note, task: Task) -> OnEpoch:
     return lambda epoch, _, __, score: note(f"epoch {epoch}, val {metric.label} {metric.shown(score)}")
 
 
-def _try(task: Task, device: str, _: Record, config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
-    yield tuning.trial(task, config, device=device, on_epoch=_noting(note, task))
+def _try(
+    task: Task, device: str, _: Record, checkpoints: Checkpoints, config: Config, *, note: Note
+) -> Iterator[dict[str, Any]]:
+    checkpoint = checkpoints.of(tuning.key(config))
+    yield tuning.trial(task, config, device=device, on_epoch=_noting(note, task), checkpoint=checkpoint)
 
 
 def _train(
-    task: Task, device: str, mark: Record, config: Config, is_drawn: bool, *, note: Note
+    task: Task,
+    device: str,
+    mark: Record,
+    checkpoints: Checkpoints,
+    config: Config,
+    is_drawn: bool,
+    *,
+    note: Note,
 ) -> Iterator[dict[str, Any]]:
-    record, model = train(task, config, device=device, on_epoch=_noting(note, task))
+    record, model = train(
+        task, config, device=device, on_epoch=_noting(note, task), checkpoint=checkpoints.of(config.key)
+    )
     yield {**record, **mark}
     if is_drawn:
         from kgat import diagnostics
@@ -199,7 +222,7 @@ def _train(
 
 
 def _measure(engine: Engine, config: Config, names: Sequence[str], rounds: int) -> None:
-    task, device, mark = engine.shared
+    task, device, mark, _ = engine.shared
 
     def is_there(_: str) -> bool:
         return has_cost(engine.records, task.name, names)

@@ -75,6 +75,8 @@ class Engine:
         describe (callable, optional): Returns the lines that stay of a job, from its new records.
             (default: :obj:`None`)
         everywhere (bool, optional): Whether they stay on a terminal, too. (default: :obj:`False`)
+        on_finished (callable, optional): Called with each job whose records are in the file.
+            (default: :obj:`None`)
 
     Example:
         >>> import tempfile
@@ -101,6 +103,7 @@ class Engine:
     shown: bool = False
     describe: Callable[[Sequence[Record]], Iterable[str]] | None = None
     everywhere: bool = False
+    on_finished: Callable[[Job], object] | None = None
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.path, self.kinds)
@@ -170,6 +173,8 @@ class Engine:
             if self.repeats or (key := self.key_of(record)) is None or key not in self.keys:
                 self.keep(record)
         self._counted.add(job.key)
+        if self.on_finished is not None:
+            self.on_finished(job)
         new = self.new[before:]
         self.progress.done(job.label, self.describe(new) if self.describe else (), everywhere=self.everywhere)
 
@@ -177,6 +182,9 @@ class Engine:
         keys = {job.key for job in jobs if self.finished(job)} - self._counted
         self.progress.count(len(keys))
         self._counted |= keys
+        for job in jobs if self.on_finished is not None else ():
+            if job.key in keys:  # finished before, or elsewhere
+                self.on_finished(job)  # type: ignore[misc]
 
     def _note(self, job: Job, text: str) -> None:
         self.progress.note(f"{job.label}, {text}", always=False)

@@ -2,12 +2,14 @@ r"""One training loop for all experiments: a step, a look at validation, and who
 
 import math
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
+
+from kgat.experiments.checkpoint import Checkpoint
 
 __all__ = ["Diverged", "Epoch", "Fitted", "fit"]
 
@@ -91,6 +93,8 @@ def fit(
     patience: int | None = None,
     every: int = 1,
     callbacks: Sequence[Callable[[Epoch], object]] = (),
+    checkpoint: Checkpoint | None = None,
+    stateful: Mapping[str, Any] | None = None,
 ) -> Fitted:
     r"""Trains a model; at the end it has the weights of the epoch that was kept.
 
@@ -114,9 +118,14 @@ def fit(
             (default: :obj:`1`)
         callbacks (list of callable, optional): Called with each :class:`Epoch`; training stops when one
             returns :obj:`True`. (default: :obj:`()`)
+        checkpoint (Checkpoint, optional): Where the run goes on if it was stopped, and what is written for
+            that while it trains. (default: :obj:`None`)
+        stateful (dict, optional): What changes beside the model and the generators that all share, by name:
+            optimiser, scheduler, generators of loaders. (default: :obj:`None`)
 
     Raises:
         Diverged: If a loss is not finite, with its epoch.
+        ValueError: If a checkpoint is one of another program.
 
     Example:
         >>> model = torch.nn.Linear(1, 1, bias=False)
@@ -124,13 +133,12 @@ def fit(
         >>> fit(model, lambda: 0.0, lambda: (1.0, next(scores)), epochs=3).best_epoch
         2
     """
-    start = time.perf_counter()
-    history: list[Epoch] = []
-    state: dict[str, Tensor] = {}
-    best_score, lowest_loss = -math.inf, math.inf
-    kept = (-math.inf, -math.inf)  # score and negative loss of the kept epoch
-    waited = 0
-    for number in range(1, epochs + 1):
+    course = _Course(keep)
+    parts = {"course": course, "model": model, **(stateful or {})}
+    if checkpoint is not None:
+        checkpoint.load(parts)
+    for number in range(course.number + 1, epochs + 1):
+        course.number = number
         try:
             train_loss = step()
             if number % every and number < epochs:
@@ -139,22 +147,67 @@ def fit(
         except Diverged as error:
             error.epoch = number
             raise
-        history.append(epoch)
         answers = [callback(epoch) for callback in callbacks]
-        score_holds, loss_holds = epoch.score >= best_score, epoch.val_loss <= lowest_loss
+        course.take(epoch, model)
+        if True in answers or course.waited == patience:
+            break
+        if checkpoint is not None and checkpoint.due(number):
+            checkpoint.save(parts)
+    if course.best is None:
+        raise Diverged("validation loss", course.history[-1].val_loss)
+    model.load_state_dict(course.state)
+    return Fitted(course.state, course.history, course.best, course.seconds)
+
+
+class _Course:
+    r"""What is known of a run so far, and the weights that are kept."""
+
+    def __init__(self, keep: str) -> None:
+        self.keep = keep
+        self.number = self.waited = 0  # the last epoch, and how many there were without progress
+        self.history: list[Epoch] = []
+        self.state: dict[str, Tensor] = {}
+        self.best: Epoch | None = None
+        self.best_score, self.lowest_loss = -math.inf, math.inf
+        self._start, self._before = time.perf_counter(), 0.0
+
+    @property
+    def seconds(self) -> float:
+        r"""How long it has been under way, in all processes together."""
+        return self._before + time.perf_counter() - self._start
+
+    def take(self, epoch: Epoch, model: torch.nn.Module) -> None:
+        r"""Counts an epoch, and keeps its weights if they are better."""
+        self.history.append(epoch)
+        score_holds, loss_holds = epoch.score >= self.best_score, epoch.val_loss <= self.lowest_loss
+        kept = (-math.inf, -math.inf) if self.best is None else (self.best.score, -self.best.val_loss)
         keeps = {
             "metric": (epoch.score, -epoch.val_loss) > kept,
             "loss": loss_holds,
             "both": score_holds and loss_holds,
         }
-        if keeps[keep]:
-            state = {name: value.clone() for name, value in model.state_dict().items()}
-            best, kept = epoch, (epoch.score, -epoch.val_loss)
-        best_score, lowest_loss = max(best_score, epoch.score), min(lowest_loss, epoch.val_loss)
-        waited = 0 if score_holds or loss_holds else waited + 1
-        if True in answers or waited == patience:
-            break
-    if not state:
-        raise Diverged("validation loss", epoch.val_loss)
-    model.load_state_dict(state)
-    return Fitted(state, history, best, time.perf_counter() - start)
+        if keeps[self.keep]:
+            self.state = {name: value.clone() for name, value in model.state_dict().items()}
+            self.best = epoch
+        self.best_score = max(self.best_score, epoch.score)
+        self.lowest_loss = min(self.lowest_loss, epoch.val_loss)
+        self.waited = 0 if score_holds or loss_holds else self.waited + 1
+
+    def state_dict(self) -> dict[str, Any]:
+        return {
+            "number": self.number,
+            "waited": self.waited,
+            "history": torch.tensor(self.history, dtype=torch.float64),
+            "state": self.state,
+            "best": None if self.best is None else tuple(self.best),
+            "best_score": self.best_score,
+            "lowest_loss": self.lowest_loss,
+            "seconds": self.seconds,
+        }
+
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        self.number, self.waited, self.state = state["number"], state["waited"], state["state"]
+        self.history = [Epoch(int(number), *values) for number, *values in state["history"].tolist()]
+        self.best = None if state["best"] is None else Epoch(*state["best"])
+        self.best_score, self.lowest_loss = state["best_score"], state["lowest_loss"]
+        self._before = state["seconds"]

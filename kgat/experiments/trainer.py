@@ -96,6 +96,11 @@ class Trainer:
         self.train_y, self.val_y = (y[mask.to(self.device)] for mask in (visible.train, visible.val))
         self.train_size = self.train_nodes.numel()
 
+    @property
+    def stateful(self) -> dict[str, Any]:
+        r"""What changes while it trains, beside the model and the generators that all share."""
+        return {"optimizer": self.optimizer}
+
     def step(self) -> float:
         r"""Trains for an epoch; returns the mean loss, without penalties of kernels."""
         self.model.train()

@@ -13,6 +13,7 @@ from torch_geometric import seed_everything
 
 from kgat.atomic import write_atomically
 from kgat.experiments import loop
+from kgat.experiments.checkpoint import Checkpoint, fingerprint
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
 from kgat.experiments.graph_trainer import GraphTrainer
@@ -98,7 +99,14 @@ def _stack(config: Config, in_channels: int, out_channels: int, edge_dim: int | 
     return model.cls(*sizes, edge_dim=edge_dim, **kwargs)
 
 
-def fit(model: torch.nn.Module, visible: Any, config: Config, *, on_epoch: OnEpoch | None = None) -> Fitted:
+def fit(
+    model: torch.nn.Module,
+    visible: Any,
+    config: Config,
+    *,
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
+) -> Fitted:
     r"""Trains a model by :func:`kgat.experiments.loop.fit`; at the end it has the weights of the epoch that
     was kept. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
 
@@ -108,6 +116,8 @@ def fit(model: torch.nn.Module, visible: Any, config: Config, *, on_epoch: OnEpo
         config (Config): The settings.
         on_epoch (callable, optional): Called with the epoch, the training loss, the validation
             loss and the validation metric. (default: :obj:`None`)
+        checkpoint (Checkpoint, optional): Where the state is written while it trains, and where it goes on
+            if it was stopped. (default: :obj:`None`)
 
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
@@ -119,6 +129,15 @@ def fit(model: torch.nn.Module, visible: Any, config: Config, *, on_epoch: OnEpo
         loss, score = trainer.validate()
         return loss, sign * score
 
+    if checkpoint is not None:
+        device = next(model.parameters()).device.type
+        identity = {
+            **config.as_dict(),
+            "data": fingerprint(visible),
+            "device": device,
+            **{name: str(version) for name, version in circumstances("cpu")["versions"].items()},
+        }
+        checkpoint = dataclasses.replace(checkpoint, identity=identity)
     fitted = loop.fit(
         model,
         trainer.step,
@@ -127,6 +146,8 @@ def fit(model: torch.nn.Module, visible: Any, config: Config, *, on_epoch: OnEpo
         keep=config.keep,
         patience=config.patience,
         callbacks=[] if on_epoch is None else [lambda epoch: on_epoch(*_signed(epoch, sign))],
+        checkpoint=checkpoint,
+        stateful=None if checkpoint is None else trainer.stateful,
     )
     history = [_signed(epoch, sign) for epoch in fitted.history]
     return dataclasses.replace(fitted, history=history, best=_signed(fitted.best, sign))
@@ -192,7 +213,12 @@ def begun(kind: str, key: str, task: Any, config: Config) -> dict[str, Any]:
 
 
 def train(
-    task: Any, config: Config, *, device: str = "cpu", on_epoch: OnEpoch | None = None
+    task: Any,
+    config: Config,
+    *,
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> tuple[dict[str, Any], torch.nn.Module]:
     r"""Builds, fits and scores a model; seeds everything first.
 
@@ -204,6 +230,7 @@ def train(
         config (Config): The settings.
         device (str, optional): Where to train. (default: :obj:`"cpu"`)
         on_epoch (callable, optional): As in :func:`fit`. (default: :obj:`None`)
+        checkpoint (Checkpoint, optional): As in :func:`fit`. (default: :obj:`None`)
 
     Returns:
         (dict, torch.nn.Module): The record of the run, and the trained model.
@@ -211,7 +238,7 @@ def train(
     record = begun("run", config.key, task, config)
     split = task.split(config.seed)
     model = build(task, config).to(device)
-    fitted = fit(model, task.visible(split), config, on_epoch=on_epoch)
+    fitted = fit(model, task.visible(split), config, on_epoch=on_epoch, checkpoint=checkpoint)
     record |= {
         **evaluate(model, task, split),
         "best_epoch": fitted.best_epoch,

@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kgat.datasets import Task
+from kgat.experiments.checkpoint import Checkpoint
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config, protocol
 from kgat.experiments.registry import resolve_model
@@ -108,7 +109,12 @@ def key(config: Config) -> str:
 
 
 def trial(
-    task: Task, config: Config, *, device: str = "cpu", on_epoch: OnEpoch | None = None
+    task: Task,
+    config: Config,
+    *,
+    device: str = "cpu",
+    on_epoch: OnEpoch | None = None,
+    checkpoint: Checkpoint | None = None,
 ) -> dict[str, Any]:
     r"""Trains one setting with one seed; never scores the test nodes, nor hands anything on that could.
 
@@ -117,6 +123,7 @@ def trial(
         config (Config): The settings.
         device (str, optional): Where to train. (default: :obj:`"cpu"`)
         on_epoch (callable, optional): As in :func:`kgat.experiments.training.fit`. (default: :obj:`None`)
+        checkpoint (Checkpoint, optional): As there. (default: :obj:`None`)
 
     Returns:
         dict: A record of kind :obj:`"tune"`, whose only score :obj:`val` is that of the kept epoch, or
@@ -132,7 +139,9 @@ def trial(
     record = {**begun("tune", key(config), task, config), "val": None, **circumstances(device)}
     model = build(task, config).to(device)
     try:
-        fitted = fit(model, task.visible(task.split(config.seed)), config, on_epoch=on_epoch)
+        fitted = fit(
+            model, task.visible(task.split(config.seed)), config, on_epoch=on_epoch, checkpoint=checkpoint
+        )
     except Diverged:
         return record
     return record | {
