@@ -69,6 +69,8 @@ class Task:
         num_classes (int): Number of classes, or of labels of a multi-label task.
         source (str): Where the data come from, in one line.
         preprocessing (str): What was done to them, in one line.
+        digest (str, optional): Tells this content from any other, of data without a name that all know: runs
+            on one are not continued on another. (default: :obj:`None`)
 
     Shapes:
         - **x:** :math:`(N, F)`, **edge_index:** :math:`(2, E)`, **y:** :math:`(N)` or
@@ -99,6 +101,8 @@ class Task:
     num_classes: int
     source: str
     preprocessing: str
+    kind: str | None = None
+    digest: str | None = None
 
     def __post_init__(self) -> None:
         if self.metric not in METRICS:
