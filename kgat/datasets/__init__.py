@@ -7,6 +7,7 @@ one is found there.
 """
 
 from kgat.datasets.graphs import load, names
+from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.own import (
     describe,
     from_data,
@@ -22,6 +23,8 @@ from kgat.datasets.sequences import load_sequences, sequence_names
 from kgat.datasets.task import Split, Task, Visible
 
 __all__ = [
+    "METRICS",
+    "Metric",
     "SequenceTask",
     "Split",
     "Task",

@@ -2,14 +2,17 @@ r"""What a model is asked to do: a graph, its splits and the metric that scores 
 
 from dataclasses import dataclass
 from itertools import combinations
+from typing import ClassVar
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
-from kgat.extras import require
+from kgat.datasets.metrics import KINDS, METRICS, known_labels, roc_auc
+from kgat.names import unknown
 
-METRICS = ("accuracy", "roc_auc")
+__all__ = ["PARTS", "Split", "Task", "Visible", "first", "roc_auc"]
+
 PARTS = ("train", "val", "test")
 
 
@@ -38,7 +41,7 @@ class Visible:
     r"""What training may see of a :class:`Task`: everything but the test nodes' labels and mask.
 
     Labels outside the training and validation nodes are :obj:`-1` (:obj:`nan` for the float
-    targets of a multi-label task).
+    targets of a multi-label task and of a regression).
     """
 
     x: Tensor
@@ -49,11 +52,19 @@ class Visible:
     val: Tensor
     num_classes: int
     metric: str
+    kind: str = "multiclass"
+
+    level: ClassVar[str] = "node"
+
+    @property
+    def out_channels(self) -> int:
+        r"""Columns of the output of a model."""
+        return self.num_classes
 
 
 @dataclass(frozen=True, eq=False)
 class Task:
-    r"""Node classification on one graph.
+    r"""Classification or regression of the nodes of one graph.
 
     The task owns the metric and the splits, so that two models can only be compared on the same
     question. Everything is checked once, here, at construction.
@@ -63,12 +74,15 @@ class Task:
         data (torch_geometric.data.Data): Holds :obj:`x` (dense, or :obj:`torch.sparse_csr` for
             bags of words), :obj:`edge_index`, :obj:`y` and optionally :obj:`edge_attr`.
             In :obj:`y`, :obj:`-1` is an unlabelled node; a multi-label task has one float column
-            per label and :obj:`nan` where it is unknown.
+            per label, a regression one per value (or one dimension), :obj:`nan` where it is unknown.
         splits (tuple of Split): The benchmark's fixed splits, or seeded ones.
-        metric (str): :obj:`"accuracy"` or :obj:`"roc_auc"`.
-        num_classes (int): Number of classes, or of labels of a multi-label task.
+        metric (str): One of :data:`kgat.datasets.metrics.METRICS` that scores this kind of task.
+        num_classes (int): Number of classes, of labels of a multi-label task, or of values of a regression:
+            the columns of a model's output.
         source (str): Where the data come from, in one line.
         preprocessing (str): What was done to them, in one line.
+        kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"` (two classes), :obj:`"multilabel"` or
+            :obj:`"regression"`; what labels and metric say if :obj:`None`. (default: :obj:`None`)
         digest (str, optional): Tells this content from any other, of data without a name that all know: runs
             on one are not continued on another. (default: :obj:`None`)
 
@@ -104,33 +118,23 @@ class Task:
     kind: str | None = None
     digest: str | None = None
 
+    level: ClassVar[str] = "node"
+
     def __post_init__(self) -> None:
-        if self.metric not in METRICS:
-            raise ValueError(
-                f"Expected 'metric' of '{self.name}' to be one of {METRICS} "
-                f"(got '{self.metric}'); choose one of them"
-            )
+        check_metric(self.name, self.metric)
         x, y = self.data.x, self.data.y
-        _check_features(self.name, x)
-        _check_edges(self.name, self.data, x.size(0))
-        _check_labels(self.name, y, x.size(0), self.num_classes)
-        if self.metric == "roc_auc" and y.dim() == 1 and self.num_classes != 2:
-            raise ValueError(
-                f"Expected two classes in '{self.name}' because metric='roc_auc' "
-                f"(got num_classes={self.num_classes}); use metric='accuracy'"
-            )
-        if self.metric == "accuracy" and y.dim() == 2:
-            raise ValueError(
-                f"Expected 'y' of '{self.name}' to be one-dimensional because metric='accuracy' "
-                f"(got {list(y.shape)}); use metric='roc_auc' for a multi-label task"
-            )
-        if len(self.splits) == 0:
-            raise ValueError(
-                f"Expected at least one split of '{self.name}' (got none); pass a tuple of Split"
-            )
-        labelled = _labelled(y)
-        for split in self.splits:
-            _check_split(self.name, split, labelled)
+        check_features(self.name, x)
+        check_edges(self.name, self.data, x.size(0))
+        kind = self.kind or kind_of(y, self.metric, self.num_classes)
+        object.__setattr__(self, "kind", kind)
+        check_labels(self.name, kind, y, x.size(0), self.num_classes)
+        check_kind(self.name, kind, self.metric, y, self.num_classes)
+        check_splits(self.name, self.splits, labelled(y))
+
+    @property
+    def out_channels(self) -> int:
+        r"""Columns of the output of a model."""
+        return self.num_classes
 
     def split(self, seed: int) -> Split:
         r"""Returns the split that belongs to a seed: they take turns."""
@@ -142,14 +146,15 @@ class Task:
         y = self.data.y.clone()
         y[hidden] = float("nan") if y.is_floating_point() else -1
         x, edge_index, edge_attr = self.data.x, self.data.edge_index, self.data.edge_attr
-        return Visible(x, edge_index, edge_attr, y, split.train, split.val, self.num_classes, self.metric)
+        parts = split.train, split.val
+        return Visible(x, edge_index, edge_attr, y, *parts, self.num_classes, self.metric, str(self.kind))
 
     def score(self, output: Tensor, split: Split, part: str) -> float:
         r"""Scores an answer on one part of a split.
 
         Accuracy is the share of nodes whose largest output is their class. ROC-AUC takes the
         difference of the two outputs of a binary task; on a multi-label task it is the mean over
-        the labels that occur with both values in this part.
+        the labels that occur with both values in this part. A regression is scored over known values.
 
         Args:
             output (torch.Tensor): One row of logits per node.
@@ -163,70 +168,58 @@ class Task:
             ValueError: If the output has the wrong shape, is not a number somewhere, or the part
                 holds one class only (ROC-AUC).
         """
-        if part not in PARTS:
-            raise ValueError(f"Expected 'part' to be one of {PARTS} (got '{part}'); choose one")
+        mask = mask_of(split, part)
         expected = [int(self.data.x.size(0)), self.num_classes]
         if list(output.shape) != expected:
             raise ValueError(
                 f"Expected 'output' of shape [N, num_classes]={expected} "
                 f"(got {list(output.shape)}); return one row of logits per node"
             )
-        mask: Tensor = getattr(split, part)
-        output = output.detach()[mask.to(output.device)].cpu()
-        y = self.data.y[mask].cpu()
-        bad = ~torch.isfinite(output) if self.metric == "roc_auc" else torch.isnan(output)
-        if at := first(bad):
-            node = int(mask.nonzero()[at[0]])
-            raise ValueError(
-                f"Expected a finite 'output' (got {output[at].item()} at node {node}, column {at[1]}); the "
-                f"model diverged, lower its learning rate"
-            )
-        if self.metric == "accuracy":
-            return float((output.argmax(dim=-1) == y).double().mean())
-        return roc_auc(output, y, f"part '{part}' of '{self.name}'")
+        return score_rows(self.name, self.metric, output, self.data.y, mask, part)
 
 
-def roc_auc(output: Tensor, y: Tensor, where: str = "the nodes that are scored") -> float:
-    r"""The area under the ROC curve, as scikit-learn has it.
+def mask_of(split: Split, part: str) -> Tensor:
+    r"""Returns the mask of a part of a split."""
+    if part not in PARTS:
+        raise ValueError(f"Expected 'part' to be one of {PARTS} (got '{part}'); choose one")
+    mask: Tensor = getattr(split, part)
+    return mask
 
-    Args:
-        output (torch.Tensor): Logits; of two classes, or one per label.
-        y (torch.Tensor): Classes, or labels with :obj:`nan` where unknown. The area is then the mean over the
-            labels that occur with both values.
-        where (str, optional): What an error calls these nodes.
 
-    Shapes:
-        - **output:** :math:`(N, C)`, **y:** :math:`(N)` or :math:`(N, C)`
+def score_rows(
+    name: str, metric: str, output: Tensor, y: Tensor, mask: Tensor, part: str, row: str = "node"
+) -> float:
+    r"""Scores the rows of an answer that are in a part."""
+    output = output.detach()[mask.to(output.device)].cpu()
+    # An infinite logit still is the largest.
+    bad = torch.isnan(output) if metric == "accuracy" else ~torch.isfinite(output)
+    if at := first(bad):
+        number = int(mask.nonzero()[at[0]])
+        raise ValueError(
+            f"Expected a finite 'output' (got {output[at].item()} at {row} {number}, column {at[1]}); the "
+            f"model diverged, lower its learning rate"
+        )
+    return METRICS[metric](output, y[mask].cpu(), f"part '{part}' of '{name}'")
 
-    Raises:
-        ValueError: If no label occurs with both values.
+
+def kind_of(y: Tensor | None, metric: str, num_classes: int) -> str:
+    r"""Returns the kind of a task that its labels and its metric speak of.
 
     Example:
-        >>> roc_auc(torch.tensor([[0.0, 1.0], [0.0, 2.0]]), torch.tensor([0, 1]))
-        1.0
+        >>> kind_of(torch.tensor([0, 1]), "accuracy", 2), kind_of(torch.tensor([0.5]), "rmse", 1)
+        ('binary', 'regression')
     """
-    require("for ROC-AUC", "sklearn")
-    from sklearn.metrics import roc_auc_score
-
-    if y.dim() == 1:
-        output, y = (output[:, 1:].double() - output[:, :1].double()), y.view(-1, 1)
-    scores = []
-    for label, answer in zip(y.unbind(1), output.unbind(1), strict=True):
-        known = _labelled(label)
-        if label[known].unique().numel() == 2:
-            scores.append(float(roc_auc_score(label[known].cpu().numpy(), answer[known].cpu().numpy())))
-    if not scores:
-        raise ValueError(
-            f"Expected both classes among {where} because metric='roc_auc' (got one); use a split that "
-            f"holds both"
-        )
-    return sum(scores) / len(scores)
+    if METRICS[metric].kinds == ("regression",):
+        return "regression"
+    if y is not None and y.dim() == 2:
+        return "multilabel"
+    return "binary" if num_classes == 2 else "multiclass"
 
 
-def _labelled(y: Tensor) -> Tensor:
-    if y.dim() == 2:
-        return ~torch.isnan(y).all(dim=1)
-    return ~torch.isnan(y) if y.is_floating_point() else y >= 0
+def labelled(y: Tensor) -> Tensor:
+    r"""Returns which rows have a label, or one of several."""
+    known = known_labels(y)
+    return known.any(dim=1) if y.dim() == 2 else known
 
 
 def first(wrong: Tensor) -> tuple[int, ...]:
@@ -234,7 +227,33 @@ def first(wrong: Tensor) -> tuple[int, ...]:
     return tuple(wrong.nonzero()[0].tolist()) if bool(wrong.any()) else ()
 
 
-def _check_features(name: str, x: Tensor | None) -> None:
+def check_metric(name: str, metric: str) -> None:
+    if metric not in METRICS:
+        unknown(f"a metric of '{name}'", metric, METRICS)
+
+
+def check_kind(name: str, kind: str, metric: str, y: Tensor, num_classes: int) -> None:
+    r"""Refuses a metric that does not score a kind of task."""
+    if kind in METRICS[metric].kinds:
+        return
+    fitting = [other.name for other in METRICS.values() if kind in other.kinds]
+    if kind == "multilabel":
+        raise ValueError(
+            f"Expected 'y' of '{name}' to be one-dimensional because metric='{metric}' (got "
+            f"{list(y.shape)}); use metric='roc_auc' for a multi-label task"
+        )
+    if kind == "multiclass" and "binary" in METRICS[metric].kinds:
+        raise ValueError(
+            f"Expected two classes in '{name}' because metric='{metric}' (got num_classes={num_classes}); "
+            "use metric='accuracy'"
+        )
+    raise ValueError(
+        f"Expected a metric of a {kind} task as 'metric' of '{name}' (got '{metric}'); choose from: "
+        f"{', '.join(fitting)}"
+    )
+
+
+def check_features(name: str, x: Tensor | None) -> None:
     if x is None or x.dim() != 2 or not x.is_floating_point():
         got = "none" if x is None else f"{list(x.shape)} {x.dtype}"
         raise ValueError(
@@ -256,7 +275,7 @@ def _row_and_column(x: Tensor, place: int) -> tuple[int, int]:
     return int(torch.searchsorted(x.crow_indices(), place, right=True)) - 1, int(x.col_indices()[place])
 
 
-def _check_edges(name: str, data: Data, num_nodes: int) -> None:
+def check_edges(name: str, data: Data, num_nodes: int) -> None:
     edge_index = data.edge_index
     if edge_index is None or edge_index.dim() != 2 or edge_index.size(0) != 2:
         got = "none" if edge_index is None else f"{list(edge_index.shape)}"
@@ -278,33 +297,70 @@ def _check_edges(name: str, data: Data, num_nodes: int) -> None:
         )
 
 
-def _check_labels(name: str, y: Tensor | None, num_nodes: int, num_classes: int) -> None:
-    if y is None or y.dim() not in (1, 2) or y.size(0) != num_nodes:
+def check_labels(
+    name: str, kind: str, y: Tensor | None, rows: int, num_classes: int, row: str = "node"
+) -> None:
+    r"""Refuses labels that do not fit to a number of rows and a kind of task."""
+    if kind not in KINDS:
+        unknown(f"the kind of '{name}'", kind, KINDS)
+    if y is None or y.dim() not in (1, 2) or y.size(0) != rows:
         got = "none" if y is None else f"{list(y.shape)}"
         raise ValueError(
-            f"Expected labels 'y' for the {num_nodes} nodes of '{name}' (got {got}); pass one row per node"
+            f"Expected labels 'y' for the {rows} {row}s of '{name}' (got {got}); pass one row per {row}"
         )
-    if y.dim() == 2:
-        if not y.is_floating_point() or y.size(1) != num_classes:
+    if kind == "binary" and num_classes != 2:
+        raise ValueError(
+            f"Expected two classes in '{name}' because kind='binary' (got num_classes={num_classes}); use "
+            "kind='multiclass'"
+        )
+    if kind == "regression":
+        _check_values(name, y, num_classes, row)
+    elif y.dim() == 2:
+        if not y.is_floating_point() or y.size(1) != num_classes or kind != "multilabel":
             raise ValueError(
-                f"Expected float labels 'y' of shape [{num_nodes}, {num_classes}] in '{name}' "
+                f"Expected float labels 'y' of shape [{rows}, {num_classes}] in '{name}' "
                 f"(got {list(y.shape)} {y.dtype}); a multi-label task has one column per label"
             )
         wrong = ~(torch.isnan(y) | (y == 0) | (y == 1))
-        choices = "0, 1 or nan (unknown)"
+        _refuse_label(name, y, wrong, "0, 1 or nan (unknown)", row)
     else:
-        if y.dtype != torch.int64:
+        if y.dtype != torch.int64 or kind == "multilabel":
             raise ValueError(f"Expected 'y' of '{name}' in torch.int64 (got {y.dtype}); convert it")
         wrong = (y < -1) | (y >= num_classes)
-        choices = f"-1 (unlabelled) to {num_classes - 1}"
+        _refuse_label(name, y, wrong, f"-1 (unlabelled) to {num_classes - 1}", row)
+
+
+def _refuse_label(name: str, y: Tensor, wrong: Tensor, choices: str, row: str) -> None:
     if at := first(wrong):
         raise IndexError(
-            f"Expected labels of '{name}' to be {choices} (got {y[at].item()} at node {at[0]}); count "
+            f"Expected labels of '{name}' to be {choices} (got {y[at].item()} at {row} {at[0]}); count "
             f"classes from 0"
         )
 
 
-def _check_split(name: str, split: Split, labelled: Tensor) -> None:
+def _check_values(name: str, y: Tensor, columns: int, row: str) -> None:
+    has = 1 if y.dim() == 1 else y.size(1)
+    if not y.is_floating_point() or has != columns:
+        raise ValueError(
+            f"Expected floating point values 'y' with num_classes={columns} columns in '{name}' because it "
+            f"is a regression (got {list(y.shape)} {y.dtype}); convert them, or give their number"
+        )
+    if at := first(torch.isinf(y)):
+        raise ValueError(
+            f"Expected finite values of '{name}' (got {y[at].item()} at {row} {at[0]}); repair it, or make "
+            "it nan (unknown)"
+        )
+
+
+def check_splits(name: str, splits: tuple[Split, ...], labelled: Tensor, row: str = "node") -> None:
+    r"""Refuses splits that are none, overlap, or have parts without labels."""
+    if len(splits) == 0:
+        raise ValueError(f"Expected at least one split of '{name}' (got none); pass a tuple of Split")
+    for split in splits:
+        _check_split(name, split, labelled, row)
+
+
+def _check_split(name: str, split: Split, labelled: Tensor, row: str) -> None:
     where = f"split '{split.name}' of '{name}'"
     masks = {part: getattr(split, part) for part in PARTS}
     for part, mask in masks.items():
@@ -314,15 +370,17 @@ def _check_split(name: str, split: Split, labelled: Tensor) -> None:
                 f"{list(mask.shape)} {mask.dtype}); convert it"
             )
         if not bool(mask.any()):
-            raise ValueError(f"Expected nodes in '{part}' of {where} (got none); give each part at least one")
+            raise ValueError(
+                f"Expected {row}s in '{part}' of {where} (got none); give each part at least one"
+            )
         if at := first(mask & ~labelled):
             raise ValueError(
-                f"Expected labelled nodes in '{part}' of {where} (got node {at[0]} without label); leave it "
-                f"out of the split"
+                f"Expected labelled {row}s in '{part}' of {where} (got {row} {at[0]} without label); leave "
+                f"it out of the split"
             )
     for one, other in combinations(PARTS, 2):
         if at := first(masks[one] & masks[other]):
             raise ValueError(
-                f"Expected disjoint masks in {where} (got node {at[0]} in '{one}' and '{other}'); keep it in "
-                f"one of them"
+                f"Expected disjoint masks in {where} (got {row} {at[0]} in '{one}' and '{other}'); keep it "
+                f"in one of them"
             )

@@ -172,3 +172,52 @@ def test_score_refuses_what_it_cannot_score():
     with pytest.raises(ValueError, match="got nan at node 5, column 1"):
         task.score(output, split, "test")
     assert task.score(output, split, "train") == 0.5
+
+
+@pytest.mark.parametrize(
+    ("y", "metric", "num_classes", "kind"),
+    [
+        (torch.tensor([0, 1, 2] * 2), "accuracy", 3, "multiclass"),
+        (torch.tensor([0, 1] * 3), "average_precision", 2, "binary"),
+        (torch.zeros(N, 3), "f1_micro", 3, "multilabel"),
+        (torch.zeros(N), "rmse", 1, "regression"),
+        (torch.zeros(N, 2), "r2", 2, "regression"),
+    ],
+)
+def test_kind_is_what_labels_and_metric_say(y, metric, num_classes, kind):
+    task = make(y=y, metric=metric, num_classes=num_classes)
+    visible = task.visible(task.split(0))
+    assert task.kind == visible.kind == kind
+    assert task.level == visible.level == "node"
+    assert task.out_channels == visible.out_channels == num_classes
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"metric": "rmse"}, r"floating point values 'y' with num_classes=2 columns.*torch.int64"),
+        ({"y": torch.zeros(N), "metric": "rmse"}, r"num_classes=2 columns"),
+        (
+            {"y": torch.full((N,), float("inf")), "metric": "rmse", "num_classes": 1},
+            r"finite values of 'toy' \(got inf at node 0\)",
+        ),
+        (
+            {"y": torch.full((N,), float("nan")), "metric": "rmse", "num_classes": 1},
+            r"labelled nodes in 'train'.*got node 0 without label",
+        ),
+        ({"metric": "hits@10"}, r"metric of a binary task as 'metric' of 'toy' \(got 'hits@10'\); choose"),
+        ({"metric": "acuracy"}, r"got 'acuracy'\).*accuracy"),
+    ],
+)
+def test_invalid_values_and_metrics(change, message):
+    with pytest.raises(ValueError, match=message):
+        make(**change)
+
+
+def test_regression_hides_and_scores_values():
+    y = torch.tensor([1.0, 2, 3, 4, 5, 6])
+    task = make(y=y, metric="rmse", num_classes=1)
+    visible = task.visible(task.split(0))
+    assert visible.y[:4].tolist() == [1, 2, 3, 4]
+    assert visible.y[4:].isnan().all()
+    assert task.score(y.view(-1, 1) + 2, task.split(0), "test") == 2.0

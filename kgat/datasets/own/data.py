@@ -23,8 +23,8 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
     r"""Makes a task of a graph, for :func:`kgat.experiments.compare.compare` and training.
 
     What is to be predicted is recognised: whole numbers of at most 100 different values, text and truth
-    values are classes (of a tensor, :obj:`-1` is unknown), other numbers a regression (:obj:`nan` is unknown),
-    several columns of zeros and ones are labels. Edges are made unique, without self-loops, sorted by target;
+    values are classes (of a tensor, :obj:`-1` is unknown), other numbers a regression (:obj:`nan` is unknown)
+    and several columns of zeros and ones labels. Edges are made unique, without self-loops, sorted by target;
     :func:`describe` says in one line what was understood. What is said of options from :obj:`name` on holds
     for :func:`from_pandas`, :func:`from_networkx`, :func:`from_scipy`, :func:`from_points` and
     :func:`read_graph`, too.

@@ -8,14 +8,14 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kgat.datasets.metrics import KINDS
 from kgat.datasets.own.raw import Array, RawGraph, shown
 from kgat.names import one_of
 
-__all__ = ["KINDS", "METRIC_OF", "Target", "target_of"]
+__all__ = ["METRIC_OF", "Target", "target_of"]
 
 # What is scored by unless something else is asked for. ROC-AUC does not reward the larger class.
 METRIC_OF = {"multiclass": "accuracy", "binary": "roc_auc", "multilabel": "roc_auc", "regression": "rmse"}
-KINDS = tuple(METRIC_OF)
 MOST_CLASSES = 100  # whole numbers of more values are amounts
 
 
@@ -23,7 +23,7 @@ class Target(NamedTuple):
     r"""What is to be predicted.
 
     Args:
-        kind (str): One of :data:`KINDS`.
+        kind (str): One of :data:`kgat.datasets.metrics.KINDS`.
         y (torch.Tensor): Classes with :obj:`-1` where unknown; labels or numbers with :obj:`nan` there.
         classes (tuple of str): The names of classes or labels; of a number, its own.
     """
@@ -47,7 +47,8 @@ def target_of(raw: RawGraph, kind: str | None = None) -> Target:
 
     Args:
         raw (RawGraph): The graph.
-        kind (str, optional): One of :data:`KINDS`, if it is not to be recognised. (default: :obj:`None`)
+        kind (str, optional): One of :data:`kgat.datasets.metrics.KINDS`, if it is not to be recognised.
+            (default: :obj:`None`)
 
     Raises:
         ValueError: If no label is known, all are the same, or the values are not of this kind.
