@@ -15,8 +15,9 @@ ORDER = 10
 RESUMES = True
 
 
+@options.takes_data
 def compare(
-    dataset: options.Dataset = "digits",
+    dataset: options.Dataset = None,
     root: options.Root = None,
     models: Annotated[
         str,
@@ -56,6 +57,8 @@ def compare(
     tune_seeds: Annotated[
         int, typer.Option(help="Seeds that each of these settings is trained with.", min=1)
     ] = 3,
+    *,
+    own: options.OwnData,
 ) -> None:
     r"""Train models over several seeds and compare them with stock GAT.
 
@@ -73,7 +76,7 @@ def compare(
     if jobs > 1 and threads is None:
         options.set_threads(max(1, (os.cpu_count() or 1) // jobs))
     records = run_all(
-        *(dataset, options.listed(models), seeds, out, root, settings),
+        *(own.task(dataset), options.listed(models), seeds, out, root, settings),
         progress=True,
         device=device,
         rounds=rounds,

@@ -12,8 +12,9 @@ __all__ = ["train"]
 ORDER = 20
 
 
+@options.takes_data
 def train(
-    dataset: options.Dataset = "digits",
+    dataset: options.Dataset = None,
     model: Annotated[str, typer.Option(help="The model, as in compare.")] = "rbf",
     seed: Annotated[int, typer.Option(help="Seed of split, weights and dropout.", min=0)] = 0,
     root: options.Root = None,
@@ -23,6 +24,8 @@ def train(
     overrides: options.Overrides = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
+    *,
+    own: options.OwnData,
 ) -> None:
     r"""Train one model with one seed, and save it if asked to.
 
@@ -30,7 +33,7 @@ def train(
     """
     from kgat.datasets import load
     from kgat.experiments import training
-    from kgat.experiments.config import Config
+    from kgat.experiments.config import Config, on_data
     from kgat.experiments.records import METRICS
     from kgat.experiments.registry import resolve_model
 
@@ -44,8 +47,9 @@ def train(
             )
     options.set_threads(threads)
     options.check_device(device)
-    task = load(dataset, root)
-    config = Config.of(task.name, model, seed, settings)
+    named = own.task(dataset)
+    task = load(named, root) if isinstance(named, str) else named
+    config = Config.of(task.name, model, seed, on_data(settings, task.digest))
     if out is not None:
         options.make_folder(out)
     record, trained = training.train(task, config, device=device)

@@ -7,7 +7,7 @@ from typing import Any
 
 from kgat.datasets import Task, load
 from kgat.experiments import tuning
-from kgat.experiments.config import Config, differing, stored
+from kgat.experiments.config import Config, differing, on_data, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
@@ -85,6 +85,7 @@ def compare(
     budget = tuning.Budget(tune, tune_seeds) if tune else None
     _expect_taken(names, overrides)
     task = dataset if isinstance(dataset, Task) else load(dataset, root)
+    overrides = on_data(overrides, getattr(task, "digest", None))
     trials = _trials(task.name, names, overrides, budget) if budget else []
     tuned = budget.record(overrides) if budget else None
     protocols = {name: Config.of(task.name, name, overrides=overrides) for name in names}
@@ -100,6 +101,7 @@ def compare(
         describe=_described,
     )
     with engine:
+        _expect_same_data(engine.records, task, path)
         _expect_same_budget(engine.records, task.name, tuned, path)
         _expect_same_settings(engine.records, protocols.values(), path, but=tuned["space"] if tuned else ())
         engine.run(
@@ -264,6 +266,18 @@ def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
             raise ValueError(
                 f"Expected a kernel model that leaves '{setting}' open because it is set (got "
                 f"{', '.join(names)}); stock layers and projections in a name leave no choice"
+            )
+
+
+def _expect_same_data(records: Sequence[Record], task: Task, path: Path) -> None:
+    for record in records:
+        if record.get("kind") not in ("run", "tune") or record["dataset"] != task.name:
+            continue
+        if (digest := stored(record["config"], "data")) != task.digest:
+            raise ValueError(
+                f"Expected runs on the same data in '{path}' (got one of '{record['model']}' on other data "
+                f"of the name '{task.name}': digest {digest}, not {task.digest}); choose another --out or "
+                "--name, or delete that file"
             )
 
 
