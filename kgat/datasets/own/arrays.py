@@ -61,6 +61,11 @@ def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: A
         raise ValueError(
             f"Expected a square adjacency matrix in {source} (got shape {list(shape)}); correct it"
         )
+    if shape[:1] != np.shape(y)[:1]:
+        raise ValueError(
+            f"Expected a row of the adjacency matrix per value of 'y' in {source}, {len(np.atleast_1d(y))} "
+            f"(got {shape[0]}); pass all in the same order"
+        )
     matrix = coo_matrix(adjacency)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
@@ -76,9 +81,8 @@ def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: A
         y,
         np.stack([matrix.row, matrix.col]).astype(np.int64),
         source,
-        {**options, "directed": options.get("directed")},
+        options,
         edge_attr=weights,
-        directed=bool((matrix != matrix.T).nnz),
         steps=() if weights is None else ("edge features weight",),
     )
 
@@ -116,7 +120,7 @@ def from_points(
         constant = x.min(axis=0, initial=np.inf) >= x.max(axis=0, initial=-np.inf)
         x = (x - x.mean(axis=0)) / np.where(constant, 1.0, deviation)
         steps.insert(0, "numbers standardised")
-    return _task(x, y, nearest_neighbours(x, knn), source, options, steps=tuple(steps))
+    return _task(x, y, nearest_neighbours(x, knn), source, options, directed=False, steps=tuple(steps))
 
 
 def _task(
@@ -126,7 +130,7 @@ def _task(
     source: str,
     options: dict[str, Any],
     edge_attr: Array | None = None,
-    directed: bool = False,
+    directed: bool | None = None,
     steps: tuple[str, ...] = (),
 ) -> Task:
     label = options.pop("label", "y")

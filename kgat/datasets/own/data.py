@@ -3,6 +3,7 @@ r"""Graphs that are PyG's :obj:`Data` already, and files of them."""
 from __future__ import annotations
 
 import pickle
+import warnings
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
@@ -98,7 +99,7 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
             "choose another target"
         )
     x = data.x
-    nodes = x.size(0) if isinstance(x, Tensor) else int(data.num_nodes or len(labels))
+    nodes = x.size(0) if isinstance(x, Tensor) else data.get("num_nodes", len(labels))
     if len(labels) != nodes:
         raise ValueError(
             f"Expected '{target}' for the {nodes} nodes of {source} (got {list(labels.shape)}); pass one row "
@@ -120,7 +121,6 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
         row=lambda node: f"node {node}",
         source=source,
         masks=_masks(data, source),
-        directed=not data.is_undirected() if data.edge_index.numel() else False,
         extra={"node_id": list(data.node_id)} if "node_id" in data else {},
     )
     return make_task(raw, **options)
@@ -144,7 +144,7 @@ def _float_features(x: Any, source: str) -> Tensor | None:
         raise ValueError(f"Expected features 'x' of shape [N, F] in {source} (got {got}); convert them")
     x = x.detach().cpu()
     if x.layout == torch.strided:
-        return x.view(len(x), -1).float()
+        return (x.unsqueeze(1) if x.dim() == 1 else x).float()
     return x.to_sparse_csr().float()
 
 
@@ -192,7 +192,9 @@ def read_data(path: Path) -> Data:
 
     try:
         # PyG declares its classes safe, but not all that its files name.
-        with torch.serialization.safe_globals([Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]):
+        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
             content = torch.load(path, map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
         if "HeteroData" in str(error) or "BaseStorage" in str(error):

@@ -61,9 +61,9 @@ def _target(task: Task) -> str:
             f"{name}: {y.size(1)} labels, true for {columns.min():.1%} to {columns.max():.1%} of "
             f"the nodes{rest}"
         )
+    several = f" in each of {y.size(1)} columns" if y.dim() == 2 else ""
     return (
-        f"{name}: a number{f' in each of {y.size(1)} columns' * (y.dim() == 2)} from {values.min():g} to "
-        f"{values.max():g}, mean {values.mean():g}{rest}"
+        f"{name}: a number{several} from {values.min():g} to {values.max():g}, mean {values.mean():g}{rest}"
     )
 
 

@@ -31,8 +31,8 @@ class RawGraph:
         edge_attr (numpy.ndarray, optional): Features of edges. (default: :obj:`None`)
         masks (list of tuple, optional): Splits that are there: their names and three masks.
             (default: :obj:`()`)
-        directed (bool, optional): Whether edges count in their direction alone, if the caller does not say.
-            (default: :obj:`False`)
+        directed (bool, optional): Whether edges count in their direction alone, if the caller does not say;
+            if :obj:`None`, they do unless each is there in both. (default: :obj:`None`)
         steps (tuple of str, optional): What was done to make features and edges. (default: :obj:`()`)
         extra (dict, optional): What the :obj:`Data` keeps besides. (default: :obj:`{}`)
     """
@@ -47,7 +47,7 @@ class RawGraph:
     source: str
     edge_attr: Array | None = None
     masks: Sequence[tuple[str, Array, Array, Array]] = ()
-    directed: bool = False
+    directed: bool | None = None
     steps: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
 

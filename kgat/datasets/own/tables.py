@@ -142,6 +142,7 @@ def from_pandas(
         column=column,
         row=lambda number: row(of_nodes, number),
         source=source,
+        directed=False,
         steps=(*_said(columns, standardize), *steps),
         extra={"node_id": ids, "columns": [asdict(column) for column in columns]},
     )

@@ -9,6 +9,7 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.utils import is_undirected
 
 from kgat.datasets.graph import feature_tensor
 from kgat.datasets.own.digest import digest_of
@@ -43,7 +44,9 @@ def make_task(
     _check_edges(raw)
     target = target_of(raw, kind)
     splits, said = splits_of(raw, target, split=split, time=time, group=group, shares=shares)
-    directed = raw.directed if directed is None else directed
+    if directed is None and (directed := raw.directed) is None:
+        attr = None if raw.edge_attr is None else torch.from_numpy(raw.edge_attr)
+        directed = not is_undirected(torch.from_numpy(raw.edge_index), attr, raw.num_nodes)
     edges = cleaned(raw.edge_index, raw.edge_attr, directed=directed)
     edge_index = torch.from_numpy(edges.edge_index)
     edge_attr = None if edges.edge_attr is None else torch.from_numpy(edges.edge_attr.astype(np.float32))
