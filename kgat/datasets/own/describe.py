@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch_geometric.utils import is_undirected
 
+from kgat.datasets.own.raw import counted
 from kgat.datasets.task import Task
 
 __all__ = ["describe"]
@@ -40,9 +41,9 @@ def describe(task: Task) -> str:
     sizes = ", ".join(f"{int(getattr(split, part).sum()):,} {part}" for part in ("train", "val", "test"))
     several = f"{len(task.splits)} splits, the first of" if len(task.splits) > 1 else "a split of"
     return (
-        f"{task.name}: {nodes:,} nodes, "
-        f"{edges // 2 if undirected else edges:,} {'un' * undirected}directed edges, "
-        f"{int((~touched).sum()):,} isolated, {data.x.size(1):,} features{of_edges}; "
+        f"{task.name}: {counted(nodes, 'node')}, "
+        f"{counted(edges // 2 if undirected else edges, 'un' * undirected + 'directed edge')}, "
+        f"{int((~touched).sum()):,} isolated, {counted(data.x.size(1), 'feature')}{of_edges}; "
         f"predicts {_target(task)}, by {task.metric}; {several} {sizes}; {task.preprocessing}"
     )
 
@@ -51,7 +52,7 @@ def _target(task: Task) -> str:
     y, name = task.data.y, task.data.get("target", "y")
     known = ~y.isnan() if y.is_floating_point() else y >= 0
     without = int((~(known.any(dim=1) if known.dim() == 2 else known)).sum())
-    rest = f", {without:,} nodes without" if without else ""
+    rest = f", {counted(without, 'node')} without" if without else ""
     if y.dim() == 1 and not y.is_floating_point():
         return f"{name}: {task.num_classes} classes ({_balance(task)}){rest}{_homophily(task)}"
     values = y[known]

@@ -9,7 +9,7 @@ from typing import Any, NoReturn
 import numpy as np
 from numpy.typing import NDArray
 
-__all__ = ["Array", "RawGraph", "absent", "no_column", "shown"]
+__all__ = ["Array", "RawGraph", "absent", "counted", "no_column", "shown"]
 
 Array = NDArray[Any]
 SHOWN = 20  # names in a message: more are no help
@@ -94,3 +94,13 @@ def shown(names: Sequence[Any]) -> str:
     """
     text = ", ".join(map(str, list(names)[:SHOWN]))
     return f"{text}, {len(names) - SHOWN} more" if len(names) > SHOWN else text
+
+
+def counted(count: int, noun: str) -> str:
+    r"""Returns a number with its noun.
+
+    Example:
+        >>> counted(1, "node"), counted(1200, "node")
+        ('1 node', '1,200 nodes')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"

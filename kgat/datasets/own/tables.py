@@ -246,7 +246,7 @@ def _in_column(row: Callable[[int], str], name: str, number: int) -> str:
 
 
 def _ids(values: Any, where: Callable[[int], str]) -> list[str]:
-    missing = absent(np.asarray(values.astype(object), dtype=object))
+    missing = (values.isna() | (values == "")).to_numpy(dtype=bool)
     if missing.any():
         raise ValueError(f"Expected an id in {where(int(missing.argmax()))} (got none); fill it in")
     if values.dtype.kind == "f" and bool((values % 1 == 0).all()):
@@ -264,16 +264,18 @@ def _edges(
     drop: set[str],
     encoding: dict[str, Any],
 ) -> tuple[Array, Array | None, tuple[str, ...]]:
+    import pandas as pd
+
     edges = edges.reset_index(drop=True)
     edges.columns = list(map(str, edges.columns))
-    place = {node_id: number for number, node_id in enumerate(ids)}
+    place = pd.Index(ids, dtype=object)
     ends = []
     for name, option in ((edge_source, "--source"), (edge_target, "--target")):
         if name not in edges.columns:
             advice = f"it holds one end of each edge: name the right one with {option}"
             no_column("a column", name, list(edges.columns), f"the edges of {source}", advice)
         end = _ids(edges[name], partial(_in_column, partial(row, "edges"), name))
-        numbers = np.array([place.get(node_id, -1) for node_id in end], dtype=np.int64)
+        numbers = place.get_indexer(pd.Index(end, dtype=object)).astype(np.int64)
         strange = np.flatnonzero(numbers < 0)
         if len(strange):
             raise IndexError(

@@ -15,7 +15,7 @@ from kgat.datasets.graph import feature_tensor
 from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.edges import cleaned
 from kgat.datasets.own.labels import METRIC_OF, target_of
-from kgat.datasets.own.raw import Array, RawGraph
+from kgat.datasets.own.raw import Array, RawGraph, counted
 from kgat.datasets.own.splits import SHARES, splits_of
 from kgat.datasets.own.structure import structural_features
 from kgat.datasets.task import Task
@@ -73,7 +73,7 @@ def make_task(
         data[key] = value
     steps = (
         *(*raw.steps, layout, "directed" if directed else "undirected"),
-        f"{edges.loops:,} self-loops and {edges.duplicates:,} duplicate edges dropped",
+        f"{counted(edges.loops, 'self-loop')} and {counted(edges.duplicates, 'duplicate edge')} dropped",
         said,
     )
     return Task(

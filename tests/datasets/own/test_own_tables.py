@@ -33,7 +33,7 @@ def test_columns_become_features(nodes, edges):
         x[:, 0].double(), (age - age.mean()) / age.std(correction=0), atol=1e-6, rtol=1e-5
     )
     jobs = pd.get_dummies(nodes["job"]).to_numpy(dtype=np.float32)
-    assert torch.equal(x[:, 1:4], torch.from_numpy(jobs))
+    assert torch.equal(x[:, 1:4], torch.tensor(jobs))
     assert torch.equal(x[:, 4], torch.tensor(nodes["member"].to_numpy()).float())
     assert (task.kind, task.metric, task.data.classes) == ("multiclass", "accuracy", ["blue", "green", "red"])
     assert [task.data.classes[y] for y in task.data.y.tolist()] == nodes["label"].tolist()
@@ -67,7 +67,7 @@ def test_edge_features_go_with_their_edges(nodes):
     # p0-p1 is there in both directions with the same features, the loop at p2 is dropped.
     assert task.data.edge_index.tolist() == [[1, 0, 2, 1, 4, 3], [0, 1, 1, 2, 3, 4]]
     assert task.data.edge_attr.tolist() == [[2, 1, 0], [2, 1, 0], [5, 0, 1], [5, 0, 1], [5, 1, 0], [5, 1, 0]]
-    assert "1 self-loops and 0 duplicate edges" in task.preprocessing
+    assert "1 self-loop and 0 duplicate edges" in task.preprocessing
     several = pd.concat([edges, edges.iloc[[4]].assign(weight=7.0)])
     parallel = from_pandas(nodes, several, standardize=False)
     assert parallel.data.edge_attr[-4:].tolist() == [[5, 1, 0], [7, 1, 0], [5, 1, 0], [7, 1, 0]]
@@ -199,11 +199,11 @@ def test_the_line_says_what_was_understood():
     nodes = pd.DataFrame({"id": list("abcdefgh"), "x": range(8), "label": [*"uuuvvvv", None]})
     edges = pd.DataFrame({"source": list("aabcde"), "target": list("bbaddf")})
     line = describe(from_pandas(nodes, edges, name="letters"))
-    # Edges: a-b, c-d, d-... loops: d-d; a-b twice and once the other way.
+    # a-b twice and once the other way, a loop at d.
     assert line == (
-        "letters: 8 nodes, 3 undirected edges, 2 isolated, 1 features; predicts label: 2 classes (u 42.9 %, v "
-        "57.1 %), 1 nodes without, homophily 0.67, by roc_auc; 10 splits, the first of 3 train, 2 val, 2 test; of "
-        "the columns x, numbers standardised; features dense; undirected; 1 self-loops and 1 duplicate edges "
+        "letters: 8 nodes, 3 undirected edges, 2 isolated, 1 feature; predicts label: 2 classes (u 42.9 %, "
+        "v 57.1 %), 1 node without, homophily 0.67, by roc_auc; 10 splits, the first of 3 train, 2 val, 2 test; "
+        "of the columns x, numbers standardised; features dense; undirected; 1 self-loop and 1 duplicate edge "
         "dropped; seeded splits, stratified by class"
     )
 
