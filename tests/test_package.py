@@ -19,6 +19,7 @@ ROOMS = (
     "moved",
     "extras",
     "names",
+    "measures",
     "score",
     "ops",
     "kernels",
@@ -196,7 +197,11 @@ def test_public_names_are_found():
 
 
 def test_rooms_are_attributes():
-    rooms = [room for room in ROOMS if room not in ("atomic", "extras", "moved", "names", "cli", "__main__")]
+    rooms = [
+        room
+        for room in ROOMS
+        if room not in ("atomic", "extras", "moved", "names", "measures", "cli", "__main__")
+    ]
     code = f"import kgat; print(*(getattr(kgat, name).__name__ for name in {rooms}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [f"kgat.{room}" for room in rooms]

@@ -34,8 +34,8 @@ def train(
     from kgat.datasets import load
     from kgat.experiments import training
     from kgat.experiments.config import Config, on_data
-    from kgat.experiments.records import METRICS
     from kgat.experiments.registry import resolve_model
+    from kgat.measures import measure_of
 
     settings = options.settings_of(overrides)
     found = resolve_model(model)
@@ -55,10 +55,11 @@ def train(
     record, trained = training.train(task, config, device=device)
     if out is not None:
         training.save(out, trained, task, record)
-    scores = ", ".join(f"{part} {record[part]:.1%}" for part in ("train", "val", "test"))
+    metric = measure_of(task.metric)
+    scores = ", ".join(f"{part} {metric.shown(record[part])}" for part in ("train", "val", "test"))
     typer.echo(
         f"{task.name}, {config.model}, seed {seed}, split {record['split']}: "
-        f"{METRICS[task.metric]} {scores}; epoch {record['best_epoch']} of {record['epochs']}, "
+        f"{metric.label} {scores}; epoch {record['best_epoch']} of {record['epochs']}, "
         f"{record['seconds']:.1f} s, {record['parameters']} parameters"
     )
     if out is not None:

@@ -5,40 +5,39 @@ The numbers are scikit-learn's where it has the metric, which ranks of links are
 
 import math
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import torch
 from torch import Tensor
 
 from kgat.extras import require
+from kgat.measures import MEASURES, Measure
 
-__all__ = ["KINDS", "METRICS", "Metric", "known_labels", "metric_of", "roc_auc"]
+__all__ = ["KINDS", "METRICS", "Metric", "known_labels", "roc_auc"]
 
 KINDS = ("multiclass", "binary", "multilabel", "regression")
 LINK = "link"  # beside the kinds: pairs of nodes, true ones and drawn ones
-Measure = Callable[[Tensor, Tensor], float]
+Compute = Callable[[Tensor, Tensor], float]
 
 
 @dataclass(frozen=True)
-class Metric:
+class Metric(Measure):
     r"""What an answer is scored by.
 
     Args:
         name (str): The name, as records have it.
         label (str): What tables and figures call it.
-        kinds (tuple of str): The kinds of tasks that it scores.
-        measure (callable): Takes outputs and truths, as :meth:`__call__` does.
         greater (bool, optional): Whether more is better. (default: :obj:`True`)
         percent (bool, optional): Whether it is shown as a percentage. (default: :obj:`True`)
+        kinds (tuple of str): The kinds of tasks that it scores.
+        compute (callable): Takes outputs and truths, as :meth:`__call__` does; :obj:`nan` where it is not
+            defined.
         needs (str, optional): What there must be for it to be defined. (default: :obj:`"both classes"`)
     """
 
-    name: str
-    label: str
+    _: KW_ONLY
     kinds: tuple[str, ...]
-    measure: Measure
-    greater: bool = True
-    percent: bool = True
+    compute: Compute
     needs: str = "both classes"
 
     def __call__(self, output: Tensor, y: Tensor, where: str = "the nodes that are scored") -> float:
@@ -66,51 +65,13 @@ class Metric:
             >>> METRICS["mrr"](torch.tensor([3.0, 1.0, 2.0]), torch.tensor([1, 1, 0]))
             0.75
         """
-        score = self.measure(output.detach().cpu(), y.cpu())
+        score = self.compute(output.detach().cpu(), y.cpu())
         if math.isnan(score):
             raise ValueError(
                 f"Expected {self.needs} among {where} because metric='{self.name}' (got one); use a split "
                 "that holds more"
             )
         return score
-
-    @property
-    def sign(self) -> int:
-        r"""What a score is multiplied with so that more is better."""
-        return 1 if self.greater else -1
-
-    @property
-    def scale(self) -> float:
-        r"""What a score is multiplied with to be shown."""
-        return 100.0 if self.percent else 1.0
-
-    @property
-    def form(self) -> str:
-        r"""How a scaled score is shown."""
-        return "{:.1f}" if self.percent else "{:.4g}"
-
-    @property
-    def unit(self) -> str:
-        r"""What stands behind its label in the head of a table: the unit, or which way is better."""
-        return " %" if self.percent else "" if self.greater else ", less is better"
-
-    def shown(self, value: float) -> str:
-        r"""Returns a score as a text.
-
-        Example:
-            >>> METRICS["accuracy"].shown(0.8321), METRICS["rmse"].shown(0.8321)
-            ('83.2%', '0.8321')
-        """
-        return self.form.format(self.scale * value) + "%" * self.percent
-
-
-def metric_of(name: str) -> Metric:
-    r"""Returns the metric of a name that a record has, whatever name that is."""
-    return METRICS.get(name) or Metric(name, name, (), _unknown)
-
-
-def _unknown(output: Tensor, y: Tensor) -> float:
-    raise ValueError(f"Expected a metric that is known (got none of them); choose from: {', '.join(METRICS)}")
 
 
 def known_labels(y: Tensor) -> Tensor:
@@ -137,8 +98,8 @@ def _balanced_accuracy(output: Tensor, y: Tensor) -> float:
     return float(balanced_accuracy_score(y.numpy(), output.argmax(dim=-1).numpy()))
 
 
-def _f1(average: str) -> Measure:
-    def measure(output: Tensor, y: Tensor) -> float:
+def _f1(average: str) -> Compute:
+    def compute(output: Tensor, y: Tensor) -> float:
         require("for F1", "sklearn")
         from sklearn.metrics import f1_score
 
@@ -149,7 +110,7 @@ def _f1(average: str) -> Measure:
             answer = ((output > 0) & known_labels(y)).long()
         return float(f1_score(truth.numpy(), answer.numpy(), average=average, zero_division=0.0))
 
-    return measure
+    return compute
 
 
 def _columns(output: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
@@ -166,8 +127,8 @@ def _columns(output: Tensor, y: Tensor) -> Iterator[tuple[Tensor, Tensor]]:
             yield answer[known], label[known]
 
 
-def _mean_of_labels(name: str, title: str) -> Measure:
-    def measure(output: Tensor, y: Tensor) -> float:
+def _mean_of_labels(name: str, title: str) -> Compute:
+    def compute(output: Tensor, y: Tensor) -> float:
         require(f"for {title}", "sklearn")
         from sklearn import metrics
 
@@ -175,7 +136,7 @@ def _mean_of_labels(name: str, title: str) -> Measure:
         scores = [float(score(label.numpy(), answer.numpy())) for answer, label in _columns(output, y)]
         return sum(scores) / len(scores) if scores else math.nan
 
-    return measure
+    return compute
 
 
 def roc_auc(output: Tensor, y: Tensor, where: str = "the nodes that are scored") -> float:
@@ -203,7 +164,7 @@ def roc_auc(output: Tensor, y: Tensor, where: str = "the nodes that are scored")
 # --- Values -----------------------------------------------------------------------------------------------
 
 
-def _of_values(measure: Callable[[Tensor, Tensor], float]) -> Measure:
+def _of_values(error: Callable[[Tensor, Tensor], float]) -> Compute:
     r"""The mean over the columns of what is measured of known values."""
 
     def mean(output: Tensor, y: Tensor) -> float:
@@ -212,7 +173,7 @@ def _of_values(measure: Callable[[Tensor, Tensor], float]) -> Measure:
         for truth, answer in zip(y.unbind(1), output.unbind(1), strict=True):
             known = known_labels(truth)
             if bool(known.any()):
-                scores.append(measure(answer[known], truth[known]))
+                scores.append(error(answer[known], truth[known]))
         return sum(scores) / len(scores) if scores else math.nan
 
     return mean
@@ -254,8 +215,8 @@ def _mrr(output: Tensor, y: Tensor) -> float:
     return float((1.0 / (1.0 + _better(output, y))).mean())
 
 
-def _hits(k: int) -> Measure:
-    def measure(output: Tensor, y: Tensor) -> float:
+def _hits(k: int) -> Compute:
+    def compute(output: Tensor, y: Tensor) -> float:
         if y.dim() == 2:
             return float((_better(output, y) <= k - 1).double().mean())
         truth = y > 0.5
@@ -264,28 +225,29 @@ def _hits(k: int) -> Measure:
             return 1.0
         return float((output[truth] > negative.topk(k).values[-1]).double().mean())
 
-    return measure
+    return compute
 
 
 _CLASSES, _TWO, _VALUES = ("multiclass", "binary"), ("binary", "multilabel"), ("regression",)
+_COMPUTED: dict[str, tuple[tuple[str, ...], Compute]] = {
+    "accuracy": (_CLASSES, _accuracy),
+    "roc_auc": ((*_TWO, LINK), _mean_of_labels("roc_auc", "ROC-AUC")),
+    "average_precision": ((*_TWO, LINK), _mean_of_labels("average_precision", "average precision")),
+    "balanced_accuracy": (_CLASSES, _balanced_accuracy),
+    "f1_macro": ((*_CLASSES, "multilabel"), _f1("macro")),
+    "f1_micro": ((*_CLASSES, "multilabel"), _f1("micro")),
+    "rmse": (_VALUES, _of_values(_rmse)),
+    "mae": (_VALUES, _of_values(_mae)),
+    "r2": (_VALUES, _of_values(_r2)),
+    "mrr": ((LINK,), _mrr),
+    **{f"hits@{k}": ((LINK,), _hits(k)) for k in (10, 20, 50, 100)},
+}
 METRICS: dict[str, Metric] = {
-    metric.name: metric
-    for metric in (
-        Metric("accuracy", "accuracy", _CLASSES, _accuracy),
-        Metric("roc_auc", "ROC AUC", (*_TWO, LINK), _mean_of_labels("roc_auc", "ROC-AUC")),
-        Metric(
-            "average_precision",
-            "average precision",
-            (*_TWO, LINK),
-            _mean_of_labels("average_precision", "average precision"),
-        ),
-        Metric("balanced_accuracy", "balanced accuracy", _CLASSES, _balanced_accuracy),
-        Metric("f1_macro", "macro F1", (*_CLASSES, "multilabel"), _f1("macro")),
-        Metric("f1_micro", "micro F1", (*_CLASSES, "multilabel"), _f1("micro")),
-        Metric("rmse", "RMSE", _VALUES, _of_values(_rmse), greater=False, percent=False, needs="values"),
-        Metric("mae", "MAE", _VALUES, _of_values(_mae), greater=False, percent=False, needs="values"),
-        Metric("r2", "R²", _VALUES, _of_values(_r2), percent=False, needs="two values"),
-        Metric("mrr", "MRR", (LINK,), _mrr),
-        *(Metric(f"hits@{k}", f"Hits@{k}", (LINK,), _hits(k)) for k in (10, 20, 50, 100)),
+    name: Metric(
+        **vars(MEASURES[name]),
+        kinds=kinds,
+        compute=compute,
+        needs="two values" if kinds == _VALUES else "both classes",
     )
+    for name, (kinds, compute) in _COMPUTED.items()
 }

@@ -7,6 +7,7 @@ from typing import ClassVar
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
+from torch_geometric.utils import subgraph
 
 from kgat.datasets.metrics import KINDS, METRICS, known_labels, roc_auc
 from kgat.names import unknown
@@ -53,6 +54,7 @@ class Visible:
     num_classes: int
     metric: str
     kind: str = "multiclass"
+    batch: Tensor | None = None
 
     level: ClassVar[str] = "node"
 
@@ -72,7 +74,9 @@ class Task:
     Args:
         name (str): The canonical name of the data set.
         data (torch_geometric.data.Data): Holds :obj:`x` (dense, or :obj:`torch.sparse_csr` for
-            bags of words), :obj:`edge_index`, :obj:`y` and optionally :obj:`edge_attr`.
+            bags of words), :obj:`edge_index`, :obj:`y` and optionally :obj:`edge_attr`. With
+            :obj:`batch`, the graph of each node, it is several graphs: training sees those alone that have
+            nodes to train or to validate with (see :func:`kgat.datasets.inductive`).
             In :obj:`y`, :obj:`-1` is an unlabelled node; a multi-label task has one float column
             per label, a regression one per value (or one dimension), :obj:`nan` where it is unknown.
         splits (tuple of Split): The benchmark's fixed splits, or seeded ones.
@@ -130,6 +134,8 @@ class Task:
         check_labels(self.name, kind, y, x.size(0), self.num_classes)
         check_kind(self.name, kind, self.metric, y, self.num_classes)
         check_splits(self.name, self.splits, labelled(y))
+        if self.data.batch is not None:
+            _check_batch(self.name, self.data)
 
     @property
     def out_channels(self) -> int:
@@ -146,8 +152,19 @@ class Task:
         y = self.data.y.clone()
         y[hidden] = float("nan") if y.is_floating_point() else -1
         x, edge_index, edge_attr = self.data.x, self.data.edge_index, self.data.edge_attr
-        parts = split.train, split.val
-        return Visible(x, edge_index, edge_attr, y, *parts, self.num_classes, self.metric, str(self.kind))
+        train, val = split.train, split.val
+        batch = self.data.batch
+        if batch is not None:
+            nodes = torch.isin(batch, batch[split.train | split.val])
+            edge_index, edge_attr = subgraph(nodes, edge_index, edge_attr, relabel_nodes=True)
+            x, y, batch, train, val = (each[nodes] for each in (x, y, batch, train, val))
+        return Visible(
+            *(x, edge_index, edge_attr, y, train, val),
+            num_classes=self.num_classes,
+            metric=self.metric,
+            kind=str(self.kind),
+            batch=batch,
+        )
 
     def score(self, output: Tensor, split: Split, part: str) -> float:
         r"""Scores an answer on one part of a split.
@@ -294,6 +311,24 @@ def check_edges(name: str, data: Data, num_nodes: int) -> None:
         raise ValueError(
             f"Expected one row of 'edge_attr' per edge in '{name}', {edge_index.size(1)} "
             f"(got {edge_attr.size(0)}); pass both in the same order"
+        )
+
+
+def _check_batch(name: str, data: Data) -> None:
+    batch, (row, col) = data.batch, data.edge_index
+    if batch.shape != data.x.shape[:1] or batch.dtype != torch.int64 or bool((batch < 0).any()):
+        raise ValueError(
+            f"Expected the graph of each node of '{name}' as 'batch', {data.x.size(0)} numbers from 0 (got "
+            f"{list(batch.shape)} {batch.dtype}); build it with kgat.datasets.inductive"
+        )
+    if at := first(batch[row] != batch[col]):
+        raise ValueError(
+            f"Expected edges of '{name}' within one graph (got edge {at[0]} from graph "
+            f"{int(batch[row[at]])} to {int(batch[col[at]])}); leave 'batch' out if it is one graph"
+        )
+    if data.x.layout != torch.strided:
+        raise ValueError(
+            f"Expected dense features of the graphs of '{name}' (got {data.x.layout}); convert them"
         )
 
 

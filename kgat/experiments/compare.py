@@ -11,10 +11,11 @@ from kgat.experiments.config import Config, differing, on_data, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
-from kgat.experiments.records import METRICS, RESULTS
+from kgat.experiments.records import RESULTS
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.tables import runs_in
 from kgat.experiments.training import OnEpoch, train
+from kgat.measures import measure_of
 
 Record = Mapping[str, Any]
 
@@ -176,7 +177,8 @@ def _run_of(config: Config, is_drawn: bool) -> Job:
 
 
 def _noting(note: Note, task: Task) -> OnEpoch:
-    return lambda epoch, _, __, score: note(f"epoch {epoch}, val {METRICS[task.metric]} {score:.1%}")
+    metric = measure_of(task.metric)
+    return lambda epoch, _, __, score: note(f"epoch {epoch}, val {metric.label} {metric.shown(score)}")
 
 
 def _try(task: Task, device: str, _: Record, config: Config, *, note: Note) -> Iterator[dict[str, Any]]:
@@ -212,8 +214,9 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
         if record["val"] is None:  # only a trial survives that it diverged
             yield "diverged"
         else:
-            metric = f"{METRICS[record['metric']]} {record['val']:.1%}"
-            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {metric}"
+            metric = measure_of(record["metric"])
+            score = f"{metric.label} {metric.shown(record['val'])}"
+            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {score}"
 
 
 # --- Figures ----------------------------------------------------------------------------------------------

@@ -14,6 +14,7 @@ from typing import Any
 from torch_geometric.resolver import normalize_string
 
 from kgat.experiments.registry import resolve_model
+from kgat.models.link_predictor import DECODERS
 from kgat.names import converted, unknown
 from kgat.nn.start import STARTS
 
@@ -21,7 +22,8 @@ __all__ = ["SETTINGS", "Config", "differing", "on_data", "protocol", "read_proto
 
 # Settings that came after results were published, with the value of records that lack them: it is left out
 # of records, so that a run keeps its key, whatever the default is today.
-ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None, "data": None}
+ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
+ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "data": None}
 KEEP = ("both", "loss", "metric")
 # Names of settings, which values fit (no not-a-number does), and how that is said.
 RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
@@ -31,6 +33,8 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         "of at least 1",
     ),
     (("seed",), lambda value: value >= 0, "of at least 0"),
+    (("batch_size",), lambda value: value is None or value >= 1, "of at least 1, or none"),
+    (("decoder",), lambda value: value in DECODERS, f"as one of {', '.join(DECODERS)}"),
     (("keep",), lambda value: value in KEEP, f"as one of {', '.join(KEEP)}"),
     (("start",), lambda value: value in STARTS, f"as one of {', '.join(name or 'none' for name in STARTS)}"),
     (("dropout", "input_dropout", "value_dropout"), lambda value: 0.0 <= value < 1.0, "in [0, 1)"),
@@ -80,6 +84,12 @@ class Config:
             early epoch with a lucky metric can keep from ever happening again. (default: :obj:`"metric"`)
         start (str, optional): How scores of a kernel model start, see :class:`~kgat.nn.KernelGATConv`:
             :obj:`"unit"` or :obj:`None`. Stock models have no choice. (default: :obj:`None`)
+        batch_size (int, optional): Graphs, or pairs of nodes, in a step of a task on whole graphs or links;
+            all at once if :obj:`None`. (default: :obj:`None`)
+        pooling (str, optional): How nodes become a graph, see :class:`~kgat.models.GraphReadout`.
+            (default: :obj:`"mean"`)
+        decoder (str, optional): How two nodes become a link, see :class:`~kgat.models.LinkPredictor`:
+            :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
         data (str, optional): The digest of data of one's own, see :func:`on_data`; it is no setting to
             choose. (default: :obj:`None`)
 
@@ -113,6 +123,9 @@ class Config:
     patience: int = 100
     keep: str = "metric"
     start: str | None = None
+    batch_size: int | None = None
+    pooling: str = "mean"
+    decoder: str = "dot"
     data: str | None = None
 
     def __post_init__(self) -> None:

@@ -3,10 +3,12 @@ r"""What records hold: the names that tables and figures read, by the kind of re
 from collections.abc import Callable, Mapping
 from typing import Any, NamedTuple
 
+from kgat.measures import MEASURES
+
 __all__ = ["BASELINE", "COMPARISON", "CONTENDED", "METRICS", "RESULTS", "fault"]
 
 RESULTS = "results.jsonl"
-METRICS = {"accuracy": "accuracy", "roc_auc": "ROC AUC"}  # as tables and figures call them
+METRICS = {name: measure.label for name, measure in MEASURES.items()}  # as tables and figures call them
 BASELINE = "gat"  # the model that others are compared with
 CONTENDED = 1.6  # largest over smallest ratio of a round above which a timing is not to be trusted
 COMPARISON = ("run", "tune", "cost", "attention")  # kinds of records of a comparison
@@ -98,6 +100,7 @@ FORMS: Mapping[str, Form] = {
         "epochs?": WHOLE,
         "seconds?": NUMBER,
         "versions": {"torch": TEXT, "torch_geometric": TEXT},
+        "level?": TEXT,
         "curve?": OBJECT,
         "tuned?": {"settings": WHOLE, "seeds": WHOLE, "space": OBJECT},
     },

@@ -9,9 +9,18 @@ from typing import Any
 
 from kgat.atomic import write_atomically
 from kgat.experiments import plots
-from kgat.experiments.records import BASELINE, METRICS
+from kgat.experiments.records import BASELINE
 from kgat.experiments.table import Cell, Table, html_table, shown
-from kgat.experiments.tables import contended_line, laid_out, outdated_line, runs_in, table, tuning_line
+from kgat.experiments.tables import (
+    contended_line,
+    laid_out,
+    level_of,
+    outdated_line,
+    runs_in,
+    table,
+    tuning_line,
+)
+from kgat.measures import measure_of
 
 __all__ = ["page", "write"]
 
@@ -92,13 +101,15 @@ def _protocol(runs: Sequence[Record]) -> str:
     shown_splits = ", ".join(splits[:4]) + (f" and {len(splits) - 4} more" if len(splits) > 4 else "")
     counts = {"model": len({run["model"] for run in runs}), "seed": len({run["seed"] for run in runs})}
     counted = (f"{count} {name}{'s' * (count != 1)}" for name, count in {**counts, "run": len(runs)}.items())
-    metric = runs[0].get("metric", "accuracy")
+    metric = measure_of(str(runs[0].get("metric", "accuracy")))
+    direction = f" ({metric.direction})" if metric.direction else ""
+    level = level_of(runs)
     parts = [
         "<h3>Protocol</h3>",
         f"<p>{', '.join(counted)}. Split{'s' * (len(splits) != 1)}: {escape(shown_splits)}. "
-        f"Metric: {escape(METRICS.get(metric, str(metric)))}. "
-        "Training sees no label of a test node; the epoch is chosen on the validation nodes, and "
-        "the test nodes are scored once, at that epoch.</p>",
+        f"Metric: {escape(metric.label)}{direction}. "
+        f"Training sees no label of a test {level}; the epoch is chosen on the validation {level}s, and "
+        f"the test {level}s are scored once, at that epoch.</p>",
     ]
     parts += _paragraphs(outdated_line(runs).replace("*", ""), tuning_line(runs))
     configs: dict[str, list[Record]] = {}
@@ -128,22 +139,27 @@ def _paragraphs(*texts: str) -> list[str]:
 def _results(records: Sequence[Record], looks: Mapping[str, plots.Style]) -> str:
     rows = table(records)
     colors = {row.model: looks[row.model].color if row.model in looks else "#777777" for row in rows}
+    name = runs_in(records)[0].get("metric", "accuracy")
+    metric = measure_of(str(name))
+    units = (", in per cent", ", in percentage points") if metric.percent else ("", "")
+    better = f" ({metric.direction})" if metric.direction else ""
     return (
-        html_table(laid_out(rows, runs_in(records)[0].get("metric", "accuracy"), colors=colors))
-        + '\n<p class="soft">Mean ± unbiased standard deviation over seeds, in per cent. Difference: '
-        "paired by seed, in percentage points. p: Wilcoxon signed-rank test of the paired "
+        html_table(laid_out(rows, name, colors=colors))
+        + f'\n<p class="soft">Mean ± unbiased standard deviation over seeds{units[0]}{better}. Difference: '
+        f"paired by seed{units[1]}. p: Wilcoxon signed-rank test of the paired "
         "differences, Holm-corrected over the models, from five pairs on. Epoch time and memory: ratios to "
         f"{escape(BASELINE)}.</p>"
     )
 
 
 def _single_runs(runs: Sequence[Record]) -> str:
+    metric = measure_of(str(runs[0].get("metric", "accuracy")))
     rows = [
         [
             run["model"],
             run["seed"],
             run.get("split"),
-            *(shown(run.get(part), "{:.2f}", 100) for part in ("train", "val", "test")),
+            *(shown(run.get(part), metric.form(2), metric.scale) for part in ("train", "val", "test")),
             run.get("best_epoch"),
             run.get("epochs"),
             shown(run.get("seconds"), "{:.1f}"),

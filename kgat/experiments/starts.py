@@ -28,7 +28,8 @@ from kgat.experiments.ledger import read
 from kgat.experiments.pages import update_readme
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, render
-from kgat.experiments.training import begun, build, fit, inputs_of
+from kgat.experiments.trainer import inputs_of
+from kgat.experiments.training import begun, build, fit
 from kgat.functional import edge_softmax
 from kgat.nn.start import STARTS
 

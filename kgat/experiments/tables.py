@@ -12,9 +12,10 @@ import numpy as np
 from kgat.experiments import tuning
 from kgat.experiments.config import differing, protocol, stored
 from kgat.experiments.ledger import read_results
-from kgat.experiments.records import BASELINE, CONTENDED, METRICS, RESULTS
+from kgat.experiments.records import BASELINE, CONTENDED, RESULTS
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Table, code, interval, number, pivot, render, spread
+from kgat.measures import Measure, measure_of
 from kgat.names import shown
 
 Record = Mapping[str, Any]
@@ -141,8 +142,12 @@ def laid_out(
         baseline (str, optional): The baseline. (default: :obj:`"gat"`)
         colors (dict, optional): The colours of models in figures. (default: :obj:`None`)
     """
-    head = ["model", "seeds", f"test {METRICS.get(metric, metric)} %", f"difference to {baseline} [95 %]"]
-    head += ["p", "val %", "epoch time", "memory", "parameters"]
+    measure = measure_of(metric)
+    form, signed, scale = measure.form(), measure.form(signed=True), measure.scale
+    better = f" ({measure.direction})" if measure.direction else ""
+    head = ["model", "seeds", f"test {measure.label}{measure.unit}{better}"]
+    head += [f"difference to {baseline} [95 %]", "p", f"val{measure.unit}"]
+    head += ["epoch time", "memory", "parameters"]
     lines = []
     for row in rows:
         p_value = number(row.p_value, "{:.3f}")
@@ -150,10 +155,10 @@ def laid_out(
             [
                 code(row.model, (colors or {}).get(row.model)),
                 number(row.n, "{}"),
-                spread(row.mean, row.std, "{:.1f}", 100),
-                interval(row.difference, row.ci_low, row.ci_high, "{:+.1f}", 100),
+                spread(row.mean, row.std, form, scale),
+                interval(row.difference, row.ci_low, row.ci_high, signed, scale),
                 p_value if row.p_value is None or row.p_value >= 0.001 else replace(p_value, text="< 0.001"),
-                number(row.val_mean, "{:.1f}", 100),
+                number(row.val_mean, form, scale),
                 number(row.epoch_ratio, "{:.2f}×"),
                 number(row.memory_ratio, "{:.2f}×"),
                 number(row.parameters, "{:,}"),
@@ -188,16 +193,20 @@ def readme_tables(
     summaries = {title: table(of_table, baseline) for title, of_table in by_title.items()}
     runs_of = {title: runs_in(of_table) for title, of_table in by_title.items()}
     marks = {title: outdated_line(runs) for title, runs in runs_of.items()}
+    measures = {title: measure_of(runs[0]["metric"]) for title, runs in runs_of.items()}
     columns = {
-        title + " \\*" * bool(marks[title]): {
-            row.model: spread(row.mean, row.std, "{:.1f}", 100) for row in rows
+        title + _overview_unit(measures[title]) + " \\*" * bool(marks[title]): {
+            row.model: spread(row.mean, row.std, measures[title].form(), measures[title].scale)
+            for row in rows
         }
         for title, rows in summaries.items()
     }
+    unit = "in %" if all(measure.percent for measure in measures.values()) else "in % where none is named"
+    parts = level_of([run for runs in runs_of.values() for run in runs])
     blocks: list[str | Table] = [
-        "Test metric in %, mean ± unbiased standard deviation over seeds. A seed picks split and "
-        "initial weights, for all models alike. The epoch is chosen on validation nodes and test "
-        "nodes are scored once, at that epoch.",
+        f"Test metric {unit}, mean ± unbiased standard deviation over seeds. A seed picks split and "
+        f"initial weights, for all models alike. The epoch is chosen on validation {parts}s and test "
+        f"{parts}s are scored once, at that epoch.",
         pivot("model", columns, is_code=True, first=baseline),
         OUTDATED if any(marks.values()) else "",
     ]
@@ -212,13 +221,32 @@ def readme_tables(
             tuning_line(runs),
             contended_line(by_title[title]),
         ]
+    points = ", in percentage points" if unit == "in %" else ", in the unit of the metric"
     blocks.append(
-        f"Difference: paired by seed, in percentage points, with a 95 % t-interval. p: Wilcoxon "
+        f"Difference: paired by seed{points}, with a 95 % t-interval. p: Wilcoxon "
         f"signed-rank test of the paired differences, adjusted over the models of a data set after "
         f"Holm; with n seeds it cannot fall below 2^(1 − n). Epoch time and peak memory: one "
         f"training epoch, measured in turns with `{baseline}`, as ratios to it."
     )
     return render(filter(None, blocks), form)
+
+
+def _overview_unit(measure: Measure) -> str:
+    r"""What stands behind a data set where its scores are no percentages."""
+    if measure.percent:
+        return ""
+    return f" ({', '.join(filter(None, (measure.label, measure.direction)))})"
+
+
+def level_of(runs: Sequence[Record]) -> str:
+    r"""Returns what runs have predicted: of a node, a graph or a link; of several kinds, an example.
+
+    Example:
+        >>> level_of([{"test": 0.5}]), level_of([{"level": "graph"}])
+        ('node', 'graph')
+    """
+    levels = {run.get("level", "node") for run in runs}
+    return str(levels.pop()) if len(levels) == 1 else "example"
 
 
 def result_files(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
@@ -271,7 +299,7 @@ def outdated_line(runs: Sequence[Record]) -> str:
     """
     if not any(stored(run["config"], "keep") == "both" != protocol(run["dataset"])["keep"] for run in runs):
         return ""
-    metric = METRICS.get(runs[0]["metric"], runs[0]["metric"])
+    metric = measure_of(runs[0]["metric"]).label
     early = sum(run.get("best_epoch", math.inf) <= EARLY for run in runs)
     frozen = f": {early} of {len(runs)} runs kept one of their first {EARLY}" if early else ""
     return (
@@ -324,7 +352,7 @@ def _protocol_line(runs: Sequence[Record]) -> str:
     normalised = "" if of("norm") == "none" else f", {of('norm')}"
     skip = ", residual" if of("residual") == "true" else ""
     shared = "" if of("projections") == "none" else f", projections {of('projections')}"
-    metric = METRICS[runs[0]["metric"]]
+    metric = measure_of(runs[0]["metric"]).label
     names = {
         "both": f"last epoch that had the lowest loss and the best {metric} at once",
         "loss": "epoch with the lowest loss",
@@ -344,8 +372,20 @@ def _protocol_line(runs: Sequence[Record]) -> str:
         f"{shared}; dropout {of('dropout')}, on the input {of('input_dropout')}{values}; Adam, learning "
         f"rate {of('lr')}, weight decay {of('weight_decay')}{undecayed}; at most {of('max_epochs')} epochs, "
         f"early stopping on validation loss and {metric}, patience {of('patience')}, weights of the "
-        f"{kept}{started}; {versions}."
+        f"{kept}{started}{_of_level(runs)}; {versions}."
     )
+
+
+def _of_level(runs: Sequence[Record]) -> str:
+    r"""What is said of whole graphs and links alone."""
+    level = level_of(runs)
+    if level not in ("graph", "link"):
+        return ""
+    setting = {"graph": "pooling", "link": "decoder"}[level]
+    values = _joined(shown(stored(run["config"], setting)) for run in runs)
+    sizes = _joined(shown(stored(run["config"], "batch_size")) for run in runs)
+    step = f", all {level}s" if sizes == "none" else f", {sizes} {level}s"
+    return f"; {setting} {values}{step} in a step"
 
 
 def _joined(texts: Iterable[str], by: str = " or ") -> str:

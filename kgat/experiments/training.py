@@ -1,7 +1,7 @@
 r"""Trains one model on one task: fit, evaluation, and the record of it all."""
 
+import dataclasses
 import json
-import math
 import os
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
@@ -9,21 +9,17 @@ from pathlib import Path
 from typing import Any
 
 import torch
-import torch.nn.functional as F
-from torch import Tensor
-from torch.nn.modules.module import register_module_forward_hook
 from torch_geometric import seed_everything
 
 from kgat.atomic import write_atomically
-from kgat.datasets import Split, Task, Visible
-from kgat.datasets.task import roc_auc
+from kgat.datasets import Task
 from kgat.experiments import loop
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
 from kgat.experiments.loop import Diverged, Epoch, Fitted
 from kgat.experiments.registry import resolve_model
-from kgat.kernels import Kernel
-from kgat.models import AttentionGNN
+from kgat.experiments.trainer import Trainer
+from kgat.models import AttentionGNN, GraphReadout, LinkPredictor, StandardizedOutput
 
 __all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "restore", "run", "save", "train"]
 
@@ -31,29 +27,58 @@ CURVE_POINTS = 100  # of a stored learning curve
 OnEpoch = Callable[[int, float, float, float], None]
 
 
-def build(task: Task | Visible, config: Config) -> AttentionGNN:
+# How a model is trained and scored, by the level of its task.
+TRAINERS: dict[str, type[Trainer]] = {trainer.level: trainer for trainer in (Trainer,)}
+
+
+def build(task: Any, config: Config) -> torch.nn.Module:
     r"""Builds the model of a configuration for a task."""
     return build_model(config, **_sizes(task))
 
 
-def _sizes(task: Task | Visible) -> dict[str, Any]:
+def _sizes(task: Any) -> dict[str, Any]:
     graph = task.data if isinstance(task, Task) else task
     edge_attr = graph.edge_attr
     edge_dim = None if edge_attr is None else edge_attr.size(-1) if edge_attr.dim() > 1 else 1
-    return {"in_channels": graph.x.size(1), "out_channels": task.num_classes, "edge_dim": edge_dim}
+    sizes = {"in_channels": graph.x.size(1), "out_channels": task.out_channels, "edge_dim": edge_dim}
+    return sizes | {"level": task.level, "kind": task.kind}
 
 
 def build_model(
-    config: Config, in_channels: int, out_channels: int, edge_dim: int | None = None
-) -> AttentionGNN:
+    config: Config,
+    in_channels: int,
+    out_channels: int,
+    edge_dim: int | None = None,
+    level: str = "node",
+    kind: str = "multiclass",
+) -> torch.nn.Module:
     r"""Builds the model of a configuration.
 
     Args:
         config (Config): The settings.
         in_channels (int): Number of features.
-        out_channels (int): Number of classes.
+        out_channels (int): Number of classes, labels or values.
         edge_dim (int, optional): Number of edge features. (default: :obj:`None`)
+        level (str, optional): What is predicted: of each :obj:`"node"`, of a :obj:`"graph"` through
+            :class:`~kgat.models.GraphReadout`, of a :obj:`"link"` through
+            :class:`~kgat.models.LinkPredictor`. (default: :obj:`"node"`)
+        kind (str, optional): The kind of the task; a :obj:`"regression"` has a
+            :class:`~kgat.models.StandardizedOutput`. (default: :obj:`"multiclass"`)
     """
+    model: torch.nn.Module
+    if level == "node":
+        model = _stack(config, in_channels, out_channels, edge_dim)
+    else:
+        channels = config.hidden_channels
+        encoder = _stack(config, in_channels, channels, edge_dim)
+        if level == "graph":
+            model = GraphReadout(encoder, channels, out_channels, config.pooling, dropout=config.dropout)
+        else:
+            model = LinkPredictor(encoder, channels, config.decoder)
+    return StandardizedOutput(model, out_channels) if kind == "regression" else model
+
+
+def _stack(config: Config, in_channels: int, out_channels: int, edge_dim: int | None) -> AttentionGNN:
     model = resolve_model(config.model)
     names = ("heads", "out_heads", "dropout", "input_dropout", "value_dropout", "act", "norm", "residual")
     kwargs: dict[str, Any] = {**{name: getattr(config, name) for name in names}, **model.kwargs}
@@ -65,124 +90,13 @@ def build_model(
     return model.cls(*sizes, edge_dim=edge_dim, **kwargs)
 
 
-def inputs_of(graph: Any, device: str | torch.device = "cpu") -> tuple[Tensor, Tensor, dict[str, Tensor]]:
-    r"""Returns what models take of a graph: features, edges, and edge features by name if there are some."""
-    edge_attr = graph.edge_attr
-    kwargs = {} if edge_attr is None else {"edge_attr": edge_attr.to(device)}
-    return graph.x.to(device), graph.edge_index.to(device), kwargs
-
-
-class Trainer:
-    r"""One model, its optimiser and what it may see of a task, prepared once.
-
-    The loss is the cross-entropy of the classes, also of a binary task scored by ROC-AUC (there it
-    equals the binary cross-entropy of the difference of the two logits); a multi-label task takes
-    the binary cross-entropy of the known labels.
-
-    Args:
-        model (torch.nn.Module): ``model(x, edge_index, edge_attr=...)`` returns logits.
-        visible (Visible): The task without the labels of test nodes.
-        config (Config): The settings.
-    """
-
-    def __init__(self, model: torch.nn.Module, visible: Visible, config: Config) -> None:
-        device = next(model.parameters()).device
-        self.model = model
-        self.config = config
-        self.metric = visible.metric
-        self.x, self.edge_index, self.kwargs = inputs_of(visible, device)
-        self.train_nodes = visible.train.nonzero().view(-1).to(device)
-        self.val_nodes = visible.val.nonzero().view(-1).to(device)
-        y = visible.y.to(device)
-        self.train_y, self.val_y = y[self.train_nodes], y[self.val_nodes]
-        self.loss = F.cross_entropy if y.dim() == 1 else _known_cross_entropy
-        self.optimizer = torch.optim.Adam(
-            model.parameters() if config.decay_kernels else _spared(model),
-            lr=config.lr,
-            weight_decay=config.weight_decay,
-            fused=True,
-        )
-
-    def step(self) -> float:
-        r"""Takes one step on all training nodes; returns their loss, without penalties of kernels."""
-        self.model.train()
-        self.optimizer.zero_grad()
-        penalties: list[Tensor] = []
-        loss = self.loss(self._output(self.train_nodes, penalties), self.train_y)
-        value = self._finite(loss.item(), "training")
-        for penalty in penalties:  # of the whole data, where the loss is a mean over nodes
-            loss = loss + penalty / max(1, self.train_nodes.numel())
-        loss.backward()
-        self.optimizer.step()
-        return value
-
-    @torch.no_grad()
-    def validate(self) -> tuple[float, float]:
-        r"""Returns loss and metric on the validation nodes."""
-        self.model.eval()
-        output = self._output(self.val_nodes)
-        value = self._finite(self.loss(output, self.val_y).item(), "validation")
-        if self.metric == "accuracy":
-            return value, int((output.argmax(dim=-1) == self.val_y).sum()) / len(self.val_y)
-        return value, roc_auc(output, self.val_y, "the validation nodes")
-
-    def _output(self, nodes: Tensor, penalties: list[Tensor] | None = None) -> Tensor:
-        takes_losses = penalties is not None and getattr(self.model, "penalised", False)
-        losses = {"losses": penalties} if takes_losses else {}
-        return self.model(self.x, self.edge_index, **self.kwargs, **losses).index_select(0, nodes)
-
-    def _finite(self, value: float, part: str) -> float:
-        if math.isfinite(value):
-            return value
-        config = self.config
-        raise Diverged(
-            f"{part} loss of '{config.model}' on '{config.dataset}', seed {config.seed}",
-            value,
-            seen=self._first_non_finite(),
-            hint=f"lower the learning rate with --set lr={config.lr / 10:g}",
-        )
-
-    @torch.no_grad()
-    def _first_non_finite(self) -> str:
-        names = {module: name or "the model" for name, module in self.model.named_modules()}
-        suspects: list[str] = []
-
-        def watch(module: torch.nn.Module, _: Any, output: Any) -> None:
-            outputs = output if isinstance(output, tuple) else (output,)
-            tensors = [tensor for tensor in outputs if isinstance(tensor, Tensor)]
-            if module in names and not all(bool(tensor.isfinite().all()) for tensor in tensors):
-                suspects.append(f"'{names[module]}' ({type(module).__name__})")
-
-        # The hook of a module runs after those of its parts: the first entry is the innermost.
-        with register_module_forward_hook(watch):
-            self._output(self.val_nodes)
-        if not suspects:
-            return "all modules gave finite outputs when asked again"
-        return f"the first module with a non-finite output is {suspects[0]}"
-
-
-def _spared(model: torch.nn.Module) -> list[dict[str, Any]]:
-    r"""The parameters in two groups: those under weight decay, and those that kernels want without."""
-    named = [
-        getattr(kernel, name)
-        for kernel in model.modules()
-        if isinstance(kernel, Kernel)
-        for name in kernel.undecayed
-    ]
-    spared = {id(parameter): parameter for parameter in named if parameter is not None}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in spared]
-    return [{"params": others}, {"params": list(spared.values()), "weight_decay": 0.0}]
-
-
-def fit(
-    model: torch.nn.Module, visible: Visible, config: Config, *, on_epoch: OnEpoch | None = None
-) -> Fitted:
+def fit(model: torch.nn.Module, visible: Any, config: Config, *, on_epoch: OnEpoch | None = None) -> Fitted:
     r"""Trains a model by :func:`kgat.experiments.loop.fit`; at the end it has the weights of the epoch that
     was kept. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
 
     Args:
         model (torch.nn.Module): The model.
-        visible (Visible): The task without the labels of test nodes.
+        visible (Visible): What a task lets training see: nothing of the labels of its test part.
         config (Config): The settings.
         on_epoch (callable, optional): Called with the epoch, the training loss, the validation
             loss and the validation metric. (default: :obj:`None`)
@@ -190,19 +104,31 @@ def fit(
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
     """
-    trainer = Trainer(model, visible, config)
-    return loop.fit(
+    trainer = TRAINERS[visible.level](model, visible, config)
+    sign = trainer.metric.sign  # the loop takes more for better
+
+    def validate() -> tuple[float, float]:
+        loss, score = trainer.validate()
+        return loss, sign * score
+
+    fitted = loop.fit(
         model,
         trainer.step,
-        trainer.validate,
+        validate,
         epochs=config.max_epochs,
         keep=config.keep,
         patience=config.patience,
-        callbacks=[] if on_epoch is None else [lambda epoch: on_epoch(*epoch)],
+        callbacks=[] if on_epoch is None else [lambda epoch: on_epoch(*_signed(epoch, sign))],
     )
+    history = [_signed(epoch, sign) for epoch in fitted.history]
+    return dataclasses.replace(fitted, history=history, best=_signed(fitted.best, sign))
 
 
-def evaluate(model: torch.nn.Module, task: Task, split: Split) -> dict[str, float]:
+def _signed(epoch: Epoch, sign: int) -> Epoch:
+    return epoch._replace(score=sign * epoch.score)
+
+
+def evaluate(model: torch.nn.Module, task: Any, split: Any) -> dict[str, float]:
     r"""Scores a trained model, once, on all three parts of a split.
 
     Args:
@@ -213,16 +139,9 @@ def evaluate(model: torch.nn.Module, task: Task, split: Split) -> dict[str, floa
     Returns:
         dict: The metric on :obj:`train`, :obj:`val` and :obj:`test`.
     """
-    x, edge_index, kwargs = inputs_of(task.data, next(model.parameters()).device)
     model.eval()
     with torch.no_grad():
-        output = model(x, edge_index, **kwargs).cpu()
-    return {part: task.score(output, split, part) for part in ("train", "val", "test")}
-
-
-def _known_cross_entropy(output: Tensor, y: Tensor) -> Tensor:
-    known = ~y.isnan()
-    return F.binary_cross_entropy_with_logits(output[known], y[known].to(output.dtype))
+        return TRAINERS[task.level].scores(model, task, split)
 
 
 def curve(history: Sequence[Epoch]) -> dict[str, list[float]]:
@@ -235,9 +154,10 @@ def curve(history: Sequence[Epoch]) -> dict[str, list[float]]:
     return {"epoch": list(epochs), **dict(zip(("train_loss", "val_loss", "val"), shortened, strict=True))}
 
 
-def begun(kind: str, key: str, task: Task, config: Config) -> dict[str, Any]:
+def begun(kind: str, key: str, task: Any, config: Config) -> dict[str, Any]:
     r"""Seeds everything, and returns what the record of a run begins with."""
     seed_everything(config.seed)
+    level = {} if task.level == "node" else {"level": task.level}
     return {
         "kind": kind,
         "key": key,
@@ -247,12 +167,13 @@ def begun(kind: str, key: str, task: Task, config: Config) -> dict[str, Any]:
         "split": task.split(config.seed).name,
         "config": config.as_dict(),
         "metric": task.metric,
+        **level,
     }
 
 
 def train(
-    task: Task, config: Config, *, device: str = "cpu", on_epoch: OnEpoch | None = None
-) -> tuple[dict[str, Any], AttentionGNN]:
+    task: Any, config: Config, *, device: str = "cpu", on_epoch: OnEpoch | None = None
+) -> tuple[dict[str, Any], torch.nn.Module]:
     r"""Builds, fits and scores a model; seeds everything first.
 
     The seed also picks the split, so that all models of a seed answer the same question. On the CPU
@@ -285,9 +206,7 @@ def train(
     return record, model
 
 
-def run(
-    task: Task, config: Config, *, device: str = "cpu", on_epoch: OnEpoch | None = None
-) -> dict[str, Any]:
+def run(task: Any, config: Config, *, device: str = "cpu", on_epoch: OnEpoch | None = None) -> dict[str, Any]:
     r"""As :func:`train`, and returns the record alone.
 
     Example:
@@ -302,7 +221,9 @@ def run(
     return train(task, config, device=device, on_epoch=on_epoch)[0]
 
 
-def save(folder: str | os.PathLike[str], model: AttentionGNN, task: Task, record: Mapping[str, Any]) -> None:
+def save(
+    folder: str | os.PathLike[str], model: torch.nn.Module, task: Any, record: Mapping[str, Any]
+) -> None:
     r"""Writes ``model.pt``, a state dict, and ``config.json``, all that rebuilds the model.
 
     Args:
@@ -320,7 +241,7 @@ def save(folder: str | os.PathLike[str], model: AttentionGNN, task: Task, record
     write_atomically(folder / "config.json", f"{json.dumps(description, indent=2)}\n".encode())
 
 
-def restore(folder: str | os.PathLike[str]) -> AttentionGNN:
+def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
     r"""Rebuilds a model that :func:`save` wrote.
 
     Args:
@@ -333,6 +254,13 @@ def restore(folder: str | os.PathLike[str]) -> AttentionGNN:
     folder = Path(folder)
     description = json.loads((folder / "config.json").read_text(encoding="utf8"))
     config = Config.from_dict(description["config"])
-    model = build_model(config, *(description[name] for name in ("in_channels", "out_channels", "edge_dim")))
+    names = (
+        "in_channels",
+        "out_channels",
+        "edge_dim",
+        "level",
+        "kind",
+    )  # the last two are missing in old ones
+    model = build_model(config, **{name: description[name] for name in names if name in description})
     model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
     return model.eval()

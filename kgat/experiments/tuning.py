@@ -1,6 +1,7 @@
 r"""A small search over settings on validation nodes alone: the same settings and order for all models."""
 
 import itertools
+import math
 import random
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -11,6 +12,7 @@ from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config, protocol
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.training import Diverged, OnEpoch, begun, build, fit
+from kgat.measures import measure_of
 
 __all__ = ["SPACE", "Budget", "choose", "trial"]
 
@@ -164,13 +166,15 @@ def choose(
     Raises:
         ValueError: If all settings diverged.
     """
-    scores = {record["key"]: record["val"] for record in records if record.get("kind") == "tune"}
-    best, chosen = -1.0, None
+    trials = {record["key"]: record for record in records if record.get("kind") == "tune"}
+    scores = {name: record["val"] for name, record in trials.items()}
+    sign = next((measure_of(record.get("metric", "accuracy")).sign for record in trials.values()), 1)
+    best, chosen = -math.inf, None
     settings = budget.drawn(dataset, overrides)
     for setting, configs in zip(settings, budget.configs(dataset, model, overrides), strict=True):
         of_seeds = [scores[key(config)] for config in configs]
-        if None not in of_seeds and sum(of_seeds) / len(of_seeds) > best:
-            best, chosen = sum(of_seeds) / len(of_seeds), setting
+        if None not in of_seeds and sign * sum(of_seeds) / len(of_seeds) > best:
+            best, chosen = sign * sum(of_seeds) / len(of_seeds), setting
     if chosen is None:
         raise ValueError(
             f"Expected a finite loss of '{resolve_model(model).name}' on '{dataset}' with one of the "

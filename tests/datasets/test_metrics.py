@@ -79,9 +79,3 @@ def test_ranks_are_those_of_ogb(name):
 def test_one_class_is_refused(name, y):
     with pytest.raises(ValueError, match=rf"both classes among the test nodes because metric='{name}'"):
         METRICS[name](torch.zeros(2, 2), torch.tensor(y), "the test nodes")
-
-
-def test_how_scores_are_shown():
-    assert METRICS["roc_auc"].shown(0.5) == "50.0%"
-    assert METRICS["mae"].shown(1234.5) == "1234"
-    assert METRICS["rmse"].unit == ", less is better"

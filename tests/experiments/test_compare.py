@@ -497,3 +497,8 @@ def test_what_python_passes_is_checked_with_a_sentence(tmp_path):
             compare(datasets.load("karate"), ["gat", wrong], out=tmp_path / "out")
     assert not (tmp_path / "out").exists()
     assert len(run(tmp_path, "gat", seeds=1)) == 1  # one name alone
+
+
+def test_the_least_error_is_chosen():
+    trials = [{**trial, "metric": "rmse"} for trial in make_trials("gat", 9.0, 9.0, 3.0, 4.0, 5.0, 5.0)]
+    assert tuning.choose(trials, "made", "gat", BUDGET) == BUDGET.drawn("made")[1]

@@ -6,6 +6,7 @@ from itertools import pairwise
 import matplotlib as mpl
 import numpy as np
 import pytest
+from made_runs import make_run
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.colors import to_hex
 from matplotlib.figure import Figure
@@ -328,3 +329,16 @@ def test_spectra_have_a_line_per_layer():
     assert plots.spectra([*records[:1], spectra_record("rbf", [])]).axes[0].get_title() == "transformer"
     assert plots.spectra([spectra_record("rbf", [])]) is None
     assert plots.spectra(records, "Cora") is None
+
+
+def test_errors_have_no_bounds_and_no_percentages():
+    runs = [
+        {**make_run(model, seed, 150.0 + seed), "metric": "rmse"}
+        for model in ("gat", "rbf")
+        for seed in (0, 1)
+    ]
+    figure = plots.FIGURES["accuracy"](runs)
+    assert figure.axes[0].get_xlabel() == "test RMSE (less is better)"
+    assert figure.axes[0].get_xlim()[1] > 151
+    figure = plots.FIGURES["difference"](runs)
+    assert figure.axes[0].get_xlabel() == "difference to gat in test RMSE (less is better)"

@@ -259,3 +259,26 @@ def test_unreliable_costs_are_named_wherever_the_table_is(capsys):
     print_tables(lines)
     for text in (capsys.readouterr().out, report.page(lines)):
         assert "Unreliable, varied by more than 1.6× between rounds: epoch time of sinc." in text
+
+
+def test_errors_are_no_percentages_and_say_which_way_is_better(tmp_path):
+    from kgat.experiments import report
+
+    runs = [make_run(model, seed, 1.25 + seed) for model in ("gat", "rbf") for seed in (0, 1)]
+    runs = [{**run, "metric": "rmse", "level": "graph", "val": 0.75} for run in runs]
+    shares = [make_run("gat", 0, 0.5, dataset="other")]
+    text = render([laid_out(table(runs), "rmse")])
+    assert "| model | seeds | test RMSE (less is better) | difference to gat [95 %] | p | val |" in text
+    assert "| `gat` | 2 | 1.75 ± 0.7071 | – | – | 0.75 |" in text
+    path = tmp_path / "results.jsonl"
+    for run in runs + shares:
+        ledger.append(path, run)
+    page = tables.readme_tables(path)
+    assert "Test metric in % where none is named" in page
+    assert "| model | made (RMSE, less is better) | other |" in page
+    assert "early stopping on validation loss and RMSE" in page
+    assert "; pooling mean, all graphs in a step; torch" in page
+    html = report.page(runs)
+    assert "Metric: RMSE (less is better). Training sees no label of a test graph" in html
+    assert "over seeds (less is better). Difference: paired by seed. p:" in html
+    assert "<td>2.25</td>" in html

@@ -1,12 +1,13 @@
 import dataclasses
 import math
+from types import SimpleNamespace
 
 import pytest
 import torch
 from made_tasks import make_config, make_task
 
 from kgat import kernels
-from kgat.datasets import Task
+from kgat.datasets import METRICS, Task
 from kgat.experiments import training, tuning
 from kgat.experiments.loop import Epoch
 from kgat.experiments.registry import MODELS
@@ -161,12 +162,14 @@ class Script:
         return next(self.left)
 
 
-def scripted(monkeypatch, validation, **settings):
-    monkeypatch.setattr(training, "Trainer", Script)
+def scripted(monkeypatch, validation, metric="accuracy", **settings):
+    monkeypatch.setitem(training.TRAINERS, "node", Script)
+    monkeypatch.setattr(Script, "metric", METRICS[metric], raising=False)
     monkeypatch.setattr(Script, "validation", validation)
     model = torch.nn.Linear(1, 1, bias=False)
     torch.nn.init.zeros_(model.weight)
-    fitted = fit(model, None, make_config(max_epochs=len(validation), **settings))
+    visible = SimpleNamespace(level="node")
+    fitted = fit(model, visible, make_config(max_epochs=len(validation), **settings))
     assert fitted.val == validation[fitted.best_epoch - 1][1]
     assert float(model.weight.detach()) == fitted.best_epoch  # has the kept weights, not the last
     assert float(fitted.state["weight"]) == fitted.best_epoch
@@ -208,6 +211,13 @@ def test_a_lucky_early_epoch_does_not_freeze_a_run(monkeypatch):
     validation = lucky + better + overfitting
     assert scripted(monkeypatch, validation, keep="both").best_epoch == 1
     assert scripted(monkeypatch, validation).best_epoch == len(validation)
+
+
+def test_the_least_error_is_kept_and_told_as_it_is(monkeypatch):
+    validation = [(1.0, 3.0), (0.8, 1.0), (0.6, 2.0), (0.7, 0.5), (0.5, 2.0)]
+    fitted = scripted(monkeypatch, validation, metric="rmse")
+    assert fitted.best_epoch == 4
+    assert [epoch.score for epoch in fitted.history] == [3.0, 1.0, 2.0, 0.5, 2.0]
 
 
 def test_ties_of_the_metric_go_by_loss(monkeypatch):

@@ -2,23 +2,20 @@ r"""Graphs as arrays: an adjacency matrix or a list of edges beside features and
 
 from __future__ import annotations
 
-import zipfile
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kgat.datasets.files import DamagedFile, read_npy, read_npz, read_sparse_npz
 from kgat.datasets.own.data import from_data
 from kgat.datasets.own.edges import nearest_neighbours
+from kgat.datasets.own.numpy_files import read_archive, read_folder
 from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, shown
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 from kgat.extras import require
 
-__all__ = ["from_points", "from_scipy", "read_array", "read_arrays"]
+__all__ = ["from_points", "from_scipy", "read_arrays"]
 
 # Names that arrays have in files, the first is ours.
 EDGES = ("edge_index", "edges")
@@ -195,27 +192,6 @@ def _checked_features(x: Any, source: str) -> Any:
 # --- Files ------------------------------------------------------------------------------------------------
 
 
-@contextmanager
-def _of_user(path: Path) -> Iterator[None]:
-    # What is said of downloaded files, to delete them, is no advice about one's own.
-    try:
-        yield
-    except DamagedFile as error:
-        cause = " ".join(str(error.__cause__ or error).split())
-        raise ValueError(
-            f"Expected arrays of numbers in '{path}' (got: {cause}); write it with numpy.save, numpy.savez "
-            "or scipy.sparse.save_npz"
-        ) from error
-
-
-def read_array(path: Path) -> Array:
-    r"""Reads an array of a NumPy file; a pickle is refused."""
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected an array at '{path}' (got no file); check the path")
-    with _of_user(path):
-        return read_npy(path)
-
-
 def read_arrays(path: Path, *, knn: int | None = None, standardize: bool = True, **options: Any) -> Task:
     r"""Reads a graph from arrays: one ``.npz`` with all, or a folder with one file for each.
 
@@ -231,7 +207,7 @@ def read_arrays(path: Path, *, knn: int | None = None, standardize: bool = True,
     Raises:
         ValueError: If there are no labels, or neither edges nor :obj:`knn`.
     """
-    arrays = _folder(path) if path.is_dir() else _file(path)
+    arrays = read_folder(path) if path.is_dir() else read_archive(path)
     label = options.pop("label", None)
     label = label or next((name for name in LABELS if name in arrays), "y")
     if label not in arrays:
@@ -290,39 +266,3 @@ def _columns(arrays: dict[str, Any]) -> dict[str, Array]:
         for name, values in arrays.items()
         if name not in taken and isinstance(values, np.ndarray)
     }
-
-
-def _folder(path: Path) -> dict[str, Any]:
-    arrays: dict[str, Any] = {}
-    for file in sorted(path.iterdir()):
-        if file.suffix == ".npy":
-            arrays[file.stem] = read_array(file)
-        elif file.suffix == ".npz":
-            content = _file(file)
-            arrays |= {file.stem: content["adjacency"]} if set(content) == {"adjacency"} else content
-    return arrays
-
-
-def _file(path: Path) -> dict[str, Any]:
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected arrays at '{path}' (got no file); check the path")
-    with _of_user(path):
-        if not zipfile.is_zipfile(path):
-            raise DamagedFile("no NumPy archive")
-        with zipfile.ZipFile(path) as content:
-            names = [name.removesuffix(".npy") for name in content.namelist()]
-        # A matrix by save_npz, whose arrays have no prefix, or by hand, whose arrays have its name before.
-        sparse = [name.removesuffix("indptr") for name in names if name.endswith("indptr")]
-        sparse += [""] if {"row", "col", "shape", "data", "format"} <= set(names) else []
-        arrays: dict[str, Any] = {}
-        for prefix in sparse:
-            title = prefix.rstrip("._-") or "adjacency"
-            arrays[title] = read_sparse_npz(path, prefix)
-            names = [
-                name
-                for name in names
-                if name.removeprefix(prefix)
-                not in ("data", "indices", "indptr", "shape", "format", "row", "col")
-            ]
-        arrays |= dict(zip(names, read_npz(path, *names), strict=True))
-    return arrays

@@ -11,6 +11,7 @@ import torch
 
 from kgat.datasets import splits as rules
 from kgat.datasets.own.labels import Target
+from kgat.datasets.own.numpy_files import read_array
 from kgat.datasets.own.raw import Array, RawGraph, absent
 from kgat.datasets.task import PARTS, Split
 
@@ -157,8 +158,6 @@ def _file_of(folder: Path, part: str) -> Path:
 
 def _ids_in(path: Path) -> list[tuple[int, str]]:
     if path.suffix == ".npy":
-        from kgat.datasets.own.arrays import read_array
-
         return [(line, str(value)) for line, value in enumerate(read_array(path).ravel().tolist(), start=1)]
     lines = path.read_text(encoding="utf8").splitlines()
     ids = [(number, line.strip().strip('"')) for number, line in enumerate(lines, start=1) if line.strip()]

@@ -95,22 +95,13 @@ def from_pandas(
             "points alone and knn=10 (--knn 10)"
         )
     nodes = _expanded(nodes)
-    if len(nodes) == 0:
-        raise ValueError(f"Expected nodes in {source} (got a table without rows); fill it in")
-    names = [str(name) for name in nodes.columns]
-    nodes.columns = names
-    advice = "it is what is to be predicted: name the right one with 'label' (--label)"
-    for name in labels:
-        if name not in names:
-            no_column("a column", name, names, source, advice)
+    names = list(nodes.columns)
+    _expect_columns(nodes, edges, labels, [*drop, *categories], source)
     ids = _ids_of_nodes(nodes, id, edges is not None, source, of_nodes, row)
     split = options.get("split")
     if split is None and SPLIT in names and SPLIT not in labels:
         split = options["split"] = f"column:{SPLIT}"
     deciding = [options.get("time"), options.get("group"), (split or "").partition("column:")[2]]
-    for name in (*drop, *categories):
-        if name not in names and (edges is None or name not in edges.columns):
-            no_column("a column", name, names, source, "name one of them")
     features = [name for name in names if name not in {id, *labels, *drop, *filter(None, deciding)}]
     encoding: dict[str, Any] = {"categories": categories, "fill": fill, "standardize": standardize}
     x, columns = encode(
@@ -147,6 +138,21 @@ def from_pandas(
         extra={"node_id": ids, "columns": [asdict(column) for column in columns]},
     )
     return make_task(raw, **options)
+
+
+def _expect_columns(
+    nodes: Any, edges: Any, labels: Sequence[str], others: Sequence[str], source: str
+) -> None:
+    if len(nodes) == 0:
+        raise ValueError(f"Expected nodes in {source} (got a table without rows); fill it in")
+    names = list(nodes.columns)
+    advice = "it is what is to be predicted: name the right one with 'label' (--label)"
+    for name in labels:
+        if name not in names:
+            no_column("a column", name, names, source, advice)
+    for name in others:
+        if name not in names and (edges is None or name not in edges.columns):
+            no_column("a column", name, names, source, "name one of them")
 
 
 def _said(columns: Sequence[Any], standardize: bool) -> tuple[str, ...]:
@@ -214,6 +220,7 @@ def _expanded(table: Any) -> Any:
         wide = pd.DataFrame(np.array(values.tolist()), index=table.index)
         wide.columns = [f"{name}[{place}]" for place in range(wide.shape[1])]
         table = pd.concat([table.drop(columns=[name]), wide], axis=1)
+    table.columns = list(map(str, table.columns))
     return table.reset_index(drop=True)
 
 

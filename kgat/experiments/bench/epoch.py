@@ -56,7 +56,7 @@ def bench_epoch(
         ours = _trainer(task, config, features)
         ours.model.load_state_dict(peer.model.state_dict())
         with torch.no_grad():
-            expected, out = (trainer.model.eval()(trainer.x, trainer.edge_index) for trainer in (peer, ours))
+            expected, out = (each.model.eval()(*each.train_inputs[:2]) for each in (peer, ours))
         measure.expect_equal(out, expected, "both models")
         records.append(
             {

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from kgat.experiments.plots.look import figure_of_scores
 from kgat.experiments.plots.plot import Looks, plot
-from kgat.experiments.plots.selection import Runs, metric_of, runs_of, with_seeds
+from kgat.experiments.plots.selection import Runs, labelled, metric_of, runs_of, with_seeds
 from kgat.experiments.records import BASELINE
 
 
@@ -17,18 +17,21 @@ def accuracy(runs: Runs, looks: Looks, dataset: str) -> Figure | None:
     their mean, the bar its 95 % interval (Student's t), cut at 100 %. The dashed line is the mean of the
     baseline.
     """
+    metric = metric_of(runs)
     scores = {
-        model: 100 * np.array([run["test"] for run in of_model.values()]) for model, of_model in runs.items()
+        model: metric.scale * np.array([run["test"] for run in of_model.values()])
+        for model, of_model in runs.items()
     }
 
     def text(values: np.ndarray) -> str:
-        spread = f" ± {values.std(ddof=1):.1f}" if values.size > 1 else ""
-        return f"{values.mean():.1f}{spread}"
+        spread = f" ± {metric.form().format(values.std(ddof=1))}" if values.size > 1 else ""
+        return f"{metric.form().format(values.mean())}{spread}"
 
     baseline = scores[BASELINE].mean() if BASELINE in scores else None
-    figure, axes = figure_of_scores(scores, looks, "mean ± std", text, baseline, bounds=(0.0, 100.0))
-    # No score passes it, nor does its axis but for the width of a marker.
-    axes.set_xlim(right=min(axes.get_xlim()[1], 100.0 + 0.02 * np.ptp(axes.get_xlim())))
-    axes.set_xlabel(f"test {metric_of(runs)} (%)")
+    bounds = (0.0, 100.0) if metric.percent else (-np.inf, np.inf)
+    figure, axes = figure_of_scores(scores, looks, "mean ± std", text, baseline, bounds=bounds)
+    if metric.percent:  # no score passes it, nor does its axis but for the width of a marker
+        axes.set_xlim(right=min(axes.get_xlim()[1], 100.0 + 0.02 * np.ptp(axes.get_xlim())))
+    axes.set_xlabel(f"test {labelled(metric)}")
     axes.set_title(with_seeds(dataset, runs), loc="left")
     return figure

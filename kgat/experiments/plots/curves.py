@@ -10,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 
 from kgat.experiments.plots.look import figure_of_grid, headline, shortened
 from kgat.experiments.plots.plot import Looks, plot
-from kgat.experiments.plots.selection import Runs, metric_of, runs_of, with_seeds
+from kgat.experiments.plots.selection import Runs, labelled, metric_of, runs_of, with_seeds
 
 
 @plot(runs_of, order=30)
@@ -21,10 +21,11 @@ def learning_curves(runs: Runs, looks: Looks, dataset: str) -> Figure | None:
     last value, and a curve ends where half of its runs have stopped. The marker is the mean of the epochs
     that were kept.
     """
+    metric = metric_of(runs)
     panels = (
         ("train_loss", "training loss", 1.0),
         ("val_loss", "validation loss", 1.0),
-        ("val", f"validation {metric_of(runs)} (%)", 100.0),
+        ("val", f"validation {labelled(metric)}", metric.scale),
     )
     curves = {
         (model, name): _mean_curve([run.get("curve") or {} for run in of_model.values()], name)

@@ -5,7 +5,7 @@ from matplotlib.figure import Figure
 
 from kgat.experiments.plots.look import figure_of_scores
 from kgat.experiments.plots.plot import Looks, plot
-from kgat.experiments.plots.selection import Runs, half_width, metric_of, runs_of, with_seeds
+from kgat.experiments.plots.selection import Runs, half_width, labelled, metric_of, runs_of, with_seeds
 from kgat.experiments.records import BASELINE
 
 
@@ -18,22 +18,24 @@ def difference(runs: Runs, looks: Looks, dataset: str) -> Figure | None:
     is evidence for one data set and one set of hyperparameters, without correction for the number of models;
     the table has the corrected p-values.
     """
+    metric = metric_of(runs)
     reference = runs.get(BASELINE, {})
     runs = {model: of_model for model, of_model in runs.items() if model != BASELINE}
     differences = {
         model: [run["test"] - reference[pair]["test"] for pair, run in of_model.items() if pair in reference]
         for model, of_model in runs.items()
     }
-    paired = {model: 100 * np.array(values) for model, values in differences.items() if values}
+    paired = {model: metric.scale * np.array(values) for model, values in differences.items() if values}
     if not paired:
         return None
 
     def text(values: np.ndarray) -> str:
         mean, half = values.mean(), half_width(values)
-        interval = "" if half is None else f"  [{mean - half:+.1f}, {mean + half:+.1f}]"
-        return f"{mean:+.1f}{interval}".replace("-", "−")
+        form = metric.form(signed=True).format
+        interval = "" if half is None else f"  [{form(mean - half)}, {form(mean + half)}]"
+        return f"{form(mean)}{interval}".replace("-", "−")
 
     figure, axes = figure_of_scores(paired, looks, "mean [95 %]", text, reference=0)
-    axes.set_xlabel(f"difference to {BASELINE} in test {metric_of(runs)} (percentage points)")
+    axes.set_xlabel(f"difference to {BASELINE} in test {labelled(metric, 'percentage points')}")
     axes.set_title(with_seeds(dataset, runs), loc="left")
     return figure

@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 
-from kgat.experiments.records import BASELINE, METRICS
+from kgat.experiments.records import BASELINE
 from kgat.experiments.statistics import interval
+from kgat.measures import Measure, measure_of
 
 Record = Mapping[str, Any]
 Chosen = Mapping[str, Record]  # of each model
@@ -84,7 +85,13 @@ def with_seeds(dataset: str, runs: Runs) -> str:
     return f"{dataset}, {seeds} seed{'s' * (seeds != 1)}"
 
 
-def metric_of(runs: Runs) -> str:
+def metric_of(runs: Runs) -> Measure:
+    r"""What the runs are scored by."""
     run = next((run for of_model in runs.values() for run in of_model.values()), {})
-    metric = run.get("metric", "accuracy")
-    return METRICS.get(metric, str(metric))
+    return measure_of(str(run.get("metric", "accuracy")))
+
+
+def labelled(metric: Measure, unit: str = "%") -> str:
+    r"""A metric as axes have it, with the unit of a percentage, or the direction of an error."""
+    behind = unit if metric.percent else metric.direction
+    return f"{metric.label} ({behind})" if behind else metric.label

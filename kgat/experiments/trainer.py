@@ -1,0 +1,198 @@
+r"""What one epoch is, for each level of a task: a step on the training part, and a look at validation."""
+
+import math
+from collections.abc import Callable, Iterator
+from typing import Any, ClassVar
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+from torch.nn.modules.module import register_module_forward_hook
+from torch_geometric.utils import subgraph
+
+from kgat.datasets import METRICS, Split, Task, Visible
+from kgat.experiments.config import Config
+from kgat.experiments.loop import Diverged
+from kgat.kernels import Kernel
+from kgat.models import StandardizedOutput
+
+__all__ = ["LOSSES", "Trainer", "inputs_of"]
+
+Inputs = tuple[Tensor, Tensor, dict[str, Any]]
+
+
+def _known_cross_entropy(output: Tensor, y: Tensor) -> Tensor:
+    known = ~y.isnan()
+    return F.binary_cross_entropy_with_logits(output[known], y[known].to(output.dtype))
+
+
+def _known_squares(output: Tensor, y: Tensor) -> Tensor:
+    output, known = output.view(y.shape), ~y.isnan()
+    return F.mse_loss(output[known], y[known].to(output.dtype))
+
+
+# Of two classes it equals the binary cross-entropy of the difference of the two logits.
+LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
+    "multiclass": F.cross_entropy,
+    "binary": F.cross_entropy,
+    "multilabel": _known_cross_entropy,
+    "regression": _known_squares,
+}
+
+
+def inputs_of(graph: Any, device: str | torch.device = "cpu") -> Inputs:
+    r"""Returns what models take of a graph: features, edges, and by name edge features and the graph of each
+    node, if there are some."""
+    extras = {name: getattr(graph, name, None) for name in ("edge_attr", "batch")}
+    kwargs = {name: value.to(device) for name, value in extras.items() if value is not None}
+    return graph.x.to(device), graph.edge_index.to(device), kwargs
+
+
+class Trainer:
+    r"""One model, its optimiser and what it may see of a task on nodes, prepared once.
+
+    The loss is the cross-entropy of the classes, also of a binary task scored by ROC-AUC (there it
+    equals the binary cross-entropy of the difference of the two logits); a multi-label task takes
+    the binary cross-entropy of the known labels, a regression the mean square of what is known, in units of
+    the standard deviation of training values where the model is a
+    :class:`~kgat.models.StandardizedOutput`.
+
+    Args:
+        model (torch.nn.Module): ``model(x, edge_index, edge_attr=...)`` returns logits, or values.
+        visible (Visible): The task without the labels of test nodes.
+        config (Config): The settings.
+    """
+
+    level: ClassVar[str] = "node"
+
+    def __init__(self, model: torch.nn.Module, visible: Any, config: Config) -> None:
+        self.device = next(model.parameters()).device
+        self.model = model
+        self.config = config
+        self.metric = METRICS[visible.metric]
+        self.loss = LOSSES[visible.kind]
+        self.prepare(visible)
+        if isinstance(model, StandardizedOutput):
+            model.standardize(self.train_y)
+            scaled = model.standardized
+            self.loss = lambda output, y: _known_squares(scaled(output), scaled(y))
+        self.optimizer = torch.optim.Adam(
+            model.parameters() if config.decay_kernels else _spared(model),
+            lr=config.lr,
+            weight_decay=config.weight_decay,
+            fused=True,
+        )
+
+    def prepare(self, visible: Visible) -> None:
+        r"""Takes what is needed of the visible part of a task to the device of the model."""
+        self.train_inputs = self.val_inputs = inputs_of(visible, self.device)
+        train, val = visible.train, visible.val
+        if visible.batch is not None:  # norms and statistics of training see no graph of another part
+            self.train_inputs, train = _of_part(visible, train, self.device)
+            self.val_inputs, val = _of_part(visible, val, self.device)
+        self.train_nodes, self.val_nodes = (mask.nonzero().view(-1).to(self.device) for mask in (train, val))
+        y = visible.y.to(self.device)
+        self.train_y, self.val_y = (y[mask.to(self.device)] for mask in (visible.train, visible.val))
+        self.train_size = self.train_nodes.numel()
+
+    def step(self) -> float:
+        r"""Trains for an epoch; returns the mean loss, without penalties of kernels."""
+        self.model.train()
+        self.optimizer.zero_grad()
+        total, rows = 0.0, 0
+        for output, y, penalties in self.train_batches():
+            loss = self.loss(output, y)
+            value = self._finite(loss.item(), "training")
+            for penalty in penalties:  # of the whole data, where the loss is a mean over what is trained on
+                loss = loss + penalty / max(1, self.train_size)
+            loss.backward()
+            self.optimizer.step()
+            self.optimizer.zero_grad()
+            total, rows = total + value * len(y), rows + len(y)
+        return total / rows
+
+    @torch.no_grad()
+    def validate(self) -> tuple[float, float]:
+        r"""Returns loss and metric on the validation part."""
+        self.model.eval()
+        output, y = self.validation()
+        value = self._finite(self.loss(output, y).item(), "validation")
+        return value, self.metric(output, y, f"the validation {self.level}s")
+
+    def train_batches(self) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        r"""Yields outputs, truths and the penalties of kernels, step by step."""
+        penalties: list[Tensor] = []
+        x, edge_index, kwargs = self.train_inputs
+        output = self.model(x, edge_index, **kwargs, **self.losses(penalties))
+        yield output.index_select(0, self.train_nodes), self.train_y, penalties
+
+    def validation(self) -> tuple[Tensor, Tensor]:
+        r"""Returns outputs and truths of the validation part."""
+        x, edge_index, kwargs = self.val_inputs
+        return self.model(x, edge_index, **kwargs).index_select(0, self.val_nodes), self.val_y
+
+    @staticmethod
+    def scores(model: torch.nn.Module, task: Task, split: Split) -> dict[str, float]:
+        r"""Scores a model in evaluation mode on all parts of a split."""
+        x, edge_index, kwargs = inputs_of(task.data, next(model.parameters()).device)
+        output = model(x, edge_index, **kwargs).cpu()
+        return {part: task.score(output, split, part) for part in ("train", "val", "test")}
+
+    def losses(self, penalties: list[Tensor]) -> dict[str, list[Tensor]]:
+        r"""Returns the argument that takes the penalties of kernels, of a model that has some."""
+        return {"losses": penalties} if getattr(self.model, "penalised", False) else {}
+
+    def _finite(self, value: float, part: str) -> float:
+        if math.isfinite(value):
+            return value
+        config = self.config
+        raise Diverged(
+            f"{part} loss of '{config.model}' on '{config.dataset}', seed {config.seed}",
+            value,
+            seen=self._first_non_finite(),
+            hint=f"lower the learning rate with --set lr={config.lr / 10:g}",
+        )
+
+    @torch.no_grad()
+    def _first_non_finite(self) -> str:
+        names = {module: name or "the model" for name, module in self.model.named_modules()}
+        suspects: list[str] = []
+
+        def watch(module: torch.nn.Module, _: Any, output: Any) -> None:
+            outputs = output if isinstance(output, tuple) else (output,)
+            tensors = [tensor for tensor in outputs if isinstance(tensor, Tensor)]
+            if module in names and not all(bool(tensor.isfinite().all()) for tensor in tensors):
+                suspects.append(f"'{names[module]}' ({type(module).__name__})")
+
+        # The hook of a module runs after those of its parts: the first entry is the innermost.
+        with register_module_forward_hook(watch):
+            self.validation()
+        if not suspects:
+            return "all modules gave finite outputs when asked again"
+        return f"the first module with a non-finite output is {suspects[0]}"
+
+
+def _of_part(visible: Visible, mask: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:
+    r"""Returns the graphs that hold nodes of a part, and the mask of these nodes there."""
+    graph = visible.batch
+    assert graph is not None
+    nodes = torch.isin(graph, graph[mask])
+    edge_index, edge_attr = subgraph(nodes, visible.edge_index, visible.edge_attr, relabel_nodes=True)
+    batch = graph[nodes].unique(return_inverse=True)[1]
+    kwargs = {"batch": batch.to(device)}
+    if edge_attr is not None:
+        kwargs["edge_attr"] = edge_attr.to(device)
+    return (visible.x[nodes].to(device), edge_index.to(device), kwargs), mask[nodes]
+
+
+def _spared(model: torch.nn.Module) -> list[dict[str, Any]]:
+    r"""The parameters in two groups: those under weight decay, and those that kernels want without."""
+    named = [
+        getattr(kernel, name)
+        for kernel in model.modules()
+        if isinstance(kernel, Kernel)
+        for name in kernel.undecayed
+    ]
+    spared = {id(parameter): parameter for parameter in named if parameter is not None}
+    others = [parameter for parameter in model.parameters() if id(parameter) not in spared]
+    return [{"params": others}, {"params": list(spared.values()), "weight_decay": 0.0}]

@@ -1,0 +1,102 @@
+r"""From a model of nodes to one of links."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch_geometric.nn.models import MLP
+from torch_geometric.typing import OptTensor
+
+from kgat.models.graph_readout import takes
+from kgat.names import one_of
+
+__all__ = ["DECODERS", "LinkPredictor"]
+
+DECODERS = ("dot", "mlp")
+
+
+class LinkPredictor(torch.nn.Module):
+    r"""Scores pairs of nodes by what any model says of them.
+
+    .. math::
+        s_{ij} = \mathbf{z}_i^{\top} \mathbf{z}_j
+        \quad \text{or} \quad
+        s_{ij} = \mathrm{MLP}(\mathbf{z}_i \odot \mathbf{z}_j), \qquad
+        \mathbf{Z} = f(\mathbf{X}, \mathcal{E})
+
+    as in `"Variational Graph Auto-Encoders" <https://arxiv.org/abs/1611.07308>`_ and in the baselines of the
+    `"Open Graph Benchmark" <https://arxiv.org/abs/2005.00687>`_. Both are symmetric in the two nodes.
+
+    Args:
+        encoder (torch.nn.Module): The model :math:`f` of nodes, called with features, edges, and those of
+            :obj:`edge_attr` and :obj:`losses` that it takes.
+        channels (int): Columns of its output.
+        decoder (str, optional): :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
+
+    Shapes:
+        - **x:** :math:`(N, F)`, **edge_index:** :math:`(2, E)`, **pairs:** :math:`(2, *)`
+        - **output:** :math:`(*)`; without pairs :math:`(N, C)`, the model's
+
+    Raises:
+        ValueError: If there is no such decoder.
+
+    Example:
+        >>> from kgat import KernelGAT
+        >>> model = LinkPredictor(KernelGAT(4, 8, 2, heads=2, kernel="rbf"), 8)
+        >>> x, edge_index = torch.randn(3, 4), torch.tensor([[0, 1, 2], [1, 2, 0]])
+        >>> model(x, edge_index, pairs=torch.tensor([[0, 1], [2, 2]])).shape
+        torch.Size([2])
+    """
+
+    def __init__(self, encoder: torch.nn.Module, channels: int, decoder: str = "dot") -> None:
+        super().__init__()
+        self.encoder = encoder
+        self.decoder = one_of("decoder", decoder, DECODERS)
+        self.mlp = MLP([channels, channels, 1], norm=None) if decoder == "mlp" else None
+        self.takes = takes(encoder)
+
+    @property
+    def penalised(self) -> bool:
+        r"""Whether a kernel has a penalty for ``losses``."""
+        return bool(getattr(self.encoder, "penalised", False))
+
+    def forward(
+        self,
+        x: Tensor,
+        edge_index: Tensor,
+        edge_attr: OptTensor = None,
+        pairs: OptTensor = None,
+        losses: list[Tensor] | None = None,
+    ) -> Tensor:
+        r"""Scores pairs.
+
+        Args:
+            x (torch.Tensor): Node features.
+            edge_index (torch.Tensor): The edges that messages take: none that is asked for.
+            edge_attr (torch.Tensor, optional): Edge features. (default: :obj:`None`)
+            pairs (torch.Tensor, optional): The pairs. (default: :obj:`None`)
+            losses (list of torch.Tensor, optional): Takes the penalties of kernels. (default: :obj:`None`)
+        """
+        extras: dict[str, Any] = {"edge_attr": edge_attr, "losses": losses}
+        kwargs = {
+            name: value
+            for name, value in extras.items()
+            if value is not None and (name in self.takes or "**" in self.takes)
+        }
+        nodes: Tensor = self.encoder(x, edge_index, **kwargs)
+        return nodes if pairs is None else self.decode(nodes, pairs)
+
+    def decode(self, nodes: Tensor, pairs: Tensor) -> Tensor:
+        r"""Scores pairs by what is known of nodes.
+
+        Args:
+            nodes (torch.Tensor): What the encoder gave.
+            pairs (torch.Tensor): The pairs.
+
+        Shapes:
+            - **nodes:** :math:`(N, C)`, **pairs:** :math:`(2, *)`, **output:** :math:`(*)`
+        """
+        one, other = pairs.flatten(1).unbind(0)
+        product = nodes.index_select(0, one) * nodes.index_select(0, other)
+        score = product.sum(dim=-1) if self.mlp is None else self.mlp(product).squeeze(-1)
+        return score.view(pairs.shape[1:])
