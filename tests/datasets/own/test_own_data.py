@@ -109,6 +109,12 @@ def test_masks_are_the_split():
     assert len(from_data(make(**MASKS), split="random").splits) == 10
 
 
+def test_unlabelled_nodes_leave_a_given_split():
+    y = torch.arange(N) % 4
+    y[1] = -1
+    assert from_data(make(y=y, **MASKS)).splits[0].train.nonzero().flatten().tolist() == [0]
+
+
 def test_other_attributes_decide_splits():
     data = make(year=torch.arange(N), town=torch.arange(N) % 8)
     (split,) = from_data(data, time="year").splits
@@ -221,6 +227,8 @@ def test_the_digest_is_that_of_the_content():
             ({}, {}),
             ({"x": x}, {}),
             ({"x": x.to_sparse_csr()}, {}),
+            ({"x": torch.eye(N).roll(1, 0).to_sparse_csr()}, {}),
+            ({"x": torch.eye(N).roll(2, 0).to_sparse_csr()}, {}),
             ({"edge_index": torch.tensor([[0], [1]])}, {}),
             ({"edge_attr": torch.ones(90, 1)}, {}),
             ({"y": torch.arange(N) % 2}, {}),
