@@ -12,7 +12,8 @@ _PACKAGES = {
     "scipy": ("scipy", "experiments"),
     "sklearn": ("scikit-learn", "experiments"),
     "typer": ("typer", "experiments"),
-    "pandas": ("pandas", "ogb"),
+    "pandas": ("pandas", "experiments"),
+    "pyarrow": ("pyarrow", "parquet"),
     "tokenizers": ("tokenizers", "sequences"),
 }
 

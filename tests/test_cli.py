@@ -8,6 +8,7 @@ import sys
 import time
 from pathlib import Path
 
+import made_graphs
 import made_runs
 import pytest
 import typer
@@ -536,3 +537,77 @@ def test_answers_to_the_test_part_are_written(capsys, tmp_path, data_root):
     assert code == 0
     assert "RMSE train" in out
     assert np.load(path)["y_pred"].shape == (65, 1)
+
+
+OWN = ["--models", "gat,rbf", *FAST, "--rounds", "0", "--seeds", "1", "--jobs", "1"]
+
+
+def test_a_table_of_ones_own_goes_to_a_report_in_one_command(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    made_graphs.write(tmp_path / "people", *made_graphs.tables())
+    code, _, err = run(capsys, "compare", "--data", "people", *OWN)
+    assert code == 0
+    assert re.match(
+        r"people: 60 nodes, \d+ undirected edges, .* predicts label: 3 classes .* by accuracy", err
+    )
+    assert (tmp_path / "runs" / "people" / "report.html").exists()
+    runs = [record for record in ledger.read("runs/people/results.jsonl") if record["kind"] == "run"]
+    assert len({record["config"]["data"] for record in runs}) == 1
+    # The same content goes on where it stopped, wherever it lies and in whatever form.
+    made_graphs.write(tmp_path / "moved", *made_graphs.tables(), suffix="tsv")
+    code, _, err = run(capsys, "compare", "--data", "moved", "--name", "people", *OWN)
+    assert (code, err.count("epochs")) == (0, 0)
+
+
+@pytest.mark.parametrize(
+    "change", [["--models", "dot"], ["--tune", "2", "--tune-seeds", "1"], ["--split", "random"]]
+)
+def test_a_folder_of_results_is_not_continued_with_other_data(capsys, tmp_path, monkeypatch, change):
+    monkeypatch.chdir(tmp_path)
+    nodes, edges = made_graphs.tables()
+    made_graphs.write(tmp_path / "people", nodes, edges)
+    assert run(capsys, "compare", "--data", "people", *OWN)[0] == 0
+    before = (tmp_path / "runs" / "people" / "results.jsonl").read_bytes()
+    if "--split" not in change:
+        nodes.loc[3, "age"] += 1
+        made_graphs.write(tmp_path / "people", nodes, edges)
+    code, out, err = run(capsys, "compare", "--data", "people", *OWN, *change)
+    assert (code, out) == (2, "")
+    assert re.search(
+        r"error: Expected runs on the same data in 'runs/people/results.jsonl' .got one of '", err
+    )
+    assert (tmp_path / "runs" / "people" / "results.jsonl").read_bytes() == before
+
+
+def test_train_takes_ones_own_data(capsys, tmp_path):
+    nodes, edges = made_graphs.tables()
+    folder = made_graphs.write(tmp_path / "people", nodes, edges)
+    for target, said in (("label", "accuracy train"), ("age", "RMSE train")):
+        drop = ["--drop", "label" if target == "age" else "job"]
+        arguments = ["train", "--data", folder, "--label", target, *drop, "--structure", "walk:2", *FAST]
+        code, out, _ = run(capsys, *arguments)
+        assert code == 0
+        assert said in out
+
+
+@pytest.mark.quick
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (["--knn", "3"], "Expected --data beside --knn .got none"),
+        (["--source", "from"], "Expected --data beside --source .got none"),
+        (["--data", "people", "--dataset", "Cora"], "either --dataset or --data .got 'Cora' and 'people'"),
+        (["--data", "nowhere"], "Expected a graph at 'nowhere'"),
+        (["--data", "people", "--shares", "0.9,0.9"], "'shares' as two numbers above 0"),
+        (["--data", "people", "--set", "data=1"], "Expected settings that exist.*got 'data'"),
+        (["--data", "people", "--metric", "f2"], "a metric of 'people' .got 'f2'.*accuracy"),
+        (["--data", "people", "--label", "color"], "a column 'color' in 'people' .got id, age.*--label"),
+    ],
+)
+def test_errors_about_ones_own_data_are_one_line(capsys, tmp_path, monkeypatch, arguments, message):
+    monkeypatch.chdir(tmp_path)
+    made_graphs.write(tmp_path / "people", *made_graphs.tables())
+    for command in ("compare", "train"):
+        code, out, err = run(capsys, command, *arguments)
+        assert (code, out) == (2, "")
+        assert re.fullmatch(rf"(people: .*\n)?kgat: error: .*{message}.*\n", err)

@@ -15,8 +15,9 @@ ORDER = 10
 RESUMES = True
 
 
+@options.takes_data
 def compare(
-    dataset: options.Dataset = "digits",
+    dataset: options.Dataset = None,
     root: options.Root = None,
     metric: options.Metric = None,
     models: Annotated[
@@ -59,6 +60,8 @@ def compare(
     ] = 3,
     checkpoint: options.Checkpoint = "30s",
     resume: options.Resume = True,
+    *,
+    own: options.OwnData,
 ) -> None:
     r"""Train models over several seeds and compare them with stock GAT.
 
@@ -76,7 +79,7 @@ def compare(
     if jobs > 1 and threads is None:
         options.set_threads(max(1, (os.cpu_count() or 1) // jobs))
     records = run_all(
-        *(dataset, options.listed(models), seeds, out, root, settings),
+        *(own.task(dataset, metric), options.listed(models), seeds, out, root, settings),
         progress=True,
         device=device,
         rounds=rounds,

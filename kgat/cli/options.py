@@ -1,10 +1,17 @@
 r"""Options that several commands have, and how they are read."""
 
+import dataclasses
+import functools
+import inspect
 import re
+from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
+
+if TYPE_CHECKING:
+    from kgat.datasets import Task
 
 
 def changes(of: str, example: str) -> Any:
@@ -22,11 +29,12 @@ def some(what: str, more: str = "") -> Any:
     return typer.Option(help=f"{what}, separated by commas; an unknown one lists them all.{more}")
 
 
+DATASET = "digits"
 Dataset = Annotated[
-    str,
+    str | None,
     typer.Option(
         help="Name of the data set, of nodes or of whole graphs; NAME-links asks for the links of a graph. "
-        "An unknown one lists them all."
+        f"An unknown one lists them all. Default: {DATASET}."
     ),
 ]
 Metric = Annotated[
@@ -67,6 +75,164 @@ Resume = Annotated[
     ),
 ]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
+
+
+# --- A graph of one's own ---------------------------------------------------------------------------------
+
+
+@dataclasses.dataclass(frozen=True)
+class OwnData:
+    r"""The options that say what a graph of one's own is; those that are not given are left to
+    :func:`kgat.datasets.read_graph`."""
+
+    data: Annotated[
+        Path | None,
+        typer.Option(
+            help="A graph of your own instead of --dataset: a folder with nodes.csv (id, label, every other "
+            "column "
+            "a feature) and edges.csv (source, target, every other column an edge feature), .tsv or .parquet "
+            "alike; a .pt file of a PyG Data; GraphML, GEXF, GML; a list of edges (.edgelist) beside "
+            "--nodes; .npz, or a folder of .npy; a table or points with --knn."
+        ),
+    ] = None
+    name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (
+        None
+    )
+    label: Annotated[
+        str | None,
+        typer.Option(
+            help="Column that is to be predicted, several with commas. Default: label, of arrays y. Empty "
+            "values "
+            "are unknown."
+        ),
+    ] = None
+    kind: Annotated[
+        str | None,
+        typer.Option(
+            help="What the labels are: multiclass, binary, multilabel or regression. Default: recognised, "
+            "and said."
+        ),
+    ] = None
+    split: Annotated[
+        str | None,
+        typer.Option(
+            help="stratified or random draws 10 splits; column:NAME reads train, val, test from a column; "
+            "files:FOLDER reads ids from train.txt, val.txt, test.txt. Default: the split that --data brings "
+            "(masks, a column 'split'), else --time or --group, else stratified."
+        ),
+    ] = None
+    time: Annotated[
+        str | None,
+        typer.Option(help="Column of times: train on the past. A given split that does not is refused."),
+    ] = None
+    group: Annotated[
+        str | None,
+        typer.Option(help="Column of groups that stay in one part. A given split that parts one is refused."),
+    ] = None
+    shares: Annotated[
+        str | None,
+        typer.Option(help="Shares for training and validation; the rest is for testing. Default: 0.6,0.2."),
+    ] = None
+    directed: Annotated[
+        bool | None,
+        typer.Option(
+            "--directed/--undirected",
+            help="Whether an edge counts in its direction alone. Default: as the file says, of tables "
+            "undirected.",
+        ),
+    ] = None
+    structure: Annotated[
+        str | None,
+        typer.Option(
+            help="Features made of the edges, with commas: degree, walk:16, laplacian:8. They join the "
+            "others."
+        ),
+    ] = None
+    knn: Annotated[
+        int | None,
+        typer.Option(help="Of points without edges: join each to so many nearest neighbours.", min=1),
+    ] = None
+    nodes: Annotated[str | None, typer.Option(help="Table of nodes. Default: nodes.csv, .tsv, .parquet.")] = (
+        None
+    )
+    edges: Annotated[str | None, typer.Option(help="Table of edges. Default: edges.csv, .tsv, .parquet.")] = (
+        None
+    )
+    id: Annotated[str | None, typer.Option(help="Column of the ids of nodes. Default: id.")] = None
+    edge_source: Annotated[
+        str | None, typer.Option("--source", help="Column where an edge begins. Default: source.")
+    ] = None
+    edge_target: Annotated[
+        str | None, typer.Option("--target", help="Column where an edge ends. Default: target.")
+    ] = None
+    drop: Annotated[str | None, typer.Option(help="Columns that are no features, separated by commas.")] = (
+        None
+    )
+    categories: Annotated[
+        str | None, typer.Option(help="Columns whose numbers are names, separated by commas.")
+    ] = None
+    fill: Annotated[
+        bool | None,
+        typer.Option(
+            "--fill",
+            help="Missing numbers are the mean of their column, missing texts no category. Default: refused.",
+        ),
+    ] = None
+    standardize: Annotated[
+        bool | None,
+        typer.Option(
+            "--standardize/--raw",
+            help="Whether numbers of tables and points get mean 0 and deviation 1. Default: they do.",
+        ),
+    ] = None
+
+    def task(self, dataset: str | None, metric: str | None = None) -> "str | Task":
+        r"""Returns the name of a data set, or the graph of one's own, and says what was understood."""
+        from kgat.cli.terminal import say
+        from kgat.datasets import describe, read_graph
+
+        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        given = {name: value for name, value in given.items() if value is not None}
+        path = given.pop("data", None)
+        if path is None:
+            if given:
+                option = {"edge_source": "source", "edge_target": "target"}.get(
+                    first := next(iter(given)), first
+                )
+                raise ValueError(f"Expected --data beside --{option} (got none); say which graph it is of")
+            return dataset or DATASET
+        if dataset is not None:
+            raise ValueError(
+                f"Expected either --dataset or --data (got '{dataset}' and '{path}'); leave one out"
+            )
+        for name in ("drop", "categories", "structure", "shares"):
+            if name in given:
+                given[name] = listed(given[name])
+        task = read_graph(path, metric=metric, **given)
+        say(describe(task))
+        return task
+
+
+def takes_data(command: Callable[..., None]) -> Callable[..., None]:
+    r"""Gives a command the options of :class:`OwnData`, which it gets as its argument :obj:`own`."""
+    hints = get_type_hints(OwnData, include_extras=True)
+    fields = dataclasses.fields(OwnData)
+
+    @functools.wraps(command)
+    def called(**values: Any) -> None:
+        own = OwnData(**{name: values.pop(name) for name in hints})
+        command(**values, own=own)
+
+    def parameter(field: dataclasses.Field[Any]) -> inspect.Parameter:
+        kind = inspect.Parameter.KEYWORD_ONLY
+        return inspect.Parameter(field.name, kind, default=field.default, annotation=hints[field.name])
+
+    others = [p for p in inspect.signature(command).parameters.values() if p.name != "own"]
+    before = [p.replace(kind=inspect.Parameter.KEYWORD_ONLY) for p in others]
+    parameters = [*before[:1], *map(parameter, fields), *before[1:]]
+    called.__signature__ = inspect.Signature(parameters)  # type: ignore[attr-defined]
+    called.__annotations__ = {p.name: p.annotation for p in parameters}
+    return called
 
 
 def readme_option(name: str, overview: str | None = None) -> Any:

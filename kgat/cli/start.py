@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 SIGNALS = (signal.SIGINT, signal.SIGTERM)
 # The packages of the extra 'experiments', by the names they are imported by.
-NEEDED = ("matplotlib", "networkx", "rich", "scipy", "sklearn", "typer")
+NEEDED = ("matplotlib", "networkx", "pandas", "rich", "scipy", "sklearn", "typer")
 
 _received: list[int] = []
 

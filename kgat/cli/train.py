@@ -12,8 +12,9 @@ __all__ = ["train"]
 ORDER = 20
 
 
+@options.takes_data
 def train(
-    dataset: options.Dataset = "digits",
+    dataset: options.Dataset = None,
     model: Annotated[str, typer.Option(help="The model, as in compare.")] = "rbf",
     seed: Annotated[int, typer.Option(help="Seed of split, weights and dropout.", min=0)] = 0,
     root: options.Root = None,
@@ -30,6 +31,8 @@ def train(
     device: options.Device = "cpu",
     checkpoint: options.Checkpoint = "30s",
     resume: options.Resume = True,
+    *,
+    own: options.OwnData,
 ) -> None:
     r"""Train one model with one seed, and save it if asked to.
 
@@ -38,7 +41,7 @@ def train(
     from kgat.datasets import load, save_submission
     from kgat.experiments import training
     from kgat.experiments.checkpoint import Checkpoints, Interval
-    from kgat.experiments.config import Config
+    from kgat.experiments.config import Config, on_data
     from kgat.experiments.registry import resolve_model
     from kgat.measures import measure_of
 
@@ -53,8 +56,9 @@ def train(
     interval = Interval.read(checkpoint)
     options.set_threads(threads)
     options.check_device(device)
-    task = load(dataset, root, metric=metric)
-    config = Config.of(task.name, model, seed, settings)
+    named = own.task(dataset, metric)
+    task = load(named, root, metric=metric) if isinstance(named, str) else named
+    config = Config.of(task.name, model, seed, on_data(settings, task.digest))
     if out is not None:
         options.make_folder(out)
     record, trained = training.train(

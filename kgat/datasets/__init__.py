@@ -1,6 +1,7 @@
 r"""Data sets: :func:`load` gives a :class:`Task` on the nodes of a graph or a :class:`GraphTask` on whole
 graphs, :func:`names` lists them; :func:`link_task` asks for the links of a graph, a :class:`LinkTask`;
 :func:`load_sequences` gives a :class:`SequenceTask`, :func:`sequence_names` lists those.
+:func:`from_data`, :func:`read_graph` and their like make a :class:`Task` of a graph of one's own.
 
 A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections` or
 :mod:`kgat.datasets.sequences`; a new one is found there.
@@ -11,6 +12,16 @@ from kgat.datasets.inductive import inductive
 from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits, VisibleLinks, link_task
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
+from kgat.datasets.own import (
+    describe,
+    from_data,
+    from_networkx,
+    from_pandas,
+    from_points,
+    from_scipy,
+    read_graph,
+    structural_features,
+)
 from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.sequences import load_sequences, sequence_names
 from kgat.datasets.submission import save_submission, submission
@@ -35,12 +46,20 @@ __all__ = [
     "Visible",
     "VisibleGraphs",
     "VisibleLinks",
+    "describe",
+    "from_data",
+    "from_networkx",
+    "from_pandas",
+    "from_points",
+    "from_scipy",
     "inductive",
     "link_task",
     "load",
     "load_sequences",
     "names",
+    "read_graph",
     "save_submission",
     "sequence_names",
+    "structural_features",
     "submission",
 ]

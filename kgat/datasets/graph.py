@@ -1,16 +1,23 @@
 r"""A graph as raw files give it, and steps that several families of raw files share."""
 
+import warnings
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
+from torch import Tensor
 
 from kgat.datasets.files import expect
 
 Array = NDArray[Any]
 Parts = tuple[str, Array, Array, Array]
+
+# Dropout and a first layer of 64 channels, forward and backward, take half the time of dense
+# features on PubMed (10.02 % non-zero) and a seventh on Cora (1.3 %), measured on a CPU.
+SPARSE_DENSITY, SPARSE_WIDTH = 0.11, 100
 
 
 @dataclass(frozen=True)
@@ -70,3 +77,40 @@ def inside(nodes: Any, num_nodes: int) -> Array:
     wrong = nodes[(nodes < 0) | (nodes >= num_nodes)]
     expect(not wrong.size, f"node {wrong[:1]} where 0 to {num_nodes - 1} are possible")
     return nodes
+
+
+def feature_tensor(x: Any, sparse: bool | str = "auto") -> tuple[Tensor, str]:
+    r"""Returns features as a tensor, and the word for its layout.
+
+    Args:
+        x (numpy.ndarray or scipy.sparse matrix): The features.
+        sparse (bool or str, optional): Whether it is a :obj:`torch.sparse_csr` tensor; :obj:`"auto"` decides
+            by width and density. (default: :obj:`"auto"`)
+
+    Example:
+        >>> feature_tensor(np.eye(2))
+        (tensor([[1., 0.],
+                [0., 1.]]), 'dense')
+    """
+    rows, columns = x.shape
+    is_dense = isinstance(x, np.ndarray)
+    if sparse == "auto":
+        stored = np.count_nonzero(x) if is_dense else x.nnz
+        sparse = columns >= SPARSE_WIDTH and stored < SPARSE_DENSITY * rows * columns
+    if not sparse:
+        return torch.from_numpy(np.require(x if is_dense else x.toarray(), np.float32, ["C", "W"])), "dense"
+    from scipy.sparse import csr_matrix
+
+    x = csr_matrix(x, dtype=np.float32, copy=True)
+    x.sum_duplicates()
+    x.eliminate_zeros()
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
+        tensor = torch.sparse_csr_tensor(
+            torch.from_numpy(x.indptr.astype(np.int64)),
+            torch.from_numpy(x.indices.astype(np.int64)),
+            torch.from_numpy(x.data),
+            size=(rows, columns),
+            check_invariants=True,
+        )
+    return tensor, "sparse"

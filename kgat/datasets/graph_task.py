@@ -202,6 +202,7 @@ class GraphTask:
         kind (str, optional): As of :class:`Task`. (default: :obj:`None`)
         y (torch.Tensor, optional): A class per graph, or a row of labels or values; that of each graph, if
             :obj:`None`. (default: :obj:`None`)
+        digest (str, optional): As of :class:`Task`. (default: :obj:`None`)
 
     Shapes:
         - **y:** :math:`(G)` or :math:`(G, T)`
@@ -229,6 +230,7 @@ class GraphTask:
     preprocessing: str
     kind: str | None = None
     y: Any = field(default=None)
+    digest: str | None = None
 
     level: ClassVar[str] = "graph"
 

@@ -90,6 +90,7 @@ class LinkTask:
         source (str): Where the data come from, in one line.
         preprocessing (str): What was done to them, in one line.
         undirected (bool, optional): Whether a pair is the same in both orders. (default: :obj:`True`)
+        digest (str, optional): As of :class:`Task`. (default: :obj:`None`)
 
     Raises:
         ValueError: If features are not finite, the metric is not one of links, or a split leaks: messages
@@ -111,6 +112,7 @@ class LinkTask:
     source: str
     preprocessing: str
     undirected: bool = True
+    digest: str | None = None
 
     level: ClassVar[str] = "link"
     kind: ClassVar[str] = "binary"

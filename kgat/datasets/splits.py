@@ -60,6 +60,39 @@ def shares(order: Array, y: Array, *, train: float, val: float) -> Array:
     return part
 
 
+def class_shares(order: Array, y: Array, *, train: float, val: float) -> Array:
+    r"""A share of each class for training and validating, the rest is for testing.
+
+    A class of three or more gives at least one to each; a smaller one is for training.
+    """
+    part = np.zeros(len(y), dtype=np.uint8)
+    for nodes in _classes(order, y):
+        most = max(1, len(nodes) - 2)
+        trained = min(max(1, round(train * len(nodes))), most) if len(nodes) > 2 else len(nodes)
+        _deal(part, nodes, trained, min(max(1, round(val * len(nodes))), max(0, len(nodes) - trained - 1)))
+    return part
+
+
+def whole_groups(order: Array, y: Array, *, groups: Array, train: float, val: float) -> Array:
+    r"""Whole groups for training, until their nodes are the share, then for validating; the rest is for
+    testing. Of three or more groups each part has at least one."""
+    _, first, inverse, counts = np.unique(
+        groups[order], return_index=True, return_inverse=True, return_counts=True
+    )
+    drawn = first.argsort()
+    # The part that the middle of a group falls into.
+    middle = (counts[drawn].cumsum() - counts[drawn] / 2) / counts.sum()
+    in_turn = 1 + (middle > train).astype(np.uint8) + (middle > train + val).astype(np.uint8)
+    in_turn[0], in_turn[-1] = 1, 3
+    if not (in_turn == 2).any():
+        in_turn[min(int((in_turn == 1).sum()), len(drawn) - 2)] = 2
+    of_group = np.empty_like(in_turn)
+    of_group[drawn] = in_turn
+    part = np.zeros(len(y), dtype=np.uint8)
+    part[order] = of_group[inverse]
+    return part
+
+
 def _classes(order: Array, y: Array) -> list[Array]:
     return [order[y[order] == label] for label in np.unique(y[order])]
 

@@ -87,6 +87,8 @@ class Task:
         preprocessing (str): What was done to them, in one line.
         kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"` (two classes), :obj:`"multilabel"` or
             :obj:`"regression"`; what labels and metric say if :obj:`None`. (default: :obj:`None`)
+        digest (str, optional): Tells this content from any other, of data without a name that all know: runs
+            on one are not continued on another. (default: :obj:`None`)
 
     Shapes:
         - **x:** :math:`(N, F)`, **edge_index:** :math:`(2, E)`, **y:** :math:`(N)` or
@@ -118,6 +120,7 @@ class Task:
     source: str
     preprocessing: str
     kind: str | None = None
+    digest: str | None = None
 
     level: ClassVar[str] = "node"
 

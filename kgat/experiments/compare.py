@@ -8,7 +8,7 @@ from typing import Any
 from kgat.datasets import GraphTask, LinkTask, Task, load
 from kgat.experiments import tuning
 from kgat.experiments.checkpoint import Checkpoints, Interval
-from kgat.experiments.config import Config, differing, stored
+from kgat.experiments.config import Config, differing, on_data, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
@@ -98,6 +98,7 @@ def compare(
     budget = tuning.Budget(tune, tune_seeds) if tune else None
     _expect_taken(names, overrides)
     task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
+    overrides = on_data(overrides, task.digest)
     trials = _trials(task.name, names, overrides, budget) if budget else []
     tuned = budget.record(overrides) if budget else None
     protocols = {name: Config.of(task.name, name, overrides=overrides) for name in names}
@@ -116,6 +117,7 @@ def compare(
     )
     with engine:
         _expect_same_metric(engine.records, task, path)
+        _expect_same_data(engine.records, task, path)
         _expect_same_budget(engine.records, task.name, tuned, path)
         _expect_same_settings(engine.records, protocols.values(), path, but=tuned["space"] if tuned else ())
         engine.run(
@@ -303,6 +305,18 @@ def _expect_same_metric(records: Sequence[Record], task: Any, path: Path) -> Non
             raise ValueError(
                 f"Expected runs that are scored by {task.metric} in '{path}' (got one of '{run['model']}' "
                 f"scored by {run['metric']}); choose another --out, or delete that file"
+            )
+
+
+def _expect_same_data(records: Sequence[Record], task: Any, path: Path) -> None:
+    for record in records:
+        if record.get("kind") not in ("run", "tune") or record["dataset"] != task.name:
+            continue
+        if (digest := stored(record["config"], "data")) != task.digest:
+            raise ValueError(
+                f"Expected runs on the same data in '{path}' (got one of '{record['model']}' on other data "
+                f"of the name '{task.name}': digest {digest}, not {task.digest}); choose another --out or "
+                "--name, or delete that file"
             )
 
 

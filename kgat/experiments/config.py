@@ -18,12 +18,12 @@ from kgat.models.link_predictor import DECODERS
 from kgat.names import converted, unknown
 from kgat.nn.start import STARTS
 
-__all__ = ["SETTINGS", "Config", "differing", "protocol", "read_protocols", "stored"]
+__all__ = ["SETTINGS", "Config", "differing", "on_data", "protocol", "read_protocols", "stored"]
 
 # Settings that came after results were published, with the value of records that lack them: it is left out
 # of records, so that a run keeps its key, whatever the default is today.
 ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
-ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot"}
+ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "data": None}
 KEEP = ("both", "loss", "metric")
 # Names of settings, which values fit (no not-a-number does), and how that is said.
 RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
@@ -90,6 +90,8 @@ class Config:
             (default: :obj:`"mean"`)
         decoder (str, optional): How two nodes become a link, see :class:`~kgat.models.LinkPredictor`:
             :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
+        data (str, optional): The digest of data of one's own, see :func:`on_data`; it is no setting to
+            choose. (default: :obj:`None`)
 
     Raises:
         ValueError: If a value has the wrong type or is out of range.
@@ -124,6 +126,7 @@ class Config:
     batch_size: int | None = None
     pooling: str = "mean"
     decoder: str = "dot"
+    data: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -158,7 +161,7 @@ class Config:
             ValueError: If a setting is unknown or its value impossible.
         """
         resolved = resolve_model(model)
-        _check_known(overrides or {}, "the overrides")
+        _check_known((overrides or {}).keys() - {"data"}, "the overrides")
         settings = {**protocol(dataset), **(overrides or {}), **resolved.fixed}
         return cls(dataset=dataset, model=resolved.name, seed=seed, **settings)
 
@@ -191,7 +194,26 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-SETTINGS = tuple(field.name for field in dataclasses.fields(Config))[3:]  # all but data set, model and seed
+_GIVEN = ("dataset", "model", "seed", "data")  # what a comparison is of is no setting of it
+SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name not in _GIVEN)
+
+
+def on_data(overrides: Mapping[str, Any], digest: str | None) -> dict[str, Any]:
+    r"""Returns settings that tell the content of the data, too: its runs have keys of their own then.
+
+    Args:
+        overrides (dict): Settings that differ from the protocol.
+        digest (str or None): The digest of the task; data sets that have a name for all need none.
+
+    Raises:
+        ValueError: If a setting is unknown.
+
+    Example:
+        >>> on_data({"lr": 0.01}, "5f0e"), on_data({"lr": 0.01}, None)
+        ({'lr': 0.01, 'data': '5f0e'}, {'lr': 0.01})
+    """
+    _check_known(overrides, "the overrides")
+    return {**overrides, **({} if digest is None else {"data": digest})}
 
 
 def stored(config: Mapping[str, Any], name: str) -> Any:

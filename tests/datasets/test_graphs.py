@@ -592,7 +592,9 @@ def test_ogbn_papers100m(random, tmp_path):
 
 def test_ogbn_without_its_extra(tmp_path, monkeypatch):
     monkeypatch.setattr("kgat.extras.find_spec", lambda name: None)
-    with pytest.raises(ImportError, match=r"'pandas' to read 'ogbn-arxiv' .*pip install 'kgat\[ogb\]'"):
+    with pytest.raises(
+        ImportError, match=r"'pandas' to read 'ogbn-arxiv' .*pip install 'kgat\[experiments\]'"
+    ):
         load("ogbn-arxiv", tmp_path)
 
 

@@ -11,7 +11,6 @@ target, then source. Bags of words stay sparse.
 """
 
 import os
-import warnings
 from pathlib import Path
 from typing import Any
 
@@ -22,7 +21,7 @@ from torch_geometric.data import Data
 
 from kgat.datasets import splits
 from kgat.datasets.files import BROKEN, fetch, reading, resolve_root
-from kgat.datasets.graph import Graph
+from kgat.datasets.graph import Graph, feature_tensor
 from kgat.datasets.source import GraphSource, discover, resolve
 from kgat.datasets.task import Split, Task
 from kgat.extras import require
@@ -39,9 +38,6 @@ SOURCES: tuple[GraphSource, ...] = discover(
     ),
 )
 
-# Dropout and a first layer of 64 channels, forward and backward, take half the time of dense
-# features on PubMed (10.02 % non-zero) and a seventh on Cora (1.3 %), measured on a CPU.
-SPARSE_DENSITY, SPARSE_WIDTH = 0.11, 100
 _DAMAGED = "the raw file is damaged: delete it and load again"
 
 
@@ -146,28 +142,7 @@ def _features(source: GraphSource, x: Any, sparse: bool | str) -> tuple[Tensor, 
             f"Expected one row of numbers per node of '{source.name}' (got features {list(x.shape)} "
             f"{x.dtype}); {_DAMAGED}"
         )
-    rows, columns = x.shape
-    is_dense = isinstance(x, np.ndarray)
-    if sparse == "auto":
-        stored = np.count_nonzero(x) if is_dense else x.nnz
-        sparse = columns >= SPARSE_WIDTH and stored < SPARSE_DENSITY * rows * columns
-    if not sparse:
-        return torch.from_numpy(np.require(x if is_dense else x.toarray(), np.float32, ["C", "W"])), "dense"
-    from scipy.sparse import csr_matrix
-
-    x = csr_matrix(x, dtype=np.float32, copy=True)
-    x.sum_duplicates()
-    x.eliminate_zeros()
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "Sparse CSR tensor support is in beta", UserWarning)
-        tensor = torch.sparse_csr_tensor(
-            torch.from_numpy(x.indptr.astype(np.int64)),
-            torch.from_numpy(x.indices.astype(np.int64)),
-            torch.from_numpy(x.data),
-            size=(rows, columns),
-            check_invariants=True,
-        )
-    return tensor, "sparse"
+    return feature_tensor(x, sparse)
 
 
 def _edge_index(source: GraphSource, graph: Graph, num_nodes: int) -> Tensor:

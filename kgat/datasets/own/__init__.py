@@ -1,0 +1,25 @@
+r"""Graphs of one's own: from PyG, pandas, networkx, scipy, points, and files of all of them, to a
+:class:`~kgat.datasets.Task`.
+
+What the owner's material says is gathered in one form (:mod:`~kgat.datasets.own.raw`); labels, splits,
+edges and features are then decided in one place each.
+"""
+
+from kgat.datasets.own.arrays import from_points, from_scipy
+from kgat.datasets.own.data import from_data
+from kgat.datasets.own.describe import describe
+from kgat.datasets.own.networks import from_networkx
+from kgat.datasets.own.read import read_graph
+from kgat.datasets.own.structure import structural_features
+from kgat.datasets.own.tables import from_pandas
+
+__all__ = [
+    "describe",
+    "from_data",
+    "from_networkx",
+    "from_pandas",
+    "from_points",
+    "from_scipy",
+    "read_graph",
+    "structural_features",
+]

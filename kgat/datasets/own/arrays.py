@@ -1,0 +1,268 @@
+r"""Graphs as arrays: an adjacency matrix or a list of edges beside features and labels, and points alone."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kgat.datasets.own.data import from_data
+from kgat.datasets.own.edges import nearest_neighbours
+from kgat.datasets.own.numpy_files import read_archive, read_folder
+from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, shown
+from kgat.datasets.own.task import make_task
+from kgat.datasets.task import PARTS, Task
+from kgat.extras import require
+
+__all__ = ["from_points", "from_scipy", "read_arrays"]
+
+# Names that arrays have in files, the first is ours.
+EDGES = ("edge_index", "edges")
+ADJACENCY = ("adjacency", "adj", "adj_matrix", "A")
+FEATURES = ("x", "features", "attr", "attr_matrix", "X", "points")
+LABELS = ("y", "labels", "label")
+WEIGHTS = ("edge_attr", "edge_weight")
+
+
+def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: Any) -> Task:
+    r"""Makes a task of an adjacency matrix.
+
+    The entry in row i and column j is an edge from i to j. If entries are not all one, they are edge
+    features. A matrix that is not symmetric is directed.
+
+    Args:
+        adjacency (scipy.sparse matrix or numpy.ndarray): The matrix.
+        x (numpy.ndarray or scipy.sparse matrix or None): Features, with a row per node.
+        y (numpy.ndarray): What is to be predicted: a value per node, or a row.
+        source (str, optional): Where the graph comes from. (default: what it is)
+        **options (optional): As :func:`from_data` has them.
+
+    Shapes:
+        - **adjacency:** :math:`(N, N)`, **x:** :math:`(N, F)`, **y:** :math:`(N)` or :math:`(N, T)`
+
+    Raises:
+        ValueError: If shapes do not fit together.
+
+    Example:
+        >>> from scipy.sparse import eye
+        >>> ring = eye(6, k=1) + eye(6, k=-5)
+        >>> from_scipy(ring, np.ones((6, 2)), [0, 1, 0, 1, 0, 1], directed=False).data.num_edges
+        12
+    """
+    require("for an adjacency matrix", "scipy")
+    from scipy.sparse import coo_matrix
+
+    source = source or "the given matrix"
+    if len(shape := np.shape(adjacency)) != 2 or shape[0] != shape[1]:
+        raise ValueError(
+            f"Expected a square adjacency matrix in {source} (got shape {list(shape)}); correct it"
+        )
+    if shape[:1] != np.shape(y)[:1]:
+        raise ValueError(
+            f"Expected a row of the adjacency matrix per value of 'y' in {source}, {len(np.atleast_1d(y))} "
+            f"(got {shape[0]}); pass all in the same order"
+        )
+    matrix = coo_matrix(adjacency)
+    matrix.sum_duplicates()
+    matrix.eliminate_zeros()
+    wrong = np.flatnonzero(~np.isfinite(matrix.data))
+    if len(wrong):
+        raise ValueError(
+            f"Expected finite weights in the adjacency matrix of {source} (got {matrix.data[wrong[0]]} in "
+            f"row {matrix.row[wrong[0]]}, column {matrix.col[wrong[0]]}); correct it"
+        )
+    weights = matrix.data[:, None] if len(matrix.data) and (matrix.data != 1).any() else None
+    return _task(
+        x,
+        y,
+        np.stack([matrix.row, matrix.col]).astype(np.int64),
+        source,
+        options,
+        edge_attr=weights,
+        steps=() if weights is None else ("edge features weight",),
+    )
+
+
+def from_points(
+    x: Any, y: Any, *, knn: int = 10, standardize: bool = True, source: str = "", **options: Any
+) -> Task:
+    r"""Makes a task of points without edges: each is joined to its nearest neighbours.
+
+    Args:
+        x (numpy.ndarray or scipy.sparse matrix): Points.
+        y (numpy.ndarray): What is to be predicted.
+        knn (int, optional): Number of neighbours. (default: :obj:`10`)
+        standardize (bool, optional): Whether each column gets mean 0 and deviation 1 first, which decides
+            what is near; a sparse matrix is left as it is. (default: :obj:`True`)
+        source (str, optional): Where the points come from. (default: what they are)
+        **options (optional): As :func:`from_data` has them.
+
+    Shapes:
+        - **x:** :math:`(N, F)`, **y:** :math:`(N)` or :math:`(N, T)`
+
+    Raises:
+        ValueError: If there are no more than :obj:`knn` points.
+
+    Example:
+        >>> x = np.arange(12.0).reshape(12, 1)
+        >>> from_points(x, [0] * 6 + [1] * 6, knn=2).data.num_edges
+        26
+    """
+    source = source or "the given points"
+    steps = [f"edges from the {knn} nearest points"]
+    x = _checked_features(x, source)
+    if standardize and isinstance(x, np.ndarray):
+        deviation = x.std(axis=0)
+        constant = x.min(axis=0, initial=np.inf) >= x.max(axis=0, initial=-np.inf)
+        x = (x - x.mean(axis=0)) / np.where(constant, 1.0, deviation)
+        steps.insert(0, "numbers standardised")
+    return _task(x, y, nearest_neighbours(x, knn), source, options, directed=False, steps=tuple(steps))
+
+
+def _task(
+    x: Any,
+    y: Any,
+    edge_index: Array,
+    source: str,
+    options: dict[str, Any],
+    edge_attr: Array | None = None,
+    directed: bool | None = None,
+    steps: tuple[str, ...] = (),
+) -> Task:
+    label = options.pop("label", "y")
+    columns = {name: np.asarray(values) for name, values in options.pop("columns", {}).items()}
+    labels = np.asarray(y)
+    nodes = len(labels) if labels.ndim else 0
+    expected = x.shape[0] if x is not None else nodes
+    if labels.ndim not in (1, 2) or nodes != expected:
+        raise ValueError(
+            f"Expected one value, or one row, of '{label}' per node of {source}, {expected} (got "
+            f"{list(labels.shape)}); pass all in the same order"
+        )
+
+    def column(name: str) -> Array:
+        if name not in columns:
+            no_column("an array", name, sorted(columns), source, "name one of them")
+        return columns[name]
+
+    missing = absent(labels)
+    if labels.dtype.kind == "i" and labels.ndim == 1 and labels.min(initial=0) == -1 and labels.max() > 1:
+        missing = labels < 0
+    raw = RawGraph(
+        x=None if x is None else _checked_features(x, source),
+        edge_index=edge_index,
+        edge_attr=edge_attr,
+        labels=labels,
+        missing=missing,
+        label=label,
+        column=column,
+        row=lambda node: f"node {node}",
+        source=source,
+        directed=directed,
+        steps=steps,
+    )
+    return make_task(raw, **options)
+
+
+def _checked_features(x: Any, source: str) -> Any:
+    if not hasattr(x, "nnz"):
+        x = np.asarray(x)
+    if x.ndim != 2 or x.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected one row of numbers per node of {source} (got {list(x.shape)} {x.dtype}); convert them"
+        )
+    values = x.data if hasattr(x, "nnz") else x
+    wrong = np.argwhere(~np.isfinite(values))
+    if len(wrong):
+        if hasattr(x, "nnz"):
+            coo = x.tocoo()
+            at = int(np.flatnonzero(~np.isfinite(coo.data))[0])
+            row, column, value = coo.row[at], coo.col[at], coo.data[at]
+        else:
+            row, column = wrong[0]
+            value = x[row, column]
+        raise ValueError(
+            f"Expected finite features in {source} (got {value} in row {row}, column {column}; {len(wrong)} "
+            "in all); repair or drop them"
+        )
+    return x if hasattr(x, "nnz") else x.astype(np.float64)
+
+
+# --- Files ------------------------------------------------------------------------------------------------
+
+
+def read_arrays(path: Path, *, knn: int | None = None, standardize: bool = True, **options: Any) -> Task:
+    r"""Reads a graph from arrays: one ``.npz`` with all, or a folder with one file for each.
+
+    Args:
+        path (Path): The file or the folder. Names in it are ``edge_index``, ``adjacency`` or ``adj``; ``x``,
+            ``features`` or ``attr``; ``y`` or ``labels``; ``edge_attr``, ``train_mask``, ``val_mask``,
+            ``test_mask``. A sparse matrix is a file by :func:`scipy.sparse.save_npz`, or its arrays with
+            ``NAME_`` before theirs.
+        knn (int, optional): Instead of edges: how many nearest neighbours. (default: :obj:`None`)
+        standardize (bool, optional): As :func:`from_points` has it. (default: :obj:`True`)
+        **options (optional): As :func:`from_data` has them.
+
+    Raises:
+        ValueError: If there are no labels, or neither edges nor :obj:`knn`.
+    """
+    arrays = read_folder(path) if path.is_dir() else read_archive(path)
+    label = options.pop("label", None)
+    label = label or next((name for name in LABELS if name in arrays), "y")
+    if label not in arrays:
+        no_column("an array", label, sorted(arrays), f"'{path}'", "it is what is to be predicted (--label)")
+    x = next((arrays[name] for name in FEATURES if name in arrays and name != label), None)
+    edge_index = next((arrays[name] for name in EDGES if name in arrays), None)
+    adjacency = next((arrays[name] for name in ADJACENCY if name in arrays), None)
+    source = f"'{path}'"
+    is_graph = edge_index is not None or adjacency is not None
+    if is_graph != (knn is None):
+        raise ValueError(
+            f"Expected either edges ({shown([*EDGES[:1], *ADJACENCY[:2]])}) in '{path}' or a number of "
+            f"nearest neighbours (got {'both' if is_graph else f'neither among {shown(sorted(arrays))}'}); "
+            "for points alone pass knn=10 (--knn 10)"
+        )
+    masks = {name: arrays[name] for name in (f"{part}_mask" for part in PARTS) if name in arrays}
+    if edge_index is None or masks:
+        if masks and adjacency is not None:
+            coo = adjacency.tocoo() if hasattr(adjacency, "tocoo") else None
+            edge_index = np.stack([coo.row, coo.col]) if coo is not None else np.stack(np.nonzero(adjacency))
+        elif adjacency is not None:
+            return from_scipy(
+                adjacency, x, arrays[label], source=source, label=label, columns=_columns(arrays), **options
+            )
+        elif knn is not None:
+            if x is None:
+                no_column("an array", "x", sorted(arrays), f"'{path}'", "it holds the points")
+            return from_points(
+                x,
+                arrays[label],
+                knn=knn,
+                standardize=standardize,
+                source=source,
+                label=label,
+                columns=_columns(arrays),
+                **options,
+            )
+    import torch
+
+    content: dict[str, Any] = {**_columns(arrays), label: arrays[label]}
+    content["edge_index"] = torch.from_numpy(np.asarray(edge_index))
+    if x is not None:
+        from kgat.datasets.graph import feature_tensor
+
+        content["x"] = feature_tensor(_checked_features(x, source))[0]
+    attr = next((arrays[name] for name in WEIGHTS if name in arrays), None)
+    if attr is not None:
+        content["edge_attr"] = torch.from_numpy(np.asarray(attr))
+    return from_data(content, target=label, source=source, **options)
+
+
+def _columns(arrays: dict[str, Any]) -> dict[str, Array]:
+    taken = {*EDGES, *ADJACENCY, *FEATURES, *WEIGHTS}
+    return {
+        name: values
+        for name, values in arrays.items()
+        if name not in taken and isinstance(values, np.ndarray)
+    }

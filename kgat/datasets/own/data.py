@@ -1,0 +1,228 @@
+r"""Graphs that are PyG's :obj:`Data` already, and files of them."""
+
+from __future__ import annotations
+
+import pickle
+import warnings
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, HeteroData
+
+from kgat.datasets.own.raw import Array, RawGraph, absent, no_column
+from kgat.datasets.own.task import make_task
+from kgat.datasets.task import PARTS, Task
+
+__all__ = ["from_data", "read_data"]
+
+
+def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str = "", **options: Any) -> Task:
+    r"""Makes a task of a graph, for :func:`kgat.experiments.compare.compare` and training.
+
+    What is to be predicted is recognised: whole numbers of at most 100 different values, text and truth
+    values are classes (of a tensor, :obj:`-1` is unknown), other numbers a regression (:obj:`nan` is unknown)
+    and several columns of zeros and ones labels. Edges are made unique, without self-loops, sorted by target;
+    :func:`describe` says in one line what was understood. What is said of options from :obj:`name` on holds
+    for :func:`from_pandas`, :func:`from_networkx`, :func:`from_scipy`, :func:`from_points` and
+    :func:`read_graph`, too.
+
+    Args:
+        data (torch_geometric.data.Data or dict): Holds :obj:`edge_index`, what is to be predicted, and
+            optionally :obj:`x`, :obj:`edge_attr`, and masks :obj:`train_mask`, :obj:`val_mask` and
+            :obj:`test_mask` with one column per split.
+        target (str, optional): The attribute that is to be predicted. (default: :obj:`"y"`)
+        source (str, optional): Where the graph comes from, in one line. (default: what it is)
+        name (str, optional): What tables call it. (default: :obj:`"graph"`)
+        kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"`, :obj:`"multilabel"` or
+            :obj:`"regression"`; recognised if :obj:`None`. (default: :obj:`None`)
+        metric (str, optional): What an answer is scored by; if :obj:`None`, accuracy of several classes,
+            ROC-AUC of two or of labels, the root mean squared error of numbers. (default: :obj:`None`)
+        split (str, optional): :obj:`"stratified"` or :obj:`"random"` draws ten splits, ``column:NAME`` reads
+            a column of train, val and test, ``files:FOLDER`` reads ``train.txt``, ``val.txt`` and
+            ``test.txt`` there, an id a line. If :obj:`None`, the split that the graph brings, else one by
+            :obj:`time` or :obj:`group`, else drawn, stratified where there are classes.
+            (default: :obj:`None`)
+        time (str, optional): A column by which training comes before validation, and that before testing.
+            A given split that does not keep to it is refused. (default: :obj:`None`)
+        group (str, optional): A column whose equal values stay in one part. A given split that does not
+            keep to it is refused. (default: :obj:`None`)
+        shares (tuple of float, optional): The shares of training and validation nodes; the rest is for
+            testing. (default: :obj:`(0.6, 0.2)`)
+        directed (bool, optional): Whether an edge counts in its direction alone; as the graph says if
+            :obj:`None`. (default: :obj:`None`)
+        structure (list of str, optional): Features made of the edges: :obj:`"degree"`, ``walk:K``,
+            ``laplacian:K``, see :func:`structural_features`. (default: :obj:`()`)
+
+    Raises:
+        ValueError: If something does not fit together, with the place of the first thing that does not.
+        IndexError: If an edge names a node that is not there.
+
+    Example:
+        >>> from torch_geometric.utils import erdos_renyi_graph
+        >>> x, y = torch.randn(60, 4), torch.arange(60) % 3
+        >>> task = from_data(Data(x=x, edge_index=erdos_renyi_graph(60, 0.1), y=y), name="drawn")
+        >>> task.num_classes, task.metric, len(task.splits)
+        (3, 'accuracy', 10)
+    """
+    if isinstance(data, HeteroData):
+        raise NotImplementedError(
+            "Expected a graph with one type of nodes (got a HeteroData); pass data.to_homogeneous(), or a "
+            "subgraph of one type"
+        )
+    if isinstance(data, Mapping):
+        data = Data.from_dict(dict(data))
+    if not isinstance(data, Data):
+        raise TypeError(
+            f"Expected a torch_geometric.data.Data (got {type(data).__name__}); pass Data(x=x, "
+            "edge_index=edge_index, y=y)"
+        )
+    source = source or "the given Data"
+    if data.edge_index is None:
+        raise ValueError(
+            f"Expected 'edge_index' of shape [2, E] in {source} (got {sorted(data.keys())}); for points "
+            "without edges use from_points(x, y, knn=10)"
+        )
+
+    def column(name: str) -> Array:
+        if name not in data:
+            no_column("an attribute", name, sorted(data.keys()), source, "name one of them")
+        return _array(data[name])
+
+    labels = column(target)
+    if labels.ndim not in (1, 2):
+        raise ValueError(
+            f"Expected one value, or one row, of '{target}' per node in {source} (got {list(labels.shape)}); "
+            "choose another target"
+        )
+    x = data.x
+    nodes = x.size(0) if isinstance(x, Tensor) else data.get("num_nodes", len(labels))
+    if len(labels) != nodes:
+        raise ValueError(
+            f"Expected '{target}' for the {nodes} nodes of {source} (got {list(labels.shape)}); pass one row "
+            "per node"
+        )
+    missing = absent(labels)
+    if labels.dtype.kind == "i":
+        missing = labels < 0
+    elif _is_amount(labels, missing) and options.get("kind") is None:
+        options["kind"] = "regression"  # who has floats means numbers, were they whole
+    raw = RawGraph(
+        x=_float_features(x, source),
+        edge_index=_array(data.edge_index),
+        edge_attr=None if data.edge_attr is None else _array(data.edge_attr),
+        labels=labels,
+        missing=missing,
+        label=target,
+        column=column,
+        row=lambda node: f"node {node}",
+        source=source,
+        masks=_masks(data, source),
+        extra={"node_id": list(data.node_id)} if "node_id" in data else {},
+    )
+    return make_task(raw, **options)
+
+
+def _is_amount(labels: Array, missing: Array) -> bool:
+    return labels.dtype.kind == "f" and labels.ndim == 1 and len(np.unique(labels[~missing])) > 2
+
+
+def _array(value: Any) -> Array:
+    if isinstance(value, Tensor):
+        return np.asarray(value.detach().cpu())
+    return np.asarray(value)
+
+
+def _float_features(x: Any, source: str) -> Tensor | None:
+    if x is None:
+        return None
+    if not isinstance(x, Tensor) or x.is_complex() or x.dim() not in (1, 2):
+        got = type(x).__name__ if not isinstance(x, Tensor) else f"{list(x.shape)} {x.dtype}"
+        raise ValueError(f"Expected features 'x' of shape [N, F] in {source} (got {got}); convert them")
+    x = x.detach().cpu()
+    if x.layout == torch.strided:
+        return (x.unsqueeze(1) if x.dim() == 1 else x).float()
+    return x.to_sparse_csr().float()
+
+
+def _masks(data: Data, source: str) -> list[tuple[str, Array, Array, Array]]:
+    names = [f"{part}_mask" for part in PARTS]
+    present = [name for name in names if name in data]
+    if not present:
+        return []
+    if len(present) < 3:
+        lacking = next(name for name in names if name not in data)
+        raise ValueError(
+            f"Expected 'train_mask', 'val_mask' and 'test_mask' in {source} (got no '{lacking}'); add it, or "
+            "remove the others and let splits be drawn"
+        )
+    masks = [_array(data[name]) for name in names]
+    for name, mask in zip(names, masks, strict=True):
+        if mask.dtype != np.bool_ or mask.ndim not in (1, 2):
+            raise ValueError(
+                f"Expected a boolean '{name}' with one column per split in {source} (got {list(mask.shape)} "
+                f"{mask.dtype}); convert it"
+            )
+    masks = [mask.reshape(len(mask), -1) for mask in masks]
+    count = max(mask.shape[1] for mask in masks)
+    # Of a benchmark with several training masks and one test mask, that one belongs to each.
+    masks = [np.repeat(mask, count, axis=1) if mask.shape[1] == 1 else mask for mask in masks]
+    if len({mask.shape for mask in masks}) > 1:
+        shapes = ", ".join(str(list(mask.shape)) for mask in masks)
+        raise ValueError(f"Expected masks of one shape in {source} (got {shapes}); correct them")
+    train, val, test = masks
+    names = [f"given-{i}" for i in range(count)] if count > 1 else ["given"]
+    return [(name, train[:, i], val[:, i], test[:, i]) for i, name in enumerate(names)]
+
+
+def read_data(path: Path) -> Data:
+    r"""Reads a file that :func:`torch.save` made of a :obj:`Data` or its dictionary. Nothing in it is run.
+
+    Args:
+        path (Path): The file.
+
+    Raises:
+        ValueError: If it is something else, or would run code.
+    """
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import GlobalStorage
+
+    try:
+        # PyG declares its classes safe, but not all that its files name.
+        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
+            content = torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        if "HeteroData" in str(error) or "BaseStorage" in str(error):
+            got = "a HeteroData, whose types nothing says how to join"
+        else:
+            got = "a pickle, which could run anything, or a damaged file"
+        raise ValueError(
+            f"Expected tensors of one graph in '{path}' (got {got}); write it with "
+            f"torch.save(data.to_dict(), '{path.name}')"
+        ) from error
+    if isinstance(content, tuple) and content and isinstance(content[0], dict | Data):
+        content = _only_graph(path, content)
+    if isinstance(content, dict):
+        content = Data.from_dict(content)
+    if not isinstance(content, Data):
+        raise ValueError(
+            f"Expected a graph in '{path}' (got {type(content).__name__}); write it with "
+            f"torch.save(data.to_dict(), '{path.name}')"
+        )
+    return content
+
+
+def _only_graph(path: Path, content: tuple[Any, ...]) -> Any:
+    # As InMemoryDataset writes it: all graphs joined, and where each begins.
+    slices = content[1] if len(content) > 1 else None
+    graphs = max((len(places) - 1 for places in (slices or {}).values()), default=1)
+    if graphs > 1:
+        raise ValueError(
+            f"Expected one graph in '{path}' (got {graphs}); a task on the nodes of one graph has one"
+        )
+    return content[0]

@@ -1,0 +1,86 @@
+r"""One line that says how a graph was understood."""
+
+from __future__ import annotations
+
+import torch
+from torch_geometric.utils import is_undirected
+
+from kgat.datasets.own.raw import counted
+from kgat.datasets.task import Task
+
+__all__ = ["describe"]
+
+NAMED = 6  # classes in the line; of more only the largest and the smallest
+
+
+def describe(task: Task) -> str:
+    r"""Says in one line what a task on the nodes of a graph is: its size, directions, isolated nodes,
+    features, classes and their balance, homophily, what is predicted, by which metric and on which splits,
+    and what was done to it.
+
+    Homophily is the share of edges between nodes of the same class, among edges between labelled nodes.
+
+    Args:
+        task (Task): The task.
+
+    Example:
+        >>> from kgat.datasets import load
+        >>> describe(load("karate"))
+        'karate: 34 nodes, 78 undirected edges, 0 isolated, 34 features; predicts y: 2 classes (0 50.0 %,
+        1 50.0 %), homophily 0.86, by accuracy; 10 splits, the first of 8 train, 10 val, 16 test;
+        one-hot node identity, dense; undirected, no self-loops, no duplicate edges, sorted by target'
+    """
+    data = task.data
+    nodes, edges = data.x.size(0), data.edge_index.size(1)
+    undirected = is_undirected(data.edge_index, num_nodes=nodes)
+    touched = torch.zeros(nodes, dtype=torch.bool)
+    touched[data.edge_index.flatten()] = True
+    attr = data.edge_attr
+    of_edges = "" if attr is None else f", {attr.size(1) if attr.dim() > 1 else 1} per edge"
+    split = task.splits[0]
+    sizes = ", ".join(f"{int(getattr(split, part).sum()):,} {part}" for part in ("train", "val", "test"))
+    several = f"{len(task.splits)} splits, the first of" if len(task.splits) > 1 else "a split of"
+    return (
+        f"{task.name}: {counted(nodes, 'node')}, "
+        f"{counted(edges // 2 if undirected else edges, 'un' * undirected + 'directed edge')}, "
+        f"{int((~touched).sum()):,} isolated, {counted(data.x.size(1), 'feature')}{of_edges}; "
+        f"predicts {_target(task)}, by {task.metric}; {several} {sizes}; {task.preprocessing}"
+    )
+
+
+def _target(task: Task) -> str:
+    y, name = task.data.y, task.data.get("target", "y")
+    known = ~y.isnan() if y.is_floating_point() else y >= 0
+    without = int((~(known.any(dim=1) if known.dim() == 2 else known)).sum())
+    rest = f", {counted(without, 'node')} without" if without else ""
+    if y.dim() == 1 and not y.is_floating_point():
+        return f"{name}: {task.num_classes} classes ({_balance(task)}){rest}{_homophily(task)}"
+    values = y[known]
+    if task.kind == "multilabel":
+        columns = torch.nanmean(y, dim=0)
+        return (
+            f"{name}: {y.size(1)} labels, true for {columns.min():.1%} to {columns.max():.1%} of "
+            f"the nodes{rest}"
+        )
+    several = f" in each of {y.size(1)} columns" if y.dim() == 2 else ""
+    return (
+        f"{name}: a number{several} from {values.min():g} to {values.max():g}, mean {values.mean():g}{rest}"
+    )
+
+
+def _balance(task: Task) -> str:
+    y = task.data.y
+    counts = torch.bincount(y[y >= 0], minlength=task.num_classes)
+    names = task.data.get("classes") or [str(i) for i in range(task.num_classes)]
+    shares = [f"{name} {100 * share:.1f} %" for name, share in zip(names, counts / counts.sum(), strict=True)]
+    if len(shares) <= NAMED:
+        return ", ".join(shares)
+    return f"{shares[int(counts.argmax())]} to {shares[int(counts.argmin())]}"
+
+
+def _homophily(task: Task) -> str:
+    row, col = task.data.y[task.data.edge_index]
+    known = (row >= 0) & (col >= 0)
+    if not bool(known.any()):
+        return ""
+    return f", homophily {float((row == col)[known].double().mean()):.2f}"

@@ -1,0 +1,33 @@
+r"""What tells one content from another."""
+
+import hashlib
+from collections.abc import Iterable
+
+import torch
+from torch import Tensor
+
+__all__ = ["digest_of"]
+
+
+def digest_of(parts: Iterable[Tensor | str | None]) -> str:
+    r"""Returns a short text that is equal for equal content, and for no other.
+
+    Args:
+        parts (list of torch.Tensor or str or None): The content.
+
+    Example:
+        >>> digest_of([torch.tensor([1]), "a"]) == digest_of([torch.tensor([1]), "b"])
+        False
+    """
+    content = hashlib.sha256()
+    for part in parts:
+        tensors = [part]
+        if isinstance(part, Tensor) and part.layout == torch.sparse_csr:
+            tensors = [part.crow_indices(), part.col_indices(), part.values()]
+        for tensor in tensors:
+            if isinstance(tensor, Tensor):
+                content.update(f"{tensor.dtype} {list(tensor.shape)};".encode())
+                content.update(tensor.contiguous().view(-1).numpy().view("u1").data)
+            else:
+                content.update(f"{tensor!r};".encode())
+    return content.hexdigest()[:16]

@@ -1,0 +1,106 @@
+r"""A graph as its owner gives it, before anything is decided about it."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, NoReturn
+
+import numpy as np
+from numpy.typing import NDArray
+
+__all__ = ["Array", "RawGraph", "absent", "counted", "no_column", "shown"]
+
+Array = NDArray[Any]
+SHOWN = 20  # names in a message: more are no help
+
+
+@dataclass(frozen=True, kw_only=True)
+class RawGraph:
+    r"""A graph as its owner gives it: what tables, networks, arrays and :obj:`Data` have in common.
+
+    Args:
+        x (numpy.ndarray, scipy.sparse matrix, torch.Tensor or None): Features.
+        edge_index (numpy.ndarray): Sources and targets, as places in the list of nodes.
+        labels (numpy.ndarray): What is to be predicted: one value per node, or one column per label.
+        missing (numpy.ndarray): Where a label is not known, of the shape of :obj:`labels`.
+        label (str): What :obj:`labels` are called.
+        column (callable): Returns a column of the nodes by its name.
+        row (callable): Says where a node stands, as in "row 7 of 'nodes.csv'".
+        source (str): Where all of it comes from.
+        edge_attr (numpy.ndarray, optional): Features of edges. (default: :obj:`None`)
+        masks (list of tuple, optional): Splits that are there: their names and three masks.
+            (default: :obj:`()`)
+        directed (bool, optional): Whether edges count in their direction alone, if the caller does not say;
+            if :obj:`None`, they do unless each is there in both. (default: :obj:`None`)
+        steps (tuple of str, optional): What was done to make features and edges. (default: :obj:`()`)
+        extra (dict, optional): What the :obj:`Data` keeps besides. (default: :obj:`{}`)
+    """
+
+    x: Any
+    edge_index: Array
+    labels: Array
+    missing: Array
+    label: str
+    column: Callable[[str], Array]
+    row: Callable[[int], str]
+    source: str
+    edge_attr: Array | None = None
+    masks: Sequence[tuple[str, Array, Array, Array]] = ()
+    directed: bool | None = None
+    steps: tuple[str, ...] = ()
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    @property
+    def num_nodes(self) -> int:
+        r"""The number of nodes."""
+        return len(self.labels)
+
+
+def absent(values: Array) -> Array:
+    r"""Returns where a value is missing: :obj:`None`, not a number, or an empty text.
+
+    Example:
+        >>> absent(np.array(["a", "", None, float("nan")], dtype=object)).tolist()
+        [False, True, True, True]
+    """
+    values = np.asarray(values)
+    if values.dtype.kind == "f":
+        return np.isnan(values)
+    if values.dtype.kind in "mM":
+        return np.isnat(values)
+    if values.dtype.kind not in "OUS":
+        return np.zeros(values.shape, dtype=bool)
+    # What is not equal to itself is not a number, nor a date; pandas' NA has no truth value at all.
+    flat = [value is None or _is_na(value) or str(value).strip() == "" for value in values.ravel().tolist()]
+    return np.array(flat, dtype=bool).reshape(values.shape)
+
+
+def _is_na(value: Any) -> bool:
+    return type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+
+
+def no_column(what: str, name: str, there: Sequence[str], where: str, advice: str) -> NoReturn:
+    r"""Raises the error of a column that is not there, with those that are."""
+    raise ValueError(f"Expected {what} '{name}' in {where} (got {shown(there) or 'no columns'}); {advice}")
+
+
+def shown(names: Sequence[Any]) -> str:
+    r"""Returns names, separated by commas, not more than a reader takes in.
+
+    Example:
+        >>> shown(["a", "b"]), shown(range(25))[-8:]
+        ('a, b', ', 5 more')
+    """
+    text = ", ".join(map(str, list(names)[:SHOWN]))
+    return f"{text}, {len(names) - SHOWN} more" if len(names) > SHOWN else text
+
+
+def counted(count: int, noun: str) -> str:
+    r"""Returns a number with its noun.
+
+    Example:
+        >>> counted(1, "node"), counted(1200, "node")
+        ('1 node', '1,200 nodes')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"

@@ -1,0 +1,180 @@
+r"""From a path to a task, whatever lies there."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+from kgat.datasets.own.arrays import read_arrays
+from kgat.datasets.own.data import from_data, read_data
+from kgat.datasets.own.networks import NETWORKS, from_networkx, read_network
+from kgat.datasets.own.tables import TABLES, from_pandas, read_table
+from kgat.datasets.task import Task
+
+__all__ = ["read_graph"]
+
+# Which options belong to which files; all others belong to all.
+OF_TABLES = ("drop", "categories", "fill", "id")
+OF_EDGE_TABLES = ("edge_source", "edge_target")
+ENDINGS = (".pt", ".pth", ".npz", *NETWORKS, *TABLES)
+
+
+def read_graph(
+    path: str | os.PathLike[str],
+    *,
+    nodes: str | None = None,
+    edges: str | None = None,
+    label: str | None = None,
+    knn: int | None = None,
+    name: str | None = None,
+    **options: Any,
+) -> Task:
+    r"""Reads a graph of one's own and makes a task of it.
+
+    ======================================  =======================================================
+    what lies there                         how it is read
+    ======================================  =======================================================
+    a folder with ``nodes`` and ``edges``   tables: :func:`from_pandas`
+    a folder of ``.npy`` and ``.npz``       arrays: :func:`from_scipy`, :func:`from_points`
+    ``.csv``, ``.tsv``, ``.parquet``        points, with ``knn``: :func:`from_pandas`
+    ``.pt``, ``.pth``                       a :obj:`Data` of PyG or its dictionary: :func:`from_data`
+    ``.graphml``, ``.gexf``, ``.gml``       networkx: :func:`from_networkx`
+    ``.edgelist``, ``.edges``               a list of edges, with ``nodes``: :func:`from_networkx`
+    ``.npz``                                arrays: :func:`from_scipy`, :func:`from_points`
+    ======================================  =======================================================
+
+    Args:
+        path (str): The file or folder.
+        nodes (str, optional): The table of nodes, below the folder or beside the file. (default:
+            ``nodes.csv``, ``.tsv`` or ``.parquet`` of a folder)
+        edges (str, optional): The table of edges. (default: ``edges.csv``, ``.tsv`` or ``.parquet`` of a
+            folder)
+        label (str, optional): What is to be predicted. (default: :obj:`"label"` of tables and networks,
+            :obj:`"y"` of arrays)
+        knn (int, optional): Of points without edges: how many nearest neighbours each gets.
+            (default: :obj:`None`)
+        name (str, optional): What tables call it. (default: the name of the file or folder)
+        **options (optional): As :func:`from_pandas` and :func:`from_data` have them.
+
+    Raises:
+        FileNotFoundError: If there is nothing.
+        ValueError: If it is nothing that is read here, or an option is not for it.
+    """
+    path = Path(path)
+    if not path.exists():
+        raise FileNotFoundError(f"Expected a graph at '{path}' (got no file or folder); check the path")
+    ending = path.suffix.lower()
+    options["name"] = name or path.resolve().name.removesuffix(path.suffix if path.is_file() else "")
+    labelled: dict[str, Any] = {} if label is None else {"label": label}
+    if (
+        path.is_dir()
+        and nodes is None
+        and edges is None
+        and _table(path, "nodes") is None
+        and _has_arrays(path)
+    ):
+        _refuse(path, options, OF_TABLES + OF_EDGE_TABLES)
+        return read_arrays(path, knn=knn, **labelled, **options)
+    if path.is_dir():
+        return _tables(path, nodes, edges, knn, labelled | options)
+    if ending in TABLES:
+        if edges is not None or nodes is not None:
+            raise ValueError(
+                f"Expected a folder with tables of nodes and edges (got '{path}' with nodes='{nodes}', "
+                f"edges='{edges}'); pass the folder they lie in"
+            )
+        table, where = read_table(path, [options.get("id", "id")])
+        _refuse(path, options, OF_EDGE_TABLES)
+        return from_pandas(
+            table, None, knn=knn, source=f"'{path}'", row=lambda _, i: where(i), **labelled, **options
+        )
+    if ending in NETWORKS:
+        return _network(path, nodes, edges, knn, labelled | options)
+    if ending in (".pt", ".pth", ".npz"):
+        _refuse(
+            path, {**options, "nodes": nodes, "edges": edges}, ("nodes", "edges", *OF_TABLES, *OF_EDGE_TABLES)
+        )
+        if ending == ".npz":
+            return read_arrays(path, knn=knn, **labelled, **options)
+        _refuse(path, {**options, "knn": knn}, ("knn", "standardize"))
+        return from_data(read_data(path), target=label or "y", source=f"'{path}'", **options)
+    raise ValueError(
+        f"Expected a folder or a file with one of the endings {', '.join(ENDINGS)} (got '{path}'); convert it"
+    )
+
+
+def _refuse(path: Path, options: dict[str, Any], names: Sequence[str]) -> None:
+    for name in names:
+        if options.pop(name, None) is not None:
+            raise ValueError(
+                f"Expected options that '{path}' takes (got '{name}', which is for tables or points); "
+                "leave it out"
+            )
+
+
+def _has_arrays(path: Path) -> bool:
+    return any(file.suffix in (".npy", ".npz") for file in path.iterdir())
+
+
+def _table(folder: Path, name: str) -> Path | None:
+    return next((folder / f"{name}{end}" for end in TABLES if (folder / f"{name}{end}").is_file()), None)
+
+
+def _place(folder: Path, given: str | None, name: str) -> Path | None:
+    if given is None:
+        return _table(folder, name)
+    if (folder / given).is_file():
+        return folder / given
+    raise FileNotFoundError(f"Expected a table of {name} at '{folder / given}' (got no file); check --{name}")
+
+
+def _tables(
+    path: Path, nodes: str | None, edges: str | None, knn: int | None, options: dict[str, Any]
+) -> Task:
+    place = _place(path, nodes, "nodes")
+    if place is None:
+        present = ", ".join(sorted(file.name for file in path.iterdir())[:10]) or "nothing"
+        raise FileNotFoundError(
+            f"Expected a table of nodes in '{path}': nodes.csv, nodes.tsv or nodes.parquet (got {present}); "
+            "name it with --nodes"
+        )
+    of_edges = _place(path, edges, "edges")
+    if of_edges is None and knn is None:
+        raise FileNotFoundError(
+            f"Expected a table of edges in '{path}': edges.csv, edges.tsv or edges.parquet (got none); name "
+            "it with --edges, or pass --knn 10 for points without edges"
+        )
+    node_table, node_row = read_table(place, [options.get("id", "id")])
+    rows = {"nodes": node_row, "points": node_row}
+    edge_table = None
+    if of_edges is not None:
+        ends = [options.get("edge_source", "source"), options.get("edge_target", "target")]
+        edge_table, rows["edges"] = read_table(of_edges, ends)
+    else:
+        _refuse(path, options, OF_EDGE_TABLES)
+    return from_pandas(
+        *(node_table, edge_table), knn=knn, source=f"'{path}'", row=lambda table, i: rows[table](i), **options
+    )
+
+
+def _network(
+    path: Path, nodes: str | None, edges: str | None, knn: int | None, options: dict[str, Any]
+) -> Task:
+    _refuse(path, {**options, "edges": edges, "knn": knn}, ("edges", "knn", *OF_EDGE_TABLES))
+    place = None if nodes is None else _place(path.parent, nodes, "nodes")
+    if place is None and NETWORKS[path.suffix.lower()] == "read_edgelist":
+        raise ValueError(
+            f"Expected a table of nodes beside the list of edges '{path}' (got none); name it with --nodes"
+        )
+    graph = read_network(path)
+    if place is None:
+        return from_networkx(graph, source=f"'{path}'", **options)
+    table, where = read_table(place, [options.get("id", "id")])
+    return from_networkx(
+        *(graph, table),
+        source=f"'{path}'",
+        row=lambda of, i: f"edge {i} of '{path.name}'" if of == "edges" else where(i),
+        **options,
+    )

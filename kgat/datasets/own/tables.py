@@ -1,0 +1,364 @@
+r"""Graphs as tables: one of the nodes, one of the edges."""
+
+from __future__ import annotations
+
+import warnings
+from collections.abc import Callable, Sequence
+from dataclasses import asdict
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from kgat.datasets.own.columns import encode
+from kgat.datasets.own.edges import nearest_neighbours
+from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, shown
+from kgat.datasets.own.task import make_task
+from kgat.datasets.task import Task
+from kgat.extras import require
+
+__all__ = ["TABLES", "from_pandas", "read_table"]
+
+TABLES = (".csv", ".tsv", ".parquet")
+# Texts that mean that there is no value; not among ids, where NA is a name like any other.
+MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
+SPLIT = "split"  # a column of this name is a split, if nothing else is said
+
+
+def from_pandas(
+    nodes: Any,
+    edges: Any = None,
+    *,
+    label: str | Sequence[str] = "label",
+    id: str = "id",
+    edge_source: str = "source",
+    edge_target: str = "target",
+    knn: int | None = None,
+    drop: Sequence[str] = (),
+    categories: Sequence[str] = (),
+    fill: bool = False,
+    standardize: bool = True,
+    source: str = "",
+    row: Callable[[str, int], str] | None = None,
+    **options: Any,
+) -> Task:
+    r"""Makes a task of a table of nodes and a table of edges.
+
+    Every column of the nodes is a feature but the ids, the labels, and what decides about splits. Numbers are
+    standardised, truth values are zeros and ones, texts are categories. All columns of the edges but both
+    ends are edge features in the same way.
+
+    Args:
+        nodes (pandas.DataFrame): The nodes, a row each.
+        edges (pandas.DataFrame, optional): The edges, a row each. (default: :obj:`None`)
+        label (str or list of str, optional): What is to be predicted; several, also as one text with commas,
+            for several labels. An empty value is unknown. (default: :obj:`"label"`)
+        id (str, optional): The column of the ids of nodes; points without edges need none.
+            (default: :obj:`"id"`)
+        edge_source, edge_target (str, optional): The columns of the ends of edges. (default:
+            :obj:`"source"`, :obj:`"target"`)
+        knn (int, optional): Instead of edges: how many nearest neighbours each node gets, by its features.
+            (default: :obj:`None`)
+        drop (list of str, optional): Columns that are no features. (default: :obj:`()`)
+        categories (list of str, optional): Columns whose numbers are names. (default: :obj:`()`)
+        fill (bool, optional): Whether missing numbers become the mean of their column and missing texts none
+            of the categories; else they are refused. (default: :obj:`False`)
+        standardize (bool, optional): Whether numbers get mean 0 and deviation 1 over all nodes.
+            (default: :obj:`True`)
+        source (str, optional): Where the tables come from. (default: what they are)
+        row (callable, optional): Says where a row is, from "nodes" or "edges" and its number. (default: by
+            the number, counted from 0)
+        **options (optional): As :func:`from_data` has them.
+
+    Raises:
+        ValueError: If a value is missing, a text where numbers are, an id there twice, an edge without its
+            nodes, or a column not there: each with row and column.
+
+    Example:
+        >>> import pandas as pd
+        >>> nodes = pd.DataFrame({"id": list("abcdef"), "age": range(6), "label": ["x", "y"] * 3})
+        >>> edges = pd.DataFrame({"source": list("abcde"), "target": list("bcdef")})
+        >>> task = from_pandas(nodes, edges, name="letters")
+        >>> task.data.node_id[:2], task.data.classes, task.kind
+        (['a', 'b'], ['x', 'y'], 'binary')
+    """
+    require("to read tables", "pandas")
+    source = source or "the given tables"
+    row = row or (lambda table, number: f"row {number} of '{table}'")
+    of_nodes = "nodes" if edges is not None else "points"
+    labels = [name.strip() for name in label.split(",")] if isinstance(label, str) else list(label)
+    if (edges is None) == (knn is None):
+        got = "neither" if knn is None else "both"
+        raise ValueError(
+            f"Expected either edges or a number of nearest neighbours (got {got}); give a table of edges, or "
+            "points alone and knn=10 (--knn 10)"
+        )
+    nodes = _expanded(nodes)
+    names = list(nodes.columns)
+    _expect_columns(nodes, edges, labels, [*drop, *categories], source)
+    ids = _ids_of_nodes(nodes, id, edges is not None, source, of_nodes, row)
+    split = options.get("split")
+    if split is None and SPLIT in names and SPLIT not in labels:
+        split = options["split"] = f"column:{SPLIT}"
+    deciding = [options.get("time"), options.get("group"), (split or "").partition("column:")[2]]
+    features = [name for name in names if name not in {id, *labels, *drop, *filter(None, deciding)}]
+    encoding: dict[str, Any] = {"categories": categories, "fill": fill, "standardize": standardize}
+    x, columns = encode(
+        nodes[features], lambda number, name: f"{row(of_nodes, number)}, column '{name}'", **encoding
+    )
+    steps: tuple[str, ...]
+    if edges is None:
+        edge_index, edge_attr = nearest_neighbours(x, int(knn or 0)), None
+        steps = (f"edges from the {knn} nearest nodes",)
+    else:
+        edge_index, edge_attr, steps = _edges(
+            edges, ids, edge_source, edge_target, source, row, set(drop), encoding
+        )
+
+    def column(name: str) -> Array:
+        if name not in names:
+            no_column("a column", name, names, source, "name one of them")
+        return nodes[name].to_numpy()
+
+    values = _label_values(nodes, labels)
+    _warn_of_copies(nodes, features, values, labels)
+    raw = RawGraph(
+        x=x if x.shape[1] else None,
+        edge_index=edge_index,
+        edge_attr=edge_attr,
+        labels=values,
+        missing=absent(values),
+        label=",".join(labels),
+        column=column,
+        row=lambda number: row(of_nodes, number),
+        source=source,
+        directed=False,
+        steps=(*_said(columns, standardize), *steps),
+        extra={"node_id": ids, "columns": [asdict(column) for column in columns]},
+    )
+    return make_task(raw, **options)
+
+
+def _expect_columns(
+    nodes: Any, edges: Any, labels: Sequence[str], others: Sequence[str], source: str
+) -> None:
+    if len(nodes) == 0:
+        raise ValueError(f"Expected nodes in {source} (got a table without rows); fill it in")
+    names = list(nodes.columns)
+    advice = "it is what is to be predicted: name the right one with 'label' (--label)"
+    for name in labels:
+        if name not in names:
+            no_column("a column", name, names, source, advice)
+    for name in others:
+        if name not in names and (edges is None or name not in edges.columns):
+            no_column("a column", name, names, source, "name one of them")
+
+
+def _said(columns: Sequence[Any], standardize: bool) -> tuple[str, ...]:
+    if not columns:
+        return ()
+    standardised = (
+        ", numbers standardised" if standardize and any(c.kind == "number" for c in columns) else ""
+    )
+    return (f"of the columns {shown([column.name for column in columns])}{standardised}",)
+
+
+def _label_values(nodes: Any, labels: Sequence[str]) -> Array:
+    if len(labels) == 1:
+        values = nodes[labels[0]]
+        if values.dtype.kind in "biuf":
+            return np.asarray(values.to_numpy())
+        # Nullable types and texts; what are numbers but for missing ones are read as floats before.
+        as_objects = np.asarray(values.astype(object), dtype=object)
+        known = as_objects[~absent(as_objects)]
+        if len(known) and all(
+            isinstance(value, int | float) and not isinstance(value, bool) for value in known
+        ):
+            return np.asarray(values.astype(float))
+        return np.array([v.strip() if isinstance(v, str) else v for v in as_objects], dtype=object)
+    return np.stack([np.asarray(nodes[name].astype(object), dtype=object) for name in labels], axis=1)
+
+
+def _warn_of_copies(nodes: Any, features: Sequence[str], values: Array, labels: Sequence[str]) -> None:
+    if values.ndim != 1:
+        return
+    known = ~absent(values)
+    texts = values[known].astype(str)
+    distinct = len(set(texts))
+    if not 1 < distinct < len(texts):
+        return
+    for name in features:
+        column = nodes[name].to_numpy()[known].astype(str)
+        if len(set(column)) == distinct and len(set(zip(column, texts, strict=True))) == distinct:
+            warnings.warn(
+                f"column '{name}' tells the label '{labels[0]}' exactly; if it says the same in other words, "
+                f"drop it (--drop {name})",
+                stacklevel=3,
+            )
+
+
+def _expanded(table: Any) -> Any:
+    r"""A copy in which a column of lists of numbers is a column for each of them."""
+    import pandas as pd
+
+    table = table.copy(deep=False)
+    for name in list(table.columns):
+        values = table[name]
+        if (
+            values.dtype != object
+            or not len(values)
+            or not isinstance(values.iloc[0], list | tuple | np.ndarray)
+        ):
+            continue
+        lengths = {len(value) if isinstance(value, list | tuple | np.ndarray) else None for value in values}
+        if len(lengths) > 1:
+            raise ValueError(
+                f"Expected lists of one length in column '{name}' (got lengths "
+                f"{shown(sorted(map(str, lengths)))}); correct it"
+            )
+        wide = pd.DataFrame(np.array(values.tolist()), index=table.index)
+        wide.columns = [f"{name}[{place}]" for place in range(wide.shape[1])]
+        table = pd.concat([table.drop(columns=[name]), wide], axis=1)
+    table.columns = list(map(str, table.columns))
+    return table.reset_index(drop=True)
+
+
+# --- Ids and edges ----------------------------------------------------------------------------------------
+
+
+def _ids_of_nodes(
+    nodes: Any, id: str, needed: bool, source: str, table: str, row: Callable[[str, int], str]
+) -> list[str]:
+    if id not in nodes.columns:
+        if not needed:
+            return [str(number) for number in range(len(nodes))]
+        no_column(
+            *("a column", id, list(nodes.columns), source),
+            advice="it holds the ids that edges refer to: name the right one with 'id' (--id)",
+        )
+    ids = _ids(nodes[id], lambda number: f"{row(table, number)}, column '{id}'")
+    first: dict[str, int] = {}
+    for number, node_id in enumerate(ids):
+        if first.setdefault(node_id, number) != number:
+            raise ValueError(
+                f"Expected ids of nodes that occur once (got '{node_id}' in {row(table, first[node_id])} and "
+                f"{row(table, number)}); remove one of them"
+            )
+    return ids
+
+
+def _in_column(row: Callable[[int], str], name: str, number: int) -> str:
+    return f"{row(number)}, column '{name}'"
+
+
+def _ids(values: Any, where: Callable[[int], str]) -> list[str]:
+    missing = (values.isna() | (values == "")).to_numpy(dtype=bool)
+    if missing.any():
+        raise ValueError(f"Expected an id in {where(int(missing.argmax()))} (got none); fill it in")
+    if values.dtype.kind == "f" and bool((values % 1 == 0).all()):
+        values = values.astype(np.int64)  # whole numbers that were floats for the sake of a missing one
+    return [str(value).strip() for value in values.tolist()]
+
+
+def _edges(
+    edges: Any,
+    ids: Sequence[str],
+    edge_source: str,
+    edge_target: str,
+    source: str,
+    row: Callable[[str, int], str],
+    drop: set[str],
+    encoding: dict[str, Any],
+) -> tuple[Array, Array | None, tuple[str, ...]]:
+    import pandas as pd
+
+    edges = edges.reset_index(drop=True)
+    edges.columns = list(map(str, edges.columns))
+    place = pd.Index(ids, dtype=object)
+    ends = []
+    for name, option in ((edge_source, "--source"), (edge_target, "--target")):
+        if name not in edges.columns:
+            advice = f"it holds one end of each edge: name the right one with {option}"
+            no_column("a column", name, list(edges.columns), f"the edges of {source}", advice)
+        end = _ids(edges[name], partial(_in_column, partial(row, "edges"), name))
+        numbers = place.get_indexer(pd.Index(end, dtype=object)).astype(np.int64)
+        strange = np.flatnonzero(numbers < 0)
+        if len(strange):
+            raise IndexError(
+                f"Expected the id of a node in {row('edges', int(strange[0]))}, column '{name}' (got "
+                f"'{end[strange[0]]}', which is none of {len(ids)}; {len(strange)} in all); add the node, or "
+                "remove the edge"
+            )
+        ends.append(numbers)
+    features = [name for name in edges.columns if name not in {edge_source, edge_target, *drop}]
+    if not features or not len(edges):
+        return np.stack(ends), None, ()
+    attr, columns = encode(
+        edges[features], lambda number, name: f"{row('edges', number)}, column '{name}'", **encoding
+    )
+    return np.stack(ends), attr, (f"edge features {shown([column.name for column in columns])}",)
+
+
+# --- Files ------------------------------------------------------------------------------------------------
+
+
+def read_table(path: Path, ids: Sequence[str] = ()) -> tuple[Any, Callable[[int], str]]:
+    r"""Reads a table, and returns what says where a row of it stands.
+
+    Args:
+        path (Path): A file of comma, semicolon or tab separated values with a header, or a Parquet file.
+        ids (list of str, optional): Columns of texts in any case, whose "NA" or "007" are names.
+            (default: :obj:`()`)
+
+    Raises:
+        FileNotFoundError: If there is no such file.
+        ValueError: If it is not a table.
+    """
+    require(f"to read '{path}'", "pandas")
+    import pandas as pd
+
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected a table at '{path}' (got no file); check the path")
+    if path.suffix == ".parquet":
+        require(f"to read '{path}'", "pyarrow")
+        try:
+            table = pd.read_parquet(path)
+        except Exception as error:  # pyarrow has errors of its own
+            raise _unreadable(path, error) from error
+        return table, lambda number: f"row {number} of '{path.name}', counted from 0"
+    try:
+        with path.open(encoding="utf-8-sig") as file:
+            header = file.readline()
+        separator = max(",;\t", key=header.count)
+        with warnings.catch_warnings():
+            # Of a row that is longer than the header pandas drops the rest, with a warning.
+            warnings.simplefilter("error", pd.errors.ParserWarning)
+            common = {
+                "sep": separator,
+                "encoding": "utf-8-sig",
+                "index_col": False,
+                "skip_blank_lines": False,
+            }
+            names = pd.read_csv(path, nrows=0, **common).columns
+            table = pd.read_csv(
+                path,
+                **common,
+                low_memory=False,
+                skipinitialspace=True,
+                keep_default_na=False,
+                na_values={name: list(MISSING) for name in names if name not in ids},
+                dtype={name: str for name in ids if name in names},
+            )
+    except (ValueError, pd.errors.ParserWarning, OverflowError) as error:  # a ParserError is a ValueError
+        raise _unreadable(path, error) from error
+    # Blank lines are kept where they are, so that rows are named by their lines, and dropped at the end.
+    blank = (table.isna() | (table == "")).all(axis=1).to_numpy()
+    while len(table) and blank[len(table) - 1]:
+        table = table.iloc[:-1]
+    return table, lambda number: f"line {number + 2} of '{path.name}'"
+
+
+def _unreadable(path: Path, error: Exception | Warning) -> ValueError:
+    why = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(f"Expected a table with a header in '{path}' (got: {why}); correct the file")

@@ -1,0 +1,129 @@
+r"""From a graph as its owner gives it to a task."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data
+from torch_geometric.utils import is_undirected
+
+from kgat.datasets.graph import feature_tensor
+from kgat.datasets.own.digest import digest_of
+from kgat.datasets.own.edges import cleaned
+from kgat.datasets.own.labels import METRIC_OF, target_of
+from kgat.datasets.own.raw import Array, RawGraph, counted
+from kgat.datasets.own.splits import SHARES, splits_of
+from kgat.datasets.own.structure import structural_features
+from kgat.datasets.task import Task
+
+__all__ = ["make_task"]
+
+
+def make_task(
+    raw: RawGraph,
+    *,
+    name: str = "graph",
+    kind: str | None = None,
+    metric: str | None = None,
+    split: str | None = None,
+    time: str | None = None,
+    group: str | None = None,
+    shares: Sequence[float] = SHARES,
+    directed: bool | None = None,
+    structure: Sequence[str] = (),
+) -> Task:
+    r"""Makes a task of a graph; the arguments are those of :func:`from_data`, which says what they are."""
+    if raw.num_nodes == 0:
+        raise ValueError(
+            f"Expected a graph with nodes (got none in {raw.source}); check that it is the right one"
+        )
+    _check_edges(raw)
+    target = target_of(raw, kind)
+    splits, said = splits_of(raw, target, split=split, time=time, group=group, shares=shares)
+    if directed is None and (directed := raw.directed) is None:
+        attr = None if raw.edge_attr is None else torch.from_numpy(raw.edge_attr)
+        directed = not is_undirected(torch.from_numpy(raw.edge_index), attr, raw.num_nodes)
+    edges = cleaned(raw.edge_index, raw.edge_attr, directed=directed)
+    edge_index = torch.from_numpy(edges.edge_index)
+    edge_attr = None if edges.edge_attr is None else torch.from_numpy(edges.edge_attr.astype(np.float32))
+    x, layout = _features(raw)
+    structure = [structure] if isinstance(structure, str) else list(structure)
+    metric = METRIC_OF[target.kind] if metric is None else metric
+    masks = [mask for of in splits for mask in (of.train, of.val, of.test)]
+    # Of what was given: eigenvectors are not the same to the last bit on every machine.
+    digest = digest_of([x, edge_index, edge_attr, target.y, *masks, metric, ",".join(structure)])
+    if structure:
+        made = structural_features(edge_index, raw.num_nodes, structure)
+        dense = x.to_dense() if x is not None and x.layout == torch.sparse_csr else x
+        x = made if dense is None else torch.cat([dense, made], dim=1)
+        layout = f"{layout}, beside {', '.join(structure)} of the graph" if layout else ", ".join(structure)
+    if x is None or x.size(1) == 0:
+        raise ValueError(
+            f"Expected features of the nodes of {raw.source} (got none); make some of the graph: "
+            "structure=['degree', 'walk:16', 'laplacian:8'] (--structure degree,walk:16)"
+        )
+    data = Data(x=x, edge_index=edge_index, y=target.y)
+    if edge_attr is not None:
+        data.edge_attr = edge_attr
+    for key, value in {**raw.extra, "target": raw.label, "classes": list(target.classes)}.items():
+        data[key] = value
+    steps = (
+        *(*raw.steps, layout, "directed" if directed else "undirected"),
+        f"{counted(edges.loops, 'self-loop')} and {counted(edges.duplicates, 'duplicate edge')} dropped",
+        said,
+    )
+    return Task(
+        name=name,
+        data=data,
+        splits=splits,
+        metric=metric,
+        num_classes=target.y.size(1) if target.y.dim() == 2 else max(1, _num_classes(target.y)),
+        source=raw.source,
+        preprocessing="; ".join(step for step in steps if step),
+        kind=target.kind,
+        digest=digest,
+    )
+
+
+def _num_classes(y: Tensor) -> int:
+    return 1 if y.is_floating_point() else int(y.max()) + 1
+
+
+def _features(raw: RawGraph) -> tuple[Tensor | None, str]:
+    if raw.x is None:
+        return None, ""
+    if isinstance(raw.x, Tensor):
+        x, layout = raw.x, "sparse" if raw.x.layout == torch.sparse_csr else "dense"
+    else:
+        x, layout = feature_tensor(raw.x)
+    if x.size(0) != raw.num_nodes:
+        raise ValueError(
+            f"Expected one row of features per node of {raw.source}, {raw.num_nodes} (got {x.size(0)}); pass "
+            "all in the same order"
+        )
+    return x, f"features {layout}"
+
+
+def _check_edges(raw: RawGraph) -> None:
+    edge_index: Any = raw.edge_index
+    if edge_index.ndim != 2 or edge_index.shape[0] != 2 or edge_index.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected whole numbers of shape [2, E] as 'edge_index' of {raw.source} (got "
+            f"{list(edge_index.shape)} {edge_index.dtype}); row 0 has the sources, row 1 the targets"
+        )
+    wrong: Array = np.argwhere((edge_index < 0) | (edge_index >= raw.num_nodes))
+    if len(wrong):
+        end, edge = wrong[0]
+        raise IndexError(
+            f"Expected edges of {raw.source} between nodes 0 to {raw.num_nodes - 1} (got node "
+            f"{edge_index[end, edge]} in edge {edge}); there are {raw.num_nodes} nodes, counted from 0"
+        )
+    if raw.edge_attr is not None and len(raw.edge_attr) != edge_index.shape[1]:
+        raise ValueError(
+            f"Expected one row of 'edge_attr' per edge of {raw.source}, {edge_index.shape[1]} (got "
+            f"{len(raw.edge_attr)}); pass both in the same order"
+        )

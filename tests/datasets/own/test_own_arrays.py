@@ -1,0 +1,116 @@
+import numpy as np
+import pytest
+import scipy.sparse as sp
+import torch
+from torch_geometric.data import Data
+
+from kgat.datasets import from_data, from_points, from_scipy, read_graph
+
+N = 30
+
+
+@pytest.fixture
+def arrays():
+    rng = np.random.default_rng(0)
+    adjacency = sp.random(N, N, 0.1, random_state=0, format="csr")
+    adjacency.data[:] = 1
+    return adjacency, rng.normal(size=(N, 4)).astype(np.float32), np.arange(N) % 3
+
+
+def test_an_entry_is_an_edge_from_its_row_to_its_column(arrays):
+    adjacency, x, y = arrays
+    edge_index = torch.from_numpy(np.stack(adjacency.nonzero()).astype(np.int64))
+    expected = from_data(Data(x=torch.from_numpy(x), edge_index=edge_index, y=torch.from_numpy(y)))
+    task = from_scipy(adjacency, x, y)
+    assert torch.equal(task.data.edge_index, expected.data.edge_index)
+    assert task.digest == expected.digest
+    assert from_scipy(adjacency.toarray(), x, y).digest == expected.digest
+    both = from_scipy(adjacency + adjacency.T > 0, x, y)
+    assert both.preprocessing.split("; ")[1] == "undirected"
+    assert from_scipy(adjacency, x, y, directed=False).digest == both.digest
+
+
+def test_weights_are_edge_features(arrays):
+    _, x, y = arrays
+    weights = sp.coo_matrix(([0.5, 2.0], ([0, 3], [1, 4])), shape=(N, N))
+    task = from_scipy(weights, x, y)
+    assert task.data.edge_index.tolist() == [[0, 3], [1, 4]]
+    assert task.data.edge_attr.tolist() == [[0.5], [2.0]]
+
+
+def test_wide_sparse_features_stay_sparse(arrays):
+    adjacency, _, y = arrays
+    words = sp.random(N, 200, 0.05, random_state=1, format="csr")
+    task = from_scipy(adjacency, words, y)
+    assert task.data.x.layout == torch.sparse_csr
+    assert np.allclose(task.data.x.to_dense().numpy(), words.toarray())
+
+
+def test_arrays_in_one_file_and_in_a_folder(tmp_path, arrays):
+    adjacency, x, y = arrays
+    expected = from_scipy(adjacency, x, y)
+    coo = adjacency.tocoo()
+    np.savez(tmp_path / "one.npz", x=x, y=y, edge_index=np.stack([coo.row, coo.col]))
+    csr = {f"adj_{name}": getattr(adjacency, name) for name in ("data", "indices", "indptr", "shape")}
+    np.savez_compressed(tmp_path / "two.npz", attr=x, labels=y, **csr)
+    folder = tmp_path / "three"
+    folder.mkdir()
+    sp.save_npz(folder / "adjacency.npz", adjacency)
+    np.save(folder / "features.npy", x)
+    np.save(folder / "labels.npy", y)
+    for name in ("one.npz", "two.npz", "three"):
+        task = read_graph(tmp_path / name)
+        assert (task.digest, task.name) == (expected.digest, name.partition(".")[0])
+    np.save(folder / "year.npy", np.arange(N))
+    assert read_graph(folder, time="year").splits[0].train.nonzero().flatten().tolist() == list(range(18))
+    parts = np.arange(N) % 3
+    for number, name in enumerate(("train_mask", "val_mask", "test_mask")):
+        np.save(folder / f"{name}.npy", parts == number)
+    assert torch.equal(read_graph(folder).splits[0].test, torch.from_numpy(parts == 2))
+
+
+def test_points(tmp_path, arrays):
+    _, x, y = arrays
+    task = from_points(1000 * x + 5, y, knn=3)
+    assert task.data.x.mean(dim=0).abs().max() < 1e-5
+    assert bool((torch.bincount(task.data.edge_index[1]) >= 3).all())
+    np.savez(tmp_path / "points.npz", x=1000 * x + 5, y=y)
+    assert read_graph(tmp_path / "points.npz", knn=3).digest == task.digest
+    raw = from_points(x, y, knn=3, standardize=False, directed=True)
+    assert torch.equal(raw.data.x, torch.from_numpy(x))
+    assert torch.bincount(raw.data.edge_index[1]).tolist() == [3] * N
+
+
+def test_what_does_not_fit_is_named(tmp_path, arrays):
+    adjacency, x, y = arrays
+    for call, message in [
+        (lambda: from_scipy(adjacency[:5], x, y), r"a square adjacency matrix .*got shape \[5, 30\]"),
+        (lambda: from_scipy(adjacency, x, y[:5]), r"per value of 'y' .*, 5 \(got 30\)"),
+        (
+            lambda: from_scipy(adjacency[:9, :9], x, y),
+            r"a row of the adjacency matrix per value of 'y' .*, 30 \(got 9\)",
+        ),
+        (lambda: from_scipy(adjacency, x.astype(str), y), r"one row of numbers per node .*<U"),
+        (lambda: from_points(x, y, knn=30), r"from 1 to 29 neighbours of 30 points \(got knn=30\)"),
+        (lambda: from_points(np.where(x > 2, np.nan, x), y), r"finite features .*got nan in row \d+, column"),
+        (lambda: from_scipy(adjacency * np.inf, x, y), r"finite weights in the adjacency matrix"),
+        (lambda: from_scipy(adjacency, x, y, time="year"), r"an array 'year'"),
+    ]:
+        with pytest.raises((ValueError, IndexError), match=message):
+            call()
+    np.save(tmp_path / "objects.npy", np.array([{}], dtype=object), allow_pickle=True)
+    with pytest.raises(ValueError, match=r"arrays of numbers in '.*objects.npy' .got: .*a pickle"):
+        read_graph(tmp_path)
+    (tmp_path / "objects.npy").unlink()
+    np.savez(tmp_path / "some.npz", x=x, y=y)
+    with pytest.raises(
+        ValueError, match=r"either edges .edge_index, adjacency, adj. in .*got neither among x, y"
+    ):
+        read_graph(tmp_path / "some.npz")
+    with pytest.raises(ValueError, match=r"an array 'color' in .*got x, y"):
+        read_graph(tmp_path / "some.npz", label="color", knn=3)
+    with pytest.raises(ValueError, match=r"got 'drop', which is for tables"):
+        read_graph(tmp_path / "some.npz", drop=["x"], knn=3)
+    (tmp_path / "bad.npz").write_bytes(b"PK")
+    with pytest.raises(ValueError, match=r"arrays of numbers in '.*bad.npz'"):
+        read_graph(tmp_path / "bad.npz")
