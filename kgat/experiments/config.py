@@ -23,7 +23,7 @@ __all__ = ["SETTINGS", "Config", "differing", "protocol", "read_protocols", "sto
 # Settings that came after results were published, with the value of records that lack them: it is left out
 # of records, so that a run keeps its key, whatever the default is today.
 ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
-ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot"}
+ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "code": None}
 KEEP = ("both", "loss", "metric")
 # Names of settings, which values fit (no not-a-number does), and how that is said.
 RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
@@ -124,6 +124,7 @@ class Config:
     batch_size: int | None = None
     pooling: str = "mean"
     decoder: str = "dot"
+    code: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -160,7 +161,7 @@ class Config:
         resolved = resolve_model(model)
         _check_known(overrides or {}, "the overrides")
         settings = {**protocol(dataset), **(overrides or {}), **resolved.fixed}
-        return cls(dataset=dataset, model=resolved.name, seed=seed, **settings)
+        return cls(dataset=dataset, model=resolved.name, seed=seed, code=resolved.code, **settings)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "Config":
@@ -191,7 +192,8 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-SETTINGS = tuple(field.name for field in dataclasses.fields(Config))[3:]  # all but data set, model and seed
+# All but data set, model and seed, and what the model brings.
+SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name != "code")[3:]
 
 
 def stored(config: Mapping[str, Any], name: str) -> Any:

@@ -1,4 +1,4 @@
-r"""Tells whether code has changed: a digest of a class or function and of what it uses of the same project."""
+r"""Tells whether code has changed: a digest of a class or function and of what it uses."""
 
 import ast
 import functools
