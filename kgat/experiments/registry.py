@@ -1,4 +1,4 @@
-r"""Models by name: stock layers, kernels and their products, PyG's models, and models of one's own by path."""
+r"""Models by name: stock layers, kernels and their products, models of PyG, and one's own by path."""
 
 from __future__ import annotations
 
@@ -126,8 +126,8 @@ def _adapted(model: Any, name: str, out_channels: int) -> torch.nn.Module:
     parameters = list(model.parameters())
     if not parameters or any(map(torch.nn.parameter.is_lazy, parameters)):
         raise ValueError(
-            f"Expected parameters with sizes in '{name}' (got {'lazy ones' if parameters else 'none'}); there "
-            "is nothing to train before the first call"
+            f"Expected parameters with sizes in '{name}' (got {'lazy ones' if parameters else 'none'}); "
+            "there is nothing to train before the first call"
         )
     known = inspect.signature(model.forward).parameters
     positional = [p for p in known.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
@@ -139,8 +139,8 @@ def _adapted(model: Any, name: str, out_channels: int) -> torch.nn.Module:
     wrong = [n for n in required[2:] if n not in ("edge_attr", "batch")]
     if (len(positional) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in known.values())) or wrong:
         raise ValueError(
-            f"Expected '{name}' to be called as model(x, edge_index), optionally with edge_attr and batch (got "
-            f"forward({', '.join(known)})); write such a forward"
+            f"Expected '{name}' to be called as model(x, edge_index), optionally with edge_attr and batch "
+            f"(got forward({', '.join(known)})); write such a forward"
         )
     takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
     taken = None if takes_any else frozenset(known)
@@ -256,8 +256,8 @@ def named(models: Any) -> tuple[list[str], dict[str, Model]]:
                 model = dataclasses.replace(model, name=label, code=model.code or model.name)
             else:
                 raise ValueError(
-                    f"Expected another name for a model of one's own (got '{label}', which there is already); "
-                    "choose one"
+                    f"Expected another name for one's own model (got '{label}', which there is already); choose "
+                    "one"
                 )
         if not isinstance(thing, str) or (label is not None and model.name == label and model.code):
             own[model.name] = model
@@ -285,9 +285,14 @@ def expect_picklable(own: Mapping[str, Model]) -> None:
             pickle.dumps(model)
         except (pickle.PicklingError, AttributeError, TypeError) as error:
             raise ValueError(
-                f"Expected a factory that other processes can import because of jobs (got '{name}': {error}); "
+                f"Expected a factory that several jobs can import (got '{name}': {error}); "
                 "define it at the top of a module, or pass jobs=1"
             ) from None
+
+
+def is_found(name: str) -> bool:
+    r"""Returns whether the name of a model is all that another process needs."""
+    return name not in _GIVEN.get()
 
 
 @contextmanager
@@ -387,9 +392,10 @@ MODELS |= {model.name: model for model in [_kernel_model(_text(f), "") for f in 
 def resolve_model(name: str) -> Model:
     r"""Returns the model of a name.
 
-    Stock models are ``gat`` and ``gatv2``; further models of PyG ``mlp``, ``gcn``, ``sage``, ``gin``, ``pna``,
-    ``appnp``, ``gcn2``, ``supergat``, ``transformer``, ``sgformer`` and ``polynormer``, some with arguments:
-    ``appnp[K=5]``. ``package.module:Class`` is a module or a kernel of one's own. What :func:`kgat.kernels.resolve` takes as a name is a model where
+    Stock models are ``gat`` and ``gatv2``; of PyG there are also ``mlp``, ``gcn``, ``sage``, ``gin``,
+    ``pna``, ``appnp``, ``gcn2``, ``supergat``, ``transformer``, ``sgformer`` and ``polynormer``, some with
+    arguments: ``appnp[K=5]``. ``package.module:Class`` is a module or a kernel of one's own, as is a factory
+    at such a path. What :func:`kgat.kernels.resolve` takes as a name is a model where
     it is nowhere negative: ``rbf``, ``rbf*laplace``, ``spectral[num_features=4]*l1.5``. Projections of
     :class:`~kgat.nn.KernelGATConv` may stand at the end: ``rbf@separate``, ``spectral*lp@shared_qk``.
 
