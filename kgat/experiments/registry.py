@@ -11,6 +11,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
@@ -224,7 +225,7 @@ def _by_path(text: str) -> Model | None:
     return dataclasses.replace(model, name=said)
 
 
-_GIVEN: ContextVar[Mapping[str, Model]] = ContextVar("given", default={})
+_GIVEN: ContextVar[Mapping[str, Model]] = ContextVar("given", default=MappingProxyType({}))
 
 
 def named(models: Any) -> tuple[list[str], dict[str, Model]]:
@@ -245,24 +246,25 @@ def named(models: Any) -> tuple[list[str], dict[str, Model]]:
     own: dict[str, Model] = {}
     for label, thing in pairs:
         model = resolve_model(thing) if isinstance(thing, str) else _given_model(label, thing)
-        if (
-            label is not None
-            and label != model.name
-            and names.normalized(label) != names.normalized(model.name)
-        ):
-            try:
-                resolve_model(label)
-            except (ValueError, ImportError):
-                model = dataclasses.replace(model, name=label, code=model.code or model.name)
-            else:
+        there = None if label is None else _canonical(label)
+        if label is not None and not (isinstance(thing, str) and there == model.name):
+            if there is not None:
                 raise ValueError(
-                    f"Expected another name for one's own model (got '{label}', which there is already); choose "
-                    "one"
+                    f"Expected another name for a model (got '{label}', which there is already); choose one"
                 )
-        if not isinstance(thing, str) or (label is not None and model.name == label and model.code):
+            model = dataclasses.replace(model, name=label, code=model.code or model.name)
+            own[label] = model
+        elif not isinstance(thing, str):
             own[model.name] = model
         known.append(model.name)
     return list(dict.fromkeys(known)), own
+
+
+def _canonical(label: str) -> str | None:
+    try:
+        return resolve_model(label).name
+    except (ValueError, ImportError):
+        return None
 
 
 def _given_model(label: str | None, thing: Any) -> Model:
