@@ -6,15 +6,19 @@ r"""The grammar in which kernels, positions and models are named, and what is sa
     product  = factor ("*" factor)*
     factor   = NAME ["[" ARGUMENT=VALUE, ... "]"]  |  "(" sum ")"
 
-Case, ``-``, ``_`` and spaces of a name do not matter.
+Case, ``-``, ``_`` and spaces of a name do not matter. A class of one's own is named by its path,
+``package.module:Class``, as it is spelled.
 """
 
 from __future__ import annotations
 
 import difflib
 import functools
+import importlib
 import inspect
+import os
 import re
+import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import NoneType
@@ -189,6 +193,44 @@ def changed(**arguments: tuple[Any, Any]) -> str:
     return "".join(f", {name}={value!r}" for name, (value, usual) in arguments.items() if value != usual)
 
 
+def imported(path: str) -> Any:
+    r"""Returns what a path such as ``package.module:Class`` names; the current directory is importable.
+
+    Args:
+        path (str): The path.
+
+    Raises:
+        ImportError: If the module does not import, with its own error.
+        ValueError: If there is no such name in it.
+
+    Example:
+        >>> imported("collections:OrderedDict")
+        <class 'collections.OrderedDict'>
+    """
+    module_name, _, names = (part.strip() for part in path.partition(":"))
+    parts = [*module_name.split("."), *names.split(".")]
+    if not all(part.isidentifier() for part in parts):
+        raise ValueError(f"Expected package.module:Class (got '{path}'); write e.g. mypkg.nets:MyNet")
+    if "" not in sys.path and os.getcwd() not in sys.path:
+        sys.path.insert(0, os.getcwd())  # as 'python -m' has it
+    try:
+        thing: Any = importlib.import_module(module_name)
+    except Exception as error:  # whatever the user's module raises
+        raise ImportError(
+            f"Expected a module that imports in '{path}' (got {type(error).__name__}: {error}); run from the "
+            "folder that holds it, or correct it"
+        ) from error
+    for name in names.split("."):
+        if not hasattr(thing, name):
+            there = [other for other, value in vars(thing).items() if callable(value) and other[0] != "_"]
+            raise ValueError(
+                f"Expected the name of a class in '{module_name}' (got '{names}'); write package.module:Class"
+                f"{nearest(name, there)}"
+            )
+        thing = getattr(thing, name)
+    return thing
+
+
 def check_arguments(factories: Sequence[Callable[..., Any]], kwargs: Iterable[str], given: int = 2) -> None:
     r"""Looks whether arguments are among those that classes or factories take.
 
@@ -221,10 +263,13 @@ class Factor(NamedTuple):
     Args:
         cls (type): The class.
         arguments (dict): The arguments, in the order of the class.
+        path (str, optional): Where a class of one's own is, as :func:`imported` takes it.
+            (default: :obj:`None`)
     """
 
     cls: type[Any]
     arguments: dict[str, Any]
+    path: str | None = None
 
     @property
     def factors(self) -> Iterator[Factor]:
@@ -391,6 +436,14 @@ class Catalogue(Generic[T]):
         return tree
 
     def _find(self, name: str) -> Factor:
+        if ":" in name:
+            cls = imported(path := re.sub(r"\s", "", name))
+            if not (isinstance(cls, type) and issubclass(cls, self.kind)) or cls in self.abstract:
+                raise ValueError(
+                    f"Expected a concrete subclass of '{self.kind.__name__}' (got {cls!r} at '{path}'); name "
+                    "one"
+                )
+            return Factor(cls, {}, path)
         wanted = normalized(name)
         for choice, cls in self.classes.items():
             if normalized(choice) == wanted:
@@ -407,13 +460,27 @@ class Catalogue(Generic[T]):
 
 
 def _with_arguments(factor: Factor, brackets: str, text: str) -> Factor:
-    cls, said = factor
-    kinds = {
-        name: kind
-        for name, kind in get_type_hints(cls.__init__).items()
-        if name in list(inspect.signature(cls).parameters)[2:] and {*get_args(kind), kind} & {*_KINDS}
-    }
+    said = arguments_of(factor.cls, brackets, text, given=2)
+    arguments = factor.arguments | said
+    order = [name for name in inspect.signature(factor.cls).parameters if name in arguments]
+    return factor._replace(arguments={name: arguments[name] for name in order})
+
+
+def arguments_of(factory: Callable[..., Any], brackets: str, text: str, given: int = 0) -> dict[str, Any]:
+    r"""Returns the arguments that stand in brackets.
+
+    Args:
+        factory (Callable): The class or function whose arguments they are.
+        brackets (str): What stands between the brackets.
+        text (str): The whole name, for errors.
+        given (int, optional): How many leading arguments come from elsewhere. (default: :obj:`0`)
+
+    Raises:
+        ValueError: If one is unknown, has no value, or has one of another type.
+    """
+    kinds = _kinds_of(factory, given)
     known = {normalized(name): name for name in kinds}
+    title = _title(factory)
     arguments: dict[str, Any] = {}
     for option in brackets.split(","):
         key, _, value = (part.strip() for part in option.partition("="))
@@ -422,12 +489,25 @@ def _with_arguments(factor: Factor, brackets: str, text: str) -> Factor:
             takes = f"takes {', '.join(kinds)}{nearest(key, kinds)}" if kinds else "takes no arguments"
             raise ValueError(
                 f"Expected ARGUMENT=VALUE,... in the brackets of '{text}', each once (got '{option}'); "
-                f"{cls.__name__} {takes}"
+                f"{title} {takes}"
             )
-        where = f"{snake(cls.__name__)}[{{}}=VALUE]"
+        where = f"{snake(title)}[{{}}=VALUE]"
         arguments[argument] = converted(argument, kinds[argument], value, where)
-    arguments = said | arguments
-    return Factor(cls, {name: arguments[name] for name in kinds if name in arguments})
+    return {name: arguments[name] for name in kinds if name in arguments}
+
+
+def _kinds_of(factory: Callable[..., Any], given: int) -> dict[str, Any]:
+    r"""The types of arguments that can be said in brackets: as annotated, else those of defaults."""
+    try:
+        hints = get_type_hints(factory.__init__ if isinstance(factory, type) else factory)  # type: ignore[misc]
+    except (NameError, TypeError):  # annotations that mean nothing at run time
+        hints = {}
+    kinds = {}
+    for name, parameter in list(inspect.signature(factory).parameters.items())[given:]:
+        kind = hints.get(name, type(parameter.default))
+        if {*get_args(kind), kind} & {*_KINDS}:
+            kinds[name] = kind
+    return kinds
 
 
 def _quoted(items: Iterable[Any]) -> str:

@@ -42,13 +42,18 @@ def train(
     from kgat.experiments import training
     from kgat.experiments.checkpoint import Checkpoints, Interval
     from kgat.experiments.config import Config, on_data
-    from kgat.experiments.registry import resolve_model
+    from kgat.experiments.registry import STOCK, resolve_model
     from kgat.measures import measure_of
 
     settings = options.settings_of(overrides)
     found = resolve_model(model)
     for name in found.fixed:
         if name in settings:
+            if name in STOCK:
+                raise ValueError(
+                    f"Expected a model that takes '{name}' because it is set (got '{found.name}'); "
+                    "leave it out"
+                )
             raise ValueError(
                 f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
                 "leave it out for stock layers and for projections in a name"

@@ -1,6 +1,6 @@
 r"""What a trained attention model attends to: entropy, profile and spectrum of its kernels."""
 
-from kgat.diagnostics.layers import Layer, attention_entropy, attention_weights, trace
+from kgat.diagnostics.layers import Layer, attention_entropy, attention_weights, has_attention, trace
 from kgat.diagnostics.neighbours import neighbourhood
 from kgat.diagnostics.record import attention_record, spectra_record
 from kgat.diagnostics.similarity import gram_image, head_correlation, importance, kernel_profile, spectral_law
@@ -30,6 +30,7 @@ __all__ = [
     "gram_image",
     "gram_matrix",
     "gram_spectrum",
+    "has_attention",
     "head_correlation",
     "importance",
     "inertia",

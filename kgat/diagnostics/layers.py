@@ -95,6 +95,17 @@ def trace(
     return layers
 
 
+def has_attention(model: torch.nn.Module) -> bool:
+    r"""Returns whether layers of a model give attention weights, as :func:`trace` asks for them.
+
+    Example:
+        >>> from torch_geometric.nn import GAT, GCN
+        >>> has_attention(GAT(4, 6, num_layers=2)), has_attention(GCN(4, 6, num_layers=2))
+        (True, False)
+    """
+    return bool(_attention_layers(model))
+
+
 def _attention_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
     # The innermost: what is around a layer may take the argument to hand it on.
     asked = [

@@ -12,8 +12,8 @@ from kgat.experiments.config import Config, differing, on_data, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
-from kgat.experiments.records import RESULTS
-from kgat.experiments.registry import resolve_model
+from kgat.experiments.records import BASELINE, RESULTS
+from kgat.experiments.registry import STOCK, Model, expect_picklable, given, named, resolve_model
 from kgat.experiments.tables import runs_in
 from kgat.experiments.training import OnEpoch, train
 from kgat.measures import measure_of
@@ -22,12 +22,13 @@ Record = Mapping[str, Any]
 
 # What drawing a record raises that is not as kgat writes it.
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
+Models = str | Sequence[Any] | Mapping[str, Any]
 DEFAULT_MODELS = ("gat", "gatv2", "dot", "rbf", "rbf*lp", "spectral")
 
 
 def compare(
     dataset: str | Task | GraphTask | LinkTask,
-    models: Sequence[str] = DEFAULT_MODELS,
+    models: Models = DEFAULT_MODELS,
     seeds: int = 5,
     out: str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
@@ -58,7 +59,10 @@ def compare(
 
     Args:
         dataset (str or Task): A name that :func:`kgat.datasets.load` takes, or a task.
-        models (list of str, optional): Names that :func:`resolve_model` takes.
+        models (list or dict, optional): Names that :func:`resolve_model` takes, and classes and factories of
+            modules, whose arguments are matched by name, and classes of kernels; a dictionary says what they
+            are called: ``{"mine": factory, "rbf": "rbf"}``. With several :obj:`jobs`, a factory must be
+            importable: at the top of a module.
         seeds (int, optional): Number of seeds, counted from 0. (default: :obj:`5`)
         out (str or Path, optional): The folder of the results; ``runs/DATASET`` if :obj:`None`.
             (default: :obj:`None`)
@@ -93,75 +97,84 @@ def compare(
         Interrupted: On Ctrl-C.
     """
     overrides = overrides or {}
-    names = _checked(dataset, models, seeds, jobs)
+    names, own = _checked(dataset, models, seeds, jobs)
+    if jobs > 1:
+        expect_picklable(own)
     interval = Interval.read(checkpoint)
     budget = tuning.Budget(tune, tune_seeds) if tune else None
-    _expect_taken(names, overrides)
-    task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
-    overrides = on_data(overrides, task.digest)
-    trials = _trials(task.name, names, overrides, budget) if budget else []
-    tuned = budget.record(overrides) if budget else None
-    protocols = {name: Config.of(task.name, name, overrides=overrides) for name in names}
-    path = (Path("runs") / task.name if out is None else Path(out)) / RESULTS
-    checkpoints = Checkpoints(path.parent, interval, resume)
-    engine = Engine(
-        path,
-        len(trials) + len(names) * seeds,
-        key_of=_key,
-        shared=(task, device, {"tuned": tuned} if tuned else {}, checkpoints),
-        workers=jobs,
-        title=task.name,
-        shown=progress,
-        describe=_described,
-        on_finished=lambda job: checkpoints.remove(str(job.key)),
-    )
-    with engine:
-        _expect_same_metric(engine.records, task, path)
-        _expect_same_data(engine.records, task, path)
-        _expect_same_budget(engine.records, task.name, tuned, path)
-        _expect_same_settings(engine.records, protocols.values(), path, but=tuned["space"] if tuned else ())
-        engine.run(
-            [Job(tuning.key(config), f"trial of {_label(config)}", _try, (config,)) for config in trials]
+    with given(own):
+        _expect_taken(names, overrides)
+        task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
+        overrides = on_data(overrides, task.digest)
+        tuned = budget.record(overrides) if budget else None
+        path = (Path("runs") / task.name if out is None else Path(out)) / RESULTS
+        checkpoints = Checkpoints(path.parent, interval, resume)
+        engine = Engine(
+            path,
+            len(names) * (seeds + (budget.settings * budget.seeds if budget else 0)),
+            key_of=_key,
+            shared=(task, device, {"tuned": tuned} if tuned else {}, checkpoints, own),
+            workers=jobs,
+            title=task.name,
+            shown=progress,
+            describe=_described,
+            on_finished=lambda job: checkpoints.remove(str(job.key)),
         )
-        chosen = {name: dict(overrides) for name in names}
-        if budget is not None:
-            for name in names:
-                chosen[name] |= tuning.choose(engine.records, task.name, name, budget, overrides)
-        configs = [Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names]
-        _expect_same_settings(engine.records, configs, path)
-        engine.run([_run_of(config, is_drawn=figures and config.seed == 0) for config in configs])
-        if rounds:
-            # Of a model that takes all settings, or what was set for others would be lost.
-            config = min(protocols.values(), key=lambda config: len(resolve_model(config.model).fixed))
-            _measure(engine, config, names, rounds)
-        if figures:
-            engine.progress.note("drawing figures")
-            draw(engine.records, path.parent)
+        with engine:
+            protocols = _run_all(engine, names, seeds, overrides, budget, figures)
+            if rounds:
+                # Of a model that takes all settings, or what was set for others would be lost.
+                candidates = [*protocols, Config.of(task.name, BASELINE, overrides=overrides)]
+                config = min(candidates, key=lambda config: len(resolve_model(config.model).fixed))
+                _measure(engine, config, names, rounds)
+            if figures:
+                engine.progress.note("drawing figures")
+                draw(engine.records, path.parent)
     return engine.records
 
 
-def _checked(dataset: object, models: str | Sequence[str], seeds: int, jobs: int) -> list[str]:
+def _run_all(
+    engine: Engine,
+    names: Sequence[str],
+    seeds: int,
+    overrides: Mapping[str, Any],
+    budget: tuning.Budget | None,
+    figures: bool,
+) -> list[Config]:
+    r"""Trials, then runs with what they chose; returns the protocol of each model."""
+    task, _, mark, *_ = engine.shared
+    path, tuned = Path(engine.path), mark.get("tuned")
+    trials = _trials(task.name, names, overrides, budget) if budget else []
+    protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
+    _expect_same_metric(engine.records, task, path)
+    _expect_same_data(engine.records, task, path)
+    _expect_same_budget(engine.records, task.name, tuned, path)
+    _expect_same_settings(engine.records, protocols, path, but=tuned["space"] if tuned else ())
+    engine.run([Job(tuning.key(config), f"trial of {_label(config)}", _try, (config,)) for config in trials])
+    chosen = {name: dict(overrides) for name in names}
+    if budget is not None:
+        for name in names:
+            chosen[name] |= tuning.choose(engine.records, task.name, name, budget, overrides)
+    configs = [Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names]
+    _expect_same_settings(engine.records, configs, path)
+    engine.run([_run_of(config, is_drawn=figures and config.seed == 0) for config in configs])
+    return protocols
+
+
+def _checked(dataset: object, models: Models, seeds: int, jobs: int) -> tuple[list[str], dict[str, Model]]:
     if not isinstance(dataset, str | Task | GraphTask | LinkTask):
         raise TypeError(
             f"Expected the name of a data set or a Task (got {type(dataset).__name__}); wrap a graph of your "
             "own with its splits: kgat.datasets.Task(name, data, splits, metric, num_classes, source, "
             "preprocessing)"
         )
-    models = [models] if isinstance(models, str) else list(models)
-    for model in models:
-        if not isinstance(model, str):
-            raise TypeError(
-                f"Expected names of models (got {getattr(model, '__name__', repr(model))}); name a built-in "
-                "one, e.g. 'gat' or 'rbf*l2', and train a model with a kernel of your own by "
-                "kgat.experiments.training.fit"
-            )
     if seeds < 1:
         raise ValueError(f"Expected at least one seed (got {seeds}); pass --seeds 5")
     if jobs < 1:
         raise ValueError(f"Expected at least one job (got {jobs}); pass --jobs 1")
     if not models:
         raise ValueError("Expected at least one model (got none); pass --models gat,rbf")
-    return list(dict.fromkeys(resolve_model(name).name for name in models))
+    return named(models)
 
 
 def _trials(
@@ -187,7 +200,8 @@ def _key(record: Record) -> tuple[str, str] | str | None:
 
 
 def _run_of(config: Config, is_drawn: bool) -> Job:
-    gives = (config.key, ("attention", config.key)) if is_drawn else ()
+    draws = is_drawn and resolve_model(config.model).has_attention
+    gives = (config.key, ("attention", config.key)) if draws else ()
     return Job(config.key, _label(config), _train, (config, is_drawn), gives)
 
 
@@ -197,10 +211,18 @@ def _noting(note: Note, task: Task) -> OnEpoch:
 
 
 def _try(
-    task: Task, device: str, _: Record, checkpoints: Checkpoints, config: Config, *, note: Note
+    task: Task,
+    device: str,
+    _: Record,
+    checkpoints: Checkpoints,
+    own: Mapping[str, Model],
+    config: Config,
+    *,
+    note: Note,
 ) -> Iterator[dict[str, Any]]:
     checkpoint = checkpoints.of(tuning.key(config))
-    yield tuning.trial(task, config, device=device, on_epoch=_noting(note, task), checkpoint=checkpoint)
+    with given(own):
+        yield tuning.trial(task, config, device=device, on_epoch=_noting(note, task), checkpoint=checkpoint)
 
 
 def _train(
@@ -208,19 +230,22 @@ def _train(
     device: str,
     mark: Record,
     checkpoints: Checkpoints,
+    own: Mapping[str, Model],
     config: Config,
     is_drawn: bool,
     *,
     note: Note,
 ) -> Iterator[dict[str, Any]]:
-    record, model = train(
-        task, config, device=device, on_epoch=_noting(note, task), checkpoint=checkpoints.of(config.key)
-    )
-    yield {**record, **mark}
-    if is_drawn:
-        from kgat import diagnostics
+    with given(own):
+        record, model = train(
+            task, config, device=device, on_epoch=_noting(note, task), checkpoint=checkpoints.of(config.key)
+        )
+        yield {**record, **mark}
+        if is_drawn:
+            from kgat import diagnostics
 
-        yield {**diagnostics.attention_record(model.cpu(), task, config), "key": config.key}
+            if diagnostics.has_attention(model):
+                yield {**diagnostics.attention_record(model.cpu(), task, config), "key": config.key}
 
 
 def _measure(engine: Engine, config: Config, names: Sequence[str], rounds: int) -> None:
@@ -293,6 +318,11 @@ def _drawable(record: Record) -> bool:
 def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
     for setting in overrides:
         if all(setting in resolve_model(name).fixed for name in names):
+            if setting in STOCK:
+                raise ValueError(
+                    f"Expected a model that takes '{setting}' because it is set (got {', '.join(names)}); "
+                    "leave it out for these"
+                )
             raise ValueError(
                 f"Expected a kernel model that leaves '{setting}' open because it is set (got "
                 f"{', '.join(names)}); stock layers and projections in a name leave no choice"
@@ -345,6 +375,11 @@ def _expect_same_settings(
             )
         config = by_model.get(run["model"])
         for name, value, other in differing(config.as_dict(), run["config"]) if config else ():
+            if name == "code":
+                raise ValueError(
+                    f"Expected runs of '{run['model']}' with the code as it is, {value}, in '{path}' (got "
+                    f"{other}); choose another --out, or delete that file"
+                )
             if name not in but:
                 raise ValueError(
                     f"Expected runs of '{run['model']}' with {name}={value} in '{path}' (got "

@@ -23,7 +23,7 @@ __all__ = ["SETTINGS", "Config", "differing", "on_data", "protocol", "read_proto
 # Settings that came after results were published, with the value of records that lack them: it is left out
 # of records, so that a run keeps its key, whatever the default is today.
 ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
-ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "data": None}
+ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "data": None, "code": None}
 KEEP = ("both", "loss", "metric")
 # Names of settings, which values fit (no not-a-number does), and how that is said.
 RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
@@ -127,6 +127,7 @@ class Config:
     pooling: str = "mean"
     decoder: str = "dot"
     data: str | None = None
+    code: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -163,7 +164,7 @@ class Config:
         resolved = resolve_model(model)
         _check_known((overrides or {}).keys() - {"data"}, "the overrides")
         settings = {**protocol(dataset), **(overrides or {}), **resolved.fixed}
-        return cls(dataset=dataset, model=resolved.name, seed=seed, **settings)
+        return cls(dataset=dataset, model=resolved.name, seed=seed, code=resolved.code, **settings)
 
     @classmethod
     def from_dict(cls, settings: Mapping[str, Any]) -> "Config":
@@ -194,7 +195,7 @@ class Config:
         return hashlib.sha256(text.encode()).hexdigest()[:16]
 
 
-_GIVEN = ("dataset", "model", "seed", "data")  # what a comparison is of is no setting of it
+_GIVEN = ("dataset", "model", "seed", "data", "code")  # what a comparison is of is no setting
 SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name not in _GIVEN)
 
 

@@ -15,7 +15,7 @@ from kgat.experiments.bench import measure, worker
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import SETTINGS, Config
 from kgat.experiments.records import BASELINE
-from kgat.experiments.registry import resolve_model
+from kgat.experiments.registry import is_found, resolve_model
 from kgat.experiments.training import build, trainer_of
 
 Record = Mapping[str, Any]
@@ -110,7 +110,9 @@ def _peaks(visible: Any, configs: Mapping[str, Config]) -> dict[str, int | None]
         return {}
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.pt"
-        settings = {name: config.as_dict() for name, config in configs.items()}
+        # A factory that is not found by its name alone cannot be asked of another process.
+        found = {name: config for name, config in configs.items() if is_found(name)}
+        settings = {name: config.as_dict() for name, config in found.items()}
         torch.save({"level": visible.level, "visible": vars(visible), "configs": settings}, path)
         question = Question(str(path), "cpu", torch.get_num_threads())
         try:

@@ -1,37 +1,62 @@
-r"""Models by name: stock layers, kernels, products of kernels, magnitudes, arguments and projections."""
+r"""Models by name: stock layers, kernels and their products, models of PyG, and one's own by path."""
 
 from __future__ import annotations
 
 import dataclasses
 import functools
+import inspect
+import pickle
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from contextvars import ContextVar
 from dataclasses import dataclass
+from types import MappingProxyType
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from kgat import kernels, names
-from kgat.experiments.stock import StockGAT, StockGATv2
+from kgat.experiments import stock
+from kgat.experiments.source_digest import digest
 from kgat.models import AttentionGNN, KernelGAT
 from kgat.nn.kernel_gat_conv import PROJECTIONS
 
-__all__ = ["MODELS", "Model", "resolve_model"]
+__all__ = ["MODELS", "Model", "given", "named", "resolve_model"]
+
+FRAME = ("hidden_channels", "num_layers", "dropout", "input_dropout", "act", "norm", "residual")
+STOCK = (*FRAME, "heads", "out_heads", "value_dropout")
+KERNEL = (*STOCK, "projections", "decay_kernels", "start")
+# What stands for a setting that a model does not take.
+WITHOUT: dict[str, Any] = {
+    **{"hidden_channels": 64, "num_layers": 2, "dropout": 0.0, "input_dropout": 0.0, "act": "none"},
+    **{"norm": None, "residual": False, "heads": 1, "out_heads": 1, "value_dropout": 0.0},
+    **{"projections": None, "decay_kernels": True, "start": None},
+}
+SIZES = ("in_channels", "out_channels", "edge_dim", "deg")  # what a constructor may ask for of a task
 
 
 @dataclass(frozen=True)
 class Model:
-    r"""A model that can be trained by name: which stack, and which kernel in it.
+    r"""A model that can be trained by name: which module, and what it takes.
 
     Args:
         name (str): The name.
-        cls (type): The stack of layers.
-        kwargs (dict): What its layers take beside the settings.
+        cls (type or Callable): The stack of layers, or any class or factory of modules.
+        kwargs (dict): What it takes beside the settings.
+        takes (tuple of str): The settings that it takes.
+        instead (dict): What stands for some that it does not take, where that is not nothing.
+        code (str, optional): Of code of one's own, where it is and a digest of its source.
+            (default: :obj:`None`)
     """
 
     name: str
-    cls: type[AttentionGNN]
+    cls: Callable[..., torch.nn.Module]
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    takes: tuple[str, ...] = KERNEL
+    instead: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    code: str | None = None
 
     @property
     def has_kernel(self) -> bool:
@@ -39,11 +64,247 @@ class Model:
         return self.cls is KernelGAT
 
     @property
+    def has_attention(self) -> bool:
+        r"""Whether its layers are known to give attention weights; a model of one's own may do so, too."""
+        return isinstance(self.cls, type) and getattr(self.cls, "conv_class", None) is not None
+
+    @property
     def fixed(self) -> dict[str, Any]:
         r"""The settings that it does not take, with the values that then stand for them."""
-        if not self.has_kernel:
-            return {"projections": None, "decay_kernels": True, "start": None}
-        return {"projections": None} if "@" in self.name else {}
+        return {name: value for name, value in {**WITHOUT, **self.instead}.items() if name not in self.takes}
+
+    @property
+    def asks(self) -> tuple[str, ...]:
+        r"""What its constructor takes of a task, of :data:`SIZES`."""
+        if isinstance(self.cls, type) and issubclass(self.cls, AttentionGNN):
+            return SIZES if self.cls is stock.StockPNA else SIZES[:-1]
+        return tuple(name for name in SIZES if name in inspect.signature(self.cls).parameters)
+
+    def build(
+        self, config: Any, in_channels: int, out_channels: int, edge_dim: int | None = None, **more: Any
+    ) -> torch.nn.Module:
+        r"""Builds the module.
+
+        Args:
+            config (Config): The settings.
+            in_channels (int): Number of features.
+            out_channels (int): Size of the output.
+            edge_dim (int, optional): Number of edge features. (default: :obj:`None`)
+            **more (optional): What else it :attr:`asks` for.
+
+        Raises:
+            ValueError: If it cannot be built of this, or has no parameters.
+        """
+        taken = {name: getattr(config, name) for name in self.takes if name != "decay_kernels"}
+        for name in ("projections", "start"):  # the kernel model's own, where the setting leaves it open
+            if taken.get(name, "") is None:
+                del taken[name]
+        sizes = {"in_channels": in_channels, "out_channels": out_channels, "edge_dim": edge_dim, **more}
+        taken |= {name: sizes[name] for name in self.asks if name in sizes} | dict(self.kwargs)
+        if self.code is None or self.has_kernel:
+            return self.cls(**taken)
+        try:
+            model = self.cls(**taken)
+        except Exception as error:  # whatever the user's code raises
+            raise ValueError(
+                f"Expected '{self.name}' to be built with {_listed(taken)} (got {type(error).__name__}: "
+                f"{error}); correct it"
+            ) from error
+        return _adapted(model, self.name, out_channels)
+
+
+def _listed(settings: Mapping[str, Any]) -> str:
+    return ", ".join(f"{name}={value!r}" for name, value in settings.items()) or "no arguments"
+
+
+# --- Code of one's own ------------------------------------------------------------------------------------
+
+
+def _adapted(model: Any, name: str, out_channels: int) -> torch.nn.Module:
+    r"""Returns the module itself, with a look at what goes in and comes out."""
+    if not isinstance(model, torch.nn.Module):
+        raise TypeError(f"Expected '{name}' to give a torch.nn.Module (got {model!r}); return one")
+    parameters = list(model.parameters())
+    if not parameters or any(map(torch.nn.parameter.is_lazy, parameters)):
+        raise ValueError(
+            f"Expected parameters with sizes in '{name}' (got {'lazy ones' if parameters else 'none'}); "
+            "there is nothing to train before the first call"
+        )
+    known = inspect.signature(model.forward).parameters
+    positional = [p for p in known.values() if p.kind in (p.POSITIONAL_ONLY, p.POSITIONAL_OR_KEYWORD)]
+    required = [
+        p.name
+        for p in known.values()
+        if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
+    ]
+    wrong = [n for n in required[2:] if n not in ("edge_attr", "batch")]
+    if (len(positional) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in known.values())) or wrong:
+        raise ValueError(
+            f"Expected '{name}' to be called as model(x, edge_index), optionally with edge_attr and batch "
+            f"(got forward({', '.join(known)})); write such a forward"
+        )
+    takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
+    taken = None if takes_any else frozenset(known)
+    model.register_forward_pre_hook(_Given(taken, frozenset(required)), with_kwargs=True)
+    model.register_forward_hook(_Expected(name, out_channels))
+    return model
+
+
+@dataclass(frozen=True)
+class _Given:
+    r"""Hands a model what its signature has, and features that are dense."""
+
+    taken: frozenset[str] | None
+    required: frozenset[str]
+
+    def __call__(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
+        x, *others = args
+        if isinstance(x, Tensor) and x.layout != torch.strided:
+            x = x.to_dense()
+        if self.taken is not None:
+            kwargs = {name: value for name, value in kwargs.items() if name in self.taken}
+        if "batch" in self.required and "batch" not in kwargs:
+            kwargs["batch"] = torch.zeros(x.size(0), dtype=torch.long, device=x.device)
+        if "edge_attr" in self.required:
+            kwargs.setdefault("edge_attr", None)
+        return (x, *others), kwargs
+
+
+@dataclass(frozen=True)
+class _Expected:
+    r"""Looks at the shape of what a model returns."""
+
+    name: str
+    out_channels: int
+
+    def __call__(self, module: torch.nn.Module, args: Any, output: Any) -> None:
+        shape = [args[0].size(0), self.out_channels]
+        if not isinstance(output, Tensor) or list(output.shape) != shape:
+            got = list(output.shape) if isinstance(output, Tensor) else type(output).__name__
+            raise ValueError(
+                f"Expected '{self.name}' to return a tensor of shape [N, out_channels]={shape} (got {got}); "
+                "return one row per node, as wide as 'out_channels'"
+            )
+
+
+def _own_model(name: str, path: str, thing: Any, brackets: str | None = None) -> Model:
+    if isinstance(thing, torch.nn.Module):
+        raise TypeError(
+            f"Expected a class or a factory for '{name}' (got a {type(thing).__name__} that is built); each "
+            "seed needs a new one, pass the class or a function that builds it"
+        )
+    if not callable(thing) or (isinstance(thing, type) and not issubclass(thing, torch.nn.Module)):
+        raise TypeError(f"Expected a torch.nn.Module or a factory of one for '{name}' (got {thing!r})")
+    arguments = {} if brackets is None else names.arguments_of(thing, brackets, name)
+    parameters = inspect.signature(thing).parameters
+    takes = tuple(setting for setting in STOCK if setting in parameters and setting not in arguments)
+    for parameter in parameters.values():
+        required = parameter.default is parameter.empty and parameter.kind in (
+            *(parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY),
+        )
+        if required and parameter.name not in (*takes, *SIZES, *arguments):
+            raise ValueError(
+                f"Expected '{name}' to be built with arguments among {', '.join((*SIZES, *STOCK))} (got "
+                f"'{parameter.name}' without a default); give it one, or a value in brackets, "
+                f"{path}[{parameter.name}=VALUE]"
+            )
+    return Model(name, thing, arguments, takes, code=f"{path} {digest(thing)}")
+
+
+def _by_path(text: str) -> Model | None:
+    r"""The model of a path, if it is one of a module and not of a kernel."""
+    match = re.fullmatch(r"\s*([\w.]+\s*:\s*[\w.]+)\s*(?:\[([^][]*)\]\s*)?", text)
+    if match is None:
+        return None
+    path = re.sub(r"\s", "", match[1])
+    thing = names.imported(path)
+    if isinstance(thing, type) and issubclass(thing, kernels.Kernel):
+        return None
+    model = _own_model(path, path, thing, match[2])
+    said = names.Factor(model.cls, dict(model.kwargs)).text(path)  # type: ignore[arg-type]
+    return dataclasses.replace(model, name=said)
+
+
+_GIVEN: ContextVar[Mapping[str, Model]] = ContextVar("given", default=MappingProxyType({}))
+
+
+def named(models: Any) -> tuple[list[str], dict[str, Model]]:
+    r"""Returns the names of models, and the models whose name alone does not find them.
+
+    Args:
+        models (str or list or dict): Names, classes and factories of modules, and classes of kernels; a
+            dictionary says what they are called.
+
+    Raises:
+        TypeError: If one is nothing that could be a model.
+        ValueError: If one is called as a model that there is.
+    """
+    if isinstance(models, str):
+        models = [models]
+    pairs = list(models.items()) if isinstance(models, Mapping) else [(None, model) for model in models]
+    known: list[str] = []
+    own: dict[str, Model] = {}
+    for label, thing in pairs:
+        model = resolve_model(thing) if isinstance(thing, str) else _given_model(label, thing)
+        there = None if label is None else _canonical(label)
+        if label is not None and not (isinstance(thing, str) and there == model.name):
+            if there is not None:
+                raise ValueError(
+                    f"Expected another name for a model (got '{label}', which there is already); choose one"
+                )
+            model = dataclasses.replace(model, name=label, code=model.code or model.name)
+            own[label] = model
+        elif not isinstance(thing, str):
+            own[model.name] = model
+        known.append(model.name)
+    return list(dict.fromkeys(known)), own
+
+
+def _canonical(label: str) -> str | None:
+    try:
+        return resolve_model(label).name
+    except (ValueError, ImportError):
+        return None
+
+
+def _given_model(label: str | None, thing: Any) -> Model:
+    if not callable(thing) and not isinstance(thing, torch.nn.Module):
+        raise TypeError(f"Expected a model: a name, a class or a factory (got {thing!r})")
+    title = getattr(thing, "__qualname__", type(thing).__name__)
+    path = f"{getattr(thing, '__module__', '__main__')}:{title}"
+    name = label or path
+    if label is None and not re.fullmatch(r"[\w.]+:[\w.]+", path):
+        raise TypeError(f"Expected a name for {title} (got none); pass a dictionary, {{'mine': factory}}")
+    if isinstance(thing, type) and issubclass(thing, kernels.Kernel):
+        return Model(name, KernelGAT, {"kernel": thing}, code=f"{path} {digest(thing)}")
+    return _own_model(name, path, thing)
+
+
+def expect_picklable(own: Mapping[str, Model]) -> None:
+    r"""Raises an error if other processes could not have these models."""
+    for name, model in own.items():
+        try:
+            pickle.dumps(model)
+        except (pickle.PicklingError, AttributeError, TypeError) as error:
+            raise ValueError(
+                f"Expected a factory that several jobs can import (got '{name}': {error}); "
+                "define it at the top of a module, or pass jobs=1"
+            ) from None
+
+
+def is_found(name: str) -> bool:
+    r"""Returns whether the name of a model is all that another process needs."""
+    return name not in _GIVEN.get()
+
+
+@contextmanager
+def given(models: Mapping[str, Model]) -> Iterator[None]:
+    r"""Has :func:`resolve_model` know further models, within the block."""
+    token = _GIVEN.set(models)
+    try:
+        yield
+    finally:
+        _GIVEN.reset(token)
 
 
 # Names of kernels are those of kgat.kernels in lower case, but for these.
@@ -72,6 +333,8 @@ def _text(tree: names.Factor | names.Joined) -> str:
         ]
         return tree.operator.join(texts)
     title, arguments = tree.cls.__name__, tree.arguments
+    if tree.path is not None:
+        return tree.text(tree.path)
     if title == "Magnitude" and list(arguments) == ["p"]:
         return f"l{names.shown(arguments['p'])}"
     if title == "Magnitude" and arguments == {"learn_p": "layer"}:
@@ -97,20 +360,44 @@ def _kernel_model(text: str, name: str) -> Model:
     if [factor.cls for factor in factors if factor.cls is not kernels.Magnitude] == [kernels.AdditiveV2]:
         # As GATv2Conv: values are keys, and projections have biases.
         kwargs.update(projections="shared_kv", projection_bias=True)
-    return Model(text, KernelGAT, kwargs)
+    own = [f"{factor.path} {digest(factor.cls)}" for factor in factors if factor.path is not None]
+    return Model(text, KernelGAT, kwargs, code="; ".join(own) or None)
 
 
-_STOCK = {"gat": Model("gat", StockGAT), "gatv2": Model("gatv2", StockGATv2)}
+_RELU = {"act": "relu"}
+_HEADS = ("heads", "out_heads")
+_SKIP = {"residual": True}  # they have a linear map of their input in any case
+_NO_SKIP = tuple(name for name in FRAME if name != "residual")
+_STOCK = {
+    model.name: model
+    for model in (
+        Model("gat", stock.StockGAT, takes=STOCK),
+        Model("gatv2", stock.StockGATv2, takes=STOCK),
+        Model("mlp", stock.StockMLP, takes=FRAME),
+        Model("gcn", stock.StockGCN, takes=FRAME),
+        Model("sage", stock.StockSAGE, takes=_NO_SKIP, instead=_SKIP),
+        Model("gin", stock.StockGIN, takes=FRAME),
+        Model("pna", stock.StockPNA, takes=FRAME),
+        Model("appnp", stock.StockAPPNP, takes=FRAME),
+        Model("gcn2", stock.StockGCN2, takes=FRAME[:4], instead=_RELU),
+        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS)),
+        Model("transformer", stock.StockTransformer, takes=(*_NO_SKIP, *_HEADS), instead=_SKIP),
+        Model("sgformer", stock.StockSGFormer, takes=FRAME[:3], instead=_RELU),
+        Model("polynormer", stock.StockPolynormer, takes=FRAME[:4], instead=_RELU),
+    )
+}
 _FACTORS = [names.Factor(kernels.CATALOGUE.classes[title], {}) for title in kernels.names()]
 MODELS: dict[str, Model] = {**_STOCK}
 MODELS |= {model.name: model for model in [_kernel_model(_text(f), "") for f in _FACTORS if not _signed(f)]}
 
 
-@functools.cache
 def resolve_model(name: str) -> Model:
     r"""Returns the model of a name.
 
-    Stock models are ``gat`` and ``gatv2``. What :func:`kgat.kernels.resolve` takes as a name is a model where
+    Stock models are ``gat`` and ``gatv2``; of PyG there are also ``mlp``, ``gcn``, ``sage``, ``gin``,
+    ``pna``, ``appnp``, ``gcn2``, ``supergat``, ``transformer``, ``sgformer`` and ``polynormer``, some with
+    arguments: ``appnp[K=5]``. ``package.module:Class`` is a module or a kernel of one's own, as is a factory
+    at such a path. What :func:`kgat.kernels.resolve` takes as a name is a model where
     it is nowhere negative: ``rbf``, ``rbf*laplace``, ``spectral[num_features=4]*l1.5``. Projections of
     :class:`~kgat.nn.KernelGATConv` may stand at the end: ``rbf@separate``, ``spectral*lp@shared_qk``.
 
@@ -130,15 +417,32 @@ def resolve_model(name: str) -> Model:
         >>> resolve_model("IKAN[num_features=4] * L2 @ separate").name
         'implicit[num_features=4]*l2@separate'
     """
+    return _GIVEN.get().get(name) or _resolved(name)
+
+
+@functools.cache
+def _resolved(name: str) -> Model:
     text, at, projections = (part.strip() for part in name.partition("@"))
+    model = _stock_with_arguments(text) or _by_path(text)
+    if model is not None:
+        if at:
+            raise ValueError(
+                f"Expected a kernel before '@' (got '{name}'); other models have no projections to share"
+            )
+        return model
     model = _STOCK.get(names.normalized(text))
     for factor in re.split(r"\[[^][]*\]|[()+*]", text):
-        stock = names.normalized(factor)
-        if stock in _STOCK and (model is None or at):
+        layer = names.normalized(factor)
+        if layer in _STOCK and (model is None or at):
+            if layer not in _KERNELS_OF_STOCK:
+                raise ValueError(
+                    f"Expected the name of a kernel (got '{name}'); '{layer}' has neither factors nor "
+                    f"projections: use '{layer}' alone"
+                )
             raise ValueError(
                 f"Expected the name of a kernel (got '{name}'); a stock layer has neither arguments nor "
-                f"factors nor a choice of projections: use '{stock}' alone, or its kernel, "
-                f"'{'additive' if stock == 'gat' else 'additive_v2'}'"
+                f"factors nor a choice of projections: use '{layer}' alone, or its kernel, "
+                f"'{_KERNELS_OF_STOCK[layer]}'"
             )
     if model is None:
         model = _kernel_model(text, name)
@@ -148,4 +452,26 @@ def resolve_model(name: str) -> Model:
     if names.normalized(projections) not in known:
         names.unknown("projections after '@'", name, PROJECTIONS)
     chosen = known[names.normalized(projections)]
-    return Model(f"{model.name}@{chosen}", model.cls, {**model.kwargs, "projections": chosen})
+    return dataclasses.replace(
+        model,
+        name=f"{model.name}@{chosen}",
+        kwargs={**model.kwargs, "projections": chosen},
+        takes=tuple(name for name in model.takes if name != "projections"),
+    )
+
+
+_KERNELS_OF_STOCK = {"gat": "additive", "gatv2": "additive_v2"}
+
+
+def _stock_with_arguments(text: str) -> Model | None:
+    r"""A model of PyG with arguments in brackets: of ours, those of GAT and GATv2 have none."""
+    match = re.fullmatch(r"([^][]*)\[([^][]*)\]", text.strip())
+    model = _STOCK.get(names.normalized(match[1])) if match else None
+    if match is None or model is None or model.name in _KERNELS_OF_STOCK:
+        return None
+    arguments = names.arguments_of(model.cls, match[2], text)
+    arguments = {name: value for name, value in arguments.items() if name not in (*STOCK, *SIZES)}
+    if not arguments:
+        raise ValueError(f"Expected arguments of '{model.name}' (got '{text}'); change settings with --set")
+    said = names.Factor(model.cls, arguments).text(model.name)  # type: ignore[arg-type]
+    return dataclasses.replace(model, name=said, kwargs=arguments)

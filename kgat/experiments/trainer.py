@@ -111,6 +111,10 @@ class Trainer:
             value = self._finite(loss.item(), "training")
             for penalty in penalties:  # of the whole data, where the loss is a mean over what is trained on
                 loss = loss + penalty / max(1, self.train_size)
+            for module in self.model.modules():  # of the mean loss, as SuperGAT's
+                auxiliary_loss: Any = getattr(module, "auxiliary_loss", None)
+                if auxiliary_loss is not None:
+                    loss = loss + auxiliary_loss()
             loss.backward()
             self.optimizer.step()
             self.optimizer.zero_grad()

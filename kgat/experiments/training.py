@@ -10,6 +10,7 @@ from typing import Any
 
 import torch
 from torch_geometric import seed_everything
+from torch_geometric.utils import degree
 
 from kgat.atomic import write_atomically
 from kgat.experiments import loop
@@ -21,7 +22,7 @@ from kgat.experiments.link_trainer import LinkTrainer
 from kgat.experiments.loop import Diverged, Epoch, Fitted
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.trainer import Trainer
-from kgat.models import AttentionGNN, GraphReadout, LinkPredictor, StandardizedOutput
+from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput
 
 __all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "outputs", "restore", "run", "save", "train"]
 
@@ -42,7 +43,11 @@ def trainer_of(model: torch.nn.Module, visible: Any, config: Config) -> Trainer:
 
 def build(task: Any, config: Config) -> torch.nn.Module:
     r"""Builds the model of a configuration for a task."""
-    return build_model(config, **_sizes(task))
+    more: dict[str, Any] = {}
+    if "deg" in resolve_model(config.model).asks:
+        graph = getattr(task, "data", task)
+        more["deg"] = degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)
+    return build_model(config, **_sizes(task), **more)
 
 
 def _sizes(task: Any) -> dict[str, Any]:
@@ -60,6 +65,7 @@ def build_model(
     edge_dim: int | None = None,
     level: str = "node",
     kind: str = "multiclass",
+    **more: Any,
 ) -> torch.nn.Module:
     r"""Builds the model of a configuration.
 
@@ -73,30 +79,25 @@ def build_model(
             :class:`~kgat.models.LinkPredictor`. (default: :obj:`"node"`)
         kind (str, optional): The kind of the task; a :obj:`"regression"` has a
             :class:`~kgat.models.StandardizedOutput`. (default: :obj:`"multiclass"`)
+        **more (optional): What else the model asks for, as :obj:`deg`, the histogram of in-degrees.
     """
+    resolved = resolve_model(config.model)
+    if resolved.code != config.code:
+        raise ValueError(
+            f"Expected the code of '{config.model}' that the settings name, {config.code} (got "
+            f"{resolved.code}); restore it, or choose another folder"
+        )
     model: torch.nn.Module
     if level == "node":
-        model = _stack(config, in_channels, out_channels, edge_dim)
+        model = resolved.build(config, in_channels, out_channels, edge_dim, **more)
     else:
         channels = config.hidden_channels
-        encoder = _stack(config, in_channels, channels, edge_dim)
+        encoder = resolved.build(config, in_channels, channels, edge_dim, **more)
         if level == "graph":
             model = GraphReadout(encoder, channels, out_channels, config.pooling, dropout=config.dropout)
         else:
             model = LinkPredictor(encoder, channels, config.decoder)
     return StandardizedOutput(model, out_channels) if kind == "regression" else model
-
-
-def _stack(config: Config, in_channels: int, out_channels: int, edge_dim: int | None) -> AttentionGNN:
-    model = resolve_model(config.model)
-    names = ("heads", "out_heads", "dropout", "input_dropout", "value_dropout", "act", "norm", "residual")
-    kwargs: dict[str, Any] = {**{name: getattr(config, name) for name in names}, **model.kwargs}
-    if config.projections is not None and "projections" not in model.fixed:
-        kwargs["projections"] = config.projections
-    if config.start is not None:  # of kernel models alone: stock layers have no such argument
-        kwargs["start"] = config.start
-    sizes = (in_channels, config.hidden_channels, config.num_layers, out_channels)
-    return model.cls(*sizes, edge_dim=edge_dim, **kwargs)
 
 
 def fit(
