@@ -60,19 +60,23 @@ class Budget:
             if count < least:
                 raise ValueError(f"Expected {what} (got {count}); pass {option}")
 
-    def drawn(self, dataset: str, overrides: Mapping[str, Any] | None = None) -> list[dict[str, Any]]:
+    def drawn(
+        self, dataset: str, overrides: Mapping[str, Any] | None = None, model: str | None = None
+    ) -> list[dict[str, Any]]:
         r"""Returns what the settings change: nothing in the first, which is the protocol, then distinct
         points of :data:`SPACE` in an order that is always the same: a larger budget begins with a smaller.
 
         Args:
             dataset (str): The data set.
             overrides (dict, optional): Settings that are given and not searched. (default: :obj:`None`)
+            model (str, optional): The model: what it does not take is not searched, so that as many distinct
+                settings are tried of it as of others. (default: :obj:`None`)
 
         Raises:
             ValueError: If the space does not have so many.
         """
         base = {**protocol(dataset), **(overrides or {})}
-        space = _searched(overrides)
+        space = _searched({**(overrides or {}), **(resolve_model(model).fixed if model else {})})
         points = [dict(zip(space, point, strict=True)) for point in itertools.product(*space.values())]
         random.Random(ORDER).shuffle(points)
         others = [point for point in points if any(base[name] != value for name, value in point.items())]
@@ -90,7 +94,7 @@ class Budget:
         seeds = range(FIRST_SEED, FIRST_SEED + self.seeds)
         return [
             [Config.of(dataset, model, seed, {**(overrides or {}), **setting}) for seed in seeds]
-            for setting in self.drawn(dataset, overrides)
+            for setting in self.drawn(dataset, overrides, model)
         ]
 
     def record(self, overrides: Mapping[str, Any] | None = None) -> dict[str, Any]:
@@ -179,7 +183,7 @@ def choose(
     scores = {name: record["val"] for name, record in trials.items()}
     sign = next((measure_of(record.get("metric", "accuracy")).sign for record in trials.values()), 1)
     best, chosen = -math.inf, None
-    settings = budget.drawn(dataset, overrides)
+    settings = budget.drawn(dataset, overrides, model)
     for setting, configs in zip(settings, budget.configs(dataset, model, overrides), strict=True):
         of_seeds = [scores[key(config)] for config in configs]
         if None not in of_seeds and sign * sum(of_seeds) / len(of_seeds) > best:

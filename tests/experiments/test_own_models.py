@@ -6,7 +6,7 @@ import pytest
 import torch
 from made_tasks import make_task
 
-from kgat.experiments import ledger
+from kgat.experiments import ledger, tuning
 from kgat.experiments.compare import compare
 from kgat.experiments.config import Config
 from kgat.experiments.registry import named, resolve_model
@@ -211,3 +211,11 @@ def test_settings_that_a_model_does_not_take(tmp_path):
         compare("karate", ["gcn", "mlp"], 1, tmp_path, overrides={"heads": 4})
     config = Config.of("karate", "gcn", overrides={"heads": 4})
     assert (config.heads, config.key) == (1, Config.of("karate", "gcn").key)
+
+
+def test_as_many_distinct_settings_for_a_model_that_takes_fewer():
+    budget = tuning.Budget(8, 1)
+    for model in ("rbf", "sgformer", f"{__name__}:Net"):
+        keys = {config.key for configs in budget.configs("karate", model) for config in configs}
+        assert len(keys) == 8, model
+    assert budget.drawn("karate", None, "rbf") == budget.drawn("karate")
