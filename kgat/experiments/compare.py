@@ -107,11 +107,13 @@ def compare(
         task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
         overrides = on_data(overrides, task.digest)
         tuned = budget.record(overrides) if budget else None
+        protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
+        trials = _trials(task.name, names, overrides, budget) if budget else []
         path = (Path("runs") / task.name if out is None else Path(out)) / RESULTS
         checkpoints = Checkpoints(path.parent, interval, resume)
         engine = Engine(
             path,
-            len(names) * (seeds + (budget.settings * budget.seeds if budget else 0)),
+            len(trials) + len(names) * seeds,
             key_of=_key,
             shared=(task, device, {"tuned": tuned} if tuned else {}, checkpoints, own),
             workers=jobs,
@@ -121,7 +123,7 @@ def compare(
             on_finished=lambda job: checkpoints.remove(str(job.key)),
         )
         with engine:
-            protocols = _run_all(engine, names, seeds, overrides, budget, figures)
+            _run_all(engine, protocols, trials, seeds, overrides, budget, figures)
             if rounds:
                 # Of a model that takes all settings, or what was set for others would be lost.
                 candidates = [*protocols, Config.of(task.name, BASELINE, overrides=overrides)]
@@ -135,17 +137,17 @@ def compare(
 
 def _run_all(
     engine: Engine,
-    names: Sequence[str],
+    protocols: Sequence[Config],
+    trials: Sequence[Config],
     seeds: int,
     overrides: Mapping[str, Any],
     budget: tuning.Budget | None,
     figures: bool,
-) -> list[Config]:
-    r"""Trials, then runs with what they chose; returns the protocol of each model."""
+) -> None:
+    r"""Trials, then runs with what they chose."""
     task, _, mark, *_ = engine.shared
     path, tuned = Path(engine.path), mark.get("tuned")
-    trials = _trials(task.name, names, overrides, budget) if budget else []
-    protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
+    names = [config.model for config in protocols]
     _expect_same_metric(engine.records, task, path)
     _expect_same_data(engine.records, task, path)
     _expect_same_budget(engine.records, task.name, tuned, path)
@@ -158,7 +160,6 @@ def _run_all(
     configs = [Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names]
     _expect_same_settings(engine.records, configs, path)
     engine.run([_run_of(config, is_drawn=figures and config.seed == 0) for config in configs])
-    return protocols
 
 
 def _checked(dataset: object, models: Models, seeds: int, jobs: int) -> tuple[list[str], dict[str, Model]]:
@@ -249,7 +250,7 @@ def _train(
 
 
 def _measure(engine: Engine, config: Config, names: Sequence[str], rounds: int) -> None:
-    task, device, mark, _ = engine.shared
+    task, device, mark, *_ = engine.shared
 
     def is_there(_: str) -> bool:
         return has_cost(engine.records, task.name, names)

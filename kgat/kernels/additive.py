@@ -50,6 +50,10 @@ class Additive(Kernel):
         self.att_key = Parameter(torch.empty(heads, channels))
         self.reset_parameters()
 
+    @property
+    def masked_by_bias(self) -> bool:  # type: ignore[override]
+        return self.negative_slope > 0.0 and type(self)._of is Additive._of
+
     def reset_parameters(self) -> None:
         # GATConv's [1, H, D] parameters take their fans from the last two dimensions, as these do.
         glorot(self.att_key)

@@ -116,6 +116,9 @@ class Kernel(torch.nn.Module):
     # Whether it adds a penalty to the losses of its context.
     penalised: bool = False
 
+    # Whether an edge bias of minus infinity takes an edge out of a softmax, also where it joins inside.
+    masked_by_bias: bool = False
+
     # Parameters for which zero is no place to rest, such as frequencies (the kernel is constant there),
     # logarithms and exponents: a trainer may spare them weight decay.
     undecayed: tuple[str, ...] = ()

@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.nn.functional as F
 import torch_geometric.nn.dense.linear as pyg
 from torch import Tensor
 from torch.autograd import Function
@@ -39,8 +40,9 @@ class Linear(pyg.Linear):
     def forward(self, x: Tensor) -> Tensor:
         plain = x.layout == torch.sparse_csr and x.device.type == "cpu" and not x.requires_grad
         if not plain or torch.compiler.is_compiling() or x.dtype not in (torch.float32, torch.float64):
-            check_dtype("features", x, self.weight)
-            return super().forward(x)
+            weight = self.weight  # asked for once: a parametrisation may change with each look at it
+            check_dtype("features", x, weight)
+            return F.linear(x, weight, self.bias)
         out = _Product.apply(self.weight, x)
         return out if self.bias is None else out + self.bias
 

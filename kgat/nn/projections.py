@@ -157,7 +157,12 @@ class NodeProjections(torch.nn.Module):
         if weight is not None and self.weight_mode == "kernel":
             log_weight, weight = log_weights(weight), None
         if edges.hidden is not None:
-            log_weight = edges.hidden if log_weight is None else log_weight + edges.hidden
+            # One pass then, where a mask outside of the link takes another.
+            if self.kernel.masked_by_bias:  # type: ignore[union-attr]
+                hidden = edges.hidden.unsqueeze(-1).expand(-1, self.heads)
+                bias = hidden if bias is None else bias + hidden
+            else:
+                log_weight = edges.hidden if log_weight is None else log_weight + edges.hidden
         return EdgeTerms(vector, bias, log_weight, weight)
 
     def _check_features(self, x_key: OptTensor, x_query: OptTensor) -> None:
@@ -308,8 +313,9 @@ class TokenProjections(CalledAttention, torch.nn.Module):
             - **output:** :math:`(B, N, H, D)`, and twice :math:`(B, M, H_{kv}, D)`
         """
         if self._joint and query is key and key is value:
-            check_dtype("'query'", query, self.in_proj_weight)
-            q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            weight = self.in_proj_weight  # asked for once: a parametrisation may change with each look
+            check_dtype("'query'", query, weight)
+            q, k, v = F.linear(query, weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
             q, v = self._linear(query, "q"), self._linear(value, "v")
             k = q if self.projections == "shared_qk" and query is key else self._linear(key, "k")

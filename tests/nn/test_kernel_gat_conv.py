@@ -28,6 +28,7 @@ from torch_geometric.utils import to_torch_coo_tensor, to_torch_csr_tensor
 
 from kgat import KernelGATConv, functional, kernels
 from kgat.kernels import RBF, Additive, DotProduct, Magnitude
+from kgat.ops import fused
 from kgat.positions import SymmetricProduct, full, sinusoids, visible_edges
 
 X = torch.randn(6, 16, generator=torch.Generator().manual_seed(0))
@@ -463,6 +464,27 @@ def test_compile_fullgraph(kernel, loops):
         torch.testing.assert_close(compiled(x, edges), expected)
         found, wanted = (torch.autograd.grad(f(x, edges).square().sum(), x)[0] for f in (compiled, layer))
         torch.testing.assert_close(found, wanted)
+
+
+@pytest.mark.parametrize("slope", [0.2, 0.0])
+@pytest.mark.parametrize("edge_dim", [None, 3])
+def test_gat_takes_its_one_pass_in_compiled_code_too(edge_dim, slope, monkeypatch):
+    r"""Self-loops that are there are hidden inside of the LeakyReLU, as long as that keeps infinity."""
+    layer = KernelGATConv(16, 5, heads=3, edge_dim=edge_dim, negative_slope=slope)
+    edges = torch.cat([EDGES, torch.tensor([[1, 2], [1, 2]])], dim=1)
+    attr = None if edge_dim is None else torch.randn(edges.size(1), edge_dim)
+    expected = layer(X, edges, attr)
+    wanted = torch.autograd.grad(expected.square().sum(), tuple(layer.parameters()))
+    recipes: list[str] = []
+    attend = fused.passes.edge_attention
+    monkeypatch.setattr(
+        fused.passes, "edge_attention", lambda *args: recipes.append(args[-3]) or attend(*args)
+    )
+    monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
+    out = layer(X, edges, attr)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(torch.autograd.grad(out.square().sum(), tuple(layer.parameters())), wanted)
+    assert (recipes == ["|leaky_relu|0|0"]) == (slope > 0)
 
 
 @pytest.mark.parametrize("kernel", ["additive", "rbf"])
