@@ -249,7 +249,7 @@ def _train(
 
 
 def _measure(engine: Engine, config: Config, names: Sequence[str], rounds: int) -> None:
-    task, device, mark, _ = engine.shared
+    task, device, mark, *_ = engine.shared
 
     def is_there(_: str) -> bool:
         return has_cost(engine.records, task.name, names)
