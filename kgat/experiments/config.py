@@ -11,9 +11,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import torch
 from torch_geometric.resolver import normalize_string
 
 from kgat.experiments.registry import resolve_model
+from kgat.experiments.schedulers import build_scheduler
 from kgat.models.link_predictor import DECODERS
 from kgat.names import converted, unknown
 from kgat.nn.start import STARTS
@@ -24,17 +26,21 @@ __all__ = ["SETTINGS", "Config", "differing", "on_data", "protocol", "read_proto
 # of records, so that a run keeps its key, whatever the default is today.
 ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
 ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "data": None, "code": None}
+ADDED |= {"clip": None, "scheduler": None, "precision": "fp32", "compile": False, "accumulate": 1}
 KEEP = ("both", "loss", "metric")
+PRECISIONS = ("fp32", "bf16")
 # Names of settings, which values fit (no not-a-number does), and how that is said.
 RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
-        ("hidden_channels", "heads", "out_heads", "num_layers", "max_epochs", "patience"),
+        ("hidden_channels", "heads", "out_heads", "num_layers", "max_epochs", "patience", "accumulate"),
         lambda value: value >= 1,
         "of at least 1",
     ),
     (("seed",), lambda value: value >= 0, "of at least 0"),
     (("batch_size",), lambda value: value is None or value >= 1, "of at least 1, or none"),
     (("decoder",), lambda value: value in DECODERS, f"as one of {', '.join(DECODERS)}"),
+    (("clip",), lambda value: value is None or 0.0 < value < math.inf, "above 0, or none"),
+    (("precision",), lambda value: value in PRECISIONS, f"as one of {', '.join(PRECISIONS)}"),
     (("keep",), lambda value: value in KEEP, f"as one of {', '.join(KEEP)}"),
     (("start",), lambda value: value in STARTS, f"as one of {', '.join(name or 'none' for name in STARTS)}"),
     (("dropout", "input_dropout", "value_dropout"), lambda value: 0.0 <= value < 1.0, "in [0, 1)"),
@@ -90,6 +96,17 @@ class Config:
             (default: :obj:`"mean"`)
         decoder (str, optional): How two nodes become a link, see :class:`~kgat.models.LinkPredictor`:
             :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
+        clip (float, optional): Norm that the gradient of a step is scaled down to where it is larger.
+            (default: :obj:`None`)
+        scheduler (str, optional): How the learning rate changes from epoch to epoch, see
+            :func:`~kgat.experiments.schedulers.build_scheduler`. (default: :obj:`None`)
+        precision (str, optional): What training and validation compute matrix products in:
+            :obj:`"fp32"`, or :obj:`"bf16"` by autocast. Parameters, losses and the scores of the kept
+            weights are in single precision in any case. (default: :obj:`"fp32"`)
+        compile (bool, optional): Whether :func:`torch.compile` compiles the model for training and
+            validation. (default: :obj:`False`)
+        accumulate (int, optional): Mini-batches whose mean gradient makes a step of the optimiser, of a task
+            whose epochs have several. (default: :obj:`1`)
         data (str, optional): The digest of data of one's own, see :func:`on_data`; it is no setting to
             choose. (default: :obj:`None`)
 
@@ -126,6 +143,11 @@ class Config:
     batch_size: int | None = None
     pooling: str = "mean"
     decoder: str = "dot"
+    clip: float | None = None
+    scheduler: str | None = None
+    precision: str = "fp32"
+    compile: bool = False
+    accumulate: int = 1
     data: str | None = None
     code: str | None = None
 
@@ -136,6 +158,8 @@ class Config:
         for names, fits, what in RANGES:
             for name in names:
                 self._expect(name, fits(getattr(self, name)), what)
+        if self.scheduler is not None:
+            build_scheduler(self.scheduler, torch.optim.Adam([torch.zeros(1)], self.lr), self.max_epochs)
         divisible = self.hidden_channels % self.heads == 0
         self._expect("hidden_channels", divisible, f"divisible by 'heads={self.heads}'")
 

@@ -1,5 +1,6 @@
 r"""Training on whole graphs: some of them in each step."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -36,6 +37,10 @@ class GraphTrainer(Trainer):
         self.y = visible.y.to(self.device)
         self.train_y, self.val_y = self.y[self.train_graphs], self.y[self.val_graphs]
         self.train_size = self.train_graphs.numel()
+
+    @property
+    def num_batches(self) -> int:
+        return math.ceil(self.train_size / (self.config.batch_size or self.train_size))
 
     def train_batches(self) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         size = self.config.batch_size or self.train_size

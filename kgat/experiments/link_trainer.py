@@ -1,5 +1,6 @@
 r"""Training on links: edges against pairs that are drawn anew in each step."""
 
+import math
 from collections.abc import Iterator
 from typing import Any, ClassVar
 
@@ -42,6 +43,10 @@ class LinkTrainer(Trainer):
         ways += [col * self.num_nodes + row] if visible.undirected else []
         self.known = torch.cat(ways).unique()
         self.train_size = self.edges.size(1)
+
+    @property
+    def num_batches(self) -> int:
+        return math.ceil(self.train_size / (self.config.batch_size or self.train_size))
 
     def train_batches(self) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         size = self.config.batch_size or self.train_size

@@ -1,6 +1,8 @@
 r"""What one epoch is, for each level of a task: a step on the training part, and a look at validation."""
 
 import math
+import os
+import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
 
@@ -14,6 +16,7 @@ from kgat.datasets import METRICS, Visible
 from kgat.datasets.task import PARTS
 from kgat.experiments.config import Config
 from kgat.experiments.loop import Diverged
+from kgat.experiments.schedulers import build_scheduler
 from kgat.kernels import Kernel
 from kgat.models import StandardizedOutput
 
@@ -68,7 +71,7 @@ class Trainer:
 
     def __init__(self, model: torch.nn.Module, visible: Any, config: Config) -> None:
         self.device = next(model.parameters()).device
-        self.model = model
+        self.module = self.model = model  # 'model' is what is called: the module, or it compiled
         self.config = config
         self.metric = METRICS[visible.metric]
         self.loss = LOSSES[visible.kind]
@@ -83,6 +86,17 @@ class Trainer:
             weight_decay=config.weight_decay,
             fused=True,
         )
+        self.scheduler = None
+        if config.scheduler is not None:
+            self.scheduler = build_scheduler(config.scheduler, self.optimizer, config.max_epochs)
+        if config.accumulate > 1 and self.num_batches == 1:
+            raise ValueError(
+                f"Expected several batches in an epoch because 'accumulate={config.accumulate}' (got one of "
+                f"all {self.train_size} training {self.level}s); set a smaller batch_size where there is "
+                "one, or leave accumulate=1"
+            )
+        if config.compile:
+            self.model = _compiled(model)
 
     def prepare(self, visible: Any) -> None:
         r"""Takes what is needed of the visible part of a task to the device of the model."""
@@ -99,33 +113,73 @@ class Trainer:
     @property
     def stateful(self) -> dict[str, Any]:
         r"""What changes while it trains, beside the model and the generators that all share."""
-        return {"optimizer": self.optimizer}
+        return {"optimizer": self.optimizer, **({"scheduler": self.scheduler} if self.scheduler else {})}
+
+    @property
+    def num_batches(self) -> int:
+        r"""How many batches there are in an epoch."""
+        return 1
 
     def step(self) -> float:
         r"""Trains for an epoch; returns the mean loss, without penalties of kernels."""
         self.model.train()
         self.optimizer.zero_grad()
-        total, rows = 0.0, 0
-        for output, y, penalties in self.train_batches():
+        accumulate = self.config.accumulate
+        total, rows, since = 0.0, 0, 0
+        for number, (output, y, penalties) in enumerate(self._cast_batches(), start=1):
             loss = self.loss(output, y)
             value = self._finite(loss.item(), "training")
             for penalty in penalties:  # of the whole data, where the loss is a mean over what is trained on
                 loss = loss + penalty / max(1, self.train_size)
-            for module in self.model.modules():  # of the mean loss, as SuperGAT's
+            for module in self.module.modules():  # of the mean loss, as SuperGAT's
                 auxiliary_loss: Any = getattr(module, "auxiliary_loss", None)
                 if auxiliary_loss is not None:
                     loss = loss + auxiliary_loss()
-            loss.backward()
-            self.optimizer.step()
-            self.optimizer.zero_grad()
-            total, rows = total + value * len(y), rows + len(y)
+            # A mean over all rows of a step, of which the last batch may have fewer.
+            (loss if accumulate == 1 else loss * len(y)).backward()
+            total, rows, since = total + value * len(y), rows + len(y), since + len(y)
+            if number % accumulate == 0 or number == self.num_batches:
+                self._update(1 if accumulate == 1 else since)
+                since = 0
         return total / rows
+
+    def _update(self, rows: int) -> None:
+        if rows > 1:
+            for parameter in self.module.parameters():
+                if parameter.grad is not None:
+                    parameter.grad /= rows
+        if self.config.clip is not None:
+            torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
+        self.optimizer.step()
+        self.optimizer.zero_grad()
+
+    def schedule(self, val_loss: float) -> None:
+        r"""Sets the learning rate of the next epoch."""
+        if isinstance(self.scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):
+            self.scheduler.step(val_loss)
+        elif self.scheduler is not None:
+            self.scheduler.step()
+
+    def _autocast(self) -> torch.autocast:
+        return torch.autocast(self.device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16")
+
+    def _cast_batches(self) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
+        batches = self.train_batches()
+        while True:
+            with self._autocast():  # around the forward pass alone, which the generator makes
+                batch = next(batches, None)
+            if batch is None:
+                return
+            output, y, penalties = batch
+            yield _full(output), y, penalties
 
     @torch.no_grad()
     def validate(self) -> tuple[float, float]:
         r"""Returns loss and metric on the validation part."""
         self.model.eval()
-        output, y = self.validation()
+        with self._autocast():
+            output, y = self.validation()
+        output = _full(output)
         value = self._finite(self.loss(output, y).item(), "validation")
         return value, self.metric(output, y, f"the validation {self.level}s")
 
@@ -164,6 +218,7 @@ class Trainer:
 
     @torch.no_grad()
     def _first_non_finite(self) -> str:
+        self.model = self.module  # hooks see nothing of compiled code, and nothing is trained any more
         names = {module: name or "the model" for name, module in self.model.named_modules()}
         suspects: list[str] = []
 
@@ -174,11 +229,25 @@ class Trainer:
                 suspects.append(f"'{names[module]}' ({type(module).__name__})")
 
         # The hook of a module runs after those of its parts: the first entry is the innermost.
-        with register_module_forward_hook(watch):
+        with register_module_forward_hook(watch), self._autocast():
             self.validation()
         if not suspects:
             return "all modules gave finite outputs when asked again"
         return f"the first module with a non-finite output is {suspects[0]}"
+
+
+def _full(output: Tensor) -> Tensor:
+    return output.float() if output.dtype is torch.bfloat16 else output
+
+
+def _compiled(model: torch.nn.Module) -> Any:
+    compilers = (os.environ.get("CXX"), "g++", "clang++", "c++", "cl")
+    if next(model.parameters()).device.type == "cpu" and not any(map(shutil.which, filter(None, compilers))):
+        raise ValueError(
+            "Expected a C++ compiler because 'compile' is set (got none of g++, clang++, c++ and cl); "
+            "install one, or leave compile=false"
+        )
+    return torch.compile(model)
 
 
 def _of_part(visible: Visible, mask: Tensor, device: torch.device) -> tuple[Inputs, Tensor]:

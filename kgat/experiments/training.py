@@ -139,6 +139,7 @@ def fit(
             **{name: str(version) for name, version in circumstances("cpu")["versions"].items()},
         }
         checkpoint = dataclasses.replace(checkpoint, identity=identity)
+    told = [] if on_epoch is None else [lambda epoch: on_epoch(*_signed(epoch, sign))]
     fitted = loop.fit(
         model,
         trainer.step,
@@ -146,7 +147,7 @@ def fit(
         epochs=config.max_epochs,
         keep=config.keep,
         patience=config.patience,
-        callbacks=[] if on_epoch is None else [lambda epoch: on_epoch(*_signed(epoch, sign))],
+        callbacks=[*told, lambda epoch: trainer.schedule(epoch.val_loss)],
         checkpoint=checkpoint,
         stateful=None if checkpoint is None else trainer.stateful,
     )

@@ -15,8 +15,6 @@ from kgat.experiments import training
 from kgat.experiments.checkpoint import Checkpoint, Interval, fingerprint
 from kgat.experiments.compare import compare
 
-pytestmark = pytest.mark.quick
-
 SETTINGS = {"max_epochs": 120, "patience": 120, "norm": "batch_norm"}
 
 
@@ -72,6 +70,7 @@ def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(tmp_path):
     assert [path.name for path in state.parent.iterdir()] == ["state.pt"]  # nothing half written stays
 
 
+@pytest.mark.quick
 def test_a_stopped_run_goes_on_where_it_was(tmp_path):
     whole = train(tmp_path / "whole")
     seen = []
@@ -144,6 +143,7 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, place):
     assert same(found, train(tmp_path / "new"))
 
 
+@pytest.mark.quick
 def test_a_full_disk_loses_nothing(tmp_path, monkeypatch):
     with pytest.raises(KeyboardInterrupt):
         train(tmp_path / "run", stop=4)
@@ -173,6 +173,7 @@ def test_other_parts_are_refused(tmp_path):
             checkpoint.load(parts)
 
 
+@pytest.mark.quick
 def test_generators_of_loaders_go_on(tmp_path):
     parts = {"torch": torch.Generator().manual_seed(3), "numpy": np.random.default_rng(3)}
     Checkpoint(tmp_path).save(parts)
@@ -218,6 +219,7 @@ def test_compare_goes_on_inside_a_run_and_leaves_no_checkpoint(tmp_path, monkeyp
         assert found[0][name] == whole[0][name]
 
 
+@pytest.mark.quick
 @pytest.mark.parametrize("wrong", ["often", "-1", "3h", ""])
 def test_intervals_that_are_none(wrong):
     with pytest.raises(ValueError, match=r"Expected seconds, minutes or epochs .*--checkpoint 30s"):
