@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -24,6 +25,7 @@ __all__ = ["SETTINGS", "Config", "differing", "protocol", "read_protocols", "sto
 # of records, so that a run keeps its key, whatever the default is today.
 ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
 ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot"}
+ADDED |= {"neighbors": None}
 KEEP = ("both", "loss", "metric")
 # Names of settings, which values fit (no not-a-number does), and how that is said.
 RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
@@ -84,12 +86,15 @@ class Config:
             early epoch with a lucky metric can keep from ever happening again. (default: :obj:`"metric"`)
         start (str, optional): How scores of a kernel model start, see :class:`~kgat.nn.KernelGATConv`:
             :obj:`"unit"` or :obj:`None`. Stock models have no choice. (default: :obj:`None`)
-        batch_size (int, optional): Graphs, or pairs of nodes, in a step of a task on whole graphs or links;
-            all at once if :obj:`None`. (default: :obj:`None`)
+        batch_size (int, optional): Nodes, graphs or pairs of nodes in a step; all at once if :obj:`None`.
+            (default: :obj:`None`)
         pooling (str, optional): How nodes become a graph, see :class:`~kgat.models.GraphReadout`.
             (default: :obj:`"mean"`)
         decoder (str, optional): How two nodes become a link, see :class:`~kgat.models.LinkPredictor`:
             :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
+        neighbors (str, optional): How many neighbours a step with a :obj:`batch_size` draws for each layer of a
+            task on nodes, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all, as
+            :obj:`None` does throughout. (default: :obj:`None`)
 
     Raises:
         ValueError: If a value has the wrong type or is out of range.
@@ -124,6 +129,7 @@ class Config:
     batch_size: int | None = None
     pooling: str = "mean"
     decoder: str = "dot"
+    neighbors: str | None = None
 
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
@@ -132,8 +138,20 @@ class Config:
         for names, fits, what in RANGES:
             for name in names:
                 self._expect(name, fits(getattr(self, name)), what)
+        self._check_neighbors()
         divisible = self.hidden_channels % self.heads == 0
         self._expect("hidden_channels", divisible, f"divisible by 'heads={self.heads}'")
+
+    def _check_neighbors(self) -> None:
+        if self.neighbors is None:
+            return
+        counts = [count.strip() for count in self.neighbors.split(",")]
+        fits = all(re.fullmatch("-1|[1-9][0-9]*", count) for count in counts)
+        self._expect("neighbors", fits, "as numbers of at least 1, or -1 for all, as in 15,10")
+        of_layers = f"with a number for each of {self.num_layers} layers"
+        self._expect("neighbors", len(counts) == self.num_layers, of_layers)
+        self._expect("neighbors", self.batch_size is not None, "only beside a 'batch_size'")
+        object.__setattr__(self, "neighbors", ",".join(counts))
 
     def _expect(self, name: str, fits: bool, what: str) -> None:
         if not fits:
