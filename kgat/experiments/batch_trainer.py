@@ -19,8 +19,8 @@ __all__ = ["BatchTrainer"]
 
 class BatchTrainer(Trainer):
     r"""As :class:`~kgat.experiments.trainer.Trainer`, but an epoch takes each training node once,
-    :obj:`batch_size` in a step, with :obj:`neighbors` drawn for each layer. The order and what is drawn depend
-    on the seed of the run and the number of the epoch.
+    :obj:`batch_size` in a step, with :obj:`neighbors` drawn for each layer. The order and what is drawn
+    depend on the seed of the run and the number of the epoch.
 
     Validation and scores are exact: layer by layer over all neighbours
     (:meth:`~kgat.models.AttentionGNN.inference`), or by the full forward pass of a model without that.

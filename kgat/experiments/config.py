@@ -92,8 +92,8 @@ class Config:
             (default: :obj:`"mean"`)
         decoder (str, optional): How two nodes become a link, see :class:`~kgat.models.LinkPredictor`:
             :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
-        neighbors (str, optional): How many neighbours a step with a :obj:`batch_size` draws for each layer of a
-            task on nodes, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all, as
+        neighbors (str, optional): How many neighbours a step with a :obj:`batch_size` draws for each layer of
+            a task on nodes, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all, as
             :obj:`None` does throughout. (default: :obj:`None`)
 
     Raises:
