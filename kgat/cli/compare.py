@@ -36,6 +36,8 @@ def compare(
         Path | None, typer.Option(help="Folder of results, figures and report. Default: runs/DATASET.")
     ] = None,
     overrides: options.Overrides = None,
+    batch_size: options.BatchSize = None,
+    neighbors: options.Neighbors = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     rounds: Annotated[
@@ -73,7 +75,7 @@ def compare(
     from kgat.experiments.compare import compare as run_all
     from kgat.experiments.records import RESULTS
 
-    settings = options.settings_of(overrides)
+    settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
     options.set_threads(threads)
     options.check_device(device)
     if jobs is None:

@@ -49,6 +49,17 @@ Root = Annotated[
     typer.Option(help="Folder of the data sets. Default: the variable KGAT_DATA, else the user's cache."),
 ]
 Overrides = Annotated[list[str] | None, changes("the protocol", "lr=0.01")]
+BatchSize = Annotated[
+    int | None,
+    typer.Option(help="Nodes, graphs or links in a step, as --set batch_size=... Default: the protocol's."),
+]
+Neighbors = Annotated[
+    str | None,
+    typer.Option(
+        help="Neighbours to draw for each layer of a step of nodes, e.g. 15,10; -1: all. Default: all. Needs "
+        "--batch-size."
+    ),
+]
 Seeds = Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)]
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads of torch. Default: torch's own choice.", min=1)
@@ -247,8 +258,8 @@ def readme_option(name: str, overview: str | None = None) -> Any:
     return typer.Option(help=f"{text}.")
 
 
-def settings_of(overrides: list[str] | None) -> dict[str, str]:
-    settings = {}
+def settings_of(overrides: list[str] | None, **named: Any) -> dict[str, Any]:
+    settings = {name: value for name, value in named.items() if value is not None}
     for override in overrides or []:
         key, separator, value = override.partition("=")
         if not separator or not key.strip() or not value.strip():

@@ -27,6 +27,8 @@ def train(
         typer.Option(help="File .npz for answers to the test part, as OGB's evaluators take them."),
     ] = None,
     overrides: options.Overrides = None,
+    batch_size: options.BatchSize = None,
+    neighbors: options.Neighbors = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     checkpoint: options.Checkpoint = "30s",
@@ -45,7 +47,7 @@ def train(
     from kgat.experiments.registry import STOCK, resolve_model
     from kgat.measures import measure_of
 
-    settings = options.settings_of(overrides)
+    settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
     found = resolve_model(model)
     for name in found.fixed:
         if name in settings:
@@ -77,7 +79,7 @@ def train(
         Checkpoints(out, interval).remove(config.key)
     if submission is not None:
         split = task.split(seed)
-        save_submission(submission, task, split, training.outputs(trained, task, split)["test"])
+        save_submission(submission, task, split, training.outputs(trained, task, split, config)["test"])
     measure = measure_of(task.metric)
     scores = ", ".join(f"{part} {measure.shown(record[part])}" for part in ("train", "val", "test"))
     typer.echo(

@@ -5,6 +5,7 @@ import functools
 import hashlib
 import json
 import math
+import re
 import tomllib
 from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
@@ -27,6 +28,7 @@ __all__ = ["SETTINGS", "Config", "differing", "on_data", "protocol", "read_proto
 ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
 ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "data": None, "code": None}
 ADDED |= {"clip": None, "scheduler": None, "precision": "fp32", "compile": False, "accumulate": 1}
+ADDED |= {"neighbors": None}
 KEEP = ("both", "loss", "metric")
 PRECISIONS = ("fp32", "bf16")
 # Names of settings, which values fit (no not-a-number does), and how that is said.
@@ -90,12 +92,15 @@ class Config:
             early epoch with a lucky metric can keep from ever happening again. (default: :obj:`"metric"`)
         start (str, optional): How scores of a kernel model start, see :class:`~kgat.nn.KernelGATConv`:
             :obj:`"unit"` or :obj:`None`. Stock models have no choice. (default: :obj:`None`)
-        batch_size (int, optional): Graphs, or pairs of nodes, in a step of a task on whole graphs or links;
-            all at once if :obj:`None`. (default: :obj:`None`)
+        batch_size (int, optional): Nodes, graphs or pairs of nodes in a step; all at once if :obj:`None`.
+            (default: :obj:`None`)
         pooling (str, optional): How nodes become a graph, see :class:`~kgat.models.GraphReadout`.
             (default: :obj:`"mean"`)
         decoder (str, optional): How two nodes become a link, see :class:`~kgat.models.LinkPredictor`:
             :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
+        neighbors (str, optional): How many neighbours a step with a :obj:`batch_size` draws for each layer of
+            a task on nodes, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all, as
+            :obj:`None` does throughout. (default: :obj:`None`)
         clip (float, optional): Norm that the gradient of a step is scaled down to where it is larger.
             (default: :obj:`None`)
         scheduler (str, optional): How the learning rate changes from epoch to epoch, see
@@ -143,6 +148,7 @@ class Config:
     batch_size: int | None = None
     pooling: str = "mean"
     decoder: str = "dot"
+    neighbors: str | None = None
     clip: float | None = None
     scheduler: str | None = None
     precision: str = "fp32"
@@ -160,8 +166,20 @@ class Config:
                 self._expect(name, fits(getattr(self, name)), what)
         if self.scheduler is not None:
             build_scheduler(self.scheduler, torch.optim.Adam([torch.zeros(1)], self.lr), self.max_epochs)
+        self._check_neighbors()
         divisible = self.hidden_channels % self.heads == 0
         self._expect("hidden_channels", divisible, f"divisible by 'heads={self.heads}'")
+
+    def _check_neighbors(self) -> None:
+        if self.neighbors is None:
+            return
+        counts = [count.strip() for count in self.neighbors.split(",")]
+        fits = all(re.fullmatch("-1|[1-9][0-9]*", count) for count in counts)
+        self._expect("neighbors", fits, "as numbers of at least 1, or -1 for all, as in 15,10")
+        of_layers = f"with a number for each of {self.num_layers} layers"
+        self._expect("neighbors", len(counts) == self.num_layers, of_layers)
+        self._expect("neighbors", self.batch_size is not None, "only beside a 'batch_size'")
+        object.__setattr__(self, "neighbors", ",".join(counts))
 
     def _expect(self, name: str, fits: bool, what: str) -> None:
         if not fits:

@@ -377,10 +377,15 @@ def _protocol_line(runs: Sequence[Record]) -> str:
 
 
 def _of_level(runs: Sequence[Record]) -> str:
-    r"""What is said of whole graphs and links alone."""
+    r"""What is said of whole graphs, links and mini-batches alone."""
     level = level_of(runs)
     if level not in ("graph", "link"):
-        return ""
+        batches = [run["config"] for run in runs if stored(run["config"], "batch_size") is not None]
+        if not batches:
+            return ""
+        drawn = {shown(stored(config, "neighbors") or "all").replace(",", ", ") for config in batches}
+        counts = _joined(shown(config["batch_size"]) for config in batches)
+        return f"; {counts} nodes with {' or '.join(sorted(drawn))} neighbours in a step"
     setting = {"graph": "pooling", "link": "decoder"}[level]
     values = _joined(shown(stored(run["config"], setting)) for run in runs)
     sizes = _joined(shown(stored(run["config"], "batch_size")) for run in runs)

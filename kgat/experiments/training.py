@@ -14,6 +14,7 @@ from torch_geometric.utils import degree
 
 from kgat.atomic import write_atomically
 from kgat.experiments import loop
+from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.checkpoint import Checkpoint, fingerprint
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
@@ -38,7 +39,20 @@ TRAINERS: dict[str, type[Trainer]] = {
 
 def trainer_of(model: torch.nn.Module, visible: Any, config: Config) -> Trainer:
     r"""Returns the trainer of what a task lets training see."""
-    return TRAINERS[visible.level](model, visible, config)
+    return _trainer_class(visible.level, config)(model, visible, config)
+
+
+def _trainer_class(level: str, config: Config | None) -> type[Trainer]:
+    if config is None or (level == "node" and config.batch_size is None):
+        return TRAINERS[level]
+    if level == "node":
+        return BatchTrainer
+    if config.neighbors is not None:
+        raise ValueError(
+            f"Expected no 'neighbors' of a task on {level}s (got {config.neighbors}); it takes whole graphs: "
+            "leave it out"
+        )
+    return TRAINERS[level]
 
 
 def build(task: Any, config: Config) -> torch.nn.Module:
@@ -159,21 +173,26 @@ def _signed(epoch: Epoch, sign: int) -> Epoch:
     return epoch._replace(score=sign * epoch.score)
 
 
-def evaluate(model: torch.nn.Module, task: Any, split: Any) -> dict[str, float]:
+def evaluate(model: torch.nn.Module, task: Any, split: Any, config: Config | None = None) -> dict[str, float]:
     r"""Scores a trained model, once, on all three parts of a split.
 
     Args:
         model (torch.nn.Module): The model, with the weights that were kept.
         task (Task): The task.
         split (Split): The split.
+        config (Config, optional): The settings: with a :obj:`batch_size`, nodes are scored layer by layer, in
+            less memory. (default: :obj:`None`)
 
     Returns:
         dict: The metric on :obj:`train`, :obj:`val` and :obj:`test`.
     """
-    return {part: task.score(output, split, part) for part, output in outputs(model, task, split).items()}
+    answers = outputs(model, task, split, config)
+    return {part: task.score(output, split, part) for part, output in answers.items()}
 
 
-def outputs(model: torch.nn.Module, task: Any, split: Any) -> dict[str, torch.Tensor]:
+def outputs(
+    model: torch.nn.Module, task: Any, split: Any, config: Config | None = None
+) -> dict[str, torch.Tensor]:
     r"""Returns what a trained model says, in evaluation mode: of each part of a split what the task scores, a
     row for each node or graph of all parts, or a number for each pair of the part.
 
@@ -181,10 +200,11 @@ def outputs(model: torch.nn.Module, task: Any, split: Any) -> dict[str, torch.Te
         model (torch.nn.Module): The model.
         task (Task, GraphTask or LinkTask): The task.
         split (Split or LinkSplit): The split.
+        config (Config, optional): As in :func:`evaluate`. (default: :obj:`None`)
     """
     model.eval()
     with torch.no_grad():
-        return TRAINERS[task.level].outputs(model, task, split)
+        return _trainer_class(task.level, config).outputs(model, task, split)
 
 
 def curve(history: Sequence[Epoch]) -> dict[str, list[float]]:
@@ -242,7 +262,7 @@ def train(
     model = build(task, config).to(device)
     fitted = fit(model, task.visible(split), config, on_epoch=on_epoch, checkpoint=checkpoint)
     record |= {
-        **evaluate(model, task, split),
+        **evaluate(model, task, split, config),
         "best_epoch": fitted.best_epoch,
         "epochs": fitted.epochs,
         "seconds": round(fitted.seconds, 4),

@@ -2,7 +2,7 @@ r"""Batches that carry what their random numbers depend on, whichever process dr
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sized
+from collections.abc import Iterable, Iterator, Mapping, Sized
 from typing import Any
 
 import torch
@@ -76,6 +76,18 @@ class KeyedDataLoader(DataLoader[Any]):
             epoch (int): Its number.
         """
         self.epoch = epoch
+
+    def state_dict(self) -> dict[str, int]:
+        r"""Returns what a checkpoint needs for the epochs that follow."""
+        return {"epoch": self.epoch}
+
+    def load_state_dict(self, state: Mapping[str, int]) -> None:
+        r"""Goes on after the epoch that :meth:`state_dict` was called at.
+
+        Args:
+            state (dict): What it returned.
+        """
+        self.set_epoch(state["epoch"])
 
     @property
     def _index_sampler(self) -> Iterable[Any]:

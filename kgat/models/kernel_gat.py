@@ -11,8 +11,10 @@ from torch_geometric.nn.models.basic_gnn import BasicGNN
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils._trim_to_layer import trim_feat
 
+from kgat.models.inference import EDGES, ROWS, by_slices, check_bounds, needs_all
 from kgat.moved import old_names
 from kgat.nn import KernelGATConv
+from kgat.nn.edges import read_edges
 from kgat.nn.linear import Linear, drop_features
 from kgat.ops.dropout import dropout
 
@@ -169,13 +171,113 @@ class AttentionGNN(BasicGNN):
             given |= {name: joining[name] for name in self.conv_takes if joining[name] is not None}
             x = conv(x, edge_index, **given)
             if i < self.num_layers - 1 or self.jk_mode is not None:
-                if self.act is not None and self.act_first:
-                    x = self.act(x)
-                x = norm(x, batch, batch_size) if self.supports_norm_batch else norm(x)
-                if self.act is not None and not self.act_first:
-                    x = self.act(x)
-                x = self.dropout(x)
+                x = self._activated(x, norm, batch, batch_size)
                 xs.append(x)
+        x = self.jk(xs) if hasattr(self, "jk") else x
+        return self.lin(x) if hasattr(self, "lin") else x  # type: ignore[no-any-return]
+
+    def _activated(self, x: Tensor, norm: Any, batch: OptTensor, batch_size: int | None) -> Tensor:
+        # What stands between two layers.
+        if self.act is not None and self.act_first:
+            x = self.act(x)
+        x = norm(x, batch, batch_size) if self.supports_norm_batch else norm(x)
+        if self.act is not None and not self.act_first:
+            x = self.act(x)
+        return self.dropout(x)  # type: ignore[no-any-return]
+
+    @torch.no_grad()
+    def inference(  # type: ignore[override]
+        self,
+        x: Any = None,
+        edge_index: Any = None,
+        edge_attr: OptTensor = None,
+        *args: Any,
+        edge_weight: OptTensor = None,
+        batch: OptTensor = None,
+        batch_size: int | None = None,
+        position: OptTensor = None,
+        rows: int = ROWS,
+        edges: int = EDGES,
+        **kwargs: Any,
+    ) -> Tensor:
+        r"""Returns what :meth:`forward` does in evaluation mode, up to rounding, layer by layer and in each
+        over slices of targets with all of their neighbours.
+
+        A slice has at most :obj:`rows` targets and :obj:`edges` edges (a target with more is a slice of its
+        own), so at most as many sources as both together. Beside outputs of a layer and its inputs, one row per
+        node each (all layers with ``jk``), memory is that of one slice.
+
+        A layer whose kernel computes something from all nodes (a data-dependent law) or whose ``start`` is
+        not set yet is not sliced. Called with a loader, it is
+        :meth:`torch_geometric.nn.models.basic_gnn.BasicGNN.inference`, with the same arguments.
+
+        Args:
+            x (torch.Tensor or NeighborLoader): Node features, dense or ``torch.sparse_csr``, or a loader.
+            edge_index (torch.Tensor, EdgeIndex or torch.sparse tensor): The edges.
+            edge_attr (torch.Tensor, optional): As in :meth:`forward`. (default: :obj:`None`)
+            *args (optional): With a loader, as in PyG.
+            edge_weight (torch.Tensor, optional): As in :meth:`forward`. (default: :obj:`None`)
+            batch (torch.Tensor, optional): As in :meth:`forward`. (default: :obj:`None`)
+            batch_size (int, optional): As in :meth:`forward`. (default: :obj:`None`)
+            position (torch.Tensor, optional): As in :meth:`forward`. (default: :obj:`None`)
+            rows (int, optional): Targets of a slice at most. (default: :obj:`16384`)
+            edges (int, optional): Edges of a slice at most. (default: :obj:`262144`)
+            **kwargs (optional): With a loader, as in PyG.
+
+        Shapes:
+            - **x:** :math:`(N, F_{in})`, **edge_index:** :math:`(2, E)`, **output:** :math:`(N, F_{out})`
+
+        Raises:
+            ValueError: If the model is in training mode, or a bound is below 1.
+
+        Example:
+            >>> import torch
+            >>> from kgat import KernelGAT
+            >>> model = KernelGAT(16, 32, num_layers=2, out_channels=3, heads=4, kernel="rbf").eval()
+            >>> x, edge_index = torch.randn(5, 16), torch.tensor([[0, 1, 3], [1, 2, 4]])
+            >>> torch.allclose(model.inference(x, edge_index, rows=2), model(x, edge_index), atol=1e-6)
+            True
+        """
+        if not isinstance(x, Tensor):
+            of_loader = {"device": edge_index, "embedding_device": edge_attr}
+            kwargs |= {name: value for name, value in of_loader.items() if value is not None}
+            names = ("progress_bar", "cache")
+            kwargs |= dict(zip(names, args, strict=False))
+            return super().inference(kwargs.pop("loader", x), **kwargs)
+        if args or kwargs:
+            raise TypeError(
+                f"Expected node features and edges, or a loader with arguments of PyG (got also "
+                f"{[*args, *kwargs]}); name the others as 'forward' does"
+            )
+        check_bounds(rows, edges)
+        if self.training:
+            raise ValueError("Expected a model in evaluation mode (got one in training); call model.eval()")
+        first: Any = self.convs[0]
+        if first.flow != "source_to_target":
+            raise ValueError(
+                f"Expected flow='source_to_target' (got '{first.flow}'); call the model, which takes it"
+            )
+        weight = edge_weight if self.supports_edge_weight else None
+        read = read_edges(edge_index, edge_attr, weight, first.edge_dim)
+        joining = {"batch": batch, "position": position}
+        of_nodes: dict[str, Any] = {
+            name: value for name, value in joining.items() if value is not None and name in self.conv_takes
+        }
+        if position is not None and "position" not in self.conv_takes:
+            raise TypeError(f"Expected no 'position' (got one); layers of {type(self).__name__} take none")
+        of_edges = {"edge_attr": edge_attr}
+        if self.supports_edge_weight:
+            of_edges["edge_weight"] = edge_weight
+        xs: list[Tensor] = []
+        for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
+            if needs_all(conv):
+                x = conv(x, edge_index, **of_edges, **of_nodes)
+            else:
+                x = by_slices(conv, x, read, of_nodes, rows, edges)
+            if i < self.num_layers - 1 or self.jk_mode is not None:
+                x = self._activated(x, norm, batch, batch_size)
+                if hasattr(self, "jk"):
+                    xs.append(x)
         x = self.jk(xs) if hasattr(self, "jk") else x
         return self.lin(x) if hasattr(self, "lin") else x  # type: ignore[no-any-return]
 

@@ -68,3 +68,9 @@ class StandardizedOutput(torch.nn.Module):
         r"""Takes what the model takes."""
         output: Tensor = self.model(*args, **kwargs)
         return self.mean + self.std * output
+
+    def inference(self, *args: Any, **kwargs: Any) -> Tensor:
+        r"""Takes what :obj:`inference` of the model takes."""
+        model: Any = self.model
+        output: Tensor = model.inference(*args, **kwargs)
+        return self.mean + self.std * output

@@ -91,3 +91,32 @@ def drop_features(x: Tensor, p: float) -> Tensor:
     if lasting(x):  # its transpose is that of x, but for the values
         keep(dropped, Transpose, remember(x, Transpose, Transpose.of))
     return dropped
+
+
+def select_rows(x: Tensor, index: Tensor) -> Tensor:
+    r"""Returns rows of node features, dense or ``torch.sparse_csr``.
+
+    Args:
+        x (torch.Tensor): Features.
+        index (torch.Tensor): The rows.
+
+    Shapes:
+        - **x:** :math:`(N, F)`, **index:** :math:`(M)`, **output:** :math:`(M, F)`
+
+    Example:
+        >>> import torch
+        >>> from kgat.nn.linear import select_rows
+        >>> select_rows(torch.eye(3).to_sparse_csr(), torch.tensor([2, 0])).to_dense()
+        tensor([[0., 0., 1.],
+                [1., 0., 0.]])
+    """
+    if x.layout != torch.sparse_csr:
+        return x.index_select(0, index)
+    ends = x.crow_indices()
+    begin = ends.index_select(0, index)
+    count = ends.index_select(0, index + 1) - begin
+    rows = F.pad(count.cumsum(0), (1, 0)).to(ends.dtype)
+    # The entries of a row are next to each other: where it begins, and how far each entry is from there.
+    entry = torch.arange(int(rows[-1]), device=x.device) + torch.repeat_interleave(begin - rows[:-1], count)
+    columns, values = x.col_indices().index_select(0, entry), x.values().index_select(0, entry)
+    return torch.sparse_csr_tensor(rows, columns, values, size=(index.numel(), x.size(1)))
