@@ -35,8 +35,8 @@ def by_slices(
 ) -> Tensor:
     r"""Returns ``conv(x, edges.index)``, computed for some targets after the other.
 
-    A slice is a bipartite graph: its targets come first among its sources, so that self-loops of both are
-    one.
+    A slice is a bipartite graph: its targets come first among its sources, so that self-loops join a node
+    with itself.
 
     Args:
         conv (torch.nn.Module): The layer, in evaluation mode.

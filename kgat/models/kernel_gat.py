@@ -204,8 +204,8 @@ class AttentionGNN(BasicGNN):
         over slices of targets with all of their neighbours.
 
         A slice has at most :obj:`rows` targets and :obj:`edges` edges (a target with more is a slice of its
-        own), so at most as many sources as both together. Beside outputs of a layer and its inputs, one row per
-        node each (all layers with ``jk``), memory is that of one slice.
+        own), so at most as many sources as both together. Memory is that of one slice, beside the edges by
+        target and inputs and outputs of a layer, one row per node each (all layers with ``jk``).
 
         A layer whose kernel computes something from all nodes (a data-dependent law) or whose ``start`` is
         not set yet is not sliced. Called with a loader, it is

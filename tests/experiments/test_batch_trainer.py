@@ -27,7 +27,7 @@ def trainers(model, sparse=False, edge_dim=None, **settings):
 
 
 @pytest.mark.parametrize("model", ["gat", "gatv2", "rbf*lp", "implicit"])
-@pytest.mark.parametrize("sparse, edge_dim", [(False, 2), (True, None)])
+@pytest.mark.parametrize(("sparse", "edge_dim"), [(False, 2), (True, None)])
 def test_all_neighbours_of_all_nodes_give_the_gradients_of_the_full_batch(model, sparse, edge_dim):
     gradients, losses = [], []
     for trainer in trainers(model, sparse, edge_dim, batch_size=1000, neighbors="-1,-1"):
@@ -45,9 +45,9 @@ def test_an_epoch_takes_each_node_once_and_its_loss_is_the_mean():
     full, trainer = trainers("rbf", batch_size=7, lr=1e-30)
     sizes = [len(y) for _, y, _ in trainer.train_batches()]
     assert sizes == [7, 7, 6]
-    assert trainer.step() == pytest.approx(full.step(), rel=1e-12)
     full.model.eval()
     torch.testing.assert_close(trainer.validation(), full.validation())
+    assert trainer.step() == pytest.approx(full.step(), rel=1e-12)
 
 
 def test_batches_depend_on_seed_and_epoch():
@@ -107,7 +107,7 @@ def test_a_stopped_run_goes_on_to_the_same_bits(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "settings, message",
+    ("settings", "message"),
     [
         ({"batch_size": 8, "neighbors": "15"}, "'neighbors' with a number for each of 2 layers .got 15.;"),
         ({"batch_size": 8, "neighbors": "15,x"}, "'neighbors' as numbers of at least 1, or -1 for all"),

@@ -41,7 +41,7 @@ OPTIONS = [
 
 
 @pytest.mark.parametrize("options", OPTIONS)
-@pytest.mark.parametrize("cls, kernel", STACKS)
+@pytest.mark.parametrize(("cls", "kernel"), STACKS)
 def test_equals_the_full_forward_pass(cls, kernel, options):
     model = built(cls, **kernel, **options)
     x, edge_index = graph()
@@ -112,9 +112,9 @@ def test_values_keep_their_unit():
 
 def test_what_is_refused():
     model, (x, edge_index) = built(KernelGAT, kernel="rbf"), graph()
-    with pytest.raises(ValueError, match="'rows' of at least 1 .got 0."):
+    with pytest.raises(ValueError, match=r"'rows' of at least 1 .got 0."):
         model.inference(x, edge_index, rows=0)
-    with pytest.raises(TypeError, match="got also .'progress_bar'"):
+    with pytest.raises(TypeError, match=r"got also .'progress_bar'"):
         model.inference(x, edge_index, progress_bar=True)
     with pytest.raises(TypeError, match="no 'position'"):
         built(StockGAT).inference(x, edge_index, position=x)
