@@ -39,7 +39,11 @@ class Linear(pyg.Linear):
     def forward(self, x: Tensor) -> Tensor:
         plain = x.layout == torch.sparse_csr and x.device.type == "cpu" and not x.requires_grad
         if not plain or torch.compiler.is_compiling() or x.dtype not in (torch.float32, torch.float64):
-            check_dtype("features", x, self.weight)
+            # A parametrised weight is computed anew at every look (spectral norm takes a step of its power
+            # iteration in each), so that only a parameter is looked at.
+            weight = self._parameters.get("weight")
+            if weight is not None:
+                check_dtype("features", x, weight)
             return super().forward(x)
         out = _Product.apply(self.weight, x)
         return out if self.bias is None else out + self.bias

@@ -308,8 +308,9 @@ class TokenProjections(CalledAttention, torch.nn.Module):
             - **output:** :math:`(B, N, H, D)`, and twice :math:`(B, M, H_{kv}, D)`
         """
         if self._joint and query is key and key is value:
-            check_dtype("'query'", query, self.in_proj_weight)
-            q, k, v = F.linear(query, self.in_proj_weight, self.in_proj_bias).chunk(3, dim=-1)
+            weight = self.in_proj_weight  # once: a parametrised one is computed anew at every look
+            check_dtype("'query'", query, weight)
+            q, k, v = F.linear(query, weight, self.in_proj_bias).chunk(3, dim=-1)
         else:
             q, v = self._linear(query, "q"), self._linear(value, "v")
             k = q if self.projections == "shared_qk" and query is key else self._linear(key, "k")
