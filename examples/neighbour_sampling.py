@@ -1,7 +1,7 @@
 r"""Train on sampled neighbourhoods, with nothing but pip: ``kgat.loader.NeighborLoader`` has PyG's arguments.
 
-Run it with ``python examples/neighbour_sampling.py``. Digits would fit in one batch; the code is that of a graph
-that does not.
+Run it with ``python examples/neighbour_sampling.py``. Digits would fit in one batch; the code is that of a
+graph that does not.
 """
 
 import argparse
