@@ -14,6 +14,8 @@ _PACKAGES = {
     "typer": ("typer", "experiments"),
     "pandas": ("pandas", "experiments"),
     "pyarrow": ("pyarrow", "parquet"),
+    "tensorboard": ("tensorboard", "log"),
+    "wandb": ("wandb", "log"),
     "tokenizers": ("tokenizers", "sequences"),
 }
 

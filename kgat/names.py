@@ -20,6 +20,7 @@ import os
 import re
 import sys
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from types import NoneType
 from typing import Any, Generic, NamedTuple, NoReturn, TypeVar, get_args, get_type_hints
@@ -153,16 +154,15 @@ def converted(name: str, kind: Any, value: Any, where: str = "--set {}=VALUE") -
     kind = next(known for known in kinds if known in _KINDS)
     if kind is float and type(value) is int:
         return float(value)
-    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)):
-        return value
-    if isinstance(value, str):
+    if isinstance(value, str) and kind is not str:
         if kind is bool and value.lower() in ("true", "false"):
             return value.lower() == "true"
         if kind in (int, float):
-            try:
-                return kind(value)
-            except ValueError:
-                pass  # the error below says more
+            with suppress(ValueError):  # the error below says more
+                value = kind(value)
+    wide = kind is int and isinstance(value, int) and not -(2**63) <= value < 2**63  # torch takes no more
+    if isinstance(value, kind) and (kind is bool or not isinstance(value, bool)) and not wide:
+        return value
     raise ValueError(
         f"Expected '{name}' as {_KINDS[kind]} (got {value!r}); change it with {where.format(name)}"
     )
@@ -421,12 +421,21 @@ class Catalogue(Generic[T]):
                 tokens[:1] = [] if tokens[:1] == [")"] else ["("]  # what is left is an error
                 return inner
             name = tokens.pop(0) if tokens and tokens[0][0] not in "()[]+*" else ""
+            if not name and text.strip():  # the empty name alone would not say where it is missing
+                what = f"the name of a {self.noun} at each place of '{text}'"
+                unknown(what, name, self.choices)
             found = self._find(name)
             if tokens and tokens[0][0] == "[" and len(tokens[0]) > 1:
                 found = _with_arguments(found, tokens.pop(0)[1:-1], text)
             return found
 
-        tree = joined(0)
+        try:
+            tree = joined(0)
+        except RecursionError:
+            raise ValueError(
+                f"Expected a {self.noun} with few brackets inside each other (got {text.count('(')} in "
+                f"'{text[:20]}...'); leave out those that change nothing"
+            ) from None
         if tokens:
             example = ", joined by '*' and '+', e.g. rbf[lengthscale=2]*l1.5" if signs else ""
             raise ValueError(

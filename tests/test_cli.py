@@ -624,9 +624,9 @@ def test_convert_then_train_on_maps(capsys, tmp_path):
     assert "78 undirected edges" in err
     assert "epoch" in out
     code, _, err = run(capsys, "convert", "--dataset", "karate", "--out", folder)
-    assert code == 1
+    assert code == 2
     assert "Expected a new folder" in err
     code, _, err = run(capsys, "convert", "--arrays", tmp_path / "none", "--out", tmp_path / "more")
-    assert code == 1
+    assert code == 2
     assert "no file" in err
     assert [path.name for path in tmp_path.iterdir()] == ["maps"]

@@ -128,6 +128,21 @@ def test_values_of_another_type(kind, text):
         names.converted("x", kind, text)
 
 
+@pytest.mark.parametrize("text", ["rbf**l2", "additive+", "+additive", "rbf*", "()", "[lengthscale=2]"])
+def test_a_missing_name_is_told_with_the_whole_text(text):
+    with pytest.raises(ValueError, match=r"choose from: AbsoluteDifference") as caught:
+        kernels.resolve(text, 1, 4)
+    assert f"'{text}'" in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    "text", ["(" * 5000 + "rbf" + ")" * 5000, "spectral[num_features=99999999999999999999]"]
+)
+def test_what_is_too_deep_or_too_large_is_a_value_error(text):
+    with pytest.raises(ValueError, match=r"^Expected .*got"):
+        kernels.resolve(text, 1, 4)
+
+
 def test_an_unknown_backend_or_method_meets_the_nearest():
     x = torch.randn(7, 1, 4)
     gram = kernels.RBF(4)(x, x)

@@ -144,10 +144,21 @@ def exists(target):
 
 def classes():
     r"""Names of classes that a page may use without saying where they are."""
-    rooms = ("nn", "models", "kernels", "positions", "datasets", "score.rules", "score.gram", "functional")
+    rooms = (
+        "nn",
+        "models",
+        "kernels",
+        "positions",
+        "datasets",
+        "score.rules",
+        "score.gram",
+        "functional",
+        "loader",
+    )
     modules = [kgat, *(importlib.import_module(f"kgat.{room}") for room in rooms)]
     modules += [
         torch_geometric,
+        importlib.import_module("torch_geometric.data"),
         torch_geometric.nn,
         torch_geometric.nn.models,
         torch_geometric.nn.models.basic_gnn,

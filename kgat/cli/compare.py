@@ -46,8 +46,8 @@ def compare(
     jobs: Annotated[
         int | None,
         typer.Option(
-            help="Runs at once, each with its share of the CPU threads. Default: one per core, at most "
-            "4, or 1 on a GPU.",
+            help="Runs at once, each with its share of the CPU threads. Default: as many as cores, or "
+            "--threads, and free memory allow; 1 on a GPU.",
             min=1,
         ),
     ] = None,
@@ -64,6 +64,7 @@ def compare(
     ] = 3,
     checkpoint: options.Checkpoint = "30s",
     resume: options.Resume = True,
+    log: options.Log = None,
     *,
     own: options.OwnData,
 ) -> None:
@@ -78,9 +79,7 @@ def compare(
     settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
     options.set_threads(threads)
     options.check_device(device)
-    if jobs is None:
-        jobs = 1 if device.startswith("cuda") else min(4, os.cpu_count() or 1)
-    if jobs > 1 and threads is None:
+    if jobs is not None and jobs > 1 and threads is None:
         options.set_threads(max(1, (os.cpu_count() or 1) // jobs))
     records = run_all(
         *(own.task(dataset, metric), options.listed(models), seeds, out, root, settings),
@@ -93,6 +92,7 @@ def compare(
         metric=metric,
         checkpoint=checkpoint,
         resume=resume,
+        log=log,
     )
     folder = Path("runs") / records[-1]["dataset"] if out is None else out
     print_tables(records)

@@ -85,6 +85,12 @@ Resume = Annotated[
         help="Whether a run that was stopped goes on from its checkpoint or begins anew; finished ones stay.",
     ),
 ]
+Log = Annotated[
+    str | None,
+    typer.Option(
+        help="Where losses and scores of all epochs go as well: tensorboard (into OUT/tensorboard) or wandb."
+    ),
+]
 Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
 
 

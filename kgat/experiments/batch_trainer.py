@@ -62,6 +62,10 @@ class BatchTrainer(Trainer):
     def stateful(self) -> dict[str, Any]:
         return {**super().stateful, "loader": self.loader}
 
+    @property
+    def num_batches(self) -> int:
+        return len(self.loader)
+
     def train_batches(self) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         for batch in self.loader:
             kwargs = self._extras(batch)
@@ -83,7 +87,7 @@ class BatchTrainer(Trainer):
 
     def validation(self) -> tuple[Tensor, Tensor]:
         self.model.eval()  # also where a loss of training was not finite
-        return _inferred(self.model, self.val_inputs).index_select(0, self.val_nodes), self.val_y
+        return _inferred(self.module, self.val_inputs).index_select(0, self.val_nodes), self.val_y
 
     @staticmethod
     def outputs(model: torch.nn.Module, task: Any, split: Any) -> dict[str, Tensor]:

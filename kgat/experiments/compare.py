@@ -1,17 +1,24 @@
 r"""Compares models: the same seeds for all, resumable, in this process or in several."""
 
 import os
-from collections.abc import Container, Iterable, Iterator, Mapping, Sequence
+import pickle
+from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import torch
 
 from kgat.datasets import GraphTask, LinkTask, Task, load
 from kgat.experiments import tuning
 from kgat.experiments.checkpoint import Checkpoints, Interval
+from kgat.experiments.concurrency import runs_at_once
 from kgat.experiments.config import Config, differing, on_data, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
+from kgat.experiments.logs import expect_log, logged
 from kgat.experiments.records import BASELINE, RESULTS
 from kgat.experiments.registry import STOCK, Model, expect_picklable, given, named, resolve_model
 from kgat.experiments.tables import runs_in
@@ -19,6 +26,7 @@ from kgat.experiments.training import OnEpoch, train
 from kgat.measures import measure_of
 
 Record = Mapping[str, Any]
+Hook = Callable[..., Any]  # of a configuration, an epoch, both losses and the score
 
 # What drawing a record raises that is not as kgat writes it.
 MALFORMED = (LookupError, TypeError, ValueError, AttributeError, ArithmeticError)
@@ -38,12 +46,14 @@ def compare(
     device: str = "cpu",
     rounds: int = ROUNDS,
     figures: bool = True,
-    jobs: int = 1,
+    jobs: int | None = 1,
     tune: int = 0,
     tune_seeds: int = 3,
     metric: str | None = None,
     checkpoint: str = "30s",
     resume: bool = True,
+    on_epoch: Hook | None = None,
+    log: str | None = None,
 ) -> list[dict[str, Any]]:
     r"""Trains every model with every seed, measures their cost, and draws the figures.
 
@@ -74,7 +84,8 @@ def compare(
             (default: :obj:`20`)
         figures (bool, optional): Whether to draw figures and report. (default: :obj:`True`)
         jobs (int, optional): How many runs go on at once, each in a process of its own with as many
-            threads as this one; the records are the same. (default: :obj:`1`)
+            threads as this one; the records are the same. With :obj:`None`, as many as threads and free
+            memory allow, among which the threads of this process are divided. (default: :obj:`1`)
         tune (int, optional): How many settings each model may choose from; 0 leaves all at the protocol.
             (default: :obj:`0`)
         tune_seeds (int, optional): How many seeds each of these settings is trained with.
@@ -86,6 +97,11 @@ def compare(
             (default: :obj:`"30s"`)
         resume (bool, optional): Whether a run that was stopped goes on from there, or begins anew.
             (default: :obj:`True`)
+        on_epoch (callable, optional): Called as ``on_epoch(config, epoch, train_loss, val_loss, score)``
+            after each epoch of each run and trial; training stops when it returns :obj:`True`. With several
+            :obj:`jobs` it is called in their processes, and must be importable. (default: :obj:`None`)
+        log (str, optional): Where losses and scores of all epochs go as well: :obj:`"tensorboard"`, below
+            :obj:`out`, or :obj:`"wandb"`. (default: :obj:`None`)
 
     Returns:
         list of dict: All records of the folder.
@@ -98,8 +114,7 @@ def compare(
     """
     overrides = overrides or {}
     names, own = _checked(dataset, models, seeds, jobs)
-    if jobs > 1:
-        expect_picklable(own)
+    expect_log(log)
     interval = Interval.read(checkpoint)
     budget = tuning.Budget(tune, tune_seeds) if tune else None
     with given(own):
@@ -109,13 +124,22 @@ def compare(
         tuned = budget.record(overrides) if budget else None
         protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
         trials = _trials(task.name, names, overrides, budget) if budget else []
+        if jobs is None:
+            jobs = min(
+                runs_at_once(task, protocols[0], device),
+                len(names) * seeds,
+            )
+            torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+        if jobs > 1:
+            expect_picklable(own)
+            _expect_importable(on_epoch)
         path = (Path("runs") / task.name if out is None else Path(out)) / RESULTS
         checkpoints = Checkpoints(path.parent, interval, resume)
         engine = Engine(
             path,
             len(trials) + len(names) * seeds,
             key_of=_key,
-            shared=(task, device, {"tuned": tuned} if tuned else {}, checkpoints, own),
+            shared=(task, device, {"tuned": tuned} if tuned else {}, checkpoints, own, Watch(on_epoch, log)),
             workers=jobs,
             title=task.name,
             shown=progress,
@@ -162,7 +186,9 @@ def _run_all(
     engine.run([_run_of(config, is_drawn=figures and config.seed == 0) for config in configs])
 
 
-def _checked(dataset: object, models: Models, seeds: int, jobs: int) -> tuple[list[str], dict[str, Model]]:
+def _checked(
+    dataset: object, models: Models, seeds: int, jobs: int | None
+) -> tuple[list[str], dict[str, Model]]:
     if not isinstance(dataset, str | Task | GraphTask | LinkTask):
         raise TypeError(
             f"Expected the name of a data set or a Task (got {type(dataset).__name__}); wrap a graph of your "
@@ -171,7 +197,7 @@ def _checked(dataset: object, models: Models, seeds: int, jobs: int) -> tuple[li
         )
     if seeds < 1:
         raise ValueError(f"Expected at least one seed (got {seeds}); pass --seeds 5")
-    if jobs < 1:
+    if jobs is not None and jobs < 1:
         raise ValueError(f"Expected at least one job (got {jobs}); pass --jobs 1")
     if not models:
         raise ValueError("Expected at least one model (got none); pass --models gat,rbf")
@@ -211,19 +237,57 @@ def _noting(note: Note, task: Task) -> OnEpoch:
     return lambda epoch, _, __, score: note(f"epoch {epoch}, val {metric.label} {metric.shown(score)}")
 
 
+@dataclass(frozen=True)
+class Watch:
+    r"""Who is told of the epochs of all runs.
+
+    Args:
+        hook (callable, optional): As :func:`compare` takes it.
+        log (str, optional): As :func:`compare` takes it.
+    """
+
+    hook: Hook | None
+    log: str | None
+
+    @contextmanager
+    def of(self, config: Config, task: Any, note: Note, folder: Path) -> Iterator[OnEpoch]:
+        r"""Gives what is called after each epoch of a run, and closes its log after the last."""
+        noted = _noting(note, task)
+        with logged(self.log, config, task.metric, folder) as told:
+
+            def on_epoch(*values: Any) -> Any:
+                for each in (noted, *told):
+                    each(*values)
+                return None if self.hook is None else self.hook(config, *values)
+
+            yield on_epoch
+
+
+def _expect_importable(on_epoch: Hook | None) -> None:
+    try:
+        pickle.dumps(on_epoch)
+    except (pickle.PicklingError, AttributeError, TypeError) as error:
+        raise ValueError(
+            f"Expected an 'on_epoch' that other processes can import because there are several jobs (got "
+            f"{error}); define it at the top of a module, or pass jobs=1"
+        ) from error
+
+
 def _try(
     task: Task,
     device: str,
     _: Record,
     checkpoints: Checkpoints,
     own: Mapping[str, Model],
+    watch: Watch,
     config: Config,
     *,
     note: Note,
 ) -> Iterator[dict[str, Any]]:
     checkpoint = checkpoints.of(tuning.key(config))
-    with given(own):
-        yield tuning.trial(task, config, device=device, on_epoch=_noting(note, task), checkpoint=checkpoint)
+    with given(own), watch.of(config, task, note, checkpoints.results) as on_epoch:
+        record = tuning.trial(task, config, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
+    yield record
 
 
 def _train(
@@ -232,15 +296,17 @@ def _train(
     mark: Record,
     checkpoints: Checkpoints,
     own: Mapping[str, Model],
+    watch: Watch,
     config: Config,
     is_drawn: bool,
     *,
     note: Note,
 ) -> Iterator[dict[str, Any]]:
     with given(own):
-        record, model = train(
-            task, config, device=device, on_epoch=_noting(note, task), checkpoint=checkpoints.of(config.key)
-        )
+        with watch.of(config, task, note, checkpoints.results) as on_epoch:
+            record, model = train(
+                task, config, device=device, on_epoch=on_epoch, checkpoint=checkpoints.of(config.key)
+            )
         yield {**record, **mark}
         if is_drawn:
             from kgat import diagnostics

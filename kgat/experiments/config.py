@@ -98,6 +98,9 @@ class Config:
             (default: :obj:`"mean"`)
         decoder (str, optional): How two nodes become a link, see :class:`~kgat.models.LinkPredictor`:
             :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
+        neighbors (str, optional): How many neighbours a step with a :obj:`batch_size` draws for each layer of
+            a task on nodes, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all, as
+            :obj:`None` does throughout. (default: :obj:`None`)
         clip (float, optional): Norm that the gradient of a step is scaled down to where it is larger.
             (default: :obj:`None`)
         scheduler (str, optional): How the learning rate changes from epoch to epoch, see
@@ -109,9 +112,6 @@ class Config:
             validation. (default: :obj:`False`)
         accumulate (int, optional): Mini-batches whose mean gradient makes a step of the optimiser, of a task
             whose epochs have several. (default: :obj:`1`)
-        neighbors (str, optional): How many neighbours a step with a :obj:`batch_size` draws for each layer of
-            a task on nodes, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all, as
-            :obj:`None` does throughout. (default: :obj:`None`)
         data (str, optional): The digest of data of one's own, see :func:`on_data`; it is no setting to
             choose. (default: :obj:`None`)
 
@@ -148,13 +148,13 @@ class Config:
     batch_size: int | None = None
     pooling: str = "mean"
     decoder: str = "dot"
+    neighbors: str | None = None
     clip: float | None = None
     scheduler: str | None = None
     precision: str = "fp32"
     compile: bool = False
     accumulate: int = 1
     data: str | None = None
-    neighbors: str | None = None
     code: str | None = None
 
     def __post_init__(self) -> None:

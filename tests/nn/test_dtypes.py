@@ -15,6 +15,29 @@ def conv(**kwargs):
     return KernelGATConv(8, 4, **kwargs)
 
 
+@pytest.mark.parametrize(
+    ("build", "part", "name"),
+    [
+        (lambda: KernelGATConv(8, 4), "lin", "weight"),
+        (lambda: KernelAttention(8, 2, batch_first=True), "", "in_proj_weight"),
+    ],
+    ids=["conv", "attention"],
+)
+def test_a_parametrised_weight_is_computed_once_per_pass(build, part, name):
+    class Counted(torch.nn.Module):
+        passes = 0
+
+        def forward(self, weight):
+            self.passes += 1
+            return weight
+
+    layer, counted = build(), Counted()
+    torch.nn.utils.parametrize.register_parametrization(layer.get_submodule(part), name, counted)
+    counted.passes = 0  # it was called when it was registered
+    layer(X, EDGES) if part else layer(X[None])
+    assert counted.passes == 1
+
+
 # What is built, and how it is called with x of another type.
 LAYERS = {
     "conv": (conv, lambda layer, x: layer(x, EDGES)),
