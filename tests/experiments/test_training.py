@@ -158,6 +158,9 @@ class Script:
             self.model.weight += 1
         return 0.0
 
+    def schedule(self, val_loss):
+        pass
+
     def validate(self):
         return next(self.left)
 
