@@ -3,8 +3,11 @@ r"""Graphs that lie in memory-mapped files: processes of a machine share them, a
 from __future__ import annotations
 
 import json
+import mmap
 import os
+import platform
 import shutil
+import sys
 import tempfile
 from collections.abc import Iterable, Iterator, Mapping
 from contextlib import contextmanager
@@ -157,8 +160,7 @@ def _meta(folder: Path) -> dict[str, Any]:
 
 def _opened(path: Path, shape: list[int], dtype: str) -> Tensor:
     try:
-        # Copy on write: torch wants to be able to write, and the file is not to change.
-        array = np.load(path, mmap_mode="c", allow_pickle=False) if 0 not in shape else np.load(path)
+        array = np.load(path, allow_pickle=False) if 0 in shape else _map(path)
     except (OSError, ValueError, EOFError) as error:
         raise ValueError(
             f"Expected an array of shape {shape} in '{path}' (got an error: {error}); convert again"
@@ -169,6 +171,20 @@ def _opened(path: Path, shape: list[int], dtype: str) -> Tensor:
             f"of {array.dtype.str}); convert again"
         )
     return torch.from_numpy(array)
+
+
+def _map(path: Path) -> Array:
+    # Copy on write: torch wants to be able to write, and the file is not to change. Without a reserve: Linux
+    # would else refuse a private map that is larger than memory.
+    usual = sys.platform == "linux" and platform.machine() in ("x86_64", "aarch64")
+    reserve = getattr(mmap, "MAP_NORESERVE", 0x4000 if usual else 0)  # not every Python has the name
+    header = np.load(path, mmap_mode="r", allow_pickle=False)
+    if not hasattr(mmap, "MAP_PRIVATE") or header.flags.fnc:
+        return np.load(path, mmap_mode="c", allow_pickle=False)  # type: ignore[no-any-return]
+    with path.open("rb") as file:
+        flags, access = mmap.MAP_PRIVATE | reserve, mmap.PROT_READ | mmap.PROT_WRITE
+        content = mmap.mmap(file.fileno(), 0, flags=flags, prot=access)
+    return np.frombuffer(content, header.dtype, header.size, header.offset).reshape(header.shape)  # type: ignore[attr-defined]
 
 
 @contextmanager
