@@ -2,8 +2,10 @@ r"""Several processes that train one model: which one this is, and what they agr
 
 from __future__ import annotations
 
+import gc
 import os
 import re
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -18,6 +20,9 @@ T = TypeVar("T")
 
 # What the libraries below torch say when a peer has gone.
 GONE = "connection|closed by peer|broken pipe|reset by peer|socket|timed out|nccl|gloo"
+# Threads of gloo give their last tensors back to Python, and torch waits for these threads where it drops the
+# group, without letting Python go: they have to be done before. After a failure the group stays until the end.
+SETTLING = 0.2  # seconds
 PATIENCE = timedelta(days=1)  # the first process may look at validation for long
 
 
@@ -68,6 +73,9 @@ def joined(device: str = "cpu") -> Iterator[str]:
     try:
         yield device
         distributed.barrier()
+        gc.collect()  # DistributedDataParallel, which holds the group, is part of cycles
+        time.sleep(SETTLING)
+        distributed.destroy_process_group()
     except RuntimeError as error:
         if isinstance(error, NotImplementedError) or not re.search(GONE, str(error), re.IGNORECASE):
             raise
@@ -76,7 +84,7 @@ def joined(device: str = "cpu") -> Iterator[str]:
             "says why; start all again: they go on from the last checkpoint, if there is one"
         ) from error
     finally:
-        distributed.destroy_process_group()
+        time.sleep(SETTLING)
 
 
 @contextmanager

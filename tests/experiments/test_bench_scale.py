@@ -30,7 +30,8 @@ def test_phases_in_processes_of_their_own(tmp_path, capsys):
     arguments += ["--batch-size", "64", "--neighbors", "3,3"]
     assert cli.main([*arguments, "--folder", str(tmp_path / "g"), "--out", str(out)]) == 0
     records = [json.loads(line) for line in out.read_text().splitlines()]
-    assert [record["phase"] for record in records] == ["convert", "train", "inference"]
+    assert [record["phase"] for record in records] == ["convert", "train", "inference", "train"]
+    assert [record["processes"] for record in records] == [1, 1, 1, 2]
     assert all(record["resident"] > 1 << 20 for record in records)
     assert records[1]["batches"] == 2
     assert records[1]["samples"] == 100
