@@ -20,8 +20,8 @@ T = TypeVar("T")
 
 # What the libraries below torch say when a peer has gone.
 GONE = "connection|closed by peer|broken pipe|reset by peer|socket|timed out|nccl|gloo"
-# Threads of gloo give their last tensors back to Python, and torch waits for these threads where it drops the
-# group, without letting Python go: they have to be done before. After a failure the group stays until the end.
+# Threads of gloo give their last tensors back to Python, and torch waits for these threads where it drops
+# the group, without letting Python go: they have to be done before. After a failure the group stays.
 SETTLING = 0.2  # seconds
 PATIENCE = timedelta(days=1)  # the first process may look at validation for long
 

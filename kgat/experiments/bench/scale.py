@@ -97,9 +97,9 @@ def bench_scale(
         **options (optional): More of :class:`Question`.
 
     Returns:
-        list of dict: Records of kind :obj:`"scale"`: seconds of one CPU and of the clock, the largest resident memory in bytes
-        with the pages of files that were looked at (:obj:`resident`), and without them at the end
-        (:obj:`anonymous`).
+        list of dict: Records of kind :obj:`"scale"`: seconds of one CPU and of the clock, the largest
+        resident memory in bytes with the pages of files that were looked at (:obj:`resident`), and without
+        them at the end (:obj:`anonymous`).
 
     Raises:
         ValueError: If a size is not positive.
