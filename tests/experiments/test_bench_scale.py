@@ -32,6 +32,7 @@ def test_phases_in_processes_of_their_own(tmp_path, capsys):
     records = [json.loads(line) for line in out.read_text().splitlines()]
     assert [record["phase"] for record in records] == ["convert", "train", "inference", "train"]
     assert [record["processes"] for record in records] == [1, 1, 1, 2]
+    assert {record["threads"] for record in records} == {1}  # of the processes, not of who asks them
     assert all(record["resident"] > 1 << 20 for record in records)
     assert records[1]["batches"] == 2
     assert records[1]["samples"] == 100

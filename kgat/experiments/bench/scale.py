@@ -119,7 +119,9 @@ def bench_scale(
                 continue
             for answer in _asked(question):
                 sizes_of = {name: value for name, value in asdict(question).items() if name != "folder"}
-                records.append({"kind": "scale", **sizes_of, **answer, **circumstances(question.device)})
+                # Last what is of the process that was asked, such as its threads.
+                record = {"kind": "scale", **circumstances(question.device), **sizes_of, **answer}
+                records.append(record)
                 say(records[-1])
                 if path is not None:
                     append(path, records[-1])
