@@ -2,6 +2,7 @@ r"""Checkpoints inside a run: a run that was stopped, however it was, goes on to
 
 import dataclasses
 import hashlib
+import pickle
 import random
 import re
 import shutil
@@ -190,7 +191,13 @@ class Checkpoint:
         if head != MAGIC + hashlib.sha256(payload).hexdigest().encode():
             raise ValueError(f"expected a whole checkpoint in '{self.path}' (got a damaged one)")
         # Only data: nothing in it can run code.
-        read: dict[str, Any] = torch.load(BytesIO(payload), map_location="cpu", weights_only=True)
+        try:
+            read: dict[str, Any] = torch.load(BytesIO(payload), map_location="cpu", weights_only=True)
+        except (pickle.UnpicklingError, RuntimeError, EOFError) as error:  # written by another torch
+            reason = " ".join(str(error).split())
+            raise ValueError(
+                f"expected a checkpoint that this torch can read in '{self.path}' (got: {reason})"
+            ) from error
         for name, value, other in _differences(self.identity, read["identity"]):
             raise ValueError(
                 f"expected a checkpoint of a run with {name}={value} in '{self.path}' (got {name}={other})"

@@ -125,10 +125,7 @@ def compare(
         protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
         trials = _trials(task.name, names, overrides, budget) if budget else []
         if jobs is None:
-            jobs = min(
-                runs_at_once(task, protocols[0], device),
-                len(names) * seeds,
-            )
+            jobs = min(runs_at_once(task, protocols[0], device), max(len(trials), len(names) * seeds))
             torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
         if jobs > 1:
             expect_picklable(own)

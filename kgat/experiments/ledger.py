@@ -252,6 +252,9 @@ class Ledger:
             self.path.parent.mkdir(parents=True, exist_ok=True)
             self.path.open("ab").close()
         except OSError as error:
+            if error.errno in (errno.ENOSPC, errno.EDQUOT):
+                with writing(self.path):
+                    raise
             raise PermissionError(
                 f"Expected a folder that can be written (got '{self.path.parent}': {error.strerror}); choose "
                 "another with --out"

@@ -3,6 +3,7 @@ r"""The layers of PyG that ours are compared with, in the very same stack."""
 from typing import Any, ClassVar
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 from torch_geometric.nn import Linear as PyGLinear
 from torch_geometric.nn.conv import (
@@ -147,6 +148,12 @@ class StockGNN(AttentionGNN):
     def layer(self, in_channels: int, out_channels: int, **kwargs: Any) -> torch.nn.Module:
         r"""Builds a layer."""
         raise NotImplementedError
+
+    @torch.no_grad()
+    def inference(self, x: Tensor, edge_index: Any, edge_attr: Any = None, **kwargs: Any) -> Tensor:  # type: ignore[override]
+        r"""As :meth:`forward`, of all nodes at once: some of these layers look at more than the edges of a
+        target (GCN at the degrees of its sources, APPNP at the whole graph), so that slices would differ."""
+        return self(x, edge_index, edge_attr=edge_attr, **kwargs)  # type: ignore[no-any-return]
 
 
 class StockMLP(StockGNN):
@@ -347,9 +354,10 @@ class StockSGFormer(SGFormer):
             *(in_channels, hidden_channels, out_channels, trans_num_layers, trans_num_heads, dropout),
             *(num_layers, dropout, graph_weight),
         )
+        self.fc.__class__ = _WithZero
 
     def forward(self, x: Tensor, edge_index: Any, batch: Tensor | None = None) -> Tensor:
-        return _before_log_softmax(self.fc, super().forward, x, edge_index, batch)
+        return _logits(super().forward(_dense(x), edge_index, _one_graph(x) if batch is None else batch))
 
 
 class StockPolynormer(Polynormer):
@@ -388,21 +396,22 @@ class StockPolynormer(Polynormer):
             *(input_dropout, dropout, dropout),
         )
         self._global = not local_only
+        self.pred_global.__class__ = self.pred_local.__class__ = _WithZero
 
     def forward(self, x: Tensor, edge_index: Any, batch: Tensor | None = None) -> Tensor:
-        last = self.pred_global if self._global else self.pred_local
-        return _before_log_softmax(last, super().forward, x, edge_index, batch)
+        return _logits(super().forward(_dense(x), edge_index, _one_graph(x) if batch is None else batch))
 
 
-def _before_log_softmax(
-    last: torch.nn.Module, forward: Any, x: Tensor, edge_index: Any, batch: Any
-) -> Tensor:
-    # Logits, as a task may be other than one of classes.
-    outputs: list[Tensor] = []
-    handle = last.register_forward_hook(lambda module, inputs, output: outputs.append(output))
-    try:
-        x = _dense(x)
-        forward(x, edge_index, x.new_zeros(x.size(0), dtype=torch.long) if batch is None else batch)
-    finally:
-        handle.remove()
-    return outputs[0]
+class _WithZero(torch.nn.Linear):
+    # A last layer with one more class, whose logit is 0: a log-softmax of its output keeps all logits, which
+    # a task other than one of classes needs.
+    def forward(self, x: Tensor) -> Tensor:
+        return F.pad(super().forward(x), (0, 1))
+
+
+def _logits(log_probabilities: Tensor) -> Tensor:
+    return log_probabilities[:, :-1] - log_probabilities[:, -1:]
+
+
+def _one_graph(x: Tensor) -> Tensor:
+    return torch.zeros(x.size(0), dtype=torch.long, device=x.device)

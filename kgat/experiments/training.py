@@ -336,13 +336,8 @@ def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
     folder = Path(folder)
     description = json.loads((folder / "config.json").read_text(encoding="utf8"))
     config = Config.from_dict(description["config"])
-    names = (
-        "in_channels",
-        "out_channels",
-        "edge_dim",
-        "level",
-        "kind",
-    )  # the last two are missing in old ones
+    # Of these, the last two are missing in old ones.
+    names = ("in_channels", "out_channels", "edge_dim", "level", "kind")
     model = build_model(config, **{name: description[name] for name in names if name in description})
     model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
     return model.eval()

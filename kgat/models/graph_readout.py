@@ -10,7 +10,7 @@ from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.resolver import aggregation_resolver
 from torch_geometric.typing import OptTensor
 
-__all__ = ["GraphReadout", "takes"]
+__all__ = ["GraphReadout", "encode", "takes"]
 
 
 def takes(model: torch.nn.Module) -> frozenset[str]:
@@ -24,6 +24,21 @@ def takes(model: torch.nn.Module) -> frozenset[str]:
     parameters = list(inspect.signature(model.forward).parameters.values())
     any_name = any(parameter.kind is parameter.VAR_KEYWORD for parameter in parameters)
     return frozenset(parameter.name for parameter in parameters[2:]) | ({"**"} if any_name else set())
+
+
+def encode(encoder: torch.nn.Module, names: frozenset[str], *inputs: Tensor, **extras: Any) -> Tensor:
+    r"""Calls a model of nodes with what is there of what it takes.
+
+    Args:
+        encoder (torch.nn.Module): The model.
+        names (frozenset of str): What it :func:`takes`.
+        *inputs (torch.Tensor): Features and edges.
+        **extras (optional): The rest, by name.
+    """
+    known = names.__contains__ if "**" not in names else lambda _: True
+    given = {name: value for name, value in extras.items() if value is not None and known(name)}
+    nodes: Tensor = encoder(*inputs, **given)
+    return nodes
 
 
 class GraphReadout(torch.nn.Module):
@@ -104,13 +119,8 @@ class GraphReadout(torch.nn.Module):
             batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
         if batch_size is None:
             batch_size = int(batch.max()) + 1
-        extras: dict[str, Any] = {"edge_attr": edge_attr, "batch": batch, "losses": losses}
-        kwargs = {
-            name: value
-            for name, value in extras.items()
-            if value is not None and (name in self.takes or "**" in self.takes)
-        }
-        nodes = self.encoder(x, edge_index, **kwargs)
+        extras = {"edge_attr": edge_attr, "batch": batch, "losses": losses}
+        nodes = encode(self.encoder, self.takes, x, edge_index, **extras)
         pooled = self.pool(nodes, index=batch, dim_size=batch_size)
         return self.lin(self.dropout(pooled))
 
@@ -123,12 +133,12 @@ def _aggregation(pooling: str, channels: int) -> Aggregation:
         if not pooling:  # which PyG takes for its base class
             raise ValueError("no name")
         try:
-            found = aggregation_resolver(pooling)
+            aggregation = aggregation_resolver(pooling)
         except TypeError:  # it wants its number of channels
-            found = aggregation_resolver(pooling, channels)
+            aggregation = aggregation_resolver(pooling, channels)
     except (TypeError, ValueError, AttributeError) as error:
         raise ValueError(
             f"Expected a pooling of torch_geometric.nn.aggr that needs nothing but channels (got "
             f"'{pooling}'); use 'mean', 'sum', 'max', 'softmax', 'median', 'std', or several as 'mean+max'"
         ) from error
-    return found
+    return aggregation

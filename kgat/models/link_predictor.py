@@ -1,13 +1,11 @@
 r"""From a model of nodes to one of links."""
 
-from typing import Any
-
 import torch
 from torch import Tensor
 from torch_geometric.nn.models import MLP
 from torch_geometric.typing import OptTensor
 
-from kgat.models.graph_readout import takes
+from kgat.models.graph_readout import encode, takes
 from kgat.names import one_of
 
 __all__ = ["DECODERS", "LinkPredictor"]
@@ -77,13 +75,7 @@ class LinkPredictor(torch.nn.Module):
             pairs (torch.Tensor, optional): The pairs. (default: :obj:`None`)
             losses (list of torch.Tensor, optional): Takes the penalties of kernels. (default: :obj:`None`)
         """
-        extras: dict[str, Any] = {"edge_attr": edge_attr, "losses": losses}
-        kwargs = {
-            name: value
-            for name, value in extras.items()
-            if value is not None and (name in self.takes or "**" in self.takes)
-        }
-        nodes: Tensor = self.encoder(x, edge_index, **kwargs)
+        nodes = encode(self.encoder, self.takes, x, edge_index, edge_attr=edge_attr, losses=losses)
         return nodes if pairs is None else self.decode(nodes, pairs)
 
     def decode(self, nodes: Tensor, pairs: Tensor) -> Tensor:

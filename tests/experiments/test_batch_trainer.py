@@ -8,6 +8,7 @@ from kgat.experiments import training
 from kgat.experiments.checkpoint import Checkpoints, Interval
 from kgat.experiments.config import Config
 from kgat.experiments.loop import Diverged
+from kgat.experiments.registry import MODELS
 
 pytestmark = pytest.mark.quick
 
@@ -137,3 +138,28 @@ def test_settings_without_batches_keep_their_key():
     config = make_config("gat")
     assert "neighbors" not in config.as_dict()
     assert dataclasses.replace(config, batch_size=8, neighbors="15,10").key != config.key
+
+
+@pytest.mark.parametrize("model", [name for name in MODELS if not MODELS[name].has_kernel])
+def test_every_stock_model_trains_in_mini_batches_and_is_scored_exactly(model):
+    r"""Some look at more than the edges of a target: a slice of rows would give other numbers."""
+    task = make_task()
+    config = make_config(model, batch_size=7, neighbors="2,1", max_epochs=1)
+    built = training.build(task, config)
+    training.fit(built, task.visible(task.split(0)), config)
+    answers = training.outputs(built, task, task.split(0), config)["test"]
+    with torch.no_grad():
+        torch.testing.assert_close(answers, built(task.data.x, task.data.edge_index))
+
+
+@pytest.mark.parametrize("model", ["sgformer", "polynormer"])
+def test_logits_are_those_of_the_last_layer(model):
+    r"""PyG's models return log-probabilities, of which values and labels of a task cannot be made."""
+    task = make_task()
+    built = training.build(task, make_config(model)).eval()
+    last = built.fc if model == "sgformer" else built.pred_global
+    heard = []
+    last.register_forward_hook(lambda module, inputs, output: heard.append(output))
+    output = built(task.data.x, task.data.edge_index)
+    torch.testing.assert_close(output, heard[0][:, :-1])
+    assert output.exp().sum(dim=1).sub(1).abs().max() > 1e-3

@@ -1,3 +1,4 @@
+import hashlib
 import multiprocessing
 import os
 import random
@@ -12,7 +13,7 @@ from made_tasks import make_config, make_task
 from kgat.experiments import checkpoint as checkpoints
 from kgat.experiments import compare as comparing
 from kgat.experiments import training
-from kgat.experiments.checkpoint import Checkpoint, Interval, fingerprint
+from kgat.experiments.checkpoint import MAGIC, Checkpoint, Interval, fingerprint
 from kgat.experiments.compare import compare
 
 SETTINGS = {"max_epochs": 120, "patience": 120, "norm": "batch_norm"}
@@ -139,6 +140,16 @@ def test_a_damaged_checkpoint_is_set_aside(tmp_path, place):
     content[place] ^= 1
     path.write_bytes(content)
     with pytest.warns(UserWarning, match=r"whole checkpoint .*got a damaged one.*starts anew"):
+        found = train(tmp_path / "run")
+    assert same(found, train(tmp_path / "new"))
+
+
+def test_a_checkpoint_that_this_torch_cannot_read_is_set_aside(tmp_path):
+    path = tmp_path / "run" / "state.pt"
+    path.parent.mkdir()
+    payload = b"of a later torch"
+    path.write_bytes(MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload)
+    with pytest.warns(UserWarning, match=r"that this torch can read .*set aside as .*starts anew"):
         found = train(tmp_path / "run")
     assert same(found, train(tmp_path / "new"))
 

@@ -1,3 +1,4 @@
+import errno
 import json
 import math
 import os
@@ -219,3 +220,14 @@ def test_lines_of_others_arrive(tmp_path):
         results.append({"job": 3})
         assert [record["job"] for record in results.records] == [0, 1, 2, 3]
     assert [json.loads(line)["job"] for line in path.read_text().splitlines()] == [0, 1, 2, 3]
+
+
+def test_a_full_disk_is_no_question_of_the_folder(tmp_path, monkeypatch):
+    def full(*_, **__):
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    monkeypatch.setattr(Path, "mkdir", full)
+    with pytest.raises(
+        OSError, match=r"^Expected room on the disk .*make room and run the same command again"
+    ):
+        Ledger(tmp_path / "runs" / "results.jsonl").__enter__()
