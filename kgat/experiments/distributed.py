@@ -45,9 +45,10 @@ def is_first() -> bool:
 
 @contextmanager
 def joined(device: str = "cpu") -> Iterator[str]:
-    r"""Joins the processes that ``torchrun`` started, if it did; yields the device of this one. When the block
-    has ended, a :class:`~torch.nn.parallel.DistributedDataParallel` can no longer be called, its
-    :obj:`module` can.
+    r"""Joins the processes that ``torchrun`` started, if it did; yields the device of this one.
+
+    When the block has ended, no :class:`~torch.nn.parallel.DistributedDataParallel` can be called any more;
+    its :obj:`module` can.
 
     Args:
         device (str, optional): Where to train; of GPUs each process takes one of its machine.

@@ -66,7 +66,7 @@ class DistributedTrainer(BatchTrainer):
 
 
 class _Shares(Sampler[list[int]]):
-    # Of each batch of all inputs, in the order that a data loader alone would draw, the share of this process.
+    # The share of this process in each batch, of all inputs in the order that a data loader alone would draw.
     generator: torch.Generator
 
     def __init__(self, size: int, batch_size: int) -> None:

@@ -7,11 +7,14 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from kgat.datasets import load
 from kgat.experiments import distributed, training
 from kgat.experiments.checkpoint import Checkpoint, Interval
 from kgat.experiments.config import Config
+
+KEPT = []  # modules that outlive their group
 
 
 def main(folder, settings, dies_after=None):
@@ -26,6 +29,8 @@ def main(folder, settings, dies_after=None):
             os.kill(os.getpid(), signal.SIGKILL)
 
     with distributed.joined() as device:
+        if distributed.world_size() > 1:
+            KEPT.append(DistributedDataParallel(torch.nn.Linear(1, 1)))
         checkpoint = Checkpoint(folder / "checkpoint", Interval(epochs=1))
         record, model = training.train(task, config, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
         torch.save(model.state_dict(), folder / f"model-{distributed.rank()}.pt")
@@ -44,9 +49,10 @@ if __name__ == "__main__":
         (Path(sys.argv[1]) / name).mkdir(parents=True, exist_ok=True)
         try:
             main(Path(sys.argv[1]) / name, settings, *death)
-            print(f"{name}: done")
+            said = "done"
         except (ValueError, OSError) as error:
-            print(f"{name}: {error}")
+            said = str(error)
+        sys.stdout.write(f"{name}: {said}\n")
         if left := threads_of_gloo():
-            print(f"{name}: {len(left)} threads left")
+            sys.stdout.write(f"{name}: {len(left)} threads left\n")
         sys.stdout.flush()
