@@ -28,6 +28,8 @@ Array = NDArray[Any]
 
 EDGES = ("edges.npy", "edges.parquet", "edges.csv", "edges.tsv", "edges.txt")
 PIECE = 1 << 22  # edges, or numbers of features, that are read together
+BLOCK = 1 << 25  # edges that are placed together, in memory
+SPOOL = "edges.tmp"
 SHARES = (0.6, 0.2)
 CLASSES = ("multiclass", "binary")
 
@@ -58,9 +60,9 @@ def convert_arrays(
                                     without them, 60, 20 and 20 % of the labelled nodes
     ==============================  =================================================================
 
-    Nodes are numbers from 0. Edges are placed by counting: they are read twice, a piece at a time, and memory
-    holds a few numbers per node. Self-loops and duplicates stay. The folder is there when it is whole, and
-    nothing is if the conversion was interrupted.
+    Nodes are numbers from 0. Edges are counted, and then read once more for each 32 million of them, a piece
+    at a time; memory holds these and a few numbers per node. Self-loops and duplicates stay. The folder is
+    there when it is whole, and nothing is if the conversion was interrupted.
 
     Args:
         source (str or Path): The folder of the files above.
@@ -220,38 +222,86 @@ def _write_edges(
     edges: Path, attr: Array | None, place: Path, nodes: int, undirected: bool, digest: Any, bar: Any
 ) -> int:
     count = np.zeros(nodes + 1, np.int64)
-    number = 0
-    for first, ends in bar(_pieces(edges), desc="Counting edges"):
-        _check_range(ends, nodes, edges, first)
-        digest.update(ends.tobytes())
-        number += ends.shape[1]
-        for targets in ends if undirected else ends[1:]:
-            count[1:] += np.bincount(targets, minlength=nodes)
+    sizes: list[int] = []
+    with (place / SPOOL).open("wb") as spool:
+        for first, ends in bar(_pieces(edges), desc="Counting edges"):
+            _check_range(ends, nodes, edges, first)
+            digest.update(ends.tobytes())
+            sizes.append(ends.shape[1])
+            for _, target, kept in _directions(ends, undirected):
+                count[1:] += np.bincount(target[kept], minlength=nodes)
+            if attr is not None:
+                digest.update(attr[first : first + sizes[-1]].astype(np.float32).tobytes())
+            if edges.suffix != ".npy":  # tables are slow to read
+                spool.write(ends.tobytes())
+    number = sum(sizes)
     if attr is not None and len(attr) != number:
         raise ValueError(
             f"Expected a row of '{edges.with_name('edge_attr.npy')}' for each of {number} edges (got "
             f"{len(attr)}); write both in the same order"
         )
-    total = number * (2 if undirected else 1)
     indptr = count.cumsum()
     np.save(place / "indptr.npy", indptr)
-    index = create(place / "edge_index.npy", (2, total), np.int64)
-    edge_id = create(place / "edge_id.npy", (total,), np.int64)
-    of_edges = None
+    total = int(indptr[-1])
+    out = {"edge_index": create(place / "edge_index.npy", (2, total), np.int64)}
+    out["edge_id"] = create(place / "edge_id.npy", (total,), np.int64)
     if attr is not None:
-        of_edges = create(place / "edge_attr.npy", (total, *attr.shape[1:]), np.float32)
-    free = indptr[:-1].copy()
-    for first, ends in bar(_pieces(edges), desc="Placing edges"):
-        for source, target in (ends, ends[::-1])[: 1 + undirected]:
-            order, where = _placed(target, free)
-            index[0, where], index[1, where] = source[order], target[order]
-            edge_id[where] = first + order
-            if of_edges is not None:
-                assert attr is not None
-                piece = attr[first : first + len(order)].astype(np.float32)
-                of_edges[where] = piece[order]
-                digest.update(piece.tobytes())
+        out["edge_attr"] = create(place / "edge_attr.npy", (total, *attr.shape[1:]), np.float32)
+    # Of some targets at a time, so that places are random in memory alone: a disk writes one after the other.
+    for begin, end in bar(list(_blocks(indptr)), desc="Placing edges"):
+        again = _pieces(edges) if edges.suffix == ".npy" else _spooled(place / SPOOL, sizes)
+        low, high = indptr[begin], indptr[end]
+        block = _block(again, attr, indptr[begin : end + 1], begin, undirected)
+        out["edge_index"][0, low:high], out["edge_id"][low:high] = block[:2]
+        out["edge_index"][1, low:high] = np.repeat(np.arange(begin, end), np.diff(indptr[begin : end + 1]))
+        if attr is not None:
+            out["edge_attr"][low:high] = block[2]
+    (place / SPOOL).unlink()
     return total
+
+
+def _block(
+    pieces: Iterator[tuple[int, Array]], attr: Array | None, indptr: Array, begin: int, undirected: bool
+) -> list[Array]:
+    # Sources, places in the list and features of all edges into some targets, by target.
+    free = indptr[:-1] - indptr[0]
+    size = int(indptr[-1] - indptr[0])
+    sources, ids = np.empty(size, np.int64), np.empty(size, np.int64)
+    features = np.empty((size, *attr.shape[1:]), np.float32) if attr is not None else np.empty(0, np.float32)
+    for first, ends in pieces:
+        for source, target, kept in _directions(ends, undirected):
+            within = np.flatnonzero(kept & (target >= begin) & (target < begin + len(free)))
+            order, where = _placed(target[within] - begin, free)
+            chosen = within[order]
+            sources[where], ids[where] = source[chosen], first + chosen
+            if attr is not None:
+                features[where] = attr[first : first + ends.shape[1]][chosen]
+    return [sources, ids, features]
+
+
+def _directions(ends: Array, undirected: bool) -> Iterator[tuple[Array, Array, Array]]:
+    # Sources, targets and which edges they are of: a self-loop is the same in both directions.
+    yield ends[0], ends[1], np.ones(ends.shape[1], bool)
+    if undirected:
+        yield ends[1], ends[0], ends[0] != ends[1]
+
+
+def _blocks(indptr: Array) -> Iterator[tuple[int, int]]:
+    # Ranges of targets with at most so many edges, or of one.
+    begin, last = 0, len(indptr) - 1
+    while begin < last:
+        end = int(np.searchsorted(indptr, indptr[begin] + BLOCK, side="right")) - 1
+        end = min(max(end, begin + 1), last)
+        yield begin, end
+        begin = end
+
+
+def _spooled(path: Path, sizes: list[int]) -> Iterator[tuple[int, Array]]:
+    first = 0
+    with path.open("rb") as spool:
+        for size in sizes:
+            yield first, np.fromfile(spool, np.int64, 2 * size).reshape(2, size)
+            first += size
 
 
 def _placed(target: Array, free: Array) -> tuple[Array, Array]:
