@@ -118,6 +118,7 @@ def bench_scale(
     processes: Annotated[int, typer.Option(help="How many train together, in turns with one.", min=1)] = 1,
     rounds: Rounds = 1,
     out: Log = None,
+    readme: Annotated[Path | None, options.readme_option("scale")] = None,
     threads: OneThread = 1,
 ) -> None:
     r"""Train an epoch of mini-batches and infer all nodes on drawn graphs that lie on disk; weigh both.
@@ -126,7 +127,7 @@ def bench_scale(
     resident, with the pages of files that were looked at and without. The table at the end is of all records
     in --out.
     """
-    from kgat.experiments.bench.scale import bench_scale, laid_out
+    from kgat.experiments.bench.scale import BEGIN, END, bench_scale, laid_out
     from kgat.experiments.ledger import read
 
     def read_size(text: str) -> tuple[int, int]:
@@ -150,6 +151,8 @@ def bench_scale(
     if out is not None:
         records = [record for record in read(out) if settings.items() <= record.items()]
     typer.echo(laid_out(records, *target))
+    if readme is not None:
+        replace_tables(readme, laid_out(records, *target), BEGIN, END)
 
 
 def _print_ratio(ours: str, record: dict[str, Any]) -> None:

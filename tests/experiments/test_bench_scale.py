@@ -1,10 +1,12 @@
 import json
+from pathlib import Path
 
 import numpy as np
 import pytest
 
 from kgat import cli
 from kgat.datasets import load_mapped
+from kgat.experiments import ledger
 from kgat.experiments.bench import scale
 
 
@@ -33,7 +35,10 @@ def test_each_phase_has_a_record(tmp_path, capsys, monkeypatch):
     out = tmp_path / "scale.jsonl"
     arguments = ["bench", "scale", "--sizes", "0.001x0.01", "--channels", "4", "--processes", "2"]
     arguments += ["--batch-size", "64", "--neighbors", "3,3"]
-    assert cli.main([*arguments, "--folder", str(tmp_path / "g"), "--out", str(out)]) == 0
+    page = tmp_path / "page.md"
+    page.write_text(f"before\n{scale.BEGIN}\n{scale.END}\n")
+    arguments += ["--folder", str(tmp_path / "g"), "--out", str(out), "--readme", str(page)]
+    assert cli.main(arguments) == 0
     records = [json.loads(line) for line in out.read_text().splitlines()]
     phases = [(record["phase"], record["processes"]) for record in records]
     assert phases == [("convert", 1), ("train", 1), ("train", 2), ("speedup", 2), ("inference", 1)]
@@ -50,6 +55,7 @@ def test_each_phase_has_a_record(tmp_path, capsys, monkeypatch):
     shown = capsys.readouterr().out
     assert "| train in 2 processes | 1,000 | 10,000 |" in shown
     assert "2 processes train" in shown
+    assert scale.laid_out(records, 111 * 10**6, 1615 * 10**6) in page.read_text()
 
 
 def record(nodes, edges):
@@ -73,6 +79,14 @@ def test_slopes_need_three_sizes_and_say_what_a_larger_graph_takes():
     on_one_line = [record(n, 10 * n) for n in (10**5, 10**6, 10**7)]
     assert scale.slopes(on_one_line, "train") is None
     assert "by slopes" not in scale.laid_out(on_one_line, 10**8, 10**9)
+
+
+@pytest.mark.quick
+def test_the_page_has_what_the_records_say():
+    root = Path(__file__).parents[2]
+    records = ledger.read(root / "benchmarks" / "scale.jsonl")
+    table = scale.laid_out(records, 111 * 10**6, 1615 * 10**6)
+    assert table in (root / "docs" / "how-to" / "large-graphs.md").read_text()
 
 
 @pytest.mark.quick
