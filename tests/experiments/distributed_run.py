@@ -1,5 +1,6 @@
 r"""What each of several processes runs: python distributed_run.py FOLDER JOBS, of which each has a port."""
 
+import dataclasses
 import json
 import os
 import signal
@@ -22,7 +23,10 @@ def main(folder, settings, dies_after=None):
     torch.set_default_dtype(torch.float64)
     task = load("karate")
     task.data.x = task.data.x.double()
-    config = Config.of("karate", "rbf", overrides=settings)
+    model = settings.pop("model", "rbf")
+    if model == "implicit":
+        task = with_holes(task)
+    config = Config.of("karate", model, overrides=settings)
 
     def on_epoch(number, *_):
         if number == dies_after and distributed.rank() == 1:
@@ -32,11 +36,23 @@ def main(folder, settings, dies_after=None):
         if distributed.world_size() > 1:
             KEPT.append(DistributedDataParallel(torch.nn.Linear(1, 1)))
         checkpoint = Checkpoint(folder / "checkpoint", Interval(epochs=1))
-        record, model = training.train(task, config, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
-        torch.save(model.state_dict(), folder / f"model-{distributed.rank()}.pt")
+        record, trained = training.train(
+            task, config, device=device, on_epoch=on_epoch, checkpoint=checkpoint
+        )
+        torch.save(trained.state_dict(), folder / f"model-{distributed.rank()}.pt")
         if distributed.is_first():
             (folder / "record.json").write_text(json.dumps(record))
             checkpoint.remove()
+
+
+def with_holes(task):
+    r"""Returns a regression of three values, of which every node lacks some."""
+    y = torch.randn(34, 3, generator=torch.Generator().manual_seed(0))
+    known = torch.rand(34, 3, generator=torch.Generator().manual_seed(1)) > 0.5
+    known[:, 0] |= ~known.any(dim=1)
+    data = task.data.clone()
+    data.y = y.where(known, torch.nan)
+    return dataclasses.replace(task, data=data, kind="regression", metric="rmse", num_classes=3)
 
 
 def threads_of_gloo():

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from kgat.datasets import convert_arrays, load, load_mapped, read_graph, save_mapped
+from kgat.datasets import convert_arrays, from_pandas, load, load_mapped, read_graph, save_mapped
 from kgat.datasets.own import convert
 from kgat.datasets.own import mapped as mapped_files
 from kgat.experiments import training
@@ -59,6 +59,17 @@ def test_a_task_comes_back_by_target(tmp_path):
     save_mapped(tmp_path / "twice", again)
     assert torch.equal(edges_of(load_mapped(tmp_path / "twice").data)[0], task.data.edge_index)
     assert load_mapped(tmp_path / "twice").data.undirected is True
+
+
+def test_what_a_table_has_beside_comes_back(tmp_path):
+    nodes = pd.DataFrame({"id": list("abcdef"), "label": ["u", "v"] * 3, "color": ["red", "blue", "red"] * 2})
+    edges = pd.DataFrame({"source": list("abcde"), "target": list("bcdef")})
+    data = from_pandas(nodes, edges).data
+    save_mapped(tmp_path / "table", from_pandas(nodes, edges))
+    again = load_mapped(tmp_path / "table").data
+    kept = [name for name, value in data.to_dict().items() if not isinstance(value, torch.Tensor)]
+    assert {"node_id", "columns", "classes"} <= set(kept)
+    assert {name: again[name] for name in kept} == json.loads(json.dumps({name: data[name] for name in kept}))
 
 
 def test_tensors_are_maps_whose_files_stay_as_they_are(tmp_path):
