@@ -328,10 +328,8 @@ def slopes(records: Sequence[Record], phase: str) -> dict[str, tuple[float, floa
 
 
 def laid_out(records: Sequence[Record], nodes: int, edges: int) -> str:
-    r"""Returns records as a table in Markdown, and what slopes say of a graph of another size.
-
-    It is at most :data:`FAR` times as large as the largest that was measured, or nothing is said. Nodes a second are by the clock, which others
-    slow down: the load is the number of processes that wanted to run before.
+    r"""Returns records as a table in Markdown, and what slopes say of a graph of another size, if it is at
+    most :data:`FAR` times as large as the largest that was measured.
 
     Args:
         records (list of dict): Records of :func:`bench_scale`, of one setting.
