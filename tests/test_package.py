@@ -15,6 +15,7 @@ from kgat import kernels, models, nn, positions
 PACKAGE = Path(kgat.__file__).parent
 # A module may import from its own room and from those above it. The core ends with 'diagnostics'.
 ROOMS = (
+    "arguments",
     "atomic",
     "moved",
     "extras",
