@@ -1,6 +1,5 @@
 import copy
 import functools
-import inspect
 import json
 import pickle
 
@@ -9,7 +8,7 @@ import safetensors.torch
 import torch
 
 from kgat import KernelGAT
-from kgat.kernels import RBF, DotProduct, ImplicitSpectral, Kernel, Laplace, Magnitude, Product, Sum
+from kgat.kernels import RBF, DotProduct, ImplicitSpectral, Laplace, Magnitude, Product, Sum
 from kgat.models import KernelTransformer, LanguageModel, SequenceClassifier, Translator
 from kgat.nn import KernelAttention
 
@@ -253,16 +252,3 @@ def test_what_a_folder_of_graph_attention_lacks_is_named(tmp_path):
         path.write_text(json.dumps(content | {"arguments": changed}))
         with pytest.raises(ValueError, match=message):
             KernelGAT.from_pretrained(tmp_path)
-
-
-def test_kernels_keep_their_signature():
-    class Plain(Kernel):
-        pass
-
-    class Wide(Kernel):
-        def __init__(self, channels, heads=1, *, width=2):
-            super().__init__(channels, heads)
-
-    assert list(inspect.signature(Plain).parameters) == ["channels", "heads"]
-    assert list(inspect.signature(Wide).parameters) == ["channels", "heads", "width"]
-    assert next(iter(inspect.signature(KernelGAT).parameters)) == "in_channels"
