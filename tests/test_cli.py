@@ -611,3 +611,22 @@ def test_errors_about_ones_own_data_are_one_line(capsys, tmp_path, monkeypatch, 
         code, out, err = run(capsys, command, *arguments)
         assert (code, out) == (2, "")
         assert re.fullmatch(rf"(people: .*\n)?kgat: error: .*{message}.*\n", err)
+
+
+def test_convert_then_train_on_maps(capsys, tmp_path):
+    folder = tmp_path / "maps"
+    code, out, err = run(capsys, "convert", "--dataset", "karate", "--out", folder)
+    assert (code, err) == (0, "")
+    assert out.startswith(f"{folder}: 34 nodes with 34 features, 156 edges by target")
+    batches = ["--batch-size", "4", "--neighbors", "3,3", *FAST]
+    code, out, err = run(capsys, "train", "--data", folder, *batches)
+    assert code == 0
+    assert "78 undirected edges" in err
+    assert "epoch" in out
+    code, _, err = run(capsys, "convert", "--dataset", "karate", "--out", folder)
+    assert code == 2
+    assert "Expected a new folder" in err
+    code, _, err = run(capsys, "convert", "--arrays", tmp_path / "none", "--out", tmp_path / "more")
+    assert code == 2
+    assert "no file" in err
+    assert [path.name for path in tmp_path.iterdir()] == ["maps"]

@@ -38,10 +38,11 @@ def train(
 ) -> None:
     r"""Train one model with one seed, and save it if asked to.
 
-    kgat.experiments.training.restore(folder) builds it again.
+    kgat.experiments.training.restore(folder) builds it again. Started by torchrun, as in torchrun
+    --nproc-per-node 2 -m kgat train ..., processes share the nodes of each batch of --batch-size.
     """
     from kgat.datasets import load, save_submission
-    from kgat.experiments import training
+    from kgat.experiments import distributed, training
     from kgat.experiments.checkpoint import Checkpoints, Interval
     from kgat.experiments.config import Config, on_data
     from kgat.experiments.registry import STOCK, resolve_model
@@ -63,17 +64,21 @@ def train(
     interval = Interval.read(checkpoint)
     options.set_threads(threads)
     options.check_device(device)
-    named = own.task(dataset, metric)
-    task = load(named, root, metric=metric) if isinstance(named, str) else named
-    config = Config.of(task.name, model, seed, on_data(settings, task.digest))
-    if out is not None:
-        options.make_folder(out)
-    record, trained = training.train(
-        task,
-        config,
-        device=device,
-        checkpoint=None if out is None else Checkpoints(out, interval, resume).of(config.key),
-    )
+    with distributed.joined(device) as here:
+        with distributed.one_after_another():
+            named = own.task(dataset, metric)
+            task = load(named, root, metric=metric) if isinstance(named, str) else named
+        config = Config.of(task.name, model, seed, on_data(settings, task.digest))
+        if out is not None:
+            options.make_folder(out)
+        record, trained = training.train(
+            task,
+            config,
+            device=here,
+            checkpoint=None if out is None else Checkpoints(out, interval, resume).of(config.key),
+        )
+        if not distributed.is_first():
+            return
     if out is not None:
         training.save(out, trained, task, record)
         Checkpoints(out, interval).remove(config.key)

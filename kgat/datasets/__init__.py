@@ -13,13 +13,16 @@ from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.own import (
+    convert_arrays,
     describe,
     from_data,
     from_networkx,
     from_pandas,
     from_points,
     from_scipy,
+    load_mapped,
     read_graph,
+    save_mapped,
     structural_features,
 )
 from kgat.datasets.sequence_task import SequenceTask
@@ -46,6 +49,7 @@ __all__ = [
     "Visible",
     "VisibleGraphs",
     "VisibleLinks",
+    "convert_arrays",
     "describe",
     "from_data",
     "from_networkx",
@@ -55,9 +59,11 @@ __all__ = [
     "inductive",
     "link_task",
     "load",
+    "load_mapped",
     "load_sequences",
     "names",
     "read_graph",
+    "save_mapped",
     "save_submission",
     "sequence_names",
     "structural_features",

@@ -13,11 +13,13 @@ from torch_geometric import seed_everything
 from torch_geometric.utils import degree
 
 from kgat.atomic import write_atomically
-from kgat.experiments import loop
+from kgat.experiments import distributed, loop
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.checkpoint import Checkpoint, fingerprint
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
+from kgat.experiments.distributed_checkpoint import DistributedCheckpoint
+from kgat.experiments.distributed_trainer import DistributedTrainer
 from kgat.experiments.graph_trainer import GraphTrainer
 from kgat.experiments.link_trainer import LinkTrainer
 from kgat.experiments.loop import Diverged, Epoch, Fitted
@@ -46,7 +48,7 @@ def _trainer_class(level: str, config: Config | None) -> type[Trainer]:
     if config is None or (level == "node" and config.batch_size is None):
         return TRAINERS[level]
     if level == "node":
-        return BatchTrainer
+        return BatchTrainer if distributed.world_size() == 1 else DistributedTrainer
     if config.neighbors is not None:
         raise ValueError(
             f"Expected no 'neighbors' of a task on {level}s (got {config.neighbors}); it takes whole graphs: "
@@ -137,6 +139,12 @@ def fit(
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
     """
+    processes = distributed.world_size()
+    if processes > 1 and (visible.level != "node" or config.batch_size is None):
+        raise ValueError(
+            f"Expected a task on nodes in mini-batches, which {processes} processes share (got a task on "
+            f"{visible.level}s with batch_size={config.batch_size}); pass --batch-size, or start one process"
+        )
     trainer = trainer_of(model, visible, config)
     sign = trainer.metric.sign  # the loop takes more for better
 
@@ -153,6 +161,8 @@ def fit(
             **{name: str(version) for name, version in circumstances("cpu")["versions"].items()},
         }
         checkpoint = dataclasses.replace(checkpoint, identity=identity)
+        if processes > 1:
+            checkpoint = DistributedCheckpoint.of(checkpoint)
     told = [] if on_epoch is None else [lambda epoch: on_epoch(*_signed(epoch, sign))]
     fitted = loop.fit(
         model,
@@ -245,7 +255,8 @@ def train(
     r"""Builds, fits and scores a model; seeds everything first.
 
     The seed also picks the split, so that all models of a seed answer the same question. On the CPU
-    the same seed gives the same record, but for its durations and date.
+    the same seed gives the same record, but for its durations and date. Of several processes
+    (:func:`kgat.experiments.distributed.joined`) the first one alone scores the model.
 
     Args:
         task (Task): The task.
@@ -261,8 +272,10 @@ def train(
     split = task.split(config.seed)
     model = build(task, config).to(device)
     fitted = fit(model, task.visible(split), config, on_epoch=on_epoch, checkpoint=checkpoint)
+    if distributed.world_size() > 1:
+        record["processes"] = distributed.world_size()
     record |= {
-        **evaluate(model, task, split, config),
+        **(evaluate(model, task, split, config) if distributed.is_first() else {}),
         "best_epoch": fitted.best_epoch,
         "epochs": fitted.epochs,
         "seconds": round(fitted.seconds, 4),

@@ -2,6 +2,7 @@ r"""From a path to a task, whatever lies there."""
 
 from __future__ import annotations
 
+import dataclasses
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,6 +10,7 @@ from typing import Any
 
 from kgat.datasets.own.arrays import read_arrays
 from kgat.datasets.own.data import from_data, read_data
+from kgat.datasets.own.mapped import is_mapped, load_mapped
 from kgat.datasets.own.networks import NETWORKS, from_networkx, read_network
 from kgat.datasets.own.tables import TABLES, from_pandas, read_table
 from kgat.datasets.task import Task
@@ -37,6 +39,7 @@ def read_graph(
     what lies there                         how it is read
     ======================================  =======================================================
     a folder with ``nodes`` and ``edges``   tables: :func:`from_pandas`
+    a folder that ``kgat convert`` wrote    as it is: :func:`~kgat.datasets.load_mapped`
     a folder of ``.npy`` and ``.npz``       arrays: :func:`from_scipy`, :func:`from_points`
     ``.csv``, ``.tsv``, ``.parquet``        points, with ``knn``: :func:`from_pandas`
     ``.pt``, ``.pth``                       a :obj:`Data` of PyG or its dictionary: :func:`from_data`
@@ -68,6 +71,8 @@ def read_graph(
     ending = path.suffix.lower()
     options["name"] = name or path.resolve().name.removesuffix(path.suffix if path.is_file() else "")
     labelled: dict[str, Any] = {} if label is None else {"label": label}
+    if is_mapped(path):
+        return _mapped(path, {**options, "nodes": nodes, "edges": edges, "knn": knn, **labelled}, name)
     if (
         path.is_dir()
         and nodes is None
@@ -112,6 +117,18 @@ def _refuse(path: Path, options: dict[str, Any], names: Sequence[str]) -> None:
                 f"Expected options that '{path}' takes (got '{name}', which is for tables or points); "
                 "leave it out"
             )
+
+
+def _mapped(path: Path, options: dict[str, Any], name: str | None) -> Task:
+    metric = options.pop("metric", None)
+    options.pop("name")
+    for option in (option for option, value in options.items() if value is not None):
+        raise ValueError(
+            f"Expected no '{option}' of '{path}', which kgat convert wrote as it is (got one); leave it out, "
+            "or say it to kgat convert"
+        )
+    task = load_mapped(path)
+    return dataclasses.replace(task, name=name or task.name, metric=metric or task.metric)
 
 
 def _has_arrays(path: Path) -> bool:
