@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.raw import Array, RawGraph, absent, no_column
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
@@ -20,7 +21,14 @@ from kgat.datasets.task import PARTS, Task
 __all__ = ["from_data", "read_data"]
 
 
-def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str = "", **options: Any) -> Task:
+def from_data(
+    data: Data | Mapping[str, Any],
+    *,
+    target: str = "y",
+    source: str = "",
+    like: Encoding | None = None,
+    **options: Any,
+) -> Task:
     r"""Makes a task of a graph, for :func:`kgat.experiments.compare.compare` and training.
 
     What is to be predicted is recognised: whole numbers of at most 100 different values, text and truth
@@ -36,6 +44,7 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
             :obj:`test_mask` with one column per split.
         target (str, optional): The attribute that is to be predicted. (default: :obj:`"y"`)
         source (str, optional): Where the graph comes from, in one line. (default: what it is)
+        like (Encoding, optional): As :func:`from_pandas` has it. (default: :obj:`None`)
         name (str, optional): What tables call it. (default: :obj:`"graph"`)
         kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"`, :obj:`"multilabel"` or
             :obj:`"regression"`; recognised if :obj:`None`. (default: :obj:`None`)
@@ -92,6 +101,9 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
             no_column("an attribute", name, sorted(data.keys()), source, "name one of them")
         return _array(data[name])
 
+    if like is not None:
+        target, data = "y", data.clone()
+        data.y = np.full(data.num_nodes or 0, np.nan)
     labels = column(target)
     if labels.ndim not in (1, 2):
         raise ValueError(
@@ -123,7 +135,7 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
         masks=_masks(data, source),
         extra={"node_id": list(data.node_id)} if "node_id" in data else {},
     )
-    return make_task(raw, **options)
+    return make_task(raw, like=like, **options)
 
 
 def _is_amount(labels: Array, missing: Array) -> bool:

@@ -11,8 +11,9 @@ from typing import Any
 
 import numpy as np
 
-from kgat.datasets.own.columns import encode
+from kgat.datasets.own.columns import Column, encode
 from kgat.datasets.own.edges import nearest_neighbours
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, shown
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import Task
@@ -41,6 +42,7 @@ def from_pandas(
     standardize: bool = True,
     source: str = "",
     row: Callable[[str, int], str] | None = None,
+    like: Encoding | None = None,
     **options: Any,
 ) -> Task:
     r"""Makes a task of a table of nodes and a table of edges.
@@ -69,6 +71,8 @@ def from_pandas(
         source (str, optional): Where the tables come from. (default: what they are)
         row (callable, optional): Says where a row is, from "nodes" or "edges" and its number. (default: by
             the number, counted from 0)
+        like (Encoding, optional): How another graph was encoded, that a model was trained on: this one is to
+            be predicted on, in the same way and without labels. (default: :obj:`None`)
         **options (optional): As :func:`from_data` has them.
 
     Raises:
@@ -96,24 +100,33 @@ def from_pandas(
         )
     nodes = _expanded(nodes)
     names = list(nodes.columns)
-    _expect_columns(nodes, edges, labels, [*drop, *categories], source)
+    _expect_columns(nodes, edges, labels if like is None else (), [*drop, *categories], source)
+    ignored = set() if like is None else {*like.ignored}
+    of_edges = set() if like is None else {column.name for column in like.edge_columns}
     ids = _ids_of_nodes(nodes, id, edges is not None, source, of_nodes, row)
     split = options.get("split")
     if split is None and SPLIT in names and SPLIT not in labels:
         split = options["split"] = f"column:{SPLIT}"
     deciding = [options.get("time"), options.get("group"), (split or "").partition("column:")[2]]
-    features = [name for name in names if name not in {id, *labels, *drop, *filter(None, deciding)}]
+    features = [name for name in names if name not in {id, *labels, *drop, *ignored, *filter(None, deciding)}]
     encoding: dict[str, Any] = {"categories": categories, "fill": fill, "standardize": standardize}
+    if like is not None:
+        like.expect_table(source, True)
     x, columns = encode(
-        nodes[features], lambda number, name: f"{row(of_nodes, number)}, column '{name}'", **encoding
+        nodes[features],
+        lambda number, name: f"{row(of_nodes, number)}, column '{name}'",
+        **encoding,
+        columns=None if like is None else like.columns,
     )
+    edge_columns: Sequence[Column] = ()
     steps: tuple[str, ...]
     if edges is None:
         edge_index, edge_attr = nearest_neighbours(x, int(knn or 0)), None
         steps = (f"edges from the {knn} nearest nodes",)
     else:
-        edge_index, edge_attr, steps = _edges(
-            edges, ids, edge_source, edge_target, source, row, set(drop), encoding
+        edge_index, edge_attr, edge_columns, steps = _edges(
+            *(edges, ids, edge_source, edge_target, source, row, {*drop, *ignored} - of_edges),
+            {**encoding, "columns": None if like is None else like.edge_columns},
         )
 
     def column(name: str) -> Array:
@@ -121,8 +134,9 @@ def from_pandas(
             no_column("a column", name, names, source, "name one of them")
         return nodes[name].to_numpy()
 
-    values = _label_values(nodes, labels)
+    values = np.full(len(nodes), np.nan) if like is not None else _label_values(nodes, labels)
     _warn_of_copies(nodes, features, values, labels)
+    names_of = {"id": id, "edge_source": edge_source, "edge_target": edge_target, "knn": knn}
     raw = RawGraph(
         x=x if x.shape[1] else None,
         edge_index=edge_index,
@@ -136,8 +150,14 @@ def from_pandas(
         directed=False,
         steps=(*_said(columns, standardize), *steps),
         extra={"node_id": ids, "columns": [asdict(column) for column in columns]},
+        encoding={
+            "columns": columns,
+            "edge_columns": edge_columns,
+            "ignored": [*labels, *drop, *filter(None, deciding)],
+            "read": {name: value for name, value in names_of.items() if value is not None},
+        },
     )
-    return make_task(raw, **options)
+    return make_task(raw, like=like, **options)
 
 
 def _expect_columns(
@@ -270,7 +290,7 @@ def _edges(
     row: Callable[[str, int], str],
     drop: set[str],
     encoding: dict[str, Any],
-) -> tuple[Array, Array | None, tuple[str, ...]]:
+) -> tuple[Array, Array | None, Sequence[Column], tuple[str, ...]]:
     import pandas as pd
 
     edges = edges.reset_index(drop=True)
@@ -292,12 +312,13 @@ def _edges(
             )
         ends.append(numbers)
     features = [name for name in edges.columns if name not in {edge_source, edge_target, *drop}]
-    if not features or not len(edges):
-        return np.stack(ends), None, ()
+    like = encoding["columns"]
+    if (not features or not len(edges)) and not like:
+        return np.stack(ends), None, (), ()
     attr, columns = encode(
         edges[features], lambda number, name: f"{row('edges', number)}, column '{name}'", **encoding
     )
-    return np.stack(ends), attr, (f"edge features {shown([column.name for column in columns])}",)
+    return np.stack(ends), attr, columns, (f"edge features {shown([column.name for column in columns])}",)
 
 
 # --- Files ------------------------------------------------------------------------------------------------
