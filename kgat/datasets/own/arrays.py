@@ -10,8 +10,8 @@ from typing import Any
 import numpy as np
 
 from kgat.datasets.own.data import from_data
-from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.edges import nearest_neighbours
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.numpy_files import read_archive, read_folder
 from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, shown
 from kgat.datasets.own.task import make_task

@@ -19,8 +19,8 @@ class Encoding:
     r"""What was done to a graph of one's own, from its files to features and edges.
 
     Args:
-        columns (list of Column, optional): The columns of a table of nodes as features; :obj:`None` if features
-            came as numbers. (default: :obj:`None`)
+        columns (list of Column, optional): The columns of a table of nodes as features; :obj:`None` if
+            features came as numbers. (default: :obj:`None`)
         edge_columns (list of Column, optional): Those of a table of edges. (default: :obj:`()`)
         ignored (list of str, optional): Columns that are no features: labels, and what decided about splits.
             (default: :obj:`()`)
@@ -79,8 +79,8 @@ class Encoding:
             return
         if has_columns:
             raise ValueError(
-                f"Expected features as rows of {self.features} numbers as in training (got the table {source}); "
-                "give a Data or arrays with 'x'"
+                f"Expected features as rows of {self.features} numbers as in training (got the table "
+                f"{source}); give a Data or arrays with 'x'"
             )
         raise ValueError(
             f"Expected a table with the columns {shown([c.name for c in self.columns or ()])} as in training "
@@ -96,8 +96,8 @@ class Encoding:
         for name, (wanted, there) in what.items():
             if wanted is not None and wanted != there:
                 raise ValueError(
-                    f"Expected {wanted} {name} as in training (got {there} in {source}); give the same ones in "
-                    "the same order"
+                    f"Expected {wanted} {name} as in training (got {there} in {source}); give the same "
+                    "ones in the same order"
                 )
 
     def scaled(self, x: Array) -> Array:

@@ -33,7 +33,7 @@ Array = NDArray[Any]
 META = "meta.json"
 FORMAT = "kgat mapped graph 1"
 ROWS = 1 << 16  # of features that are written together
-EXTRA = ("node_id", "target", "classes")  # what graphs of one's own have beside
+EXTRA = ("node_id", "target", "classes", "encoding")  # what graphs of one's own have beside
 OF_TASK = ("name", "metric", "kind", "num_classes", "source", "preprocessing", "digest")
 
 

@@ -10,12 +10,13 @@ from typing import Any
 
 from kgat.datasets.own.arrays import read_arrays
 from kgat.datasets.own.data import from_data, read_data
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.mapped import is_mapped, load_mapped
 from kgat.datasets.own.networks import NETWORKS, from_networkx, read_network
 from kgat.datasets.own.tables import TABLES, from_pandas, read_table
 from kgat.datasets.task import Task
 
-__all__ = ["read_graph"]
+__all__ = ["read_graph", "read_unlabelled"]
 
 # Which options belong to which files; all others belong to all.
 OF_TABLES = ("drop", "categories", "fill", "id")
@@ -108,6 +109,41 @@ def read_graph(
     raise ValueError(
         f"Expected a folder or a file with one of the endings {', '.join(ENDINGS)} (got '{path}'); convert it"
     )
+
+
+def read_unlabelled(path: str | os.PathLike[str], like: Encoding, **options: Any) -> Task:
+    r"""Reads a graph that a trained model is to predict on; its labels, if there are some, do not count.
+
+    Args:
+        path (str): As of :func:`read_graph`.
+        like (Encoding): How the graph was encoded that the model was trained on.
+        **options (optional): Those of :func:`read_graph` that say where things are, if not where they were in
+            training: ``nodes``, ``edges``, ``id``, ``edge_source``, ``edge_target``, ``knn``, ``drop``,
+            ``fill``.
+
+    Raises:
+        ValueError: If features are not those of training, with the name or number of those that differ; as
+            :func:`read_graph` otherwise.
+    """
+    path = Path(path)
+    if is_mapped(path):
+        task = _mapped(path, {**options, "name": None}, None)
+        if like.columns is not None and task.data.get("encoding") != like.as_dict():
+            raise ValueError(
+                f"Expected a graph that was encoded as in training (got '{path}', which was not); give "
+                "its tables"
+            )
+        edge_attr = task.data.edge_attr
+        like.expect_sizes(f"'{path}'", task.data.x.size(1), 0 if edge_attr is None else edge_attr.size(1))
+        return task
+    kind = path.suffix.lower()
+    known = tuple(like.read)  # but for what such files do not have
+    if kind in NETWORKS:
+        known = ("id",)
+    elif kind in (".pt", ".pth"):
+        known = ()
+    read = {name: value for name, value in like.read.items() if name in known}
+    return read_graph(path, like=like, **read | options)
 
 
 def _refuse(path: Path, options: dict[str, Any], names: Sequence[str]) -> None:

@@ -19,7 +19,7 @@ from kgat.datasets.own.task import make_task
 from kgat.datasets.task import Task
 from kgat.extras import require
 
-__all__ = ["TABLES", "from_pandas", "read_table"]
+__all__ = ["TABLES", "ends_of", "from_pandas", "read_table"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 # Texts that mean that there is no value; not among ids, where NA is a name like any other.
@@ -136,7 +136,9 @@ def from_pandas(
 
     values = np.full(len(nodes), np.nan) if like is not None else _label_values(nodes, labels)
     _warn_of_copies(nodes, features, values, labels)
-    names_of = {"id": id, "edge_source": edge_source, "edge_target": edge_target, "knn": knn}
+    read: dict[str, Any] = {"id": id, **({} if knn is None else {"knn": knn})}
+    if edges is not None:
+        read |= {"edge_source": edge_source, "edge_target": edge_target}
     raw = RawGraph(
         x=x if x.shape[1] else None,
         edge_index=edge_index,
@@ -154,7 +156,7 @@ def from_pandas(
             "columns": columns,
             "edge_columns": edge_columns,
             "ignored": [*labels, *drop, *filter(None, deciding)],
-            "read": {name: value for name, value in names_of.items() if value is not None},
+            "read": read,
         },
     )
     return make_task(raw, like=like, **options)
@@ -291,34 +293,58 @@ def _edges(
     drop: set[str],
     encoding: dict[str, Any],
 ) -> tuple[Array, Array | None, Sequence[Column], tuple[str, ...]]:
-    import pandas as pd
-
     edges = edges.reset_index(drop=True)
     edges.columns = list(map(str, edges.columns))
-    place = pd.Index(ids, dtype=object)
-    ends = []
-    for name, option in ((edge_source, "--source"), (edge_target, "--target")):
-        if name not in edges.columns:
-            advice = f"it holds one end of each edge: name the right one with {option}"
-            no_column("a column", name, list(edges.columns), f"the edges of {source}", advice)
-        end = _ids(edges[name], partial(_in_column, partial(row, "edges"), name))
-        numbers = place.get_indexer(pd.Index(end, dtype=object)).astype(np.int64)
-        strange = np.flatnonzero(numbers < 0)
-        if len(strange):
-            raise IndexError(
-                f"Expected the id of a node in {row('edges', int(strange[0]))}, column '{name}' (got "
-                f"'{end[strange[0]]}', which is none of {len(ids)}; {len(strange)} in all); add the node, or "
-                "remove the edge"
-            )
-        ends.append(numbers)
+    ends = ends_of(edges, ids, edge_source, edge_target, f"the edges of {source}", partial(row, "edges"))
     features = [name for name in edges.columns if name not in {edge_source, edge_target, *drop}]
-    like = encoding["columns"]
-    if (not features or not len(edges)) and not like:
+    if (not features or not len(edges)) and not encoding["columns"]:
         return np.stack(ends), None, (), ()
     attr, columns = encode(
         edges[features], lambda number, name: f"{row('edges', number)}, column '{name}'", **encoding
     )
     return np.stack(ends), attr, columns, (f"edge features {shown([column.name for column in columns])}",)
+
+
+def ends_of(
+    edges: Any,
+    ids: Sequence[str],
+    edge_source: str,
+    edge_target: str,
+    source: str,
+    row: Callable[[int], str],
+) -> list[Array]:
+    r"""Returns the nodes that the two columns of a table name, by their places among the ids.
+
+    Args:
+        edges (pandas.DataFrame): The table.
+        ids (list of str): The ids of the nodes.
+        edge_source, edge_target (str): The columns.
+        source (str): What errors call the table.
+        row (callable): Says where a row is.
+
+    Raises:
+        ValueError: If a column is not there, or an id is missing.
+        IndexError: If a node is not there.
+    """
+    import pandas as pd
+
+    place = pd.Index(ids, dtype=object)
+    ends = []
+    for name, option in ((edge_source, "--source"), (edge_target, "--target")):
+        if name not in edges.columns:
+            advice = f"it holds one end of each edge: name the right one with {option}"
+            no_column("a column", name, list(edges.columns), source, advice)
+        end = _ids(edges[name], partial(_in_column, row, name))
+        numbers = place.get_indexer(pd.Index(end, dtype=object)).astype(np.int64)
+        strange = np.flatnonzero(numbers < 0)
+        if len(strange):
+            raise IndexError(
+                f"Expected the id of a node in {row(int(strange[0]))}, column '{name}' (got "
+                f"'{end[strange[0]]}', which is none of {len(ids)}; {len(strange)} in all); add the node, or "
+                "remove the edge"
+            )
+        ends.append(numbers)
+    return ends
 
 
 # --- Files ------------------------------------------------------------------------------------------------

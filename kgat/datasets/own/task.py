@@ -109,7 +109,7 @@ def make_task(
 
 def _unlabelled(raw: RawGraph, like: Encoding, name: str) -> Task:
     directed = raw.directed if like.directed is None else like.directed
-    edges, edge_index, edge_attr = _cleaned(raw, bool(directed))
+    _, edge_index, edge_attr = _cleaned(raw, bool(directed))
     x, _ = _features(raw)
     like.expect_table(raw.source, "columns" in raw.encoding)
     like.expect_sizes(
