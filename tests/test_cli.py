@@ -50,6 +50,7 @@ def run(capsys, *arguments):
             "Expected a kernel model that leaves",
         ),
         (["compare", "--sedes", "3"], "Expected an option .*'--sedes'.; did you mean '--seeds'"),
+        (["compare", "--format", "svg,gif"], "Expected a format of figures .got 'gif'.*png, svg, pdf"),
         (["compere"], "Expected a command of 'kgat' .got 'compere'.; did you mean 'compare'"),
         (["bench", "opps"], "Expected a command of 'kgat bench' .got 'opps'.; did you mean 'ops'"),
         (["train", "--model", "gat", "--set", "projections=shared"], "Expected a kernel model"),

@@ -70,6 +70,14 @@ Format = Annotated[
         "--format", help="How to print tables: markdown, csv, latex or html. Default: for a terminal."
     ),
 ]
+Figures = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="How to write figures: png, svg or pdf, several with commas; those in report.html are PNG. "
+        "Formats of tables are those of kgat table.",
+    ),
+]
 Checkpoint = Annotated[
     str,
     typer.Option(
