@@ -209,7 +209,9 @@ class Trained:
             output = trainer.outputs(self.model, task, None)[PARTS[0]]
         names: dict[str, Sequence[Any]] = {"id": ids}
         if "graph_name" in task.data:
-            names = {"graph": [task.data.graph_name[number] for number in task.data.batch.tolist()], **names}
+            graphs = [task.data.graph_name[number] for number in task.data.batch.tolist()]
+            ids = [name.removeprefix(f"{graph}/") for name, graph in zip(ids, graphs, strict=True)]
+            names = {"graph": graphs, "id": ids}
         return Answers(self, names, output)
 
     def _of_graphs(self, graphs: Graphs, names: Sequence[Any], source: str) -> Answers:

@@ -15,11 +15,11 @@ from torch_geometric.data import Data, HeteroData
 from torch_geometric.data.separate import separate
 
 from kgat.datasets.own.encoding import Encoding
-from kgat.datasets.own.raw import Array, RawGraph, absent, no_column
+from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, several
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 
-__all__ = ["from_data", "read_data", "read_several"]
+__all__ = ["SeveralGraphs", "from_data", "read_data", "read_several"]
 
 
 def from_data(
@@ -28,6 +28,7 @@ def from_data(
     target: str = "y",
     source: str = "",
     like: Encoding | None = None,
+    graphs: str | None = None,
     **options: Any,
 ) -> Task:
     r"""Makes a task of a graph, for :func:`kgat.experiments.compare.compare` and training.
@@ -46,6 +47,8 @@ def from_data(
         target (str, optional): The attribute that is to be predicted. (default: :obj:`"y"`)
         source (str, optional): Where the graph comes from, in one line. (default: what it is)
         like (Encoding, optional): As :func:`from_pandas` has it. (default: :obj:`None`)
+        graphs (str, optional): The attribute with the graph of each node, where there are several.
+            (default: :obj:`None`)
         name (str, optional): What tables call it. (default: :obj:`"graph"`)
         kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"`, :obj:`"multilabel"` or
             :obj:`"regression"`; recognised if :obj:`None`. (default: :obj:`None`)
@@ -134,7 +137,10 @@ def from_data(
         row=lambda node: f"node {node}",
         source=source,
         masks=_masks(data, source),
-        extra={"node_id": list(data.node_id)} if "node_id" in data else {},
+        extra={
+            **({"node_id": list(data.node_id)} if "node_id" in data else {}),
+            **(several(data[graphs]) if graphs is not None else {}),
+        },
     )
     return make_task(raw, like=like, **options)
 
@@ -191,6 +197,10 @@ def _masks(data: Data, source: str) -> list[tuple[str, Array, Array, Array]]:
     return [(name, train[:, i], val[:, i], test[:, i]) for i, name in enumerate(names)]
 
 
+class SeveralGraphs(ValueError):
+    r"""A file holds several graphs where one is expected."""
+
+
 def read_data(path: Path) -> Data:
     r"""Reads a file that :func:`torch.save` made of a :obj:`Data` or its dictionary. Nothing in it is run.
 
@@ -198,9 +208,12 @@ def read_data(path: Path) -> Data:
         path (Path): The file.
 
     Raises:
+        SeveralGraphs: If it holds several.
         ValueError: If it is something else, or would run code.
     """
     content = _content(path)
+    if isinstance(content, list) and content and isinstance(content[0], dict | Data):
+        content = _only_graph(path, (content[0], {"graphs": range(len(content) + 1)}))
     if isinstance(content, tuple) and content and isinstance(content[0], dict | Data):
         content = _only_graph(path, content)
     if isinstance(content, dict):
@@ -271,7 +284,7 @@ def _only_graph(path: Path, content: tuple[Any, ...]) -> Any:
     slices = content[1] if len(content) > 1 else None
     graphs = max((len(places) - 1 for places in (slices or {}).values()), default=1)
     if graphs > 1:
-        raise ValueError(
+        raise SeveralGraphs(
             f"Expected one graph in '{path}' (got {graphs}); a task on the nodes of one graph has one"
         )
     return content[0]

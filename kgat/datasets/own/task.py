@@ -71,7 +71,9 @@ def make_task(
     }
     if structure:
         if "degree" in structure:
-            encoding["degrees"] = degree_moments(edge_index, raw.num_nodes)
+            encoding["degrees"] = degree_moments(
+                *(edge_index, raw.num_nodes), None if raw.fit is None else torch.from_numpy(raw.fit)
+            )
         x = _with_structure(x, edge_index, raw.num_nodes, Encoding(**encoding))
         layout = f"{layout}, beside {', '.join(structure)} of the graph" if layout else ", ".join(structure)
     if x is None or x.size(1) == 0:
