@@ -118,7 +118,7 @@ class OwnData:
             "a feature) and edges.csv (source, target, every other column an edge feature), .tsv or .parquet "
             "alike; a .pt file of a PyG Data; GraphML, GEXF, GML; a list of edges (.edgelist) beside "
             "--nodes; .npz, or a folder of .npy; a table or points with --knn; a folder of kgat convert; "
-            "several graphs: a folder with train, val and test (folders or .pt files of graphs), or of graphs."
+            "several graphs: a folder of graphs, or with train, val and test (folders or .pt files of graphs)."
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (
