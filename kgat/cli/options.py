@@ -71,6 +71,14 @@ Format = Annotated[
         "--format", help="How to print tables: markdown, csv, latex or html. Default: for a terminal."
     ),
 ]
+Figures = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="How to write figures: png, svg or pdf, several with commas; those in report.html are PNG. "
+        "Formats of tables are those of kgat table.",
+    ),
+]
 Checkpoint = Annotated[
     str,
     typer.Option(
@@ -110,7 +118,8 @@ class OwnData:
             "column "
             "a feature) and edges.csv (source, target, every other column an edge feature), .tsv or .parquet "
             "alike; a .pt file of a PyG Data; GraphML, GEXF, GML; a list of edges (.edgelist) beside "
-            "--nodes; .npz, or a folder of .npy; a table or points with --knn; a folder of kgat convert."
+            "--nodes; .npz, or a folder of .npy; a table or points with --knn; a folder of kgat convert; "
+            "several graphs: a folder of graphs, or with train, val and test (folders or .pt files of graphs)."
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (

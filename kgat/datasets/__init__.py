@@ -13,6 +13,7 @@ from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.own import (
+    Encoding,
     convert_arrays,
     describe,
     from_data,
@@ -22,6 +23,9 @@ from kgat.datasets.own import (
     from_scipy,
     load_mapped,
     read_graph,
+    read_graphs,
+    read_pairs,
+    read_unlabelled,
     save_mapped,
     structural_features,
 )
@@ -36,6 +40,7 @@ VISIBLE = {visible.level: visible for visible in (Visible, VisibleGraphs, Visibl
 __all__ = [
     "METRICS",
     "VISIBLE",
+    "Encoding",
     "GraphTask",
     "Graphs",
     "LinkSplit",
@@ -63,6 +68,9 @@ __all__ = [
     "load_sequences",
     "names",
     "read_graph",
+    "read_graphs",
+    "read_pairs",
+    "read_unlabelled",
     "save_mapped",
     "save_submission",
     "sequence_names",

@@ -3,6 +3,7 @@ r"""Trains one model on one task: fit, evaluation, and the record of it all."""
 import dataclasses
 import json
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -29,6 +30,7 @@ from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput
 
 __all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "outputs", "restore", "run", "save", "train"]
 
+CONFIG, WEIGHTS = "config.json", "model.pt"
 CURVE_POINTS = 100  # of a stored learning curve
 OnEpoch = Callable[[int, float, float, float], None]
 
@@ -59,11 +61,14 @@ def _trainer_class(level: str, config: Config | None) -> type[Trainer]:
 
 def build(task: Any, config: Config) -> torch.nn.Module:
     r"""Builds the model of a configuration for a task."""
-    more: dict[str, Any] = {}
-    if "deg" in resolve_model(config.model).asks:
-        graph = getattr(task, "data", task)
-        more["deg"] = degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)
-    return build_model(config, **_sizes(task), **more)
+    return build_model(config, **_sizes(task), **_asked(task, config))
+
+
+def _asked(task: Any, config: Config) -> dict[str, Any]:
+    if "deg" not in resolve_model(config.model).asks:
+        return {}
+    graph = getattr(task, "data", task)
+    return {"deg": degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)}
 
 
 def _sizes(task: Any) -> dict[str, Any]:
@@ -317,11 +322,15 @@ def save(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    config = Config.from_dict(record["config"])
     buffer = BytesIO()
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
     description = {"config": record["config"], **_sizes(task), "versions": record["versions"]}
-    write_atomically(folder / "model.pt", buffer.getvalue())
-    write_atomically(folder / "config.json", f"{json.dumps(description, indent=2)}\n".encode())
+    description |= {name: value.tolist() for name, value in _asked(task, config).items()}
+    if known := {name: task.data[name] for name in ("encoding", "classes", "target") if name in task.data}:
+        description["data"] = known  # so that another graph becomes numbers in the same way
+    write_atomically(folder / WEIGHTS, buffer.getvalue())
+    write_atomically(folder / CONFIG, f"{json.dumps(description, indent=2)}\n".encode())
 
 
 def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
@@ -335,10 +344,31 @@ def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
         ValueError: If the settings are not those of a model.
     """
     folder = Path(folder)
-    description = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    config = Config.from_dict(description["config"])
-    # Of these, the last two are missing in old ones.
-    names = ("in_channels", "out_channels", "edge_dim", "level", "kind")
-    model = build_model(config, **{name: description[name] for name in names if name in description})
-    model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"Expected a model in '{folder}' (got no {name}); run: kgat train --out {folder}"
+            )
+    path = folder / CONFIG
+    # Of these, some are missing in old ones.
+    names = ("in_channels", "out_channels", "edge_dim", "level", "kind", "deg")
+    try:
+        description = json.loads(path.read_text(encoding="utf8"))
+        sizes = {name: description[name] for name in names if name in description}
+        if "deg" in sizes:
+            sizes["deg"] = torch.tensor(sizes["deg"])
+        stored = dict(description["config"])
+        path = folder / WEIGHTS
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (ValueError, LookupError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"Expected '{path}' as kgat train writes it (got {type(error).__name__}: {error}); train again"
+        ) from error
+    model = build_model(Config.from_dict(stored), **sizes)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected weights of the model of '{folder / CONFIG}' in '{path}' (got {error}); train again"
+        ) from error
     return model.eval()

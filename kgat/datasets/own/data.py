@@ -12,15 +12,25 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
+from torch_geometric.data.separate import separate
 
-from kgat.datasets.own.raw import Array, RawGraph, absent, no_column
+from kgat.datasets.own.encoding import Encoding
+from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, several
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 
-__all__ = ["from_data", "read_data"]
+__all__ = ["SeveralGraphs", "from_data", "read_data", "read_several"]
 
 
-def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str = "", **options: Any) -> Task:
+def from_data(
+    data: Data | Mapping[str, Any],
+    *,
+    target: str = "y",
+    source: str = "",
+    like: Encoding | None = None,
+    graphs: str | None = None,
+    **options: Any,
+) -> Task:
     r"""Makes a task of a graph, for :func:`kgat.experiments.compare.compare` and training.
 
     What is to be predicted is recognised: whole numbers of at most 100 different values, text and truth
@@ -36,6 +46,9 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
             :obj:`test_mask` with one column per split.
         target (str, optional): The attribute that is to be predicted. (default: :obj:`"y"`)
         source (str, optional): Where the graph comes from, in one line. (default: what it is)
+        like (Encoding, optional): As :func:`from_pandas` has it. (default: :obj:`None`)
+        graphs (str, optional): The attribute with the graph of each node, where there are several.
+            (default: :obj:`None`)
         name (str, optional): What tables call it. (default: :obj:`"graph"`)
         kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"`, :obj:`"multilabel"` or
             :obj:`"regression"`; recognised if :obj:`None`. (default: :obj:`None`)
@@ -92,6 +105,9 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
             no_column("an attribute", name, sorted(data.keys()), source, "name one of them")
         return _array(data[name])
 
+    if like is not None:
+        target, data = "y", data.clone()
+        data.y = np.full(data.num_nodes or 0, np.nan)
     labels = column(target)
     if labels.ndim not in (1, 2):
         raise ValueError(
@@ -121,9 +137,12 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
         row=lambda node: f"node {node}",
         source=source,
         masks=_masks(data, source),
-        extra={"node_id": list(data.node_id)} if "node_id" in data else {},
+        extra={
+            **({"node_id": list(data.node_id)} if "node_id" in data else {}),
+            **(several(data[graphs]) if graphs is not None else {}),
+        },
     )
-    return make_task(raw, **options)
+    return make_task(raw, like=like, **options)
 
 
 def _is_amount(labels: Array, missing: Array) -> bool:
@@ -178,6 +197,10 @@ def _masks(data: Data, source: str) -> list[tuple[str, Array, Array, Array]]:
     return [(name, train[:, i], val[:, i], test[:, i]) for i, name in enumerate(names)]
 
 
+class SeveralGraphs(ValueError):
+    r"""A file holds several graphs where one is expected."""
+
+
 def read_data(path: Path) -> Data:
     r"""Reads a file that :func:`torch.save` made of a :obj:`Data` or its dictionary. Nothing in it is run.
 
@@ -185,26 +208,12 @@ def read_data(path: Path) -> Data:
         path (Path): The file.
 
     Raises:
+        SeveralGraphs: If it holds several.
         ValueError: If it is something else, or would run code.
     """
-    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-    from torch_geometric.data.storage import GlobalStorage
-
-    try:
-        # PyG declares its classes safe, but not all that its files name.
-        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
-        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        if "HeteroData" in str(error) or "BaseStorage" in str(error):
-            got = "a HeteroData, whose types nothing says how to join"
-        else:
-            got = "a pickle, which could run anything, or a damaged file"
-        raise ValueError(
-            f"Expected tensors of one graph in '{path}' (got {got}); write it with "
-            f"torch.save(data.to_dict(), '{path.name}')"
-        ) from error
+    content = _content(path)
+    if isinstance(content, list) and content and isinstance(content[0], dict | Data):
+        content = _only_graph(path, (content[0], {"graphs": range(len(content) + 1)}))
     if isinstance(content, tuple) and content and isinstance(content[0], dict | Data):
         content = _only_graph(path, content)
     if isinstance(content, dict):
@@ -217,12 +226,65 @@ def read_data(path: Path) -> Data:
     return content
 
 
+def _content(path: Path) -> Any:
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import GlobalStorage
+
+    try:
+        # PyG declares its classes safe, but not all that its files name.
+        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        if "HeteroData" in str(error) or "BaseStorage" in str(error):
+            got = "a HeteroData, whose types nothing says how to join"
+        else:
+            got = "a pickle, which could run anything, or a damaged file"
+        raise ValueError(
+            f"Expected tensors of one graph in '{path}' (got {got}); write it with "
+            f"torch.save(data.to_dict(), '{path.name}')"
+        ) from error
+
+
+def read_several(path: Path) -> list[Data]:
+    r"""Reads the graphs of a file: a list of :obj:`Data` or of their dictionaries, what an
+    :obj:`InMemoryDataset` of PyG keeps, or one graph.
+
+    Args:
+        path (Path): The file.
+
+    Raises:
+        ValueError: If it is something else, or would run code.
+    """
+    content = _content(path)
+    if isinstance(content, tuple) and len(content) > 1 and isinstance(content[0], dict | Data):
+        data = Data.from_dict(content[0]) if isinstance(content[0], dict) else content[0]
+        slices: dict[str, Any] = content[1] or {}
+        count = max((len(places) - 1 for places in slices.values()), default=1)
+        graphs: list[Any] = [data] if not slices else [_slice(data, slices, i) for i in range(count)]
+    else:
+        graphs = [*content] if isinstance(content, list | tuple) else [content]
+    graphs = [Data.from_dict(graph) if isinstance(graph, dict) else graph for graph in graphs]
+    wrong = next((graph for graph in graphs if not isinstance(graph, Data)), None)
+    if wrong is not None or not graphs:
+        raise ValueError(
+            f"Expected graphs in '{path}' (got {type(wrong).__name__ if graphs else 'an empty list'}); write "
+            f"them with torch.save([data.to_dict() for data in graphs], '{path.name}')"
+        )
+    return graphs
+
+
+def _slice(data: Data, slices: dict[str, Any], number: int) -> Data:
+    return separate(Data, data, number, slices, decrement=False)  # type: ignore[no-any-return]
+
+
 def _only_graph(path: Path, content: tuple[Any, ...]) -> Any:
     # As InMemoryDataset writes it: all graphs joined, and where each begins.
     slices = content[1] if len(content) > 1 else None
     graphs = max((len(places) - 1 for places in (slices or {}).values()), default=1)
     if graphs > 1:
-        raise ValueError(
+        raise SeveralGraphs(
             f"Expected one graph in '{path}' (got {graphs}); a task on the nodes of one graph has one"
         )
     return content[0]

@@ -44,8 +44,9 @@ def describe(task: Task) -> str:
     split = task.splits[0]
     sizes = ", ".join(f"{int(getattr(split, part).sum()):,} {part}" for part in ("train", "val", "test"))
     several = f"{len(task.splits)} splits, the first of" if len(task.splits) > 1 else "a split of"
+    graphs = f" in {counted(len(data.graph_name), 'graph')}" if "graph_name" in data else ""
     return (
-        f"{task.name}: {counted(nodes, 'node')}, "
+        f"{task.name}: {counted(nodes, 'node')}{graphs}, "
         f"{counted(edges // 2 if undirected else edges, 'un' * undirected + 'directed edge')}, "
         f"{int((~touched).sum()):,} isolated, {counted(data.x.size(1), 'feature')}{of_edges}; "
         f"predicts {_target(task)}, by {task.metric}; {several} {sizes}; {task.preprocessing}"
