@@ -37,7 +37,9 @@ def draw(folder, num_people=300):
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument("--data", type=Path, default="runs/tables/people", help="folder with nodes.csv and edges.csv")
+parser.add_argument(
+    "--data", type=Path, default="runs/tables/people", help="folder with nodes.csv and edges.csv"
+)
 parser.add_argument("--epochs", type=int, default=50)
 args = parser.parse_args()
 out = Path(f"runs/{args.data.name}-{args.epochs}-epochs")
@@ -47,7 +49,9 @@ if not args.data.exists():
 
 task = read_graph(args.data)
 print(describe(task))
-records = compare(task, ["gat", "rbf"], 3, out, overrides={"max_epochs": args.epochs}, rounds=0, figures=False)
+records = compare(
+    task, ["gat", "rbf"], 3, out, overrides={"max_epochs": args.epochs}, rounds=0, figures=False
+)
 for record in records:
     if record["kind"] == "run":
         print(f"{record['model']}, seed {record['seed']}: test {task.metric} {record['test']:.3f}")

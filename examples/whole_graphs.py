@@ -1,7 +1,7 @@
 r"""Classify whole graphs: any model of nodes, pooled by ``GraphReadout``.
 
-Run it with ``python examples/whole_graphs.py``. It takes MUTAG, 188 molecules, or graphs that it draws where that
-cannot be had; ``--pooling mean+max`` is worth a try.
+Run it with ``python examples/whole_graphs.py``. It takes MUTAG, 188 molecules, or graphs that it draws where
+those cannot be had; ``--pooling mean+max`` is worth a try.
 """
 
 import argparse
