@@ -228,6 +228,15 @@ def test_pages_are_made_for_all_public_names(monkeypatch, tmp_path):
     assert set(positions.names()) - {"none"} <= set(dir(positions))
 
 
+def test_each_example_is_listed_and_run():
+    page = (ROOT / "docs" / "how-to" / "examples.md").read_text(encoding="utf8")
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf8")
+    for example in (ROOT / "examples").glob("*.py"):
+        assert f"`{example.name}`" in page, "the page 'Start from an example' lists them all"
+        assert f"examples/{example.name} -" in run, "with few steps"
+        assert importlib.util.find_spec(example.stem) is None, "a script hides a package of its name"
+
+
 def test_the_readme_is_short():
     text = README[: README.index("<!-- overview:begin -->")]
     assert len(README.split("\n")) < 100, "the README is one screen and a half; the site has room"

@@ -1,6 +1,7 @@
 r"""Train with Lightning: the model is a LightningModule, the loaders are those of ``kgat.loader``.
 
-Run it with ``python examples/lightning.py`` after ``pip install lightning``, which kgat itself does not need.
+Run it with ``python examples/lightning_module.py`` after ``pip install '.[lightning]'``: kgat itself does not
+need Lightning.
 """
 
 import argparse
@@ -8,6 +9,7 @@ import argparse
 import lightning
 import torch
 import torch.nn.functional as F
+from lightning.pytorch.callbacks import ModelCheckpoint
 
 from kgat import KernelGAT
 from kgat.datasets import load
@@ -17,7 +19,6 @@ from kgat.loader import NeighborLoader
 class Classifier(lightning.LightningModule):
     def __init__(self, in_channels, num_classes):
         super().__init__()
-        self.save_hyperparameters()
         self.model = KernelGAT(in_channels, 64, 2, num_classes, heads=8, out_heads=1, act="elu", kernel="rbf")
 
     def configure_optimizers(self):
@@ -55,8 +56,9 @@ train = NeighborLoader(data, [10, 5], input_nodes=split.train, batch_size=128, s
 val, test = (  # all neighbours where a model is judged
     NeighborLoader(data, [-1, -1], input_nodes=nodes, batch_size=512) for nodes in (split.val, split.test)
 )
+best = ModelCheckpoint(monitor="val_accuracy", mode="max")
 trainer = lightning.Trainer(
-    max_epochs=args.epochs, accelerator="auto", devices=1, logger=False, default_root_dir="runs/lightning"
+    max_epochs=args.epochs, callbacks=[best], logger=False, default_root_dir="runs/lightning"
 )
 trainer.fit(Classifier(data.num_features, task.num_classes), train, val)
-trainer.test(dataloaders=test, ckpt_path="best", weights_only=True)
+trainer.test(dataloaders=test, ckpt_path="best")
