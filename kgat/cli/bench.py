@@ -100,6 +100,65 @@ def bench_loader(
     )
 
 
+@bench.command("scale")
+def bench_scale(
+    sizes: Annotated[
+        str, typer.Option(help="Millions of nodes x millions of edges, separated by commas.")
+    ] = "2.4x60",
+    folder: Annotated[Path, typer.Option(help="Where graphs are drawn; one that is there is taken.")] = Path(
+        "runs/scale"
+    ),
+    channels: Annotated[int, typer.Option(help="Number of features.", min=1)] = 128,
+    model: Annotated[str, typer.Option(help="The model, as in compare.")] = "rbf",
+    batch_size: Annotated[int, typer.Option(help="Nodes of a batch.", min=1)] = 1024,
+    neighbors: Annotated[str, typer.Option(help="Neighbours per hop, separated by commas.")] = "15,10",
+    towards: Annotated[
+        str, typer.Option(help="The size to extrapolate to, from three or more.")
+    ] = "111x1615",
+    processes: Annotated[int, typer.Option(help="How many train together, beside one.", min=1)] = 1,
+    out: Log = None,
+    threads: OneThread = 1,
+) -> None:
+    r"""Train an epoch of mini-batches and infer all nodes on drawn graphs that lie on disk; weigh both.
+
+    Degrees follow a power law. Each phase runs in a fresh process: the memory is the largest that was
+    resident, with the pages of files that were looked at.
+    """
+    from kgat.experiments.bench.scale import PHASES, bench_scale, extrapolated
+
+    def read(text: str) -> tuple[int, int]:
+        nodes, _, edges = text.partition("x")
+        try:
+            return round(float(nodes) * 1e6), round(float(edges) * 1e6)
+        except ValueError:
+            raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
+
+    def shown(what: str, phase: str, bytes_: float, seconds: float) -> None:
+        typer.echo(f"{what:<32} {phase:<10} {bytes_ / 2**30:8.2f} GiB {seconds:12,.0f} s of one CPU")
+
+    def done(record: dict[str, Any]) -> None:
+        what = f"{record['nodes']:,} nodes, {record['edges']:,} edges"
+        phase = record["phase"] if record["processes"] == 1 else f"{record['phase']} in {record['processes']}"
+        shown(what, phase, record["resident"] or float("nan"), record["cpu_seconds"])
+        if "samples_per_second" in record:
+            typer.echo(f"{record['samples_per_second']:12,.0f} nodes a second, by the clock")
+
+    target = read(towards)
+    records = bench_scale(
+        [read(size) for size in options.listed(sizes)],
+        folder,
+        out,
+        done,
+        **{"channels": channels, "model": model, "batch_size": batch_size, "neighbors": neighbors},
+        threads=threads,
+        processes=processes,
+    )
+    for phase in PHASES:
+        if (expected := extrapolated(records, phase, *target)) is not None:
+            what = f"{target[0]:,} nodes, by slopes"
+            shown(what, phase, expected["resident"], expected["cpu_seconds"])
+
+
 def _print_ratio(ours: str, record: dict[str, Any]) -> None:
     middle, low, high = record["ratio"]
     note = "  (contended: do not trust it)" if record["contended"] else ""

@@ -65,6 +65,7 @@ def compare(
     checkpoint: options.Checkpoint = "30s",
     resume: options.Resume = True,
     log: options.Log = None,
+    formats: options.Figures = "png",
     *,
     own: options.OwnData,
 ) -> None:
@@ -93,6 +94,7 @@ def compare(
         checkpoint=checkpoint,
         resume=resume,
         log=log,
+        formats=options.listed(formats),
     )
     folder = Path("runs") / records[-1]["dataset"] if out is None else out
     print_tables(records)

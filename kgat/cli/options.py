@@ -70,6 +70,14 @@ Format = Annotated[
         "--format", help="How to print tables: markdown, csv, latex or html. Default: for a terminal."
     ),
 ]
+Figures = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="How to write figures: png, svg or pdf, several with commas; those in report.html are PNG. "
+        "Formats of tables are those of kgat table.",
+    ),
+]
 Checkpoint = Annotated[
     str,
     typer.Option(
@@ -109,7 +117,7 @@ class OwnData:
             "column "
             "a feature) and edges.csv (source, target, every other column an edge feature), .tsv or .parquet "
             "alike; a .pt file of a PyG Data; GraphML, GEXF, GML; a list of edges (.edgelist) beside "
-            "--nodes; .npz, or a folder of .npy; a table or points with --knn."
+            "--nodes; .npz, or a folder of .npy; a table or points with --knn; a folder of kgat convert."
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (
@@ -203,13 +211,17 @@ class OwnData:
         ),
     ] = None
 
+    def named(self) -> dict[str, Any]:
+        r"""Returns the options that are given, by name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def task(self, dataset: str | None, metric: str | None = None) -> "str | Task":
         r"""Returns the name of a data set, or the graph of one's own, and says what was understood."""
         from kgat.cli.terminal import say
         from kgat.datasets import describe, read_graph
 
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        given = {name: value for name, value in given.items() if value is not None}
+        given = self.named()
         path = given.pop("data", None)
         if path is None:
             if given:

@@ -13,13 +13,20 @@ from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.own import (
+    Encoding,
+    convert_arrays,
     describe,
     from_data,
     from_networkx,
     from_pandas,
     from_points,
     from_scipy,
+    load_mapped,
     read_graph,
+    read_graphs,
+    read_pairs,
+    read_unlabelled,
+    save_mapped,
     structural_features,
 )
 from kgat.datasets.sequence_task import SequenceTask
@@ -33,6 +40,7 @@ VISIBLE = {visible.level: visible for visible in (Visible, VisibleGraphs, Visibl
 __all__ = [
     "METRICS",
     "VISIBLE",
+    "Encoding",
     "GraphTask",
     "Graphs",
     "LinkSplit",
@@ -46,6 +54,7 @@ __all__ = [
     "Visible",
     "VisibleGraphs",
     "VisibleLinks",
+    "convert_arrays",
     "describe",
     "from_data",
     "from_networkx",
@@ -55,9 +64,14 @@ __all__ = [
     "inductive",
     "link_task",
     "load",
+    "load_mapped",
     "load_sequences",
     "names",
     "read_graph",
+    "read_graphs",
+    "read_pairs",
+    "read_unlabelled",
+    "save_mapped",
     "save_submission",
     "sequence_names",
     "structural_features",

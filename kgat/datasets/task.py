@@ -16,6 +16,7 @@ from kgat.names import unknown
 __all__ = ["PARTS", "Split", "Task", "Visible", "first", "roc_auc"]
 
 PARTS = ("train", "val", "test")
+PIECE = 1 << 16  # rows of features that are looked at together: they may lie on disk
 
 
 @dataclass(frozen=True, eq=False)
@@ -281,6 +282,8 @@ def check_features(name: str, x: Tensor | None) -> None:
         )
     sparse = x.layout == torch.sparse_csr
     values = x.values() if sparse else x
+    if all(bool(piece.isfinite().all()) for piece in values.split(PIECE)):
+        return
     wrong = ~torch.isfinite(values)
     if at := first(wrong):
         node, column = _row_and_column(x, *at) if sparse else at
@@ -304,7 +307,9 @@ def check_edges(name: str, data: Data, num_nodes: int) -> None:
         raise ValueError(
             f"Expected integers in 'edge_index' of '{name}' (got {edge_index.dtype}); use torch.int64"
         )
-    if at := first((edge_index < 0) | (edge_index >= num_nodes)):
+    low, high = edge_index.aminmax() if edge_index.numel() else (0, -1)
+    if low < 0 or high >= num_nodes:
+        at = first((edge_index < 0) | (edge_index >= num_nodes))
         raise IndexError(
             f"Expected 'edge_index' of '{name}' in [0, {num_nodes - 1}] (got {int(edge_index[at])} in row "
             f"{at[0]} of edge {at[1]}); there are {num_nodes} nodes, counted from 0"

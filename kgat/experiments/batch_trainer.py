@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 from kgat.datasets.task import PARTS
 from kgat.experiments.trainer import Inputs, Trainer, inputs_of
 from kgat.loader import NeighborLoader
+from kgat.loader.neighbor_sampler import is_sorted
 from kgat.models import AttentionGNN, StandardizedOutput
 from kgat.nn.linear import select_rows
 
@@ -49,14 +50,18 @@ class BatchTrainer(Trainer):
             graph,
             neighbors,
             input_nodes=self.train_nodes.cpu(),
-            batch_size=config.batch_size,
-            shuffle=True,
             seed=config.seed,
+            is_sorted=is_sorted(graph.edge_index),
+            **self.order(),
         )
         model = self.model.model if isinstance(self.model, StandardizedOutput) else self.model
         taken = inspect.signature(model.forward).parameters
         names = ("num_sampled_nodes_per_hop", "num_sampled_edges_per_hop")
         self._takes_hops = all(name in taken for name in names)
+
+    def order(self) -> dict[str, Any]:
+        r"""Returns the arguments of a loader that say which nodes make a batch."""
+        return {"batch_size": self.config.batch_size, "shuffle": True}
 
     @property
     def stateful(self) -> dict[str, Any]:

@@ -117,7 +117,7 @@ class Checkpoint:
         """
         content = {
             "identity": dict(self.identity),
-            "parts": {name: _state(part) for name, part in parts.items()},
+            "parts": {name: part_state(part) for name, part in parts.items()},
             "generators": _generator_states(),
         }
         buffer = BytesIO()
@@ -167,7 +167,7 @@ class Checkpoint:
             if states.keys() != parts.keys():
                 raise ValueError(f"it has {', '.join(states)}, and the run {', '.join(parts)}")
             for name, part in parts.items():
-                _restore(part, states[name])
+                restore_part(part, states[name])
         except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
@@ -240,7 +240,8 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[t
             yield name, a, b
 
 
-def _state(part: Any) -> Any:
+def part_state(part: Any) -> Any:
+    r"""Returns the state of what has a :meth:`state_dict`, or of a generator of torch or NumPy."""
     if isinstance(part, torch.Generator):
         return part.get_state()
     if isinstance(part, np.random.Generator):
@@ -248,7 +249,8 @@ def _state(part: Any) -> Any:
     return part.state_dict()
 
 
-def _restore(part: Any, state: Any) -> None:
+def restore_part(part: Any, state: Any) -> None:
+    r"""Brings a part into the state that :func:`part_state` returned."""
     if isinstance(part, torch.Generator):
         part.set_state(state)
     elif isinstance(part, np.random.Generator):

@@ -54,6 +54,7 @@ def compare(
     resume: bool = True,
     on_epoch: Hook | None = None,
     log: str | None = None,
+    formats: Sequence[str] = ("png",),
 ) -> list[dict[str, Any]]:
     r"""Trains every model with every seed, measures their cost, and draws the figures.
 
@@ -102,6 +103,8 @@ def compare(
             :obj:`jobs` it is called in their processes, and must be importable. (default: :obj:`None`)
         log (str, optional): Where losses and scores of all epochs go as well: :obj:`"tensorboard"`, below
             :obj:`out`, or :obj:`"wandb"`. (default: :obj:`None`)
+        formats (list of str, optional): In which formats figures are written: :obj:`"png"`, :obj:`"svg"`,
+            :obj:`"pdf"`. (default: :obj:`("png",)`)
 
     Returns:
         list of dict: All records of the folder.
@@ -115,6 +118,8 @@ def compare(
     overrides = overrides or {}
     names, own = _checked(dataset, models, seeds, jobs)
     expect_log(log)
+    if figures:
+        _expect_formats(formats)
     interval = Interval.read(checkpoint)
     budget = tuning.Budget(tune, tune_seeds) if tune else None
     with given(own):
@@ -152,7 +157,7 @@ def compare(
                 _measure(engine, config, names, rounds)
             if figures:
                 engine.progress.note("drawing figures")
-                draw(engine.records, path.parent)
+                draw(engine.records, path.parent, formats)
     return engine.records
 
 
@@ -338,12 +343,20 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
 # --- Figures ----------------------------------------------------------------------------------------------
 
 
-def draw(records: Sequence[Record], folder: Path) -> list[Path]:
+def _expect_formats(formats: Sequence[str]) -> None:
+    from kgat.experiments import plots
+
+    plots.expect_formats(formats)
+
+
+def draw(records: Sequence[Record], folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     r"""Writes all figures and ``report.html`` from the records alone.
 
     Args:
         records (list of dict): The records of a comparison.
         folder (Path): Where to write.
+        formats (list of str, optional): As :func:`compare` takes them; figures in the report are PNG.
+            (default: :obj:`("png",)`)
 
     Returns:
         list of Path: The files.
@@ -352,7 +365,7 @@ def draw(records: Sequence[Record], folder: Path) -> list[Path]:
     from kgat.experiments import plots, report
 
     try:
-        return [*plots.save_all(records, folder), report.write(records, folder)]
+        return [*plots.save_all(records, folder, formats), report.write(records, folder)]
     except MALFORMED as error:
         path = Path(folder) / RESULTS
         for number, record in numbered(path) if path.exists() else []:

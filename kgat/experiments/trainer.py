@@ -135,13 +135,17 @@ class Trainer:
                 auxiliary_loss: Any = getattr(module, "auxiliary_loss", None)
                 if auxiliary_loss is not None:
                     loss = loss + auxiliary_loss()
-            # A mean over all rows of a step, of which the last batch may have fewer.
-            (loss if accumulate == 1 else loss * len(y)).backward()
+            (loss * self.weight(len(y))).backward()
             total, rows, since = total + value * len(y), rows + len(y), since + len(y)
             if number % accumulate == 0 or number == self.num_batches:
                 self._update(1 if accumulate == 1 else since)
                 since = 0
         return total / rows
+
+    def weight(self, rows: int) -> float:
+        r"""Returns what the mean loss of a batch is multiplied by."""
+        # A mean over all rows of a step, of which the last batch may have fewer.
+        return 1.0 if self.config.accumulate == 1 else rows
 
     def _update(self, rows: int) -> None:
         if rows > 1:

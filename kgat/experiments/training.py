@@ -3,6 +3,7 @@ r"""Trains one model on one task: fit, evaluation, and the record of it all."""
 import dataclasses
 import json
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +14,13 @@ from torch_geometric import seed_everything
 from torch_geometric.utils import degree
 
 from kgat.atomic import write_atomically
-from kgat.experiments import loop
+from kgat.experiments import distributed, loop
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.checkpoint import Checkpoint, fingerprint
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
+from kgat.experiments.distributed_checkpoint import DistributedCheckpoint
+from kgat.experiments.distributed_trainer import DistributedTrainer
 from kgat.experiments.graph_trainer import GraphTrainer
 from kgat.experiments.link_trainer import LinkTrainer
 from kgat.experiments.loop import Diverged, Epoch, Fitted
@@ -27,6 +30,7 @@ from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput
 
 __all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "outputs", "restore", "run", "save", "train"]
 
+CONFIG, WEIGHTS = "config.json", "model.pt"
 CURVE_POINTS = 100  # of a stored learning curve
 OnEpoch = Callable[[int, float, float, float], None]
 
@@ -46,7 +50,7 @@ def _trainer_class(level: str, config: Config | None) -> type[Trainer]:
     if config is None or (level == "node" and config.batch_size is None):
         return TRAINERS[level]
     if level == "node":
-        return BatchTrainer
+        return BatchTrainer if distributed.world_size() == 1 else DistributedTrainer
     if config.neighbors is not None:
         raise ValueError(
             f"Expected no 'neighbors' of a task on {level}s (got {config.neighbors}); it takes whole graphs: "
@@ -57,11 +61,14 @@ def _trainer_class(level: str, config: Config | None) -> type[Trainer]:
 
 def build(task: Any, config: Config) -> torch.nn.Module:
     r"""Builds the model of a configuration for a task."""
-    more: dict[str, Any] = {}
-    if "deg" in resolve_model(config.model).asks:
-        graph = getattr(task, "data", task)
-        more["deg"] = degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)
-    return build_model(config, **_sizes(task), **more)
+    return build_model(config, **_sizes(task), **_asked(task, config))
+
+
+def _asked(task: Any, config: Config) -> dict[str, Any]:
+    if "deg" not in resolve_model(config.model).asks:
+        return {}
+    graph = getattr(task, "data", task)
+    return {"deg": degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)}
 
 
 def _sizes(task: Any) -> dict[str, Any]:
@@ -137,6 +144,12 @@ def fit(
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
     """
+    processes = distributed.world_size()
+    if processes > 1 and (visible.level != "node" or config.batch_size is None):
+        raise ValueError(
+            f"Expected a task on nodes in mini-batches, which {processes} processes share (got a task on "
+            f"{visible.level}s with batch_size={config.batch_size}); pass --batch-size, or start one process"
+        )
     trainer = trainer_of(model, visible, config)
     sign = trainer.metric.sign  # the loop takes more for better
 
@@ -153,6 +166,8 @@ def fit(
             **{name: str(version) for name, version in circumstances("cpu")["versions"].items()},
         }
         checkpoint = dataclasses.replace(checkpoint, identity=identity)
+        if processes > 1:
+            checkpoint = DistributedCheckpoint.of(checkpoint)
     told = [] if on_epoch is None else [lambda epoch: on_epoch(*_signed(epoch, sign))]
     fitted = loop.fit(
         model,
@@ -245,7 +260,8 @@ def train(
     r"""Builds, fits and scores a model; seeds everything first.
 
     The seed also picks the split, so that all models of a seed answer the same question. On the CPU
-    the same seed gives the same record, but for its durations and date.
+    the same seed gives the same record, but for its durations and date. Of several processes
+    (:func:`kgat.experiments.distributed.joined`) the first one alone scores the model.
 
     Args:
         task (Task): The task.
@@ -261,8 +277,10 @@ def train(
     split = task.split(config.seed)
     model = build(task, config).to(device)
     fitted = fit(model, task.visible(split), config, on_epoch=on_epoch, checkpoint=checkpoint)
+    if distributed.world_size() > 1:
+        record["processes"] = distributed.world_size()
     record |= {
-        **evaluate(model, task, split, config),
+        **(evaluate(model, task, split, config) if distributed.is_first() else {}),
         "best_epoch": fitted.best_epoch,
         "epochs": fitted.epochs,
         "seconds": round(fitted.seconds, 4),
@@ -303,11 +321,15 @@ def save(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    config = Config.from_dict(record["config"])
     buffer = BytesIO()
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
     description = {"config": record["config"], **_sizes(task), "versions": record["versions"]}
-    write_atomically(folder / "model.pt", buffer.getvalue())
-    write_atomically(folder / "config.json", f"{json.dumps(description, indent=2)}\n".encode())
+    description |= {name: value.tolist() for name, value in _asked(task, config).items()}
+    if known := {name: task.data[name] for name in ("encoding", "classes", "target") if name in task.data}:
+        description["data"] = known  # so that another graph becomes numbers in the same way
+    write_atomically(folder / WEIGHTS, buffer.getvalue())
+    write_atomically(folder / CONFIG, f"{json.dumps(description, indent=2)}\n".encode())
 
 
 def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
@@ -321,10 +343,31 @@ def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
         ValueError: If the settings are not those of a model.
     """
     folder = Path(folder)
-    description = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    config = Config.from_dict(description["config"])
-    # Of these, the last two are missing in old ones.
-    names = ("in_channels", "out_channels", "edge_dim", "level", "kind")
-    model = build_model(config, **{name: description[name] for name in names if name in description})
-    model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"Expected a model in '{folder}' (got no {name}); run: kgat train --out {folder}"
+            )
+    path = folder / CONFIG
+    # Of these, some are missing in old ones.
+    names = ("in_channels", "out_channels", "edge_dim", "level", "kind", "deg")
+    try:
+        description = json.loads(path.read_text(encoding="utf8"))
+        sizes = {name: description[name] for name in names if name in description}
+        if "deg" in sizes:
+            sizes["deg"] = torch.tensor(sizes["deg"])
+        stored = dict(description["config"])
+        path = folder / WEIGHTS
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (ValueError, LookupError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"Expected '{path}' as kgat train writes it (got {type(error).__name__}: {error}); train again"
+        ) from error
+    model = build_model(Config.from_dict(stored), **sizes)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected weights of the model of '{folder / CONFIG}' in '{path}' (got {error}); train again"
+        ) from error
     return model.eval()

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from kgat.arguments import KnowsArguments
 from kgat.score.gram import Gram, LazyGram, SumGram
 
 
@@ -56,7 +57,7 @@ class Context(NamedTuple):
 NOTHING = Context()
 
 
-class Kernel(torch.nn.Module):
+class Kernel(KnowsArguments):
     r"""A similarity of queries and keys, in log space: :math:`\mathrm{score} = \log k(\mathbf{q},
     \mathbf{k})`.
 

@@ -12,6 +12,7 @@ from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils._trim_to_layer import trim_feat
 
 from kgat.models.inference import EDGES, ROWS, by_slices, check_bounds, needs_all
+from kgat.models.pretrained import Pretrained
 from kgat.moved import old_names
 from kgat.nn import KernelGATConv
 from kgat.nn.edges import read_edges
@@ -282,8 +283,9 @@ class AttentionGNN(BasicGNN):
         return self.lin(x) if hasattr(self, "lin") else x  # type: ignore[no-any-return]
 
 
-class KernelGAT(AttentionGNN):
-    r"""Graph attention with any kernel: a stack of :class:`~kgat.nn.KernelGATConv`.
+class KernelGAT(Pretrained, AttentionGNN):
+    r"""Graph attention with any kernel: a stack of :class:`~kgat.nn.KernelGATConv`, which
+    :meth:`~kgat.models.pretrained.Pretrained.save_pretrained` writes into a folder.
 
     Args:
         in_channels (int or tuple): Size of each input sample, or :obj:`-1`.
@@ -315,13 +317,8 @@ class KernelGAT(AttentionGNN):
     """
 
     supports_edge_weight: Final[bool] = True  # type: ignore[misc]
-    conv_class = KernelGATConv
+    conv_class = inner = KernelGATConv
     conv_takes = ("batch", "losses", "position")
-
-    @property
-    def penalised(self) -> bool:
-        r"""Whether a kernel has a penalty for ``losses``."""
-        return any(conv.penalised for conv in self.convs)  # type: ignore[misc]
 
     def _drop_values(self, conv: MessagePassing) -> None:
         conv.value_dropout = self.value_dropout

@@ -12,15 +12,24 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
+from torch_geometric.data.separate import separate
 
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.raw import Array, RawGraph, absent, no_column
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 
-__all__ = ["from_data", "read_data"]
+__all__ = ["from_data", "read_data", "read_several"]
 
 
-def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str = "", **options: Any) -> Task:
+def from_data(
+    data: Data | Mapping[str, Any],
+    *,
+    target: str = "y",
+    source: str = "",
+    like: Encoding | None = None,
+    **options: Any,
+) -> Task:
     r"""Makes a task of a graph, for :func:`kgat.experiments.compare.compare` and training.
 
     What is to be predicted is recognised: whole numbers of at most 100 different values, text and truth
@@ -36,6 +45,7 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
             :obj:`test_mask` with one column per split.
         target (str, optional): The attribute that is to be predicted. (default: :obj:`"y"`)
         source (str, optional): Where the graph comes from, in one line. (default: what it is)
+        like (Encoding, optional): As :func:`from_pandas` has it. (default: :obj:`None`)
         name (str, optional): What tables call it. (default: :obj:`"graph"`)
         kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"`, :obj:`"multilabel"` or
             :obj:`"regression"`; recognised if :obj:`None`. (default: :obj:`None`)
@@ -92,6 +102,9 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
             no_column("an attribute", name, sorted(data.keys()), source, "name one of them")
         return _array(data[name])
 
+    if like is not None:
+        target, data = "y", data.clone()
+        data.y = np.full(data.num_nodes or 0, np.nan)
     labels = column(target)
     if labels.ndim not in (1, 2):
         raise ValueError(
@@ -123,7 +136,7 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
         masks=_masks(data, source),
         extra={"node_id": list(data.node_id)} if "node_id" in data else {},
     )
-    return make_task(raw, **options)
+    return make_task(raw, like=like, **options)
 
 
 def _is_amount(labels: Array, missing: Array) -> bool:
@@ -187,24 +200,7 @@ def read_data(path: Path) -> Data:
     Raises:
         ValueError: If it is something else, or would run code.
     """
-    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-    from torch_geometric.data.storage import GlobalStorage
-
-    try:
-        # PyG declares its classes safe, but not all that its files name.
-        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
-        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        if "HeteroData" in str(error) or "BaseStorage" in str(error):
-            got = "a HeteroData, whose types nothing says how to join"
-        else:
-            got = "a pickle, which could run anything, or a damaged file"
-        raise ValueError(
-            f"Expected tensors of one graph in '{path}' (got {got}); write it with "
-            f"torch.save(data.to_dict(), '{path.name}')"
-        ) from error
+    content = _content(path)
     if isinstance(content, tuple) and content and isinstance(content[0], dict | Data):
         content = _only_graph(path, content)
     if isinstance(content, dict):
@@ -215,6 +211,59 @@ def read_data(path: Path) -> Data:
             f"torch.save(data.to_dict(), '{path.name}')"
         )
     return content
+
+
+def _content(path: Path) -> Any:
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import GlobalStorage
+
+    try:
+        # PyG declares its classes safe, but not all that its files name.
+        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        if "HeteroData" in str(error) or "BaseStorage" in str(error):
+            got = "a HeteroData, whose types nothing says how to join"
+        else:
+            got = "a pickle, which could run anything, or a damaged file"
+        raise ValueError(
+            f"Expected tensors of one graph in '{path}' (got {got}); write it with "
+            f"torch.save(data.to_dict(), '{path.name}')"
+        ) from error
+
+
+def read_several(path: Path) -> list[Data]:
+    r"""Reads the graphs of a file: a list of :obj:`Data` or of their dictionaries, what an
+    :obj:`InMemoryDataset` of PyG keeps, or one graph.
+
+    Args:
+        path (Path): The file.
+
+    Raises:
+        ValueError: If it is something else, or would run code.
+    """
+    content = _content(path)
+    if isinstance(content, tuple) and len(content) > 1 and isinstance(content[0], dict | Data):
+        data = Data.from_dict(content[0]) if isinstance(content[0], dict) else content[0]
+        slices: dict[str, Any] = content[1] or {}
+        count = max((len(places) - 1 for places in slices.values()), default=1)
+        graphs: list[Any] = [data] if not slices else [_slice(data, slices, i) for i in range(count)]
+    else:
+        graphs = [*content] if isinstance(content, list | tuple) else [content]
+    graphs = [Data.from_dict(graph) if isinstance(graph, dict) else graph for graph in graphs]
+    wrong = next((graph for graph in graphs if not isinstance(graph, Data)), None)
+    if wrong is not None or not graphs:
+        raise ValueError(
+            f"Expected graphs in '{path}' (got {type(wrong).__name__ if graphs else 'an empty list'}); write "
+            f"them with torch.save([data.to_dict() for data in graphs], '{path.name}')"
+        )
+    return graphs
+
+
+def _slice(data: Data, slices: dict[str, Any], number: int) -> Data:
+    return separate(Data, data, number, slices, decrement=False)  # type: ignore[no-any-return]
 
 
 def _only_graph(path: Path, content: tuple[Any, ...]) -> Any:

@@ -10,6 +10,7 @@ from kgat.datasets.task import Task
 
 __all__ = ["describe"]
 
+PIECE = 1 << 22  # edges that are looked at together
 NAMED = 6  # classes in the line; of more only the largest and the smallest
 
 
@@ -32,9 +33,12 @@ def describe(task: Task) -> str:
     """
     data = task.data
     nodes, edges = data.x.size(0), data.edge_index.size(1)
-    undirected = is_undirected(data.edge_index, num_nodes=nodes)
+    undirected = data.get("undirected")  # of a graph that may exceed memory, said where it was written
+    if undirected is None:
+        undirected = is_undirected(data.edge_index, num_nodes=nodes)
     touched = torch.zeros(nodes, dtype=torch.bool)
-    touched[data.edge_index.flatten()] = True
+    for ends in data.edge_index:
+        touched[ends] = True
     attr = data.edge_attr
     of_edges = "" if attr is None else f", {attr.size(1) if attr.dim() > 1 else 1} per edge"
     split = task.splits[0]
@@ -79,8 +83,9 @@ def _balance(task: Task) -> str:
 
 
 def _homophily(task: Task) -> str:
-    row, col = task.data.y[task.data.edge_index]
-    known = (row >= 0) & (col >= 0)
-    if not bool(known.any()):
-        return ""
-    return f", homophily {float((row == col)[known].double().mean()):.2f}"
+    y, alike, pairs = task.data.y, 0, 0
+    for edges in task.data.edge_index.split(PIECE, dim=1):
+        row, col = y[edges]
+        known = (row >= 0) & (col >= 0)
+        alike, pairs = alike + int((known & (row == col)).sum()), pairs + int(known.sum())
+    return f", homophily {alike / pairs:.2f}" if pairs else ""

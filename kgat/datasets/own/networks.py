@@ -70,7 +70,7 @@ def from_networkx(graph: Any, nodes: Any = None, *, source: str = "", id: str = 
     if "directed" not in options or options["directed"] is None:
         options["directed"] = graph.is_directed()
     options.setdefault("row", _row_of(nodes, names))
-    return from_pandas(
+    task = from_pandas(
         *(nodes, edges),
         **options,
         source=source,
@@ -78,6 +78,10 @@ def from_networkx(graph: Any, nodes: Any = None, *, source: str = "", id: str = 
         edge_source="edge source",
         edge_target="edge target",
     )
+    if "encoding" in task.data:  # the names of these columns are ours, not those of a file
+        read = {key: value for key, value in task.data.encoding["read"].items() if key == "id"}
+        task.data.encoding = {**task.data.encoding, "read": read}
+    return task
 
 
 def _row_of(nodes: Any, names: list[Any]) -> Callable[[str, int], str]:

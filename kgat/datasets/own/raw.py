@@ -35,6 +35,8 @@ class RawGraph:
             if :obj:`None`, they do unless each is there in both. (default: :obj:`None`)
         steps (tuple of str, optional): What was done to make features and edges. (default: :obj:`()`)
         extra (dict, optional): What the :obj:`Data` keeps besides. (default: :obj:`{}`)
+        encoding (dict, optional): What there is of an :class:`~kgat.datasets.own.encoding.Encoding`.
+            (default: :obj:`{}`)
     """
 
     x: Any
@@ -50,6 +52,7 @@ class RawGraph:
     directed: bool | None = None
     steps: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    encoding: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_nodes(self) -> int:

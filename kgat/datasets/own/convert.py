@@ -1,0 +1,310 @@
+r"""From arrays and lists of edges that may exceed memory to a memory-mapped graph, piece by piece."""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Iterator
+from functools import partial
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from numpy.typing import NDArray
+from tqdm import tqdm
+
+from kgat.datasets import splits as rules
+from kgat.datasets.metrics import KINDS
+from kgat.datasets.own.labels import METRIC_OF
+from kgat.datasets.own.mapped import create, new_folder, write_meta
+from kgat.datasets.task import PARTS
+from kgat.extras import require
+from kgat.names import one_of
+
+__all__ = ["convert_arrays"]
+
+Array = NDArray[Any]
+
+EDGES = ("edges.npy", "edges.parquet", "edges.csv", "edges.tsv", "edges.txt")
+PIECE = 1 << 22  # edges, or numbers of features, that are read together
+SHARES = (0.6, 0.2)
+
+
+def convert_arrays(
+    source: str | os.PathLike[str],
+    folder: str | os.PathLike[str],
+    *,
+    name: str | None = None,
+    kind: str | None = None,
+    metric: str | None = None,
+    undirected: bool = False,
+    progress_bar: bool = False,
+) -> None:
+    r"""Writes a graph that need not fit into memory as a folder that :func:`kgat.datasets.load_mapped` opens.
+
+    ==============================  =================================================================
+    file of the source              content
+    ==============================  =================================================================
+    ``edges.npy``                   :math:`(2, E)` or :math:`(E, 2)`, whole numbers: source and target
+    or ``edges.parquet``            columns ``source`` and ``target``
+    or ``edges.csv``, ``.tsv``      columns ``source`` and ``target``
+    or ``edges.txt``                two numbers a line
+    ``x.npy``                       features :math:`(N, F)`
+    ``y.npy``                       classes, -1 where unknown, or numbers, NaN where unknown
+    ``edge_attr.npy``, optional     edge features, in the order of the edges
+    ``train.npy`` and so on         nodes of the split ``train``, ``val``, ``test``, as ids or as a mask;
+                                    without them, 60, 20 and 20 % of the labelled nodes
+    ==============================  =================================================================
+
+    Nodes are numbers from 0. Edges are placed by counting: they are read twice, a piece at a time, and memory
+    holds a few numbers per node. Self-loops and duplicates stay. The folder is there when it is whole, and
+    nothing is if the conversion was interrupted.
+
+    Args:
+        source (str or Path): The folder of the files above.
+        folder (str or Path): The folder to write, which must not be there yet.
+        name (str, optional): What tables call it. (default: the name of :obj:`source`)
+        kind (str, optional): ``"multiclass"``, ``"binary"``, ``"multilabel"`` or ``"regression"``.
+            (default: recognised by the labels)
+        metric (str, optional): What scores. (default: that of the kind)
+        undirected (bool, optional): Whether each edge counts in both directions, and is there in one alone.
+            (default: :obj:`False`)
+        progress_bar (bool, optional): Whether to show one. (default: :obj:`False`)
+
+    Raises:
+        FileNotFoundError: If a file is missing.
+        ValueError: If files do not fit together, with the place of what is wrong.
+        IndexError: If an edge names a node that is not there.
+        FileExistsError: If :obj:`folder` is there.
+    """
+    source = Path(source)
+    x, y = (_array(source / f"{part}.npy") for part in ("x", "y"))
+    edges = _edges_of(source)
+    attr = _array(source / "edge_attr.npy") if (source / "edge_attr.npy").is_file() else None
+    if x.ndim != 2 or x.dtype.kind not in "fiu" or x.shape[1] == 0:
+        raise ValueError(f"Expected numbers of shape [N, F] in '{source / 'x.npy'}' (got {_shown(x)})")
+    target = _target(source / "y.npy", y, len(x), kind)
+    kind_name = one_of("kind", target.kind, KINDS)
+    part, split = _split(source, target, name or source.resolve().name)
+    digest = hashlib.sha256(f"{kind_name} {undirected}".encode())
+    with new_folder(folder) as place:
+        bar = partial(tqdm, disable=not progress_bar, leave=False)
+        _write_features(x, source / "x.npy", place / "x.npy", digest, bar)
+        edges_there = _write_edges(edges, attr, place, len(x), undirected, digest, bar)
+        for file, array in (("y", target.y), ("splits", part[None])):
+            np.save(place / f"{file}.npy", array)
+            digest.update(array.tobytes())
+        direction = "undirected" if undirected else "directed as they are listed"
+        meta = {
+            "name": name or source.resolve().name,
+            "metric": METRIC_OF[kind_name] if metric is None else metric,
+            "kind": kind_name,
+            "num_classes": target.columns,
+            "source": f"'{source}'",
+            "preprocessing": f"{edges_there:,} edges, {direction}; {split}",
+            "digest": digest.hexdigest()[:16],
+        }
+        write_meta(place, meta, [split], undirected=undirected)
+
+
+class _Target(NamedTuple):
+    y: Array
+    known: Array
+    kind: str
+    columns: int
+
+
+def _target(path: Path, y: Array, nodes: int, kind: str | None) -> _Target:
+    if y.ndim == 2 and y.shape[1] == 1:
+        y = y[:, 0]
+    if y.ndim not in (1, 2) or y.shape[0] != nodes or y.dtype.kind not in "fiu":
+        raise ValueError(f"Expected a number for each of {nodes} nodes in '{path}' (got {_shown(y)})")
+    whole = y.dtype.kind in "iu"
+    if kind is None:
+        if whole:
+            kind = "binary" if y.max(initial=0) == 1 and y.ndim == 1 else "multiclass"
+        else:
+            kind = "multilabel" if y.ndim == 2 and np.isin(y[~np.isnan(y)], (0, 1)).all() else "regression"
+    if kind in ("multiclass", "binary"):
+        if not whole or y.ndim == 2 or y.min(initial=0) < -1:
+            raise ValueError(
+                f"Expected classes from 0, and -1 where unknown, in '{path}' (got {_shown(y)} from "
+                f"{y.min(initial=0)} on); write them so, or say --kind regression"
+            )
+        y = y.astype(np.int64)
+        known = np.asarray(y >= 0)
+        columns = max(2, int(y.max(initial=0)) + 1)
+    else:
+        y = y.astype(np.float32)
+        known = np.asarray(~np.isnan(y) if y.ndim == 1 else ~np.isnan(y).all(axis=1))
+        columns = 1 if y.ndim == 1 else y.shape[1]
+    if not known.any():
+        raise ValueError(f"Expected labels in '{path}' (got none that is known); check the file")
+    return _Target(y, known, kind, columns)
+
+
+def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
+    part = np.zeros(len(target.y), np.uint8)
+    paths = [source / f"{title}.npy" for title in PARTS]
+    if not any(path.is_file() for path in paths):
+        classes = target.kind in ("multiclass", "binary")
+        rule = rules.class_shares if classes else rules.shares
+        y = target.y if classes else np.where(target.known, 0, -1)
+        return rules.draw(name, 0, y, partial(rule, train=SHARES[0], val=SHARES[1])), "random-0"
+    for number, path in enumerate(paths, 1):
+        ids = _array(path)
+        if ids.dtype == bool and ids.shape == part.shape:
+            ids = np.flatnonzero(ids)
+        if ids.ndim != 1 or ids.dtype.kind not in "iu":
+            raise ValueError(f"Expected ids of nodes, or a mask of all, in '{path}' (got {_shown(ids)})")
+        _check_range(ids, len(part), path, 0)
+        for wrong, what in ((part[ids] > 0, "is in another part, too"), (~target.known[ids], "has no label")):
+            if wrong.any():
+                raise ValueError(
+                    f"Expected labelled nodes, each in one part, in '{path}' (got node {ids[wrong][0]}, "
+                    f"which {what}); leave it out"
+                )
+        part[ids] = number
+    return part, "given"
+
+
+def _write_features(x: Array, origin: Path, path: Path, digest: Any, bar: Any) -> None:
+    out = create(path, x.shape, np.float32)
+    step = max(1, PIECE // x.shape[1])
+    for begin in bar(range(0, len(x), step), desc="Features"):
+        piece = x[begin : begin + step].astype(np.float32)
+        wrong = np.argwhere(~np.isfinite(piece))
+        if len(wrong):
+            row, column = wrong[0]
+            raise ValueError(
+                f"Expected finite features in '{origin}' (got {piece[row, column]} at node {begin + row}, "
+                f"column {column}); repair or drop them"
+            )
+        out[begin : begin + step] = piece
+        digest.update(piece.tobytes())
+
+
+def _write_edges(
+    edges: Path, attr: Array | None, place: Path, nodes: int, undirected: bool, digest: Any, bar: Any
+) -> int:
+    count = np.zeros(nodes + 1, np.int64)
+    number = 0
+    for first, ends in bar(_pieces(edges), desc="Counting edges"):
+        _check_range(ends, nodes, edges, first)
+        digest.update(ends.tobytes())
+        number += ends.shape[1]
+        for targets in ends if undirected else ends[1:]:
+            count[1:] += np.bincount(targets, minlength=nodes)
+    if attr is not None and len(attr) != number:
+        raise ValueError(
+            f"Expected a row of '{edges.with_name('edge_attr.npy')}' for each of {number} edges (got "
+            f"{len(attr)}); write both in the same order"
+        )
+    total = number * (2 if undirected else 1)
+    indptr = count.cumsum()
+    np.save(place / "indptr.npy", indptr)
+    index = create(place / "edge_index.npy", (2, total), np.int64)
+    edge_id = create(place / "edge_id.npy", (total,), np.int64)
+    of_edges = None
+    if attr is not None:
+        of_edges = create(place / "edge_attr.npy", (total, *attr.shape[1:]), np.float32)
+    free = indptr[:-1].copy()
+    for first, ends in bar(_pieces(edges), desc="Placing edges"):
+        for source, target in (ends, ends[::-1])[: 1 + undirected]:
+            order, where = _placed(target, free)
+            index[0, where], index[1, where] = source[order], target[order]
+            edge_id[where] = first + order
+            if of_edges is not None:
+                assert attr is not None
+                piece = attr[first : first + len(order)].astype(np.float32)
+                of_edges[where] = piece[order]
+                digest.update(piece.tobytes())
+    return total
+
+
+def _placed(target: Array, free: Array) -> tuple[Array, Array]:
+    # The edges of a piece by target, and the place of each; 'free' is the next place of each target.
+    order = np.argsort(target, kind="stable")
+    by_target = target[order]
+    first = np.flatnonzero(np.diff(by_target, prepend=-1))
+    count = np.diff(first, append=len(order))
+    where = free[by_target] + np.arange(len(order)) - np.repeat(first, count)
+    free[by_target[first]] += count
+    return order, where
+
+
+def _edges_of(source: Path) -> Path:
+    there = [source / name for name in EDGES if (source / name).is_file()]
+    if len(there) != 1:
+        raise FileNotFoundError(
+            f"Expected one of {', '.join(EDGES)} in '{source}' (got {len(there)} of them); put edges there"
+        )
+    return there[0]
+
+
+def _pieces(path: Path) -> Iterator[tuple[int, Array]]:
+    # The number of the first edge of a piece, and its sources above targets.
+    first = 0
+    for piece in _arrays(path):
+        ends = np.ascontiguousarray(piece)
+        if ends.dtype.kind not in "iu":
+            raise ValueError(
+                f"Expected whole numbers from 0 as ends of edges in '{path}' (got {ends.dtype} after edge "
+                f"{first}); number the nodes, or read tables with ids by --data, in memory"
+            )
+        yield first, ends.astype(np.int64, copy=False)
+        first += ends.shape[1]
+
+
+def _arrays(path: Path) -> Iterator[Array]:
+    if path.suffix == ".npy":
+        edges = _array(path)
+        if edges.ndim != 2 or 2 not in edges.shape:
+            raise ValueError(f"Expected ends of edges of shape [2, E] in '{path}' (got {_shown(edges)})")
+        edges = edges if edges.shape[0] == 2 else edges.T
+        for begin in range(0, edges.shape[1], PIECE):
+            yield edges[:, begin : begin + PIECE]
+        return
+    names = ["source", "target"]
+    require(f"to read '{path.name}'", "pyarrow" if path.suffix == ".parquet" else "pandas")
+    try:
+        if path.suffix == ".parquet":
+            from pyarrow.parquet import ParquetFile
+
+            for batch in ParquetFile(path).iter_batches(PIECE, columns=names):
+                yield np.stack([batch[name].to_numpy(zero_copy_only=False) for name in names])
+            return
+        import pandas as pd
+
+        form: dict[str, Any] = {"usecols": names, "sep": "\t" if path.suffix == ".tsv" else ","}
+        if path.suffix == ".txt":
+            form = {"header": None, "sep": r"\s+", "names": names, "comment": "#", "usecols": [0, 1]}
+        for table in pd.read_csv(path, chunksize=PIECE, **form):
+            yield table[names].to_numpy().T
+    except (ValueError, KeyError) as error:
+        cause = " ".join(str(error).split())
+        raise ValueError(f"Expected columns 'source' and 'target' in '{path}' (got: {cause})") from None
+
+
+def _check_range(nodes: Array, number: int, path: Path, first: int) -> None:
+    wrong = np.argwhere((nodes < 0) | (nodes >= number))
+    if len(wrong):
+        place = tuple(wrong[0])
+        raise IndexError(
+            f"Expected nodes from 0 to {number - 1} in '{path}' (got {nodes[place]} at {first + place[-1]}); "
+            f"there are {number} rows of features"
+        )
+
+
+def _array(path: Path) -> Array:
+    if not path.is_file():
+        raise FileNotFoundError(f"Expected an array at '{path}' (got no file); write it with numpy.save")
+    try:
+        return np.load(path, mmap_mode="r", allow_pickle=False)  # type: ignore[no-any-return]
+    except (ValueError, EOFError, OSError) as error:
+        cause = " ".join(str(error).split())
+        raise ValueError(f"Expected an array in '{path}' (got: {cause}); write it with numpy.save") from None
+
+
+def _shown(x: Array) -> str:
+    return f"{x.dtype} {list(x.shape)}"
