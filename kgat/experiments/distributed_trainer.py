@@ -4,9 +4,11 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
+from kgat.datasets.metrics import known_labels
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.config import Config
 from kgat.experiments.distributed import agreed, is_first, rank, summed, world_size
@@ -50,9 +52,10 @@ class DistributedTrainer(BatchTrainer):
         self.shares.generator = self.loader.generator
         self.loader.stream = rank()
 
-    def weight(self, rows: int) -> float:
-        # The mean over processes of weighted means is the mean over the rows of all.
-        return rows * world_size() / self.shares.rows
+    def weight(self, y: Tensor) -> float:
+        # The mean over processes of weighted means is the mean over the labels of all.
+        own, all_ = (known_labels(labels).sum() for labels in (y, self.train_y[self.shares.batch]))
+        return float(own / all_) * world_size()
 
     def step(self) -> float:
         total, rows = summed(super().step() * self.shares.own, self.shares.own)
@@ -63,7 +66,7 @@ class DistributedTrainer(BatchTrainer):
 
 
 class _Shares(Sampler[list[int]]):
-    # Of each batch of all inputs, in the order that a data loader alone would draw, every so-manieth.
+    # The share of this process in each batch, of all inputs in the order that a data loader alone would draw.
     generator: torch.Generator
 
     def __init__(self, size: int, batch_size: int) -> None:
@@ -79,7 +82,7 @@ class _Shares(Sampler[list[int]]):
         if len(starts) > 1 and size - starts[-1] < processes:  # too few for all: they join those before
             starts.pop()
         self.bounds = list(zip(starts, [*starts[1:], size], strict=True))
-        self.rows = 0  # of the batch that is under way, in all processes
+        self.batch: list[int] = []  # what is under way, in all processes
         self.own = sum(len(range(begin + rank(), end, processes)) for begin, end in self.bounds)
 
     def __len__(self) -> int:
@@ -88,5 +91,5 @@ class _Shares(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = torch.randperm(self.size, generator=self.generator).tolist()
         for begin, end in self.bounds:
-            self.rows = end - begin
-            yield order[begin + rank() : end : world_size()]
+            self.batch = order[begin:end]
+            yield self.batch[rank() :: world_size()]

@@ -1,4 +1,4 @@
-r"""What each of several processes runs: python distributed_run.py FOLDER SETTINGS [EPOCH_OF_DEATH]."""
+r"""What each of several processes runs: python distributed_run.py FOLDER JOBS, of which each has a port."""
 
 import json
 import os
@@ -7,34 +7,52 @@ import sys
 from pathlib import Path
 
 import torch
+from torch.nn.parallel import DistributedDataParallel
 
 from kgat.datasets import load
 from kgat.experiments import distributed, training
 from kgat.experiments.checkpoint import Checkpoint, Interval
 from kgat.experiments.config import Config
 
+KEPT = []  # modules that outlive their group
 
-def main(folder, settings, death=None):
+
+def main(folder, settings, dies_after=None):
+    r"""Trains on karate; the second process kills itself after so many epochs."""
     torch.set_default_dtype(torch.float64)
     task = load("karate")
     task.data.x = task.data.x.double()
-    config = Config.of("karate", "rbf", overrides=json.loads(settings))
+    config = Config.of("karate", "rbf", overrides=settings)
 
     def on_epoch(number, *_):
-        if death is not None and number == int(death) and distributed.rank() == 1:
+        if number == dies_after and distributed.rank() == 1:
             os.kill(os.getpid(), signal.SIGKILL)
 
     with distributed.joined() as device:
-        checkpoint = Checkpoint(Path(folder) / "checkpoint", Interval(epochs=1))
+        if distributed.world_size() > 1:
+            KEPT.append(DistributedDataParallel(torch.nn.Linear(1, 1)))
+        checkpoint = Checkpoint(folder / "checkpoint", Interval(epochs=1))
         record, model = training.train(task, config, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
-        torch.save(model.state_dict(), Path(folder) / f"model-{distributed.rank()}.pt")
+        torch.save(model.state_dict(), folder / f"model-{distributed.rank()}.pt")
         if distributed.is_first():
-            (Path(folder) / "record.json").write_text(json.dumps(record))
+            (folder / "record.json").write_text(json.dumps(record))
             checkpoint.remove()
 
 
+def threads_of_gloo():
+    return [path.name for path in Path("/proc/self/task").glob("*") if "gloo" in (path / "comm").read_text()]
+
+
 if __name__ == "__main__":
-    try:
-        main(*sys.argv[1:])
-    except (ValueError, OSError) as error:
-        sys.exit(f"said: {error}")
+    for name, port, settings, *death in json.loads(sys.argv[2]):
+        os.environ["MASTER_PORT"] = str(port)
+        (Path(sys.argv[1]) / name).mkdir(parents=True, exist_ok=True)
+        try:
+            main(Path(sys.argv[1]) / name, settings, *death)
+            said = "done"
+        except (ValueError, OSError) as error:
+            said = str(error)
+        sys.stdout.write(f"{name}: {said}\n")
+        if left := threads_of_gloo():
+            sys.stdout.write(f"{name}: {len(left)} threads left\n")
+        sys.stdout.flush()

@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kgat.datasets import splits as rules
 from kgat.datasets.metrics import KINDS
-from kgat.datasets.own.labels import METRIC_OF
+from kgat.datasets.own.labels import METRIC_OF, MOST_CLASSES
 from kgat.datasets.own.mapped import create, new_folder, write_meta
-from kgat.datasets.task import PARTS
+from kgat.datasets.task import PARTS, Split, check_kind, check_metric, check_splits
 from kgat.extras import require
 from kgat.names import one_of
 
@@ -28,6 +29,7 @@ Array = NDArray[Any]
 EDGES = ("edges.npy", "edges.parquet", "edges.csv", "edges.tsv", "edges.txt")
 PIECE = 1 << 22  # edges, or numbers of features, that are read together
 SHARES = (0.6, 0.2)
+CLASSES = ("multiclass", "binary")
 
 
 def convert_arrays(
@@ -83,9 +85,12 @@ def convert_arrays(
     attr = _array(source / "edge_attr.npy") if (source / "edge_attr.npy").is_file() else None
     if x.ndim != 2 or x.dtype.kind not in "fiu" or x.shape[1] == 0:
         raise ValueError(f"Expected numbers of shape [N, F] in '{source / 'x.npy'}' (got {_shown(x)})")
-    target = _target(source / "y.npy", y, len(x), kind)
-    kind_name = one_of("kind", target.kind, KINDS)
-    part, split = _split(source, target, name or source.resolve().name)
+    target = _target(source / "y.npy", y, len(x), None if kind is None else one_of("kind", kind, KINDS))
+    kind_name = target.kind
+    name = name or source.resolve().name
+    metric = METRIC_OF[kind_name] if metric is None else metric
+    part, split = _split(source, target, name)
+    _check(name, target, metric, part, split)
     digest = hashlib.sha256(f"{kind_name} {undirected}".encode())
     with new_folder(folder) as place:
         bar = partial(tqdm, disable=not progress_bar, leave=False)
@@ -96,8 +101,8 @@ def convert_arrays(
             digest.update(array.tobytes())
         direction = "undirected" if undirected else "directed as they are listed"
         meta = {
-            "name": name or source.resolve().name,
-            "metric": METRIC_OF[kind_name] if metric is None else metric,
+            "name": name,
+            "metric": metric,
             "kind": kind_name,
             "num_classes": target.columns,
             "source": f"'{source}'",
@@ -119,35 +124,54 @@ def _target(path: Path, y: Array, nodes: int, kind: str | None) -> _Target:
         y = y[:, 0]
     if y.ndim not in (1, 2) or y.shape[0] != nodes or y.dtype.kind not in "fiu":
         raise ValueError(f"Expected a number for each of {nodes} nodes in '{path}' (got {_shown(y)})")
-    whole = y.dtype.kind in "iu"
+    numbers = ~np.isnan(y) if y.dtype.kind == "f" else np.ones(y.shape, bool)
+    known = numbers
+    if y.ndim == 1 and (kind in CLASSES or (kind is None and y.dtype.kind in "iu")):
+        known = np.asarray(numbers & (y != -1))
+    values = np.unique(y[known])
     if kind is None:
-        if whole:
-            kind = "binary" if y.max(initial=0) == 1 and y.ndim == 1 else "multiclass"
-        else:
-            kind = "multilabel" if y.ndim == 2 and np.isin(y[~np.isnan(y)], (0, 1)).all() else "regression"
-    if kind in ("multiclass", "binary"):
-        if not whole or y.ndim == 2 or y.min(initial=0) < -1:
+        kind = _recognised(path, y, values)
+    if kind in CLASSES:
+        if y.ndim == 2 or (values % 1 != 0).any() or values.min(initial=0) < 0:
             raise ValueError(
                 f"Expected classes from 0, and -1 where unknown, in '{path}' (got {_shown(y)} from "
-                f"{y.min(initial=0)} on); write them so, or say --kind regression"
+                f"{values.min(initial=0)} on); write them so, or say --kind regression"
             )
-        y = y.astype(np.int64)
-        known = np.asarray(y >= 0)
+        y = np.where(known, y, -1).astype(np.int64)
         columns = max(2, int(y.max(initial=0)) + 1)
     else:
-        y = y.astype(np.float32)
-        known = np.asarray(~np.isnan(y) if y.ndim == 1 else ~np.isnan(y).all(axis=1))
+        known, y = numbers, y.astype(np.float32)
         columns = 1 if y.ndim == 1 else y.shape[1]
+    known = np.asarray(known if y.ndim == 1 else known.any(axis=1))
     if not known.any():
         raise ValueError(f"Expected labels in '{path}' (got none that is known); check the file")
+    if len(values) < 2:
+        raise ValueError(
+            f"Expected at least two values in '{path}' (got {values[0]} for all nodes that have one); choose "
+            "another label"
+        )
     return _Target(y, known, kind, columns)
+
+
+def _recognised(path: Path, y: Array, values: Array) -> str:
+    r"""Returns the kind of task, as labels in memory have it."""
+    if y.ndim == 2:
+        return "multilabel" if np.isin(values, (0, 1)).all() else "regression"
+    if (values % 1 != 0).any() or values.min(initial=0) < 0:
+        return "regression"
+    if len(values) > MOST_CLASSES:
+        raise ValueError(
+            f"Expected at most {MOST_CLASSES} different whole numbers in '{path}' (got {len(values)}); say "
+            "--kind multiclass if they are classes, --kind regression if they are amounts"
+        )
+    return "binary" if values.max(initial=0) == 1 else "multiclass"
 
 
 def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
     part = np.zeros(len(target.y), np.uint8)
     paths = [source / f"{title}.npy" for title in PARTS]
     if not any(path.is_file() for path in paths):
-        classes = target.kind in ("multiclass", "binary")
+        classes = target.kind in CLASSES
         rule = rules.class_shares if classes else rules.shares
         y = target.y if classes else np.where(target.known, 0, -1)
         return rules.draw(name, 0, y, partial(rule, train=SHARES[0], val=SHARES[1])), "random-0"
@@ -166,6 +190,14 @@ def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
                 )
         part[ids] = number
     return part, "given"
+
+
+def _check(name: str, target: _Target, metric: str, part: Array, split: str) -> None:
+    # What a task would refuse, before hours of work.
+    check_metric(name, metric)
+    check_kind(name, target.kind, metric, torch.from_numpy(target.y), target.columns)
+    masks = (torch.from_numpy(part == number) for number in range(1, 1 + len(PARTS)))
+    check_splits(name, (Split(split, *masks),), torch.from_numpy(target.known))
 
 
 def _write_features(x: Array, origin: Path, path: Path, digest: Any, bar: Any) -> None:

@@ -140,6 +140,10 @@ def test_given_splits_and_kinds(tmp_path):
     y[3] = np.nan
     convert_arrays(source(tmp_path, y=y, **ids | {"train": np.arange(3)}), tmp_path / "values")
     assert load_mapped(tmp_path / "values").kind == "regression"
+    classes = np.where(np.arange(N) == 3, np.nan, np.arange(N) % 3)
+    convert_arrays(source(tmp_path, y=classes, **ids | {"train": np.arange(3)}), tmp_path / "classes")
+    assert load_mapped(tmp_path / "classes").kind == "multiclass"
+    assert load_mapped(tmp_path / "classes").data.y[:4].tolist() == [0, 1, 2, -1]
     labels = (np.random.default_rng(1).random((N, 4)) > 0.5).astype(float)
     convert_arrays(source(tmp_path, y=labels), tmp_path / "labels", metric="average_precision")
     task = load_mapped(tmp_path / "labels")
@@ -162,6 +166,8 @@ def test_given_splits_and_kinds(tmp_path):
         ({"x": np.ones(N)}, ValueError, r"shape \[N, F\] .*float64 \[40\]"),
         ({"y": np.zeros(3, int)}, ValueError, "a number for each of 40 nodes"),
         ({"y": np.full(N, -1)}, ValueError, "none that is known"),
+        ({"y": np.full(N, 2)}, ValueError, "at least two values .*got 2 for all"),
+        ({"val": np.arange(3), "train": np.arange(3, 9), "test": np.array([], int)}, ValueError, "test"),
         ({"edge_attr": np.ones((3, 2))}, ValueError, r"for each of 300 edges \(got 3\)"),
         (
             {"train": np.array([0]), "val": np.array([0]), "test": np.array([1])},
@@ -178,6 +184,22 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(tmp_path, change, 
         convert_arrays(folder, tmp_path / "out")
     assert "\n" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_what_labels_and_scores_are_is_asked_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "MOST_CLASSES", 2)
+    with pytest.raises(ValueError, match=r"at most 2 different whole numbers .*--kind multiclass"):
+        convert_arrays(source(tmp_path), tmp_path / "out")
+    for y in (np.arange(N) - 3, np.arange(N) - 3.0):  # where -1 is a number
+        convert_arrays(source(tmp_path, y=y), tmp_path / f"amounts-{y.dtype}", metric="rmse")
+        task = load_mapped(tmp_path / f"amounts-{y.dtype}")
+        assert task.kind == "regression"
+        assert task.data.y[:4].tolist() == [-3, -2, -1, 0]
+        assert sum(int(getattr(task.splits[0], part).sum()) for part in ("train", "val", "test")) == N
+    monkeypatch.setattr(convert, "new_folder", None)
+    for metric in ("none", "rmse"):
+        with pytest.raises(ValueError, match=f"'{metric}'"):
+            convert_arrays(source(tmp_path), tmp_path / "out", kind="multiclass", metric=metric)
 
 
 def test_interruption_leaves_nothing_and_a_killed_one_is_cleared(tmp_path, monkeypatch):
