@@ -1,7 +1,7 @@
 r"""From two tables of your own to a report: in Python, then by one command.
 
 Run it with ``python examples/own_csv.py``. It draws 300 people and who knows whom into ``nodes.csv`` and
-``edges.csv`` of a folder; ``--data`` takes a folder of yours instead.
+``edges.csv`` of a folder; ``--data`` takes a folder of yours instead. Results are in ``runs``.
 """
 
 import argparse
@@ -37,17 +37,16 @@ def draw(folder, num_people=300):
 
 
 parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-parser.add_argument(
-    "--data", type=Path, default="runs/tables/people", help="folder with nodes.csv and edges.csv"
-)
+parser.add_argument("--data", type=Path, help="folder with nodes.csv and edges.csv (default: drawn people)")
 parser.add_argument("--epochs", type=int, default=50)
 args = parser.parse_args()
-out = Path(f"runs/{args.data.name}-{args.epochs}-epochs")
 
-if not args.data.exists():
-    draw(args.data)
+data = args.data or Path("runs/tables/people")
+out = Path(f"runs/{data.name}-{args.epochs}-epochs")
+if args.data is None and not data.exists():
+    draw(data)
 
-task = read_graph(args.data)
+task = read_graph(data)
 print(describe(task))
 records = compare(
     task, ["gat", "rbf"], 3, out, overrides={"max_epochs": args.epochs}, rounds=0, figures=False
@@ -57,7 +56,7 @@ for record in records:
         print(f"{record['model']}, seed {record['seed']}: test {task.metric} {record['test']:.3f}")
 
 # What is there already is not trained again: the command adds a model and writes table, figures and report.
-command = ["kgat", "compare", "--data", str(args.data), "--models", "gat,gcn,rbf", "--seeds", "3"]
+command = ["kgat", "compare", "--data", str(data), "--models", "gat,gcn,rbf", "--seeds", "3"]
 command += ["--out", str(out), "--set", f"max_epochs={args.epochs}", "--rounds", "0"]
 print("$", *command)
 subprocess.run([sys.executable, "-m", *command], check=True)
