@@ -3,8 +3,8 @@ graphs, :func:`names` lists them; :func:`link_task` asks for the links of a grap
 :func:`load_sequences` gives a :class:`SequenceTask`, :func:`sequence_names` lists those.
 :func:`from_data`, :func:`read_graph` and their like make a :class:`Task` of a graph of one's own.
 
-A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections` or
-:mod:`kgat.datasets.sequences`; a new one is found there.
+A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections`,
+:mod:`kgat.datasets.links` or :mod:`kgat.datasets.sequences`; a new one is found there.
 """
 
 from kgat.datasets.graph_task import Graphs, GraphTask, VisibleGraphs

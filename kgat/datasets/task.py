@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import subgraph
 
+from kgat.datasets.evaluator import official
 from kgat.datasets.metrics import KINDS, METRICS, known_labels, roc_auc
 from kgat.names import unknown
 
@@ -173,6 +174,7 @@ class Task:
         Accuracy is the share of nodes whose largest output is their class. ROC-AUC takes the
         difference of the two outputs of a binary task; on a multi-label task it is the mean over
         the labels that occur with both values in this part. A regression is scored over known values.
+        Validation and test of OGB's sets are scored by its Evaluator where the package ``ogb`` is installed.
 
         Args:
             output (torch.Tensor): One row of logits per node.
@@ -193,7 +195,8 @@ class Task:
                 f"Expected 'output' of shape [N, num_classes]={expected} "
                 f"(got {list(output.shape)}); return one row of logits per node"
             )
-        return score_rows(self.name, self.metric, output, self.data.y, mask, part)
+        score = score_rows(self.name, self.metric, output, self.data.y, mask, part)
+        return official(self, split, part, output, score)
 
 
 def mask_of(split: Split, part: str) -> Tensor:
