@@ -1,5 +1,6 @@
 import math
 import random
+import statistics
 
 import pytest
 from made_runs import make_run
@@ -12,6 +13,7 @@ from kgat.experiments.compare import compare
 from kgat.experiments.config import Config
 from kgat.experiments.families import families
 from kgat.experiments.ledger import Interrupted
+from kgat.experiments.pruner import LEAST, STEPS
 from kgat.experiments.space import read_space
 from kgat.experiments.studies import AT_RANDOM, Study, Trials
 
@@ -216,6 +218,48 @@ def test_a_trial_that_diverges_is_kept_as_such(tmp_path, scripted):
         study(settings=2).chosen(tell(study(), range(2), lambda *_: None))
 
 
+def test_a_pruned_trial_counts_and_is_not_chosen(tmp_path, scripted, monkeypatch):
+    unpruned = tuning.trial
+
+    def trial(task, config, *, pruner, **kwargs):
+        record = unpruned(task, config, **kwargs)
+        if pruner(16, 0.0, 0.0, record["val"]):
+            return record | {"val": 2.0, **pruner.record([])}  # as if it were the best
+        return record | {"by_epoch": [record["val"]] * len(STEPS)}
+
+    monkeypatch.setattr(tuning, "trial", trial)
+    records = run(tmp_path, MODELS[1:], prune=True)
+    trials = [record for record in records if record["kind"] == "tune"]
+    pruned = [record for record in trials if "pruned" in record]
+    assert {record["pruned"] for record in pruned} == {16}
+    assert 2 <= len(pruned) <= 10
+    for record in pruned:  # only by trials that came before, of the same model, with the same seed
+        others = [
+            r["val"]
+            for r in trials
+            if (r["model"], r["seed"]) == (record["model"], record["seed"])
+            and r["trial"] < record["trial"]
+            and "pruned" not in r
+        ]
+        score = unpruned(load("karate"), Config.from_dict(record["config"]))["val"]
+        assert len(others) >= LEAST
+        assert score < statistics.median(others)
+    # Whose first seed was pruned has no other.
+    seeds = {}
+    for record in trials:
+        seeds.setdefault((record["model"], record["trial"]), []).append("pruned" in record)
+    assert set(map(tuple, seeds.values())) == {(True,), (False, False)}
+    assert {number for _, number in seeds} == set(range(9))
+    assert all(record["val"] < 2.0 for record in records if record["kind"] == "run")
+    assert {record["tuned"]["prune"] for record in records if record["kind"] == "run"} == {True}
+    assert "below the median of the earlier ones was ended" in tables.readme_tables(tmp_path)
+    # A kill changes nothing.
+    path = tmp_path / "results.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:20]))
+    assert lean(run(tmp_path, MODELS[1:], prune=True)) == lean(records)
+
+
 def test_what_is_given_is_not_searched(tmp_path, scripted):
     overrides = {"batch_size": 8, "neighbors": "3,3", "lr": 0.01}
     for _, setting in trials_of(run(tmp_path, ["gat"], overrides=overrides), "gat")[1:]:
@@ -301,7 +345,8 @@ def test_a_folder_holds_trials_of_one_space(tmp_path, scripted):
 
 
 @pytest.mark.parametrize("kind", ["graph", "link", "batch"])
-def test_trials_of_every_task(tmp_path, kind):
+def test_trials_of_every_task(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(comparing, "draw", lambda *_: [])
     settings = {"max_epochs": 2, "hidden_channels": 8, "heads": 2}
     if kind == "batch":
         settings |= {"batch_size": 16, "neighbors": "2,2"}
@@ -310,10 +355,12 @@ def test_trials_of_every_task(tmp_path, kind):
     )
     records = compare(
         *(task, ["kernel{rbf,dot}"], 1, tmp_path),
-        **{"overrides": settings, "rounds": 0, "trials": 2, "tune_seeds": 1, "figures": kind == "link"},
+        **{"overrides": settings, "rounds": 0, "trials": 2, "tune_seeds": 1},
     )
     trials = [record for record in records if record["kind"] == "tune"]
     (found,) = [record for record in records if record["kind"] == "run"]
     best = (min if kind == "graph" else max)(trials, key=lambda record: record["val"])
     assert found["config"] == {**best["config"], "seed": 0}
     assert found["model"] == "kernel"
+    keys = {record["key"] for record in records if record["kind"] == "attention"}
+    assert keys == (set() if kind == "graph" else {found["key"]})
