@@ -6,12 +6,13 @@ from kgat.experiments.space import Choices, Range, read_space
 
 def test_the_declared_space_holds_settings_that_exist():
     space = read_space()
-    assert set(space) <= set(SETTINGS)
+    assert {name for name in space if "." not in name} <= set(SETTINGS)
+    assert space["spectral.num_features"] == Choices((8, 16, 32))
     assert space["lr"] == Range(0.001, 0.05)
     assert space["norm"] == Choices((None, "batch_norm", "layer_norm"))
     for name, dimension in space.items():
         for value in dimension.ends:
-            if name != "heads":
+            if name != "heads" and "." not in name:
                 assert getattr(Config.of("Cora", "rbf", overrides={"heads": 1, name: value}), name) == value
 
 
@@ -24,6 +25,7 @@ def test_the_declared_space_holds_settings_that_exist():
         ("dropout", "0..1", Range(0.0, 1.0), "0..1"),
         ("clip", "0.5..2", Range(0.5, 2.0), "0.5..2"),  # a number, or none
         ("heads", "1, 4,8,4", Choices((1, 4, 8)), "1, 4 or 8"),
+        ("rbf.lengthscale", "none,2", Choices((None, 2.0)), "none or 2"),
         ("residual", ["true", False], Choices((True, False)), "true or false"),
         ("norm", "none,graph_norm", Choices((None, "graph_norm")), "none or graph_norm"),
     ],
