@@ -131,6 +131,7 @@ def read_space(
         path (str or Path, optional): A file as ``space.toml``, which replaces it. (default: :obj:`None`)
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If a setting is unknown, a value impossible, or there is nothing to choose from.
 
     Example:
@@ -142,6 +143,11 @@ def read_space(
     path = Path(__file__).with_name("space.toml") if path is None else Path(path)
     try:
         given = tomllib.loads(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"Expected a file that declares what is searched (got '{path}': {error.strerror}); write one as "
+            "kgat/experiments/space.toml"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected TOML in '{path}' (got an error: {error}); correct it") from None
     space = {}

@@ -342,6 +342,10 @@ def test_a_space_may_be_too_small(tmp_path, scripted):
     path.write_text("heads = [2, 4", encoding="utf8")
     with pytest.raises(ValueError, match=r"Expected TOML in '.*space.toml'"):
         run(tmp_path / "other", ["gat"], space=path)
+    with pytest.raises(
+        FileNotFoundError, match=r"Expected a file that declares what is searched .*none.toml"
+    ):
+        run(tmp_path / "other", ["gat"], space=tmp_path / "none.toml")
 
 
 def test_trials_need_optuna(tmp_path, scripted, monkeypatch):
