@@ -25,14 +25,19 @@ from kgat.nn.kernel_gat_conv import PROJECTIONS
 
 __all__ = ["MODELS", "Model", "given", "named", "resolve_model"]
 
-FRAME = ("hidden_channels", "num_layers", "dropout", "input_dropout", "act", "norm", "residual")
-STOCK = (*FRAME, "heads", "out_heads", "value_dropout")
+SIMPLE = ("hidden_channels", "num_layers", "dropout", "input_dropout")
+FRAME = (*SIMPLE, "act", "norm", "residual", "pre_linear", "jk")
+LOOPS = "add_self_loops"
+STOCK = (*FRAME, "heads", "out_heads", "attention_dropout", LOOPS, "value_dropout", "kernel_lr")
 KERNEL = (*STOCK, "projections", "decay_kernels", "start")
+# What decides how a model is trained, not how it is built.
+OF_TRAINING = ("decay_kernels", "kernel_lr")
 # What stands for a setting that a model does not take.
 WITHOUT: dict[str, Any] = {
     **{"hidden_channels": 64, "num_layers": 2, "dropout": 0.0, "input_dropout": 0.0, "act": "none"},
     **{"norm": None, "residual": False, "heads": 1, "out_heads": 1, "value_dropout": 0.0},
-    **{"projections": None, "decay_kernels": True, "start": None},
+    **{"projections": None, "decay_kernels": True, "start": None, "kernel_lr": 1.0},
+    **{"attention_dropout": None, "pre_linear": False, "jk": None, "add_self_loops": True},
 }
 SIZES = ("in_channels", "out_channels", "edge_dim", "deg")  # what a constructor may ask for of a task
 
@@ -95,7 +100,7 @@ class Model:
         Raises:
             ValueError: If it cannot be built of this, or has no parameters.
         """
-        taken = {name: getattr(config, name) for name in self.takes if name != "decay_kernels"}
+        taken = {name: getattr(config, name) for name in self.takes if name not in OF_TRAINING}
         for name in ("projections", "start"):  # the kernel model's own, where the setting leaves it open
             if taken.get(name, "") is None:
                 del taken[name]
@@ -365,7 +370,7 @@ def _kernel_model(text: str, name: str) -> Model:
 
 
 _RELU = {"act": "relu"}
-_HEADS = ("heads", "out_heads")
+_HEADS = ("heads", "out_heads", "attention_dropout")
 _SKIP = {"residual": True}  # they have a linear map of their input in any case
 _NO_SKIP = tuple(name for name in FRAME if name != "residual")
 _STOCK = {
@@ -374,16 +379,16 @@ _STOCK = {
         Model("gat", stock.StockGAT, takes=STOCK),
         Model("gatv2", stock.StockGATv2, takes=STOCK),
         Model("mlp", stock.StockMLP, takes=FRAME),
-        Model("gcn", stock.StockGCN, takes=FRAME),
+        Model("gcn", stock.StockGCN, takes=(*FRAME, LOOPS)),
         Model("sage", stock.StockSAGE, takes=_NO_SKIP, instead=_SKIP),
         Model("gin", stock.StockGIN, takes=FRAME),
         Model("pna", stock.StockPNA, takes=FRAME),
         Model("appnp", stock.StockAPPNP, takes=FRAME),
-        Model("gcn2", stock.StockGCN2, takes=FRAME[:4], instead=_RELU),
-        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS)),
+        Model("gcn2", stock.StockGCN2, takes=SIMPLE, instead=_RELU),
+        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS, LOOPS)),
         Model("transformer", stock.StockTransformer, takes=(*_NO_SKIP, *_HEADS), instead=_SKIP),
-        Model("sgformer", stock.StockSGFormer, takes=FRAME[:3], instead=_RELU),
-        Model("polynormer", stock.StockPolynormer, takes=FRAME[:4], instead=_RELU),
+        Model("sgformer", stock.StockSGFormer, takes=SIMPLE[:3], instead=_RELU),
+        Model("polynormer", stock.StockPolynormer, takes=SIMPLE, instead=_RELU),
     )
 }
 _FACTORS = [names.Factor(kernels.CATALOGUE.classes[title], {}) for title in kernels.names()]

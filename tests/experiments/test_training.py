@@ -106,6 +106,43 @@ def test_decay_spares_what_kernels_want_without(name, spared):
     assert everything - moved_by_decay(name, decay_kernels=False) == expected
 
 
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("rbf*lp", {"kernel.kernels.0.log_lengthscale", "kernel.kernels.1.rho"}),
+        ("additive", {"kernel.att_query", "kernel.att_key"}),
+        ("gat", {"att_src", "att_dst"}),
+        ("gatv2", {"att"}),
+    ],
+)
+@pytest.mark.parametrize("decays", [True, False])
+def test_kernels_learn_at_a_rate_of_their_own(name, own, decays):
+    task = make_task()
+    config = make_config(name, lr=0.5, kernel_lr=0.1, decay_kernels=decays)
+    model = training.build(task, config)
+    optimizer = Trainer(model, task.visible(task.split(0)), config).optimizer
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates.keys() == set(names.values())
+    slow = {f"convs.{layer}.{key}" for layer in (0, 1) for key in own}
+    assert {key for key, rate in rates.items() if rate == pytest.approx(0.05)} == slow
+    assert {rate for key, rate in rates.items() if key not in slow} == {0.5}
+
+
+@pytest.mark.parametrize("name", ["gat", "gatv2", "gcn", "supergat", "rbf", "spectral*lp"])
+def test_settings_of_tuned_stacks_reach_the_layers(name):
+    options = {"pre_linear": True, "jk": "last", "add_self_loops": False, "attention_dropout": 0.25}
+    config = make_config(name, dropout=0.5, norm="layer_norm[mode=node]", **options)
+    model = training.build(make_task(), config)
+    layers = [getattr(conv, "conv", conv) for conv in model.convs]
+    assert [layer.add_self_loops for layer in layers] == [False, False]
+    assert {layer.in_channels for layer in layers} == {config.hidden_channels}
+    assert {getattr(layer, "dropout", 0.25) for layer in layers} == {0.25}
+    assert model.dropout.p == 0.5
+    assert [norm.mode for norm in model.norms] == ["node", "node"]
+    assert (model.lin_in.in_channels, model.lin.out_channels) == (make_task().data.x.size(1), 3)
+
+
 # Fit
 
 
