@@ -140,7 +140,7 @@ def test_settings_of_tuned_stacks_reach_the_layers(name):
     assert {getattr(layer, "dropout", 0.25) for layer in layers} == {0.25}
     assert model.dropout.p == 0.5
     assert [norm.mode for norm in model.norms] == ["node", "node"]
-    assert (model.lin_in.in_channels, model.lin.out_channels) == (make_task().data.x.size(1), 3)
+    assert (model.lin_in.in_channels, model.lin.out_features) == (make_task().data.x.size(1), 3)
 
 
 # Fit
