@@ -49,6 +49,13 @@ Root = Annotated[
     typer.Option(help="Folder of the data sets. Default: the variable KGAT_DATA, else the user's cache."),
 ]
 Overrides = Annotated[list[str] | None, changes("the protocol", "lr=0.01")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="published: settings by which stock GAT gives what papers report, of data sets where there are "
+        "some. Default: ours. --set goes before both."
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(help="Nodes, graphs or links in a step, as --set batch_size=... Default: the protocol's."),
@@ -272,6 +279,16 @@ def settings_of(overrides: list[str] | None, **named: Any) -> dict[str, Any]:
             raise ValueError(f"Expected KEY=VALUE after --set (got '{override}'); e.g. lr=0.01")
         settings[key.strip()] = value.strip()
     return settings
+
+
+def protocol_of(protocol: str | None, dataset: str | None) -> dict[str, Any]:
+    r"""Returns the settings of another protocol than ours."""
+    from kgat.experiments.published import published
+    from kgat.names import one_of
+
+    if one_of("protocol", protocol, (None, "published")) is None:
+        return {}
+    return dict(published(dataset or DATASET).settings)
 
 
 def set_threads(threads: int | None) -> None:

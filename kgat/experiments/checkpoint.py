@@ -320,7 +320,9 @@ def _digest(data: Any, digest: Any) -> None:
 
 def _digest_tensor(data: Tensor, digest: Any) -> None:
     digest.update(f"{tuple(data.shape)} {data.dtype} {data.layout}".encode())
-    data = data.detach().as_subclass(Tensor)
+    data = data.detach()
+    if type(data) is not Tensor:  # torch cannot ask this of a sparse one
+        data = data.as_subclass(Tensor)
     if data.layout is torch.sparse_csr:
         parts = [data.crow_indices(), data.col_indices(), data.values()]
     elif data.layout is torch.sparse_coo:
