@@ -333,7 +333,7 @@ def _signed(factor: names.Factor) -> bool:
 def _text(tree: names.Factor | names.Joined) -> str:
     if isinstance(tree, names.Joined):
         texts = [
-            f"({_text(part)})" if isinstance(part, names.Joined) and part.operator == "+" else _text(part)
+            f"({_text(part)})" if isinstance(part, names.Joined) and part.operator != "*" else _text(part)
             for part in tree.parts
         ]
         return tree.operator.join(texts)
