@@ -28,7 +28,8 @@ def compare(
             "one's own by path (mypkg.nets:MyNet[depth=3]), any kernel (rbf, dot, "
             "spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp), arguments of a kernel "
             "(spectral[num_features=4]*l2), projections (rbf@separate, rbf*l2@shared_qk). An unknown "
-            "one lists them all."
+            "one lists them all. With --trials also families, of which they choose one: kernel{rbf,dot}, or "
+            "kernel alone for the usual ones."
         ),
     ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
     seeds: options.Seeds = 5,
@@ -61,8 +62,34 @@ def compare(
         ),
     ] = 0,
     tune_seeds: Annotated[
-        int, typer.Option(help="Seeds that each of these settings is trained with.", min=1)
+        int, typer.Option(help="Seeds that each of these settings, or each trial, is trained with.", min=1)
     ] = 3,
+    trials: Annotated[
+        int,
+        typer.Option(
+            help="Settings that Optuna suggests for each model or family, by the validation nodes of earlier "
+            "ones; the first is the protocol. 0: none.",
+            min=0,
+        ),
+    ] = 0,
+    search: Annotated[
+        list[str] | None,
+        typer.Option(
+            metavar="KEY=VALUES",
+            help="What --trials search of a setting, a range or choices: --search lr=0.001..0.1 --search "
+            "heads=1,4,8. May be repeated. Default: kgat/experiments/space.toml.",
+        ),
+    ] = None,
+    space: Annotated[
+        Path | None, typer.Option(help="A file that replaces kgat/experiments/space.toml.")
+    ] = None,
+    prune: Annotated[
+        bool,
+        typer.Option(
+            "--prune",
+            help="End trials early that are worse on validation nodes than the median of the earlier ones.",
+        ),
+    ] = False,
     checkpoint: options.Checkpoint = "30s",
     resume: options.Resume = True,
     log: options.Log = None,
@@ -91,6 +118,10 @@ def compare(
         jobs=jobs,
         tune=tune,
         tune_seeds=tune_seeds,
+        trials=trials,
+        search=options.settings_of(search, "--search", "lr=0.001..0.1"),
+        space=space,
+        prune=prune,
         metric=metric,
         checkpoint=checkpoint,
         resume=resume,

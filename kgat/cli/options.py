@@ -271,12 +271,14 @@ def readme_option(name: str, overview: str | None = None) -> Any:
     return typer.Option(help=f"{text}.")
 
 
-def settings_of(overrides: list[str] | None, **named: Any) -> dict[str, Any]:
+def settings_of(
+    overrides: list[str] | None, option: str = "--set", example: str = "lr=0.01", **named: Any
+) -> dict[str, Any]:
     settings = {name: value for name, value in named.items() if value is not None}
     for override in overrides or []:
         key, separator, value = override.partition("=")
         if not separator or not key.strip() or not value.strip():
-            raise ValueError(f"Expected KEY=VALUE after --set (got '{override}'); e.g. lr=0.01")
+            raise ValueError(f"Expected KEY=VALUE after {option} (got '{override}'); e.g. {example}")
         settings[key.strip()] = value.strip()
     return settings
 
@@ -311,7 +313,8 @@ def check_device(device: str) -> None:
 
 
 def listed(names: str) -> list[str]:
-    parts = re.split(r",(?![^\[\]]*\])", names)  # commas in brackets are between the arguments of a kernel
+    # Commas in brackets are between the arguments of a kernel, in braces between the models of a family.
+    parts = re.split(r",(?![^\[\]]*\])(?![^{}]*\})", names)
     return [name.strip() for name in parts if name.strip()]
 
 

@@ -121,6 +121,7 @@ def fit(
     *,
     on_epoch: OnEpoch | None = None,
     checkpoint: Checkpoint | None = None,
+    stateful: Mapping[str, Any] | None = None,
 ) -> Fitted:
     r"""Trains a model by :func:`kgat.experiments.loop.fit`; at the end it has the weights of the epoch that
     was kept. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
@@ -133,6 +134,8 @@ def fit(
             loss and the validation metric. (default: :obj:`None`)
         checkpoint (Checkpoint, optional): Where the state is written while it trains, and where it goes on
             if it was stopped. (default: :obj:`None`)
+        stateful (dict, optional): What of :obj:`on_epoch` belongs into a checkpoint, by name.
+            (default: :obj:`None`)
 
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
@@ -163,7 +166,7 @@ def fit(
         patience=config.patience,
         callbacks=[*told, lambda epoch: trainer.schedule(epoch.val_loss)],
         checkpoint=checkpoint,
-        stateful=None if checkpoint is None else trainer.stateful,
+        stateful=None if checkpoint is None else {**trainer.stateful, **(stateful or {})},
     )
     history = [_signed(epoch, sign) for epoch in fitted.history]
     return dataclasses.replace(fitted, history=history, best=_signed(fitted.best, sign))

@@ -464,7 +464,7 @@ def test_cost_is_measured_once(tmp_path, monkeypatch):
     asked = []
 
     def cost(task, config, models, rounds, *, device):
-        asked.append(models)
+        asked.append(list(models))
         return make_cost("karate", **dict.fromkeys(models, (1.0, None)))
 
     monkeypatch.setattr(comparing, "measure_cost", cost)
