@@ -42,9 +42,7 @@ def compare(
     neighbors: options.Neighbors = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
-    rounds: Annotated[
-        int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)
-    ] = 20,
+    rounds: options.Rounds = 20,
     jobs: Annotated[
         int | None,
         typer.Option(

@@ -68,6 +68,7 @@ Neighbors = Annotated[
     ),
 ]
 Seeds = Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)]
+Rounds = Annotated[int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)]
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads of torch. Default: torch's own choice.", min=1)
 ]
