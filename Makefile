@@ -62,6 +62,7 @@ readme: $(VENV)/.kgat
 	PYTHONPATH=docs $(BIN)/python -m _generate.catalogue
 	$(BIN)/kgat table results --readme README.md
 	$(BIN)/kgat table results --readme results/README.md
+	$(BIN)/kgat table evidence/published results/Cora results/CiteSeer results/PubMed --published --readme evidence/README.md
 	$(BIN)/kgat table $(ABLATED:%=results/%) ablation --readme ablation/README.md
 
 docs: $(VENV)/.kgat-docs

@@ -76,7 +76,7 @@ def published(dataset: str) -> Published:
 
 
 def agreement(records: Iterable[Mapping[str, Any]]) -> str:
-    r"""Returns a Markdown table of runs of stock GAT beside what papers report.
+    r"""Returns a Markdown table of runs of stock GAT beside what papers report, and the papers.
 
     Args:
         records (list of dict): Records of comparisons with these settings.
@@ -88,6 +88,8 @@ def agreement(records: Iterable[Mapping[str, Any]]) -> str:
         | data set | splits | published | ours | runs | kept epoch | within one std |
         | --- | --- | ---: | ---: | ---: | ---: | --- |
         | Texas | same | 52.16 ± 6.63 | 56.00 ± 1.41 | 2 | 19.5 | yes |
+        <BLANKLINE>
+        - Texas: Yan et al., Two Sides of the Same Coin (ICDM 2022), ...
     """
     rows = ["| data set | splits | published | ours | runs | kept epoch | within one std |"]
     rows.append("| --- | --- | ---: | ---: | ---: | ---: | --- |")
@@ -107,4 +109,7 @@ def agreement(records: Iterable[Mapping[str, Any]]) -> str:
             f"| {name} | {splits} | {result.mean:.2f} ± {result.std:.2f} | {mean:.2f} ± {spread:.2f} | "
             f"{len(runs)} | {kept:g} | {said} |"
         )
-    return "\n".join(rows)
+    sources: dict[str, list[str]] = {}
+    for name in of_sets:
+        sources.setdefault(published(name).source, []).append(name)
+    return "\n".join([*rows, "", *(f"- {', '.join(names)}: {source}" for source, names in sources.items())])

@@ -1,6 +1,7 @@
 import json
 
 import pytest
+from made_runs import make_run
 
 from kgat import cli, datasets
 from kgat.experiments import published as module
@@ -52,6 +53,20 @@ def test_agreement_counts_standard_deviations():
     assert table[0] == "| Cora | same | 83.00 ± 0.70 | 82.75 ± 0.35 | 2 | 7 | yes |"
     assert table[1].endswith("| 3.3 std above |")
     assert table[2].endswith("| 30.00 ± nan | 1 | 7 | 3.3 std below |")
+    assert table[4].startswith("- Cora, PubMed: Veličković et al.")
+
+
+def test_the_table_is_printed_and_written_into_a_page(tmp_path, capsys):
+    record = {**make_run("gat", 0, 0.83, dataset="Cora"), "best_epoch": 7}
+    (tmp_path / "results.jsonl").write_text(json.dumps(record) + "\n")
+    page = tmp_path / "README.md"
+    page.write_text("before\n<!-- published:begin -->\n<!-- published:end -->\nafter\n")
+    assert cli.main(["table", str(tmp_path), "--published"]) == 0
+    printed = capsys.readouterr().out
+    assert "| Cora | same | 83.00 ± 0.70 | 83.00 ± nan | 1 | 7 | yes |" in printed
+    assert cli.main(["table", str(tmp_path), "--published", "--readme", str(page)]) == 0
+    assert printed.strip() in page.read_text()
+    assert cli.main(["table", str(tmp_path / "none"), "--published"]) == 2
 
 
 def test_the_command_takes_the_protocol_and_what_is_set_goes_before_it(tmp_path, data_root, capsys):
