@@ -16,6 +16,7 @@ from typing import Any
 from kgat.kernels.additive import Additive as Additive
 from kgat.kernels.additive import AdditiveV2 as AdditiveV2
 from kgat.kernels.additive import GatedAdditive as GatedAdditive
+from kgat.kernels.constant import Constant as Constant
 from kgat.kernels.cosine import Cosine as Cosine
 from kgat.kernels.cosine import LeakyCosine as LeakyCosine
 from kgat.kernels.cosine import ScaledCosine as ScaledCosine
