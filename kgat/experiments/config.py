@@ -29,13 +29,8 @@ ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
 ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "data": None, "code": None}
 ADDED |= {"clip": None, "scheduler": None, "precision": "fp32", "compile": False, "accumulate": 1}
 ADDED |= {"neighbors": None}
-ADDED |= {
-    "attention_dropout": None,
-    "pre_linear": False,
-    "jk": None,
-    "add_self_loops": True,
-    "kernel_lr": 1.0,
-}
+ADDED |= {"attention_dropout": None, "pre_linear": False, "jk": None, "position_dim": None}
+ADDED |= {"add_self_loops": True, "kernel_lr": 1.0}
 KEEP = ("both", "loss", "metric")
 PRECISIONS = ("fp32", "bf16")
 JK = (None, "last", "cat", "max", "lstm")
@@ -47,7 +42,7 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         "of at least 1",
     ),
     (("seed",), lambda value: value >= 0, "of at least 0"),
-    (("batch_size",), lambda value: value is None or value >= 1, "of at least 1, or none"),
+    (("batch_size", "position_dim"), lambda value: value is None or value >= 1, "of at least 1, or none"),
     (("decoder",), lambda value: value in DECODERS, f"as one of {', '.join(DECODERS)}"),
     (("clip",), lambda value: value is None or 0.0 < value < math.inf, "above 0, or none"),
     (("precision",), lambda value: value in PRECISIONS, f"as one of {', '.join(PRECISIONS)}"),
@@ -95,6 +90,9 @@ class Config:
             last layer is then as wide as the others. Without it, the last layer itself gives the answer.
             (default: :obj:`None`)
         add_self_loops (bool, optional): Whether each node attends to itself. (default: :obj:`True`)
+        position_dim (int, optional): Steps of a random walk, whose chances to be back at a node are its
+            positional encoding: a kernel of its own multiplies that of a kernel model, see
+            :class:`~kgat.nn.KernelGATConv`; other models have it as further features. (default: :obj:`None`)
         projections (str, optional): Which projections of a kernel model are shared, see
             :class:`~kgat.nn.KernelGATConv`; the model's own if :obj:`None`. Stock models have no
             choice. (default: :obj:`None`)
@@ -164,6 +162,7 @@ class Config:
     pre_linear: bool = False
     jk: str | None = None
     add_self_loops: bool = True
+    position_dim: int | None = None
     projections: str | None = None
     lr: float = 0.005
     kernel_lr: float = 1.0

@@ -20,13 +20,14 @@ from torch import Tensor
 from kgat import kernels, names
 from kgat.experiments import stock
 from kgat.experiments.source_digest import digest
+from kgat.experiments.walk_encoding import WalkEncoding
 from kgat.models import AttentionGNN, KernelGAT
 from kgat.nn.kernel_gat_conv import PROJECTIONS
 
 __all__ = ["MODELS", "Model", "given", "named", "resolve_model"]
 
 SIMPLE = ("hidden_channels", "num_layers", "dropout", "input_dropout")
-FRAME = (*SIMPLE, "act", "norm", "residual", "pre_linear", "jk")
+FRAME = (*SIMPLE, "act", "norm", "residual", "pre_linear", "jk", "position_dim")
 LOOPS = "add_self_loops"
 STOCK = (*FRAME, "heads", "out_heads", "attention_dropout", LOOPS, "value_dropout", "kernel_lr")
 KERNEL = (*STOCK, "projections", "decay_kernels", "start")
@@ -38,6 +39,7 @@ WITHOUT: dict[str, Any] = {
     **{"norm": None, "residual": False, "heads": 1, "out_heads": 1, "value_dropout": 0.0},
     **{"projections": None, "decay_kernels": True, "start": None, "kernel_lr": 1.0},
     **{"attention_dropout": None, "pre_linear": False, "jk": None, "add_self_loops": True},
+    **{"position_dim": None},
 }
 SIZES = ("in_channels", "out_channels", "edge_dim", "deg")  # what a constructor may ask for of a task
 
@@ -107,7 +109,7 @@ class Model:
         sizes = {"in_channels": in_channels, "out_channels": out_channels, "edge_dim": edge_dim, **more}
         taken |= {name: sizes[name] for name in self.asks if name in sizes} | dict(self.kwargs)
         if self.code is None or self.has_kernel:
-            return self.cls(**taken)
+            return self._placed(taken)
         try:
             model = self.cls(**taken)
         except Exception as error:  # whatever the user's code raises
@@ -116,6 +118,18 @@ class Model:
                 f"{error}); correct it"
             ) from error
         return _adapted(model, self.name, out_channels)
+
+    def _placed(self, arguments: dict[str, Any]) -> torch.nn.Module:
+        # Encodings are an argument of kernel models, and further features of others.
+        steps = arguments.get("position_dim")
+        if steps is not None and not self.has_kernel:
+            arguments["in_channels"] += steps
+        if not self.has_kernel:
+            arguments.pop("position_dim", None)
+        model = self.cls(**arguments)
+        if steps is not None:
+            model.register_forward_pre_hook(WalkEncoding(steps, self.has_kernel), with_kwargs=True)
+        return model
 
 
 def _listed(settings: Mapping[str, Any]) -> str:

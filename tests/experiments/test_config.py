@@ -174,6 +174,7 @@ def test_settings_of_tuned_stacks_are_of_all_models_that_can_have_them():
     [
         ("jk", "sum", "'jk' as one of none, last, cat, max, lstm"),
         ("attention_dropout", 1, r"'attention_dropout' in \[0, 1\), or none"),
+        ("position_dim", 0, "'position_dim' of at least 1, or none"),
         ("kernel_lr", -1, "'kernel_lr' of at least 0"),
         ("kernel_lr", "nan", "'kernel_lr' of at least 0"),
         ("pre_linear", "yes", "'pre_linear' as true or false"),
