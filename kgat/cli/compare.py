@@ -74,13 +74,12 @@ def compare(
         Path | None, typer.Option(help="Folder of results, figures and report. Default: runs/DATASET.")
     ] = None,
     overrides: options.Overrides = None,
+    protocol: options.Protocol = None,
     batch_size: options.BatchSize = None,
     neighbors: options.Neighbors = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
-    rounds: Annotated[
-        int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)
-    ] = 20,
+    rounds: options.Rounds = 20,
     jobs: Annotated[
         int | None,
         typer.Option(
@@ -111,6 +110,7 @@ def compare(
     from kgat.experiments.records import RESULTS
 
     settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
+    settings = options.protocol_of(protocol, dataset) | settings
     options.set_threads(threads)
     options.check_device(device)
     if jobs is not None and jobs > 1 and threads is None:

@@ -50,6 +50,13 @@ Root = Annotated[
     typer.Option(help="Folder of the data sets. Default: the variable KGAT_DATA, else the user's cache."),
 ]
 Overrides = Annotated[list[str] | None, changes("the protocol", "lr=0.01")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="published: settings by which stock GAT gives what papers report, of data sets where there are "
+        "some. Default: ours. --set goes before both."
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(help="Nodes, graphs or links in a step, as --set batch_size=... Default: the protocol's."),
@@ -62,6 +69,7 @@ Neighbors = Annotated[
     ),
 ]
 Seeds = Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)]
+Rounds = Annotated[int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)]
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads of torch. Default: torch's own choice.", min=1)
 ]
@@ -289,6 +297,16 @@ def settings_of(
             raise ValueError(f"Expected KEY=VALUE after {option} (got '{override}'); e.g. {example}")
         settings[key.strip()] = value.strip()
     return settings
+
+
+def protocol_of(protocol: str | None, dataset: str | None) -> dict[str, Any]:
+    r"""Returns the settings of another protocol than ours."""
+    from kgat.experiments.published import published
+    from kgat.names import one_of
+
+    if one_of("protocol", protocol, (None, "published")) is None:
+        return {}
+    return dict(published(dataset or DATASET).settings)
 
 
 def set_threads(threads: int | None) -> None:

@@ -27,6 +27,7 @@ def train(
         typer.Option(help="File .npz for answers to the test part, as OGB's evaluators take them."),
     ] = None,
     overrides: options.Overrides = None,
+    protocol: options.Protocol = None,
     batch_size: options.BatchSize = None,
     neighbors: options.Neighbors = None,
     threads: options.Threads = None,
@@ -52,6 +53,7 @@ def train(
     from kgat.measures import measure_of
 
     settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
+    settings = options.protocol_of(protocol, dataset) | settings
     found = resolve_model(model)
     for name in found.fixed:
         if name in settings:

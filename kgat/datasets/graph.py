@@ -40,6 +40,17 @@ class Graph:
     parts: list[Parts] = field(default_factory=list)
 
 
+def neighbourhood(x: Array, y: Array, neighbours: int = 8) -> Graph:
+    r"""Returns points as a graph: columns standardised, each point with edges to its nearest ones."""
+    from sklearn.neighbors import kneighbors_graph
+
+    deviation = x.std(axis=0)
+    # Some columns are constant, as the border pixels of digits are.
+    x = (x - x.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
+    edges = kneighbors_graph(x, n_neighbors=neighbours).tocoo()
+    return Graph(x, edges.row, edges.col, y)
+
+
 def numbered(name: str, masks: Iterable[Iterable[Any]]) -> list[Parts]:
     r"""Names splits by their number."""
     return [(f"{name}-{index}", *three) for index, three in enumerate(masks)]  # type: ignore[misc]

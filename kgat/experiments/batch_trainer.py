@@ -35,6 +35,11 @@ class BatchTrainer(Trainer):
     level: ClassVar[str] = "node"
 
     def prepare(self, visible: Any) -> None:
+        if self.config.position_dim is not None:
+            raise ValueError(
+                f"Expected no 'position_dim' of nodes that are trained on in batches (got "
+                f"{self.config.position_dim}): walks leave what is sampled; leave it out, or batch_size"
+            )
         super().prepare(visible)
         self.x, edge_index, kwargs = self.train_inputs
         on_cpu = {name: value.cpu() for name, value in kwargs.items()}

@@ -324,7 +324,10 @@ def _parts(data: Any) -> Iterator[Tensor | str]:
 
 def _pieces(data: Tensor) -> Iterator[Tensor | str]:
     yield f"{tuple(data.shape)} {data.layout}"
-    for part in contents(data.detach().as_subclass(Tensor), values=True):
+    data = data.detach()
+    if type(data) is not Tensor:  # torch cannot ask this of a sparse one
+        data = data.as_subclass(Tensor)
+    for part in contents(data, values=True):
         if part.numel() * part.element_size() > WHOLE:
             flat = part.reshape(-1)
             starts = torch.linspace(0, flat.numel() - PIECE, PIECES, dtype=torch.float64).long().tolist()

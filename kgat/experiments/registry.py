@@ -20,6 +20,7 @@ from torch import Tensor
 from kgat import kernels, names
 from kgat.experiments import stock
 from kgat.experiments.source_digest import digest
+from kgat.experiments.walk_encoding import WalkEncoding
 from kgat.models import AttentionGNN, KernelGAT
 from kgat.nn.kernel_gat_conv import PROJECTIONS
 
@@ -34,14 +35,20 @@ __all__ = [
     "with_arguments",
 ]
 
-FRAME = ("hidden_channels", "num_layers", "dropout", "input_dropout", "act", "norm", "residual")
-STOCK = (*FRAME, "heads", "out_heads", "value_dropout")
+SIMPLE = ("hidden_channels", "num_layers", "dropout", "input_dropout")
+FRAME = (*SIMPLE, "act", "norm", "residual", "pre_linear", "jk", "position_dim")
+LOOPS = "add_self_loops"
+STOCK = (*FRAME, "heads", "out_heads", "attention_dropout", LOOPS, "value_dropout", "kernel_lr")
 KERNEL = (*STOCK, "projections", "decay_kernels", "start")
+# What decides how a model is trained, not how it is built.
+OF_TRAINING = ("decay_kernels", "kernel_lr")
 # What stands for a setting that a model does not take.
 WITHOUT: dict[str, Any] = {
     **{"hidden_channels": 64, "num_layers": 2, "dropout": 0.0, "input_dropout": 0.0, "act": "none"},
     **{"norm": None, "residual": False, "heads": 1, "out_heads": 1, "value_dropout": 0.0},
-    **{"projections": None, "decay_kernels": True, "start": None},
+    **{"projections": None, "decay_kernels": True, "start": None, "kernel_lr": 1.0},
+    **{"attention_dropout": None, "pre_linear": False, "jk": None, "add_self_loops": True},
+    **{"position_dim": None},
 }
 SIZES = ("in_channels", "out_channels", "edge_dim", "deg")  # what a constructor may ask for of a task
 
@@ -104,14 +111,14 @@ class Model:
         Raises:
             ValueError: If it cannot be built of this, or has no parameters.
         """
-        taken = {name: getattr(config, name) for name in self.takes if name != "decay_kernels"}
+        taken = {name: getattr(config, name) for name in self.takes if name not in OF_TRAINING}
         for name in ("projections", "start"):  # the kernel model's own, where the setting leaves it open
             if taken.get(name, "") is None:
                 del taken[name]
         sizes = {"in_channels": in_channels, "out_channels": out_channels, "edge_dim": edge_dim, **more}
         taken |= {name: sizes[name] for name in self.asks if name in sizes} | dict(self.kwargs)
         if self.code is None or self.has_kernel:
-            return self.cls(**taken)
+            return self._placed(taken)
         try:
             model = self.cls(**taken)
         except Exception as error:  # whatever the user's code raises
@@ -120,6 +127,18 @@ class Model:
                 f"{error}); correct it"
             ) from error
         return _adapted(model, self.name, out_channels)
+
+    def _placed(self, arguments: dict[str, Any]) -> torch.nn.Module:
+        # Encodings are an argument of kernel models, and further features of others.
+        steps = arguments.get("position_dim")
+        if steps is not None and not self.has_kernel:
+            arguments["in_channels"] += steps
+        if not self.has_kernel:
+            arguments.pop("position_dim", None)
+        model = self.cls(**arguments)
+        if steps is not None:
+            model.register_forward_pre_hook(WalkEncoding(steps, self.has_kernel), with_kwargs=True)
+        return model
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
@@ -337,7 +356,7 @@ def _signed(factor: names.Factor) -> bool:
 def _text(tree: names.Factor | names.Joined) -> str:
     if isinstance(tree, names.Joined):
         texts = [
-            f"({_text(part)})" if isinstance(part, names.Joined) and part.operator == "+" else _text(part)
+            f"({_text(part)})" if isinstance(part, names.Joined) and part.operator != "*" else _text(part)
             for part in tree.parts
         ]
         return tree.operator.join(texts)
@@ -454,7 +473,7 @@ def with_arguments(name: str, values: Mapping[str, Any]) -> str:
 
 
 _RELU = {"act": "relu"}
-_HEADS = ("heads", "out_heads")
+_HEADS = ("heads", "out_heads", "attention_dropout")
 _SKIP = {"residual": True}  # they have a linear map of their input in any case
 _NO_SKIP = tuple(name for name in FRAME if name != "residual")
 _STOCK = {
@@ -463,16 +482,16 @@ _STOCK = {
         Model("gat", stock.StockGAT, takes=STOCK),
         Model("gatv2", stock.StockGATv2, takes=STOCK),
         Model("mlp", stock.StockMLP, takes=FRAME),
-        Model("gcn", stock.StockGCN, takes=FRAME),
+        Model("gcn", stock.StockGCN, takes=(*FRAME, LOOPS)),
         Model("sage", stock.StockSAGE, takes=_NO_SKIP, instead=_SKIP),
         Model("gin", stock.StockGIN, takes=FRAME),
         Model("pna", stock.StockPNA, takes=FRAME),
         Model("appnp", stock.StockAPPNP, takes=FRAME),
-        Model("gcn2", stock.StockGCN2, takes=FRAME[:4], instead=_RELU),
-        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS)),
+        Model("gcn2", stock.StockGCN2, takes=SIMPLE, instead=_RELU),
+        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS, LOOPS)),
         Model("transformer", stock.StockTransformer, takes=(*_NO_SKIP, *_HEADS), instead=_SKIP),
-        Model("sgformer", stock.StockSGFormer, takes=FRAME[:3], instead=_RELU),
-        Model("polynormer", stock.StockPolynormer, takes=FRAME[:4], instead=_RELU),
+        Model("sgformer", stock.StockSGFormer, takes=SIMPLE[:3], instead=_RELU),
+        Model("polynormer", stock.StockPolynormer, takes=SIMPLE, instead=_RELU),
     )
 }
 _FACTORS = [names.Factor(kernels.CATALOGUE.classes[title], {}) for title in kernels.names()]

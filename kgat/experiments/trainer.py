@@ -2,6 +2,7 @@ r"""What one epoch is, for each level of a task: a step on the training part, an
 
 import math
 import os
+import re
 import shutil
 from collections.abc import Callable, Iterator
 from typing import Any, ClassVar
@@ -82,7 +83,7 @@ class Trainer:
             scaled = model.standardized
             self.loss = lambda output, y: _known_squares(scaled(output), scaled(y))
         self.optimizer = torch.optim.Adam(
-            model.parameters() if config.decay_kernels else _spared(model),
+            _groups(model, config),
             lr=config.lr,
             weight_decay=config.weight_decay,
             fused=True,
@@ -268,14 +269,22 @@ def _of_part(visible: Visible, mask: Tensor, device: torch.device) -> tuple[Inpu
     return (visible.x[nodes].to(device), edge_index.to(device), kwargs), mask[nodes]
 
 
-def _spared(model: torch.nn.Module) -> list[dict[str, Any]]:
-    r"""The parameters in two groups: those under weight decay, and those that kernels want without."""
-    named = [
-        getattr(kernel, name)
-        for kernel in model.modules()
-        if isinstance(kernel, Kernel)
-        for name in kernel.undecayed
+def _groups(model: torch.nn.Module, config: Config) -> Any:
+    r"""The parameters, in groups where some of kernels are trained in another way than all others."""
+    kernels = [kernel for kernel in model.modules() if isinstance(kernel, Kernel)]
+    own = {id(parameter) for kernel in kernels for parameter in kernel.parameters()}
+    own |= {id(p) for name, p in model.named_parameters() if re.fullmatch(r"att(_\w+)?", name.split(".")[-1])}
+    spared = {id(getattr(kernel, name)) for kernel in kernels for name in kernel.undecayed}
+    slowed = config.kernel_lr != 1.0
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for parameter in model.parameters():
+        ways = (slowed and id(parameter) in own, not config.decay_kernels and id(parameter) in spared)
+        groups.setdefault(ways, []).append(parameter)
+    changes = ({"lr": config.lr * config.kernel_lr}, {"weight_decay": 0.0})
+    return [
+        {
+            "params": parameters,
+            **{k: v for way, change in zip(ways, changes, strict=True) if way for k, v in change.items()},
+        }
+        for ways, parameters in groups.items()
     ]
-    spared = {id(parameter): parameter for parameter in named if parameter is not None}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in spared]
-    return [{"params": others}, {"params": list(spared.values()), "weight_decay": 0.0}]

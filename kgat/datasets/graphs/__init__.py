@@ -34,7 +34,7 @@ SOURCES: tuple[GraphSource, ...] = discover(
     __path__,
     first=(
         *("toy", "planetoid", "bag_of_words", "geom_gcn", "heterophilous", "linkx"),
-        *("musae", "wiki_cs", "flickr", "reddit", "ogb"),
+        *("musae", "wiki_cs", "flickr", "reddit", "ogb", "nearest"),
     ),
 )
 
@@ -53,8 +53,9 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
     r"""Loads a data set.
 
     Raw files are looked for below the root, laid out as :obj:`torch_geometric.datasets` and
-    :obj:`ogb` do it, and downloaded if they are not there; :obj:`"digits"` and :obj:`"karate"`
-    come with packages of the extra :obj:`experiments` and need no file. Splits that the benchmark
+    :obj:`ogb` do it, and downloaded if they are not there; :obj:`"digits"`, :obj:`"wine"`,
+    :obj:`"breast_cancer"`, :obj:`"diabetes"` and :obj:`"karate"` come with packages of the extra
+    :obj:`experiments` and need no file. Splits that the benchmark
     does not fix are drawn from the name alone and written to ``splits/NAME.npz`` below the root
     (below the user's cache if the root is read-only), from where they are read again. A graph is
     read into memory whole; :obj:`"ogbn-papers100M"`, undirected, wants a machine with hundreds of GB.
@@ -145,7 +146,8 @@ def _features(source: GraphSource, x: Any, sparse: bool | str) -> tuple[Tensor, 
 
 def _splits(source: GraphSource, graph: Graph, folder: Path) -> tuple[Split, ...]:
     if source.rule is not None:
-        return splits.seeded(source.name, graph.y, source.rule, folder)
+        y = graph.y if graph.y.ndim == 1 else np.zeros(len(graph.y), dtype=np.int64)  # values have no classes
+        return splits.seeded(source.name, y, source.rule, folder)
     return tuple(
         Split(name, *(torch.from_numpy(np.array(mask, dtype=bool)) for mask in masks))
         for name, *masks in graph.parts
