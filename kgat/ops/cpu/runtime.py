@@ -96,7 +96,7 @@ def prefetch(typingctx, base, count):  # type: ignore[no-untyped-def]
 @functools.cache
 def _own_source() -> str:
     digest = hashlib.sha256(numba.__version__.encode())
-    for name in ("math.py", "runtime.py", "loops.py"):
+    for name in ("math.py", "runtime.py", "loops.py", "waves.py"):
         digest.update((Path(__file__).parent / name).read_bytes())
     return digest.hexdigest()
 
