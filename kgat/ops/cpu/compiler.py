@@ -151,76 +151,79 @@ def cast(builder: Any, x: Any, kind: Type) -> Value:
     return Value(kind, change(x.ir, kind.ir))
 
 
-def module_of(function: Callable[..., Any], kinds: Sequence[Type], name: str, flags: tuple[str, ...]) -> str:
+def modules_of(
+    function: Callable[..., Any], kinds: Sequence[Type], name: str, flags: tuple[str, ...]
+) -> tuple[str, str]:
     r"""Returns LLVM's instructions of a function and of all it calls.
 
     Args:
         function (Callable): The function, which returns nothing.
         kinds (list): The types of its arguments.
-        name (str): Its name in the module.
+        name (str): Its name.
         flags (tuple): As of :class:`Routine`.
+
+    Returns:
+        Two modules, that of the function and that of the routines apart. Those are to be made vectors of before
+        they become a part of the function: of a loop of eight steps, known to be so many, LLVM makes none.
 
     Raises:
         CompileError: If there is something in it that the compiler does not know.
     """
-    module = ir.Module(name)
-    entry, _ = _Functions(module).compile(Routine(function, flags), kinds, name)
-    entry.linkage = "external"
-    return str(module)
+    functions = _Functions(ir.Module(name), ir.Module(f"{name}.apart"))
+    functions.compile(functions.module, Routine(function, flags), kinds, name)
+    return str(functions.module), str(functions.apart)
 
 
 class _Functions:
-    # The functions of one module: the loop, and routines whose pointers are apart.
+    # What stands in modules of its own: the loop, and routines whose pointers are apart.
 
-    def __init__(self, module: ir.Module) -> None:
-        self._module = module
+    def __init__(self, module: ir.Module, apart: ir.Module) -> None:
+        self.module, self.apart = module, apart
         self._compiled: dict[Any, tuple[ir.Function, Any]] = {}
 
     def call(self, builder: ir.IRBuilder, routine: Routine, arguments: Sequence[Any]) -> Any:
-        kinds = [x.type if isinstance(x, Value) else x for x in arguments]
-        key = (routine, *(kind if isinstance(kind, Type) else (type(kind), repr(kind)) for kind in kinds))
+        values = [x if isinstance(x, Value) else known(x) for x in arguments]
+        kinds = [x.type for x in values]
+        key = (routine, *(kind.name for kind in kinds))
         if key not in self._compiled:
             name = f"{routine.function.__name__}.{len(self._compiled)}"
-            self._compiled[key] = self.compile(routine, kinds, name)
+            there, result = self.compile(self.apart, routine, kinds, name)
+            self._compiled[key] = ir.Function(self.module, there.ftype, name), result
         function, result = self._compiled[key]
-        returned = builder.call(function, [x.ir for x in arguments if isinstance(x, Value)])
+        returned = builder.call(function, [x.ir for x in values])
         if isinstance(result, tuple):
             return tuple(Value(x.type, builder.extract_value(returned, i)) for i, x in enumerate(result))
         return None if result is None else Value(result.type, returned)
 
-    def compile(self, routine: Routine, kinds: Sequence[Any], name: str) -> tuple[ir.Function, Any]:
-        types = [kind for kind in kinds if isinstance(kind, Type)]
-        signature = ir.FunctionType(ir.VoidType(), [kind.ir for kind in types])
-        function = ir.Function(self._module, signature, name)
-        function.linkage = "internal"
+    def compile(
+        self, module: ir.Module, routine: Routine, kinds: Sequence[Type], name: str
+    ) -> tuple[ir.Function, Any]:
+        signature = ir.FunctionType(ir.VoidType(), [kind.ir for kind in kinds])
+        function = ir.Function(module, signature, name)
         function.attributes.add("nounwind")
-        places = iter(function.args)
-        arguments = [Value(kind, next(places)) if isinstance(kind, Type) else kind for kind in kinds]
-        for kind, argument in zip(types, function.args, strict=True):
+        for kind, argument in zip(kinds, function.args, strict=True):
             if routine.apart and kind.element is not None:
                 argument.add_attribute("noalias")
-        builder = ir.IRBuilder(function.append_basic_block("entry"))
-        start = builder.append_basic_block("start")  # variables stand before all code
-        variables, builder = builder, ir.IRBuilder(start)
+        variables = ir.IRBuilder(function.append_basic_block("variables"))  # before all code
+        start = function.append_basic_block("start")
+        builder = ir.IRBuilder(start)
+        arguments = [Value(kind, argument) for kind, argument in zip(kinds, function.args, strict=True)]
         result = _Body(self, builder, variables, routine, arguments).run()
+        variables.branch(start)
         if isinstance(result, tuple):
             result = tuple(x if isinstance(x, Value) else known(x) for x in result)
-            returned: Any = ir.LiteralStructType([x.type.ir for x in result])
-            packed = ir.Constant(returned, ir.Undefined)
+            packed = ir.Constant(ir.LiteralStructType([x.type.ir for x in result]), ir.Undefined)
             for i, x in enumerate(result):
                 packed = builder.insert_value(packed, x.ir, i)
             builder.ret(packed)
+            signature.return_type = packed.type
         elif result is None:
-            returned = ir.VoidType()
             builder.ret_void()
         else:
             result = result if isinstance(result, Value) else known(result)
-            returned = result.type.ir
             builder.ret(result.ir)
-        variables.branch(start)
-        # What it returns is known now.
-        signature.return_type = returned
-        function.return_value = ir.ReturnValue(function, returned)
+            signature.return_type = result.type.ir
+        function.return_value = ir.ReturnValue(function, signature.return_type)  # which is known only now
         return function, result
 
 

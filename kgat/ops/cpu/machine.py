@@ -55,17 +55,30 @@ def _engine() -> llvm.ExecutionEngine:
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
-def compile_module(text: str) -> bytes:
-    r"""Returns the machine code, as an object file, of a module of LLVM's instructions."""
-    machine = _compiling()
+def compile_modules(text: str, apart: str) -> bytes:
+    r"""Returns the machine code, as an object file, of what :func:`~kgat.ops.cpu.compiler.modules_of` returns."""
+    module, routines = _parsed(text), _parsed(apart)
+    _optimize(routines)
+    names = [function.name for function in routines.functions if not function.is_declaration]
+    module.link_in(routines)
+    for name in names:
+        module.get_function(name).linkage = "internal"
+    _optimize(module)
+    return _compiling().emit_object(module)  # type: ignore[no-any-return]
+
+
+def _parsed(text: str) -> llvm.ModuleRef:
     module = llvm.parse_assembly(text)
-    module.triple, module.data_layout = llvm.get_process_triple(), str(machine.target_data)
+    module.triple, module.data_layout = llvm.get_process_triple(), str(_compiling().target_data)
     module.verify()
+    return module
+
+
+def _optimize(module: llvm.ModuleRef) -> None:
     options = llvm.create_pipeline_tuning_options(speed_level=3)
     options.loop_vectorization = True
-    builder = llvm.create_pass_builder(machine, options)
+    builder = llvm.create_pass_builder(_compiling(), options)
     builder.getModulePassManager().run(module, builder)
-    return machine.emit_object(module)  # type: ignore[no-any-return]
 
 
 def load(code: bytes, name: str) -> int:

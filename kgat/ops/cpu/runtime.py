@@ -26,7 +26,7 @@ from torch import Tensor
 
 from kgat.ops.cpu import machine
 from kgat.ops.cpu.cache import CodeFiles, code_folder
-from kgat.ops.cpu.compiler import INT64, Intrinsic, Value, cast, known, module_of
+from kgat.ops.cpu.compiler import INT64, Intrinsic, Value, cast, known, modules_of
 from kgat.ops.cpu.math import FAST
 
 logger = logging.getLogger("kgat")
@@ -121,7 +121,7 @@ class Loop:
     def _compile(self, function: Callable[..., Any], label: str) -> bytes:
         start = time.perf_counter()
         kinds = (INT64, INT64, INT64.pointer)
-        code = machine.compile_module(module_of(function, kinds, self._name, FAST))
+        code = machine.compile_modules(*modules_of(function, kinds, self._name, FAST))
         Loop.compiled += 1
         logger.info("compiled %s in %.2f s", label, time.perf_counter() - start)
         return code
