@@ -6,12 +6,12 @@ fit it is compiled again. Of several processes that need the same piece at once,
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
 import sys
 from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
@@ -29,8 +29,8 @@ _said: set[str] = set()
 
 
 def code_folder() -> Path | None:
-    r"""Returns the folder of compiled code: that of Numba's variable ``NUMBA_CACHE_DIR``, or beside the package,
-    or the user's; :obj:`None` if none can be written to."""
+    r"""Returns the folder of compiled code: what Numba's variable ``NUMBA_CACHE_DIR`` names, or beside the
+    package, or the user's; :obj:`None` if none can be written to."""
     told = os.environ.get("NUMBA_CACHE_DIR")
     beside, users = Path(__file__).parent / "__pycache__", Path("~/.cache/kgat").expanduser()
     for folder in [Path(told)] if told else [beside, users]:
@@ -85,22 +85,16 @@ class CodeFiles:
             why = os.strerror(error.errno) if error.errno else error
             say(f"kgat cannot keep compiled code in {self._folder}, so that it is compiled anew: {why}")
 
-    @contextmanager
+    @contextlib.contextmanager
     def claim(self, key: Any) -> Iterator[None]:
         r"""Waits for other processes that compile the same key; the end of a process ends its claim."""
         # One byte per key of one file, which stays empty: files of their own could not be removed safely.
         place = int.from_bytes(hashlib.sha256(self.path(key).name.encode()).digest()[:6])
-        try:
-            file = open(self._folder / "kgat.lock", "ab")  # noqa: SIM115
-        except OSError:
-            yield
-            return
-        with file:
-            if fcntl is not None:
-                try:
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a folder that is not ours, a file system without locks
+                file = stack.enter_context(open(self._folder / "kgat.lock", "ab"))
+                if fcntl is not None:
                     fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
-                except OSError:  # a file system without locks
-                    pass
             yield
 
     def flush(self) -> None:

@@ -163,8 +163,8 @@ def modules_of(
         flags (tuple): As of :class:`Routine`.
 
     Returns:
-        Two modules, that of the function and that of the routines apart. Those are to be made vectors of before
-        they become a part of the function: of a loop of eight steps, known to be so many, LLVM makes none.
+        Two modules, that of the function and that of the routines apart. Those are to be made vectors of
+        before they become a part of the function: LLVM makes none of a loop of, as it sees then, eight steps.
 
     Raises:
         CompileError: If there is something in it that the compiler does not know.
@@ -291,7 +291,9 @@ class _Body:
         self._node, self._changing = _definition(routine.function.__code__)
         names = [argument.arg for argument in self._node.args.args]
         if len(names) != len(arguments):
-            raise CompileError(f"Expected {len(names)} arguments of '{self._node.name}' (got {len(arguments)})")
+            raise CompileError(
+                f"Expected {len(names)} arguments of '{self._node.name}' (got {len(arguments)})"
+            )
         self._names: dict[str, Any] = {}
         self._slots: dict[str, tuple[Type, Any]] = {}
         self._exits: list[Any] = []  # where 'break' leads to
@@ -507,7 +509,7 @@ class _Body:
         if not any(isinstance(x, Value) for x in arguments):
             return function(*arguments)
         if isinstance(function, type) and function.__name__ in _BY_NAME:
-            return cast(self._builder, *arguments, _BY_NAME[function.__name__])
+            return cast(self._builder, arguments[0], _BY_NAME[function.__name__])
         if function in (min, max) and len(arguments) == 2:
             x, y = self._alike(*arguments)
             first = self._compare("<" if function is min else ">", x, y)
@@ -553,7 +555,9 @@ class _Body:
     def _of_UnaryOp(self, node: Any) -> Any:
         if isinstance(node.op, ast.Not):
             condition = self._condition(node.operand)
-            return not condition if isinstance(condition, bool) else Value(BOOL, self._builder.not_(condition))
+            return (
+                not condition if isinstance(condition, bool) else Value(BOOL, self._builder.not_(condition))
+            )
         x = self._value(node.operand)
         if not isinstance(node.op, ast.USub):
             raise self._unknown(node)

@@ -5,6 +5,7 @@ Numba's own files end every later run if a full disk or a kill has cut them.
 
 from __future__ import annotations
 
+import contextlib
 import pickle
 from collections.abc import Callable
 from typing import Any
@@ -55,10 +56,8 @@ def kept_on_disk(**options: Any) -> Callable[[Callable[..., Any]], Any]:
 
     def decorator(function: Callable[..., Any]) -> Any:
         compiled = numba.njit(**options)(function)
-        try:
+        with contextlib.suppress(RuntimeError, OSError):  # there is no folder for it
             compiled._cache = CodeCache(function)
-        except (RuntimeError, OSError):  # there is no folder for it
-            pass
         return compiled
 
     return decorator

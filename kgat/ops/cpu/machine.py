@@ -1,9 +1,8 @@
-r"""From LLVM's instructions to machine code of this processor, and from there to the address of a function."""
+r"""From LLVM's instructions to code of this processor, and from there to the address of a function."""
 
 from __future__ import annotations
 
 import ctypes
-import ctypes.util
 import functools
 import sys
 from typing import Any
@@ -49,14 +48,14 @@ def _compiling() -> llvm.TargetMachine:
 @functools.cache
 def _engine() -> llvm.ExecutionEngine:
     machine = _machine()
-    library = ctypes.CDLL(ctypes.util.find_msvcrt() if sys.platform == "win32" else None)
+    library = ctypes.CDLL("msvcrt" if sys.platform == "win32" else None)
     for name in _CALLED:
         llvm.add_symbol(name, ctypes.cast(getattr(library, name), ctypes.c_void_p).value)
     return llvm.create_mcjit_compiler(llvm.parse_assembly(""), machine)
 
 
 def compile_modules(text: str, apart: str) -> bytes:
-    r"""Returns the machine code, as an object file, of what :func:`~kgat.ops.cpu.compiler.modules_of` returns."""
+    r"""Returns the object file of both modules of :func:`~kgat.ops.cpu.compiler.modules_of`."""
     module, routines = _parsed(text), _parsed(apart)
     _optimize(routines)
     names = [function.name for function in routines.functions if not function.is_declaration]

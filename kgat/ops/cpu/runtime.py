@@ -130,7 +130,8 @@ class Loop:
         r"""Runs ``function(begin, end, context)`` on pieces of ``[0, tasks)``, on torch's threads.
 
         Args:
-            fields (list): What stands in the context: a tensor or array by its address, 0 where there is none.
+            fields (list): What stands in the context: a tensor or array by its address, 0 where there is
+                none.
             tasks (int): Number of tasks.
         """
         numbers = [_address(x) for x in fields]
