@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -203,11 +202,10 @@ def _run_waves(name: str, families: int, size: int, **tensors: Tensor | None) ->
 
 
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
-    from kgat.ops.cpu.loops import kept
-
     keep = _keep(p)
-    mask = kept(int(seed), edges * heads, keep).reshape(edges, heads)
-    return torch.from_numpy(mask).double().mul_(2**32 / keep if keep else 0.0)
+    mask = torch.empty(edges, heads, dtype=torch.float64)
+    _shared_loop("draws", mask.dtype).run([int(seed), keep, mask], mask.numel())
+    return mask.mul_(2**32 / keep if keep else 0.0)
 
 
 def _keep(p: float) -> int:
@@ -217,13 +215,10 @@ def _keep(p: float) -> int:
 @functools.cache
 def available() -> str | None:
     try:
-        importlib.import_module("numba")
-    except (ImportError, SystemError) as error:
-        return f"numba cannot be imported ({error})"
+        importlib.import_module("kgat.ops.cpu.runtime")
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"llvmlite cannot be used ({error})"
     return None
-
-
-_compiling = threading.RLock()  # Numba's compiler is not to be entered twice
 
 
 def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:
@@ -237,34 +232,25 @@ def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
 
 
 def _guarded(name: str, dtype: torch.dtype, rule: str | None = None, *sizes: int) -> Loop:
-    with _compiling:
-        try:
-            return _compiled(name, str(dtype).removeprefix("torch."), rule, *sizes)
-        except (_numba_error(), TypeError, NotImplementedError, OSError) as error:
-            what = name if rule is None else Recipe.read(rule)
-            raise BackendError(f"Numba could not compile {what}: {error}") from error
+    from kgat.ops.cpu.compiler import CompileError
 
-
-def _numba_error() -> type[Exception]:
-    from numba.core.errors import NumbaError
-
-    return NumbaError  # type: ignore[no-any-return]
+    try:
+        return _compiled(name, str(dtype).removeprefix("torch."), rule, *sizes)
+    except (CompileError, RuntimeError, TypeError, OSError) as error:
+        what = name if rule is None else Recipe.read(rule)
+        raise BackendError(f"LLVM could not compile {what}: {error}") from error
 
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(name: str, dtype: str, rule: str | None, features: int = 0, channels: int = 0) -> Loop:
     from kgat.ops.cpu import loops, waves
-    from kgat.ops.cpu.math import marked
     from kgat.ops.cpu.runtime import Loop
 
     if rule is None:  # the same for all rules
-        key = f"{name}|{dtype}"
-        with marked(key):
-            room = waves if hasattr(waves, name) else loops
-            return Loop(getattr(room, name)(dtype), f"{name} in {dtype}", key)
+        room = waves if hasattr(waves, name) else loops
+        return Loop(getattr(room, name)(dtype), f"{name} in {dtype}", f"{name}|{dtype}")
     recipe = Recipe.read(rule)
     sizes = (features, channels, recipe.weighted, recipe.bias_inside)
     key = "|".join([name, dtype, str(sizes), *recipe.source])
-    with marked(key):
-        function = getattr(loops.Kernels(recipe, dtype, features, channels), name)()
-        return Loop(function, f"{name} of {recipe} in {dtype}", key)
+    function = getattr(loops.Kernels(recipe, dtype, features, channels), name)()
+    return Loop(function, f"{name} of {recipe} in {dtype}", key)

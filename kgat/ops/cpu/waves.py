@@ -12,7 +12,7 @@ from collections.abc import Callable
 import numpy as np
 
 from kgat.ops.cpu.loops import _axpy1, _axpy4
-from kgat.ops.cpu.math import _cosine, _quadrant, _select, _sine, apart, inlined
+from kgat.ops.cpu.math import _cosine, _quadrant, _select, _sine, apart, inlined, plain
 from kgat.ops.cpu.runtime import chunk, pointer, shift
 
 # Places in the context: addresses (0 for what is absent) and sizes.
@@ -24,7 +24,8 @@ FIELDS = (
     X, OMEGA, TURNED, SCALE, OUT, GRAD, D_X, D_OMEGA, SCRATCH,
     NODES, SLOTS, HEADS, CHANNELS, FAMILIES, SIZE,
 ) = range(len(FIELDS))  # fmt: skip
-BUFFERS = 4  # of scratch, each for the angles of one node and head
+TOGETHER = 4  # nodes whose gradients are added up at once
+BUFFERS = TOGETHER + 1  # of scratch, each for the angles of one node and head
 
 _f = np.float32(0)
 
@@ -83,6 +84,24 @@ def _mean_gradient(d_angle, angle, grad, families, size, scale):
             d_angle[family * size + s] = (x * grad[s] - y * grad[size + s]) * scale
 
 
+@plain
+def _add_products(total, x, step, d_angle, count, channels, width):
+    # total += x^T d_angle over as many nodes, whose channels are so many steps apart.
+    for c in range(channels):
+        row = chunk(total, c, width)
+        if count == TOGETHER:
+            d0, d1, d2, d3 = (
+                d_angle,
+                shift(d_angle, width),
+                shift(d_angle, 2 * width),
+                shift(d_angle, 3 * width),
+            )
+            _axpy4(row, d0, d1, d2, d3, x[c], x[c + step], x[c + 2 * step], x[c + 3 * step], width)
+        else:
+            for n in range(count):
+                _axpy1(row, chunk(d_angle, n, width), x[c + n * step], width)
+
+
 def circle(dtype: str) -> Callable[..., None]:
     r"""The features of each node."""
 
@@ -124,37 +143,22 @@ def circle_backward(dtype: str) -> Callable[..., None]:
                 for row in range(first * heads, last * heads):
                     g, angle = chunk(grad, row, 2 * size), chunk(x, row, width)
                     _mean_gradient(chunk(d_x, row, width), angle, g, families, size, scale)
-                continue
-            for node in range(first, last, BUFFERS):
-                count = min(BUFFERS, last - node)
-                for h in range(heads):
-                    for n in range(count):
-                        row, d_angle = (node + n) * heads + h, chunk(buffer, n, width)
-                        own = chunk(x, row, channels)
-                        _product(d_angle, own, chunk(omega, h, channels * width), channels, width)
-                        g = chunk(grad, row, 2 * size)
-                        _mean_gradient(d_angle, d_angle, g, families, size, scale)
-                        table = chunk(turned, h, channels * width)
-                        _product(chunk(d_x, row, channels), d_angle, table, width, channels)
-                    for c in range(channels):
-                        total = chunk(d_omega, (slot * heads + h) * channels + c, width)
-                        if count == BUFFERS:
-                            at, step = shift(x, (node * heads + h) * channels + c), heads * channels
-                            _axpy4(
-                                total,
-                                buffer,
-                                shift(buffer, width),
-                                shift(buffer, 2 * width),
-                                shift(buffer, 3 * width),
-                                at[0],
-                                at[step],
-                                at[2 * step],
-                                at[3 * step],
-                                width,
-                            )
-                        else:
-                            for n in range(count):
-                                at = shift(x, ((node + n) * heads + h) * channels + c)
-                                _axpy1(total, chunk(buffer, n, width), at[0], width)
+            else:
+                angle = shift(buffer, TOGETHER * width)
+                for group in range((last - first + TOGETHER - 1) // TOGETHER):
+                    node = first + group * TOGETHER
+                    count, place = min(TOGETHER, last - node), node * heads
+                    for h in range(heads):
+                        for n in range(count):
+                            row, d_angle = place + n * heads + h, chunk(buffer, n, width)
+                            table = chunk(omega, h, channels * width)
+                            _product(angle, chunk(x, row, channels), table, channels, width)
+                            g = chunk(grad, row, 2 * size)
+                            _mean_gradient(d_angle, angle, g, families, size, scale)
+                            table = chunk(turned, h, channels * width)
+                            _product(chunk(d_x, row, channels), d_angle, table, width, channels)
+                        total = chunk(d_omega, slot * heads + h, channels * width)
+                        own = chunk(x, place + h, channels)
+                        _add_products(total, own, heads * channels, buffer, count, channels, width)
 
     return loop
