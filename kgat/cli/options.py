@@ -125,9 +125,9 @@ class OwnData:
             help="A graph of your own instead of --dataset: a folder with nodes.csv (id, label, every other "
             "column a feature) and edges.csv (source, target, every other column an edge feature), .tsv or "
             ".parquet alike; a .pt file of a PyG Data; GraphML, GEXF, GML; a list of edges (.edgelist) "
-            "beside --nodes; .npz, or a folder of .npy; a table or points with --knn; a folder of kgat convert; "
-            "several graphs: a folder of graphs, or with train, val and test (folders or .pt files of "
-            "graphs)."
+            "beside --nodes; .npz, or a folder of .npy; a table or points with --knn; a folder of kgat "
+            "convert; several graphs: a folder of graphs, or with train, val and test (folders or .pt files "
+            "of graphs)."
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (
