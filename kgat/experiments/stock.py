@@ -99,8 +99,8 @@ class Framed(torch.nn.Module):
         for module in filter(None, (self.conv, self.res)):
             module.reset_parameters()  # type: ignore[operator]
 
-    def forward(self, x: Tensor, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
-        shown = x if self.takes_sparse else _dense(x)
+    def forward(self, x: Any, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
+        shown = x if self.takes_sparse or isinstance(x, tuple) else _dense(x)
         inputs = (shown, edge_index) if self.takes_edges else (shown,)
         out: Tensor = self.conv(*inputs, **({"edge_attr": edge_attr} if self.takes_edge_attr else {}))
         return out if self.res is None else out + self.res(x)

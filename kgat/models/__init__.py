@@ -1,7 +1,9 @@
 r"""Whole models: stacks of our layers."""
 
 from kgat.models.graph_readout import GraphReadout
+from kgat.models.hetero_gnn import HeteroGNN
 from kgat.models.kernel_gat import AttentionGNN, KernelGAT
+from kgat.models.kernel_hetero_gat import KernelHeteroGAT
 from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.language_model import LanguageModel
 from kgat.models.link_predictor import LinkPredictor
@@ -13,7 +15,9 @@ from kgat.moved import old_names
 __all__ = [
     "AttentionGNN",
     "GraphReadout",
+    "HeteroGNN",
     "KernelGAT",
+    "KernelHeteroGAT",
     "KernelTransformer",
     "LanguageModel",
     "LinkPredictor",
