@@ -13,6 +13,7 @@ from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.own import (
+    averaged_features,
     describe,
     from_data,
     from_networkx,
@@ -46,6 +47,7 @@ __all__ = [
     "Visible",
     "VisibleGraphs",
     "VisibleLinks",
+    "averaged_features",
     "describe",
     "from_data",
     "from_networkx",

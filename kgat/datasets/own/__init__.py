@@ -6,6 +6,7 @@ edges and features are then decided in one place each.
 """
 
 from kgat.datasets.own.arrays import from_points, from_scipy
+from kgat.datasets.own.averaged_features import averaged_features
 from kgat.datasets.own.data import from_data
 from kgat.datasets.own.describe import describe
 from kgat.datasets.own.networks import from_networkx
@@ -14,6 +15,7 @@ from kgat.datasets.own.structure import structural_features
 from kgat.datasets.own.tables import from_pandas
 
 __all__ = [
+    "averaged_features",
     "describe",
     "from_data",
     "from_networkx",
