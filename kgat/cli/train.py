@@ -65,7 +65,7 @@ def train(
     options.check_device(device)
     named = own.task(dataset, metric)
     task = load(named, root, metric=metric) if isinstance(named, str) else named
-    config = Config.of(task.name, model, seed, on_data(settings, task.digest))
+    config = Config.of(task.name, model, seed, on_data(settings, task.digest, getattr(task, "target", None)))
     if out is not None:
         options.make_folder(out)
     record, trained = training.train(

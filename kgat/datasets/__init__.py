@@ -8,6 +8,7 @@ A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datas
 """
 
 from kgat.datasets.graph_task import Graphs, GraphTask, VisibleGraphs
+from kgat.datasets.hetero_task import HeteroTask
 from kgat.datasets.inductive import inductive
 from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits, VisibleLinks, link_task
 from kgat.datasets.loading import load, names
@@ -36,6 +37,7 @@ __all__ = [
     "VISIBLE",
     "GraphTask",
     "Graphs",
+    "HeteroTask",
     "LinkSplit",
     "LinkTask",
     "Metric",

@@ -35,20 +35,16 @@ class BatchTrainer(Trainer):
 
     def prepare(self, visible: Any) -> None:
         super().prepare(visible)
+        self.x: Any
         self.x, edge_index, kwargs = self.train_inputs
-        on_cpu = {name: value.cpu() for name, value in kwargs.items()}
-        # Features stay out of it: a loader cannot slice sparse ones.
-        graph = Data(edge_index=edge_index.cpu(), num_nodes=self.x.size(0))
-        for name, value in on_cpu.items():
-            graph["graph" if name == "batch" else name] = value
         config = self.config
         neighbors = [-1] * config.num_layers
         if config.neighbors is not None:
             neighbors = [int(count) for count in config.neighbors.split(",")]
         self.loader = NeighborLoader(
-            graph,
+            self.graph(edge_index, kwargs),
             neighbors,
-            input_nodes=self.train_nodes.cpu(),
+            input_nodes=self.seeds(),
             batch_size=config.batch_size,
             shuffle=True,
             seed=config.seed,
@@ -57,6 +53,17 @@ class BatchTrainer(Trainer):
         taken = inspect.signature(model.forward).parameters
         names = ("num_sampled_nodes_per_hop", "num_sampled_edges_per_hop")
         self._takes_hops = all(name in taken for name in names)
+
+    def graph(self, edge_index: Any, extras: dict[str, Any]) -> Any:
+        r"""Returns what the loader draws from: features stay out of it, as it cannot slice sparse ones."""
+        graph = Data(edge_index=edge_index.cpu(), num_nodes=self.x.size(0))
+        for name, value in extras.items():
+            graph["graph" if name == "batch" else name] = value.cpu()
+        return graph
+
+    def seeds(self) -> Any:
+        r"""Returns the nodes whose neighbourhoods are drawn."""
+        return self.train_nodes.cpu()
 
     @property
     def stateful(self) -> dict[str, Any]:

@@ -19,11 +19,12 @@ from kgat.experiments.checkpoint import Checkpoint, fingerprint
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
 from kgat.experiments.graph_trainer import GraphTrainer
+from kgat.experiments.hetero_batch_trainer import HeteroBatchTrainer
 from kgat.experiments.link_trainer import LinkTrainer
 from kgat.experiments.loop import Diverged, Epoch, Fitted
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.trainer import Trainer
-from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput
+from kgat.experiments.trainer import Trainer, inputs_of
+from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput, TargetOutput
 
 __all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "outputs", "restore", "run", "save", "train"]
 
@@ -39,14 +40,15 @@ TRAINERS: dict[str, type[Trainer]] = {
 
 def trainer_of(model: torch.nn.Module, visible: Any, config: Config) -> Trainer:
     r"""Returns the trainer of what a task lets training see."""
-    return _trainer_class(visible.level, config)(model, visible, config)
+    return _trainer_class(visible, config)(model, visible, config)
 
 
-def _trainer_class(level: str, config: Config | None) -> type[Trainer]:
+def _trainer_class(task: Any, config: Config | None) -> type[Trainer]:
+    level = task.level
     if config is None or (level == "node" and config.batch_size is None):
         return TRAINERS[level]
     if level == "node":
-        return BatchTrainer
+        return BatchTrainer if getattr(task, "target", None) is None else HeteroBatchTrainer
     if config.neighbors is not None:
         raise ValueError(
             f"Expected no 'neighbors' of a task on {level}s (got {config.neighbors}); it takes whole graphs: "
@@ -58,7 +60,7 @@ def _trainer_class(level: str, config: Config | None) -> type[Trainer]:
 def build(task: Any, config: Config) -> torch.nn.Module:
     r"""Builds the model of a configuration for a task."""
     more: dict[str, Any] = {}
-    if "deg" in resolve_model(config.model).asks:
+    if "deg" in resolve_model(config.model).asks and getattr(task, "target", None) is None:
         graph = getattr(task, "data", task)
         more["deg"] = degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)
     return build_model(config, **_sizes(task), **more)
@@ -66,17 +68,26 @@ def build(task: Any, config: Config) -> torch.nn.Module:
 
 def _sizes(task: Any) -> dict[str, Any]:
     graph = getattr(task, "data", task)  # what training may see of it has them itself
+    answers = {"out_channels": task.out_channels, "level": task.level, "kind": task.kind}
+    if (target := getattr(task, "target", None)) is not None:
+        x, edge_index, extras = inputs_of(graph)
+        return answers | {
+            "in_channels": {name: features.size(1) for name, features in x.items()},
+            # JSON has no keys that are tuples.
+            "edge_dim": [[edge, attr.size(1)] for edge, attr in extras.get("edge_attr", {}).items()] or None,
+            "metadata": [list(x), list(edge_index)],
+            "target": target,
+        }
     edge_attr = graph.edge_attr
     edge_dim = None if edge_attr is None else edge_attr.size(-1) if edge_attr.dim() > 1 else 1
-    sizes = {"in_channels": graph.x.size(1), "out_channels": task.out_channels, "edge_dim": edge_dim}
-    return sizes | {"level": task.level, "kind": task.kind}
+    return {"in_channels": graph.x.size(1), "edge_dim": edge_dim} | answers
 
 
 def build_model(
     config: Config,
-    in_channels: int,
+    in_channels: int | dict[str, int],
     out_channels: int,
-    edge_dim: int | None = None,
+    edge_dim: Any = None,
     level: str = "node",
     kind: str = "multiclass",
     **more: Any,
@@ -85,15 +96,17 @@ def build_model(
 
     Args:
         config (Config): The settings.
-        in_channels (int): Number of features.
+        in_channels (int or dict): Number of features, of a heterogeneous graph by type of nodes.
         out_channels (int): Number of classes, labels or values.
-        edge_dim (int, optional): Number of edge features. (default: :obj:`None`)
+        edge_dim (int or list, optional): Number of edge features, of a heterogeneous graph pairs of a type of
+            edges and its number. (default: :obj:`None`)
         level (str, optional): What is predicted: of each :obj:`"node"`, of a :obj:`"graph"` through
             :class:`~kgat.models.GraphReadout`, of a :obj:`"link"` through
             :class:`~kgat.models.LinkPredictor`. (default: :obj:`"node"`)
         kind (str, optional): The kind of the task; a :obj:`"regression"` has a
             :class:`~kgat.models.StandardizedOutput`. (default: :obj:`"multiclass"`)
-        **more (optional): What else the model asks for, as :obj:`deg`, the histogram of in-degrees.
+        **more (optional): What else the model asks for, as :obj:`deg`, the histogram of in-degrees, or
+            :obj:`metadata` and :obj:`target` of a heterogeneous graph.
     """
     resolved = resolve_model(config.model)
     if resolved.code != config.code:
@@ -104,6 +117,8 @@ def build_model(
     model: torch.nn.Module
     if level == "node":
         model = resolved.build(config, in_channels, out_channels, edge_dim, **more)
+        if "target" in more:
+            model = TargetOutput(model, more["target"], out_channels)
     else:
         channels = config.hidden_channels
         encoder = resolved.build(config, in_channels, channels, edge_dim, **more)
@@ -204,7 +219,7 @@ def outputs(
     """
     model.eval()
     with torch.no_grad():
-        return _trainer_class(task.level, config).outputs(model, task, split)
+        return _trainer_class(task, config).outputs(model, task, split)
 
 
 def curve(history: Sequence[Epoch]) -> dict[str, list[float]]:
@@ -323,8 +338,8 @@ def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
     folder = Path(folder)
     description = json.loads((folder / "config.json").read_text(encoding="utf8"))
     config = Config.from_dict(description["config"])
-    # Of these, the last two are missing in old ones.
-    names = ("in_channels", "out_channels", "edge_dim", "level", "kind")
+    # Of these, some are missing in old ones, and the last two are those of heterogeneous graphs.
+    names = ("in_channels", "out_channels", "edge_dim", "level", "kind", "metadata", "target")
     model = build_model(config, **{name: description[name] for name in names if name in description})
     model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
     return model.eval()

@@ -9,6 +9,7 @@ from kgat.models.language_model import LanguageModel
 from kgat.models.link_predictor import LinkPredictor
 from kgat.models.sequence_classifier import SequenceClassifier
 from kgat.models.standardized_output import StandardizedOutput
+from kgat.models.target_output import TargetOutput
 from kgat.models.translator import Translator
 from kgat.moved import old_names
 
@@ -23,6 +24,7 @@ __all__ = [
     "LinkPredictor",
     "SequenceClassifier",
     "StandardizedOutput",
+    "TargetOutput",
     "Translator",
 ]
 
