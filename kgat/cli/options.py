@@ -108,7 +108,7 @@ class OwnData:
             help="A graph of your own instead of --dataset: a folder with nodes.csv (id, label, every other "
             "column "
             "a feature) and edges.csv (source, target, every other column an edge feature), .tsv or .parquet "
-            "alike; a .pt file of a PyG Data; GraphML, GEXF, GML; a list of edges (.edgelist) beside "
+            "alike; a .pt file of a PyG Data or HeteroData; GraphML, GEXF, GML; a list of edges (.edgelist) beside "
             "--nodes; .npz, or a folder of .npy; a table or points with --knn."
         ),
     ] = None
@@ -118,9 +118,8 @@ class OwnData:
     label: Annotated[
         str | None,
         typer.Option(
-            help="Column that is to be predicted, several with commas. Default: label, of arrays y. Empty "
-            "values "
-            "are unknown."
+            help="Column that is to be predicted, several with commas; of a HeteroData a type of nodes, or "
+            "type.attribute. Default: label, of arrays y. Empty values are unknown."
         ),
     ] = None
     kind: Annotated[

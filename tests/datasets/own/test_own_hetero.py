@@ -159,7 +159,7 @@ def test_a_type_of_unknown_size():
     del data["author"].num_nodes
     with (
         pytest.raises(ValueError, match=r"the number of nodes of type 'author' .*got none"),
-        pytest.warns(UserWarning),
+        pytest.warns(UserWarning, match="num_nodes"),
     ):
         from_data(data)
 
