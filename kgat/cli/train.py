@@ -74,7 +74,9 @@ def train(
         with distributed.one_after_another():
             named = own.task(dataset, metric)
             task = load(named, root, metric=metric) if isinstance(named, str) else named
-        config = Config.of(task.name, model, seed, on_data(settings, task.digest))
+        config = Config.of(
+            task.name, model, seed, on_data(settings, task.digest, getattr(task, "target", None))
+        )
         if out is not None:
             options.make_folder(out)
         first = distributed.is_first()

@@ -125,7 +125,7 @@ def compare(
     with given(own):
         _expect_taken(names, overrides)
         task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
-        overrides = on_data(overrides, task.digest)
+        overrides = on_data(overrides, task.digest, getattr(task, "target", None))
         tuned = budget.record(overrides) if budget else None
         protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
         trials = _trials(task.name, names, overrides, budget) if budget else []
@@ -185,6 +185,8 @@ def _run_all(
             chosen[name] |= tuning.choose(engine.records, task.name, name, budget, overrides)
     configs = [Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names]
     _expect_same_settings(engine.records, configs, path)
+    # What is drawn of attention is that of a graph of one type.
+    figures = figures and getattr(task, "target", None) is None
     engine.run([_run_of(config, is_drawn=figures and config.seed == 0) for config in configs])
 
 
