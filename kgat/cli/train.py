@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kgat.atomic import make_folder
 from kgat.cli import options
 
 __all__ = ["train"]
@@ -67,7 +68,7 @@ def train(
     task = load(named, root, metric=metric) if isinstance(named, str) else named
     config = Config.of(task.name, model, seed, on_data(settings, task.digest))
     if out is not None:
-        options.make_folder(out)
+        make_folder(out)
     record, trained = training.train(
         task,
         config,

@@ -12,7 +12,7 @@ import torch
 from torch_geometric import seed_everything
 from torch_geometric.utils import degree
 
-from kgat.atomic import write_atomically
+from kgat.atomic import make_folder, write_atomically
 from kgat.experiments import loop
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.checkpoint import Checkpoint, fingerprint
@@ -302,7 +302,7 @@ def save(
         record (dict): The record of the run.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     buffer = BytesIO()
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
     description = {"config": record["config"], **_sizes(task), "versions": record["versions"]}

@@ -13,7 +13,7 @@ import safetensors.torch
 import torch
 
 from kgat import __version__
-from kgat.atomic import write_atomically
+from kgat.atomic import make_folder, write_atomically
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
 
@@ -80,7 +80,7 @@ class Pretrained(torch.nn.Module):
         config = {name: _plain(name, value) for name, value in self.config.items()}
         weights = safetensors.torch.save({name: x.contiguous() for name, x in self.state_dict().items()})
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_atomically(folder / WEIGHTS, weights)
         content |= {"sha256": hashlib.sha256(weights).hexdigest(), "arguments": config}  # type: ignore[dict-item]
         write_atomically(folder / CONFIG, json.dumps(content, indent=2).encode() + b"\n")

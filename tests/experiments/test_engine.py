@@ -149,9 +149,7 @@ def test_workers_of_a_killed_process_end_with_it(tmp_path):
     # Its claims are free from then on: they would write into the checkpoints of who takes the jobs over.
     (script := tmp_path / "script.py").write_text(STAYING)
     root = str(Path(kgat.__file__).resolve().parents[1])
-    parent = subprocess.Popen(
-        [sys.executable, script, str(tmp_path)], env={**os.environ, "PYTHONPATH": root}
-    )
+    parent = subprocess.Popen([sys.executable, script, str(tmp_path)], env={**os.environ, "PYTHONPATH": root})
     notes = [tmp_path / f"{number}.pid" for number in (1, 2)]
     wait_until(lambda: all(note.exists() and note.read_text() for note in notes))
     workers = [int(note.read_text()) for note in notes]

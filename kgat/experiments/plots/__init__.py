@@ -15,7 +15,7 @@ from pkgutil import iter_modules
 
 from matplotlib.figure import Figure
 
-from kgat.atomic import write_atomically
+from kgat.atomic import make_folder, write_atomically
 from kgat.experiments.plots.look import Style, png, styles
 from kgat.experiments.plots.plot import Plot
 from kgat.experiments.plots.selection import Record, datasets
@@ -50,7 +50,7 @@ def save(path: Path, figure: Figure | None) -> Path | None:
     the file, or :obj:`None` if there is no figure."""
     if figure is None:
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, png(figure))
     return path
 
