@@ -124,9 +124,10 @@ def compare(
         tuned = budget.record(overrides) if budget else None
         protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
         trials = _trials(task.name, names, overrides, budget) if budget else []
+        threads = torch.get_num_threads()
         if jobs is None:
             jobs = min(runs_at_once(task, protocols[0], device), max(len(trials), len(names) * seeds))
-            torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+            threads = max(1, threads // jobs)
         if jobs > 1:
             expect_picklable(own)
             _expect_importable(on_epoch)
@@ -143,7 +144,7 @@ def compare(
             describe=_described,
             on_finished=lambda job: checkpoints.remove(str(job.key)),
         )
-        with engine:
+        with _torch_threads(threads), engine:
             _run_all(engine, protocols, trials, seeds, overrides, budget, figures)
             if rounds:
                 # Of a model that takes all settings, or what was set for others would be lost.
@@ -154,6 +155,17 @@ def compare(
                 engine.progress.note("drawing figures")
                 draw(engine.records, path.parent)
     return engine.records
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    # They are the caller's: what is computed after a comparison has as many as before.
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run_all(
