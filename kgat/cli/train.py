@@ -45,7 +45,7 @@ def train(
     from kgat.experiments import training
     from kgat.experiments.checkpoint import Checkpoints, Interval
     from kgat.experiments.config import Config, on_data
-    from kgat.experiments.registry import STOCK, resolve_model
+    from kgat.experiments.registry import STOCK, resolve_model, warn_of_unseen_edges
     from kgat.measures import measure_of
 
     settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
@@ -66,6 +66,7 @@ def train(
     options.check_device(device)
     named = own.task(dataset, metric)
     task = load(named, root, metric=metric) if isinstance(named, str) else named
+    warn_of_unseen_edges([model], task)
     config = Config.of(task.name, model, seed, on_data(settings, task.digest))
     if out is not None:
         make_folder(out)

@@ -20,7 +20,15 @@ from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
 from kgat.experiments.logs import expect_log, logged
 from kgat.experiments.records import BASELINE, RESULTS
-from kgat.experiments.registry import STOCK, Model, expect_picklable, given, named, resolve_model
+from kgat.experiments.registry import (
+    STOCK,
+    Model,
+    expect_picklable,
+    given,
+    named,
+    resolve_model,
+    warn_of_unseen_edges,
+)
 from kgat.experiments.tables import runs_in
 from kgat.experiments.training import OnEpoch, train
 from kgat.measures import measure_of
@@ -120,6 +128,7 @@ def compare(
     with given(own):
         _expect_taken(names, overrides)
         task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
+        warn_of_unseen_edges(names, task)
         overrides = on_data(overrides, task.digest)
         tuned = budget.record(overrides) if budget else None
         protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
