@@ -307,13 +307,3 @@ def check_device(device: str) -> None:
 def listed(names: str) -> list[str]:
     parts = re.split(r",(?![^\[\]]*\])", names)  # commas in brackets are between the arguments of a kernel
     return [name.strip() for name in parts if name.strip()]
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionError(
-            f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose "
-            "another with --out"
-        ) from None

@@ -13,7 +13,7 @@ import torch
 from torch_geometric import seed_everything
 from torch_geometric.utils import degree
 
-from kgat.atomic import write_atomically
+from kgat.atomic import make_folder, write_atomically
 from kgat.experiments import distributed, loop
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.checkpoint import Checkpoint, fingerprint
@@ -166,7 +166,8 @@ def fit(
     if processes > 1 and (visible.level != "node" or config.batch_size is None or of_types):
         raise ValueError(
             f"Expected a task on nodes in mini-batches, which {processes} processes share (got a task on "
-            f"{'nodes of types' if of_types else visible.level + 's'} with batch_size={config.batch_size}); pass --batch-size, or start one process"
+            f"{'nodes of types' if of_types else f'{visible.level}s'} with batch_size={config.batch_size}); pass "
+            "--batch-size, or start one process"
         )
     trainer = trainer_of(model, visible, config)
     sign = trainer.metric.sign  # the loop takes more for better
@@ -338,7 +339,7 @@ def save(
         record (dict): The record of the run.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     config = Config.from_dict(record["config"])
     buffer = BytesIO()
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
