@@ -166,8 +166,8 @@ def fit(
     if processes > 1 and (visible.level != "node" or config.batch_size is None or of_types):
         raise ValueError(
             f"Expected a task on nodes in mini-batches, which {processes} processes share (got a task on "
-            f"{'nodes of types' if of_types else f'{visible.level}s'} with batch_size={config.batch_size}); pass "
-            "--batch-size, or start one process"
+            f"{'nodes of types' if of_types else f'{visible.level}s'} with batch_size={config.batch_size}); "
+            "pass --batch-size, or start one process"
         )
     trainer = trainer_of(model, visible, config)
     sign = trainer.metric.sign  # the loop takes more for better
