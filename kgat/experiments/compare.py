@@ -23,7 +23,15 @@ from kgat.experiments.ledger import numbered
 from kgat.experiments.logs import expect_log, logged
 from kgat.experiments.pruner import Pruner
 from kgat.experiments.records import BASELINE, RESULTS
-from kgat.experiments.registry import STOCK, Model, argument_named, expect_picklable, given, resolve_model
+from kgat.experiments.registry import (
+    STOCK,
+    Model,
+    argument_named,
+    expect_picklable,
+    given,
+    resolve_model,
+    warn_of_unseen_edges,
+)
 from kgat.experiments.space import read_space
 from kgat.experiments.studies import Study, Trial, Trials
 from kgat.experiments.tables import runs_in
@@ -145,15 +153,18 @@ def compare(
     interval = Interval.read(checkpoint)
     budget = _budget(entrants, overrides, tune, tune_seeds, trials, prune, search, space)
     with given(own):
-        _expect_taken([member for family in entrants for member in family.members], overrides)
+        names = [member for family in entrants for member in family.members]
+        _expect_taken(names, overrides)
         task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
-        overrides = on_data(overrides, task.digest)
+        warn_of_unseen_edges(names, task)
+        overrides = on_data(overrides, task.digest, getattr(task, "target", None))
         tuned = budget.record(overrides) if budget else None
         plan = Plan(task, entrants, overrides, budget, search or {})
         total = len(entrants) * (seeds + (budget.settings * budget.seeds if budget else 0))
+        threads = torch.get_num_threads()
         if jobs is None:
             jobs = min(runs_at_once(task, plan.largest, device), total)
-            torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+            threads = max(1, threads // jobs)
         if jobs > 1:
             expect_picklable(own)
             _expect_importable(on_epoch)
@@ -170,7 +181,7 @@ def compare(
             describe=_described,
             on_finished=lambda job: checkpoints.remove(str(job.key)),
         )
-        with engine:
+        with _torch_threads(threads), engine:
             chosen = _run_all(engine, plan, seeds, figures)
             if rounds:
                 # Of a model that takes all settings, or what was set for others would be lost.
@@ -259,6 +270,17 @@ def _trial_of(engine: Engine, study: Study, trial: Trial, seed: int) -> Job:
     return Job(mark["key"], label, _try, (config, mark, study.pruner(engine.records, trial, config.seed)))
 
 
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    # They are the caller's: what is computed after a comparison has as many as before.
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
 def _run_all(engine: Engine, plan: Plan, seeds: int, figures: bool) -> dict[str, Config]:
     r"""Trials, then runs with what they chose."""
     task, _, mark, *_ = engine.shared
@@ -275,6 +297,8 @@ def _run_all(engine: Engine, plan: Plan, seeds: int, figures: bool) -> dict[str,
     _expect_same_settings(engine.records, by_name, path, but=(*tuned["space"], "model") if tuned else ())
     chosen = plan.choose(engine)
     _expect_same_settings(engine.records, {name: [config] for name, config in chosen.items()}, path)
+    # What is drawn of attention is that of a graph of one type.
+    figures = figures and getattr(task, "target", None) is None
     runs = [
         _run_of(family, dataclasses.replace(chosen[family.name], seed=seed), figures and seed == 0)
         for seed in range(seeds)

@@ -44,7 +44,7 @@ def read_graph(
     a folder that ``kgat convert`` wrote    as it is: :func:`~kgat.datasets.load_mapped`
     a folder of ``.npy`` and ``.npz``       arrays: :func:`from_scipy`, :func:`from_points`
     ``.csv``, ``.tsv``, ``.parquet``        points, with ``knn``: :func:`from_pandas`
-    ``.pt``, ``.pth``                       a :obj:`Data` of PyG or its dictionary: :func:`from_data`
+    ``.pt``, ``.pth``                       a :obj:`Data` or :obj:`HeteroData` of PyG: :func:`from_data`
     ``.graphml``, ``.gexf``, ``.gml``       networkx: :func:`from_networkx`
     ``.edgelist``, ``.edges``               a list of edges, with ``nodes``: :func:`from_networkx`
     ``.npz``                                arrays: :func:`from_scipy`, :func:`from_points`
