@@ -12,6 +12,7 @@ from kgat.datasets.metrics import known_labels
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.config import Config
 from kgat.experiments.distributed import agreed, is_first, rank, summed, world_size
+from kgat.nn.start import is_open
 
 __all__ = ["DistributedTrainer"]
 
@@ -38,6 +39,12 @@ class DistributedTrainer(BatchTrainer):
                 "larger batch_size, which is of all processes together"
             )
         super().__init__(model, visible, config)
+        if any(getattr(layer, "start", None) is not None and is_open(layer) for layer in model.modules()):
+            # Scores that start from a first batch start from that of the first process, in all.
+            with torch.no_grad(), torch.random.fork_rng():
+                model.eval()
+                next(self.train_batches())
+            self.loader.set_epoch(0)
         # Kernels may have parameters that a setting leaves out, always the same ones.
         self.model = DistributedDataParallel(self.model, static_graph=True)
         if not is_first():  # dropout of each its own

@@ -62,6 +62,7 @@ def runs(tmp_path_factory):
     jobs = [
         ("rbf", CERTAIN),
         ("implicit", {**CERTAIN, "model": "implicit"}),
+        ("unit", {"start": "unit", "max_epochs": 2}),
         *refused.items(),
         ("whole", {}),
         ("died", {}, 3),
@@ -93,6 +94,11 @@ def test_two_processes_train_as_one_does(runs, name):
         return
     for part, values in records[0]["curve"].items():
         assert records[1]["curve"][part] == pytest.approx(values, rel=1e-4)
+
+
+def test_scores_that_start_from_data_start_alike_in_all_processes(runs):
+    one, other = (model(runs[0] / "unit", rank) for rank in (0, 1))
+    assert all(torch.equal(other[name], value) for name, value in one.items())
 
 
 def test_what_processes_cannot_share_is_one_sentence(runs):
