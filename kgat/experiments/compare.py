@@ -31,6 +31,7 @@ from kgat.experiments.registry import (
 )
 from kgat.experiments.tables import runs_in
 from kgat.experiments.training import OnEpoch, train
+from kgat.extras import require
 from kgat.measures import measure_of
 
 Record = Mapping[str, Any]
@@ -123,6 +124,8 @@ def compare(
     overrides = overrides or {}
     names, own = _checked(dataset, models, seeds, jobs)
     expect_log(log)
+    if figures:  # before hours of training, not behind them
+        require("for figures and report, which figures=False leaves out", "matplotlib", "networkx")
     interval = Interval.read(checkpoint)
     budget = tuning.Budget(tune, tune_seeds) if tune else None
     with given(own):
