@@ -148,7 +148,8 @@ def compare(
     overrides = overrides or {}
     entrants, own = _checked(dataset, models, seeds, jobs)
     expect_log(log)
-    if figures:
+    if figures:  # before hours of training, not behind them
+        require("for figures and report, which figures=False leaves out", "matplotlib", "networkx")
         _expect_formats(formats)
     interval = Interval.read(checkpoint)
     budget = _budget(entrants, overrides, tune, tune_seeds, trials, prune, search, space)
