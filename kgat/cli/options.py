@@ -106,9 +106,9 @@ class OwnData:
         Path | None,
         typer.Option(
             help="A graph of your own instead of --dataset: a folder with nodes.csv (id, label, every other "
-            "column a feature) and edges.csv (source, target, every other column an edge feature), .tsv or .parquet "
-            "alike; a .pt file of a PyG Data or HeteroData; GraphML, GEXF, GML; a list of edges (.edgelist) "
-            "beside --nodes; .npz, or a folder of .npy; a table or points with --knn."
+            "column a feature) and edges.csv (source, target, every other column an edge feature), .tsv or "
+            ".parquet alike; a .pt file of a PyG Data or HeteroData; GraphML, GEXF, GML; a list of edges "
+            "(.edgelist) beside --nodes; .npz, or a folder of .npy; a table or points with --knn."
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (
