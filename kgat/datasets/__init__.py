@@ -3,8 +3,8 @@ graphs, :func:`names` lists them; :func:`link_task` asks for the links of a grap
 :func:`load_sequences` gives a :class:`SequenceTask`, :func:`sequence_names` lists those.
 :func:`from_data`, :func:`read_graph` and their like make a :class:`Task` of a graph of one's own.
 
-A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections` or
-:mod:`kgat.datasets.sequences`; a new one is found there.
+A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections`,
+:mod:`kgat.datasets.links` or :mod:`kgat.datasets.sequences`; a new one is found there.
 """
 
 from kgat.datasets.graph_task import Graphs, GraphTask, VisibleGraphs
@@ -14,14 +14,21 @@ from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.own import (
+    Encoding,
     averaged_features,
+    convert_arrays,
     describe,
     from_data,
     from_networkx,
     from_pandas,
     from_points,
     from_scipy,
+    load_mapped,
     read_graph,
+    read_graphs,
+    read_pairs,
+    read_unlabelled,
+    save_mapped,
     structural_features,
 )
 from kgat.datasets.sequence_task import SequenceTask
@@ -35,6 +42,7 @@ VISIBLE = {visible.level: visible for visible in (Visible, VisibleGraphs, Visibl
 __all__ = [
     "METRICS",
     "VISIBLE",
+    "Encoding",
     "GraphTask",
     "Graphs",
     "HeteroTask",
@@ -50,6 +58,7 @@ __all__ = [
     "VisibleGraphs",
     "VisibleLinks",
     "averaged_features",
+    "convert_arrays",
     "describe",
     "from_data",
     "from_networkx",
@@ -59,9 +68,14 @@ __all__ = [
     "inductive",
     "link_task",
     "load",
+    "load_mapped",
     "load_sequences",
     "names",
     "read_graph",
+    "read_graphs",
+    "read_pairs",
+    "read_unlabelled",
+    "save_mapped",
     "save_submission",
     "sequence_names",
     "structural_features",

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from kgat.datasets.evaluator import official
 from kgat.datasets.metrics import LINK, METRICS
 from kgat.datasets.splits import words
 from kgat.datasets.task import PARTS, check_edges, check_features, check_metric, first
@@ -49,6 +50,8 @@ class LinkSplit:
             drawn.
         val (Pairs): Those for validation.
         test (Pairs): Those for testing.
+        repeats (bool, optional): Whether what is asked for may be among the messages, as collaborations are
+            that come again. (default: :obj:`False`)
     """
 
     name: str
@@ -57,6 +60,7 @@ class LinkSplit:
     train: Pairs
     val: Pairs
     test: Pairs
+    repeats: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -148,7 +152,7 @@ class LinkTask:
         )
 
     def score(self, output: Tensor, split: LinkSplit, part: str) -> float:
-        r"""Scores an answer on one part of a split.
+        r"""Scores an answer on one part of a split, of OGB's sets as :meth:`Task.score` does.
 
         Args:
             output (torch.Tensor): A score for each pair of the part.
@@ -175,7 +179,8 @@ class LinkTask:
                 f"Expected a finite 'output' (got {output[at].item()} of pair {at[0]}); the model diverged, "
                 "lower its learning rate"
             )
-        return METRICS[self.metric](output, y, f"part '{part}' of '{self.name}'")
+        score = METRICS[self.metric](output, y, f"part '{part}' of '{self.name}'")
+        return official(self, split, part, output, score)
 
 
 def link_task(
@@ -268,7 +273,8 @@ class RandomLinkSplits(Sequence[LinkSplit]):
         positives = dict(zip(("test", "val", "train"), np.split(keys, ends), strict=True))
         total = len(keys)
         drawn = torch.from_numpy(_drawn_keys(f"{text}/pairs", total, num_nodes, self.keys, self.undirected))
-        parts, start = {}, 0
+        parts: dict[str, Any] = {}
+        start = 0
         for part, of_part in positives.items():
             key = torch.cat([torch.from_numpy(of_part), drawn[start : start + len(of_part)]])
             start += len(of_part)
@@ -352,7 +358,11 @@ def _check_split(name: str, split: LinkSplit, num_nodes: int, undirected: bool) 
         if not bool((y > 0).any()):
             raise ValueError(f"Expected edges in '{part}' of {where} (got none); give each part at least one")
         asked = index[:, y > 0]
-        if part != "train" and (at := first(torch.isin(asked[0] * num_nodes + asked[1], messages))):
+        if (
+            part != "train"
+            and not split.repeats
+            and (at := first(torch.isin(asked[0] * num_nodes + asked[1], messages)))
+        ):
             one, other = asked[:, at[0]].tolist()
             raise ValueError(
                 f"Expected no edge of '{part}' among the messages of {where} (got {one} to {other}); it "

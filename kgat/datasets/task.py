@@ -9,12 +9,14 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import subgraph
 
+from kgat.datasets.evaluator import official
 from kgat.datasets.metrics import KINDS, METRICS, known_labels, roc_auc
 from kgat.names import unknown
 
 __all__ = ["PARTS", "Split", "Task", "Visible", "first", "roc_auc"]
 
 PARTS = ("train", "val", "test")
+PIECE = 1 << 16  # rows of features that are looked at together: they may lie on disk
 
 
 @dataclass(frozen=True, eq=False)
@@ -188,6 +190,7 @@ class Task:
         Accuracy is the share of nodes whose largest output is their class. ROC-AUC takes the
         difference of the two outputs of a binary task; on a multi-label task it is the mean over
         the labels that occur with both values in this part. A regression is scored over known values.
+        Validation and test of OGB's sets are scored by its Evaluator where the package ``ogb`` is installed.
 
         Args:
             output (torch.Tensor): One row of logits per node.
@@ -208,7 +211,8 @@ class Task:
                 f"Expected 'output' of shape [N, num_classes]={expected} "
                 f"(got {list(output.shape)}); return one row of logits per node"
             )
-        return score_rows(self.name, self.metric, output, self.y, mask, part)
+        score = score_rows(self.name, self.metric, output, self.y, mask, part)
+        return official(self, split, part, output, score)
 
 
 def mask_of(split: Split, part: str) -> Tensor:
@@ -294,6 +298,8 @@ def check_features(name: str, x: Tensor | None) -> None:
         )
     sparse = x.layout == torch.sparse_csr
     values = x.values() if sparse else x
+    if all(bool(piece.isfinite().all()) for piece in values.split(PIECE)):
+        return
     wrong = ~torch.isfinite(values)
     if at := first(wrong):
         node, column = _row_and_column(x, *at) if sparse else at
@@ -317,7 +323,9 @@ def check_edges(name: str, data: Data, num_nodes: int) -> None:
         raise ValueError(
             f"Expected integers in 'edge_index' of '{name}' (got {edge_index.dtype}); use torch.int64"
         )
-    if at := first((edge_index < 0) | (edge_index >= num_nodes)):
+    low, high = edge_index.aminmax() if edge_index.numel() else (0, -1)
+    if low < 0 or high >= num_nodes:
+        at = first((edge_index < 0) | (edge_index >= num_nodes))
         raise IndexError(
             f"Expected 'edge_index' of '{name}' in [0, {num_nodes - 1}] (got {int(edge_index[at])} in row "
             f"{at[0]} of edge {at[1]}); there are {num_nodes} nodes, counted from 0"

@@ -11,6 +11,7 @@ from torch_geometric.data import Data
 from kgat.datasets.task import PARTS
 from kgat.experiments.trainer import Inputs, Trainer, inputs_of
 from kgat.loader import NeighborLoader
+from kgat.loader.neighbor_sampler import is_sorted
 from kgat.models import AttentionGNN, StandardizedOutput
 from kgat.nn.linear import select_rows
 
@@ -34,6 +35,11 @@ class BatchTrainer(Trainer):
     level: ClassVar[str] = "node"
 
     def prepare(self, visible: Any) -> None:
+        if self.config.position_dim is not None:
+            raise ValueError(
+                f"Expected no 'position_dim' of nodes that are trained on in batches (got "
+                f"{self.config.position_dim}): walks leave what is sampled; leave it out, or batch_size"
+            )
         super().prepare(visible)
         self.x: Any
         self.x, edge_index, kwargs = self.train_inputs
@@ -41,13 +47,14 @@ class BatchTrainer(Trainer):
         neighbors = [-1] * config.num_layers
         if config.neighbors is not None:
             neighbors = [int(count) for count in config.neighbors.split(",")]
+        graph = self.graph(edge_index, kwargs)
         self.loader = NeighborLoader(
-            self.graph(edge_index, kwargs),
+            graph,
             neighbors,
             input_nodes=self.seeds(),
-            batch_size=config.batch_size,
-            shuffle=True,
             seed=config.seed,
+            is_sorted=all(is_sorted(store.edge_index) for store in graph.edge_stores),
+            **self.order(),
         )
         model = self.model.model if isinstance(self.model, StandardizedOutput) else self.model
         taken = inspect.signature(model.forward).parameters
@@ -64,6 +71,10 @@ class BatchTrainer(Trainer):
     def seeds(self) -> Any:
         r"""Returns the nodes whose neighbourhoods are drawn."""
         return self.train_nodes.cpu()
+
+    def order(self) -> dict[str, Any]:
+        r"""Returns the arguments of a loader that say which nodes make a batch."""
+        return {"batch_size": self.config.batch_size, "shuffle": True}
 
     @property
     def stateful(self) -> dict[str, Any]:

@@ -20,19 +20,35 @@ from torch import Tensor
 from kgat import kernels, names
 from kgat.experiments import stock
 from kgat.experiments.source_digest import digest
+from kgat.experiments.walk_encoding import WalkEncoding
 from kgat.models import AttentionGNN, HeteroGNN, KernelGAT, KernelHeteroGAT
 from kgat.nn.kernel_gat_conv import PROJECTIONS
 
-__all__ = ["MODELS", "Model", "given", "named", "resolve_model"]
+__all__ = [
+    "MODELS",
+    "Model",
+    "argument_named",
+    "given",
+    "named",
+    "open_arguments",
+    "resolve_model",
+    "with_arguments",
+]
 
-FRAME = ("hidden_channels", "num_layers", "dropout", "input_dropout", "act", "norm", "residual")
-STOCK = (*FRAME, "heads", "out_heads", "value_dropout")
+SIMPLE = ("hidden_channels", "num_layers", "dropout", "input_dropout")
+FRAME = (*SIMPLE, "act", "norm", "residual", "pre_linear", "jk", "position_dim")
+LOOPS = "add_self_loops"
+STOCK = (*FRAME, "heads", "out_heads", "attention_dropout", LOOPS, "value_dropout", "kernel_lr")
 KERNEL = (*STOCK, "projections", "decay_kernels", "start")
+# What decides how a model is trained, not how it is built.
+OF_TRAINING = ("decay_kernels", "kernel_lr")
 # What stands for a setting that a model does not take.
 WITHOUT: dict[str, Any] = {
     **{"hidden_channels": 64, "num_layers": 2, "dropout": 0.0, "input_dropout": 0.0, "act": "none"},
     **{"norm": None, "residual": False, "heads": 1, "out_heads": 1, "value_dropout": 0.0},
-    **{"projections": None, "decay_kernels": True, "start": None},
+    **{"projections": None, "decay_kernels": True, "start": None, "kernel_lr": 1.0},
+    **{"attention_dropout": None, "pre_linear": False, "jk": None, "add_self_loops": True},
+    **{"position_dim": None},
 }
 # What a constructor may ask for of a task; the last two are those of a heterogeneous graph.
 SIZES = ("in_channels", "out_channels", "edge_dim", "deg", "metadata", "target")
@@ -109,7 +125,7 @@ class Model:
                 f"{', '.join(name for name, model in _NAMED.items() if model.types != self.types)}, kernels, "
                 "modules of your own"
             )
-        taken = {name: getattr(config, name) for name in self.takes if name != "decay_kernels"}
+        taken = {name: getattr(config, name) for name in self.takes if name not in OF_TRAINING}
         for name in ("projections", "start"):  # the kernel model's own, where the setting leaves it open
             if taken.get(name, "") is None:
                 del taken[name]
@@ -119,10 +135,12 @@ class Model:
         taken |= {name: sizes[name] for name in self.asks if name in sizes} | dict(self.kwargs)
         if several and isinstance(self.cls, type) and issubclass(self.cls, AttentionGNN):
             # Layers that add a map of the node itself, whatever is set, need no other.
+            if not self.has_kernel and taken.get("position_dim") is None:
+                taken.pop("position_dim", None)
             taken = {"residual": False, **taken, "metadata": more["metadata"], "target": more["target"]}
             return KernelHeteroGAT(**taken) if self.cls is KernelGAT else HeteroGNN(self.cls, **taken)
         if self.code is None or self.has_kernel:
-            return self.cls(**taken)
+            return self._placed(taken)
         try:
             model = self.cls(**taken)
         except Exception as error:  # whatever the user's code raises
@@ -131,6 +149,18 @@ class Model:
                 f"{error}); correct it"
             ) from error
         return _adapted(model, self.name, out_channels, several)
+
+    def _placed(self, arguments: dict[str, Any]) -> torch.nn.Module:
+        # Encodings are an argument of kernel models, and further features of others.
+        steps = arguments.get("position_dim")
+        if steps is not None and not self.has_kernel:
+            arguments["in_channels"] += steps
+        if not self.has_kernel:
+            arguments.pop("position_dim", None)
+        model = self.cls(**arguments)
+        if steps is not None:
+            model.register_forward_pre_hook(WalkEncoding(steps, self.has_kernel), with_kwargs=True)
+        return model
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
@@ -352,7 +382,7 @@ def _signed(factor: names.Factor) -> bool:
 def _text(tree: names.Factor | names.Joined) -> str:
     if isinstance(tree, names.Joined):
         texts = [
-            f"({_text(part)})" if isinstance(part, names.Joined) and part.operator == "+" else _text(part)
+            f"({_text(part)})" if isinstance(part, names.Joined) and part.operator != "*" else _text(part)
             for part in tree.parts
         ]
         return tree.operator.join(texts)
@@ -388,8 +418,88 @@ def _kernel_model(text: str, name: str) -> Model:
     return Model(text, KernelGAT, kwargs, code="; ".join(own) or None)
 
 
+# --- Arguments that a name leaves open --------------------------------------------------------------------
+
+
+def argument_named(name: str) -> tuple[str, Any]:
+    r"""Returns the name of an argument of a kernel as :func:`open_arguments` has it, and its type.
+
+    Args:
+        name (str): The name of a kernel and that of an argument, as in :obj:`"RBF.lengthscale"`.
+
+    Raises:
+        ValueError: If there is no such kernel or argument.
+
+    Example:
+        >>> argument_named("spectral.num_features")
+        ('spectral.num_features', <class 'int'>)
+    """
+    kernel, _, argument = name.partition(".")
+    (factor, *others) = kernels.CATALOGUE.read(kernel).factors
+    kinds = names.kinds_of(factor.cls, given=2)
+    known = {names.normalized(choice): choice for choice in kinds if choice not in factor.arguments}
+    if others or names.normalized(argument) not in known:
+        names.unknown(f"arguments of {factor.cls.__name__}", name, known.values(), part=argument)
+    argument = known[names.normalized(argument)]
+    return f"{_title(factor)}.{argument}", kinds[argument]
+
+
+def _title(factor: names.Factor) -> str:
+    return _text(factor._replace(arguments={}))
+
+
+def _tree_of(name: str) -> names.Factor | names.Joined | None:
+    kernel = resolve_model(name).kwargs.get("kernel")
+    return kernels.CATALOGUE.read(kernel) if isinstance(kernel, str) else None
+
+
+def open_arguments(name: str) -> list[str]:
+    r"""Returns the arguments of the kernels in the name of a model that it does not give.
+
+    Example:
+        >>> open_arguments("rbf*l2"), open_arguments("rbf[lengthscale=2]"), open_arguments("gat")
+        (['rbf.lengthscale', 'magnitude.learn_p', 'magnitude.scale_norm', 'magnitude.dropout'], [], [])
+    """
+    tree = _tree_of(name)
+    return [
+        f"{_title(factor)}.{argument}"
+        for factor in (() if tree is None else tree.factors)
+        for argument in names.kinds_of(factor.cls, given=2)
+        if argument not in factor.arguments
+    ]
+
+
+def with_arguments(name: str, values: Mapping[str, Any]) -> str:
+    r"""Returns the name of a model with values of :func:`open_arguments`; usual ones are left out.
+
+    Example:
+        >>> with_arguments("rbf*l2@separate", {"rbf.lengthscale": 0.5})
+        'rbf[lengthscale=0.5]*l2@separate'
+    """
+    tree = _tree_of(name)
+    if tree is None or not values:
+        return name
+
+    def filled(tree: names.Factor | names.Joined) -> names.Factor | names.Joined:
+        if isinstance(tree, names.Joined):
+            return tree._replace(parts=[filled(part) for part in tree.parts])
+        parameters = inspect.signature(tree.cls).parameters
+        arguments = {
+            argument: values[f"{_title(tree)}.{argument}"]
+            for argument in parameters
+            if argument not in tree.arguments and f"{_title(tree)}.{argument}" in values
+        }
+        usual = {argument: parameters[argument].default for argument in arguments}
+        said = {a: value for a, value in arguments.items() if value != usual[a]} | tree.arguments
+        return tree._replace(
+            arguments={argument: said[argument] for argument in parameters if argument in said}
+        )
+
+    return "@".join([_text(filled(tree)), *name.split("@")[1:]])
+
+
 _RELU = {"act": "relu"}
-_HEADS = ("heads", "out_heads")
+_HEADS = ("heads", "out_heads", "attention_dropout")
 _SKIP = {"residual": True}  # they have a linear map of their input in any case
 _NO_SKIP = tuple(name for name in FRAME if name != "residual")
 _STOCK = {
@@ -398,16 +508,16 @@ _STOCK = {
         Model("gat", stock.StockGAT, takes=STOCK),
         Model("gatv2", stock.StockGATv2, takes=STOCK),
         Model("mlp", stock.StockMLP, takes=FRAME),
-        Model("gcn", stock.StockGCN, takes=FRAME),
+        Model("gcn", stock.StockGCN, takes=(*FRAME, LOOPS)),
         Model("sage", stock.StockSAGE, takes=_NO_SKIP, instead=_SKIP),
         Model("gin", stock.StockGIN, takes=FRAME),
         Model("pna", stock.StockPNA, takes=FRAME),
         Model("appnp", stock.StockAPPNP, takes=FRAME),
-        Model("gcn2", stock.StockGCN2, takes=FRAME[:4], instead=_RELU),
-        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS)),
+        Model("gcn2", stock.StockGCN2, takes=SIMPLE, instead=_RELU),
+        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS, LOOPS)),
         Model("transformer", stock.StockTransformer, takes=(*_NO_SKIP, *_HEADS), instead=_SKIP),
-        Model("sgformer", stock.StockSGFormer, takes=FRAME[:3], instead=_RELU),
-        Model("polynormer", stock.StockPolynormer, takes=FRAME[:4], instead=_RELU),
+        Model("sgformer", stock.StockSGFormer, takes=SIMPLE[:3], instead=_RELU),
+        Model("polynormer", stock.StockPolynormer, takes=SIMPLE, instead=_RELU),
     )
 }
 for _name in ("mlp", "gcn", "gin", "pna", "appnp", "gcn2", "supergat", "sgformer", "polynormer"):
@@ -416,7 +526,7 @@ _NAMED = _STOCK | {
     model.name: model
     for model in (
         Model("rgcn", stock.StockRGCN, _SKIP, takes=_NO_SKIP, instead=_SKIP, types="several"),
-        Model("hgt", stock.StockHGT, takes=(*FRAME[:4], "heads"), instead=_RELU, types="several"),
+        Model("hgt", stock.StockHGT, takes=(*SIMPLE, "heads"), instead=_RELU, types="several"),
     )
 }
 _FACTORS = [names.Factor(kernels.CATALOGUE.classes[title], {}) for title in kernels.names()]

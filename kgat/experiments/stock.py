@@ -265,7 +265,9 @@ class StockSuperGAT(StockGNN):
         last = getattr(self, "_is_conv_to_out", False)
         heads = self.out_heads if last else self.heads
         width = out_channels if last else out_channels // heads
-        return SuperGATConv(in_channels, width, heads, concat=not last, dropout=self.dropout.p, **kwargs)
+        return SuperGATConv(
+            in_channels, width, heads, concat=not last, dropout=self.attention_dropout, **kwargs
+        )
 
     def auxiliary_loss(self) -> Tensor:
         r"""Returns what training adds to the loss of the last forward pass."""

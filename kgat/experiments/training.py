@@ -3,6 +3,7 @@ r"""Trains one model on one task: fit, evaluation, and the record of it all."""
 import dataclasses
 import json
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -13,11 +14,13 @@ from torch_geometric import seed_everything
 from torch_geometric.utils import degree
 
 from kgat.atomic import write_atomically
-from kgat.experiments import loop
+from kgat.experiments import distributed, loop
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.checkpoint import Checkpoint, fingerprint
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
+from kgat.experiments.distributed_checkpoint import DistributedCheckpoint
+from kgat.experiments.distributed_trainer import DistributedTrainer
 from kgat.experiments.graph_trainer import GraphTrainer
 from kgat.experiments.hetero_batch_trainer import HeteroBatchTrainer
 from kgat.experiments.link_trainer import LinkTrainer
@@ -28,6 +31,7 @@ from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput, TargetO
 
 __all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "outputs", "restore", "run", "save", "train"]
 
+CONFIG, WEIGHTS = "config.json", "model.pt"
 CURVE_POINTS = 100  # of a stored learning curve
 OnEpoch = Callable[[int, float, float, float], None]
 
@@ -48,7 +52,13 @@ def _trainer_class(task: Any, config: Config | None) -> type[Trainer]:
     if config is None or (level == "node" and config.batch_size is None):
         return TRAINERS[level]
     if level == "node":
-        return BatchTrainer if getattr(task, "target", None) is None else HeteroBatchTrainer
+        if getattr(task, "target", None) is not None:
+            if distributed.world_size() > 1:
+                raise ValueError(
+                    "Expected one process for a heterogeneous graph (got several); start it without torchrun"
+                )
+            return HeteroBatchTrainer
+        return BatchTrainer if distributed.world_size() == 1 else DistributedTrainer
     if config.neighbors is not None:
         raise ValueError(
             f"Expected no 'neighbors' of a task on {level}s (got {config.neighbors}); it takes whole graphs: "
@@ -59,11 +69,14 @@ def _trainer_class(task: Any, config: Config | None) -> type[Trainer]:
 
 def build(task: Any, config: Config) -> torch.nn.Module:
     r"""Builds the model of a configuration for a task."""
-    more: dict[str, Any] = {}
-    if "deg" in resolve_model(config.model).asks and getattr(task, "target", None) is None:
-        graph = getattr(task, "data", task)
-        more["deg"] = degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)
-    return build_model(config, **_sizes(task), **more)
+    return build_model(config, **_sizes(task), **_asked(task, config))
+
+
+def _asked(task: Any, config: Config) -> dict[str, Any]:
+    if "deg" not in resolve_model(config.model).asks or getattr(task, "target", None) is not None:
+        return {}
+    graph = getattr(task, "data", task)
+    return {"deg": degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)}
 
 
 def _sizes(task: Any) -> dict[str, Any]:
@@ -136,6 +149,7 @@ def fit(
     *,
     on_epoch: OnEpoch | None = None,
     checkpoint: Checkpoint | None = None,
+    stateful: Mapping[str, Any] | None = None,
 ) -> Fitted:
     r"""Trains a model by :func:`kgat.experiments.loop.fit`; at the end it has the weights of the epoch that
     was kept. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
@@ -148,10 +162,18 @@ def fit(
             loss and the validation metric. (default: :obj:`None`)
         checkpoint (Checkpoint, optional): Where the state is written while it trains, and where it goes on
             if it was stopped. (default: :obj:`None`)
+        stateful (dict, optional): What of :obj:`on_epoch` belongs into a checkpoint, by name.
+            (default: :obj:`None`)
 
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
     """
+    processes = distributed.world_size()
+    if processes > 1 and (visible.level != "node" or config.batch_size is None):
+        raise ValueError(
+            f"Expected a task on nodes in mini-batches, which {processes} processes share (got a task on "
+            f"{visible.level}s with batch_size={config.batch_size}); pass --batch-size, or start one process"
+        )
     trainer = trainer_of(model, visible, config)
     sign = trainer.metric.sign  # the loop takes more for better
 
@@ -168,7 +190,10 @@ def fit(
             **{name: str(version) for name, version in circumstances("cpu")["versions"].items()},
         }
         checkpoint = dataclasses.replace(checkpoint, identity=identity)
-    told = [] if on_epoch is None else [lambda epoch: on_epoch(*_signed(epoch, sign))]
+        if processes > 1:
+            checkpoint = DistributedCheckpoint.of(checkpoint)
+    # What the first process answers: one that stopped alone would leave the others waiting.
+    told = [] if on_epoch is None else [lambda epoch: distributed.agreed(on_epoch(*_signed(epoch, sign)))]
     fitted = loop.fit(
         model,
         trainer.step,
@@ -178,7 +203,7 @@ def fit(
         patience=config.patience,
         callbacks=[*told, lambda epoch: trainer.schedule(epoch.val_loss)],
         checkpoint=checkpoint,
-        stateful=None if checkpoint is None else trainer.stateful,
+        stateful=None if checkpoint is None else {**trainer.stateful, **(stateful or {})},
     )
     history = [_signed(epoch, sign) for epoch in fitted.history]
     return dataclasses.replace(fitted, history=history, best=_signed(fitted.best, sign))
@@ -260,7 +285,8 @@ def train(
     r"""Builds, fits and scores a model; seeds everything first.
 
     The seed also picks the split, so that all models of a seed answer the same question. On the CPU
-    the same seed gives the same record, but for its durations and date.
+    the same seed gives the same record, but for its durations and date. Of several processes
+    (:func:`kgat.experiments.distributed.joined`) the first one alone scores the model.
 
     Args:
         task (Task): The task.
@@ -276,8 +302,10 @@ def train(
     split = task.split(config.seed)
     model = build(task, config).to(device)
     fitted = fit(model, task.visible(split), config, on_epoch=on_epoch, checkpoint=checkpoint)
+    if distributed.world_size() > 1:
+        record["processes"] = distributed.world_size()
     record |= {
-        **evaluate(model, task, split, config),
+        **(evaluate(model, task, split, config) if distributed.is_first() else {}),
         "best_epoch": fitted.best_epoch,
         "epochs": fitted.epochs,
         "seconds": round(fitted.seconds, 4),
@@ -318,11 +346,15 @@ def save(
     """
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
+    config = Config.from_dict(record["config"])
     buffer = BytesIO()
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
     description = {"config": record["config"], **_sizes(task), "versions": record["versions"]}
-    write_atomically(folder / "model.pt", buffer.getvalue())
-    write_atomically(folder / "config.json", f"{json.dumps(description, indent=2)}\n".encode())
+    description |= {name: value.tolist() for name, value in _asked(task, config).items()}
+    if known := {name: task.data[name] for name in ("encoding", "classes", "target") if name in task.data}:
+        description["data"] = known  # so that another graph becomes numbers in the same way
+    write_atomically(folder / WEIGHTS, buffer.getvalue())
+    write_atomically(folder / CONFIG, f"{json.dumps(description, indent=2)}\n".encode())
 
 
 def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
@@ -336,10 +368,31 @@ def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
         ValueError: If the settings are not those of a model.
     """
     folder = Path(folder)
-    description = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    config = Config.from_dict(description["config"])
-    # Of these, some are missing in old ones, and the last two are those of heterogeneous graphs.
-    names = ("in_channels", "out_channels", "edge_dim", "level", "kind", "metadata", "target")
-    model = build_model(config, **{name: description[name] for name in names if name in description})
-    model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"Expected a model in '{folder}' (got no {name}); run: kgat train --out {folder}"
+            )
+    path = folder / CONFIG
+    # Of these, some are missing in old ones; the last two are those of heterogeneous graphs.
+    names = ("in_channels", "out_channels", "edge_dim", "level", "kind", "deg", "metadata", "target")
+    try:
+        description = json.loads(path.read_text(encoding="utf8"))
+        sizes = {name: description[name] for name in names if name in description}
+        if "deg" in sizes:
+            sizes["deg"] = torch.tensor(sizes["deg"])
+        stored = dict(description["config"])
+        path = folder / WEIGHTS
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (ValueError, LookupError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"Expected '{path}' as kgat train writes it (got {type(error).__name__}: {error}); train again"
+        ) from error
+    model = build_model(Config.from_dict(stored), **sizes)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected weights of the model of '{folder / CONFIG}' in '{path}' (got {error}); train again"
+        ) from error
     return model.eval()

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.score.gram import Gram, LazyGram, SumGram
+from kgat.arguments import KnowsArguments
+from kgat.score.gram import Gram, HeadsGram, LazyGram, SumGram
 
 
 class Context(NamedTuple):
@@ -56,7 +57,7 @@ class Context(NamedTuple):
 NOTHING = Context()
 
 
-class Kernel(torch.nn.Module):
+class Kernel(KnowsArguments):
     r"""A similarity of queries and keys, in log space: :math:`\mathrm{score} = \log k(\mathbf{q},
     \mathbf{k})`.
 
@@ -394,6 +395,85 @@ class Sum(_Composite):
 
     def __repr__(self) -> str:
         return f"Sum({' + '.join(repr(k) for k in self.parts)})"
+
+
+class PerHead(Kernel):
+    r"""Kernels that share the heads of a layer: each has some heads of its own.
+
+    .. math::
+        \log k(\mathbf{q}_h, \mathbf{k}_h) = \log k_{m(h)}(\mathbf{q}_h, \mathbf{k}_h)
+
+    Use it when it is not known which similarity fits: what follows the layer weighs the heads. Attention runs
+    each of them as it would run alone.
+
+    Args:
+        *kernels (Kernel): The kernels, of equal channels; heads in their order.
+
+    Raises:
+        ValueError: If channels differ.
+
+    Example:
+        >>> from kgat.kernels import RBF, Additive, PerHead
+        >>> kernel = PerHead(RBF(8, heads=2), Additive(8, heads=2))  # as resolve("rbf|additive", 8, heads=4)
+        >>> kernel, kernel.heads
+        (PerHead(RBF(8, heads=2) | Additive(8, heads=2)), 4)
+    """
+
+    scalable = False  # its parts are
+
+    def __init__(self, *kernels: Kernel) -> None:
+        if not kernels:
+            raise ValueError(f"Expected at least one kernel for '{type(self).__name__}' (got none)")
+        if len({kernel.channels for kernel in kernels}) > 1:
+            raise ValueError(
+                f"Expected kernels of equal channels (got {', '.join(map(repr, kernels))}); build them for "
+                "the same layer"
+            )
+        super().__init__(kernels[0].channels, sum(kernel.heads for kernel in kernels))
+        self.kernels = torch.nn.ModuleList(kernels)
+
+    @property
+    def parts(self) -> list[Kernel]:
+        r"""The kernels it is made of."""
+        return list(self.kernels)  # type: ignore[arg-type]
+
+    symmetric = _of_all("symmetric")  # type: ignore[assignment]
+    positive_definite = _of_all("positive_definite")  # type: ignore[assignment]
+    translation_invariant = _of_all("translation_invariant")  # type: ignore[assignment]
+
+    @property
+    def penalised(self) -> bool:  # type: ignore[override]
+        return any(kernel.penalised for kernel in self.parts)
+
+    def reset_parameters(self) -> None:
+        for kernel in self.parts:
+            kernel.reset_parameters()
+
+    def resample(self, generator: torch.Generator | None = None) -> None:
+        for kernel in self.parts:
+            kernel.resample(generator)
+
+    def of_parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        r"""Returns what each part is given of queries or keys.
+
+        Shapes:
+            - **x:** :math:`(*, N, H, D)`
+        """
+        return x.split([kernel.heads for kernel in self.parts], dim=-2)
+
+    def lift(self, query: Tensor, key: Tensor, context: Context = NOTHING) -> Gram:
+        queries = self.of_parts(query)
+        keys = queries if key is query else self.of_parts(key)
+        contexts = [context] * len(queries)
+        if context.whole is not None:
+            q, k, own = context.whole
+            sides = zip(self.of_parts(q), self.of_parts(k), strict=True)
+            contexts = [context._replace(whole=(*side, own)) for side in sides]
+        calls = zip(self.parts, queries, keys, contexts, strict=True)
+        return HeadsGram(tuple(kernel(q, k, own) for kernel, q, k, own in calls))
+
+    def __repr__(self) -> str:
+        return f"PerHead({' | '.join(repr(k) for k in self.parts)})"
 
 
 def at_least_single(x: Tensor) -> Tensor:

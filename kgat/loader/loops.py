@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from kgat.ops.cpu.math import kept_on_disk
+from kgat.ops.cpu.kept import kept_on_disk
 from kgat.ops.graph.mixing import FIRST, SECOND, STEP, THIRD
 
 _STEP, _FIRST, _SECOND, _THIRD = map(np.uint64, (STEP, FIRST, SECOND, THIRD))
@@ -156,6 +156,15 @@ def draw(  # type: ignore[no-untyped-def]
             drawn = _distinct(edge, at, start, degree, count, stream, taken)
         ptr[i + 1] = at + drawn
     return ptr, edge[: ptr[-1]]
+
+
+@kept_on_disk(nogil=True)
+def in_order(index):  # type: ignore[no-untyped-def]
+    r"""Returns whether numbers never fall."""
+    falls = 0
+    for e in range(1, index.size):
+        falls += index[e - 1] > index[e]
+    return falls == 0
 
 
 @kept_on_disk(nogil=True)

@@ -2,6 +2,7 @@ r"""Graphs that are PyG's :obj:`Data` already, and files of them."""
 
 from __future__ import annotations
 
+import dataclasses
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -12,17 +13,25 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
+from torch_geometric.data.separate import separate
 
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.hetero import float_features, make_hetero_task, target_in
-from kgat.datasets.own.raw import Array, RawGraph, absent, no_column
+from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, several
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 
-__all__ = ["from_data", "read_data"]
+__all__ = ["SeveralGraphs", "from_data", "read_data", "read_several"]
 
 
 def from_data(
-    data: Data | HeteroData | Mapping[Any, Any], *, target: str = "y", source: str = "", **options: Any
+    data: Data | HeteroData | Mapping[Any, Any],
+    *,
+    target: str = "y",
+    source: str = "",
+    like: Encoding | None = None,
+    graphs: str | None = None,
+    **options: Any,
 ) -> Task:
     r"""Makes a task of a graph, for :func:`kgat.experiments.compare.compare` and training.
 
@@ -42,6 +51,9 @@ def from_data(
             nodes whose :obj:`y` it is, or ``type.attribute``; the one type that has a :obj:`y` if left out.
             (default: :obj:`"y"`)
         source (str, optional): Where the graph comes from, in one line. (default: what it is)
+        like (Encoding, optional): As :func:`from_pandas` has it. (default: :obj:`None`)
+        graphs (str, optional): The attribute with the graph of each node, where there are several.
+            (default: :obj:`None`)
         name (str, optional): What tables call it. (default: :obj:`"graph"`)
         kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"`, :obj:`"multilabel"` or
             :obj:`"regression"`; recognised if :obj:`None`. (default: :obj:`None`)
@@ -83,6 +95,9 @@ def from_data(
         )
     source = source or f"the given {type(data).__name__}"
     if isinstance(data, HeteroData):
+        if like is not None or graphs is not None:
+            what = "a graph to predict for" if like is not None else f"several graphs by '{graphs}'"
+            raise ValueError(f"Expected a graph of one type of nodes as {what} (got {source}); leave it out")
         name, attribute = target_in(data, target, source)
         raw = _raw(data[name], attribute, f"{source}, type '{name}'", options)
         return make_hetero_task(data, name, raw, **options)
@@ -91,12 +106,18 @@ def from_data(
             f"Expected 'edge_index' of shape [2, E] in {source} (got {sorted(data.keys())}); for points "
             "without edges use from_points(x, y, knn=10)"
         )
-    return make_task(_raw(data, target, source, options), **options)
+    if like is not None:
+        target, data = "y", data.clone()
+        data.y = np.full(data.num_nodes or 0, np.nan)
+    raw = _raw(data, target, source, options)
+    if graphs is not None:
+        raw = dataclasses.replace(raw, extra={**raw.extra, **several(raw.column(graphs))})
+    return make_task(raw, like=like, **options)
 
 
 def _from_dict(content: Mapping[Any, Any]) -> Data | HeteroData:
-    several = any(isinstance(value, Mapping) for value in content.values())
-    return (HeteroData if several else Data).from_dict(dict(content))
+    by_type = any(isinstance(value, Mapping) for value in content.values())
+    return (HeteroData if by_type else Data).from_dict(dict(content))
 
 
 def _raw(data: Any, target: str, source: str, options: dict[str, Any]) -> RawGraph:
@@ -180,6 +201,10 @@ def _masks(data: Any, source: str) -> list[tuple[str, Array, Array, Array]]:
     return [(name, train[:, i], val[:, i], test[:, i]) for i, name in enumerate(names)]
 
 
+class SeveralGraphs(ValueError):
+    r"""A file holds several graphs where one is expected."""
+
+
 def read_data(path: Path) -> Data | HeteroData:
     r"""Reads a file that :func:`torch.save` made of a :obj:`Data`, a :obj:`HeteroData` or the dictionary of
     one. Nothing in it is run.
@@ -188,23 +213,12 @@ def read_data(path: Path) -> Data | HeteroData:
         path (Path): The file.
 
     Raises:
+        SeveralGraphs: If it holds several.
         ValueError: If it is something else, or would run code.
     """
-    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-    from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage, NodeStorage
-
-    try:
-        # PyG declares its classes safe, but not all that its files name.
-        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
-        safe += [HeteroData, BaseStorage, NodeStorage, EdgeStorage]
-        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        raise ValueError(
-            f"Expected tensors of one graph in '{path}' (got a pickle, which could run anything, or a "
-            f"damaged file); write it with torch.save(data.to_dict(), '{path.name}')"
-        ) from error
+    content = _content(path)
+    if isinstance(content, list) and content and isinstance(content[0], dict | Data):
+        content = _only_graph(path, (content[0], {"graphs": range(len(content) + 1)}))
     if isinstance(content, tuple) and content and isinstance(content[0], dict | Data | HeteroData):
         content = _only_graph(path, content)
     if isinstance(content, dict):
@@ -217,6 +231,56 @@ def read_data(path: Path) -> Data | HeteroData:
     return content
 
 
+def _content(path: Path) -> Any:
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage, NodeStorage
+
+    try:
+        # PyG declares its classes safe, but not all that its files name.
+        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+        safe += [HeteroData, BaseStorage, NodeStorage, EdgeStorage]
+        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"Expected tensors of one graph in '{path}' (got a pickle, which could run anything, or a "
+            f"damaged file); write it with torch.save(data.to_dict(), '{path.name}')"
+        ) from error
+
+
+def read_several(path: Path) -> list[Data]:
+    r"""Reads the graphs of a file: a list of :obj:`Data` or of their dictionaries, what an
+    :obj:`InMemoryDataset` of PyG keeps, or one graph.
+
+    Args:
+        path (Path): The file.
+
+    Raises:
+        ValueError: If it is something else, or would run code.
+    """
+    content = _content(path)
+    if isinstance(content, tuple) and len(content) > 1 and isinstance(content[0], dict | Data):
+        data = Data.from_dict(content[0]) if isinstance(content[0], dict) else content[0]
+        slices: dict[str, Any] = content[1] or {}
+        count = max((len(places) - 1 for places in slices.values()), default=1)
+        graphs: list[Any] = [data] if not slices else [_slice(data, slices, i) for i in range(count)]
+    else:
+        graphs = [*content] if isinstance(content, list | tuple) else [content]
+    graphs = [Data.from_dict(graph) if isinstance(graph, dict) else graph for graph in graphs]
+    wrong = next((graph for graph in graphs if not isinstance(graph, Data)), None)
+    if wrong is not None or not graphs:
+        raise ValueError(
+            f"Expected graphs in '{path}' (got {type(wrong).__name__ if graphs else 'an empty list'}); write "
+            f"them with torch.save([data.to_dict() for data in graphs], '{path.name}')"
+        )
+    return graphs
+
+
+def _slice(data: Data, slices: dict[str, Any], number: int) -> Data:
+    return separate(Data, data, number, slices, decrement=False)  # type: ignore[no-any-return]
+
+
 def _only_graph(path: Path, content: tuple[Any, ...]) -> Any:
     # As InMemoryDataset writes it: all graphs joined, and where each begins.
     slices = [content[1]] if len(content) > 1 and content[1] else []
@@ -225,7 +289,7 @@ def _only_graph(path: Path, content: tuple[Any, ...]) -> Any:
     places = [value for each in slices for value in each.values() if not isinstance(value, Mapping)]
     graphs = max((len(each) - 1 for each in places), default=1)
     if graphs > 1:
-        raise ValueError(
+        raise SeveralGraphs(
             f"Expected one graph in '{path}' (got {graphs}); a task on the nodes of one graph has one"
         )
     return content[0]

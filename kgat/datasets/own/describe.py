@@ -14,6 +14,7 @@ from kgat.datasets.task import Task
 
 __all__ = ["describe"]
 
+PIECE = 1 << 22  # edges that are looked at together
 NAMED = 6  # classes in the line; of more only the largest and the smallest
 
 
@@ -47,11 +48,14 @@ def describe(task: Task) -> str:
 def _graph(task: Task) -> str:
     data = task.data
     nodes, edges = data.x.size(0), data.edge_index.size(1)
-    undirected = is_undirected(data.edge_index, num_nodes=nodes)
+    undirected = data.get("undirected")  # of a graph that may exceed memory, said where it was written
+    if undirected is None:
+        undirected = is_undirected(data.edge_index, num_nodes=nodes)
+    graphs = f" in {counted(len(data.graph_name), 'graph')}" if "graph_name" in data else ""
     return (
-        f"{counted(nodes, 'node')}, "
+        f"{counted(nodes, 'node')}{graphs}, "
         f"{counted(edges // 2 if undirected else edges, 'un' * undirected + 'directed edge')}, "
-        f"{_untouched(nodes, data.edge_index.flatten()):,} isolated, "
+        f"{_untouched(nodes, *data.edge_index):,} isolated, "
         f"{counted(data.x.size(1), 'feature')}{_of_edges(data.edge_attr)}"
     )
 
@@ -64,16 +68,16 @@ def _types(task: HeteroTask) -> str:
         for e in data.edge_types
     ]
     into = [data[e].edge_index[1] for e in data.edge_types if e[2] == target]
-    reached = torch.cat(into) if into else torch.empty(0, dtype=torch.long)
     return (
         f"nodes {', '.join(nodes)}; directed edges {', '.join(edges) or 'none'}; "
-        f"{_untouched(data[target].x.size(0), reached):,} {target} without in-edges"
+        f"{_untouched(data[target].x.size(0), *into):,} {target} without in-edges"
     )
 
 
-def _untouched(nodes: int, ends: Tensor) -> int:
+def _untouched(nodes: int, *ends: Tensor) -> int:
     touched = torch.zeros(nodes, dtype=torch.bool)
-    touched[ends] = True
+    for each in ends:
+        touched[each] = True
     return int((~touched).sum())
 
 
@@ -120,8 +124,9 @@ def _balance(task: Task) -> str:
 def _homophily(task: Task) -> str:
     if isinstance(task, HeteroTask):
         return ""
-    row, col = task.data.y[task.data.edge_index]
-    known = (row >= 0) & (col >= 0)
-    if not bool(known.any()):
-        return ""
-    return f", homophily {float((row == col)[known].double().mean()):.2f}"
+    y, alike, pairs = task.data.y, 0, 0
+    for edges in task.data.edge_index.split(PIECE, dim=1):
+        row, col = y[edges]
+        known = (row >= 0) & (col >= 0)
+        alike, pairs = alike + int((known & (row == col)).sum()), pairs + int(known.sum())
+    return f", homophily {alike / pairs:.2f}" if pairs else ""

@@ -153,7 +153,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
                 lambda path: torch.save(
                     ({"x": torch.ones(4, 1)}, {"x": torch.tensor([0, 2, 4])}, Data), path
                 ),
-                r"Expected one graph in .*got 2",
+                r"Expected nodes and 'edge_index' .* in graph '.*/0' of",
             ),
         ]
     ):
