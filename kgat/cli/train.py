@@ -1,7 +1,8 @@
 r"""``kgat train``: one model, one seed."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
@@ -50,23 +51,12 @@ def train(
     from kgat.experiments.checkpoint import Checkpoints, Interval
     from kgat.experiments.config import Config, on_data
     from kgat.experiments.logs import expect_log, logged
-    from kgat.experiments.registry import STOCK, resolve_model, warn_of_unseen_edges
+    from kgat.experiments.registry import warn_of_unseen_edges
     from kgat.measures import measure_of
 
     settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
     settings = options.protocol_of(protocol, dataset) | settings
-    found = resolve_model(model)
-    for name in found.fixed:
-        if name in settings:
-            if name in STOCK:
-                raise ValueError(
-                    f"Expected a model that takes '{name}' because it is set (got '{found.name}'); "
-                    "leave it out"
-                )
-            raise ValueError(
-                f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
-                "leave it out for stock layers and for projections in a name"
-            )
+    _expect_taken(model, settings)
     interval = Interval.read(checkpoint)
     expect_log(log)
     if log is not None and out is None:
@@ -111,3 +101,20 @@ def train(
         typer.echo(f"{out / 'model.pt'}  {out / 'config.json'}")
     if submission is not None:
         typer.echo(submission)
+
+
+def _expect_taken(model: str, settings: Mapping[str, Any]) -> None:
+    from kgat.experiments.registry import STOCK, resolve_model
+
+    found = resolve_model(model)
+    for name in found.fixed:
+        if name in settings:
+            if name in STOCK:
+                raise ValueError(
+                    f"Expected a model that takes '{name}' because it is set (got '{found.name}'); "
+                    "leave it out"
+                )
+            raise ValueError(
+                f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
+                "leave it out for stock layers and for projections in a name"
+            )
