@@ -24,11 +24,11 @@ def compare(
         str,
         typer.Option(
             help="Models, separated by commas: gat and gatv2 (stock layers), mlp, gcn, sage, gin, pna, "
-            "appnp, gcn2, supergat, transformer, sgformer and polynormer (of PyG), a module or kernel of "
-            "one's own by path (mypkg.nets:MyNet[depth=3]), any kernel (rbf, dot, "
-            "spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp), arguments of a kernel "
-            "(spectral[num_features=4]*l2), projections (rbf@separate, rbf*l2@shared_qk). An unknown "
-            "one lists them all."
+            "appnp, gcn2, supergat, transformer, sgformer and polynormer (of PyG), rgcn and hgt (of "
+            "heterogeneous graphs), a module or kernel of one's own by path (mypkg.nets:MyNet[depth=3]), any "
+            "kernel (rbf, dot, spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp), "
+            "arguments of a kernel (spectral[num_features=4]*l2), projections (rbf@separate, "
+            "rbf*l2@shared_qk). An unknown one lists them all."
         ),
     ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
     seeds: options.Seeds = 5,

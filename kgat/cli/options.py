@@ -114,10 +114,10 @@ class OwnData:
         Path | None,
         typer.Option(
             help="A graph of your own instead of --dataset: a folder with nodes.csv (id, label, every other "
-            "column "
-            "a feature) and edges.csv (source, target, every other column an edge feature), .tsv or .parquet "
-            "alike; a .pt file of a PyG Data; GraphML, GEXF, GML; a list of edges (.edgelist) beside "
-            "--nodes; .npz, or a folder of .npy; a table or points with --knn; a folder of kgat convert."
+            "column a feature) and edges.csv (source, target, every other column an edge feature), .tsv or "
+            ".parquet alike; a .pt file of a PyG Data or HeteroData; GraphML, GEXF, GML; a list of edges "
+            "(.edgelist) beside --nodes; .npz, or a folder of .npy; a table or points with --knn; a folder "
+            "of kgat convert; several graphs: a folder of them, or with train, val, test (folders or .pt)."
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (
@@ -126,9 +126,8 @@ class OwnData:
     label: Annotated[
         str | None,
         typer.Option(
-            help="Column that is to be predicted, several with commas. Default: label, of arrays y. Empty "
-            "values "
-            "are unknown."
+            help="Column that is to be predicted, several with commas; of a HeteroData a type of nodes, or "
+            "type.attribute. Default: label, of arrays y. Empty values are unknown."
         ),
     ] = None
     kind: Annotated[
@@ -308,13 +307,3 @@ def check_device(device: str) -> None:
 def listed(names: str) -> list[str]:
     parts = re.split(r",(?![^\[\]]*\])", names)  # commas in brackets are between the arguments of a kernel
     return [name.strip() for name in parts if name.strip()]
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionError(
-            f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose "
-            "another with --out"
-        ) from None

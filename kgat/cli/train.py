@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kgat.atomic import make_folder
 from kgat.cli import options
 
 __all__ = ["train"]
@@ -48,7 +49,7 @@ def train(
     from kgat.experiments.checkpoint import Checkpoints, Interval
     from kgat.experiments.config import Config, on_data
     from kgat.experiments.logs import expect_log, logged
-    from kgat.experiments.registry import STOCK, resolve_model
+    from kgat.experiments.registry import STOCK, resolve_model, warn_of_unseen_edges
     from kgat.measures import measure_of
 
     settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
@@ -74,9 +75,12 @@ def train(
         with distributed.one_after_another():
             named = own.task(dataset, metric)
             task = load(named, root, metric=metric) if isinstance(named, str) else named
-        config = Config.of(task.name, model, seed, on_data(settings, task.digest))
+        warn_of_unseen_edges([model], task)
+        config = Config.of(
+            task.name, model, seed, on_data(settings, task.digest, getattr(task, "target", None))
+        )
         if out is not None:
-            options.make_folder(out)
+            make_folder(out)
         first = distributed.is_first()
         with logged(log if first else None, config, task.metric, out or Path()) as told:
             record, trained = training.train(

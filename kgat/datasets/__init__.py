@@ -8,12 +8,14 @@ A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datas
 """
 
 from kgat.datasets.graph_task import Graphs, GraphTask, VisibleGraphs
+from kgat.datasets.hetero_task import HeteroTask
 from kgat.datasets.inductive import inductive
 from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits, VisibleLinks, link_task
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.own import (
     Encoding,
+    averaged_features,
     convert_arrays,
     describe,
     from_data,
@@ -43,6 +45,7 @@ __all__ = [
     "Encoding",
     "GraphTask",
     "Graphs",
+    "HeteroTask",
     "LinkSplit",
     "LinkTask",
     "Metric",
@@ -54,6 +57,7 @@ __all__ = [
     "Visible",
     "VisibleGraphs",
     "VisibleLinks",
+    "averaged_features",
     "convert_arrays",
     "describe",
     "from_data",

@@ -20,7 +20,15 @@ from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import numbered
 from kgat.experiments.logs import expect_log, logged
 from kgat.experiments.records import BASELINE, RESULTS
-from kgat.experiments.registry import STOCK, Model, expect_picklable, given, named, resolve_model
+from kgat.experiments.registry import (
+    STOCK,
+    Model,
+    expect_picklable,
+    given,
+    named,
+    resolve_model,
+    warn_of_unseen_edges,
+)
 from kgat.experiments.tables import runs_in
 from kgat.experiments.training import OnEpoch, train
 from kgat.measures import measure_of
@@ -125,13 +133,15 @@ def compare(
     with given(own):
         _expect_taken(names, overrides)
         task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
-        overrides = on_data(overrides, task.digest)
+        warn_of_unseen_edges(names, task)
+        overrides = on_data(overrides, task.digest, getattr(task, "target", None))
         tuned = budget.record(overrides) if budget else None
         protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
         trials = _trials(task.name, names, overrides, budget) if budget else []
+        threads = torch.get_num_threads()
         if jobs is None:
             jobs = min(runs_at_once(task, protocols[0], device), max(len(trials), len(names) * seeds))
-            torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+            threads = max(1, threads // jobs)
         if jobs > 1:
             expect_picklable(own)
             _expect_importable(on_epoch)
@@ -148,7 +158,7 @@ def compare(
             describe=_described,
             on_finished=lambda job: checkpoints.remove(str(job.key)),
         )
-        with engine:
+        with _torch_threads(threads), engine:
             _run_all(engine, protocols, trials, seeds, overrides, budget, figures)
             if rounds:
                 # Of a model that takes all settings, or what was set for others would be lost.
@@ -159,6 +169,17 @@ def compare(
                 engine.progress.note("drawing figures")
                 draw(engine.records, path.parent, formats)
     return engine.records
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    # They are the caller's: what is computed after a comparison has as many as before.
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run_all(
@@ -185,6 +206,8 @@ def _run_all(
             chosen[name] |= tuning.choose(engine.records, task.name, name, budget, overrides)
     configs = [Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names]
     _expect_same_settings(engine.records, configs, path)
+    # What is drawn of attention is that of a graph of one type.
+    figures = figures and getattr(task, "target", None) is None
     engine.run([_run_of(config, is_drawn=figures and config.seed == 0) for config in configs])
 
 

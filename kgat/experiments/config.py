@@ -241,12 +241,15 @@ _GIVEN = ("dataset", "model", "seed", "data", "code")  # what a comparison is of
 SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name not in _GIVEN)
 
 
-def on_data(overrides: Mapping[str, Any], digest: str | None) -> dict[str, Any]:
+def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None = None) -> dict[str, Any]:
     r"""Returns settings that tell the content of the data, too: its runs have keys of their own then.
 
     Args:
         overrides (dict): Settings that differ from the protocol.
         digest (str or None): The digest of the task; data sets that have a name for all need none.
+        target (str, optional): The type of nodes that is asked for, of a heterogeneous graph, where
+            :obj:`residual` is set unless it is given: a node has no other part in its own answer.
+            (default: :obj:`None`)
 
     Raises:
         ValueError: If a setting is unknown.
@@ -256,7 +259,8 @@ def on_data(overrides: Mapping[str, Any], digest: str | None) -> dict[str, Any]:
         ({'lr': 0.01, 'data': '5f0e'}, {'lr': 0.01})
     """
     _check_known(overrides, "the overrides")
-    return {**overrides, **({} if digest is None else {"data": digest})}
+    typed = {} if target is None else {"residual": True}
+    return {**typed, **overrides, **({} if digest is None else {"data": digest})}
 
 
 def stored(config: Mapping[str, Any], name: str) -> Any:

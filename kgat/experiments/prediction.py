@@ -111,6 +111,11 @@ class Trained:
         model = training.restore(folder).to(device)
         path = folder / training.CONFIG
         description = json.loads(path.read_text(encoding="utf8"))
+        if "target" in description:
+            raise NotImplementedError(
+                f"Expected a model of graphs with one type of nodes (got one of heterogeneous graphs in "
+                f"'{folder}'); call the model of kgat.experiments.training.restore with features and edges"
+            )
         usual = {"features": description["in_channels"], "edge_features": description.get("edge_dim") or 0}
         data = description.get("data", {})
         try:
@@ -209,7 +214,9 @@ class Trained:
             output = trainer.outputs(self.model, task, None)[PARTS[0]]
         names: dict[str, Sequence[Any]] = {"id": ids}
         if "graph_name" in task.data:
-            names = {"graph": [task.data.graph_name[number] for number in task.data.batch.tolist()], **names}
+            graphs = [task.data.graph_name[number] for number in task.data.batch.tolist()]
+            ids = [name.removeprefix(f"{graph}/") for name, graph in zip(ids, graphs, strict=True)]
+            names = {"graph": graphs, "id": ids}
         return Answers(self, names, output)
 
     def _of_graphs(self, graphs: Graphs, names: Sequence[Any], source: str) -> Answers:

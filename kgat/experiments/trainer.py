@@ -3,13 +3,14 @@ r"""What one epoch is, for each level of a task: a step on the training part, an
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
+from torch_geometric.data import Data, HeteroData
 from torch_geometric.utils import subgraph
 
 from kgat.datasets import METRICS, Visible
@@ -23,7 +24,7 @@ from kgat.models import StandardizedOutput
 
 __all__ = ["LOSSES", "Trainer", "inputs_of"]
 
-Inputs = tuple[Tensor, Tensor, dict[str, Any]]
+Inputs = tuple[Any, Any, dict[str, Any]]
 
 
 def _known_cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -47,10 +48,19 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def inputs_of(graph: Any, device: str | torch.device = "cpu") -> Inputs:
     r"""Returns what models take of a graph: features, edges, and by name edge features and the graph of each
-    node, if there are some."""
+    node, if there are some; of a heterogeneous graph dictionaries by type."""
+    if isinstance(graph, HeteroData):
+        attr = graph.collect("edge_attr", allow_empty=True) or None
+        graph = Data(graph.x_dict, graph.edge_index_dict, attr)
     extras = {name: getattr(graph, name, None) for name in ("edge_attr", "batch")}
-    kwargs = {name: value.to(device) for name, value in extras.items() if value is not None}
-    return graph.x.to(device), graph.edge_index.to(device), kwargs
+    kwargs = {name: _moved(value, device) for name, value in extras.items() if value is not None}
+    return _moved(graph.x, device), _moved(graph.edge_index, device), kwargs
+
+
+def _moved(value: Any, device: str | torch.device) -> Any:
+    if isinstance(value, Mapping):
+        return {name: tensor.to(device) for name, tensor in value.items()}
+    return value.to(device)
 
 
 class Trainer:

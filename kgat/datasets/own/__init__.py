@@ -6,6 +6,7 @@ edges and features are then decided in one place each.
 """
 
 from kgat.datasets.own.arrays import from_points, from_scipy
+from kgat.datasets.own.averaged_features import averaged_features
 from kgat.datasets.own.convert import convert_arrays
 from kgat.datasets.own.data import from_data
 from kgat.datasets.own.describe import describe
@@ -19,6 +20,7 @@ from kgat.datasets.own.tables import from_pandas
 
 __all__ = [
     "Encoding",
+    "averaged_features",
     "convert_arrays",
     "describe",
     "from_data",

@@ -50,6 +50,7 @@ def encode(
     fill: bool = False,
     standardize: bool = True,
     columns: Sequence[Column] | None = None,
+    fit: Array | None = None,
 ) -> tuple[Array, list[Column]]:
     r"""Makes features of the columns of a table.
 
@@ -62,6 +63,8 @@ def encode(
         standardize (bool, optional): Whether numbers get mean 0 and deviation 1. (default: :obj:`True`)
         columns (list of Column, optional): An encoding that was made before, which the table then has to
             fit. (default: :obj:`None`)
+        fit (numpy.ndarray, optional): Which rows decide about categories, means and deviations; all if
+            :obj:`None`. (default: :obj:`None`)
 
     Returns:
         tuple: The features, and the encoding.
@@ -79,6 +82,14 @@ def encode(
     """
     import pandas as pd
 
+    if fit is not None and columns is None:
+        rows = np.flatnonzero(fit)
+        _, columns = encode(
+            *(table.iloc[rows], lambda row, name: where(int(rows[row]), name)),
+            categories=categories,
+            fill=fill,
+            standardize=standardize,
+        )
     if columns is not None:
         lacking = [column.name for column in columns if column.name not in table.columns]
         known = {column.name for column in columns}

@@ -59,9 +59,12 @@ def structural_features(
     return torch.cat(parts, dim=1)
 
 
-def degree_moments(edge_index: Tensor, num_nodes: int) -> tuple[list[float], list[float]]:
-    r"""Returns mean and deviation of the columns of ``degree``."""
-    mean, deviation = _moments(_columns(edge_index, num_nodes, "degree", 0).float())
+def degree_moments(
+    edge_index: Tensor, num_nodes: int, fit: Tensor | None = None
+) -> tuple[list[float], list[float]]:
+    r"""Returns mean and deviation of the columns of ``degree``, over all nodes or those of a mask."""
+    x = _columns(edge_index, num_nodes, "degree", 0).float()
+    mean, deviation = _moments(x if fit is None else x[fit])
     return mean.tolist(), deviation.tolist()
 
 

@@ -14,12 +14,12 @@ import numpy as np
 from kgat.datasets.own.columns import Column, encode
 from kgat.datasets.own.edges import nearest_neighbours
 from kgat.datasets.own.encoding import Encoding
-from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, shown
+from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, several, shown
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import Task
 from kgat.extras import require
 
-__all__ = ["TABLES", "ends_of", "from_pandas", "read_table"]
+__all__ = ["TABLES", "ends_of", "from_pandas", "read_table", "table_in"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 # Texts that mean that there is no value; not among ids, where NA is a name like any other.
@@ -43,6 +43,8 @@ def from_pandas(
     source: str = "",
     row: Callable[[str, int], str] | None = None,
     like: Encoding | None = None,
+    graphs: str | None = None,
+    fit: Array | None = None,
     **options: Any,
 ) -> Task:
     r"""Makes a task of a table of nodes and a table of edges.
@@ -73,6 +75,10 @@ def from_pandas(
             the number, counted from 0)
         like (Encoding, optional): How another graph was encoded, that a model was trained on: this one is to
             be predicted on, in the same way and without labels. (default: :obj:`None`)
+        graphs (str, optional): A column with the graph of each node, where there are several: training sees
+            those alone that have nodes to train or to validate with. (default: :obj:`None`)
+        fit (numpy.ndarray, optional): Which nodes decide about categories, means and deviations; all if
+            :obj:`None`. (default: :obj:`None`)
         **options (optional): As :func:`from_data` has them.
 
     Raises:
@@ -107,7 +113,7 @@ def from_pandas(
     split = options.get("split")
     if split is None and SPLIT in names and SPLIT not in labels:
         split = options["split"] = f"column:{SPLIT}"
-    deciding = [options.get("time"), options.get("group"), (split or "").partition("column:")[2]]
+    deciding = [options.get("time"), options.get("group"), (split or "").partition("column:")[2], graphs]
     features = [name for name in names if name not in {id, *labels, *drop, *ignored, *filter(None, deciding)}]
     encoding: dict[str, Any] = {"categories": categories, "fill": fill, "standardize": standardize}
     if like is not None:
@@ -117,6 +123,7 @@ def from_pandas(
         lambda number, name: f"{row(of_nodes, number)}, column '{name}'",
         **encoding,
         columns=None if like is None else like.columns,
+        fit=fit,
     )
     edge_columns: Sequence[Column] = ()
     steps: tuple[str, ...]
@@ -127,6 +134,7 @@ def from_pandas(
         edge_index, edge_attr, edge_columns, steps = _edges(
             *(edges, ids, edge_source, edge_target, source, row, {*drop, *ignored} - of_edges),
             {**encoding, "columns": None if like is None else like.edge_columns},
+            fit,
         )
 
     def column(name: str) -> Array:
@@ -151,7 +159,12 @@ def from_pandas(
         source=source,
         directed=False,
         steps=(*_said(columns, standardize), *steps),
-        extra={"node_id": ids, "columns": [asdict(column) for column in columns]},
+        extra={
+            "node_id": ids,
+            "columns": [asdict(column) for column in columns],
+            **(several(nodes[graphs].to_numpy()) if graphs is not None else {}),
+        },
+        fit=fit,
         encoding={
             "columns": columns,
             "edge_columns": edge_columns,
@@ -292,6 +305,7 @@ def _edges(
     row: Callable[[str, int], str],
     drop: set[str],
     encoding: dict[str, Any],
+    fit: Array | None,
 ) -> tuple[Array, Array | None, Sequence[Column], tuple[str, ...]]:
     edges = edges.reset_index(drop=True)
     edges.columns = list(map(str, edges.columns))
@@ -300,7 +314,10 @@ def _edges(
     if (not features or not len(edges)) and not encoding["columns"]:
         return np.stack(ends), None, (), ()
     attr, columns = encode(
-        edges[features], lambda number, name: f"{row('edges', number)}, column '{name}'", **encoding
+        edges[features],
+        lambda number, name: f"{row('edges', number)}, column '{name}'",
+        **encoding,
+        fit=None if fit is None else fit[ends[0]],
     )
     return np.stack(ends), attr, columns, (f"edge features {shown([column.name for column in columns])}",)
 
@@ -348,6 +365,11 @@ def ends_of(
 
 
 # --- Files ------------------------------------------------------------------------------------------------
+
+
+def table_in(folder: Path, name: str) -> Path | None:
+    r"""Returns the table of a name in a folder, if there is one."""
+    return next((folder / f"{name}{end}" for end in TABLES if (folder / f"{name}{end}").is_file()), None)
 
 
 def read_table(path: Path, ids: Sequence[str] = ()) -> tuple[Any, Callable[[int], str]]:

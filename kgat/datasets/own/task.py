@@ -71,7 +71,9 @@ def make_task(
     }
     if structure:
         if "degree" in structure:
-            encoding["degrees"] = degree_moments(edge_index, raw.num_nodes)
+            encoding["degrees"] = degree_moments(
+                *(edge_index, raw.num_nodes), None if raw.fit is None else torch.from_numpy(raw.fit)
+            )
         x = _with_structure(x, edge_index, raw.num_nodes, Encoding(**encoding))
         layout = f"{layout}, beside {', '.join(structure)} of the graph" if layout else ", ".join(structure)
     if x is None or x.size(1) == 0:
@@ -99,7 +101,7 @@ def make_task(
         data=data,
         splits=splits,
         metric=metric,
-        num_classes=target.y.size(1) if target.y.dim() == 2 else max(1, _num_classes(target.y)),
+        num_classes=target.num_columns,
         source=raw.source,
         preprocessing="; ".join(step for step in steps if step),
         kind=target.kind,
@@ -138,10 +140,6 @@ def _with_structure(
     made = structural_features(edge_index, num_nodes, encoding.structure, encoding.degrees)
     dense = x.to_dense() if x is not None and x.layout == torch.sparse_csr else x
     return made if dense is None else torch.cat([dense, made], dim=1)
-
-
-def _num_classes(y: Tensor) -> int:
-    return 1 if y.is_floating_point() else int(y.max()) + 1
 
 
 def _features(raw: RawGraph) -> tuple[Tensor | None, str]:
