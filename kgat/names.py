@@ -500,7 +500,7 @@ def arguments_of(factory: Callable[..., Any], brackets: str, text: str, given: i
     Raises:
         ValueError: If one is unknown, has no value, or has one of another type.
     """
-    kinds = _kinds_of(factory, given)
+    kinds = kinds_of(factory, given)
     known = {normalized(name): name for name in kinds}
     title = _title(factory)
     arguments: dict[str, Any] = {}
@@ -518,8 +518,13 @@ def arguments_of(factory: Callable[..., Any], brackets: str, text: str, given: i
     return {name: arguments[name] for name in kinds if name in arguments}
 
 
-def _kinds_of(factory: Callable[..., Any], given: int) -> dict[str, Any]:
-    r"""The types of arguments that can be said in brackets: as annotated, else those of defaults."""
+def kinds_of(factory: Callable[..., Any], given: int = 0) -> dict[str, Any]:
+    r"""Returns the types of arguments that can be said in brackets: as annotated, else those of defaults.
+
+    Args:
+        factory (Callable): The class or function whose arguments they are.
+        given (int, optional): How many leading arguments come from elsewhere. (default: :obj:`0`)
+    """
     try:
         hints = get_type_hints(factory.__init__ if isinstance(factory, type) else factory)  # type: ignore[misc]
     except (NameError, TypeError):  # annotations that mean nothing at run time

@@ -202,6 +202,21 @@ def test_compare_tunes(capsys, tmp_path):
     assert re.search(r"^karate *$.*^karate, tuned 2 × 1 *$.*Tuned", out, re.DOTALL | re.MULTILINE)
 
 
+def test_compare_tunes_by_trials(capsys, tmp_path):
+    arguments = ["--trials", "2", "--tune-seeds", "1", "--seeds", "1", "--rounds", "0", "--out", tmp_path]
+    models = ["--models", "gat,kernel{rbf,dot}", "--search", "num_layers=1,2", "--search", "dot.p=1"]
+    code, _, err = run(capsys, *KARATE, *models, *arguments)
+    assert code != 0
+    assert "Expected arguments of DotProduct (got 'dot.p'); choose from: none" in err
+    code, out, err = run(capsys, *KARATE, *models[:-2], *arguments)
+    assert code == 0
+    assert "karate, 2 trials × 1" in out
+    assert re.search(r"^ *kernel: (rbf|dot)", out, re.MULTILINE)
+    assert "4/6 trial 1 of kernel, seed 1000000: 3 epochs" in err
+    assert "6/6 kernel, seed 0: 3 epochs" in err
+    assert "kernel: " in (tmp_path / "report.html").read_text(encoding="utf8")
+
+
 def test_table_writes_the_readme(capsys, tmp_path):
     run(capsys, *KARATE, "--seeds", "2", "--out", tmp_path / "runs/karate")
     readme = tmp_path / "README.md"

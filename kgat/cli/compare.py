@@ -14,6 +14,43 @@ __all__ = ["compare"]
 ORDER = 10
 RESUMES = True
 
+# How each model is tuned before its runs.
+Tune = Annotated[
+    int,
+    typer.Option(
+        help="Settings that each model chooses from by validation nodes, the same for all; the first "
+        "is the protocol. 0: nothing is tuned.",
+        min=0,
+    ),
+]
+TuneSeeds = Annotated[
+    int, typer.Option(help="Seeds that each of these settings, or each trial, is trained with.", min=1)
+]
+Trials = Annotated[
+    int,
+    typer.Option(
+        help="Settings that Optuna suggests for each model or family, by the validation nodes of earlier "
+        "ones; the first is the protocol. 0: none.",
+        min=0,
+    ),
+]
+Search = Annotated[
+    list[str] | None,
+    typer.Option(
+        metavar="KEY=VALUES",
+        help="What --trials search of a setting, a range or choices: --search lr=0.001..0.1 --search "
+        "heads=1,4,8. May be repeated. Default: kgat/experiments/space.toml.",
+    ),
+]
+Space = Annotated[Path | None, typer.Option(help="A file that replaces kgat/experiments/space.toml.")]
+Prune = Annotated[
+    bool,
+    typer.Option(
+        "--prune",
+        help="End trials early that are worse on validation nodes than the median of the earlier ones.",
+    ),
+]
+
 
 @options.takes_data
 def compare(
@@ -51,43 +88,12 @@ def compare(
             min=1,
         ),
     ] = None,
-    tune: Annotated[
-        int,
-        typer.Option(
-            help="Settings that each model chooses from by validation nodes, the same for all; the first "
-            "is the protocol. 0: nothing is tuned.",
-            min=0,
-        ),
-    ] = 0,
-    tune_seeds: Annotated[
-        int, typer.Option(help="Seeds that each of these settings, or each trial, is trained with.", min=1)
-    ] = 3,
-    trials: Annotated[
-        int,
-        typer.Option(
-            help="Settings that Optuna suggests for each model or family, by the validation nodes of earlier "
-            "ones; the first is the protocol. 0: none.",
-            min=0,
-        ),
-    ] = 0,
-    search: Annotated[
-        list[str] | None,
-        typer.Option(
-            metavar="KEY=VALUES",
-            help="What --trials search of a setting, a range or choices: --search lr=0.001..0.1 --search "
-            "heads=1,4,8. May be repeated. Default: kgat/experiments/space.toml.",
-        ),
-    ] = None,
-    space: Annotated[
-        Path | None, typer.Option(help="A file that replaces kgat/experiments/space.toml.")
-    ] = None,
-    prune: Annotated[
-        bool,
-        typer.Option(
-            "--prune",
-            help="End trials early that are worse on validation nodes than the median of the earlier ones.",
-        ),
-    ] = False,
+    tune: Tune = 0,
+    tune_seeds: TuneSeeds = 3,
+    trials: Trials = 0,
+    search: Search = None,
+    space: Space = None,
+    prune: Prune = False,
     checkpoint: options.Checkpoint = "30s",
     resume: options.Resume = True,
     log: options.Log = None,

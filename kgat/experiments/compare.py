@@ -23,7 +23,7 @@ from kgat.experiments.ledger import numbered
 from kgat.experiments.logs import expect_log, logged
 from kgat.experiments.pruner import Pruner
 from kgat.experiments.records import BASELINE, RESULTS
-from kgat.experiments.registry import STOCK, Model, expect_picklable, given, resolve_model
+from kgat.experiments.registry import STOCK, Model, argument_named, expect_picklable, given, resolve_model
 from kgat.experiments.space import read_space
 from kgat.experiments.studies import Study, Trial, Trials
 from kgat.experiments.tables import runs_in
@@ -267,7 +267,7 @@ def _run_all(engine: Engine, plan: Plan, seeds: int, figures: bool) -> dict[str,
         family.name: [config for config in plan.protocols if config.model in family.members]
         for family in plan.entrants
     }
-    _expect_same_settings(engine.records, by_name, path, but=tuned["space"] if tuned else ())
+    _expect_same_settings(engine.records, by_name, path, but=(*tuned["space"], "model") if tuned else ())
     chosen = plan.choose(engine)
     _expect_same_settings(engine.records, {name: [config] for name, config in chosen.items()}, path)
     runs = [
@@ -351,7 +351,7 @@ def _key(record: Record) -> tuple[str, str] | str | None:
 
 def _run_of(family: Family, config: Config, is_drawn: bool) -> Job:
     draws = is_drawn and resolve_model(config.model).has_attention
-    key = family.key(config.key)
+    key = family.key(config)
     gives = (key, ("attention", key)) if draws else ()
     label = f"{family.name}, seed {config.seed}"
     return Job(key, label, _train, (config, is_drawn, {"key": key, **family.mark}), gives)
@@ -627,7 +627,7 @@ def _expect_same_studies(records: Sequence[Record], studies: Sequence[Study], pa
 
 
 def _expect_searched(studies: Sequence[Study], search: Mapping[str, Any]) -> None:
-    for name in search:
+    for name in (argument_named(name)[0] if "." in name else name for name in search):
         if name in studies[0].overrides:
             raise ValueError(
                 f"Expected '{name}' either set or searched (got both); leave out --set {name}=VALUE or "

@@ -5,6 +5,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
+from kgat.experiments.config import Config
 from kgat.experiments.registry import MODELS, Model, named
 
 __all__ = ["FAMILIES", "Family", "families"]
@@ -38,12 +39,12 @@ class Family:
 
     @property
     def mark(self) -> dict[str, Any]:
-        r"""What records say of it: nothing of a single model."""
-        return {} if self.is_single else {"model": self.name, "family": list(self.members)}
+        r"""What records say of it."""
+        return {"model": self.name, **({} if self.is_single else {"family": list(self.members)})}
 
-    def key(self, key: str) -> str:
-        r"""Returns the key of a record that has this key as one of the member alone."""
-        return key if self.is_single else f"{self.name}-{key}"
+    def key(self, config: Config) -> str:
+        r"""Returns the key of a run, which another family may have a run of, too."""
+        return config.key if config.model == self.name else f"{self.name}-{config.key}"
 
 
 def families(models: Any) -> tuple[list[Family], dict[str, Model]]:

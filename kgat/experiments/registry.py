@@ -24,7 +24,16 @@ from kgat.experiments.walk_encoding import WalkEncoding
 from kgat.models import AttentionGNN, KernelGAT
 from kgat.nn.kernel_gat_conv import PROJECTIONS
 
-__all__ = ["MODELS", "Model", "given", "named", "resolve_model"]
+__all__ = [
+    "MODELS",
+    "Model",
+    "argument_named",
+    "given",
+    "named",
+    "open_arguments",
+    "resolve_model",
+    "with_arguments",
+]
 
 SIMPLE = ("hidden_channels", "num_layers", "dropout", "input_dropout")
 FRAME = (*SIMPLE, "act", "norm", "residual", "pre_linear", "jk", "position_dim")
@@ -381,6 +390,86 @@ def _kernel_model(text: str, name: str) -> Model:
         kwargs.update(projections="shared_kv", projection_bias=True)
     own = [f"{factor.path} {digest(factor.cls)}" for factor in factors if factor.path is not None]
     return Model(text, KernelGAT, kwargs, code="; ".join(own) or None)
+
+
+# --- Arguments that a name leaves open --------------------------------------------------------------------
+
+
+def argument_named(name: str) -> tuple[str, Any]:
+    r"""Returns the name of an argument of a kernel as :func:`open_arguments` has it, and its type.
+
+    Args:
+        name (str): The name of a kernel and that of an argument, as in :obj:`"RBF.lengthscale"`.
+
+    Raises:
+        ValueError: If there is no such kernel or argument.
+
+    Example:
+        >>> argument_named("spectral.num_features")
+        ('spectral.num_features', <class 'int'>)
+    """
+    kernel, _, argument = name.partition(".")
+    (factor, *others) = kernels.CATALOGUE.read(kernel).factors
+    kinds = names.kinds_of(factor.cls, given=2)
+    known = {names.normalized(choice): choice for choice in kinds if choice not in factor.arguments}
+    if others or names.normalized(argument) not in known:
+        names.unknown(f"arguments of {factor.cls.__name__}", name, known.values(), part=argument)
+    argument = known[names.normalized(argument)]
+    return f"{_title(factor)}.{argument}", kinds[argument]
+
+
+def _title(factor: names.Factor) -> str:
+    return _text(factor._replace(arguments={}))
+
+
+def _tree_of(name: str) -> names.Factor | names.Joined | None:
+    kernel = resolve_model(name).kwargs.get("kernel")
+    return kernels.CATALOGUE.read(kernel) if isinstance(kernel, str) else None
+
+
+def open_arguments(name: str) -> list[str]:
+    r"""Returns the arguments of the kernels in the name of a model that it does not give.
+
+    Example:
+        >>> open_arguments("rbf*l2"), open_arguments("rbf[lengthscale=2]"), open_arguments("gat")
+        (['rbf.lengthscale', 'magnitude.learn_p', 'magnitude.scale_norm', 'magnitude.dropout'], [], [])
+    """
+    tree = _tree_of(name)
+    return [
+        f"{_title(factor)}.{argument}"
+        for factor in (() if tree is None else tree.factors)
+        for argument in names.kinds_of(factor.cls, given=2)
+        if argument not in factor.arguments
+    ]
+
+
+def with_arguments(name: str, values: Mapping[str, Any]) -> str:
+    r"""Returns the name of a model with values of :func:`open_arguments`; usual ones are left out.
+
+    Example:
+        >>> with_arguments("rbf*l2@separate", {"rbf.lengthscale": 0.5})
+        'rbf[lengthscale=0.5]*l2@separate'
+    """
+    tree = _tree_of(name)
+    if tree is None or not values:
+        return name
+
+    def filled(tree: names.Factor | names.Joined) -> names.Factor | names.Joined:
+        if isinstance(tree, names.Joined):
+            return tree._replace(parts=[filled(part) for part in tree.parts])
+        parameters = inspect.signature(tree.cls).parameters
+        arguments = {
+            argument: values[f"{_title(tree)}.{argument}"]
+            for argument in parameters
+            if argument not in tree.arguments and f"{_title(tree)}.{argument}" in values
+        }
+        usual = {argument: parameters[argument].default for argument in arguments}
+        said = {a: value for a, value in arguments.items() if value != usual[a]} | tree.arguments
+        return tree._replace(
+            arguments={argument: said[argument] for argument in parameters if argument in said}
+        )
+
+    return "@".join([_text(filled(tree)), *name.split("@")[1:]])
 
 
 _RELU = {"act": "relu"}

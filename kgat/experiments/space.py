@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, get_args
 
 from kgat.experiments.config import SETTINGS, Config
+from kgat.experiments.registry import argument_named
 from kgat.names import converted, shown, unknown
 
 __all__ = ["Choices", "Dimension", "Range", "read_space"]
@@ -130,6 +131,7 @@ def read_space(
         path (str or Path, optional): A file as ``space.toml``, which replaces it. (default: :obj:`None`)
 
     Raises:
+        FileNotFoundError: If there is no such file.
         ValueError: If a setting is unknown, a value impossible, or there is nothing to choose from.
 
     Example:
@@ -141,26 +143,50 @@ def read_space(
     path = Path(__file__).with_name("space.toml") if path is None else Path(path)
     try:
         given = tomllib.loads(path.read_text(encoding="utf8"))
+    except OSError as error:
+        raise FileNotFoundError(
+            f"Expected a file that declares what is searched (got '{path}': {error.strerror}); write one as "
+            "kgat/experiments/space.toml"
+        ) from None
     except (tomllib.TOMLDecodeError, UnicodeDecodeError) as error:
         raise ValueError(f"Expected TOML in '{path}' (got an error: {error}); correct it") from None
-    return {name: _dimension(name, values) for name, values in {**given, **(search or {})}.items()}
+    space = {}
+    for spelled, values in {**_flat(given), **(search or {})}.items():
+        name, kind = _named(spelled)
+        space[name] = _dimension(name, kind, values)
+    return space
 
 
-def _dimension(name: str, values: Any) -> Dimension:
+def _named(name: str) -> tuple[str, Any]:
+    if "." in name:
+        return argument_named(name)
     if name not in SETTINGS:
         unknown("settings that exist in the space that is searched", name, SETTINGS)
+    return name, TYPES[name]
+
+
+def _flat(tables: Mapping[str, Any]) -> dict[str, Any]:
+    r"""Of a table of TOML, ``rbf.lengthscale`` is a table in a table."""
+    return {
+        f"{name}.{argument}" if isinstance(values, Mapping) else name: of_name
+        for name, values in tables.items()
+        for argument, of_name in (values if isinstance(values, Mapping) else {"": values}).items()
+    }
+
+
+def _dimension(name: str, kind: Any, values: Any) -> Dimension:
     if name == "keep":  # one table has one rule
         raise ValueError(
             "Expected settings that the runs of a table may differ in (got 'keep' in the space that is "
             "searched); choose it for all models with --set keep=VALUE"
         )
     if isinstance(values, str) and ".." in values:
-        return _range(name, values)
+        return _range(name, kind, values)
     if isinstance(values, str):
         values = [value.strip() for value in values.split(",")]
     if not isinstance(values, Sequence):
         values = [values]
-    read = tuple(dict.fromkeys(converted(name, TYPES[name], value, WHERE) for value in values))
+    read = tuple(dict.fromkeys(converted(name, kind, value, WHERE) for value in values))
     if len(read) < 2:
         raise ValueError(
             f"Expected several values of '{name}' to search (got {', '.join(map(shown, read)) or 'none'}); "
@@ -169,14 +195,14 @@ def _dimension(name: str, values: Any) -> Dimension:
     return Choices(read)
 
 
-def _range(name: str, text: str) -> Range:
-    kinds = get_args(TYPES[name]) or (TYPES[name],)
+def _range(name: str, kind: Any, text: str) -> Range:
+    kinds = get_args(kind) or (kind,)
     if not {int, float}.intersection(kinds):
         raise ValueError(
             f"Expected choices of '{name}', which is no number (got the range {text}); list them as in "
             f"--search {name}=ONE,OTHER"
         )
-    low, high = (converted(name, TYPES[name], end.strip(), WHERE) for end in text.split("..", 1))
+    low, high = (converted(name, kind, end.strip(), WHERE) for end in text.split("..", 1))
     if None in (low, high) or not low < high:
         raise ValueError(
             f"Expected a range of '{name}' from a lower to a higher value (got {text}); write --search "

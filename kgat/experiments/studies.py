@@ -14,10 +14,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
-from kgat.experiments.config import Config, stored
+from kgat.experiments.config import SETTINGS, Config, stored
 from kgat.experiments.families import Family
 from kgat.experiments.pruner import Pruner
-from kgat.experiments.registry import resolve_model
+from kgat.experiments.registry import open_arguments, resolve_model, with_arguments
 from kgat.experiments.space import Choices, Dimension
 from kgat.experiments.tuning import FIRST_SEED
 from kgat.measures import measure_of
@@ -74,13 +74,11 @@ class Trial:
 
     Args:
         number (int): Counted from 0, which is the protocol.
-        member (str): The model.
-        setting (dict): What differs from the protocol.
+        setting (dict): What differs from the protocol, and which model it is of a family.
         configs (list of Config): The same for each seed.
     """
 
     number: int
-    member: str
     setting: Mapping[str, Any]
     configs: Sequence[Config]
 
@@ -105,13 +103,17 @@ class Study:
         self.spaces: dict[str, dict[str, Dimension]] = {}
         for member in family.members:
             fixed = {*overrides, *resolve_model(member).fixed}
-            self.spaces[member] = {n: values for n, values in trials.space.items() if n not in fixed}
+            searched = {*open_arguments(member), *(name for name in SETTINGS if name not in fixed)}
+            self.spaces[member] = {n: values for n, values in trials.space.items() if n in searched}
             self._expect_possible(member)
-        self.protocols = {member: self._config(member, {}) for member in family.members}
+        self.protocols = {member: self._config({MEMBER: member}) for member in family.members}
         self.digest = self._digest()
 
-    def _config(self, member: str, setting: Mapping[str, Any], seed: int = FIRST_SEED) -> Config:
-        return Config.of(self.dataset, member, seed, {**self.overrides, **setting})
+    def _config(self, setting: Mapping[str, Any], seed: int = FIRST_SEED) -> Config:
+        arguments = {name: value for name, value in setting.items() if "." in name}
+        model = with_arguments(setting.get(MEMBER, self.family.members[0]), arguments)
+        settings = {n: value for n, value in setting.items() if n != MEMBER and n not in arguments}
+        return Config.of(self.dataset, model, seed, {**self.overrides, **settings})
 
     def _expect_possible(self, member: str) -> None:
         space = self.spaces[member]
@@ -126,7 +128,7 @@ class Study:
         settings += [{n: value} for n, values in space.items() if n not in paired for value in values.ends]
         for setting in settings:
             try:
-                self._config(member, setting)
+                self._config({MEMBER: member, **setting})
             except ValueError as error:
                 said = str(error)
                 for name in setting:
@@ -162,21 +164,15 @@ class Study:
         """
         of_trials = self.records(records)
         if number in of_trials:
-            return self._of(number, of_trials[number])
-        if number == 0:
-            return self._trial(0, self.family.members[0], {})
-        return self._suggested(of_trials, number)
+            return self._trial(number, _setting(of_trials[number]))
+        return self._suggested(of_trials, number) if number else self._trial(0, {})
 
-    def _trial(self, number: int, member: str, setting: Mapping[str, Any]) -> Trial:
+    def _trial(self, number: int, setting: Mapping[str, Any]) -> Trial:
         seeds = range(FIRST_SEED, FIRST_SEED + self.trials.seeds)
-        return Trial(number, member, setting, [self._config(member, setting, seed) for seed in seeds])
-
-    def _of(self, number: int, of_seeds: Mapping[int, Record]) -> Trial:
-        record = next(iter(of_seeds.values()))
-        return self._trial(number, record["config"]["model"], record["setting"])
+        return Trial(number, setting, [self._config(setting, seed) for seed in seeds])
 
     def _suggested(self, of_trials: Mapping[int, Mapping[int, Record]], number: int) -> Trial:
-        tried = {self._of(number, of_seeds).configs[0].key for number, of_seeds in of_trials.items()}
+        tried = {self._config(_setting(of_seeds)).key for of_seeds in of_trials.values()}
         with _quiet() as optuna:
             past = [self._told(optuna, of_trials[n]) for n in range(number)]
             for attempt in range(ATTEMPTS):
@@ -201,18 +197,19 @@ class Study:
             )
             return dimension.suggested(asked, name)
 
-        member = self.family.members[0] if self.members is None else draw(MEMBER, self.members)
-        setting = {name: draw(name, dimension) for name, dimension in self.spaces[member].items()}
-        return self._trial(number, member, setting)
+        setting = {} if self.members is None else {MEMBER: draw(MEMBER, self.members)}
+        space = self.spaces[setting.get(MEMBER, self.family.members[0])]
+        return self._trial(number, setting | {name: draw(name, values) for name, values in space.items()})
 
     def _told(self, optuna: Any, of_seeds: Mapping[int, Record]) -> Any:
         r"""What Optuna is told of a trial."""
-        record = next(iter(of_seeds.values()))
-        config = record["config"]
-        member = config["model"]
+        setting = _setting(of_seeds)
+        member = setting.get(MEMBER, self.family.members[0])
+        usual = {MEMBER: member, **self.protocols[member].as_dict()}
         space = {**self.spaces[member], **({} if self.members is None else {MEMBER: self.members})}
         # The protocol need not lie in the space.
-        params = {n: value for n in space if (value := stored(config, n)) in space[n]}
+        values = {name: setting.get(name, stored(usual, name)) for name in space}
+        params = {name: value for name, value in values.items() if value in space[name]}
         score = self._score(of_seeds)
         state = optuna.trial.TrialState
         return optuna.trial.create_trial(
@@ -269,9 +266,7 @@ class Study:
                 f"{self.trials.settings} trials (got none); lower the learning rate with --search "
                 "lr=0.0001..0.01"
             )
-        number = -max(scored)[1]
-        trial = self._of(number, of_trials[number])
-        return self._config(trial.member, trial.setting, seed=0)
+        return self._config(_setting(of_trials[-max(scored)[1]]), seed=0)
 
     @property
     def largest(self) -> Config:
@@ -280,7 +275,12 @@ class Study:
         space = self.spaces[member]
         sizes = ("hidden_channels", "num_layers")
         widest = {name: max(space[name].ends) for name in sizes if name in space}
-        return self._config(member, {**widest, **({"heads": 1} if "heads" in space else {})})
+        return self._config(widest | ({"heads": 1} if "heads" in space else {}))
+
+
+def _setting(of_seeds: Mapping[int, Record]) -> Mapping[str, Any]:
+    setting: Mapping[str, Any] = next(iter(of_seeds.values()))["setting"]
+    return setting
 
 
 def _is_out(record: Record) -> bool:

@@ -85,10 +85,16 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
                 epoch_ratio=cost.get("seconds_ratio", [None])[0],
                 memory_ratio=cost.get("memory_ratio"),
                 parameters=of_model[-1]["parameters"],
-                chosen=of_model[-1]["config"]["model"] if "family" in of_model[-1] else None,
+                chosen=_chosen_model(of_model[-1]),
             )
         )
     return rows
+
+
+def _chosen_model(run: Record) -> str | None:
+    r"""What trials chose instead of the name that stands in the table."""
+    model = (run.get("config") or {}).get("model", run["model"])
+    return None if model == run["model"] else str(model)
 
 
 def _expect_one_kind(runs: Sequence[Record]) -> None:
@@ -358,10 +364,12 @@ def tuning_line(runs: Sequence[Record]) -> str:
 def _chosen(run: Record) -> str:
     r"""What trials chose for a model, as it differs from the protocol."""
     config, usual = run["config"], protocol(run["dataset"])
-    values = {name: shown(stored(config, name)) for name in run["tuned"]["space"]}
+    values = {name: shown(stored(config, name)) for name in run["tuned"]["space"] if name in usual}
     changes = [f"{name} {value}" for name, value in values.items() if value != shown(usual[name])]
-    family = f" {config['model']} (of {', '.join(run['family'])})," if "family" in run else ""
-    return f"`{run['model']}`{family} {', '.join(changes) or 'the protocol'}"
+    if (model := _chosen_model(run)) is not None:
+        among = f" (of {', '.join(run['family'])})" if "family" in run else ""
+        changes.insert(0, f"`{model}`{among}")
+    return f"`{run['model']}` {', '.join(changes) or 'the protocol'}"
 
 
 def _choices(values: Iterable[str]) -> str:

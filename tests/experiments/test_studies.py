@@ -1,5 +1,6 @@
 import math
 import random
+import statistics
 
 import pytest
 from made_runs import make_run
@@ -12,8 +13,10 @@ from kgat.experiments.compare import compare
 from kgat.experiments.config import Config
 from kgat.experiments.families import families
 from kgat.experiments.ledger import Interrupted
+from kgat.experiments.pruner import LEAST, STEPS
 from kgat.experiments.space import read_space
 from kgat.experiments.studies import AT_RANDOM, Study, Trials
+from kgat.names import shown
 
 MODELS = ("gat", "gatv2", "kernel{rbf,dot,laplace}")
 FAMILY = ["rbf", "dot", "laplace"]
@@ -62,7 +65,7 @@ def run(out, models=MODELS, seeds=2, **kwargs):
 
 
 def trials_of(records, model):
-    r"""The settings of the trials of a model, and of a family the model, in their order."""
+    r"""The settings of the trials of a model, in their order, each with the model that it was of."""
     of_model = [r for r in records if r["kind"] == "tune" and r["model"] == model]
     assert [(r["trial"], r["seed"]) for r in of_model] == [
         (number, tuning.FIRST_SEED + seed) for number in range(len(of_model) // 2) for seed in range(2)
@@ -81,18 +84,23 @@ def test_models_and_families_have_the_same_number_of_trials(tmp_path, scripted):
     order = [record["model"] for record in records if record["kind"] == "tune"]
     assert order == ["gat", "gat", "gatv2", "gatv2", "kernel", "kernel"] * 9
     space = read_space()
-    of_kernels = {"projections", "start", "decay_kernels"}
+    of_stock = {name for name in space if "." not in name} - {"projections", "start", "decay_kernels"}
+    of_kernels = {name for name in space if "." not in name}
+    searched = {("gat", None): of_stock, ("gatv2", None): of_stock, ("kernel", "dot"): of_kernels}
+    for member in ("rbf", "laplace"):
+        searched["kernel", member] = of_kernels | {f"{member}.lengthscale"}
     for name, of_model in tried.items():
         assert of_model[0] == ({"kernel": "rbf"}.get(name, name), {})  # the protocol
         for _, setting in of_model[1:]:
-            assert set(setting) == set(space) - (set() if name == "kernel" else of_kernels)
-            assert all(value in space[setting_name] for setting_name, value in setting.items())
+            assert set(setting) - {"model"} == searched[name, setting.get("model")]
+            assert all(value in space[n] for n, value in setting.items() if n != "model")
         assert len({str(setting) for _, setting in of_model}) == 9
-    assert {member for member, _ in tried["kernel"]} == set(FAMILY)
+    members = {setting.get("model", "rbf") for _, setting in tried["kernel"]}
+    assert members == set(FAMILY)
+    assert any("[lengthscale=" in member for member, _ in tried["kernel"])
     # Those that are drawn at random are the same for all, those that are suggested differ.
     shared = [
-        [{k: v for k, v in s.items() if k not in of_kernels} for _, s in of_model]
-        for of_model in tried.values()
+        [{k: v for k, v in s.items() if k in of_stock} for _, s in of_model] for of_model in tried.values()
     ]
     assert shared[0][:AT_RANDOM] == shared[1][:AT_RANDOM] == shared[2][:AT_RANDOM]
     assert shared[0] == shared[1]  # they scored the same
@@ -111,7 +119,8 @@ def test_runs_have_the_settings_with_the_best_mean_score(tmp_path, scripted):
         runs = [record for record in records if record["kind"] == "run" and record["model"] == name]
         assert [record["seed"] for record in runs] == [0, 1]
         for record in runs:
-            assert record["config"] == Config.of("karate", member, record["seed"], setting).as_dict()
+            settings = {n: value for n, value in setting.items() if n != "model"}
+            assert record["config"] == Config.of("karate", member, record["seed"], settings).as_dict()
             assert record.get("family") == (FAMILY if name == "kernel" else None)
             assert (record["key"] == Config.from_dict(record["config"]).key) == (name != "kernel")
             assert (record["tuned"]["settings"], record["tuned"]["seeds"]) == (9, 2)
@@ -121,7 +130,7 @@ def test_runs_have_the_settings_with_the_best_mean_score(tmp_path, scripted):
     assert "| `kernel: dot` |" in text
     assert "every model had 9 trials, the protocol first, then what Optuna's TPE sampler" in text
     assert "suggested of lr 0.001..0.05 (log); weight_decay 0, 5e-05, 0.0005 or 0.005; dropout 0..0.8" in text
-    assert "`kernel` dot (of rbf, dot, laplace), lr 0.0" in text
+    assert "`kernel` `dot` (of rbf, dot, laplace), lr 0.0" in text
 
 
 def lean(records):
@@ -216,6 +225,64 @@ def test_a_trial_that_diverges_is_kept_as_such(tmp_path, scripted):
         study(settings=2).chosen(tell(study(), range(2), lambda *_: None))
 
 
+def test_arguments_of_kernels_are_searched(tmp_path, scripted):
+    search = {"RBF.lengthscale": "0.5,2", "magnitude.p": "1..3"}
+    records = run(tmp_path, ["gat", "rbf*magnitude@separate"], search=search, trials=4)
+    tried = trials_of(records, "rbf*magnitude@separate")
+    assert tried[0] == ("rbf*magnitude@separate", {})
+    for model, setting in tried[1:]:
+        assert not {"spectral.num_features", "projections"}.intersection(setting)
+        lengthscale, p = shown(setting["rbf.lengthscale"]), shown(setting["magnitude.p"])
+        assert model == f"rbf[lengthscale={lengthscale}]*l{p}@separate"
+    runs = [record for record in records if record["kind"] == "run" and record["model"] != "gat"]
+    assert {record["model"] for record in runs} == {"rbf*magnitude@separate"}
+    assert len({record["key"] for record in records}) == len(records)
+    assert run(tmp_path, ["gat", "rbf*magnitude@separate"], search=search, trials=4) == records
+    assert f"| `rbf*magnitude@separate: {runs[0]['config']['model']}` |" in tables.readme_tables(tmp_path)
+
+
+def test_a_pruned_trial_counts_and_is_not_chosen(tmp_path, scripted, monkeypatch):
+    unpruned = tuning.trial
+
+    def trial(task, config, *, pruner, **kwargs):
+        record = unpruned(task, config, **kwargs)
+        if pruner(16, 0.0, 0.0, record["val"]):
+            return record | {"val": 2.0, **pruner.record([])}  # as if it were the best
+        return record | {"by_epoch": [record["val"]] * len(STEPS)}
+
+    monkeypatch.setattr(tuning, "trial", trial)
+    records = run(tmp_path, MODELS[1:], prune=True)
+    trials = [record for record in records if record["kind"] == "tune"]
+    pruned = [record for record in trials if "pruned" in record]
+    assert {record["pruned"] for record in pruned} == {16}
+    assert 2 <= len(pruned) <= 10
+    for record in pruned:  # only by trials that came before, of the same model, with the same seed
+        others = [
+            r["val"]
+            for r in trials
+            if (r["model"], r["seed"]) == (record["model"], record["seed"])
+            and r["trial"] < record["trial"]
+            and "pruned" not in r
+        ]
+        score = unpruned(load("karate"), Config.from_dict(record["config"]))["val"]
+        assert len(others) >= LEAST
+        assert score < statistics.median(others)
+    # Whose first seed was pruned has no other.
+    seeds = {}
+    for record in trials:
+        seeds.setdefault((record["model"], record["trial"]), []).append("pruned" in record)
+    assert set(map(tuple, seeds.values())) == {(True,), (False, False)}
+    assert {number for _, number in seeds} == set(range(9))
+    assert all(record["val"] < 2.0 for record in records if record["kind"] == "run")
+    assert {record["tuned"]["prune"] for record in records if record["kind"] == "run"} == {True}
+    assert "below the median of the earlier ones was ended" in tables.readme_tables(tmp_path)
+    # A kill changes nothing.
+    path = tmp_path / "results.jsonl"
+    lines = path.read_bytes().splitlines(keepends=True)
+    path.write_bytes(b"".join(lines[:20]))
+    assert lean(run(tmp_path, MODELS[1:], prune=True)) == lean(records)
+
+
 def test_what_is_given_is_not_searched(tmp_path, scripted):
     overrides = {"batch_size": 8, "neighbors": "3,3", "lr": 0.01}
     for _, setting in trials_of(run(tmp_path, ["gat"], overrides=overrides), "gat")[1:]:
@@ -231,6 +298,9 @@ def test_what_is_given_is_not_searched(tmp_path, scripted):
         ({"trials": 0, "models": ["gat"], "search": {"lr": "0.1..1"}}, r"--trials beside --search"),
         ({"trials": 0, "models": ["gat"], "prune": True}, r"--trials beside --prune"),
         ({"search": {"width": "1..3"}}, r"settings that exist in the space .*got 'width'.; choose from: "),
+        ({"search": {"rbf.width": "1..3"}}, r"arguments of RBF .got 'rbf.width'.; choose from: lengthscale"),
+        ({"search": {"nope.width": "1..3"}}, r"the name of a kernel .got 'nope'."),
+        ({"search": {"rbf.lengthscale": "-1,1"}}, r".*lengthscale.*-1"),
         ({"search": {"lr": "0.1..0.01"}}, r"a range of 'lr' from a lower to a higher value .got 0.1..0.01."),
         ({"search": {"lr": "0.1..nan"}}, r"a range of 'lr'"),
         ({"search": {"lr": "0.1"}}, r"several values of 'lr' to search .got 0.1.*--set lr=VALUE"),
@@ -244,6 +314,8 @@ def test_what_is_given_is_not_searched(tmp_path, scripted):
         ({"search": {"heads": "1,3"}}, r"'hidden_channels' divisible by 'heads=3'"),
         ({"search": {"keep": "loss,both"}}, r"settings that the runs of a table may differ in .got 'keep'"),
         ({"search": {"lr": "0.1..1"}, "overrides": {"lr": 0.1}}, r"'lr' either set or searched"),
+        ({"search": {"dot.width": "1,2"}}, r"arguments of DotProduct .got 'dot.width'.; choose from: none"),
+        ({"search": {"spectral.num_features": "4,8"}}, r"a model that takes 'spectral.num_features' "),
         ({"search": {"start": "none,unit"}, "models": ["gat"]}, r"a model that takes 'start' .*got gat."),
         (
             {"search": {"num_layers": "1..4"}, "overrides": {"batch_size": 8, "neighbors": "3,3"}},
@@ -270,6 +342,10 @@ def test_a_space_may_be_too_small(tmp_path, scripted):
     path.write_text("heads = [2, 4", encoding="utf8")
     with pytest.raises(ValueError, match=r"Expected TOML in '.*space.toml'"):
         run(tmp_path / "other", ["gat"], space=path)
+    with pytest.raises(
+        FileNotFoundError, match=r"Expected a file that declares what is searched .*none.toml"
+    ):
+        run(tmp_path / "other", ["gat"], space=tmp_path / "none.toml")
 
 
 def test_trials_need_optuna(tmp_path, scripted, monkeypatch):
@@ -301,7 +377,8 @@ def test_a_folder_holds_trials_of_one_space(tmp_path, scripted):
 
 
 @pytest.mark.parametrize("kind", ["graph", "link", "batch"])
-def test_trials_of_every_task(tmp_path, kind):
+def test_trials_of_every_task(tmp_path, monkeypatch, kind):
+    monkeypatch.setattr(comparing, "draw", lambda *_: [])
     settings = {"max_epochs": 2, "hidden_channels": 8, "heads": 2}
     if kind == "batch":
         settings |= {"batch_size": 16, "neighbors": "2,2"}
@@ -310,10 +387,12 @@ def test_trials_of_every_task(tmp_path, kind):
     )
     records = compare(
         *(task, ["kernel{rbf,dot}"], 1, tmp_path),
-        **{"overrides": settings, "rounds": 0, "trials": 2, "tune_seeds": 1, "figures": kind == "link"},
+        **{"overrides": settings, "rounds": 0, "trials": 2, "tune_seeds": 1},
     )
     trials = [record for record in records if record["kind"] == "tune"]
     (found,) = [record for record in records if record["kind"] == "run"]
     best = (min if kind == "graph" else max)(trials, key=lambda record: record["val"])
     assert found["config"] == {**best["config"], "seed": 0}
     assert found["model"] == "kernel"
+    keys = {record["key"] for record in records if record["kind"] == "attention"}
+    assert keys == (set() if kind == "graph" else {found["key"]})
