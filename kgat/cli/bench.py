@@ -100,6 +100,61 @@ def bench_loader(
     )
 
 
+@bench.command("scale")
+def bench_scale(
+    sizes: Annotated[
+        str, typer.Option(help="Millions of nodes x millions of edges, separated by commas.")
+    ] = "2.4x60",
+    folder: Annotated[Path, typer.Option(help="Where graphs are drawn; one that is there is taken.")] = Path(
+        "runs/scale"
+    ),
+    channels: Annotated[int, typer.Option(help="Number of features.", min=1)] = 128,
+    model: Annotated[str, typer.Option(help="The model, as in compare.")] = "rbf",
+    batch_size: Annotated[int, typer.Option(help="Nodes of a batch.", min=1)] = 1024,
+    neighbors: Annotated[str, typer.Option(help="Neighbours per hop, separated by commas.")] = "15,10",
+    towards: Annotated[
+        str, typer.Option(help="The size to extrapolate to, from three or more.")
+    ] = "111x1615",
+    processes: Annotated[int, typer.Option(help="How many train together, in turns with one.", min=1)] = 1,
+    rounds: Rounds = 1,
+    out: Log = None,
+    readme: Annotated[Path | None, options.readme_option("scale")] = None,
+    threads: OneThread = 1,
+) -> None:
+    r"""Train an epoch of mini-batches and infer all nodes on drawn graphs that lie on disk; weigh both.
+
+    Degrees follow a power law. Each phase runs in a fresh process: the memory is the largest that was
+    resident, with the pages of files that were looked at and without. The table at the end is of all records
+    in --out.
+    """
+    from kgat.experiments.bench.scale import BEGIN, END, bench_scale, laid_out
+    from kgat.experiments.ledger import read
+
+    def read_size(text: str) -> tuple[int, int]:
+        nodes, _, edges = text.partition("x")
+        try:
+            return round(float(nodes) * 1e6), round(float(edges) * 1e6)
+        except ValueError:
+            raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
+
+    def done(record: dict[str, Any]) -> None:
+        what = f"{record['phase']}, {record['nodes']:,} nodes, {record['edges']:,} edges"
+        if record["phase"] != "speedup":
+            what += f", {record['processes']} processes" * (record["processes"] > 1)
+            typer.echo(f"{what}: {record['seconds']:,.0f} s, load before {record['load']}")
+
+    target = read_size(towards)
+    settings: dict[str, Any] = {"channels": channels, "model": model, "threads": threads}
+    settings |= {"batch_size": batch_size, "neighbors": neighbors}
+    wanted = [read_size(size) for size in options.listed(sizes)]
+    records = bench_scale(wanted, folder, out, done, processes, rounds, **settings)
+    if out is not None:
+        records = [record for record in read(out) if settings.items() <= record.items()]
+    typer.echo(laid_out(records, *target))
+    if readme is not None:
+        replace_tables(readme, laid_out(records, *target), BEGIN, END)
+
+
 @bench.command("firstcall")
 def bench_firstcall(
     names: Annotated[str, options.some("Kernels", " Default: all, and a new rule.")] = "",

@@ -3,6 +3,7 @@ r"""Options that several commands have, and how they are read."""
 import dataclasses
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -49,6 +50,13 @@ Root = Annotated[
     typer.Option(help="Folder of the data sets. Default: the variable KGAT_DATA, else the user's cache."),
 ]
 Overrides = Annotated[list[str] | None, changes("the protocol", "lr=0.01")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="published: settings by which stock GAT gives what papers report, of data sets where there are "
+        "some. Default: ours. --set goes before both."
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(help="Nodes, graphs or links in a step, as --set batch_size=... Default: the protocol's."),
@@ -61,6 +69,7 @@ Neighbors = Annotated[
     ),
 ]
 Seeds = Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)]
+Rounds = Annotated[int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)]
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads of torch. Default: torch's own choice.", min=1)
 ]
@@ -68,6 +77,14 @@ Format = Annotated[
     str | None,
     typer.Option(
         "--format", help="How to print tables: markdown, csv, latex or html. Default: for a terminal."
+    ),
+]
+Figures = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="How to write figures: png, svg or pdf, several with commas; those in report.html are PNG. "
+        "Formats of tables are those of kgat table.",
     ),
 ]
 Checkpoint = Annotated[
@@ -106,10 +123,10 @@ class OwnData:
         Path | None,
         typer.Option(
             help="A graph of your own instead of --dataset: a folder with nodes.csv (id, label, every other "
-            "column "
-            "a feature) and edges.csv (source, target, every other column an edge feature), .tsv or .parquet "
-            "alike; a .pt file of a PyG Data; GraphML, GEXF, GML; a list of edges (.edgelist) beside "
-            "--nodes; .npz, or a folder of .npy; a table or points with --knn."
+            "column a feature) and edges.csv (source, target, every other column an edge feature), .tsv or "
+            ".parquet alike; a .pt file of a PyG Data or HeteroData; GraphML, GEXF, GML; a list of edges "
+            "(.edgelist) beside --nodes; .npz, or a folder of .npy; a table or points with --knn; a folder "
+            "of kgat convert; several graphs: a folder of them, or with train, val, test (folders or .pt)."
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (
@@ -118,9 +135,8 @@ class OwnData:
     label: Annotated[
         str | None,
         typer.Option(
-            help="Column that is to be predicted, several with commas. Default: label, of arrays y. Empty "
-            "values "
-            "are unknown."
+            help="Column that is to be predicted, several with commas; of a HeteroData a type of nodes, or "
+            "type.attribute. Default: label, of arrays y. Empty values are unknown."
         ),
     ] = None
     kind: Annotated[
@@ -203,13 +219,17 @@ class OwnData:
         ),
     ] = None
 
+    def named(self) -> dict[str, Any]:
+        r"""Returns the options that are given, by name."""
+        values = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        return {name: value for name, value in values.items() if value is not None}
+
     def task(self, dataset: str | None, metric: str | None = None) -> "str | Task":
         r"""Returns the name of a data set, or the graph of one's own, and says what was understood."""
         from kgat.cli.terminal import say
         from kgat.datasets import describe, read_graph
 
-        given = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
-        given = {name: value for name, value in given.items() if value is not None}
+        given = self.named()
         path = given.pop("data", None)
         if path is None:
             if given:
@@ -226,7 +246,8 @@ class OwnData:
             if name in given:
                 given[name] = listed(given[name])
         task = read_graph(path, metric=metric, **given)
-        say(describe(task))
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started the first
+            say(describe(task))
         return task
 
 
@@ -264,14 +285,26 @@ def readme_option(name: str, overview: str | None = None) -> Any:
     return typer.Option(help=f"{text}.")
 
 
-def settings_of(overrides: list[str] | None, **named: Any) -> dict[str, Any]:
+def settings_of(
+    overrides: list[str] | None, option: str = "--set", example: str = "lr=0.01", **named: Any
+) -> dict[str, Any]:
     settings = {name: value for name, value in named.items() if value is not None}
     for override in overrides or []:
         key, separator, value = override.partition("=")
         if not separator or not key.strip() or not value.strip():
-            raise ValueError(f"Expected KEY=VALUE after --set (got '{override}'); e.g. lr=0.01")
+            raise ValueError(f"Expected KEY=VALUE after {option} (got '{override}'); e.g. {example}")
         settings[key.strip()] = value.strip()
     return settings
+
+
+def protocol_of(protocol: str | None, dataset: str | None) -> dict[str, Any]:
+    r"""Returns the settings of another protocol than ours."""
+    from kgat.experiments.published import published
+    from kgat.names import one_of
+
+    if one_of("protocol", protocol, (None, "published")) is None:
+        return {}
+    return dict(published(dataset or DATASET).settings)
 
 
 def set_threads(threads: int | None) -> None:
@@ -294,15 +327,6 @@ def check_device(device: str) -> None:
 
 
 def listed(names: str) -> list[str]:
-    parts = re.split(r",(?![^\[\]]*\])", names)  # commas in brackets are between the arguments of a kernel
+    # Commas in brackets are between the arguments of a kernel, in braces between the models of a family.
+    parts = re.split(r",(?![^\[\]]*\])(?![^{}]*\})", names)
     return [name.strip() for name in parts if name.strip()]
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionError(
-            f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose "
-            "another with --out"
-        ) from None

@@ -20,7 +20,9 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
-from kgat.atomic import write_atomically, writing
+from kgat.atomic import make_folder, write_atomically
+from kgat.datasets.own.digest import digest_of
+from kgat.ops.graph.fingerprint import contents
 
 __all__ = ["Checkpoint", "Checkpoints", "Interval", "fingerprint"]
 
@@ -117,15 +119,14 @@ class Checkpoint:
         """
         content = {
             "identity": dict(self.identity),
-            "parts": {name: _state(part) for name, part in parts.items()},
-            "generators": _generator_states(),
+            "parts": {name: part_state(part) for name, part in parts.items()},
+            "generators": generator_states(),
         }
         buffer = BytesIO()
         torch.save(content, buffer)
         payload = buffer.getvalue()
         try:
-            with writing(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             write_atomically(
                 self.path, MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
             )
@@ -167,14 +168,14 @@ class Checkpoint:
             if states.keys() != parts.keys():
                 raise ValueError(f"it has {', '.join(states)}, and the run {', '.join(parts)}")
             for name, part in parts.items():
-                _restore(part, states[name])
+                restore_part(part, states[name])
         except (ValueError, KeyError, RuntimeError, TypeError, AttributeError) as error:
             reason = " ".join(str(error).split())
             raise ValueError(
                 f"Expected a checkpoint of this very program in '{self.path}' (got one that does not fit: "
                 f"{reason}); delete that file, or pass --no-resume to start anew"
             ) from error
-        _restore_generators(content["generators"])
+        restore_generators(content["generators"])
         return True
 
     def remove(self) -> None:
@@ -240,7 +241,8 @@ def _differences(one: Mapping[str, Any], other: Mapping[str, Any]) -> Iterator[t
             yield name, a, b
 
 
-def _state(part: Any) -> Any:
+def part_state(part: Any) -> Any:
+    r"""Returns the state of what has a :meth:`state_dict`, or of a generator of torch or NumPy."""
     if isinstance(part, torch.Generator):
         return part.get_state()
     if isinstance(part, np.random.Generator):
@@ -248,7 +250,8 @@ def _state(part: Any) -> Any:
     return part.state_dict()
 
 
-def _restore(part: Any, state: Any) -> None:
+def restore_part(part: Any, state: Any) -> None:
+    r"""Brings a part into the state that :func:`part_state` returned."""
     if isinstance(part, torch.Generator):
         part.set_state(state)
     elif isinstance(part, np.random.Generator):
@@ -257,7 +260,8 @@ def _restore(part: Any, state: Any) -> None:
         part.load_state_dict(state)
 
 
-def _generator_states() -> dict[str, Any]:
+def generator_states() -> dict[str, Any]:
+    r"""Returns the states of the generators of torch, NumPy and Python."""
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (what PyG draws from)
     return {
         "torch": torch.get_rng_state(),
@@ -267,7 +271,8 @@ def _generator_states() -> dict[str, Any]:
     }
 
 
-def _restore_generators(states: Mapping[str, Any]) -> None:
+def restore_generators(states: Mapping[str, Any]) -> None:
+    r"""Brings the generators into the states that :func:`generator_states` returned."""
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -287,30 +292,28 @@ def fingerprint(data: Any) -> str:
         >>> fingerprint({"x": one}) == fingerprint({"x": one.clone()}), fingerprint(one) == fingerprint(other)
         (True, False)
     """
-    digest = hashlib.sha256()
-    _digest(data, digest)
-    return digest.hexdigest()[:16]
+    return digest_of(_parts(data))
 
 
-def _digest(data: Any, digest: Any) -> None:
+def _parts(data: Any) -> Iterator[Tensor | str]:
     if isinstance(data, Tensor):
-        _digest_tensor(data, digest)
+        yield from _pieces(data)
     elif isinstance(data, np.ndarray):
-        _digest_tensor(torch.from_numpy(data), digest)
+        yield from _pieces(torch.from_numpy(data))
     elif isinstance(data, Data | HeteroData):
-        _digest(data.to_dict(), digest)
+        yield from _parts(data.to_dict())
     elif isinstance(data, Mapping):
         for name, value in data.items():
-            digest.update(repr(name).encode())
-            _digest(value, digest)
+            yield repr(name)
+            yield from _parts(value)
     elif isinstance(data, Sequence) and not isinstance(data, str | bytes):
-        digest.update(f"{len(data)}".encode())
+        yield f"{len(data)}"
         for value in data:
-            _digest(value, digest)
+            yield from _parts(value)
     elif dataclasses.is_dataclass(data):
-        _digest(vars(data), digest)
+        yield from _parts(vars(data))
     elif data is None or isinstance(data, str | bytes | int | float | bool):
-        digest.update(repr(data).encode())
+        yield repr(data)
     else:
         raise TypeError(
             f"Expected tensors, graphs, lists, dictionaries or plain values in what is trained on (got "
@@ -318,20 +321,15 @@ def _digest(data: Any, digest: Any) -> None:
         )
 
 
-def _digest_tensor(data: Tensor, digest: Any) -> None:
-    digest.update(f"{tuple(data.shape)} {data.dtype} {data.layout}".encode())
-    data = data.detach().as_subclass(Tensor)
-    if data.layout is torch.sparse_csr:
-        parts = [data.crow_indices(), data.col_indices(), data.values()]
-    elif data.layout is torch.sparse_coo:
-        data = data.coalesce()
-        parts = [data.indices(), data.values()]
-    else:
-        parts = [data]
-    for part in parts:
-        flat = part.reshape(-1)
-        if flat.numel() * flat.element_size() > WHOLE:
+def _pieces(data: Tensor) -> Iterator[Tensor | str]:
+    yield f"{tuple(data.shape)} {data.layout}"
+    data = data.detach()
+    if type(data) is not Tensor:  # torch cannot ask this of a sparse one
+        data = data.as_subclass(Tensor)
+    for part in contents(data, values=True):
+        if part.numel() * part.element_size() > WHOLE:
+            flat = part.reshape(-1)
             starts = torch.linspace(0, flat.numel() - PIECE, PIECES, dtype=torch.float64).long().tolist()
-            flat = torch.cat([flat[start : start + PIECE] for start in starts])
-        if flat.numel():
-            digest.update(flat.cpu().contiguous().view(torch.uint8).numpy())
+            yield torch.cat([flat[start : start + PIECE] for start in starts])
+        else:
+            yield part

@@ -35,8 +35,8 @@ class _Inputs:
 
 
 class _Batches:
-    def __init__(self, batches: Any, key: int) -> None:
-        self.batches, self.key = batches, key
+    def __init__(self, batches: Any, key: int, stream: int) -> None:
+        self.batches, self.key, self.first = batches, key, stream << 32
 
     def __len__(self) -> int:
         return len(self.batches)
@@ -44,7 +44,7 @@ class _Batches:
     def __iter__(self) -> Iterator[KeyedIndices]:
         for number, batch in enumerate(self.batches):
             indices = KeyedIndices(batch)
-            indices.key = ((self.key + number * FIRST) * SECOND) & _BITS
+            indices.key = ((self.key + (self.first + number) * FIRST) * SECOND) & _BITS
             yield indices
 
 
@@ -60,6 +60,8 @@ class KeyedDataLoader(DataLoader[Any]):
     Raises:
         ValueError: If the seed is out of range.
     """
+
+    stream = 0  # of draws: processes that share batches have one each
 
     def __init__(self, dataset: Sized, seed: int | None = None, **kwargs: Any) -> None:
         if seed is not None and not 0 <= seed < 1 << 63:
@@ -92,7 +94,7 @@ class KeyedDataLoader(DataLoader[Any]):
     @property
     def _index_sampler(self) -> Iterable[Any]:
         batches: Any = super()._index_sampler  # type: ignore[misc]
-        return _Batches(batches, self._key) if self._auto_collation else batches  # type: ignore[attr-defined]
+        return _Batches(batches, self._key, self.stream) if self._auto_collation else batches  # type: ignore[attr-defined]
 
     def __iter__(self) -> Any:
         if self.seed is None:

@@ -159,6 +159,15 @@ def draw(  # type: ignore[no-untyped-def]
 
 
 @kept_on_disk(nogil=True)
+def in_order(index):  # type: ignore[no-untyped-def]
+    r"""Returns whether numbers never fall."""
+    falls = 0
+    for e in range(1, index.size):
+        falls += index[e - 1] > index[e]
+    return falls == 0
+
+
+@kept_on_disk(nogil=True)
 def running_sums(colptr, weight):  # type: ignore[no-untyped-def]
     r"""Returns the sum of the weights of each edge and those before it into the same node."""
     sums = np.empty(weight.size, np.float64)

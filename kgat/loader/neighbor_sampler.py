@@ -133,6 +133,15 @@ class _Nodes:
         return self.tree[begin:end] if self.disjoint else _NONE
 
 
+def is_sorted(edge_index: Tensor) -> bool:
+    r"""Whether edges are sorted by target.
+
+    Shapes:
+        - **edge_index:** :math:`(2, E)`
+    """
+    return bool(loops.in_order(edge_index[1].numpy()))
+
+
 class NeighborSampler(BaseSampler):
     r"""A neighbour sampler for :class:`torch_geometric.loader.NeighborLoader`, without a compiler, as in the
     `"Inductive Representation Learning on Large Graphs" <https://arxiv.org/abs/1706.02216>`_ paper.

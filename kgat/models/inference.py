@@ -50,14 +50,16 @@ def by_slices(
         - **x:** :math:`(N, F)`, **output:** :math:`(N, F')`
     """
     num_nodes = x.size(0)
-    order = remember(edges.index, "by target", _order)
-    source = edges.index[0].index_select(0, order)
-    ends = index2ptr(edges.index[1].index_select(0, order), num_nodes)
+    order, source, target = None, *edges.index
+    if not bool((target[1:] >= target[:-1]).all()):  # else they may lie on disk, and are not copied
+        order = remember(edges.index, "by target", _order)
+        source, target = source.index_select(0, order), target.index_select(0, order)
+    ends = index2ptr(target, num_nodes)
     place = torch.empty(num_nodes, dtype=torch.long, device=source.device)  # of a node among the sources
     out: Tensor | None = None
     for start, stop in _slices(ends.cpu(), rows, edges_at_once):
         begin, end = int(ends[start]), int(ends[stop])
-        some, chosen = source[begin:end], order[begin:end]
+        some = source[begin:end]
         targets = torch.arange(start, stop, device=source.device)
         nodes = torch.cat([targets, some[(some < start) | (some >= stop)].unique()])
         place[nodes] = torch.arange(nodes.numel(), device=source.device)
@@ -68,7 +70,7 @@ def by_slices(
         }
         for name, values in (("edge_attr", edges.attr), ("edge_weight", edges.weight)):
             if values is not None:
-                kwargs[name] = values.index_select(0, chosen)
+                kwargs[name] = values[begin:end] if order is None else values[order[begin:end]]
         of_sources = select_rows(x, nodes)
         of_targets = select_rows(x, targets) if x.layout == torch.sparse_csr else x[start:stop]
         part = conv((of_sources, of_targets), index, **kwargs)
@@ -92,10 +94,7 @@ def needs_all(conv: torch.nn.Module) -> bool:
 
 
 def _order(index: Tensor) -> Tensor:
-    target = index[1]
-    if bool((target[1:] >= target[:-1]).all()):
-        return torch.arange(target.numel(), device=target.device)
-    return target.argsort(stable=True)
+    return index[1].argsort(stable=True)
 
 
 def _slices(ends: Tensor, rows: int, edges: int) -> Iterator[tuple[int, int]]:

@@ -140,6 +140,14 @@ def typed(x: Any, like: Tensor) -> Any:
     return x if isinstance(x, Tensor) or not isinstance(like, Tensor) else like.new_full((), x)
 
 
+def taken(condition: Any, x: Any, holds: bool) -> Any:
+    r"""Returns what it is given, which has a gradient where a condition holds, or where it does not."""
+    if not (isinstance(x, Tensor) and isinstance(condition, Tensor)):
+        return x
+    still = x.detach()
+    return torch.where(condition, x, still) if holds else torch.where(condition, still, x)
+
+
 VOCABULARY = (where, exp, log, sin, cos, sqrt, absolute, minimum, maximum)
 
 

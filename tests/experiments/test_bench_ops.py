@@ -283,7 +283,7 @@ def test_processes_get_their_regime(monkeypatch, tmp_path):
 def test_a_process_fails_before_memory_does():
     code = (
         "import torch; from kgat.experiments.bench import contest, measure\n"
-        "tenth = 1024 * measure._kilobytes('/proc/meminfo', 'MemAvailable') // 10\n"
+        "tenth = 1024 * measure.kilobytes('/proc/meminfo', 'MemAvailable') // 10\n"
         "torch.empty(tenth, dtype=torch.uint8)\n"  # which costs nothing, as nothing is written
         "measure.limit_memory(0.05)\n"
         "try: torch.empty(tenth, dtype=torch.uint8)\n"

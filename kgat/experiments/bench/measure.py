@@ -208,9 +208,9 @@ def peak_bytes(step: Step, device: str) -> int | None:
     if not Path("/proc/self/clear_refs").exists():
         return None
     Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is in use
-    before = _kilobytes("/proc/self/status", "VmRSS")
+    before = kilobytes("/proc/self/status", "VmRSS")
     step()
-    return 1024 * max(_kilobytes("/proc/self/status", "VmHWM") - before, 0)
+    return 1024 * max(kilobytes("/proc/self/status", "VmHWM") - before, 0)
 
 
 def limit_memory(share: float = 0.9) -> None:
@@ -225,13 +225,14 @@ def limit_memory(share: float = 0.9) -> None:
         return
     if not Path("/proc/meminfo").exists():
         return
-    free = _kilobytes("/proc/meminfo", "MemAvailable")
-    used = _kilobytes("/proc/self/status", "VmData")
+    free = kilobytes("/proc/meminfo", "MemAvailable")
+    used = kilobytes("/proc/self/status", "VmData")
     _, hard = resource.getrlimit(resource.RLIMIT_DATA)
     resource.setrlimit(resource.RLIMIT_DATA, (1024 * (used + int(share * free)), hard))
 
 
-def _kilobytes(path: str, name: str) -> int:
+def kilobytes(path: str, name: str) -> int:
+    r"""Returns a number of a file that says what processes or the system have, such as :obj:`"VmRSS"`."""
     for line in Path(path).read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1])
