@@ -3,7 +3,7 @@ r"""The few functions that rules are written in.
 A pair or link function is written once, as scalars: ``where(t > 0, t, slope * t)``. With the functions of
 this module it runs on torch tensors and on numbers. Called with symbols it is written down instead, as text
 that :mod:`kgat.score.derive` differentiates and that a compiling backend has speak its own vocabulary
-(scalars in Numba, blocks in Triton).
+(scalars on the CPU, blocks in Triton).
 """
 
 from __future__ import annotations
