@@ -17,6 +17,7 @@ _PACKAGES = {
     "tensorboard": ("tensorboard", "log"),
     "wandb": ("wandb", "log"),
     "tokenizers": ("tokenizers", "sequences"),
+    "optuna": ("optuna", "tuning"),
 }
 
 

@@ -193,7 +193,7 @@ def dense_attention(
         torch.Size([3, 2, 4])
     """
     call = _dense_call(gram, value, mask, dropout, bias, causal)
-    return dense.choose(call, method).attend(call)
+    return _attended(call, method)
 
 
 def dense_softmax(
@@ -269,7 +269,7 @@ def linear_attention(
     if mask is not None and mask.dim() > 0:
         mask = mask.unsqueeze(-2)
     call = _dense_call(gram, value, mask, 0.0, None, causal)
-    return dense.choose(call, "linear").attend(call)
+    return _attended(call, "linear")
 
 
 def explain(
@@ -316,7 +316,8 @@ def explain(
         sdpa: about ... ms; linear: ... no finite feature map...; edges: about ... ms; dense: about ... ms
     """
     if edge_index is None:
-        return dense.explain(_dense_call(gram, value, mask, dropout, bias, causal))
+        calls = _dense_call(gram, value, mask, dropout, bias, causal).by_heads()
+        return " | ".join(map(dense.explain, calls))
     return ops.explain(edge_call(gram, value, edge_index, None, None, None, 0.0, None, flow))
 
 
@@ -409,6 +410,11 @@ def _dense_call(
     lead = _common_batch(gram.batch, value.shape[:-3])
     _check_pairs(gram, lead, mask, bias)
     return DenseCall(gram, value.expand(*lead, *value.shape[-3:]), mask, bias, causal, dropout)
+
+
+def _attended(call: DenseCall, method: str) -> Tensor:
+    parts = [dense.choose(part, method).attend(part) for part in call.by_heads()]
+    return parts[0] if len(parts) == 1 else torch.cat(parts, dim=-2)
 
 
 def _common_batch(of_kernel: torch.Size, of_value: torch.Size) -> torch.Size:

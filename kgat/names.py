@@ -2,9 +2,10 @@ r"""The grammar in which kernels, positions and models are named, and what is sa
 
 .. code-block:: text
 
+    heads    = sum ("|" sum)*
     sum      = product ("+" product)*
     product  = factor ("*" factor)*
-    factor   = NAME ["[" ARGUMENT=VALUE, ... "]"]  |  "(" sum ")"
+    factor   = NAME ["[" ARGUMENT=VALUE, ... "]"]  |  "(" heads ")"
 
 Case, ``-``, ``_`` and spaces of a name do not matter. A class of one's own is named by its path,
 ``package.module:Class``, as it is spelled.
@@ -283,7 +284,7 @@ class Factor(NamedTuple):
 
 
 class Joined(NamedTuple):
-    r"""Several classes, joined by ``*`` or ``+``.
+    r"""Several classes, joined by ``*``, ``+`` or ``|``.
 
     Args:
         operator (str): The sign.
@@ -311,7 +312,8 @@ class Catalogue(Generic[T]):
         aliases (dict): Further names, as :func:`normalized` returns them, and what they stand for.
         orders (dict, optional): The same of names with a number in them: patterns and templates.
             (default: :obj:`{}`)
-        joins (dict, optional): What ``*`` and ``+`` make of objects. (default: :obj:`{}`)
+        joins (dict, optional): What ``*``, ``+`` and ``|`` make of objects; the parts of the last share the
+            second size. (default: :obj:`{}`)
         abstract (tuple of type, optional): Classes that nobody can ask for. (default: :obj:`()`)
         others (tuple of str, optional): What may be said as well, and is not read here. (default: :obj:`()`)
     """
@@ -386,10 +388,21 @@ class Catalogue(Generic[T]):
 
     def _build(self, tree: Factor | Joined, sizes: tuple[int, ...], kwargs: dict[str, Any]) -> T:
         if isinstance(tree, Joined):
-            return self.joins[tree.operator](*(self._build(part, sizes, kwargs) for part in tree.parts))
+            each = self._dealt(tree, sizes) if tree.operator == "|" else [sizes] * len(tree.parts)
+            built_parts = (self._build(part, own, kwargs) for part, own in zip(tree.parts, each, strict=True))
+            return self.joins[tree.operator](*built_parts)
         known = inspect.signature(tree.cls).parameters
         built: T = tree.cls(*sizes, **{k: v for k, v in kwargs.items() if k in known} | tree.arguments)
         return built
+
+    def _dealt(self, tree: Joined, sizes: tuple[int, ...]) -> list[tuple[int, ...]]:
+        (*others, total), count = sizes, len(tree.parts)
+        if total < count:
+            raise ValueError(
+                f"Expected {self.sizes[-1]} for each of {count} {self.noun}s that stand between '|' (got "
+                f"{total}); have at least {count}, also in the last layer, or leave some out"
+            )
+        return [(*others, total // count + (place < total % count)) for place in range(count)]
 
     def read(self, text: str) -> Factor | Joined:
         r"""Returns what a text in the grammar means.
@@ -401,9 +414,9 @@ class Catalogue(Generic[T]):
             UnknownName: If there is no such class.
             ValueError: If an argument is unknown, or its value, or the text is none of this grammar.
         """
-        pieces = re.findall(r"[()+*]|\[[^][]*\]|[^][()+*]+|[][]", text)
+        pieces = re.findall(r"[()+*|]|\[[^][]*\]|[^][()+*|]+|[][]", text)
         tokens = [piece.strip() for piece in pieces if piece.strip()]
-        signs = [sign for sign in "+*" if sign in self.joins]
+        signs = [sign for sign in "|+*" if sign in self.joins]
 
         def joined(level: int) -> Factor | Joined:
             if level == len(signs):
@@ -420,7 +433,7 @@ class Catalogue(Generic[T]):
                 inner = joined(0)
                 tokens[:1] = [] if tokens[:1] == [")"] else ["("]  # what is left is an error
                 return inner
-            name = tokens.pop(0) if tokens and tokens[0][0] not in "()[]+*" else ""
+            name = tokens.pop(0) if tokens and tokens[0][0] not in "()[]+*|" else ""
             if not name and text.strip():  # the empty name alone would not say where it is missing
                 what = f"the name of a {self.noun} at each place of '{text}'"
                 unknown(what, name, self.choices)
@@ -487,7 +500,7 @@ def arguments_of(factory: Callable[..., Any], brackets: str, text: str, given: i
     Raises:
         ValueError: If one is unknown, has no value, or has one of another type.
     """
-    kinds = _kinds_of(factory, given)
+    kinds = kinds_of(factory, given)
     known = {normalized(name): name for name in kinds}
     title = _title(factory)
     arguments: dict[str, Any] = {}
@@ -505,8 +518,13 @@ def arguments_of(factory: Callable[..., Any], brackets: str, text: str, given: i
     return {name: arguments[name] for name in kinds if name in arguments}
 
 
-def _kinds_of(factory: Callable[..., Any], given: int) -> dict[str, Any]:
-    r"""The types of arguments that can be said in brackets: as annotated, else those of defaults."""
+def kinds_of(factory: Callable[..., Any], given: int = 0) -> dict[str, Any]:
+    r"""Returns the types of arguments that can be said in brackets: as annotated, else those of defaults.
+
+    Args:
+        factory (Callable): The class or function whose arguments they are.
+        given (int, optional): How many leading arguments come from elsewhere. (default: :obj:`0`)
+    """
     try:
         hints = get_type_hints(factory.__init__ if isinstance(factory, type) else factory)  # type: ignore[misc]
     except (NameError, TypeError):  # annotations that mean nothing at run time

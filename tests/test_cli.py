@@ -50,6 +50,7 @@ def run(capsys, *arguments):
             "Expected a kernel model that leaves",
         ),
         (["compare", "--sedes", "3"], "Expected an option .*'--sedes'.; did you mean '--seeds'"),
+        (["compare", "--format", "svg,gif"], "Expected a format of figures .got 'gif'.*png, svg, pdf"),
         (["compere"], "Expected a command of 'kgat' .got 'compere'.; did you mean 'compare'"),
         (["bench", "opps"], "Expected a command of 'kgat bench' .got 'opps'.; did you mean 'ops'"),
         (["train", "--model", "gat", "--set", "projections=shared"], "Expected a kernel model"),
@@ -105,7 +106,7 @@ def test_help(capsys, arguments):
     assert (code, err) == (0, "")
     assert "Usage: kgat" in out
     if arguments in ([], ["--help"]):
-        commands = ("compare", "train", "info", "plot", "regress", "paper", "table", "bench")
+        commands = ("compare", "train", "predict", "info", "plot", "regress", "paper", "table", "bench")
         places = [out.index(f"  {command}  ") for command in commands]
         assert places == sorted(places)
 
@@ -202,6 +203,21 @@ def test_compare_tunes(capsys, tmp_path):
     assert re.search(r"^karate *$.*^karate, tuned 2 × 1 *$.*Tuned", out, re.DOTALL | re.MULTILINE)
 
 
+def test_compare_tunes_by_trials(capsys, tmp_path):
+    arguments = ["--trials", "2", "--tune-seeds", "1", "--seeds", "1", "--rounds", "0", "--out", tmp_path]
+    models = ["--models", "gat,kernel{rbf,dot}", "--search", "num_layers=1,2", "--search", "dot.p=1"]
+    code, _, err = run(capsys, *KARATE, *models, *arguments)
+    assert code != 0
+    assert "Expected arguments of DotProduct (got 'dot.p'); choose from: none" in err
+    code, out, err = run(capsys, *KARATE, *models[:-2], *arguments)
+    assert code == 0
+    assert "karate, 2 trials × 1" in out
+    assert re.search(r"^ *kernel: (rbf|dot)", out, re.MULTILINE)
+    assert "4/6 trial 1 of kernel, seed 1000000: 3 epochs" in err
+    assert "6/6 kernel, seed 0: 3 epochs" in err
+    assert "kernel: " in (tmp_path / "report.html").read_text(encoding="utf8")
+
+
 def test_table_writes_the_readme(capsys, tmp_path):
     run(capsys, *KARATE, "--seeds", "2", "--out", tmp_path / "runs/karate")
     readme = tmp_path / "README.md"
@@ -256,6 +272,49 @@ def test_train_saves_a_model(capsys, tmp_path):
     config = json.loads((tmp_path / "model/config.json").read_text())["config"]
     assert (config["model"], config["seed"], config["heads"]) == ("rbf*l2", 1, 2)
     assert training.restore(tmp_path / "model").convs[0].kernel.kernels[1].p == 2.0
+
+
+@pytest.mark.quick
+def test_predict_writes_what_the_model_says(capsys, tmp_path):
+    nodes, edges = made_graphs.tables()
+    made_graphs.write(tmp_path / "people", nodes, edges)
+    made_graphs.write(tmp_path / "new", nodes.drop(columns="label"), edges)
+    made_graphs.write(tmp_path / "taller", nodes.assign(height=1.0), edges)
+    model = ("--model", tmp_path / "model")
+    code, *_ = run(capsys, "train", "--data", tmp_path / "people", *FAST, "--out", model[1])
+    assert code == 0
+    out = tmp_path / "answers" / "new.csv"
+    code, said, err = run(capsys, "predict", *model, "--data", tmp_path / "new", "--output", out)
+    assert (code, err, said) == (0, "", f"{out}: 60 rows of id, prediction\n")
+    rows = [line.split(",") for line in out.read_text().splitlines()]
+    assert [row[0] for row in rows] == ["id", *nodes["id"]]
+    assert {row[1] for row in rows[1:]} <= {"red", "green", "blue"}
+    shares = ("--probabilities", "--drop", "height", "--output", out)
+    assert run(capsys, "predict", *model, "--data", tmp_path / "taller", *shares)[0] == 0
+    assert out.read_text().startswith("id,prediction,probability blue,probability green,probability red\n")
+    for arguments, message in (
+        (["--data", tmp_path / "taller"], r"Expected no columns but age, job, member \(got height\)"),
+        (["--data", tmp_path / "none"], r"Expected a graph at '.*none' \(got no file or folder\)"),
+        ([], r"graph to predict on \(got none, and 'people' is data of one's own\)"),
+        (["--drop", "height"], r"Expected --data beside --drop"),
+        (["--data", "x", "--dataset", "karate"], r"either --data or --dataset \(got 'x' and 'karate'\)"),
+        (["--data", tmp_path / "new", "--pairs", "p.csv"], r"a model of links because of --pairs"),
+    ):
+        before = out.read_bytes()
+        code, said, err = run(capsys, "predict", *model, *arguments, "--output", out)
+        assert (code, said, out.read_bytes()) == (2, "", before)
+        assert re.search(message, err)
+        assert len(err.splitlines()) == 1
+
+
+def test_train_keeps_a_log(capsys, tmp_path):
+    arguments = ["train", "--dataset", "karate", "--log", "tensorboard", *FAST]
+    code, _, err = run(capsys, *arguments)
+    assert code == 2
+    assert "Expected a folder for the log (got none beside --log tensorboard); pass --out FOLDER" in err
+    pytest.importorskip("tensorboard")
+    assert run(capsys, *arguments, "--out", tmp_path)[0] == 0
+    assert [path.name[:13] for path in (tmp_path / "tensorboard").rglob("events*")] == ["events.out.tf"]
 
 
 def test_threads_are_set(capsys, monkeypatch):

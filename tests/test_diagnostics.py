@@ -5,8 +5,8 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from torch_geometric.data import Data
-from torch_geometric.nn import GAT, GCN, GATConv
+from torch_geometric.data import Data, HeteroData
+from torch_geometric.nn import GAT, GCN, DeepGCNLayer, GATConv, Sequential, TopKPooling, to_hetero
 from torch_geometric.utils import barabasi_albert_graph, degree, to_torch_csr_tensor, to_undirected
 
 from kgat import diagnostics, kernels
@@ -181,6 +181,133 @@ def test_attention_on_a_sparse_adjacency():
     expected = torch.zeros(60, 2).index_add(0, edges[1], alpha)
     torch.testing.assert_close(expected, torch.ones(60, 2))
     assert set(map(tuple, edges.t().tolist())) > set(map(tuple, data.edge_index.t().tolist()))
+
+
+# Unsorted, with parallel edges, one self-loop and one that is there twice.
+MIXED = torch.tensor([[3, 0, 1, 0, 2, 4, 0, 4, 3], [2, 1, 1, 1, 0, 4, 2, 4, 0]])
+
+
+def weights_by_hand(layer, edges):
+    r"""The weights of edges, one after the other, each of those that the layer saw taken once."""
+    left = [(edge, weight) for edge, weight in zip(layer.edge_index.T.tolist(), layer.alpha, strict=True)]
+    weights = []
+    for edge in edges.T.tolist():
+        place = next((k for k, (other, _) in enumerate(left) if other == edge), None)
+        weights.append(torch.zeros_like(layer.alpha[0]) if place is None else left.pop(place)[1])
+    return torch.stack(weights)
+
+
+@pytest.mark.parametrize("loops", [True, False])
+@pytest.mark.parametrize("cls", [KernelGATConv, GATConv])
+def test_weights_in_the_order_of_the_callers_edges(cls, loops):
+    torch.manual_seed(0)
+    conv, x = cls(5, 4, heads=2, edge_dim=1, add_self_loops=loops), torch.randn(5, 5)
+    edge_attr = torch.randn(MIXED.size(1), 1)  # parallel edges differ
+    layer = diagnostics.trace(conv, x, MIXED, edge_attr)[0]
+    weights = layer.weights_of(MIXED)
+    assert torch.equal(weights, weights_by_hand(layer, MIXED))
+    assert not torch.equal(weights[1], weights[3])
+    assert (weights[7] == 0).all() == loops  # the second loop of a node that gets one
+    order = torch.tensor([8, 2, 0, 5, 1, 3, 6, 4, 7])  # parallel edges as before
+    assert torch.equal(layer.weights_of(MIXED[:, order]), weights[order])
+    if not loops:
+        assert torch.equal(weights, layer.alpha)
+    assert layer.weights_of(MIXED[:, :0]).shape == (0, 2)
+
+
+def test_weights_in_the_order_of_a_sparse_adjacency():
+    data, conv = graph(), KernelGATConv(5, 4, heads=2, kernel="rbf")
+    adjacency = to_torch_csr_tensor(data.edge_index.flip(0), size=(60, 60))
+    of_matrix, of_list = (diagnostics.trace(conv, data.x, edges)[0] for edges in (adjacency, data.edge_index))
+    expected = of_list.weights_of(data.edge_index)
+    torch.testing.assert_close(of_matrix.weights_of(data.edge_index), expected)
+    torch.testing.assert_close(of_matrix.weights_of(adjacency).sum(0), expected.sum(0))
+
+
+class OfData(torch.nn.Module):
+    r"""Called with the graph alone, as models of PyG's examples are; one layer is called twice."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = KernelGATConv(5, 5)
+
+    def forward(self, data):
+        return self.conv(self.conv(data.x, data.edge_index), data.edge_index)
+
+
+@pytest.mark.parametrize(
+    ("make", "names"),
+    [
+        (
+            lambda: Sequential(
+                "x, edge_index",
+                [
+                    (KernelGATConv(5, 4), "x, edge_index -> x"),
+                    torch.nn.ReLU(),
+                    (GATConv(4, 3), "x, edge_index -> x"),
+                ],
+            ),
+            ["module_0", "module_2"],
+        ),
+        (lambda: KernelGAT(5, 8, 2, 3, heads=2, jk="cat"), ["convs.0", "convs.1"]),
+        (lambda: DeepGCNLayer(KernelGATConv(5, 5), torch.nn.LayerNorm(5)), ["conv"]),
+        (lambda: torch.compile(KernelGATConv(5, 5), backend="eager"), ["_orig_mod"]),
+        (OfData, ["conv", "conv"]),
+    ],
+    ids=["sequential", "jumping knowledge", "deep", "compiled", "of data"],
+)
+def test_attention_inside_of_wrappers(make, names):
+    data, model = graph(), make()
+    inputs = (data,) if isinstance(model, OfData) else (data.x, data.edge_index)
+    model(*inputs)  # what compiles has compiled
+    layers = diagnostics.trace(model, *inputs)
+    assert [layer.name for layer in layers] == names
+    for layer in layers:
+        total = torch.zeros(60).index_add(0, data.edge_index[1], layer.weights_of(data.edge_index).mean(1))
+        loops = layer.weights_of(torch.arange(60).expand(2, -1)).mean(1)  # which the layer added
+        torch.testing.assert_close(total + loops, torch.ones(60))
+
+
+def test_a_trace_compiles_nothing():
+    data, compiled = graph(), []
+    model = torch.compile(KernelGATConv(5, 4), backend=lambda made, _: compiled.append(1) or made.forward)
+    model(data.x, data.edge_index)
+    before = len(compiled)
+    assert before > 0
+    assert len(diagnostics.trace(model, data.x, data.edge_index)) == 1
+    assert len(compiled) == before
+
+
+def test_attention_of_a_heterogeneous_model():
+    torch.manual_seed(0)
+    data = HeteroData(author={"x": torch.randn(6, 5)}, paper={"x": torch.randn(4, 3)})
+    edges = torch.stack([torch.randint(6, (9,)), torch.randint(4, (9,))])
+    data["author", "writes", "paper"].edge_index = edges
+    data["paper", "of", "author"].edge_index = edges.flip(0)
+    model = KernelGAT((-1, -1), 8, 2, 3, heads=2, add_self_loops=False, kernel="rbf")
+    layers = diagnostics.trace(to_hetero(model, data.metadata()), data.x_dict, data.edge_index_dict)
+    assert {layer.name.split(".")[-1] for layer in layers} == {"author__writes__paper", "paper__of__author"}
+    for layer in layers:
+        of_type = edges if "writes" in layer.name else edges.flip(0)
+        assert torch.equal(layer.weights_of(of_type), layer.alpha)
+        assert layer.x[0].size(0) == (6 if "writes" in layer.name else 4)
+
+
+def test_weights_of_edges_that_a_model_takes_out_are_a_sentence():
+    class Pooled(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.pool, self.conv = TopKPooling(5), KernelGATConv(5, 4)
+
+        def forward(self, x, edge_index):
+            x, edge_index, *_ = self.pool(x, edge_index)
+            return self.conv(x, edge_index)
+
+    data = graph()
+    layer = diagnostics.trace(Pooled(), data.x, data.edge_index)[0]
+    with pytest.raises(ValueError, match=r"Expected edges that layer 'conv' saw .*'edge_index' of the layer"):
+        layer.weights_of(data.edge_index)
+    assert torch.equal(layer.weights_of(layer.edge_index), layer.alpha)
 
 
 def test_a_layer_around_layers_hands_the_question_on():

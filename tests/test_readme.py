@@ -8,6 +8,7 @@ import shlex
 import tomllib
 from pathlib import Path
 
+import made_graphs
 import pytest
 import torch_geometric
 import typer
@@ -168,7 +169,7 @@ def classes():
         torch_geometric.explain.algorithm,
         importlib.import_module("torch.nn"),
     ]
-    modules += [importlib.import_module("torch_geometric.typing")]
+    modules += [importlib.import_module(f"torch_geometric.{room}") for room in ("typing", "transforms")]
     return {name for module in modules for name in dir(module)}
 
 
@@ -226,6 +227,39 @@ def test_pages_are_made_for_all_public_names(monkeypatch, tmp_path):
     assert (tmp_path / "pictures" / "RBF.png").read_bytes()[:4] == b"\x89PNG"
     assert {name for family in catalogue.families() for name in family["kernels"]} == set(kernels.names())
     assert set(positions.names()) - {"none"} <= set(dir(positions))
+
+
+def test_each_example_is_listed_and_run():
+    page = (ROOT / "docs" / "how-to" / "examples.md").read_text(encoding="utf8")
+    run = (ROOT / ".ci" / "run").read_text(encoding="utf8")
+    examples = list((ROOT / "examples").glob("*.py"))
+    started = "".join(
+        example.read_text(encoding="utf8").partition('"""')[2].partition('"""')[2] for example in examples
+    )
+    for example in examples:
+        assert f"`{example.name}`" in page, "the page 'Start from an example' lists them all"
+        assert f"examples/{example.name} -" in run or f'"{example.name}"' in started, "with few steps"
+        assert importlib.util.find_spec(example.stem) is None, "a script hides a package of its name"
+
+
+def test_the_commands_on_ones_own_graph_run(monkeypatch, tmp_path):
+    r"""Those of the README, with few epochs and without the measurement of cost."""
+    from kgat import cli
+
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.syspath_prepend(tmp_path)
+    (tmp_path / "mypkg").mkdir()
+    (tmp_path / "mypkg" / "nets.py").write_text("from torch_geometric.nn import GraphSAGE as MyNet\n")
+    made_graphs.write(tmp_path / "people", *made_graphs.tables())
+    made_graphs.write(tmp_path / "newcomers", *made_graphs.tables(seed=1))
+    lines = [line for line in "".join(blocks(ROOT / "README.md", "bash")).split("\n") if "--data " in line]
+    quick = {"compare": "--rounds 0 --jobs 1 --seeds 2", "train": "", "predict": "--output answers.csv"}
+    for line in lines:
+        _, command, *words = shlex.split(line, comments=True)
+        few = [] if command == "predict" else ["--set", "max_epochs=2"]
+        assert cli.main([command, *words, *shlex.split(quick[command]), *few]) == 0
+    assert (tmp_path / "runs" / "people" / "report.html").is_file()
+    assert len((tmp_path / "answers.csv").read_text().split()) == 1 + made_graphs.NODES
 
 
 def test_the_readme_is_short():

@@ -10,7 +10,7 @@ import kgat
 from _generate import drop_others, save
 
 # How backends compute, names are read and commands are run: no part of the API.
-INSIDE = {"atomic", "cli", "extras", "moved", "names", "ops", "__main__"}
+INSIDE = {"arguments", "atomic", "cli", "extras", "moved", "names", "ops", "__main__"}
 
 INTRODUCTION = """
 Made from the docstrings: each public name of each room of the package, with links to its source.

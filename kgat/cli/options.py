@@ -50,6 +50,13 @@ Root = Annotated[
     typer.Option(help="Folder of the data sets. Default: the variable KGAT_DATA, else the user's cache."),
 ]
 Overrides = Annotated[list[str] | None, changes("the protocol", "lr=0.01")]
+Protocol = Annotated[
+    str | None,
+    typer.Option(
+        help="published: settings by which stock GAT gives what papers report, of data sets where there are "
+        "some. Default: ours. --set goes before both."
+    ),
+]
 BatchSize = Annotated[
     int | None,
     typer.Option(help="Nodes, graphs or links in a step, as --set batch_size=... Default: the protocol's."),
@@ -62,6 +69,7 @@ Neighbors = Annotated[
     ),
 ]
 Seeds = Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)]
+Rounds = Annotated[int, typer.Option(help="Rounds of the measurement of time and memory; 0: none.", min=0)]
 Threads = Annotated[
     int | None, typer.Option(help="CPU threads of torch. Default: torch's own choice.", min=1)
 ]
@@ -69,6 +77,14 @@ Format = Annotated[
     str | None,
     typer.Option(
         "--format", help="How to print tables: markdown, csv, latex or html. Default: for a terminal."
+    ),
+]
+Figures = Annotated[
+    str,
+    typer.Option(
+        "--format",
+        help="How to write figures: png, svg or pdf, several with commas; those in report.html are PNG. "
+        "Formats of tables are those of kgat table.",
     ),
 ]
 Checkpoint = Annotated[
@@ -107,10 +123,10 @@ class OwnData:
         Path | None,
         typer.Option(
             help="A graph of your own instead of --dataset: a folder with nodes.csv (id, label, every other "
-            "column "
-            "a feature) and edges.csv (source, target, every other column an edge feature), .tsv or .parquet "
-            "alike; a .pt file of a PyG Data; GraphML, GEXF, GML; a list of edges (.edgelist) beside "
-            "--nodes; .npz, or a folder of .npy; a table or points with --knn; a folder of kgat convert."
+            "column a feature) and edges.csv (source, target, every other column an edge feature), .tsv or "
+            ".parquet alike; a .pt file of a PyG Data or HeteroData; GraphML, GEXF, GML; a list of edges "
+            "(.edgelist) beside --nodes; .npz, or a folder of .npy; a table or points with --knn; a folder "
+            "of kgat convert; several graphs: a folder of them, or with train, val, test (folders or .pt)."
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (
@@ -119,9 +135,8 @@ class OwnData:
     label: Annotated[
         str | None,
         typer.Option(
-            help="Column that is to be predicted, several with commas. Default: label, of arrays y. Empty "
-            "values "
-            "are unknown."
+            help="Column that is to be predicted, several with commas; of a HeteroData a type of nodes, or "
+            "type.attribute. Default: label, of arrays y. Empty values are unknown."
         ),
     ] = None
     kind: Annotated[
@@ -270,14 +285,26 @@ def readme_option(name: str, overview: str | None = None) -> Any:
     return typer.Option(help=f"{text}.")
 
 
-def settings_of(overrides: list[str] | None, **named: Any) -> dict[str, Any]:
+def settings_of(
+    overrides: list[str] | None, option: str = "--set", example: str = "lr=0.01", **named: Any
+) -> dict[str, Any]:
     settings = {name: value for name, value in named.items() if value is not None}
     for override in overrides or []:
         key, separator, value = override.partition("=")
         if not separator or not key.strip() or not value.strip():
-            raise ValueError(f"Expected KEY=VALUE after --set (got '{override}'); e.g. lr=0.01")
+            raise ValueError(f"Expected KEY=VALUE after {option} (got '{override}'); e.g. {example}")
         settings[key.strip()] = value.strip()
     return settings
+
+
+def protocol_of(protocol: str | None, dataset: str | None) -> dict[str, Any]:
+    r"""Returns the settings of another protocol than ours."""
+    from kgat.experiments.published import published
+    from kgat.names import one_of
+
+    if one_of("protocol", protocol, (None, "published")) is None:
+        return {}
+    return dict(published(dataset or DATASET).settings)
 
 
 def set_threads(threads: int | None) -> None:
@@ -300,15 +327,6 @@ def check_device(device: str) -> None:
 
 
 def listed(names: str) -> list[str]:
-    parts = re.split(r",(?![^\[\]]*\])", names)  # commas in brackets are between the arguments of a kernel
+    # Commas in brackets are between the arguments of a kernel, in braces between the models of a family.
+    parts = re.split(r",(?![^\[\]]*\])(?![^{}]*\})", names)
     return [name.strip() for name in parts if name.strip()]
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionError(
-            f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose "
-            "another with --out"
-        ) from None

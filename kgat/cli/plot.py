@@ -5,6 +5,7 @@ from typing import Annotated
 
 import typer
 
+from kgat.cli import options
 from kgat.cli.table import expect_runs
 
 __all__ = ["plot"]
@@ -14,6 +15,7 @@ ORDER = 40
 
 def plot(
     folder: Annotated[Path, typer.Argument(help="A folder with results.jsonl, or that file itself.")],
+    formats: options.Figures = "png",
 ) -> None:
     r"""Draw the figures and report.html again, from the results alone."""
     from kgat.experiments.compare import draw
@@ -29,5 +31,5 @@ def plot(
         )
     records = read_results(folder / RESULTS)
     expect_runs(records, [folder])
-    for path in draw(records, folder):
+    for path in draw(records, folder, options.listed(formats)):
         typer.echo(path)

@@ -20,12 +20,23 @@ def table(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown: the same as --format markdown.")
     ] = False,
+    published: Annotated[
+        bool,
+        typer.Option(
+            "--published",
+            help="Stock GAT beside what papers report of it, as Markdown; with --readme between "
+            "<!-- published:begin --> and <!-- published:end -->.",
+        ),
+    ] = False,
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
     from kgat.experiments.ledger import read_results
     from kgat.experiments.pages import BEGIN, END, OVERVIEW
     from kgat.experiments.tables import readme_tables, result_files
 
+    if published:
+        print_agreement(folders, readme)
+        return
     form = "markdown" if markdown and form is None else form
     if form is not None:
         typer.echo(readme_tables(*folders, form=form))
@@ -37,6 +48,19 @@ def table(
         records = [record for path in result_files(folders) for record in read_results(path)]
         expect_runs(records, folders)
         print_tables(records)
+
+
+def print_agreement(folders: list[Path], readme: Path | None) -> None:
+    from kgat.experiments.ledger import read_results
+    from kgat.experiments.published import agreement
+    from kgat.experiments.tables import result_files
+
+    records = [record for path in result_files(folders) for record in read_results(path)]
+    expect_runs(records, folders)
+    if readme is None:
+        typer.echo(agreement(records))
+    else:
+        replace_tables(readme, agreement(records), "<!-- published:begin -->", "<!-- published:end -->")
 
 
 def replace_tables(readme: Path, text: str, begin: str, end: str) -> None:

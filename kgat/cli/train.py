@@ -1,10 +1,12 @@
 r"""``kgat train``: one model, one seed."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from kgat.atomic import make_folder
 from kgat.cli import options
 
 __all__ = ["train"]
@@ -27,57 +29,60 @@ def train(
         typer.Option(help="File .npz for answers to the test part, as OGB's evaluators take them."),
     ] = None,
     overrides: options.Overrides = None,
+    protocol: options.Protocol = None,
     batch_size: options.BatchSize = None,
     neighbors: options.Neighbors = None,
     threads: options.Threads = None,
     device: options.Device = "cpu",
     checkpoint: options.Checkpoint = "30s",
     resume: options.Resume = True,
+    log: options.Log = None,
     *,
     own: options.OwnData,
 ) -> None:
     r"""Train one model with one seed, and save it if asked to.
 
-    kgat.experiments.training.restore(folder) builds it again. Started by torchrun, as in torchrun
+    kgat predict --model FOLDER answers for new data; kgat.experiments.training.restore(folder) builds the
+    model again. Started by torchrun, as in torchrun
     --nproc-per-node 2 -m kgat train ..., processes share the nodes of each batch of --batch-size.
     """
     from kgat.datasets import load, save_submission
     from kgat.experiments import distributed, training
     from kgat.experiments.checkpoint import Checkpoints, Interval
     from kgat.experiments.config import Config, on_data
-    from kgat.experiments.registry import STOCK, resolve_model
+    from kgat.experiments.logs import expect_log, logged
+    from kgat.experiments.registry import warn_of_unseen_edges
     from kgat.measures import measure_of
 
     settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
-    found = resolve_model(model)
-    for name in found.fixed:
-        if name in settings:
-            if name in STOCK:
-                raise ValueError(
-                    f"Expected a model that takes '{name}' because it is set (got '{found.name}'); "
-                    "leave it out"
-                )
-            raise ValueError(
-                f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
-                "leave it out for stock layers and for projections in a name"
-            )
+    settings = options.protocol_of(protocol, dataset) | settings
+    _expect_taken(model, settings)
     interval = Interval.read(checkpoint)
+    expect_log(log)
+    if log is not None and out is None:
+        raise ValueError(f"Expected a folder for the log (got none beside --log {log}); pass --out FOLDER")
     options.set_threads(threads)
     options.check_device(device)
     with distributed.joined(device) as here:
         with distributed.one_after_another():
             named = own.task(dataset, metric)
             task = load(named, root, metric=metric) if isinstance(named, str) else named
-        config = Config.of(task.name, model, seed, on_data(settings, task.digest))
-        if out is not None:
-            options.make_folder(out)
-        record, trained = training.train(
-            task,
-            config,
-            device=here,
-            checkpoint=None if out is None else Checkpoints(out, interval, resume).of(config.key),
+        warn_of_unseen_edges([model], task)
+        config = Config.of(
+            task.name, model, seed, on_data(settings, task.digest, getattr(task, "target", None))
         )
-        if not distributed.is_first():
+        if out is not None:
+            make_folder(out)
+        first = distributed.is_first()
+        with logged(log if first else None, config, task.metric, out or Path()) as told:
+            record, trained = training.train(
+                task,
+                config,
+                device=here,
+                on_epoch=told[0] if told else None,
+                checkpoint=None if out is None else Checkpoints(out, interval, resume).of(config.key),
+            )
+        if not first:
             return
     if out is not None:
         training.save(out, trained, task, record)
@@ -96,3 +101,20 @@ def train(
         typer.echo(f"{out / 'model.pt'}  {out / 'config.json'}")
     if submission is not None:
         typer.echo(submission)
+
+
+def _expect_taken(model: str, settings: Mapping[str, Any]) -> None:
+    from kgat.experiments.registry import STOCK, resolve_model
+
+    found = resolve_model(model)
+    for name in found.fixed:
+        if name in settings:
+            if name in STOCK:
+                raise ValueError(
+                    f"Expected a model that takes '{name}' because it is set (got '{found.name}'); "
+                    "leave it out"
+                )
+            raise ValueError(
+                f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
+                "leave it out for stock layers and for projections in a name"
+            )

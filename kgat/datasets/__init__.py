@@ -3,16 +3,19 @@ graphs, :func:`names` lists them; :func:`link_task` asks for the links of a grap
 :func:`load_sequences` gives a :class:`SequenceTask`, :func:`sequence_names` lists those.
 :func:`from_data`, :func:`read_graph` and their like make a :class:`Task` of a graph of one's own.
 
-A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections` or
-:mod:`kgat.datasets.sequences`; a new one is found there.
+A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections`,
+:mod:`kgat.datasets.links` or :mod:`kgat.datasets.sequences`; a new one is found there.
 """
 
 from kgat.datasets.graph_task import Graphs, GraphTask, VisibleGraphs
+from kgat.datasets.hetero_task import HeteroTask
 from kgat.datasets.inductive import inductive
 from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs, RandomLinkSplits, VisibleLinks, link_task
 from kgat.datasets.loading import load, names
 from kgat.datasets.metrics import METRICS, Metric
 from kgat.datasets.own import (
+    Encoding,
+    averaged_features,
     convert_arrays,
     describe,
     from_data,
@@ -22,6 +25,9 @@ from kgat.datasets.own import (
     from_scipy,
     load_mapped,
     read_graph,
+    read_graphs,
+    read_pairs,
+    read_unlabelled,
     save_mapped,
     structural_features,
 )
@@ -36,8 +42,10 @@ VISIBLE = {visible.level: visible for visible in (Visible, VisibleGraphs, Visibl
 __all__ = [
     "METRICS",
     "VISIBLE",
+    "Encoding",
     "GraphTask",
     "Graphs",
+    "HeteroTask",
     "LinkSplit",
     "LinkTask",
     "Metric",
@@ -49,6 +57,7 @@ __all__ = [
     "Visible",
     "VisibleGraphs",
     "VisibleLinks",
+    "averaged_features",
     "convert_arrays",
     "describe",
     "from_data",
@@ -63,6 +72,9 @@ __all__ = [
     "load_sequences",
     "names",
     "read_graph",
+    "read_graphs",
+    "read_pairs",
+    "read_unlabelled",
     "save_mapped",
     "save_submission",
     "sequence_names",

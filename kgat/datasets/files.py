@@ -280,6 +280,33 @@ def read_lines(path: Path) -> list[str]:
     return lines
 
 
+def read_csv(path: Path, dtype: Any) -> NDArray[Any]:
+    r"""Reads a compressed table of numbers without a header, as those of OGB are."""
+    import pandas as pd
+
+    with reading(path):
+        return pd.read_csv(path, header=None, dtype=dtype, compression="gzip").to_numpy()
+
+
+def read_torch(path: Path) -> dict[str, NDArray[Any]]:
+    r"""Reads arrays and tensors by name, as :func:`torch.save` wrote them. Nothing in the file is run."""
+    import torch
+
+    # NumPy's rebuilding function of arrays has no public name, and two that are not.
+    reconstruct: Any = np.empty(0).__reduce__()[0]
+    arrays = [(reconstruct, f"numpy.{core}.multiarray._reconstruct") for core in ("core", "_core")]
+    kinds = {type(np.dtype(kind)) for kind in "?bBhHiIlLqQefd"}
+    with reading(path), torch.serialization.safe_globals([*arrays, np.ndarray, np.dtype, *kinds]):
+        try:
+            content = torch.load(path, map_location="cpu", weights_only=True)
+        except RuntimeError as error:
+            raise ValueError(str(error)) from error
+        expect(isinstance(content, dict), f"a {type(content).__name__} where arrays by name belong")
+        found = {name: np.asarray(values) for name, values in content.items()}
+        _check_unpickled(found)
+        return found
+
+
 def read_npz(path: Path, *keys: str) -> list[Any]:
     r"""Reads arrays of a NumPy archive; object arrays, which are pickles, are refused."""
     with reading(path), zipfile.ZipFile(path) as content:

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from kgat.datasets.evaluator import official
 from kgat.datasets.task import (
     Split,
     check_edges,
@@ -280,7 +281,7 @@ class GraphTask:
         return {"num_classes": self.num_classes, "metric": self.metric, "kind": str(self.kind)}
 
     def score(self, output: Tensor, split: Split, part: str) -> float:
-        r"""Scores an answer on one part of a split.
+        r"""Scores an answer on one part of a split, of OGB's sets as :meth:`Task.score` does.
 
         Args:
             output (torch.Tensor): One row of logits or values per graph.
@@ -301,7 +302,8 @@ class GraphTask:
                 f"Expected 'output' of shape [G, num_classes]={expected} (got {list(output.shape)}); return "
                 "one row of logits per graph"
             )
-        return score_rows(self.name, self.metric, output, self.y, mask, part, "graph")
+        score = score_rows(self.name, self.metric, output, self.y, mask, part, "graph")
+        return official(self, split, part, output, score)
 
 
 def _labels(name: str, graphs: Sequence[Data]) -> Tensor:

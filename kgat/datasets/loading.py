@@ -5,7 +5,7 @@ import os
 import re
 from typing import Any
 
-from kgat.datasets import collections, graphs
+from kgat.datasets import collections, graphs, links
 from kgat.datasets.link_task import link_task
 from kgat.datasets.source import resolve
 from kgat.names import normalized
@@ -22,7 +22,7 @@ def names() -> list[str]:
         >>> "digits" in names() and "Cora" in names() and "MUTAG" in names()
         True
     """
-    return [*graphs.names(), *collections.names()]
+    return [*graphs.names(), *collections.names(), *links.names()]
 
 
 def load(
@@ -66,6 +66,8 @@ def _load(name: str, root: str | os.PathLike[str] | None, sparse: bool | str) ->
         return link_task(graphs.load(re.sub(r"[-_\s]*links$", "", name, flags=re.I), root, sparse=sparse))
     if normalized(name) in map(normalized, collections.names()):
         return collections.load(name, root)
+    if normalized(name) in map(normalized, links.names()):
+        return links.load(name, root, sparse=sparse)
     if normalized(name) not in map(normalized, graphs.names()):
-        resolve((*graphs.SOURCES, *collections.SOURCES), name, "a data set")  # type: ignore[type-var]
+        resolve((*graphs.SOURCES, *collections.SOURCES, *links.SOURCES), name, "a data set")  # type: ignore[type-var]
     return graphs.load(name, root, sparse=sparse)

@@ -1,8 +1,8 @@
 r"""What a file of data sets declares, and how declarations are found.
 
-A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections` or
-:mod:`kgat.datasets.sequences`, whose
-``SOURCES`` say everything about them. A new file there needs no line anywhere else.
+A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datasets.collections`,
+:mod:`kgat.datasets.links` or :mod:`kgat.datasets.sequences`, whose ``SOURCES`` say everything about them. A
+new file there needs no line anywhere else.
 """
 
 from __future__ import annotations
@@ -21,7 +21,16 @@ from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.splits import Rule
 from kgat.names import normalized, unknown
 
-__all__ = ["Collection", "CollectionSource", "GraphSource", "SequenceSource", "discover", "resolve"]
+__all__ = [
+    "Collection",
+    "CollectionSource",
+    "GraphSource",
+    "LinkSource",
+    "Links",
+    "SequenceSource",
+    "discover",
+    "resolve",
+]
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -132,7 +141,52 @@ class CollectionSource:
     needs: tuple[str, ...] = ()
 
 
-SomeSource = TypeVar("SomeSource", GraphSource, CollectionSource, SequenceSource)
+@dataclass(frozen=True)
+class Links:
+    r"""Pairs of nodes as raw files give them: NumPy arrays, source first.
+
+    Args:
+        x (numpy.ndarray or scipy.sparse.csr_matrix): Features of nodes.
+        edges (dict): The edges of :obj:`"train"`, :obj:`"val"` and :obj:`"test"`.
+        others (dict): The pairs without an edge of :obj:`"val"` and :obj:`"test"`, and of :obj:`"train"` if
+            there are some: those that all edges of the part are told from, or of each edge those it is ranked
+            among.
+
+    Shapes:
+        - **edges:** :math:`(M, 2)`, **others:** :math:`(K, 2)` or :math:`(M, K, 2)`
+    """
+
+    x: Any
+    edges: dict[str, Array]
+    others: dict[str, Array]
+
+
+@dataclass(frozen=True, kw_only=True)
+class LinkSource:
+    r"""A graph whose links are asked for: its raw files, how to read them, and what is said about it.
+
+    Args:
+        name (str): The canonical name.
+        read (callable): Reads the raw files into :class:`Links`.
+        citation (str): Paper, origin of the files, licence.
+        features (str): What the features are and what was done to them.
+        files (tuple of RawFile): The raw files.
+        metric (str): The metric of the benchmark.
+        undirected (bool, optional): Whether a pair is the same in both orders. (default: :obj:`True`)
+        needs (tuple of str, optional): Packages that reading takes beyond kgat's own. (default: :obj:`()`)
+    """
+
+    name: str
+    read: Callable[[list[Path]], Links]
+    citation: str
+    features: str
+    files: tuple[RawFile, ...]
+    metric: str
+    undirected: bool = True
+    needs: tuple[str, ...] = ()
+
+
+SomeSource = TypeVar("SomeSource", GraphSource, CollectionSource, LinkSource, SequenceSource)
 
 
 def discover(package: str, path: Sequence[str], first: Sequence[str]) -> tuple[Any, ...]:

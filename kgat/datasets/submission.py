@@ -12,13 +12,14 @@ from kgat.datasets.files import atomic
 __all__ = ["save_submission", "submission"]
 
 
-def submission(task: Any, split: Any, output: Tensor) -> dict[str, Any]:
+def submission(task: Any, split: Any, output: Tensor, part: str = "test") -> dict[str, Any]:
     r"""Returns what ``ogb``'s ``Evaluator.eval`` is given beside the truth.
 
     Args:
         task (Task, GraphTask or LinkTask): The task.
         split (Split or LinkSplit): The split.
-        output (torch.Tensor): What the model gave for all nodes or graphs, or for all test pairs.
+        output (torch.Tensor): What the model gave for all nodes or graphs, or for all pairs of the part.
+        part (str, optional): The part that is answered for. (default: :obj:`"test"`)
 
     Returns:
         dict: Of nodes and graphs :obj:`y_pred`, a row each: classes where accuracy is the metric, the
@@ -34,11 +35,11 @@ def submission(task: Any, split: Any, output: Tensor) -> dict[str, Any]:
     """
     output = output.detach().cpu()
     if task.level == "link":
-        y = split.test.y
+        y = getattr(split, part).y
         if y.dim() == 1:
             return {"y_pred_pos": output[y > 0].numpy(), "y_pred_neg": output[y == 0].numpy()}
         return {"y_pred_pos": output[:, 0].numpy(), "y_pred_neg": output[:, 1:].numpy()}
-    rows = output[split.test]
+    rows = output[getattr(split, part)]
     if task.metric == "accuracy":
         rows = rows.argmax(dim=-1, keepdim=True)
     elif task.kind == "binary":

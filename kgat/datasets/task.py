@@ -2,13 +2,14 @@ r"""What a model is asked to do: a graph, its splits and the metric that scores 
 
 from dataclasses import dataclass
 from itertools import combinations
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import torch
 from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import subgraph
 
+from kgat.datasets.evaluator import official
 from kgat.datasets.metrics import KINDS, METRICS, known_labels, roc_auc
 from kgat.names import unknown
 
@@ -43,12 +44,13 @@ class Visible:
     r"""What training may see of a :class:`Task`: everything but the test nodes' labels and mask.
 
     Labels outside the training and validation nodes are :obj:`-1` (:obj:`nan` for the float
-    targets of a multi-label task and of a regression).
+    targets of a multi-label task and of a regression). Of a heterogeneous graph features and edges are
+    dictionaries by type, and :obj:`target` is the type that labels are of.
     """
 
-    x: Tensor
-    edge_index: Tensor
-    edge_attr: Tensor | None
+    x: Any
+    edge_index: Any
+    edge_attr: Any
     y: Tensor
     train: Tensor
     val: Tensor
@@ -56,6 +58,7 @@ class Visible:
     metric: str
     kind: str = "multiclass"
     batch: Tensor | None = None
+    target: str | None = None
 
     level: ClassVar[str] = "node"
 
@@ -127,16 +130,27 @@ class Task:
 
     def __post_init__(self) -> None:
         check_metric(self.name, self.metric)
-        x, y = self.data.x, self.data.y
-        check_features(self.name, x)
-        check_edges(self.name, self.data, x.size(0))
-        kind = self.kind or kind_of(y, self.metric, self.num_classes)
+        self._check_graph()
+        kind = self.kind or kind_of(self.y, self.metric, self.num_classes)
         object.__setattr__(self, "kind", kind)
-        check_labels(self.name, kind, y, x.size(0), self.num_classes)
-        check_kind(self.name, kind, self.metric, y, self.num_classes)
-        check_splits(self.name, self.splits, labelled(y))
+        check_labels(self.name, kind, self.y, self._num_rows, self.num_classes)
+        check_kind(self.name, kind, self.metric, self.y, self.num_classes)
+        check_splits(self.name, self.splits, labelled(self.y))
+
+    def _check_graph(self) -> None:
+        check_features(self.name, self.data.x)
+        check_edges(self.name, self.data, self._num_rows)
         if self.data.batch is not None:
             _check_batch(self.name, self.data)
+
+    @property
+    def y(self) -> Tensor:
+        r"""The labels."""
+        return self.data.y  # type: ignore[no-any-return]
+
+    @property
+    def _num_rows(self) -> int:
+        return int(self.data.x.size(0))
 
     @property
     def out_channels(self) -> int:
@@ -149,9 +163,7 @@ class Task:
 
     def visible(self, split: Split) -> Visible:
         r"""Returns the task without the labels that training must not see."""
-        hidden = ~(split.train | split.val)
-        y = self.data.y.clone()
-        y[hidden] = float("nan") if y.is_floating_point() else -1
+        y = self._visible_labels(split)
         x, edge_index, edge_attr = self.data.x, self.data.edge_index, self.data.edge_attr
         train, val = split.train, split.val
         batch = self.data.batch
@@ -167,12 +179,18 @@ class Task:
             batch=batch,
         )
 
+    def _visible_labels(self, split: Split) -> Tensor:
+        y = self.y.clone()
+        y[~(split.train | split.val)] = float("nan") if y.is_floating_point() else -1
+        return y
+
     def score(self, output: Tensor, split: Split, part: str) -> float:
         r"""Scores an answer on one part of a split.
 
         Accuracy is the share of nodes whose largest output is their class. ROC-AUC takes the
         difference of the two outputs of a binary task; on a multi-label task it is the mean over
         the labels that occur with both values in this part. A regression is scored over known values.
+        Validation and test of OGB's sets are scored by its Evaluator where the package ``ogb`` is installed.
 
         Args:
             output (torch.Tensor): One row of logits per node.
@@ -187,13 +205,14 @@ class Task:
                 holds one class only (ROC-AUC).
         """
         mask = mask_of(split, part)
-        expected = [int(self.data.x.size(0)), self.num_classes]
+        expected = [self._num_rows, self.num_classes]
         if list(output.shape) != expected:
             raise ValueError(
                 f"Expected 'output' of shape [N, num_classes]={expected} "
                 f"(got {list(output.shape)}); return one row of logits per node"
             )
-        return score_rows(self.name, self.metric, output, self.data.y, mask, part)
+        score = score_rows(self.name, self.metric, output, self.y, mask, part)
+        return official(self, split, part, output, score)
 
 
 def mask_of(split: Split, part: str) -> Tensor:

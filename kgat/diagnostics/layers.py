@@ -5,34 +5,91 @@ from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
-from torch_geometric.typing import SparseTensor
+from torch_geometric.typing import Adj, SparseTensor
 from torch_geometric.utils import degree, is_torch_sparse_tensor, scatter, to_edge_index
 
+from kgat.nn.edges import read_edges
 
-class Layer(NamedTuple):
-    r"""What one attention layer saw and did in a forward pass."""
 
+class _Call(NamedTuple):
     conv: Any  # the module; its `kernel` and `project` are asked for by name
     x: Any  # Tensor [N, F], dense or sparse, or the pair of a bipartite layer
     edge_index: Tensor  # [2, E'] with the self-loops that the layer added
     alpha: Tensor  # [E', H]
 
 
+class Layer(_Call):
+    r"""What one attention layer saw and did in a forward pass: the module :obj:`conv`, its input :obj:`x`,
+    its edges :obj:`edge_index` with the self-loops that it added, their weights :obj:`alpha`, and its
+    :obj:`name` in the model."""
+
+    name: str = ""
+
+    def weights_of(self, edge_index: Adj) -> Tensor:
+        r"""Returns the weights of edges, in their order.
+
+        Of parallel edges the first ones belong together, then the second ones, and so on. A layer that adds
+        self-loops replaces those that are there by one per node: the first of a node has its weight, further
+        ones have none, and what the layer added where there was none is left out.
+
+        Args:
+            edge_index (torch.Tensor, EdgeIndex, torch.sparse tensor or SparseTensor): Edges that the layer
+                saw: as a rule those that the model was called with.
+
+        Shapes:
+            - **edge_index:** :math:`(2, E)`, **output:** :math:`(E, H)`
+
+        Raises:
+            ValueError: If the layer saw one of them less often, as the model changes its graph.
+
+        Example:
+            >>> import torch
+            >>> from kgat import KernelGAT
+            >>> edge_index = torch.tensor([[0, 1, 2, 2], [1, 2, 0, 1]])
+            >>> first, second = trace(KernelGAT(4, 8, 2, heads=2), torch.randn(3, 4), edge_index)
+            >>> first.alpha.shape, first.weights_of(edge_index).shape
+            (torch.Size([7, 2]), torch.Size([4, 2]))
+        """
+        wanted, known = read_edges(edge_index, None, None).index, self.edge_index
+        size = 1 + max((int(edges.max()) for edges in (wanted, known) if edges.numel()), default=0)
+        (asked, order), (seen, place) = (
+            (edges[1].long() * size + edges[0]).sort(stable=True) for edges in (wanted, known)
+        )
+        nth = torch.arange(asked.numel(), device=asked.device) - torch.searchsorted(asked, asked)
+        at = torch.searchsorted(seen, asked) + nth
+        # One more, so that there is a place to look at behind the last.
+        found = torch.cat([seen, seen.new_full((1,), -1)])[at.clamp(max=seen.numel())] == asked
+        missing = ~found
+        if getattr(self.conv, "add_self_loops", False):
+            missing &= (nth == 0) | (asked // size != asked % size)
+        if bool(missing.any()):
+            j, i = wanted[:, order[missing.nonzero()[0]]].flatten().tolist()
+            raise ValueError(
+                f"Expected edges that layer '{self.name}' saw (got {int(missing.sum())} that it did not, as "
+                f"{j} to {i}); the model changes its graph on the way: 'edge_index' of the layer has its own"
+            )
+        weights = self.alpha.new_zeros(asked.numel(), *self.alpha.shape[1:])
+        weights[order[found]] = self.alpha[place[at[found]]]
+        return weights
+
+
 def trace(
-    model: torch.nn.Module, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None, **kwargs: Any
+    model: torch.nn.Module, x: Any, edge_index: Any = None, edge_attr: Any = None, **kwargs: Any
 ) -> list[Layer]:
     r"""Runs the model once, in evaluation mode, and keeps what each attention layer saw and did.
 
     The forward pass is the model's own, so that norms, activations and skip connections between
-    the layers are those it was trained with. The mode of every submodule is restored.
+    the layers are those it was trained with. The mode of every submodule is restored. What is compiled
+    runs as it was written.
 
     Args:
         model (torch.nn.Module): A model, or a layer. Its attention layers, wherever they are in it, are the
             modules that take :obj:`return_attention_weights`, as :class:`~kgat.nn.KernelGATConv` and those of
             PyG do.
-        x (torch.Tensor): The node features, dense or sparse.
-        edge_index (torch.Tensor): The edge indices.
-        edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+        x (torch.Tensor or dict or Data): The node features, dense or sparse, of a heterogeneous model by
+            type; what a model takes that is called with one argument.
+        edge_index (torch.Tensor or dict, optional): The edge indices. (default: :obj:`None`)
+        edge_attr (torch.Tensor or dict, optional): The edge features. (default: :obj:`None`)
         **kwargs (optional): Further arguments of the model, such as :obj:`position` or :obj:`batch`.
 
     Returns:
@@ -49,8 +106,8 @@ def trace(
         >>> trace(KernelGATConv(4, 2, heads=2), x, edge_index)[0].alpha.shape
         torch.Size([6, 2])
     """
-    convs = _attention_layers(model)
-    if not convs:
+    names = _attention_layers(model)
+    if not names:
         raise ValueError(
             f"Expected a model with layers that take 'return_attention_weights' (got "
             f"'{type(model).__name__}'); build it of attention layers such as KernelGATConv"
@@ -70,18 +127,20 @@ def trace(
         out, attached = output
         x, asked = inputs.pop()
         index, alpha = _edge_list(attached)
-        layers.append(Layer(conv, x, index, alpha.detach()))
+        layer = Layer(conv, x, index, alpha.detach())
+        layer.name = names[conv]
+        layers.append(layer)
         return output if asked else out
 
     modes = [(module, module.training) for module in model.modules()]
-    handles = [conv.register_forward_pre_hook(ask, with_kwargs=True) for conv in convs]
-    handles += [conv.register_forward_hook(keep) for conv in convs]
+    handles = [conv.register_forward_pre_hook(ask, with_kwargs=True) for conv in names]
+    handles += [conv.register_forward_hook(keep) for conv in names]
     try:
         model.eval()
-        with torch.no_grad():
+        with torch.no_grad(), torch.compiler.set_stance("force_eager"):
             if edge_attr is not None:
                 kwargs["edge_attr"] = edge_attr
-            model(x, edge_index, **kwargs)
+            model(*((x,) if edge_index is None else (x, edge_index)), **kwargs)
     finally:
         for handle in handles:
             handle.remove()
@@ -106,14 +165,18 @@ def has_attention(model: torch.nn.Module) -> bool:
     return bool(_attention_layers(model))
 
 
-def _attention_layers(model: torch.nn.Module) -> list[torch.nn.Module]:
+def _attention_layers(model: torch.nn.Module) -> dict[torch.nn.Module, str]:
     # The innermost: what is around a layer may take the argument to hand it on.
-    asked = [
-        module
-        for module in model.modules()
+    asked = {
+        module: name
+        for name, module in model.named_modules()
         if "return_attention_weights" in inspect.signature(module.forward).parameters
-    ]
-    return [module for module in asked if not any(m in asked for m in list(module.modules())[1:])]
+    }
+    return {
+        module: name
+        for module, name in asked.items()
+        if not any(inner in asked for inner in list(module.modules())[1:])
+    }
 
 
 def _edge_list(attached: Any) -> tuple[Tensor, Tensor]:
@@ -128,15 +191,15 @@ def _edge_list(attached: Any) -> tuple[Tensor, Tensor]:
 
 
 def attention_weights(
-    model: torch.nn.Module, x: Tensor, edge_index: Tensor, edge_attr: Tensor | None = None, **kwargs: Any
+    model: torch.nn.Module, x: Any, edge_index: Any = None, edge_attr: Any = None, **kwargs: Any
 ) -> list[tuple[Tensor, Tensor]]:
     r"""Returns the edges and the attention weights of every layer of a model.
 
     Args:
         model (torch.nn.Module): A model with attention layers, as in :func:`trace`.
-        x (torch.Tensor): The node features.
-        edge_index (torch.Tensor): The edge indices.
-        edge_attr (torch.Tensor, optional): The edge features. (default: :obj:`None`)
+        x (torch.Tensor or dict or Data): As in :func:`trace`.
+        edge_index (torch.Tensor or dict, optional): The edge indices. (default: :obj:`None`)
+        edge_attr (torch.Tensor or dict, optional): The edge features. (default: :obj:`None`)
         **kwargs (optional): Further arguments of the model.
 
     Shapes:

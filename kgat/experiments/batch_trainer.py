@@ -35,23 +35,24 @@ class BatchTrainer(Trainer):
     level: ClassVar[str] = "node"
 
     def prepare(self, visible: Any) -> None:
+        if self.config.position_dim is not None:
+            raise ValueError(
+                f"Expected no 'position_dim' of nodes that are trained on in batches (got "
+                f"{self.config.position_dim}): walks leave what is sampled; leave it out, or batch_size"
+            )
         super().prepare(visible)
+        self.x: Any
         self.x, edge_index, kwargs = self.train_inputs
-        on_cpu = {name: value.cpu() for name, value in kwargs.items()}
-        # Features stay out of it: a loader cannot slice sparse ones.
-        graph = Data(edge_index=edge_index.cpu(), num_nodes=self.x.size(0))
-        for name, value in on_cpu.items():
-            graph["graph" if name == "batch" else name] = value
         config = self.config
         neighbors = [-1] * config.num_layers
         if config.neighbors is not None:
             neighbors = [int(count) for count in config.neighbors.split(",")]
         self.loader = NeighborLoader(
-            graph,
+            self.graph(edge_index, kwargs),
             neighbors,
-            input_nodes=self.train_nodes.cpu(),
+            input_nodes=self.seeds(),
             seed=config.seed,
-            is_sorted=is_sorted(graph.edge_index),
+            is_sorted=isinstance(edge_index, Tensor) and is_sorted(edge_index),
             **self.order(),
         )
         model = self.model.model if isinstance(self.model, StandardizedOutput) else self.model
@@ -62,6 +63,17 @@ class BatchTrainer(Trainer):
     def order(self) -> dict[str, Any]:
         r"""Returns the arguments of a loader that say which nodes make a batch."""
         return {"batch_size": self.config.batch_size, "shuffle": True}
+
+    def graph(self, edge_index: Any, extras: dict[str, Any]) -> Any:
+        r"""Returns what the loader draws from: features stay out of it, as it cannot slice sparse ones."""
+        graph = Data(edge_index=edge_index.cpu(), num_nodes=self.x.size(0))
+        for name, value in extras.items():
+            graph["graph" if name == "batch" else name] = value.cpu()
+        return graph
+
+    def seeds(self) -> Any:
+        r"""Returns the nodes whose neighbourhoods are drawn."""
+        return self.train_nodes.cpu()
 
     @property
     def stateful(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
-from kgat.atomic import write_atomically, writing
+from kgat.atomic import make_folder, write_atomically
 from kgat.datasets.own.digest import digest_of
 from kgat.ops.graph.fingerprint import contents
 
@@ -126,8 +126,7 @@ class Checkpoint:
         torch.save(content, buffer)
         payload = buffer.getvalue()
         try:
-            with writing(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             write_atomically(
                 self.path, MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
             )
@@ -324,7 +323,10 @@ def _parts(data: Any) -> Iterator[Tensor | str]:
 
 def _pieces(data: Tensor) -> Iterator[Tensor | str]:
     yield f"{tuple(data.shape)} {data.layout}"
-    for part in contents(data.detach().as_subclass(Tensor), values=True):
+    data = data.detach()
+    if type(data) is not Tensor:  # torch cannot ask this of a sparse one
+        data = data.as_subclass(Tensor)
+    for part in contents(data, values=True):
         if part.numel() * part.element_size() > WHOLE:
             flat = part.reshape(-1)
             starts = torch.linspace(0, flat.numel() - PIECE, PIECES, dtype=torch.float64).long().tolist()

@@ -1,8 +1,9 @@
 r"""Compares models: the same seeds for all, resumable, in this process or in several."""
 
+import dataclasses
 import os
 import pickle
-from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,12 +18,25 @@ from kgat.experiments.concurrency import runs_at_once
 from kgat.experiments.config import Config, differing, on_data, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
+from kgat.experiments.families import Family, families
 from kgat.experiments.ledger import numbered
 from kgat.experiments.logs import expect_log, logged
+from kgat.experiments.pruner import Pruner
 from kgat.experiments.records import BASELINE, RESULTS
-from kgat.experiments.registry import STOCK, Model, expect_picklable, given, named, resolve_model
+from kgat.experiments.registry import (
+    STOCK,
+    Model,
+    argument_named,
+    expect_picklable,
+    given,
+    resolve_model,
+    warn_of_unseen_edges,
+)
+from kgat.experiments.space import read_space
+from kgat.experiments.studies import Study, Trial, Trials
 from kgat.experiments.tables import runs_in
 from kgat.experiments.training import OnEpoch, train
+from kgat.extras import require
 from kgat.measures import measure_of
 
 Record = Mapping[str, Any]
@@ -49,11 +63,16 @@ def compare(
     jobs: int | None = 1,
     tune: int = 0,
     tune_seeds: int = 3,
+    trials: int = 0,
+    search: Mapping[str, Any] | None = None,
+    space: str | os.PathLike[str] | None = None,
+    prune: bool = False,
     metric: str | None = None,
     checkpoint: str = "30s",
     resume: bool = True,
     on_epoch: Hook | None = None,
     log: str | None = None,
+    formats: Sequence[str] = ("png",),
 ) -> list[dict[str, Any]]:
     r"""Trains every model with every seed, measures their cost, and draws the figures.
 
@@ -67,12 +86,17 @@ def compare(
     several splits, validation nodes of one are test nodes of another, as wherever settings are chosen once
     for all splits.
 
+    With :obj:`trials`, Optuna suggests so many settings for each model instead, out of a larger space and by
+    what earlier trials of the model scored on validation nodes, the protocol first. A family of models is
+    tuned as one: which of them it stands for is chosen inside its trials.
+
     Args:
         dataset (str or Task): A name that :func:`kgat.datasets.load` takes, or a task.
         models (list or dict, optional): Names that :func:`resolve_model` takes, and classes and factories of
             modules, whose arguments are matched by name, and classes of kernels; a dictionary says what they
             are called: ``{"mine": factory, "rbf": "rbf"}``. With several :obj:`jobs`, a factory must be
-            importable: at the top of a module.
+            importable: at the top of a module. With :obj:`trials`, also families,
+            :obj:`"kernel{rbf,dot}"` or ``{"kernel": ["rbf", "dot"]}``.
         seeds (int, optional): Number of seeds, counted from 0. (default: :obj:`5`)
         out (str or Path, optional): The folder of the results; ``runs/DATASET`` if :obj:`None`.
             (default: :obj:`None`)
@@ -88,8 +112,15 @@ def compare(
             memory allow, among which the threads of this process are divided. (default: :obj:`1`)
         tune (int, optional): How many settings each model may choose from; 0 leaves all at the protocol.
             (default: :obj:`0`)
-        tune_seeds (int, optional): How many seeds each of these settings is trained with.
+        tune_seeds (int, optional): How many seeds each of these settings, or each trial, is trained with.
             (default: :obj:`3`)
+        trials (int, optional): How many trials each model or family is given; 0 for none.
+            (default: :obj:`0`)
+        search (dict, optional): What trials search beside the declared space or instead of what it says of a
+            setting, see :func:`kgat.experiments.space.read_space`. (default: :obj:`None`)
+        space (str or Path, optional): A file that declares the space instead. (default: :obj:`None`)
+        prune (bool, optional): Whether trials end early that are worse on validation nodes than the median of
+            the earlier ones at the same epoch. (default: :obj:`False`)
         metric (str, optional): What is scored, of a data set that is loaded by its name; that of the
             benchmark if :obj:`None`. (default: :obj:`None`)
         checkpoint (str, optional): How often a run writes its state to :obj:`out`, as
@@ -102,6 +133,8 @@ def compare(
             :obj:`jobs` it is called in their processes, and must be importable. (default: :obj:`None`)
         log (str, optional): Where losses and scores of all epochs go as well: :obj:`"tensorboard"`, below
             :obj:`out`, or :obj:`"wandb"`. (default: :obj:`None`)
+        formats (list of str, optional): In which formats figures are written: :obj:`"png"`, :obj:`"svg"`,
+            :obj:`"pdf"`. (default: :obj:`("png",)`)
 
     Returns:
         list of dict: All records of the folder.
@@ -113,20 +146,26 @@ def compare(
         Interrupted: On Ctrl-C.
     """
     overrides = overrides or {}
-    names, own = _checked(dataset, models, seeds, jobs)
+    entrants, own = _checked(dataset, models, seeds, jobs)
     expect_log(log)
+    if figures:  # before hours of training, not behind them
+        require("for figures and report, which figures=False leaves out", "matplotlib", "networkx")
+        _expect_formats(formats)
     interval = Interval.read(checkpoint)
-    budget = tuning.Budget(tune, tune_seeds) if tune else None
+    budget = _budget(entrants, overrides, tune, tune_seeds, trials, prune, search, space)
     with given(own):
+        names = [member for family in entrants for member in family.members]
         _expect_taken(names, overrides)
         task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
-        overrides = on_data(overrides, task.digest)
+        warn_of_unseen_edges(names, task)
+        overrides = on_data(overrides, task.digest, getattr(task, "target", None))
         tuned = budget.record(overrides) if budget else None
-        protocols = [Config.of(task.name, name, overrides=overrides) for name in names]
-        trials = _trials(task.name, names, overrides, budget) if budget else []
+        plan = Plan(task, entrants, overrides, budget, search or {})
+        total = len(entrants) * (seeds + (budget.settings * budget.seeds if budget else 0))
+        threads = torch.get_num_threads()
         if jobs is None:
-            jobs = min(runs_at_once(task, protocols[0], device), max(len(trials), len(names) * seeds))
-            torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+            jobs = min(runs_at_once(task, plan.largest, device), total)
+            threads = max(1, threads // jobs)
         if jobs > 1:
             expect_picklable(own)
             _expect_importable(on_epoch)
@@ -134,7 +173,7 @@ def compare(
         checkpoints = Checkpoints(path.parent, interval, resume)
         engine = Engine(
             path,
-            len(trials) + len(names) * seeds,
+            total,
             key_of=_key,
             shared=(task, device, {"tuned": tuned} if tuned else {}, checkpoints, own, Watch(on_epoch, log)),
             workers=jobs,
@@ -143,49 +182,136 @@ def compare(
             describe=_described,
             on_finished=lambda job: checkpoints.remove(str(job.key)),
         )
-        with engine:
-            _run_all(engine, protocols, trials, seeds, overrides, budget, figures)
+        with _torch_threads(threads), engine:
+            chosen = _run_all(engine, plan, seeds, figures)
             if rounds:
                 # Of a model that takes all settings, or what was set for others would be lost.
-                candidates = [*protocols, Config.of(task.name, BASELINE, overrides=overrides)]
+                candidates = [*plan.protocols, Config.of(task.name, BASELINE, overrides=overrides)]
                 config = min(candidates, key=lambda config: len(resolve_model(config.model).fixed))
-                _measure(engine, config, names, rounds)
+                _measure(engine, config, {name: config.model for name, config in chosen.items()}, rounds)
             if figures:
                 engine.progress.note("drawing figures")
-                draw(engine.records, path.parent)
+                draw(engine.records, path.parent, formats)
     return engine.records
 
 
-def _run_all(
-    engine: Engine,
-    protocols: Sequence[Config],
-    trials: Sequence[Config],
-    seeds: int,
-    overrides: Mapping[str, Any],
-    budget: tuning.Budget | None,
-    figures: bool,
-) -> None:
+class Plan:
+    r"""What is compared, and how it is tuned before.
+
+    Args:
+        task (Task, GraphTask or LinkTask): The task.
+        entrants (list of Family): The models and families.
+        overrides (dict): Settings that are given for all of them.
+        budget (Budget or Trials, optional): How they are tuned.
+        search (dict): What the user asked to have searched.
+
+    Raises:
+        ValueError: If there is less to choose from than the budget has.
+    """
+
+    def __init__(
+        self,
+        task: Any,
+        entrants: Sequence[Family],
+        overrides: Mapping[str, Any],
+        budget: tuning.Budget | Trials | None,
+        search: Mapping[str, Any],
+    ) -> None:
+        self.task, self.entrants, self.overrides, self.budget = task, entrants, overrides, budget
+        self.protocols = [
+            Config.of(task.name, member, overrides=overrides)
+            for family in entrants
+            for member in family.members
+        ]
+        self.trials: list[Config] = []
+        self.studies: list[Study] = []
+        if isinstance(budget, Trials):
+            self.studies = [Study(task, family, budget, overrides) for family in entrants]
+            _expect_searched(self.studies, search)
+        elif budget is not None:
+            self.trials = _trials(task.name, [family.name for family in entrants], overrides, budget)
+
+    @property
+    def largest(self) -> Config:
+        r"""The settings that take the most memory."""
+        return self.studies[0].largest if self.studies else self.protocols[0]
+
+    def choose(self, engine: Engine) -> dict[str, Config]:
+        r"""Tunes; returns the settings of each model or family, with the first seed."""
+        if self.studies:
+            _run_studies(engine, self.studies)
+            return {study.family.name: study.chosen(engine.records) for study in self.studies}
+        engine.run(
+            [Job(tuning.key(config), f"trial of {_label(config)}", _try, (config,)) for config in self.trials]
+        )
+        settings = {family.name: dict(self.overrides) for family in self.entrants}
+        if isinstance(self.budget, tuning.Budget):
+            for name, of_model in settings.items():
+                of_model |= tuning.choose(engine.records, self.task.name, name, self.budget, self.overrides)
+        return {name: Config.of(self.task.name, name, 0, of_model) for name, of_model in settings.items()}
+
+
+def _run_studies(engine: Engine, studies: Sequence[Study]) -> None:
+    r"""In turns: trial after trial, each of all studies, so that a search that is stopped has given them the
+    same, and what is suggested does not depend on how many processes there are."""
+    for number in range(studies[0].trials.settings):
+        trials = [(study, study.trial(engine.records, number)) for study in studies]
+        seeds = range(studies[0].trials.seeds)
+        # Whose first seed was pruned needs no other.
+        for at_once in [[seed] for seed in seeds] if studies[0].trials.prune else [seeds]:
+            going = [(study, trial) for study, trial in trials if not study.is_out(engine.records, number)]
+            engine.progress.count((len(trials) - len(going)) * len(at_once))
+            engine.run([_trial_of(engine, *each, seed) for each in going for seed in at_once])
+
+
+def _trial_of(engine: Engine, study: Study, trial: Trial, seed: int) -> Job:
+    config = trial.configs[seed]
+    mark = study.mark(trial, config)
+    label = f"trial {trial.number} of {study.family.name}, seed {config.seed}"
+    return Job(mark["key"], label, _try, (config, mark, study.pruner(engine.records, trial, config.seed)))
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    # They are the caller's: what is computed after a comparison has as many as before.
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
+
+
+def _run_all(engine: Engine, plan: Plan, seeds: int, figures: bool) -> dict[str, Config]:
     r"""Trials, then runs with what they chose."""
     task, _, mark, *_ = engine.shared
     path, tuned = Path(engine.path), mark.get("tuned")
-    names = [config.model for config in protocols]
     _expect_same_metric(engine.records, task, path)
     _expect_same_data(engine.records, task, path)
+    _expect_same_families(engine.records, task.name, plan.entrants, path)
     _expect_same_budget(engine.records, task.name, tuned, path)
-    _expect_same_settings(engine.records, protocols, path, but=tuned["space"] if tuned else ())
-    engine.run([Job(tuning.key(config), f"trial of {_label(config)}", _try, (config,)) for config in trials])
-    chosen = {name: dict(overrides) for name in names}
-    if budget is not None:
-        for name in names:
-            chosen[name] |= tuning.choose(engine.records, task.name, name, budget, overrides)
-    configs = [Config.of(task.name, name, seed, chosen[name]) for seed in range(seeds) for name in names]
-    _expect_same_settings(engine.records, configs, path)
-    engine.run([_run_of(config, is_drawn=figures and config.seed == 0) for config in configs])
+    _expect_same_studies(engine.records, plan.studies, path)
+    by_name = {
+        family.name: [config for config in plan.protocols if config.model in family.members]
+        for family in plan.entrants
+    }
+    _expect_same_settings(engine.records, by_name, path, but=(*tuned["space"], "model") if tuned else ())
+    chosen = plan.choose(engine)
+    _expect_same_settings(engine.records, {name: [config] for name, config in chosen.items()}, path)
+    # What is drawn of attention is that of a graph of one type.
+    figures = figures and getattr(task, "target", None) is None
+    runs = [
+        _run_of(family, dataclasses.replace(chosen[family.name], seed=seed), figures and seed == 0)
+        for seed in range(seeds)
+        for family in plan.entrants
+    ]
+    engine.run(runs)
+    return chosen
 
 
 def _checked(
     dataset: object, models: Models, seeds: int, jobs: int | None
-) -> tuple[list[str], dict[str, Model]]:
+) -> tuple[list[Family], dict[str, Model]]:
     if not isinstance(dataset, str | Task | GraphTask | LinkTask):
         raise TypeError(
             f"Expected the name of a data set or a Task (got {type(dataset).__name__}); wrap a graph of your "
@@ -198,7 +324,37 @@ def _checked(
         raise ValueError(f"Expected at least one job (got {jobs}); pass --jobs 1")
     if not models:
         raise ValueError("Expected at least one model (got none); pass --models gat,rbf")
-    return named(models)
+    return families(models)
+
+
+def _budget(
+    entrants: Sequence[Family],
+    overrides: Mapping[str, Any],
+    tune: int,
+    seeds: int,
+    trials: int,
+    prune: bool,
+    search: Mapping[str, Any] | None,
+    space: str | os.PathLike[str] | None,
+) -> tuning.Budget | Trials | None:
+    if tune and trials:
+        raise ValueError(f"Expected either --tune or --trials (got {tune} and {trials}); leave one out")
+    if not trials:
+        for option, value in (("search", search), ("space", space), ("prune", prune)):
+            if value:
+                raise ValueError(f"Expected --trials beside --{option} (got none); pass --trials 12")
+        for family in entrants:
+            if not family.is_single:
+                raise ValueError(
+                    f"Expected --trials beside the family '{family.name}', of which they choose a model (got "
+                    "none); pass --trials 12, or name one model"
+                )
+        return tuning.Budget(tune, seeds) if tune else None
+    require("to suggest settings by --trials", "optuna")
+    searched = read_space(search, space)
+    if overrides.get("neighbors") is not None and "num_layers" not in (search or {}):
+        searched.pop("num_layers", None)  # it has a number for each layer
+    return Trials(trials, seeds, searched, prune)
 
 
 def _trials(
@@ -223,10 +379,12 @@ def _key(record: Record) -> tuple[str, str] | str | None:
     return record["key"] if record.get("kind") in ("run", "tune") else None
 
 
-def _run_of(config: Config, is_drawn: bool) -> Job:
+def _run_of(family: Family, config: Config, is_drawn: bool) -> Job:
     draws = is_drawn and resolve_model(config.model).has_attention
-    gives = (config.key, ("attention", config.key)) if draws else ()
-    return Job(config.key, _label(config), _train, (config, is_drawn), gives)
+    key = family.key(config)
+    gives = (key, ("attention", key)) if draws else ()
+    label = f"{family.name}, seed {config.seed}"
+    return Job(key, label, _train, (config, is_drawn, {"key": key, **family.mark}), gives)
 
 
 def _noting(note: Note, task: Task) -> OnEpoch:
@@ -278,13 +436,22 @@ def _try(
     own: Mapping[str, Model],
     watch: Watch,
     config: Config,
+    of_study: Record | None = None,
+    pruner: Pruner | None = None,
     *,
     note: Note,
 ) -> Iterator[dict[str, Any]]:
-    checkpoint = checkpoints.of(tuning.key(config))
+    mark = {"key": tuning.key(config)} if of_study is None else of_study
     with given(own), watch.of(config, task, note, checkpoints.results) as on_epoch:
-        record = tuning.trial(task, config, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
-    yield record
+        record = tuning.trial(
+            task,
+            config,
+            device=device,
+            on_epoch=on_epoch,
+            checkpoint=checkpoints.of(mark["key"]),
+            pruner=pruner,
+        )
+    yield {**record, **mark}
 
 
 def _train(
@@ -296,31 +463,31 @@ def _train(
     watch: Watch,
     config: Config,
     is_drawn: bool,
+    of_family: Record,
     *,
     note: Note,
 ) -> Iterator[dict[str, Any]]:
     with given(own):
         with watch.of(config, task, note, checkpoints.results) as on_epoch:
-            record, model = train(
-                task, config, device=device, on_epoch=on_epoch, checkpoint=checkpoints.of(config.key)
-            )
-        yield {**record, **mark}
+            checkpoint = checkpoints.of(of_family["key"])
+            record, model = train(task, config, device=device, on_epoch=on_epoch, checkpoint=checkpoint)
+        yield {**record, **of_family, **mark}
         if is_drawn:
             from kgat import diagnostics
 
             if diagnostics.has_attention(model):
-                yield {**diagnostics.attention_record(model.cpu(), task, config), "key": config.key}
+                yield {**diagnostics.attention_record(model.cpu(), task, config), **of_family}
 
 
-def _measure(engine: Engine, config: Config, names: Sequence[str], rounds: int) -> None:
+def _measure(engine: Engine, config: Config, models: Mapping[str, str], rounds: int) -> None:
     task, device, mark, *_ = engine.shared
 
     def is_there(_: str) -> bool:
-        return has_cost(engine.records, task.name, names)
+        return has_cost(engine.records, task.name, list(models))
 
     for _ in engine.ledger.claim(["cost"], str, is_there, engine.waiting):
         engine.progress.note("measuring time and memory of an epoch")
-        engine.keep({**measure_cost(task, config, names, rounds, device=device), **mark})
+        engine.keep({**measure_cost(task, config, models, rounds, device=device), **mark})
 
 
 def _described(records: Sequence[Record]) -> Iterator[str]:
@@ -332,18 +499,27 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
         else:
             metric = measure_of(record["metric"])
             score = f"{metric.label} {metric.shown(record['val'])}"
-            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {score}"
+            pruned = ", pruned" if "pruned" in record else ""
+            yield f"{record['epochs']} epochs, {record['seconds']:.1f} s, val {score}{pruned}"
 
 
 # --- Figures ----------------------------------------------------------------------------------------------
 
 
-def draw(records: Sequence[Record], folder: Path) -> list[Path]:
+def _expect_formats(formats: Sequence[str]) -> None:
+    from kgat.experiments import plots
+
+    plots.expect_formats(formats)
+
+
+def draw(records: Sequence[Record], folder: Path, formats: Sequence[str] = ("png",)) -> list[Path]:
     r"""Writes all figures and ``report.html`` from the records alone.
 
     Args:
         records (list of dict): The records of a comparison.
         folder (Path): Where to write.
+        formats (list of str, optional): As :func:`compare` takes them; figures in the report are PNG.
+            (default: :obj:`("png",)`)
 
     Returns:
         list of Path: The files.
@@ -352,7 +528,7 @@ def draw(records: Sequence[Record], folder: Path) -> list[Path]:
     from kgat.experiments import plots, report
 
     try:
-        return [*plots.save_all(records, folder), report.write(records, folder)]
+        return [*plots.save_all(records, folder, formats), report.write(records, folder)]
     except MALFORMED as error:
         path = Path(folder) / RESULTS
         for number, record in numbered(path) if path.exists() else []:
@@ -426,10 +602,12 @@ def _expect_same_budget(
 
 
 def _expect_same_settings(
-    records: Sequence[Record], configs: Iterable[Config], path: Path, but: Container[str] = ()
+    records: Sequence[Record],
+    by_name: Mapping[str, Sequence[Config]],
+    path: Path,
+    but: Container[str] = (),
 ) -> None:
-    by_model = {config.model: config for config in configs}
-    ((dataset, keep),) = {(config.dataset, config.keep) for config in by_model.values()}
+    ((dataset, keep),) = {(c.dataset, c.keep) for configs in by_name.values() for c in configs}
     for run in (run for run in runs_in(records) if run["dataset"] == dataset):
         kept = stored(run["config"], "keep")
         if kept != keep:  # also of other models: one table holds them all
@@ -437,7 +615,11 @@ def _expect_same_settings(
                 f"Expected runs with keep={keep} in '{path}' (got '{run['model']}' with keep={kept}); choose "
                 "another --out, or delete that file"
             )
-        config = by_model.get(run["model"])
+        configs = by_name.get(run["model"], ())
+        # Of a family, that of the model that the run is of.
+        config = next(
+            (c for c in configs if c.model == run["config"].get("model")), next(iter(configs), None)
+        )
         for name, value, other in differing(config.as_dict(), run["config"]) if config else ():
             if name == "code":
                 raise ValueError(
@@ -449,3 +631,48 @@ def _expect_same_settings(
                     f"Expected runs of '{run['model']}' with {name}={value} in '{path}' (got "
                     f"{name}={other}); choose another --out, or delete that file"
                 )
+
+
+def _expect_same_families(
+    records: Sequence[Record], dataset: str, entrants: Sequence[Family], path: Path
+) -> None:
+    members = {family.name: family.mark.get("family") for family in entrants}
+    for record in records:
+        if record.get("kind") not in ("run", "tune") or record["dataset"] != dataset:
+            continue
+        name, listed = record["model"], record.get("family")
+        if members.get(name, listed) != listed:
+            raise ValueError(
+                f"Expected '{name}' to be {_said_of(members[name])} in '{path}' (got {_said_of(listed)} "
+                "there); choose another --out or name, or delete that file"
+            )
+
+
+def _said_of(members: Sequence[str] | None) -> str:
+    return "a model" if members is None else f"one of {', '.join(members)}"
+
+
+def _expect_same_studies(records: Sequence[Record], studies: Sequence[Study], path: Path) -> None:
+    digests = {(study.dataset, study.family.name): study.digest for study in studies}
+    for record in records:
+        digest = digests.get((record.get("dataset", ""), record.get("model", "")))
+        if record.get("kind") == "tune" and "study" in record and digest not in (None, record["study"]):
+            raise ValueError(
+                f"Expected trials of '{record['model']}' over the space and with the settings of today in "
+                f"'{path}' (got trial {record['trial']} over another space or with others); choose another "
+                "--out, or delete that file"
+            )
+
+
+def _expect_searched(studies: Sequence[Study], search: Mapping[str, Any]) -> None:
+    for name in (argument_named(name)[0] if "." in name else name for name in search):
+        if name in studies[0].overrides:
+            raise ValueError(
+                f"Expected '{name}' either set or searched (got both); leave out --set {name}=VALUE or "
+                f"--search {name}=VALUES"
+            )
+        if not any(name in space for study in studies for space in study.spaces.values()):
+            models = ", ".join(study.family.name for study in studies)
+            raise ValueError(
+                f"Expected a model that takes '{name}' because it is searched (got {models}); leave it out"
+            )

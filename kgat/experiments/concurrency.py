@@ -42,9 +42,10 @@ def memory_of_run(task: Any, config: Config) -> int:
         share = min(1.0, (config.batch_size or math.inf) / len(task.graphs))
     else:
         graphs, share = [task.data], 1.0
-    data = sum(_bytes(value) for graph in graphs for _, value in graph if isinstance(value, Tensor))
+    stores = [store for graph in graphs for store in graph.stores]
+    data = sum(_bytes(value) for store in stores for value in store.values() if isinstance(value, Tensor))
     width = config.hidden_channels * 4
-    kept = sum(width * config.num_layers * (4 * g.edge_index.size(1) + 8 * g.num_nodes) for g in graphs)
+    kept = sum(width * config.num_layers * (4 * g.num_edges + 8 * g.num_nodes) for g in graphs)
     return PROCESS + 3 * data + math.ceil(share * kept)
 
 

@@ -29,8 +29,11 @@ ADDED: dict[str, Any] = {"decay_kernels": True, "keep": "both", "start": None}
 ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "data": None, "code": None}
 ADDED |= {"clip": None, "scheduler": None, "precision": "fp32", "compile": False, "accumulate": 1}
 ADDED |= {"neighbors": None}
+ADDED |= {"attention_dropout": None, "pre_linear": False, "jk": None, "position_dim": None}
+ADDED |= {"add_self_loops": True, "kernel_lr": 1.0}
 KEEP = ("both", "loss", "metric")
 PRECISIONS = ("fp32", "bf16")
+JK = (None, "last", "cat", "max", "lstm")
 # Names of settings, which values fit (no not-a-number does), and how that is said.
 RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
     (
@@ -39,15 +42,17 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
         "of at least 1",
     ),
     (("seed",), lambda value: value >= 0, "of at least 0"),
-    (("batch_size",), lambda value: value is None or value >= 1, "of at least 1, or none"),
+    (("batch_size", "position_dim"), lambda value: value is None or value >= 1, "of at least 1, or none"),
     (("decoder",), lambda value: value in DECODERS, f"as one of {', '.join(DECODERS)}"),
     (("clip",), lambda value: value is None or 0.0 < value < math.inf, "above 0, or none"),
     (("precision",), lambda value: value in PRECISIONS, f"as one of {', '.join(PRECISIONS)}"),
     (("keep",), lambda value: value in KEEP, f"as one of {', '.join(KEEP)}"),
     (("start",), lambda value: value in STARTS, f"as one of {', '.join(name or 'none' for name in STARTS)}"),
+    (("jk",), lambda value: value in JK, f"as one of {', '.join(name or 'none' for name in JK)}"),
+    (("attention_dropout",), lambda value: value is None or 0.0 <= value < 1.0, "in [0, 1), or none"),
     (("dropout", "input_dropout", "value_dropout"), lambda value: 0.0 <= value < 1.0, "in [0, 1)"),
     (("lr",), lambda value: 0.0 < value < math.inf, "above 0"),
-    (("weight_decay",), lambda value: 0.0 <= value < math.inf, "of at least 0"),
+    (("weight_decay", "kernel_lr"), lambda value: 0.0 <= value < math.inf, "of at least 0"),
 )
 
 
@@ -66,19 +71,35 @@ class Config:
         heads (int, optional): Heads of every layer but the last. (default: :obj:`8`)
         out_heads (int, optional): Heads of the last layer, averaged. (default: :obj:`1`)
         num_layers (int, optional): Number of layers. (default: :obj:`2`)
-        dropout (float, optional): Dropout between layers and on attention weights.
-            (default: :obj:`0.5`)
+        dropout (float, optional): Dropout between layers, and on attention weights where
+            :obj:`attention_dropout` does not say another. (default: :obj:`0.5`)
+        attention_dropout (float, optional): Dropout on attention weights; as :obj:`dropout` if :obj:`None`.
+            (default: :obj:`None`)
         input_dropout (float, optional): Dropout on the features. (default: :obj:`0.5`)
         value_dropout (float, optional): Dropout on the projected features where they are averaged, not
             where they are scored. (default: :obj:`0.0`)
         act (str, optional): Activation, a name that PyG resolves. (default: :obj:`"elu"`)
-        norm (str, optional): Normalisation, a name that PyG resolves. (default: :obj:`None`)
+        norm (str, optional): Normalisation, a name that PyG resolves, with arguments where there are some, as
+            in :obj:`"layer_norm[mode=node]"`. (default: :obj:`None`)
         residual (bool, optional): Whether each layer adds a linear map of its input.
             (default: :obj:`False`)
+        pre_linear (bool, optional): Whether a linear map to the hidden width, and dropout, come before the
+            first layer. (default: :obj:`False`)
+        jk (str, optional): Which layers a linear map at the end sees: the :obj:`"last"` one, or all of them,
+            side by side (:obj:`"cat"`), by their maximum (:obj:`"max"`) or weighted by an :obj:`"lstm"`. The
+            last layer is then as wide as the others. Without it, the last layer itself gives the answer.
+            (default: :obj:`None`)
+        add_self_loops (bool, optional): Whether each node attends to itself. (default: :obj:`True`)
+        position_dim (int, optional): Steps of a random walk, whose chances to be back at a node are its
+            positional encoding: a kernel of its own multiplies that of a kernel model, see
+            :class:`~kgat.nn.KernelGATConv`; other models have it as further features. (default: :obj:`None`)
         projections (str, optional): Which projections of a kernel model are shared, see
             :class:`~kgat.nn.KernelGATConv`; the model's own if :obj:`None`. Stock models have no
             choice. (default: :obj:`None`)
         lr (float, optional): Learning rate of Adam. (default: :obj:`0.005`)
+        kernel_lr (float, optional): Learning rate of the parameters of kernels, of stock layers that of their
+            attention vectors, as a multiple of :obj:`lr`; :obj:`0` leaves them as they start.
+            (default: :obj:`1.0`)
         weight_decay (float, optional): Factor of the L2 penalty. (default: :obj:`5e-4`)
         decay_kernels (bool, optional): Whether weight decay is also on the parameters that a kernel names as
             :obj:`undecayed`: frequencies, lengthscales and exponents, which it draws towards a constant
@@ -137,8 +158,14 @@ class Config:
     act: str = "elu"
     norm: str | None = None
     residual: bool = False
+    attention_dropout: float | None = None
+    pre_linear: bool = False
+    jk: str | None = None
+    add_self_loops: bool = True
+    position_dim: int | None = None
     projections: str | None = None
     lr: float = 0.005
+    kernel_lr: float = 1.0
     weight_decay: float = 5e-4
     decay_kernels: bool = True
     max_epochs: int = 1000
@@ -241,12 +268,15 @@ _GIVEN = ("dataset", "model", "seed", "data", "code")  # what a comparison is of
 SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name not in _GIVEN)
 
 
-def on_data(overrides: Mapping[str, Any], digest: str | None) -> dict[str, Any]:
+def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None = None) -> dict[str, Any]:
     r"""Returns settings that tell the content of the data, too: its runs have keys of their own then.
 
     Args:
         overrides (dict): Settings that differ from the protocol.
         digest (str or None): The digest of the task; data sets that have a name for all need none.
+        target (str, optional): The type of nodes that is asked for, of a heterogeneous graph, where
+            :obj:`residual` is set unless it is given: a node has no other part in its own answer.
+            (default: :obj:`None`)
 
     Raises:
         ValueError: If a setting is unknown.
@@ -256,7 +286,8 @@ def on_data(overrides: Mapping[str, Any], digest: str | None) -> dict[str, Any]:
         ({'lr': 0.01, 'data': '5f0e'}, {'lr': 0.01})
     """
     _check_known(overrides, "the overrides")
-    return {**overrides, **({} if digest is None else {"data": digest})}
+    typed = {} if target is None else {"residual": True}
+    return {**typed, **overrides, **({} if digest is None else {"data": digest})}
 
 
 def stored(config: Mapping[str, Any], name: str) -> Any:

@@ -25,7 +25,12 @@ ROUND_SECONDS = 60.0  # a slow epoch gets fewer rounds than ROUNDS
 
 
 def measure_cost(
-    task: Any, config: Config, models: Sequence[str], rounds: int = ROUNDS, *, device: str = "cpu"
+    task: Any,
+    config: Config,
+    models: Sequence[str] | Mapping[str, str],
+    rounds: int = ROUNDS,
+    *,
+    device: str = "cpu",
 ) -> dict[str, Any]:
     r"""Measures a training epoch of each model against that of stock GAT.
 
@@ -38,7 +43,8 @@ def measure_cost(
     Args:
         task (Task): The task.
         config (Config): The settings, of a model that takes all that matter.
-        models (list of str): The models; the baseline is added if missing.
+        models (list of str or dict): The models, or what the record calls each; the baseline is added if
+            missing.
         rounds (int, optional): Number of rounds, fewer if they last more than a minute.
             (default: :obj:`20`)
         device (str, optional): Where to train. (default: :obj:`"cpu"`)
@@ -46,9 +52,13 @@ def measure_cost(
     Returns:
         dict: A record of kind :obj:`"cost"`.
     """
-    names = list(dict.fromkeys([BASELINE, *(resolve_model(name).name for name in models)]))
+    if not isinstance(models, Mapping):
+        models = {resolve_model(name).name: name for name in models}
     settings = {name: getattr(config, name) for name in SETTINGS}
-    configs = {name: Config.of(config.dataset, name, config.seed, settings) for name in names}
+    configs = {
+        name: Config.of(config.dataset, model, config.seed, settings)
+        for name, model in {BASELINE: BASELINE, **models}.items()
+    }
     visible = task.visible(task.split(config.seed))
     trainers = {}
     for name, of_model in configs.items():
@@ -65,7 +75,7 @@ def measure_cost(
         peaks = _peaks(visible, configs)
 
     of_models: dict[str, Any] = {}
-    for name in names:
+    for name in configs:
         verdict = measure.verdict(measure.ratios(seconds[name], seconds[BASELINE]))
         peak, reference = peaks.get(name), peaks.get(BASELINE)
         of_models[name] = {
@@ -111,7 +121,7 @@ def _peaks(visible: Any, configs: Mapping[str, Config]) -> dict[str, int | None]
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "question.pt"
         # A factory that is not found by its name alone cannot be asked of another process.
-        found = {name: config for name, config in configs.items() if is_found(name)}
+        found = {name: config for name, config in configs.items() if is_found(config.model)}
         settings = {name: config.as_dict() for name, config in found.items()}
         torch.save({"level": visible.level, "visible": vars(visible), "configs": settings}, path)
         question = Question(str(path), "cpu", torch.get_num_threads())

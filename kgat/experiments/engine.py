@@ -7,6 +7,7 @@ again, also where several processes work at one file (see :mod:`kgat.experiments
 import multiprocessing
 import os
 import signal
+import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -113,6 +114,7 @@ class Engine:
         self._counted: set[Hashable] = set()
         self._begun = self._indexed = 0  # from which record on they count, and up to which 'keys' has them
         self._keys: set[Hashable] = set()
+        self._executor: ProcessPoolExecutor | None = None
 
     def __enter__(self) -> Self:
         with ExitStack() as stack:
@@ -124,6 +126,8 @@ class Engine:
         return self
 
     def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._executor is not None:
+            self._executor.shutdown(wait=kind is None, cancel_futures=True)
         self._stack.close()
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             # Asked of the file: the interrupt may have come between writing a line and counting it.
@@ -197,6 +201,15 @@ class Engine:
         import torch
 
         self.progress.note(f"{self.workers} runs at once")
+        if self._executor is None:  # its processes serve all calls of 'run'
+            # An executor notices a worker that was killed, which a pool waits for without end.
+            self._executor = ProcessPoolExecutor(
+                self.workers,
+                multiprocessing.get_context("spawn"),  # a fork of threads that hold locks may hang
+                initializer=_start_worker,
+                initargs=(self.shared, torch.get_num_threads()),
+            )
+        executor = self._executor
         # Results are kept in the order of the jobs.
         under_way: deque[tuple[Job, Future[list[Record]]]] = deque()
 
@@ -212,13 +225,6 @@ class Engine:
         def busy() -> int:
             return sum(not records.done() for _, records in under_way)
 
-        # An executor notices a worker that was killed, which a pool waits for without end.
-        executor = ProcessPoolExecutor(
-            self.workers,
-            multiprocessing.get_context("spawn"),  # a fork of threads that hold locks may hang
-            initializer=_start_worker,
-            initargs=(self.shared, torch.get_num_threads()),
-        )
         try:
             for job in self.ledger.claim(left, KEY, self.finished, self.waiting, keep_all):
                 under_way.append((job, _without_interrupts(partial(executor.submit, _work, job))))
@@ -235,8 +241,6 @@ class Engine:
             for process in multiprocessing.active_children():
                 process.kill()
             raise
-        finally:
-            executor.shutdown(wait=False, cancel_futures=True)
 
 
 def _without_interrupts(start: Callable[[], Any]) -> Any:
@@ -261,6 +265,15 @@ def _start_worker(shared: tuple[Any, ...], threads: int) -> None:
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
     torch.set_num_threads(threads)
     _shared = shared
+    threading.Thread(target=_end_with_parent, daemon=True).start()
+
+
+def _end_with_parent() -> None:
+    # A parent that is killed tells nobody. Its claims end with it, so that others do this work anew.
+    parent = multiprocessing.parent_process()
+    if parent is not None:
+        parent.join()
+        os._exit(1)
 
 
 def _work(job: Job) -> list[Record]:

@@ -7,7 +7,8 @@ import functools
 import inspect
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -20,21 +21,39 @@ from torch import Tensor
 from kgat import kernels, names
 from kgat.experiments import stock
 from kgat.experiments.source_digest import digest
-from kgat.models import AttentionGNN, KernelGAT
+from kgat.experiments.walk_encoding import WalkEncoding
+from kgat.models import AttentionGNN, HeteroGNN, KernelGAT, KernelHeteroGAT
 from kgat.nn.kernel_gat_conv import PROJECTIONS
 
-__all__ = ["MODELS", "Model", "given", "named", "resolve_model"]
+__all__ = [
+    "MODELS",
+    "Model",
+    "argument_named",
+    "given",
+    "named",
+    "open_arguments",
+    "resolve_model",
+    "warn_of_unseen_edges",
+    "with_arguments",
+]
 
-FRAME = ("hidden_channels", "num_layers", "dropout", "input_dropout", "act", "norm", "residual")
-STOCK = (*FRAME, "heads", "out_heads", "value_dropout")
+SIMPLE = ("hidden_channels", "num_layers", "dropout", "input_dropout")
+FRAME = (*SIMPLE, "act", "norm", "residual", "pre_linear", "jk", "position_dim")
+LOOPS = "add_self_loops"
+STOCK = (*FRAME, "heads", "out_heads", "attention_dropout", LOOPS, "value_dropout", "kernel_lr")
 KERNEL = (*STOCK, "projections", "decay_kernels", "start")
+# What decides how a model is trained, not how it is built.
+OF_TRAINING = ("decay_kernels", "kernel_lr")
 # What stands for a setting that a model does not take.
 WITHOUT: dict[str, Any] = {
     **{"hidden_channels": 64, "num_layers": 2, "dropout": 0.0, "input_dropout": 0.0, "act": "none"},
     **{"norm": None, "residual": False, "heads": 1, "out_heads": 1, "value_dropout": 0.0},
-    **{"projections": None, "decay_kernels": True, "start": None},
+    **{"projections": None, "decay_kernels": True, "start": None, "kernel_lr": 1.0},
+    **{"attention_dropout": None, "pre_linear": False, "jk": None, "add_self_loops": True},
+    **{"position_dim": None},
 }
-SIZES = ("in_channels", "out_channels", "edge_dim", "deg")  # what a constructor may ask for of a task
+# What a constructor may ask for of a task; the last two are those of a heterogeneous graph.
+SIZES = ("in_channels", "out_channels", "edge_dim", "deg", "metadata", "target")
 
 
 @dataclass(frozen=True)
@@ -49,6 +68,8 @@ class Model:
         instead (dict): What stands for some that it does not take, where that is not nothing.
         code (str, optional): Of code of one's own, where it is and a digest of its source.
             (default: :obj:`None`)
+        types (str, optional): Which graphs it takes: those of :obj:`"one"` type of nodes and edges, of
+            :obj:`"several"`, or :obj:`"any"`. (default: :obj:`"any"`)
     """
 
     name: str
@@ -57,6 +78,7 @@ class Model:
     takes: tuple[str, ...] = KERNEL
     instead: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     code: str | None = None
+    types: str = "any"
 
     @property
     def has_kernel(self) -> bool:
@@ -77,32 +99,64 @@ class Model:
     def asks(self) -> tuple[str, ...]:
         r"""What its constructor takes of a task, of :data:`SIZES`."""
         if isinstance(self.cls, type) and issubclass(self.cls, AttentionGNN):
-            return SIZES if self.cls is stock.StockPNA else SIZES[:-1]
+            return SIZES[: 4 if self.cls is stock.StockPNA else 3]
         return tuple(name for name in SIZES if name in inspect.signature(self.cls).parameters)
 
+    @property
+    def sees_edge_attr(self) -> bool:
+        r"""Whether it takes edge features; of a function that builds a module nobody knows before."""
+        cls: Any = self.cls
+        if not isinstance(cls, type):
+            return True
+        if issubclass(cls, stock.StockGNN):
+            return bool(cls.takes_edge_attr)
+        known = inspect.signature(cls.forward).parameters  # type: ignore[attr-defined]
+        return "edge_attr" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
     def build(
-        self, config: Any, in_channels: int, out_channels: int, edge_dim: int | None = None, **more: Any
+        self, config: Any, in_channels: Any, out_channels: int, edge_dim: Any = None, **more: Any
     ) -> torch.nn.Module:
         r"""Builds the module.
 
         Args:
             config (Config): The settings.
-            in_channels (int): Number of features.
+            in_channels (int or dict): Number of features, of a heterogeneous graph by type of nodes.
             out_channels (int): Size of the output.
-            edge_dim (int, optional): Number of edge features. (default: :obj:`None`)
-            **more (optional): What else it :attr:`asks` for.
+            edge_dim (int or list, optional): Number of edge features, of a heterogeneous graph pairs of a
+                type of edges and its number. (default: :obj:`None`)
+            **more (optional): What else it :attr:`asks` for; with :obj:`metadata` and :obj:`target` it is a
+                model of a heterogeneous graph.
 
         Raises:
             ValueError: If it cannot be built of this, or has no parameters.
         """
-        taken = {name: getattr(config, name) for name in self.takes if name != "decay_kernels"}
+        several = "metadata" in more
+        if self.types not in ("any", "several" if several else "one"):
+            what = "several types of nodes or edges" if several else "one type of nodes and edges"
+            raise ValueError(
+                f"Expected a model of a graph of {what} (got '{self.name}'); choose from: "
+                f"{', '.join(name for name, model in _NAMED.items() if model.types != self.types)}, kernels, "
+                "modules of your own"
+            )
+        taken = {name: getattr(config, name) for name in self.takes if name not in OF_TRAINING}
         for name in ("projections", "start"):  # the kernel model's own, where the setting leaves it open
             if taken.get(name, "") is None:
                 del taken[name]
+        if several:
+            edge_dim = {tuple(edge): channels for edge, channels in edge_dim or []} or None
         sizes = {"in_channels": in_channels, "out_channels": out_channels, "edge_dim": edge_dim, **more}
         taken |= {name: sizes[name] for name in self.asks if name in sizes} | dict(self.kwargs)
+        if several and isinstance(self.cls, type) and issubclass(self.cls, AttentionGNN):
+            # Layers that add a map of the node itself, whatever is set, need no other.
+            taken = {"residual": False, **taken, "metadata": more["metadata"], "target": more["target"]}
+            return KernelHeteroGAT(**taken) if self.cls is KernelGAT else HeteroGNN(self.cls, **taken)
         if self.code is None or self.has_kernel:
-            return self.cls(**taken)
+            built = self._placed(taken)
+            if not isinstance(built, AttentionGNN):
+                # Those of PyG take neither edge features nor, some, graphs.
+                known = frozenset(inspect.signature(built.forward).parameters)
+                built.register_forward_pre_hook(_Given(known, frozenset(), dense=False), with_kwargs=True)
+            return built
         try:
             model = self.cls(**taken)
         except Exception as error:  # whatever the user's code raises
@@ -110,7 +164,19 @@ class Model:
                 f"Expected '{self.name}' to be built with {_listed(taken)} (got {type(error).__name__}: "
                 f"{error}); correct it"
             ) from error
-        return _adapted(model, self.name, out_channels)
+        return _adapted(model, self.name, out_channels, several)
+
+    def _placed(self, arguments: dict[str, Any]) -> torch.nn.Module:
+        # Encodings are an argument of kernel models, and further features of others.
+        steps = arguments.get("position_dim")
+        if steps is not None and not self.has_kernel:
+            arguments["in_channels"] += steps
+        if not self.has_kernel:
+            arguments.pop("position_dim", None)
+        model = self.cls(**arguments)
+        if steps is not None:
+            model.register_forward_pre_hook(WalkEncoding(steps, self.has_kernel), with_kwargs=True)
+        return model
 
 
 def _listed(settings: Mapping[str, Any]) -> str:
@@ -120,7 +186,7 @@ def _listed(settings: Mapping[str, Any]) -> str:
 # --- Code of one's own ------------------------------------------------------------------------------------
 
 
-def _adapted(model: Any, name: str, out_channels: int) -> torch.nn.Module:
+def _adapted(model: Any, name: str, out_channels: int, several: bool) -> torch.nn.Module:
     r"""Returns the module itself, with a look at what goes in and comes out."""
     if not isinstance(model, torch.nn.Module):
         raise TypeError(f"Expected '{name}' to give a torch.nn.Module (got {model!r}); return one")
@@ -137,12 +203,16 @@ def _adapted(model: Any, name: str, out_channels: int) -> torch.nn.Module:
         for p in known.values()
         if p.default is p.empty and p.kind not in (p.VAR_KEYWORD, p.VAR_POSITIONAL)
     ]
-    wrong = [n for n in required[2:] if n not in ("edge_attr", "batch")]
+    inputs = "x_dict, edge_index_dict" if several else "x, edge_index"
+    optional = ["edge_attr_dict"] if several else ["edge_attr", "batch"]
+    wrong = [n for n in required[2:] if n not in optional]
     if (len(positional) < 2 and not any(p.kind is p.VAR_POSITIONAL for p in known.values())) or wrong:
         raise ValueError(
-            f"Expected '{name}' to be called as model(x, edge_index), optionally with edge_attr and batch "
+            f"Expected '{name}' to be called as model({inputs}), optionally with {' and '.join(optional)} "
             f"(got forward({', '.join(known)})); write such a forward"
         )
+    if several:
+        return model
     takes_any = any(p.kind is p.VAR_KEYWORD for p in known.values())
     taken = None if takes_any else frozenset(known)
     model.register_forward_pre_hook(_Given(taken, frozenset(required)), with_kwargs=True)
@@ -152,14 +222,15 @@ def _adapted(model: Any, name: str, out_channels: int) -> torch.nn.Module:
 
 @dataclass(frozen=True)
 class _Given:
-    r"""Hands a model what its signature has, and features that are dense."""
+    r"""Hands a model what its signature has, and features that are dense, unless it takes sparse ones."""
 
     taken: frozenset[str] | None
     required: frozenset[str]
+    dense: bool = True
 
     def __call__(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         x, *others = args
-        if isinstance(x, Tensor) and x.layout != torch.strided:
+        if self.dense and isinstance(x, Tensor) and x.layout != torch.strided:
             x = x.to_dense()
         if self.taken is not None:
             kwargs = {name: value for name, value in kwargs.items() if name in self.taken}
@@ -292,6 +363,16 @@ def expect_picklable(own: Mapping[str, Model]) -> None:
             ) from None
 
 
+def warn_of_unseen_edges(models: Iterable[str], task: Any) -> None:
+    r"""Warns once of models that do not see the edge features of a task, which others in a table do."""
+    unseen = [name for name in models if not resolve_model(name).sees_edge_attr]
+    if unseen and getattr(task, "target", None) is None and task.data.edge_attr is not None:
+        warnings.warn(
+            f"the edge features of '{task.name}' are not seen by {', '.join(unseen)}, which take none",
+            stacklevel=3,
+        )
+
+
 def is_found(name: str) -> bool:
     r"""Returns whether the name of a model is all that another process needs."""
     return name not in _GIVEN.get()
@@ -328,7 +409,7 @@ def _signed(factor: names.Factor) -> bool:
 def _text(tree: names.Factor | names.Joined) -> str:
     if isinstance(tree, names.Joined):
         texts = [
-            f"({_text(part)})" if isinstance(part, names.Joined) and part.operator == "+" else _text(part)
+            f"({_text(part)})" if isinstance(part, names.Joined) and part.operator != "*" else _text(part)
             for part in tree.parts
         ]
         return tree.operator.join(texts)
@@ -364,8 +445,88 @@ def _kernel_model(text: str, name: str) -> Model:
     return Model(text, KernelGAT, kwargs, code="; ".join(own) or None)
 
 
+# --- Arguments that a name leaves open --------------------------------------------------------------------
+
+
+def argument_named(name: str) -> tuple[str, Any]:
+    r"""Returns the name of an argument of a kernel as :func:`open_arguments` has it, and its type.
+
+    Args:
+        name (str): The name of a kernel and that of an argument, as in :obj:`"RBF.lengthscale"`.
+
+    Raises:
+        ValueError: If there is no such kernel or argument.
+
+    Example:
+        >>> argument_named("spectral.num_features")
+        ('spectral.num_features', <class 'int'>)
+    """
+    kernel, _, argument = name.partition(".")
+    (factor, *others) = kernels.CATALOGUE.read(kernel).factors
+    kinds = names.kinds_of(factor.cls, given=2)
+    known = {names.normalized(choice): choice for choice in kinds if choice not in factor.arguments}
+    if others or names.normalized(argument) not in known:
+        names.unknown(f"arguments of {factor.cls.__name__}", name, known.values(), part=argument)
+    argument = known[names.normalized(argument)]
+    return f"{_title(factor)}.{argument}", kinds[argument]
+
+
+def _title(factor: names.Factor) -> str:
+    return _text(factor._replace(arguments={}))
+
+
+def _tree_of(name: str) -> names.Factor | names.Joined | None:
+    kernel = resolve_model(name).kwargs.get("kernel")
+    return kernels.CATALOGUE.read(kernel) if isinstance(kernel, str) else None
+
+
+def open_arguments(name: str) -> list[str]:
+    r"""Returns the arguments of the kernels in the name of a model that it does not give.
+
+    Example:
+        >>> open_arguments("rbf*l2"), open_arguments("rbf[lengthscale=2]"), open_arguments("gat")
+        (['rbf.lengthscale', 'magnitude.learn_p', 'magnitude.scale_norm', 'magnitude.dropout'], [], [])
+    """
+    tree = _tree_of(name)
+    return [
+        f"{_title(factor)}.{argument}"
+        for factor in (() if tree is None else tree.factors)
+        for argument in names.kinds_of(factor.cls, given=2)
+        if argument not in factor.arguments
+    ]
+
+
+def with_arguments(name: str, values: Mapping[str, Any]) -> str:
+    r"""Returns the name of a model with values of :func:`open_arguments`; usual ones are left out.
+
+    Example:
+        >>> with_arguments("rbf*l2@separate", {"rbf.lengthscale": 0.5})
+        'rbf[lengthscale=0.5]*l2@separate'
+    """
+    tree = _tree_of(name)
+    if tree is None or not values:
+        return name
+
+    def filled(tree: names.Factor | names.Joined) -> names.Factor | names.Joined:
+        if isinstance(tree, names.Joined):
+            return tree._replace(parts=[filled(part) for part in tree.parts])
+        parameters = inspect.signature(tree.cls).parameters
+        arguments = {
+            argument: values[f"{_title(tree)}.{argument}"]
+            for argument in parameters
+            if argument not in tree.arguments and f"{_title(tree)}.{argument}" in values
+        }
+        usual = {argument: parameters[argument].default for argument in arguments}
+        said = {a: value for a, value in arguments.items() if value != usual[a]} | tree.arguments
+        return tree._replace(
+            arguments={argument: said[argument] for argument in parameters if argument in said}
+        )
+
+    return "@".join([_text(filled(tree)), *name.split("@")[1:]])
+
+
 _RELU = {"act": "relu"}
-_HEADS = ("heads", "out_heads")
+_HEADS = ("heads", "out_heads", "attention_dropout")
 _SKIP = {"residual": True}  # they have a linear map of their input in any case
 _NO_SKIP = tuple(name for name in FRAME if name != "residual")
 _STOCK = {
@@ -374,16 +535,25 @@ _STOCK = {
         Model("gat", stock.StockGAT, takes=STOCK),
         Model("gatv2", stock.StockGATv2, takes=STOCK),
         Model("mlp", stock.StockMLP, takes=FRAME),
-        Model("gcn", stock.StockGCN, takes=FRAME),
+        Model("gcn", stock.StockGCN, takes=(*FRAME, LOOPS)),
         Model("sage", stock.StockSAGE, takes=_NO_SKIP, instead=_SKIP),
         Model("gin", stock.StockGIN, takes=FRAME),
         Model("pna", stock.StockPNA, takes=FRAME),
         Model("appnp", stock.StockAPPNP, takes=FRAME),
-        Model("gcn2", stock.StockGCN2, takes=FRAME[:4], instead=_RELU),
-        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS)),
+        Model("gcn2", stock.StockGCN2, takes=SIMPLE, instead=_RELU),
+        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS, LOOPS)),
         Model("transformer", stock.StockTransformer, takes=(*_NO_SKIP, *_HEADS), instead=_SKIP),
-        Model("sgformer", stock.StockSGFormer, takes=FRAME[:3], instead=_RELU),
-        Model("polynormer", stock.StockPolynormer, takes=FRAME[:4], instead=_RELU),
+        Model("sgformer", stock.StockSGFormer, takes=SIMPLE[:3], instead=_RELU),
+        Model("polynormer", stock.StockPolynormer, takes=SIMPLE, instead=_RELU),
+    )
+}
+for _name in ("mlp", "gcn", "gin", "pna", "appnp", "gcn2", "supergat", "sgformer", "polynormer"):
+    _STOCK[_name] = dataclasses.replace(_STOCK[_name], types="one")
+_NAMED = _STOCK | {
+    model.name: model
+    for model in (
+        Model("rgcn", stock.StockRGCN, _SKIP, takes=_NO_SKIP, instead=_SKIP, types="several"),
+        Model("hgt", stock.StockHGT, takes=(*SIMPLE, "heads"), instead=_RELU, types="several"),
     )
 }
 _FACTORS = [names.Factor(kernels.CATALOGUE.classes[title], {}) for title in kernels.names()]
@@ -396,8 +566,9 @@ def resolve_model(name: str) -> Model:
 
     Stock models are ``gat`` and ``gatv2``; of PyG there are also ``mlp``, ``gcn``, ``sage``, ``gin``,
     ``pna``, ``appnp``, ``gcn2``, ``supergat``, ``transformer``, ``sgformer`` and ``polynormer``, some with
-    arguments: ``appnp[K=5]``. ``package.module:Class`` is a module or a kernel of one's own, as is a factory
-    at such a path. What :func:`kgat.kernels.resolve` takes as a name is a model where
+    arguments: ``appnp[K=5]``; of heterogeneous graphs ``rgcn`` and ``hgt``, and those whose layers go from
+    one type of nodes to another. ``package.module:Class`` is a module or a kernel of one's own, as is a
+    factory at such a path. What :func:`kgat.kernels.resolve` takes as a name is a model where
     it is nowhere negative: ``rbf``, ``rbf*laplace``, ``spectral[num_features=4]*l1.5``. Projections of
     :class:`~kgat.nn.KernelGATConv` may stand at the end: ``rbf@separate``, ``spectral*lp@shared_qk``.
 
@@ -430,10 +601,10 @@ def _resolved(name: str) -> Model:
                 f"Expected a kernel before '@' (got '{name}'); other models have no projections to share"
             )
         return model
-    model = _STOCK.get(names.normalized(text))
+    model = _NAMED.get(names.normalized(text))
     for factor in re.split(r"\[[^][]*\]|[()+*]", text):
         layer = names.normalized(factor)
-        if layer in _STOCK and (model is None or at):
+        if layer in _NAMED and (model is None or at):
             if layer not in _KERNELS_OF_STOCK:
                 raise ValueError(
                     f"Expected the name of a kernel (got '{name}'); '{layer}' has neither factors nor "
@@ -466,7 +637,7 @@ _KERNELS_OF_STOCK = {"gat": "additive", "gatv2": "additive_v2"}
 def _stock_with_arguments(text: str) -> Model | None:
     r"""A model of PyG with arguments in brackets: of ours, those of GAT and GATv2 have none."""
     match = re.fullmatch(r"([^][]*)\[([^][]*)\]", text.strip())
-    model = _STOCK.get(names.normalized(match[1])) if match else None
+    model = _NAMED.get(names.normalized(match[1])) if match else None
     if match is None or model is None or model.name in _KERNELS_OF_STOCK:
         return None
     arguments = names.arguments_of(model.cls, match[2], text)

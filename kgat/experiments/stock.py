@@ -13,6 +13,7 @@ from torch_geometric.nn.conv import (
     GCN2Conv,
     GCNConv,
     GINConv,
+    HGTConv,
     PNAConv,
     SAGEConv,
     SuperGATConv,
@@ -25,7 +26,8 @@ from kgat.nn.linear import Linear, drop_features
 
 __all__ = [
     *("StockAPPNP", "StockGAT", "StockGATv2", "StockGCN", "StockGCN2", "StockGIN", "StockMLP"),
-    *("StockPNA", "StockPolynormer", "StockSAGE", "StockSGFormer", "StockSuperGAT", "StockTransformer"),
+    *("StockHGT", "StockPNA", "StockPolynormer", "StockRGCN", "StockSAGE", "StockSGFormer"),
+    *("StockSuperGAT", "StockTransformer"),
 ]
 
 
@@ -99,8 +101,8 @@ class Framed(torch.nn.Module):
         for module in filter(None, (self.conv, self.res)):
             module.reset_parameters()  # type: ignore[operator]
 
-    def forward(self, x: Tensor, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
-        shown = x if self.takes_sparse else _dense(x)
+    def forward(self, x: Any, edge_index: Any, edge_attr: Tensor | None = None) -> Tensor:
+        shown = x if self.takes_sparse or isinstance(x, tuple) else _dense(x)
         inputs = (shown, edge_index) if self.takes_edges else (shown,)
         out: Tensor = self.conv(*inputs, **({"edge_attr": edge_attr} if self.takes_edge_attr else {}))
         return out if self.res is None else out + self.res(x)
@@ -184,6 +186,15 @@ class StockSAGE(StockGNN):
         return SAGEConv(in_channels, out_channels, **kwargs)
 
 
+class StockRGCN(StockGNN):
+    r"""PyG's :class:`SAGEConv` without the part of the node itself: one for each type of edges, with a map of
+    each type of nodes, is `"Modeling Relational Data with Graph Convolutional Networks"
+    <https://arxiv.org/abs/1703.06103>`_ without shared bases."""
+
+    def layer(self, in_channels: int, out_channels: int, **kwargs: Any) -> torch.nn.Module:
+        return SAGEConv(in_channels, out_channels, root_weight=False, **kwargs)
+
+
 class StockGIN(StockGNN):
     r"""PyG's :class:`GINConv`, as :class:`torch_geometric.nn.models.GIN` has it, in the stack of
     :class:`KernelGAT`."""
@@ -254,7 +265,9 @@ class StockSuperGAT(StockGNN):
         last = getattr(self, "_is_conv_to_out", False)
         heads = self.out_heads if last else self.heads
         width = out_channels if last else out_channels // heads
-        return SuperGATConv(in_channels, width, heads, concat=not last, dropout=self.dropout.p, **kwargs)
+        return SuperGATConv(
+            in_channels, width, heads, concat=not last, dropout=self.attention_dropout, **kwargs
+        )
 
     def auxiliary_loss(self) -> Tensor:
         r"""Returns what training adds to the loss of the last forward pass."""
@@ -317,6 +330,63 @@ class StockGCN2(torch.nn.Module):
         for conv in self.convs:
             x = conv(self.dropout(x), x_0, edge_index).relu()
         out: Tensor = self.lin_out(self.dropout(x))
+        return out
+
+
+class StockHGT(torch.nn.Module):
+    r"""PyG's :class:`HGTConv` between two linear layers, as its example has it.
+
+    Args:
+        in_channels (dict): Number of features of each type of nodes.
+        hidden_channels (int): Width.
+        num_layers (int): Number of convolutions.
+        out_channels (int): Size of the output.
+        metadata (tuple): The types of nodes and of edges.
+        target (str): The type of nodes that is asked for.
+        heads (int, optional): Heads of each layer. (default: :obj:`1`)
+        dropout (float, optional): Dropout between layers. (default: :obj:`0.0`)
+        input_dropout (float, optional): Dropout on the features. (default: :obj:`0.0`)
+
+    Shapes:
+        - **input:** node features :math:`(N_t, F_t)` and edges :math:`(2, E_r)`, by type
+        - **output:** :math:`(N, F_{out})` of the target type
+    """
+
+    def __init__(
+        self,
+        in_channels: dict[str, int],
+        hidden_channels: int,
+        num_layers: int,
+        out_channels: int,
+        *,
+        metadata: Any,
+        target: str,
+        heads: int = 1,
+        dropout: float = 0.0,
+        input_dropout: float = 0.0,
+    ) -> None:
+        super().__init__()
+        self.target = target
+        self.input_dropout = input_dropout
+        self.dropout = torch.nn.Dropout(dropout)
+        self.lins = torch.nn.ModuleList(Linear(size, hidden_channels) for size in in_channels.values())
+        self.types = list(in_channels)
+        metadata = (metadata[0], [tuple(edge) for edge in metadata[1]])
+        self.convs = torch.nn.ModuleList(
+            HGTConv(hidden_channels, hidden_channels, metadata, heads) for _ in range(num_layers)
+        )
+        self.lin_out = Linear(hidden_channels, out_channels)
+
+    def forward(self, x: dict[str, Tensor], edge_index: dict[Any, Tensor]) -> Tensor:
+        p = self.input_dropout if self.training else 0.0
+        x = {
+            name: lin(drop_features(x[name], p)).relu()
+            for name, lin in zip(self.types, self.lins, strict=True)
+        }
+        for conv in self.convs:
+            # A type that receives nothing stays as it is.
+            x = x | conv({name: self.dropout(h) for name, h in x.items()}, edge_index)
+        out: Tensor = self.lin_out(self.dropout(x[self.target]))
         return out
 
 

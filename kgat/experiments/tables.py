@@ -32,6 +32,7 @@ class Row(Summary):
         epoch_ratio (float, optional): Time of a training epoch over that of the baseline.
         memory_ratio (float, optional): Peak memory over that of the baseline.
         parameters (int): Number of parameters.
+        chosen (str, optional): Of a family, the model that its trials chose. (default: :obj:`None`)
     """
 
     model: str
@@ -39,6 +40,12 @@ class Row(Summary):
     epoch_ratio: float | None
     memory_ratio: float | None
     parameters: int
+    chosen: str | None = None
+
+    @property
+    def label(self) -> str:
+        r"""What stands in a table, as in :obj:`"kernel: rbf"`."""
+        return self.model if self.chosen is None else f"{self.model}: {self.chosen}"
 
 
 def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
@@ -78,9 +85,16 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
                 epoch_ratio=cost.get("seconds_ratio", [None])[0],
                 memory_ratio=cost.get("memory_ratio"),
                 parameters=of_model[-1]["parameters"],
+                chosen=_chosen_model(of_model[-1]),
             )
         )
     return rows
+
+
+def _chosen_model(run: Record) -> str | None:
+    r"""What trials chose instead of the name that stands in the table."""
+    model = (run.get("config") or {}).get("model", run["model"])
+    return None if model == run["model"] else str(model)
 
 
 def _expect_one_kind(runs: Sequence[Record]) -> None:
@@ -121,7 +135,10 @@ def tables(records: Sequence[Record]) -> dict[str, list[Record]]:
     for record in records:
         if record.get("kind") in ("run", "cost"):
             tuned = record.get("tuned")
-            budget = f", tuned {tuned['settings']} × {tuned['seeds']}" if tuned else ""
+            budget = ""
+            if tuned:
+                count = f"{tuned['settings']} trials" if "sampler" in tuned else f"tuned {tuned['settings']}"
+                budget = f", {count} × {tuned['seeds']}"
             by_title.setdefault(record["dataset"] + budget, []).append(record)
     return {title: of_table for title, of_table in by_title.items() if runs_in(of_table)}
 
@@ -153,7 +170,7 @@ def laid_out(
         p_value = number(row.p_value, "{:.3f}")
         lines.append(
             [
-                code(row.model, (colors or {}).get(row.model)),
+                code(row.label, (colors or {}).get(row.model)),
                 number(row.n, "{}"),
                 spread(row.mean, row.std, form, scale),
                 interval(row.difference, row.ci_low, row.ci_high, signed, scale),
@@ -318,8 +335,20 @@ def tuning_line(runs: Sequence[Record]) -> str:
     tuned = runs[0].get("tuned")
     if tuned is None:
         return ""
-    space = "; ".join(f"{name} {_choices(map(shown, values))}" for name, values in tuned["space"].items())
+    space = "; ".join(
+        f"{name} {values if isinstance(values, str) else _choices(map(shown, values))}"
+        for name, values in tuned["space"].items()
+    )
     seeds = f"{tuned['seeds']} seed{'s' * (tuned['seeds'] != 1)}"
+    if "sampler" in tuned:
+        ended = " One that fell below the median of the earlier ones was ended." if tuned.get("prune") else ""
+        of_models = {run["model"]: run for run in runs}
+        return (
+            f"Tuned on validation nodes alone: every model had {tuned['settings']} trials, the protocol "
+            f"first, then what Optuna's {tuned['sampler']} sampler suggested of {space}; each trial had "
+            f"{seeds} that no run has.{ended} The best mean validation score chose: "
+            f"{'; '.join(map(_chosen, of_models.values()))}."
+        )
     configs = {run["model"]: run["config"] for run in runs}
     chosen = (
         f"`{model}` " + ", ".join(f"{name} {shown(config[name])}" for name in tuned["space"])
@@ -330,6 +359,17 @@ def tuning_line(runs: Sequence[Record]) -> str:
         f"protocol and random points of the grid {space}, each trained with {seeds} that no run has. The "
         f"best mean validation score chose: {'; '.join(chosen)}."
     )
+
+
+def _chosen(run: Record) -> str:
+    r"""What trials chose for a model, as it differs from the protocol."""
+    config, usual = run["config"], protocol(run["dataset"])
+    values = {name: shown(stored(config, name)) for name in run["tuned"]["space"] if name in usual}
+    changes = [f"{name} {value}" for name, value in values.items() if value != shown(usual[name])]
+    if (model := _chosen_model(run)) is not None:
+        among = f" (of {', '.join(run['family'])})" if "family" in run else ""
+        changes.insert(0, f"`{model}`{among}")
+    return f"`{run['model']}` {', '.join(changes) or 'the protocol'}"
 
 
 def _choices(values: Iterable[str]) -> str:

@@ -2,14 +2,16 @@ r"""What one epoch is, for each level of a task: a step on the training part, an
 
 import math
 import os
+import re
 import shutil
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from typing import Any, ClassVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 from torch.nn.modules.module import register_module_forward_hook
+from torch_geometric.data import Data, HeteroData
 from torch_geometric.utils import subgraph
 
 from kgat.datasets import METRICS, Visible
@@ -23,7 +25,7 @@ from kgat.models import StandardizedOutput
 
 __all__ = ["LOSSES", "Trainer", "inputs_of"]
 
-Inputs = tuple[Tensor, Tensor, dict[str, Any]]
+Inputs = tuple[Any, Any, dict[str, Any]]
 
 
 def _known_cross_entropy(output: Tensor, y: Tensor) -> Tensor:
@@ -47,10 +49,19 @@ LOSSES: dict[str, Callable[[Tensor, Tensor], Tensor]] = {
 
 def inputs_of(graph: Any, device: str | torch.device = "cpu") -> Inputs:
     r"""Returns what models take of a graph: features, edges, and by name edge features and the graph of each
-    node, if there are some."""
+    node, if there are some; of a heterogeneous graph dictionaries by type."""
+    if isinstance(graph, HeteroData):
+        attr = graph.collect("edge_attr", allow_empty=True) or None
+        graph = Data(graph.x_dict, graph.edge_index_dict, attr)
     extras = {name: getattr(graph, name, None) for name in ("edge_attr", "batch")}
-    kwargs = {name: value.to(device) for name, value in extras.items() if value is not None}
-    return graph.x.to(device), graph.edge_index.to(device), kwargs
+    kwargs = {name: _moved(value, device) for name, value in extras.items() if value is not None}
+    return _moved(graph.x, device), _moved(graph.edge_index, device), kwargs
+
+
+def _moved(value: Any, device: str | torch.device) -> Any:
+    if isinstance(value, Mapping):
+        return {name: tensor.to(device) for name, tensor in value.items()}
+    return value.to(device)
 
 
 class Trainer:
@@ -82,7 +93,7 @@ class Trainer:
             scaled = model.standardized
             self.loss = lambda output, y: _known_squares(scaled(output), scaled(y))
         self.optimizer = torch.optim.Adam(
-            model.parameters() if config.decay_kernels else _spared(model),
+            _groups(model, config),
             lr=config.lr,
             weight_decay=config.weight_decay,
             fused=True,
@@ -268,14 +279,22 @@ def _of_part(visible: Visible, mask: Tensor, device: torch.device) -> tuple[Inpu
     return (visible.x[nodes].to(device), edge_index.to(device), kwargs), mask[nodes]
 
 
-def _spared(model: torch.nn.Module) -> list[dict[str, Any]]:
-    r"""The parameters in two groups: those under weight decay, and those that kernels want without."""
-    named = [
-        getattr(kernel, name)
-        for kernel in model.modules()
-        if isinstance(kernel, Kernel)
-        for name in kernel.undecayed
+def _groups(model: torch.nn.Module, config: Config) -> Any:
+    r"""The parameters, in groups where some of kernels are trained in another way than all others."""
+    kernels = [kernel for kernel in model.modules() if isinstance(kernel, Kernel)]
+    own = {id(parameter) for kernel in kernels for parameter in kernel.parameters()}
+    own |= {id(p) for name, p in model.named_parameters() if re.fullmatch(r"att(_\w+)?", name.split(".")[-1])}
+    spared = {id(getattr(kernel, name)) for kernel in kernels for name in kernel.undecayed}
+    slowed = config.kernel_lr != 1.0
+    groups: dict[tuple[bool, bool], list[Tensor]] = {}
+    for parameter in model.parameters():
+        ways = (slowed and id(parameter) in own, not config.decay_kernels and id(parameter) in spared)
+        groups.setdefault(ways, []).append(parameter)
+    changes = ({"lr": config.lr * config.kernel_lr}, {"weight_decay": 0.0})
+    return [
+        {
+            "params": parameters,
+            **{k: v for way, change in zip(ways, changes, strict=True) if way for k, v in change.items()},
+        }
+        for ways, parameters in groups.items()
     ]
-    spared = {id(parameter): parameter for parameter in named if parameter is not None}
-    others = [parameter for parameter in model.parameters() if id(parameter) not in spared]
-    return [{"params": others}, {"params": list(spared.values()), "weight_decay": 0.0}]

@@ -3,6 +3,7 @@ r"""Trains one model on one task: fit, evaluation, and the record of it all."""
 import dataclasses
 import json
 import os
+import pickle
 from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from pathlib import Path
@@ -12,7 +13,7 @@ import torch
 from torch_geometric import seed_everything
 from torch_geometric.utils import degree
 
-from kgat.atomic import write_atomically
+from kgat.atomic import make_folder, write_atomically
 from kgat.experiments import distributed, loop
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.checkpoint import Checkpoint, fingerprint
@@ -21,14 +22,16 @@ from kgat.experiments.config import Config
 from kgat.experiments.distributed_checkpoint import DistributedCheckpoint
 from kgat.experiments.distributed_trainer import DistributedTrainer
 from kgat.experiments.graph_trainer import GraphTrainer
+from kgat.experiments.hetero_batch_trainer import HeteroBatchTrainer
 from kgat.experiments.link_trainer import LinkTrainer
 from kgat.experiments.loop import Diverged, Epoch, Fitted
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.trainer import Trainer
-from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput
+from kgat.experiments.trainer import Trainer, inputs_of
+from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput, TargetOutput
 
 __all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "outputs", "restore", "run", "save", "train"]
 
+CONFIG, WEIGHTS = "config.json", "model.pt"
 CURVE_POINTS = 100  # of a stored learning curve
 OnEpoch = Callable[[int, float, float, float], None]
 
@@ -41,13 +44,16 @@ TRAINERS: dict[str, type[Trainer]] = {
 
 def trainer_of(model: torch.nn.Module, visible: Any, config: Config) -> Trainer:
     r"""Returns the trainer of what a task lets training see."""
-    return _trainer_class(visible.level, config)(model, visible, config)
+    return _trainer_class(visible, config)(model, visible, config)
 
 
-def _trainer_class(level: str, config: Config | None) -> type[Trainer]:
+def _trainer_class(task: Any, config: Config | None) -> type[Trainer]:
+    level = task.level
     if config is None or (level == "node" and config.batch_size is None):
         return TRAINERS[level]
     if level == "node":
+        if getattr(task, "target", None) is not None:
+            return HeteroBatchTrainer
         return BatchTrainer if distributed.world_size() == 1 else DistributedTrainer
     if config.neighbors is not None:
         raise ValueError(
@@ -59,26 +65,38 @@ def _trainer_class(level: str, config: Config | None) -> type[Trainer]:
 
 def build(task: Any, config: Config) -> torch.nn.Module:
     r"""Builds the model of a configuration for a task."""
-    more: dict[str, Any] = {}
-    if "deg" in resolve_model(config.model).asks:
-        graph = getattr(task, "data", task)
-        more["deg"] = degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)
-    return build_model(config, **_sizes(task), **more)
+    return build_model(config, **_sizes(task), **_asked(task, config))
+
+
+def _asked(task: Any, config: Config) -> dict[str, Any]:
+    if "deg" not in resolve_model(config.model).asks or getattr(task, "target", None) is not None:
+        return {}
+    graph = getattr(task, "data", task)
+    return {"deg": degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)}
 
 
 def _sizes(task: Any) -> dict[str, Any]:
     graph = getattr(task, "data", task)  # what training may see of it has them itself
+    answers = {"out_channels": task.out_channels, "level": task.level, "kind": task.kind}
+    if (target := getattr(task, "target", None)) is not None:
+        x, edge_index, extras = inputs_of(graph)
+        return answers | {
+            "in_channels": {name: features.size(1) for name, features in x.items()},
+            # JSON has no keys that are tuples.
+            "edge_dim": [[edge, attr.size(1)] for edge, attr in extras.get("edge_attr", {}).items()] or None,
+            "metadata": [list(x), list(edge_index)],
+            "target": target,
+        }
     edge_attr = graph.edge_attr
     edge_dim = None if edge_attr is None else edge_attr.size(-1) if edge_attr.dim() > 1 else 1
-    sizes = {"in_channels": graph.x.size(1), "out_channels": task.out_channels, "edge_dim": edge_dim}
-    return sizes | {"level": task.level, "kind": task.kind}
+    return {"in_channels": graph.x.size(1), "edge_dim": edge_dim} | answers
 
 
 def build_model(
     config: Config,
-    in_channels: int,
+    in_channels: int | dict[str, int],
     out_channels: int,
-    edge_dim: int | None = None,
+    edge_dim: Any = None,
     level: str = "node",
     kind: str = "multiclass",
     **more: Any,
@@ -87,15 +105,17 @@ def build_model(
 
     Args:
         config (Config): The settings.
-        in_channels (int): Number of features.
+        in_channels (int or dict): Number of features, of a heterogeneous graph by type of nodes.
         out_channels (int): Number of classes, labels or values.
-        edge_dim (int, optional): Number of edge features. (default: :obj:`None`)
+        edge_dim (int or list, optional): Number of edge features, of a heterogeneous graph pairs of a type of
+            edges and its number. (default: :obj:`None`)
         level (str, optional): What is predicted: of each :obj:`"node"`, of a :obj:`"graph"` through
             :class:`~kgat.models.GraphReadout`, of a :obj:`"link"` through
             :class:`~kgat.models.LinkPredictor`. (default: :obj:`"node"`)
         kind (str, optional): The kind of the task; a :obj:`"regression"` has a
             :class:`~kgat.models.StandardizedOutput`. (default: :obj:`"multiclass"`)
-        **more (optional): What else the model asks for, as :obj:`deg`, the histogram of in-degrees.
+        **more (optional): What else the model asks for, as :obj:`deg`, the histogram of in-degrees, or
+            :obj:`metadata` and :obj:`target` of a heterogeneous graph.
     """
     resolved = resolve_model(config.model)
     if resolved.code != config.code:
@@ -106,6 +126,8 @@ def build_model(
     model: torch.nn.Module
     if level == "node":
         model = resolved.build(config, in_channels, out_channels, edge_dim, **more)
+        if "target" in more:
+            model = TargetOutput(model, more["target"], out_channels)
     else:
         channels = config.hidden_channels
         encoder = resolved.build(config, in_channels, channels, edge_dim, **more)
@@ -123,6 +145,7 @@ def fit(
     *,
     on_epoch: OnEpoch | None = None,
     checkpoint: Checkpoint | None = None,
+    stateful: Mapping[str, Any] | None = None,
 ) -> Fitted:
     r"""Trains a model by :func:`kgat.experiments.loop.fit`; at the end it has the weights of the epoch that
     was kept. Nothing here can see the labels of test nodes: they are not in :obj:`visible`.
@@ -135,15 +158,19 @@ def fit(
             loss and the validation metric. (default: :obj:`None`)
         checkpoint (Checkpoint, optional): Where the state is written while it trains, and where it goes on
             if it was stopped. (default: :obj:`None`)
+        stateful (dict, optional): What of :obj:`on_epoch` belongs into a checkpoint, by name.
+            (default: :obj:`None`)
 
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
     """
     processes = distributed.world_size()
-    if processes > 1 and (visible.level != "node" or config.batch_size is None):
+    of_types = getattr(visible, "target", None) is not None
+    if processes > 1 and (visible.level != "node" or config.batch_size is None or of_types):
         raise ValueError(
             f"Expected a task on nodes in mini-batches, which {processes} processes share (got a task on "
-            f"{visible.level}s with batch_size={config.batch_size}); pass --batch-size, or start one process"
+            f"{'nodes of types' if of_types else f'{visible.level}s'} with batch_size={config.batch_size}); "
+            "pass --batch-size, or start one process"
         )
     trainer = trainer_of(model, visible, config)
     sign = trainer.metric.sign  # the loop takes more for better
@@ -174,7 +201,7 @@ def fit(
         patience=config.patience,
         callbacks=[*told, lambda epoch: trainer.schedule(epoch.val_loss)],
         checkpoint=checkpoint,
-        stateful=None if checkpoint is None else trainer.stateful,
+        stateful=None if checkpoint is None else {**trainer.stateful, **(stateful or {})},
     )
     history = [_signed(epoch, sign) for epoch in fitted.history]
     return dataclasses.replace(fitted, history=history, best=_signed(fitted.best, sign))
@@ -215,7 +242,7 @@ def outputs(
     """
     model.eval()
     with torch.no_grad():
-        return _trainer_class(task.level, config).outputs(model, task, split)
+        return _trainer_class(task, config).outputs(model, task, split)
 
 
 def curve(history: Sequence[Epoch]) -> dict[str, list[float]]:
@@ -316,12 +343,17 @@ def save(
         record (dict): The record of the run.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
+    config = Config.from_dict(record["config"])
     buffer = BytesIO()
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
     description = {"config": record["config"], **_sizes(task), "versions": record["versions"]}
-    write_atomically(folder / "model.pt", buffer.getvalue())
-    write_atomically(folder / "config.json", f"{json.dumps(description, indent=2)}\n".encode())
+    description |= {name: value.tolist() for name, value in _asked(task, config).items()}
+    graph = task.data if getattr(task, "target", None) is None else {}
+    if known := {name: graph[name] for name in ("encoding", "classes", "target") if name in graph}:
+        description["data"] = known  # so that another graph becomes numbers in the same way
+    write_atomically(folder / WEIGHTS, buffer.getvalue())
+    write_atomically(folder / CONFIG, f"{json.dumps(description, indent=2)}\n".encode())
 
 
 def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
@@ -335,10 +367,31 @@ def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
         ValueError: If the settings are not those of a model.
     """
     folder = Path(folder)
-    description = json.loads((folder / "config.json").read_text(encoding="utf8"))
-    config = Config.from_dict(description["config"])
-    # Of these, the last two are missing in old ones.
-    names = ("in_channels", "out_channels", "edge_dim", "level", "kind")
-    model = build_model(config, **{name: description[name] for name in names if name in description})
-    model.load_state_dict(torch.load(folder / "model.pt", map_location="cpu", weights_only=True))
+    for name in (CONFIG, WEIGHTS):
+        if not (folder / name).is_file():
+            raise FileNotFoundError(
+                f"Expected a model in '{folder}' (got no {name}); run: kgat train --out {folder}"
+            )
+    path = folder / CONFIG
+    # Of these, some are missing in old ones, and the last two are those of heterogeneous graphs.
+    names = ("in_channels", "out_channels", "edge_dim", "level", "kind", "deg", "metadata", "target")
+    try:
+        description = json.loads(path.read_text(encoding="utf8"))
+        sizes = {name: description[name] for name in names if name in description}
+        if "deg" in sizes:
+            sizes["deg"] = torch.tensor(sizes["deg"])
+        stored = dict(description["config"])
+        path = folder / WEIGHTS
+        weights = torch.load(path, map_location="cpu", weights_only=True)
+    except (ValueError, LookupError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
+        raise ValueError(
+            f"Expected '{path}' as kgat train writes it (got {type(error).__name__}: {error}); train again"
+        ) from error
+    model = build_model(Config.from_dict(stored), **sizes)
+    try:
+        model.load_state_dict(weights)
+    except RuntimeError as error:
+        raise ValueError(
+            f"Expected weights of the model of '{folder / CONFIG}' in '{path}' (got {error}); train again"
+        ) from error
     return model.eval()

@@ -11,6 +11,7 @@ from kgat.datasets import Task
 from kgat.experiments.checkpoint import Checkpoint
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config, protocol
+from kgat.experiments.pruner import Pruner
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.training import Diverged, OnEpoch, begun, build, fit
 from kgat.measures import measure_of
@@ -119,6 +120,7 @@ def trial(
     device: str = "cpu",
     on_epoch: OnEpoch | None = None,
     checkpoint: Checkpoint | None = None,
+    pruner: Pruner | None = None,
 ) -> dict[str, Any]:
     r"""Trains one setting with one seed; never scores the test nodes, nor hands anything on that could.
 
@@ -128,6 +130,8 @@ def trial(
         device (str, optional): Where to train. (default: :obj:`"cpu"`)
         on_epoch (callable, optional): As in :func:`kgat.experiments.training.fit`. (default: :obj:`None`)
         checkpoint (Checkpoint, optional): As there. (default: :obj:`None`)
+        pruner (Pruner, optional): What may end it early; the record then says after which epoch it was
+            :obj:`pruned`, and of one that was not, how good it was :obj:`by_epoch`. (default: :obj:`None`)
 
     Returns:
         dict: A record of kind :obj:`"tune"`, whose only score :obj:`val` is that of the kept epoch, or
@@ -142,18 +146,20 @@ def trial(
     """
     record = {**begun("tune", key(config), task, config), "val": None, **circumstances(device)}
     model = build(task, config).to(device)
+    told = on_epoch if pruner is None else pruner.after(on_epoch)
+    stateful = None if pruner is None else {"pruner": pruner}
+    visible = task.visible(task.split(config.seed))
     try:
-        fitted = fit(
-            model, task.visible(task.split(config.seed)), config, on_epoch=on_epoch, checkpoint=checkpoint
-        )
+        fitted = fit(model, visible, config, on_epoch=told, checkpoint=checkpoint, stateful=stateful)
     except Diverged:
         return record
-    return record | {
+    record |= {
         "val": fitted.val,
         "best_epoch": fitted.best_epoch,
         "epochs": fitted.epochs,
         "seconds": round(fitted.seconds, 4),
     }
+    return record if pruner is None else record | pruner.record(fitted.history)
 
 
 def choose(
@@ -209,4 +215,7 @@ def said(tuned: Mapping[str, Any] | None) -> str:
     if tuned is None:
         return "without tuning"
     space = ", ".join(tuned["space"])
+    if "sampler" in tuned:
+        pruned = ", pruned" if tuned.get("prune") else ""
+        return f"tuned by {tuned['settings']} trials{pruned} × {tuned['seeds']} seeds over {space}"
     return f"tuned over {tuned['settings']} settings × {tuned['seeds']} seeds of {space}"

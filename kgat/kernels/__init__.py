@@ -16,6 +16,7 @@ from typing import Any
 from kgat.kernels.additive import Additive as Additive
 from kgat.kernels.additive import AdditiveV2 as AdditiveV2
 from kgat.kernels.additive import GatedAdditive as GatedAdditive
+from kgat.kernels.constant import Constant as Constant
 from kgat.kernels.cosine import Cosine as Cosine
 from kgat.kernels.cosine import LeakyCosine as LeakyCosine
 from kgat.kernels.cosine import ScaledCosine as ScaledCosine
@@ -34,6 +35,7 @@ from kgat.kernels.implicit import ImplicitSpectral as ImplicitSpectral
 from kgat.kernels.kan import KANScore as KANScore
 from kgat.kernels.kernel import Context as Context
 from kgat.kernels.kernel import Kernel as Kernel
+from kgat.kernels.kernel import PerHead as PerHead
 from kgat.kernels.kernel import Product as Product
 from kgat.kernels.kernel import Sum as Sum
 from kgat.kernels.laplace import Intersection as Intersection
@@ -65,7 +67,7 @@ _ALL = _classes()
 globals().update(_ALL)
 __all__ = sorted(_ALL)
 
-_ABSTRACT = (Kernel, Product, Sum)
+_ABSTRACT = (Kernel, Product, Sum, PerHead)
 
 CATALOGUE = Catalogue(
     Kernel,
@@ -100,7 +102,7 @@ CATALOGUE = Catalogue(
         "taylor": "TruncatedExponential",
     },
     orders={r"l(inf|\d+(?:\.\d+)?)": r"Magnitude[p=\1]"},
-    joins={"*": Product, "+": Sum},
+    joins={"*": Product, "+": Sum, "|": PerHead},
     abstract=_ABSTRACT,
 )
 
@@ -128,6 +130,8 @@ def resolve(kernel: KernelLike, channels: int, heads: int = 1, **kwargs: Any) ->
             * a name with arguments in brackets: ``"spectral[num_features=4,stationary=true]"``;
             * these joined by ``*`` (product) and ``+`` (sum; products first), and parentheses:
               ``"rbf[lengthscale=2]*l1.5"``, ``"(rbf+laplace)*lp"``;
+            * several of these with ``|`` between, each of which has an equal part of the heads (the first
+              ones one more, where they do not divide): ``"additive|rbf|laplace*l2"``;
             * a class, :func:`functools.partial` or function that takes ``(channels, heads)``;
             * a kernel, which is returned after a look at its channels and heads.
         channels (int): Channels per head :math:`D`.

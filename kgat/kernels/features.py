@@ -2,9 +2,7 @@ r"""Kernels defined by finite feature maps, for linear attention."""
 
 from __future__ import annotations
 
-import functools
 import math
-from typing import Any
 
 import torch
 from torch import Tensor
@@ -12,6 +10,7 @@ from torch import Tensor
 from kgat.kernels.cosine import unit
 from kgat.kernels.kernel import Kernel, positive, whole
 from kgat.names import one_of
+from kgat.ops.waves import project, waves
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG, SIGNED, ScoreRule
 
@@ -205,85 +204,11 @@ class RFA(Kernel):
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         sigma = self.initial_sigma if self.log_sigma is None else self.log_sigma.exp()
-        f, g = (circle(project(unit(x) / sigma, self.omega)) for x in (query, key))
+        f, g = (waves(unit(x) / sigma, self.omega) for x in (query, key))
         return LazyGram.of(f, g, ScoreRule(link=SIGNED))
 
     def extra_repr(self) -> str:
         return f"{super().extra_repr()}, num_features={self.num_features}"
-
-
-def project(x: Tensor, omega: Tensor) -> Tensor:
-    r"""Multiplies each node's channels with its head's directions, in the wider of both dtypes.
-
-    Shapes:
-        - **x:** :math:`(*, N, H, D)`, **omega:** :math:`(H, D, S)`
-        - **output:** :math:`(*, N, H, S)`
-    """
-    dtype = torch.promote_types(x.dtype, omega.dtype)
-    return torch.einsum("...hd,hds->...hs", x.to(dtype), omega.to(dtype))
-
-
-def circle(angle: Tensor, families: int = 1) -> Tensor:
-    r"""Returns :math:`[\sin, \cos] / \sqrt m` of :math:`m` angles, a unit vector; of several families, one
-    after another, the mean of theirs.
-
-    Shapes:
-        - **angle:** :math:`(*, F m)` for :math:`F` families
-        - **output:** :math:`(*, 2 m)`
-    """
-    if torch.compiler.is_compiling():  # which brings the passes together by itself
-        return _mean_circle(angle.sin(), angle.cos(), families)
-    out: Tensor
-    out, *_ = _Circle.apply(angle, families)  # type: ignore[no-untyped-call]
-    return out
-
-
-def _mean_circle(sin: Tensor, cos: Tensor, families: int) -> Tensor:
-    size = sin.size(-1) // families
-    sums = [functools.reduce(torch.add, x.split(size, dim=-1)) if families > 1 else x for x in (sin, cos)]
-    return torch.cat(sums, dim=-1).mul_(size**-0.5 / families)
-
-
-class _Circle(torch.autograd.Function):
-    # By themselves, sines and cosines are computed once more in the backward pass, and the sums over families
-    # fill a tensor of zeros for each part. Both are outputs, so that a second derivative sees them.
-    generate_vmap_rule = True
-
-    @staticmethod
-    def forward(angle: Tensor, families: int) -> tuple[Tensor, Tensor, Tensor]:
-        sin, cos = angle.sin(), angle.cos()
-        return _mean_circle(sin, cos, families), sin, cos
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, int], output: tuple[Tensor, Tensor, Tensor]) -> None:
-        _, sin, cos = output
-        ctx.families = inputs[1]
-        ctx.set_materialize_grads(False)
-        ctx.save_for_backward(sin, cos)
-        ctx.save_for_forward(sin, cos)
-
-    @staticmethod
-    def backward(
-        ctx: Any, d_out: Tensor | None, d_sin: Tensor | None, d_cos: Tensor | None
-    ) -> tuple[Tensor | None, None]:
-        sin, cos = ctx.saved_tensors
-        parts = []
-        if d_out is not None:
-            s, c = (x.unflatten(-1, (ctx.families, -1)) for x in (sin, cos))
-            d_out = d_out * (s.size(-1) ** -0.5 / ctx.families)
-            by_sin, by_cos = d_out.unsqueeze(-2).split(s.size(-1), dim=-1)  # the same for each family
-            parts.append(torch.addcmul(c * by_sin, s, by_cos, value=-1.0).reshape(sin.shape))
-        if d_sin is not None:  # like the next one, of a second derivative
-            parts.append(d_sin * cos)
-        if d_cos is not None:
-            parts.append(-d_cos * sin)
-        return functools.reduce(torch.add, parts) if parts else None, None
-
-    @staticmethod
-    def jvp(ctx: Any, angle: Tensor, _: None) -> tuple[Tensor, Tensor, Tensor]:
-        sin, cos = ctx.saved_tensors
-        d_sin, d_cos = cos * angle, -sin * angle
-        return _mean_circle(d_sin, d_cos, ctx.families), d_sin, d_cos
 
 
 def normal(like: Tensor, generator: torch.Generator | None = None) -> Tensor:

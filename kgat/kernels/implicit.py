@@ -14,10 +14,20 @@ from torch_geometric.nn.inits import glorot
 from torch_geometric.utils import scatter
 
 from kgat.kernels.features import normal
-from kgat.kernels.kernel import NOTHING, Context, Kernel, at_least_single, positive, whole
-from kgat.kernels.spectral import INITS, concatenated, dot_std, pairwise
+from kgat.kernels.kernel import (
+    NOTHING,
+    Context,
+    Kernel,
+    at_least_single,
+    number,
+    positive,
+    whole,
+)
+from kgat.kernels.spectral import INITS, concatenated, dot_std, points
 from kgat.names import changed, one_of
+from kgat.ops.waves import circle
 from kgat.score.gram import LazyGram
+from kgat.score.rules import LOG_SQUARE, ScoreRule
 
 EVALUATIONS = ("frozen", "sobol")
 
@@ -134,12 +144,12 @@ class ImplicitSpectral(Kernel):
         draws: int = 1,
     ) -> None:
         super().__init__(channels, heads)
-        if num_features < 2 or num_features % 2 != 0:
+        if number("num_features", num_features, 2**31) < 2 or num_features % 2 != 0:
             raise ValueError(
                 f"Expected an even, positive 'num_features' (got {num_features}); half of the draws mirror "
                 f"the law of the others"
             )
-        if not kl_weight >= 0.0:
+        if not number("kl_weight", kl_weight) >= 0.0:
             raise ValueError(f"Expected a 'kl_weight' of at least 0 (got {kl_weight})")
         self.num_features = int(num_features)
         self.data_dependent = data_dependent
@@ -147,7 +157,7 @@ class ImplicitSpectral(Kernel):
         self.concat = concat
         self.init = one_of("init", init, INITS)
         self.eps = positive("eps", eps)
-        self.prior_scale = positive("prior_scale", prior_scale)
+        self.prior_scale = positive("prior_scale", prior_scale, squared=True)
         self.kl_weight = kl_weight
         self.evaluation = one_of("evaluation", evaluation, EVALUATIONS)
         self.draws = whole("draws", draws)
@@ -275,9 +285,11 @@ class ImplicitSpectral(Kernel):
         size = omega.size(-1) // len(self.generators)
         graphs = context.graphs if self.data_dependent else (None, None)
         if not self.concat:
-            by_query = _angles(query, omega, graphs[0])
+            families = len(self.generators)
+            f = _points(query, omega, graphs[0], families)
             same = key is query and graphs[0] is graphs[1]
-            return pairwise(by_query, by_query if same else _angles(key, omega, graphs[1]), size, self.eps)
+            g = f if same else _points(key, omega, graphs[1], families)
+            return LazyGram.of(f, g, ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)))
         prototype = 2.0 * math.pi * torch.einsum("hd,...hds->...hs", self.att.to(omega.dtype), omega)
         # One per graph, beside the nodes of each.
         if graphs[0] is not None:
@@ -286,8 +298,8 @@ class ImplicitSpectral(Kernel):
             prototype = prototype.unsqueeze(-3)
         return concatenated(
             prototype,
-            _angles(query, omega[..., : self.channels, :], graphs[0]),
-            _angles(key, omega[..., self.channels :, :], graphs[1]),
+            _points(query, omega[..., : self.channels, :], graphs[0]),
+            _points(key, omega[..., self.channels :, :], graphs[1]),
             *(size, self.eps),
         )
 
@@ -516,7 +528,13 @@ def _mean(x: Tensor, present: Tensor | None) -> Tensor:
     return x.masked_fill(~present.unsqueeze(-1).unsqueeze(-1), 0.0).sum(dim=-3) / count
 
 
-def _angles(x: Tensor, omega: Tensor, graph: Tensor | None = None) -> Tensor:
+def _points(x: Tensor, omega: Tensor, graph: Tensor | None, families: int = 1) -> Tensor:
+    if graph is None and omega.dim() == 3:  # the same frequencies for all
+        return points(x, omega, families)
+    return circle(_angles(x, omega, graph), families)
+
+
+def _angles(x: Tensor, omega: Tensor, graph: Tensor | None) -> Tensor:
     # [..., N, H, D], [..., H, D, S] -> [..., N, H, S]; the frequencies of each node's graph, if there is one.
     dtype = torch.promote_types(x.dtype, omega.dtype)
     x, omega = x.to(dtype), 2.0 * math.pi * omega.to(dtype)

@@ -13,7 +13,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.score.gram import Gram, LazyGram, SumGram
+from kgat.arguments import KnowsArguments
+from kgat.score.gram import Gram, HeadsGram, LazyGram, SumGram
 
 
 class Context(NamedTuple):
@@ -56,7 +57,7 @@ class Context(NamedTuple):
 NOTHING = Context()
 
 
-class Kernel(torch.nn.Module):
+class Kernel(KnowsArguments):
     r"""A similarity of queries and keys, in log space: :math:`\mathrm{score} = \log k(\mathbf{q},
     \mathbf{k})`.
 
@@ -170,8 +171,8 @@ class Kernel(torch.nn.Module):
         """
         for name, value in initial.items():
             setattr(self, f"initial_{name}", value)
-            self._starts[name] = value
-            self.register_parameter(name, Parameter(torch.full((self.heads, 1), float(value))))
+            self._starts[name] = start = float(number(name, value, 1e18))
+            self.register_parameter(name, Parameter(torch.full((self.heads, 1), start)))
 
     def learn_positive(self, **initial: float) -> None:
         r"""Adds learned numbers, one per head, that stay positive: a parameter ``log_NAME`` of shape
@@ -181,7 +182,8 @@ class Kernel(torch.nn.Module):
             **initial (float): Their names and what they start from.
         """
         for name, value in initial.items():
-            self.learn(**{f"log_{name}": math.log(positive(name, value))})
+            positive(name, value, squared=True)
+            self.learn(**{f"log_{name}": math.log(value)})
             setattr(self, f"initial_{name}", value)
             self.undecayed = tuple(dict.fromkeys((*self.undecayed, f"log_{name}")))
 
@@ -396,20 +398,107 @@ class Sum(_Composite):
         return f"Sum({' + '.join(repr(k) for k in self.parts)})"
 
 
+class PerHead(Kernel):
+    r"""Kernels that share the heads of a layer: each has some heads of its own.
+
+    .. math::
+        \log k(\mathbf{q}_h, \mathbf{k}_h) = \log k_{m(h)}(\mathbf{q}_h, \mathbf{k}_h)
+
+    Use it when it is not known which similarity fits: what follows the layer weighs the heads. Attention runs
+    each of them as it would run alone.
+
+    Args:
+        *kernels (Kernel): The kernels, of equal channels; heads in their order.
+
+    Raises:
+        ValueError: If channels differ.
+
+    Example:
+        >>> from kgat.kernels import RBF, Additive, PerHead
+        >>> kernel = PerHead(RBF(8, heads=2), Additive(8, heads=2))  # as resolve("rbf|additive", 8, heads=4)
+        >>> kernel, kernel.heads
+        (PerHead(RBF(8, heads=2) | Additive(8, heads=2)), 4)
+    """
+
+    scalable = False  # its parts are
+
+    def __init__(self, *kernels: Kernel) -> None:
+        if not kernels:
+            raise ValueError(f"Expected at least one kernel for '{type(self).__name__}' (got none)")
+        if len({kernel.channels for kernel in kernels}) > 1:
+            raise ValueError(
+                f"Expected kernels of equal channels (got {', '.join(map(repr, kernels))}); build them for "
+                "the same layer"
+            )
+        super().__init__(kernels[0].channels, sum(kernel.heads for kernel in kernels))
+        self.kernels = torch.nn.ModuleList(kernels)
+
+    @property
+    def parts(self) -> list[Kernel]:
+        r"""The kernels it is made of."""
+        return list(self.kernels)  # type: ignore[arg-type]
+
+    symmetric = _of_all("symmetric")  # type: ignore[assignment]
+    positive_definite = _of_all("positive_definite")  # type: ignore[assignment]
+    translation_invariant = _of_all("translation_invariant")  # type: ignore[assignment]
+
+    @property
+    def penalised(self) -> bool:  # type: ignore[override]
+        return any(kernel.penalised for kernel in self.parts)
+
+    def reset_parameters(self) -> None:
+        for kernel in self.parts:
+            kernel.reset_parameters()
+
+    def resample(self, generator: torch.Generator | None = None) -> None:
+        for kernel in self.parts:
+            kernel.resample(generator)
+
+    def of_parts(self, x: Tensor) -> tuple[Tensor, ...]:
+        r"""Returns what each part is given of queries or keys.
+
+        Shapes:
+            - **x:** :math:`(*, N, H, D)`
+        """
+        return x.split([kernel.heads for kernel in self.parts], dim=-2)
+
+    def lift(self, query: Tensor, key: Tensor, context: Context = NOTHING) -> Gram:
+        queries = self.of_parts(query)
+        keys = queries if key is query else self.of_parts(key)
+        contexts = [context] * len(queries)
+        if context.whole is not None:
+            q, k, own = context.whole
+            sides = zip(self.of_parts(q), self.of_parts(k), strict=True)
+            contexts = [context._replace(whole=(*side, own)) for side in sides]
+        calls = zip(self.parts, queries, keys, contexts, strict=True)
+        return HeadsGram(tuple(kernel(q, k, own) for kernel, q, k, own in calls))
+
+    def __repr__(self) -> str:
+        return f"PerHead({' | '.join(repr(k) for k in self.parts)})"
+
+
 def at_least_single(x: Tensor) -> Tensor:
     r"""Returns a tensor in single precision, if it is in half."""
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def positive(name: str, value: float) -> float:
-    r"""Returns a positive number, or says which argument is not one."""
-    if not value > 0:
-        raise ValueError(f"Expected a positive '{name}' (got {value})")
+def number(name: str, value: float, most: float = 1e36) -> float:
+    r"""Returns a finite number, or says which argument is not one."""
+    if not hasattr(value, "__float__") or not abs(value) <= most:
+        raise ValueError(f"Expected a finite number as '{name}' (got {value!r}); give one up to {most:g}")
+    return value
+
+
+def positive(name: str, value: float, *, squared: bool = False) -> float:
+    r"""Returns a positive number that single precision holds, or its square, or says which is not one."""
+    least, most = (1e-18, 1e18) if squared else (1e-36, 1e36)
+    if not hasattr(value, "__float__") or not least <= value <= most:
+        raise ValueError(f"Expected a positive '{name}' (got {value!r}); give one from {least:g} to {most:g}")
     return value
 
 
 def whole(name: str, value: float) -> int:
     r"""Returns a positive whole number, or says which argument is not one."""
-    if not value > 0 or value % 1 != 0:
+    if not number(name, value, 2**31) > 0 or value % 1 != 0:
         raise ValueError(f"Expected a whole, positive '{name}' (got {value})")
     return int(value)

@@ -9,9 +9,10 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
-from kgat.kernels.features import circle, normal, project, symmetric_uniform
+from kgat.kernels.features import normal, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive, whole
 from kgat.names import changed, one_of
+from kgat.ops.waves import project, waves
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_SQUARE, SIGNED, ScoreRule
 
@@ -109,8 +110,8 @@ class RandomFourier(Kernel):
         self.omega.copy_(draw / (2.0 * math.pi * self.lengthscale))
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        f = circle(_angles(query, self.omega))
-        g = f if key is query else circle(_angles(key, self.omega))
+        f = points(query, self.omega)
+        g = f if key is query else points(key, self.omega)
         if self.squared:
             return LazyGram.of(f, g, ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)))
         return LazyGram.of(f, g, ScoreRule(link=SIGNED))
@@ -222,11 +223,12 @@ class Spectral(_LearnedFrequencies):
         self._learn_frequencies(channels, num_features, init, eps, tied=stationary)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        omega = torch.cat(self.frequencies(), dim=-1)
-        by_query = _angles(query, omega)
+        families = self.frequencies()
+        omega = torch.cat(families, dim=-1)
         # Where queries are the keys, their features need not be computed twice.
-        by_key = by_query if key is query else _angles(key, omega)
-        return pairwise(by_query, by_key, self.num_features, self.eps)
+        f = points(query, omega, len(families))
+        g = f if key is query else points(key, omega, len(families))
+        return LazyGram.of(f, g, ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)))
 
     def extra_repr(self) -> str:
         return super().extra_repr() + changed(stationary=(self.stationary, False))
@@ -278,62 +280,41 @@ class SpectralConcat(_LearnedFrequencies):
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         omega = torch.cat(self.frequencies(), dim=-1)
         return concatenated(
-            _angles(self.att, omega),
-            _angles(query, omega[:, : self.channels]),
-            _angles(key, omega[:, self.channels :]),
+            project(self.att, 2.0 * math.pi * omega),
+            points(query, omega[:, : self.channels]),
+            points(key, omega[:, self.channels :]),
             *(self.num_features, self.eps),
         )
 
 
-def pairwise(by_query: Tensor, by_key: Tensor, size: int, eps: float) -> LazyGram:
-    r"""Returns :math:`\log(\kappa^2 + \epsilon)` from the angles :math:`2 \pi \boldsymbol{\omega}^\top
-    \mathbf{x}` of both sides.
+def concatenated(prototype: Tensor, by_query: Tensor, by_key: Tensor, size: int, eps: float) -> LazyGram:
+    r"""Returns :math:`\log(\kappa(\mathbf{a}, [\mathbf{q}; \mathbf{k}])^2 + \epsilon)` from the angles of the
+    prototype and the points of both parts of the pair.
 
     Args:
-        by_query (torch.Tensor): The angles of queries, for one family of frequencies after the other.
+        prototype (torch.Tensor): The angles :math:`2 \pi \boldsymbol{\omega}^\top \mathbf{a}` of the
+            prototype, one family of frequencies after the other; they broadcast against the points of
+            queries.
+        by_query (torch.Tensor): The :func:`points` of queries, of one family with all frequencies.
         by_key (torch.Tensor): Those of keys.
         size (int): The number :math:`S` of frequencies in a family; there are one or two.
         eps (float): :math:`\epsilon`.
 
     Shapes:
-        - **by_query:** :math:`(*, N, H, S)` or :math:`(*, N, H, 2S)`, **by_key:** :math:`(*, M, H, \ldots)`
+        - **prototype:** :math:`(*, H, F S)`, **by_query:** :math:`(*, N, H, 2 F S)`, **by_key:**
+          :math:`(*, M, H, 2 F S)`
     """
-    families = by_query.size(-1) // size
-    f = circle(by_query, families)
-    g = f if by_key is by_query else circle(by_key, families)
-    return LazyGram.of(f, g, ScoreRule(link=LOG_SQUARE, link_args=(eps,)))
+    families = prototype.size(-1) // size
+    a, b = (part.unflatten(-1, (families, size)).sum(dim=-2) for part in (prototype.cos(), prototype.sin()))
+    a, b = torch.cat([a] * families, dim=-1) / families, torch.cat([b] * families, dim=-1) / families
+    sin, cos = by_query.chunk(2, dim=-1)
+    psi = torch.cat([b * cos - a * sin, a * cos + b * sin], dim=-1)
+    return LazyGram.of(psi, by_key, ScoreRule(link=LOG_SQUARE, link_args=(eps,)))
 
 
-def concatenated(prototype: Tensor, by_query: Tensor, by_key: Tensor, size: int, eps: float) -> LazyGram:
-    r"""Returns :math:`\log(\kappa(\mathbf{a}, [\mathbf{q}; \mathbf{k}])^2 + \epsilon)` from the angles of the
-    prototype and of both parts of the pair.
-
-    Args:
-        prototype (torch.Tensor): The angles of the prototype; they broadcast against those of queries.
-        by_query (torch.Tensor): As in :func:`pairwise`.
-        by_key (torch.Tensor): As in :func:`pairwise`.
-        size (int): As in :func:`pairwise`.
-        eps (float): As in :func:`pairwise`.
-
-    Shapes:
-        - **by_query:** :math:`(*, N, H, S)` or :math:`(*, N, H, 2S)`, **by_key:** :math:`(*, M, H, \ldots)`
-    """
-    families = by_query.size(-1) // size
-    a, b = (_sum_of_families(part, size) for part in (prototype.cos(), prototype.sin()))
-    a, b = torch.cat([a] * families, dim=-1), torch.cat([b] * families, dim=-1)
-    cos, sin = by_query.cos(), by_query.sin()
-    scale = size**-0.5 / families
-    psi = torch.cat([a * cos + b * sin, b * cos - a * sin], dim=-1) * scale
-    chi = torch.cat([by_key.cos(), by_key.sin()], dim=-1) * scale
-    return LazyGram.of(psi, chi, ScoreRule(link=LOG_SQUARE, link_args=(eps,)))
-
-
-def _sum_of_families(x: Tensor, size: int) -> Tensor:
-    return x if x.size(-1) == size else x[..., :size] + x[..., size:]
-
-
-def _angles(x: Tensor, omega: Tensor) -> Tensor:
-    return project(x, 2.0 * math.pi * omega)
+def points(x: Tensor, omega: Tensor, families: int = 1) -> Tensor:
+    r"""Returns the :func:`~kgat.ops.waves.waves` of nodes at frequencies, in turns."""
+    return waves(x, 2.0 * math.pi * omega, families)
 
 
 def dot_std(channels: int) -> float:

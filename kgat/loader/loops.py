@@ -10,7 +10,7 @@ from __future__ import annotations
 import numba
 import numpy as np
 
-from kgat.ops.cpu.math import kept_on_disk
+from kgat.ops.cpu.kept import kept_on_disk
 from kgat.ops.graph.mixing import FIRST, SECOND, STEP, THIRD
 
 _STEP, _FIRST, _SECOND, _THIRD = map(np.uint64, (STEP, FIRST, SECOND, THIRD))

@@ -1,5 +1,7 @@
 r"""Stacks of attention layers: ours, and the frame that our layers and others have in common."""
 
+import re
+from collections.abc import Callable
 from functools import partial
 from typing import Any, ClassVar, Final
 
@@ -8,11 +10,14 @@ from torch import Tensor
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear as PyGLinear
 from torch_geometric.nn.models.basic_gnn import BasicGNN
+from torch_geometric.nn.resolver import normalization_resolver
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils._trim_to_layer import trim_feat
 
 from kgat.models.inference import EDGES, ROWS, by_slices, check_bounds, needs_all
+from kgat.models.pretrained import Pretrained
 from kgat.moved import old_names
+from kgat.names import arguments_of
 from kgat.nn import KernelGATConv
 from kgat.nn.edges import read_edges
 from kgat.nn.linear import Linear, drop_features
@@ -22,8 +27,9 @@ from kgat.ops.dropout import dropout
 class AttentionGNN(BasicGNN):
     r"""A stack of attention layers; subclasses name the layer.
 
-    As :class:`torch_geometric.nn.models.GAT`, with three additions: dropout on the input features, which may
-    be a ``torch.sparse_csr`` tensor; dropout on values; and a number of heads for the last layer.
+    As :class:`torch_geometric.nn.models.GAT`, with some additions: dropout on the input features, which may
+    be a ``torch.sparse_csr`` tensor; dropout on values; dropout on weights apart from that between layers; a
+    number of heads for the last layer; and a linear layer in front.
 
     Args:
         *args: As :class:`KernelGAT`.
@@ -52,12 +58,36 @@ class AttentionGNN(BasicGNN):
         dropout: float = 0.0,
         input_dropout: float = 0.0,
         value_dropout: float = 0.0,
+        attention_dropout: float | None = None,
+        pre_linear: bool = False,
+        norm: str | Callable[..., Any] | None = None,
+        norm_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
         self.heads = heads
         self.out_heads = heads if out_heads is None else out_heads
         self.value_dropout = value_dropout
-        super().__init__(in_channels, hidden_channels, num_layers, out_channels, dropout=dropout, **kwargs)
+        self.attention_dropout = dropout if attention_dropout is None else attention_dropout
+        if isinstance(norm, str):
+            norm, said = _norm(norm, hidden_channels)
+            norm_kwargs = {**(norm_kwargs or {}), **said} or None
+        if pre_linear and not isinstance(in_channels, int):
+            raise ValueError(
+                f"Expected one size of all nodes because 'pre_linear' is set (got "
+                f"in_channels={in_channels}); map sources and targets before the model"
+            )
+        super().__init__(
+            hidden_channels if pre_linear else in_channels,
+            hidden_channels,
+            num_layers,
+            out_channels,
+            dropout=dropout,
+            norm=norm,
+            norm_kwargs=norm_kwargs,
+            **kwargs,
+        )
+        self.in_channels = in_channels
+        self.lin_in = Linear(in_channels, hidden_channels) if pre_linear else None
         # Modules, so that what is traced of them keeps to the mode they are in.
         self.drop_input = _Dropout(input_dropout)
         # Two: a heterogeneous model copies each.
@@ -92,12 +122,22 @@ class AttentionGNN(BasicGNN):
             out_channels,
             heads=heads,
             concat=concat,
-            dropout=self.dropout.p,
+            dropout=self.attention_dropout,
             **kwargs,
         )
         if self.value_dropout > 0.0:
             self._drop_values(conv)
         return conv
+
+    def reset_parameters(self) -> None:
+        r"""Draws all learnable parameters anew."""
+        super().reset_parameters()
+        if self.lin_in is not None:
+            self.lin_in.reset_parameters()
+
+    def _entered(self, x: Tensor) -> Tensor:
+        # What the first layer is given.
+        return x if self.lin_in is None else self.dropout(self.lin_in(x))
 
     def _drop_values(self, conv: MessagePassing) -> None:
         # Stock layers have no such option, but what they propagate can be changed on the way.
@@ -153,7 +193,7 @@ class AttentionGNN(BasicGNN):
         for name, extra in (("losses", losses), ("position", position)):
             if name not in self.conv_takes and isinstance(extra, (list, Tensor)):
                 raise TypeError(f"Expected no '{name}' (got one); layers of {type(self).__name__} take none")
-        x = self.drop_input(x)
+        x = self._entered(self.drop_input(x))
         xs: list[Tensor] = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if num_sampled_nodes_per_hop is not None:
@@ -268,6 +308,7 @@ class AttentionGNN(BasicGNN):
         of_edges = {"edge_attr": edge_attr}
         if self.supports_edge_weight:
             of_edges["edge_weight"] = edge_weight
+        x = self._entered(x)
         xs: list[Tensor] = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if needs_all(conv):
@@ -282,8 +323,9 @@ class AttentionGNN(BasicGNN):
         return self.lin(x) if hasattr(self, "lin") else x  # type: ignore[no-any-return]
 
 
-class KernelGAT(AttentionGNN):
-    r"""Graph attention with any kernel: a stack of :class:`~kgat.nn.KernelGATConv`.
+class KernelGAT(Pretrained, AttentionGNN):
+    r"""Graph attention with any kernel: a stack of :class:`~kgat.nn.KernelGATConv`, which
+    :meth:`~kgat.models.pretrained.Pretrained.save_pretrained` writes into a folder.
 
     Args:
         in_channels (int or tuple): Size of each input sample, or :obj:`-1`.
@@ -297,8 +339,16 @@ class KernelGAT(AttentionGNN):
         input_dropout (float, optional): Dropout on the features. (default: :obj:`0.0`)
         value_dropout (float, optional): Dropout on projected features where they are averaged, not where
             they are scored, as in the original GAT code. (default: :obj:`0.0`)
-        **kwargs (optional): ``act``, ``norm``, ``jk`` and so on of
-            :class:`torch_geometric.nn.models.basic_gnn.BasicGNN`, and keyword arguments
+        attention_dropout (float, optional): Dropout on attention weights; as :obj:`dropout` if :obj:`None`.
+            (default: :obj:`None`)
+        pre_linear (bool, optional): Whether a linear map to the hidden width, and dropout, come before the
+            first layer. (default: :obj:`False`)
+        norm (str or Callable, optional): Normalisation, as PyG resolves it, with arguments where there are
+            some: :obj:`"layer_norm[mode=node]"`. (default: :obj:`None`)
+        norm_kwargs (dict, optional): Further arguments of it. (default: :obj:`None`)
+        **kwargs (optional): ``act``, ``jk`` and so on of
+            :class:`torch_geometric.nn.models.basic_gnn.BasicGNN` (``jk="last"`` puts a linear layer behind
+            the last one, which is then as wide as the others), and keyword arguments
             (``kernel``, ``magnitude``, ``projections``, ``residual``, ``position_dim``, ...) of every
             :class:`~kgat.nn.KernelGATConv`.
 
@@ -315,13 +365,8 @@ class KernelGAT(AttentionGNN):
     """
 
     supports_edge_weight: Final[bool] = True  # type: ignore[misc]
-    conv_class = KernelGATConv
+    conv_class = inner = KernelGATConv
     conv_takes = ("batch", "losses", "position")
-
-    @property
-    def penalised(self) -> bool:
-        r"""Whether a kernel has a penalty for ``losses``."""
-        return any(conv.penalised for conv in self.convs)  # type: ignore[misc]
 
     def _drop_values(self, conv: MessagePassing) -> None:
         conv.value_dropout = self.value_dropout
@@ -333,6 +378,13 @@ def _drop_propagated(p: float, conv: MessagePassing, inputs: tuple[Any, ...]) ->
         return inputs
     source, target = kwargs["x"]
     return edge_index, size, {**kwargs, "x": (dropout(source, p), target)}
+
+
+def _norm(name: str, channels: int) -> tuple[str, dict[str, Any]]:
+    match = re.fullmatch(r"([^][]*)\[([^][]*)\]", name.strip())
+    if match is None:
+        return name, {}
+    return match[1], arguments_of(type(normalization_resolver(match[1], channels)), match[2], name, given=1)
 
 
 class _Dropout(torch.nn.Dropout):

@@ -11,6 +11,7 @@ from kgat.names import one_of
 __all__ = ["DECODERS", "LinkPredictor"]
 
 DECODERS = ("dot", "mlp")
+PAIRS = 1 << 18  # at once
 
 
 class LinkPredictor(torch.nn.Module):
@@ -88,7 +89,11 @@ class LinkPredictor(torch.nn.Module):
         Shapes:
             - **nodes:** :math:`(N, C)`, **pairs:** :math:`(2, *)`, **output:** :math:`(*)`
         """
-        one, other = pairs.flatten(1).unbind(0)
+        every = pairs.flatten(1)
+        # Without gradients nothing is kept of a pair but its score, so that a benchmark's millions fit.
+        some = [every] if torch.is_grad_enabled() else every.split(PAIRS, dim=1)
+        return torch.cat([self._scores(nodes, *each) for each in some]).view(pairs.shape[1:])
+
+    def _scores(self, nodes: Tensor, one: Tensor, other: Tensor) -> Tensor:
         product = nodes.index_select(0, one) * nodes.index_select(0, other)
-        score = product.sum(dim=-1) if self.mlp is None else self.mlp(product).squeeze(-1)
-        return score.view(pairs.shape[1:])
+        return product.sum(dim=-1) if self.mlp is None else self.mlp(product).squeeze(-1)

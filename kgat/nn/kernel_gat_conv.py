@@ -106,7 +106,8 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
             maximum. Scales are buffers, no parameters, and part of the state dict;
             :func:`kgat.nn.calibrate` sets them by hand. Additive kernels and
             :class:`~kgat.kernels.KANScore` keep the start of their papers, and
-            :class:`~kgat.kernels.LeakyCosine` and :class:`~kgat.kernels.L2Distance` have no scale to set.
+            :class:`~kgat.kernels.LeakyCosine`, :class:`~kgat.kernels.L2Distance` and
+            :class:`~kgat.kernels.Constant` have no scale to set.
             (default: :obj:`None`)
         **kwargs (optional): Arguments of :class:`torch_geometric.nn.conv.MessagePassing`.
 

@@ -10,7 +10,7 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
-from kgat.kernels import Context, Kernel, Product, ScaledCosine, Sum
+from kgat.kernels import Context, Kernel, PerHead, Product, ScaledCosine, Sum
 from kgat.ops.graph.adjacency import check_indices
 
 __all__ = ["STARTS", "calibrate"]
@@ -51,7 +51,8 @@ def _kernels(layer: torch.nn.Module) -> list[Kernel]:
 
 
 def _scaled(layer: torch.nn.Module) -> list[Kernel]:
-    return [p for kernel in _kernels(layer) for p in parts(kernel) if p.scalable]
+    alone = [k for kernel in _kernels(layer) for k in (kernel.parts if type(kernel) is PerHead else [kernel])]
+    return [p for kernel in alone for p in parts(kernel) if p.scalable]
 
 
 def reopen(layer: torch.nn.Module) -> None:
@@ -113,7 +114,6 @@ def fit(
     with _LOCK, torch.inference_mode(False), torch.no_grad():
         if not is_open(layer):  # another thread was here meanwhile
             return
-        named = named_scaled(layer)
         row, col = edge_index
         check_indices(row, col, query.size(0), key.size(0))
         query, key = _single(query), _single(key)
@@ -127,24 +127,47 @@ def fit(
             t_query, t_key = map(_single, places)
             sides.append((t_query.index_select(0, row), t_key.index_select(0, col)))
             nodes.append((t_query, t_key))
-        operands = [(kernel, *pair) for kernel, pair in zip(_kernels(layer), sides, strict=True)]
-        # What a kernel computes from a whole side is that of the nodes, not of the edges that are looked at.
-        whole = {
-            part: (q.nan_to_num(0.0, 0.0, 0.0), k.nan_to_num(0.0, 0.0, 0.0), Context(context.batch))
-            for kernel, (q, k) in zip(_kernels(layer), nodes, strict=True)
-            for part in parts(kernel)
-        }
-        context = Context(context.batch_at(row, col))
-        operands, context = _finite(operands, context)
-        exponents = _shared(_fitted(operands, list(named.values()), context, whole), len(named), query)
-        if exponents is None:
-            return
-        for kernel, own in zip(named.values(), exponents, strict=True):
-            scale = query.new_tensor([[2.0 ** (n / STEPS)] for n in own])
-            if isinstance(kernel, ScaledCosine):  # the length of its inputs cancels
-                kernel.beta.copy_(kernel.beta * scale)
-                scale = torch.ones_like(scale)
-            kernel.input_scale = scale
+        entries = list(zip(_kernels(layer), sides, nodes, strict=True))
+        if any(type(kernel) is PerHead for kernel, *_ in entries):  # heads know nothing of each other
+            for single in [one for entry in entries for one in _by_heads(*entry)]:
+                _fit([single], context, row, col)
+        else:
+            _fit(entries, context, row, col)
+
+
+Pair = tuple[Tensor, Tensor]
+Entry = tuple[Kernel, Pair, Pair]  # a kernel, its queries and keys at sampled edges, and those of all nodes
+
+
+def _by_heads(kernel: Kernel, side: Pair, nodes: Pair) -> list[Entry]:
+    if not isinstance(kernel, PerHead):
+        return [(kernel, side, nodes)]
+    of_side, of_nodes = (zip(*map(kernel.of_parts, pair), strict=True) for pair in (side, nodes))
+    return list(zip(kernel.parts, of_side, of_nodes, strict=True))
+
+
+def _fit(entries: list[Entry], context: Context, row: Tensor, col: Tensor) -> None:
+    scaled = [part for kernel, *_ in entries for part in parts(kernel) if part.scalable]
+    if not scaled:
+        return
+    operands = [(kernel, *side) for kernel, side, _ in entries]
+    # What a kernel computes from a whole side is that of the nodes, not of the edges that are looked at.
+    whole = {
+        part: (q.nan_to_num(0.0, 0.0, 0.0), k.nan_to_num(0.0, 0.0, 0.0), Context(context.batch))
+        for kernel, _, (q, k) in entries
+        for part in parts(kernel)
+    }
+    operands, within = _finite(operands, Context(context.batch_at(row, col)))
+    query = operands[0][1]
+    exponents = _shared(_fitted(operands, scaled, within, whole), len(scaled), query)
+    if exponents is None:
+        return
+    for kernel, own in zip(scaled, exponents, strict=True):
+        scale = query.new_tensor([[2.0 ** (n / STEPS)] for n in own])
+        if isinstance(kernel, ScaledCosine):  # the length of its inputs cancels
+            kernel.beta.copy_(kernel.beta * scale)
+            scale = torch.ones_like(scale)
+        kernel.input_scale = scale
 
 
 Operand = tuple[Kernel, Tensor, Tensor]

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+import torch
 from torch import Tensor
 
 from kgat.ops.backend import BACKENDS, Backend, named
@@ -52,6 +53,9 @@ def explain(call: Call, fused: bool = False) -> str:
         call (Call): The request.
         fused (bool, optional): Only of those that are the code of a device. (default: :obj:`False`)
     """
+    calls = call.by_heads()
+    if len(calls) > 1:
+        return " | ".join(explain(part, fused) for part in calls)
     lines = []
     for backend in BACKENDS:
         if fused and backend.device is None:
@@ -77,6 +81,12 @@ def edge_attention_with_weights(call: Call, backend: str | None = None) -> tuple
 
 
 def _run(name: str, call: Call, backend: str | None) -> Any:
+    calls = call.by_heads()
+    if len(calls) > 1:
+        results = [_run(name, part, backend) for part in calls]
+        if isinstance(results[0], tuple):
+            return tuple(torch.cat(pieces, dim=1) for pieces in zip(*results, strict=True))
+        return torch.cat(results, dim=1)
     chosen = choose(call, backend)
     try:
         return getattr(chosen, name)(call)

@@ -16,7 +16,7 @@ from kgat.names import bare
 from kgat.ops.call import Call
 from kgat.ops.graph.adjacency import check_edges
 from kgat.ops.require import require
-from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram
+from kgat.score.gram import ComposedGram, Gram, HeadsGram, LazyGram, SumGram
 from kgat.score.rules import Link, Pair, ScoreRule
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -33,10 +33,13 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
     Raises:
         ValueError: If operands do not fit together, with their names and shapes.
     """
-    if isinstance(gram, SumGram | ComposedGram):
+    if isinstance(gram, SumGram | ComposedGram | HeadsGram):
         if not gram.parts:
             raise ValueError("Expected a kernel of at least one part (got none)")
         sizes = [check_gram(part, device) for part in gram.parts]
+        if isinstance(gram, HeadsGram):
+            of_heads = sum(heads for _, _, heads in sizes)
+            sizes = [(targets, sources, of_heads) for targets, sources, _ in sizes]
         for size in sizes:
             if size != sizes[0]:
                 raise ValueError(
@@ -247,7 +250,7 @@ def check_unbatched(gram: Gram) -> None:
     Raises:
         ValueError: If there are any.
     """
-    if isinstance(gram, SumGram | ComposedGram):
+    if isinstance(gram, SumGram | ComposedGram | HeadsGram):
         for part in gram.parts:
             check_unbatched(part)
     elif isinstance(gram, LazyGram):

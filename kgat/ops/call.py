@@ -3,13 +3,14 @@ r"""One request for edge attention, as the backends see it."""
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from kgat.names import bare
-from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram
+from kgat.score.gram import ComposedGram, Gram, HeadsGram, LazyGram, SumGram
 
 
 @dataclass(frozen=True, eq=False)
@@ -55,6 +56,24 @@ class Call:
     @property
     def col(self) -> Tensor:
         return self.edge_index[1 - self.target].long()
+
+    def by_heads(self) -> list[Call]:
+        r"""Returns the calls that this one is made of: one for each kernel that has heads of its own."""
+        if not isinstance(self.gram, HeadsGram):
+            return [self]
+        heads = self.gram.heads
+        names, dims = ("value", "edge_bias", "edge_log_weight", "edge_weight", "base"), (1, 1, 1, 1, -2)
+        given = {n: (getattr(self, n), dim) for n, dim in zip(names, dims, strict=True)}
+        of_parts: dict[str, Any] = {
+            # What all heads have in common is one column.
+            n: x.split(heads, dim=dim) if x.size(dim) == sum(heads) else [x] * len(heads)
+            for n, (x, dim) in given.items()
+            if x is not None
+        }
+        return [
+            replace(self, gram=part, **{n: pieces[i] for n, pieces in of_parts.items()})
+            for i, part in enumerate(self.gram.parts)
+        ]
 
     def scores(self) -> Tensor:
         r"""Evaluates the kernel on the edges, with the edge bias, by the rules as they stand in torch.

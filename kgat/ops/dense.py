@@ -21,7 +21,7 @@ from kgat import ops
 from kgat.names import nearest
 from kgat.ops.call import Call, score_dtype
 from kgat.ops.linear import feature_size, linear_attention
-from kgat.score.gram import ComposedGram, Expansion, Gram, LazyGram, SumGram, legible
+from kgat.score.gram import ComposedGram, Expansion, Gram, HeadsGram, LazyGram, SumGram, legible
 from kgat.score.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
 
 # Numbers of a block of scores; a larger matrix is computed block by block, and again in the backward pass.
@@ -52,6 +52,17 @@ class DenseCall:
     causal: bool = False
     dropout: float = 0.0
     memory: dict[str, Any] = field(default_factory=dict, init=False, repr=False)  # of what is asked twice
+
+    def by_heads(self) -> list[DenseCall]:
+        r"""Returns the calls that this one is made of: one for each kernel that has heads of its own."""
+        if not isinstance(self.gram, HeadsGram):
+            return [self]
+        heads = self.gram.heads
+        values, biases = self.value.split(heads, dim=-2), [self.bias] * len(heads)
+        if self.bias is not None and self.bias.size(-1) > 1:
+            biases = list(self.bias.split(heads, dim=-1))
+        parts = zip(self.gram.parts, values, biases, strict=True)
+        return [replace(self, gram=gram, value=value, bias=bias) for gram, value, bias in parts]
 
     @property
     def hidden(self) -> Tensor | None:

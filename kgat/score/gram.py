@@ -10,6 +10,7 @@ from dataclasses import dataclass, replace
 from typing import NamedTuple, NoReturn, Self
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from kgat.score.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
@@ -449,6 +450,64 @@ class ComposedGram(_Parts):
             return other * self
         count, function = len(self.parts), self.function
         return ComposedGram((*self.parts, other), lambda *scores: function(*scores[:count]) + scores[count])
+
+
+@dataclass(frozen=True, eq=False)
+class HeadsGram(_Parts):
+    r"""The Gram matrix of a kernel that is another one from head to head: those of some heads beside those of
+    the next. Attention runs each part by itself.
+
+    Args:
+        parts (tuple of Gram): The Gram matrices, each of its own heads.
+    """
+
+    parts: tuple[Gram, ...]
+
+    @property
+    def heads(self) -> list[int]:
+        r"""The number of heads of each part."""
+        return [part.size[2] for part in self.parts]
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        return (*self.parts[0].size[:2], sum(self.heads))
+
+    def _combined(self, scores: list[Tensor]) -> Tensor:
+        return torch.cat(_leading(scores), dim=-1)
+
+    def paired(self, edge_bias: Tensor | None = None) -> Tensor:
+        if edge_bias is None:
+            return super().paired()
+        biases = edge_bias.split(self.heads, dim=-1)
+        return self._combined([part.paired(bias) for part, bias in zip(self.parts, biases, strict=True)])
+
+    def up_to_query(self) -> HeadsGram:
+        return HeadsGram(tuple(part.up_to_query() for part in self.parts))
+
+    def expanded(self, hidden: Tensor | None = None) -> HeadsGram:
+        return HeadsGram(tuple(part.expanded(hidden) for part in self.parts))
+
+    def features(self) -> tuple[Tensor, Tensor]:
+        of_parts = [part.features() for part in self.parts]
+        widest = max(f.size(-1) for f, _ in of_parts)
+        f, g = (
+            torch.cat(_leading([F.pad(x, (0, widest - x.size(-1))) for x in side], 3), dim=-2)
+            for side in zip(*of_parts, strict=True)
+        )
+        return f, g
+
+    def __mul__(self, other: Gram) -> Gram:
+        if isinstance(other, HeadsGram) and other.heads == self.heads:
+            return HeadsGram(tuple(p * o for p, o in zip(self.parts, other.parts, strict=True)))
+        if isinstance(other, SumGram):
+            return other * self
+        return ComposedGram((self, other), torch.add)
+
+
+def _leading(xs: list[Tensor], own: int = 1) -> list[Tensor]:
+    # Parts may differ in dimensions that broadcast.
+    lead = torch.broadcast_shapes(*(x.shape[: x.dim() - own] for x in xs))
+    return [x.expand(*lead, *x.shape[x.dim() - own :]) for x in xs]
 
 
 def _dense_score(term: Term, edge_bias: tuple[Tensor, ...]) -> Tensor:

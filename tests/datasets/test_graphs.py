@@ -24,7 +24,9 @@ from kgat.datasets.source import discover
 NAMES = {
     "digits", "karate", "Cora", "Cora-geom-gcn", "CiteSeer", "CiteSeer-geom-gcn", "PubMed",
     "PubMed-geom-gcn", "CitationFull-Cora", "Cora_ML", "CitationFull-CiteSeer", "DBLP",
-    "CitationFull-PubMed", "Computers", "Photo", "CS", "Physics", "Texas", "Cornell", "Wisconsin",
+    "CitationFull-PubMed", "Computers", "Photo", "CS", "Physics", "Computers-60-20-20", "Photo-60-20-20",
+    "CS-60-20-20", "Physics-60-20-20", "wine", "breast_cancer", "diabetes", "PenDigits-nearest",
+    "JapaneseVowels-nearest", "ogbn-arxiv-structure", "Texas", "Cornell", "Wisconsin",
     "chameleon", "squirrel", "chameleon_filtered", "squirrel_filtered", "Actor", "roman_empire",
     "amazon_ratings", "minesweeper", "tolokers", "questions", "cornell5", "johnshopkins55",
     "amherst41", "reed98", "penn94", "genius", "FacebookPagePage", "WikiCS", "Flickr", "Reddit",
@@ -136,7 +138,7 @@ def test_name_is_taken_loosely(tmp_path):
 def test_every_address_is_encrypted_and_every_checksum_used():
     paths = {file.path for source in graphs.SOURCES for file in source.files}
     urls = {file.url for source in graphs.SOURCES for file in source.files}
-    assert all(url.startswith("https://") for url in urls)
+    assert all(url.startswith("https://") for url in urls if url is not None)
     assert {path for path in checksums() if not path.startswith("seq/")} <= paths
 
 
@@ -158,6 +160,48 @@ def test_digits():
     assert len(task.splits) == 10
     assert {parts(split) for split in task.splits} == {(200, 500, 1097)}
     assert all(task.data.y[split.train].bincount().tolist() == [20] * 10 for split in task.splits)
+
+
+@pytest.mark.quick
+def test_tables_as_graphs_of_their_nearest_points():
+    for name, counts, sizes in (
+        ("wine", (178, 13, 3), (30, 40, 108)),
+        ("breast_cancer", (569, 30, 2), (40, 100, 429)),
+    ):
+        task = load(name)
+        check(task)
+        assert (task.data.num_nodes, task.data.x.size(1), task.num_classes) == counts
+        assert {parts(split) for split in task.splits} == {sizes}
+        assert task.data.edge_index[1].bincount().min() >= 8
+    task = load("diabetes")
+    assert (task.kind, task.metric, task.data.y.shape) == ("regression", "rmse", (442, 1))
+    assert (task.data.y.min(), task.data.y.max()) == (25.0, 346.0)
+    assert [parts(split) for split in task.splits] == [(221, 110, 111)] * 10
+    assert len({tuple(split.train.tolist()) for split in task.splits}) == 10
+
+
+@pytest.mark.parametrize(
+    ("name", "points", "classes"), [("PenDigits", 10992, 10), ("JapaneseVowels", 640, 9)]
+)
+def test_series_as_graphs_of_their_nearest_points(name, points, classes, data_root):
+    if not present(f"{name}-nearest", data_root):
+        pytest.skip(f"needs the raw files of {name}")
+    task = load(f"{name}-nearest", data_root)
+    check(task)
+    assert (task.data.num_nodes, task.num_classes) == (points, classes)
+    assert task.data.edge_index[1].bincount().min() >= 8
+    # What is near is alike: the edges know more than the classes do.
+    source, target = task.data.edge_index
+    assert (task.data.y[source] == task.data.y[target]).float().mean() > 0.8
+
+
+def test_shares_of_all_nodes(data_root):
+    if not present("Computers", data_root):
+        pytest.skip("needs the raw files of Computers")
+    few, many = (load(name, data_root) for name in ("Computers", "Computers-60-20-20"))
+    assert torch.equal(few.data.x, many.data.x)
+    assert torch.equal(few.data.edge_index, many.data.edge_index)
+    assert {parts(split) for split in many.splits} == {(8251, 2750, 2751)}
 
 
 def test_karate():

@@ -247,3 +247,10 @@ def test_fingerprints_of_large_tensors_are_of_pieces(monkeypatch):
     assert fingerprint(one) != fingerprint(ends)
     assert fingerprint(one) == fingerprint(between)
     assert fingerprint(one) != fingerprint(torch.zeros(1001))
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_coo])
+def test_fingerprints_of_sparse_tensors(layout):
+    one = torch.eye(4).to_sparse(layout=layout)
+    assert fingerprint(one) == fingerprint(torch.eye(4).to_sparse(layout=layout))
+    assert fingerprint(one) != fingerprint((2 * torch.eye(4)).to_sparse(layout=layout))

@@ -153,3 +153,34 @@ def test_start_is_that_of_kernel_models():
     assert make_config("gat", start="unit") == make_config("gat")
     with pytest.raises(ValueError, match=r"'start' as one of none, unit \(got two\).*--set start="):
         make_config("rbf", start="two")
+
+
+def test_settings_of_tuned_stacks_are_of_all_models_that_can_have_them():
+    changes = {"pre_linear": "true", "jk": "last", "add_self_loops": "false", "attention_dropout": "0"}
+    changes |= {"kernel_lr": "0.1", "norm": "layer_norm[mode=node]"}
+    values = {"pre_linear": True, "jk": "last", "add_self_loops": False, "attention_dropout": 0.0}
+    values |= {"kernel_lr": 0.1, "norm": "layer_norm[mode=node]"}
+    for name in ("gat", "gatv2", "rbf"):
+        config, before = make_config(name, **changes), make_config(name)
+        assert {key: config.as_dict()[key] for key in values} == values
+        assert before.as_dict().keys() & values.keys() == {"norm"}  # runs from before keep their keys
+        assert Config.from_dict(config.as_dict()) == config
+    assert make_config("gcn", **changes) == make_config("gcn", **{**changes, "kernel_lr": 1.0})
+    assert make_config("mlp", add_self_loops=False) == make_config("mlp")
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "message"),
+    [
+        ("jk", "sum", "'jk' as one of none, last, cat, max, lstm"),
+        ("attention_dropout", 1, r"'attention_dropout' in \[0, 1\), or none"),
+        ("position_dim", 0, "'position_dim' of at least 1, or none"),
+        ("kernel_lr", -1, "'kernel_lr' of at least 0"),
+        ("kernel_lr", "nan", "'kernel_lr' of at least 0"),
+        ("pre_linear", "yes", "'pre_linear' as true or false"),
+        ("add_self_loops", 1, "'add_self_loops' as true or false"),
+    ],
+)
+def test_impossible_settings_of_tuned_stacks(name, value, message):
+    with pytest.raises(ValueError, match=f"Expected {message}.*--set"):
+        make_config("rbf", **{name: value})

@@ -290,6 +290,37 @@ def test_save_all_writes_one_file_per_figure_and_data_set(tmp_path):
     assert plots.save_all(records, tmp_path / "new")[0].read_bytes() == first
 
 
+HEADS = {"png": b"\x89PNG", "svg": b"<?xml", "pdf": b"%PDF"}
+
+
+def test_figures_have_the_formats_that_are_asked_for(tmp_path):
+    records = [run_record("gat", seed, 0.8) for seed in range(2)]
+    paths = plots.save_all(records, tmp_path / "two", ["pdf", "svg"])
+    assert {path.suffix for path in paths} == {".pdf", ".svg"}
+    assert [path.stem for path in paths[::2]] == [path.stem for path in paths[1::2]]
+    assert all(path.read_bytes().startswith(HEADS[path.suffix[1:]]) for path in paths)
+    for form, head in HEADS.items():
+        one, other = (
+            plots.save(tmp_path / f"{i}.{form}", plots.accuracy(records)).read_bytes() for i in range(2)
+        )
+        assert one == other
+        assert one.startswith(head)
+        assert not any(word in one for word in (b"Matplotlib", b"<dc:date>", b"CreationDate"))
+    plain = plots.png(plots.accuracy(records))
+    assert plots.save(tmp_path / "plain", plots.accuracy(records)).read_bytes() == plain
+    paths = {path.name: path for path in plots.save_all(records, tmp_path, ["svg", "png"])}
+    assert paths["Cora-accuracy.png"].read_bytes() == plain
+
+
+def test_other_formats_of_figures_are_refused(tmp_path):
+    for formats in (["gif"], [], ["png", "svgz"]):
+        with pytest.raises(ValueError, match=r"Expected a format of figures .*png, svg, pdf"):
+            plots.save_all(FULL, tmp_path / "none", formats)
+    with pytest.raises(ValueError, match=r"got 'jpg'"):
+        plots.save(tmp_path / "none.jpg", plots.accuracy(FULL))
+    assert not list(tmp_path.iterdir())
+
+
 def test_the_users_style_is_neither_used_nor_changed():
     plain = plots.png(plots.accuracy(FULL))
     with mpl.rc_context():

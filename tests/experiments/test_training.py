@@ -1,3 +1,4 @@
+import copy
 import dataclasses
 import math
 from types import SimpleNamespace
@@ -8,6 +9,7 @@ from made_tasks import make_config, make_task
 
 from kgat import kernels
 from kgat.datasets import METRICS, Task
+from kgat.datasets.own.structure import structural_features
 from kgat.experiments import training, tuning
 from kgat.experiments.loop import Epoch
 from kgat.experiments.registry import MODELS
@@ -104,6 +106,77 @@ def test_decay_spares_what_kernels_want_without(name, spared):
     assert everything == {key for key, _ in model.named_parameters()}
     expected = {f"convs.{layer}.kernel.{key}" for layer in (0, 1) for key in spared}
     assert everything - moved_by_decay(name, decay_kernels=False) == expected
+
+
+@pytest.mark.parametrize(
+    ("name", "own"),
+    [
+        ("rbf*lp", {"kernel.kernels.0.log_lengthscale", "kernel.kernels.1.rho"}),
+        ("additive", {"kernel.att_query", "kernel.att_key"}),
+        ("gat", {"att_src", "att_dst"}),
+        ("gatv2", {"att"}),
+    ],
+)
+@pytest.mark.parametrize("decays", [True, False])
+def test_kernels_learn_at_a_rate_of_their_own(name, own, decays):
+    task = make_task()
+    config = make_config(name, lr=0.5, kernel_lr=0.1, decay_kernels=decays)
+    model = training.build(task, config)
+    optimizer = Trainer(model, task.visible(task.split(0)), config).optimizer
+    names = {id(parameter): key for key, parameter in model.named_parameters()}
+    rates = {names[id(p)]: group["lr"] for group in optimizer.param_groups for p in group["params"]}
+    assert rates.keys() == set(names.values())
+    slow = {f"convs.{layer}.{key}" for layer in (0, 1) for key in own}
+    assert {key for key, rate in rates.items() if rate == pytest.approx(0.05)} == slow
+    assert {rate for key, rate in rates.items() if key not in slow} == {0.5}
+
+
+@pytest.mark.parametrize("name", ["gat", "gatv2", "gcn", "supergat", "rbf", "spectral*lp"])
+def test_settings_of_tuned_stacks_reach_the_layers(name):
+    options = {"pre_linear": True, "jk": "last", "add_self_loops": False, "attention_dropout": 0.25}
+    config = make_config(name, dropout=0.5, norm="layer_norm[mode=node]", **options)
+    model = training.build(make_task(), config)
+    layers = [getattr(conv, "conv", conv) for conv in model.convs]
+    assert [layer.add_self_loops for layer in layers] == [False, False]
+    assert {layer.in_channels for layer in layers} == {config.hidden_channels}
+    assert {getattr(layer, "dropout", 0.25) for layer in layers} == {0.25}
+    assert model.dropout.p == 0.5
+    assert [norm.mode for norm in model.norms] == ["node", "node"]
+    assert (model.lin_in.in_channels, model.lin.out_features) == (make_task().data.x.size(1), 3)
+
+
+@pytest.mark.parametrize("name", ["rbf", "gat", "gcn", "mlp"])
+def test_positions_are_those_of_random_walks(name):
+    task = make_task()
+    config = make_config(name, position_dim=3, max_epochs=2)
+    model = training.build(task, config).eval()
+    x, edge_index = task.data.x, task.data.edge_index
+    walk = structural_features(edge_index, x.size(0), ["walk:3"])
+    assert walk.abs().sum() > 0
+    found = model(x, edge_index)
+    model._forward_pre_hooks.clear()
+    if name == "rbf":
+        expected = model(x, edge_index, position=walk)
+    else:
+        expected = model(torch.cat([x, walk], dim=1), edge_index)
+    torch.testing.assert_close(found, expected)
+    record = run(task, config)
+    assert record["config"]["position_dim"] == 3
+    with pytest.raises(ValueError, match=r"no 'position_dim' of nodes .*batches \(got 3\)"):
+        run(task, make_config(name, position_dim=3, batch_size=4))
+
+
+def test_positions_are_those_of_the_graph_that_is_given():
+    model = training.build(make_task(), make_config("rbf", position_dim=2)).eval()
+    x, path = torch.randn(4, make_task().data.x.size(1)), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])
+    ring = torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
+    first = model(x, path)
+    assert not torch.equal(model(x, ring), first)
+    torch.testing.assert_close(model(x, path), first)
+    torch.testing.assert_close(copy.deepcopy(model)(x, path), first)
+    path[1, 0] = 3
+    changed = model(x, path)
+    torch.testing.assert_close(model(x, path.clone()), changed)
 
 
 # Fit

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from kgat.kernels import RFA, DotProduct, EluPlusOne, FAVORPlus
-from kgat.kernels.features import circle
+from kgat.ops.waves import circle, project, waves
 
 H, D = 3, 4
 
@@ -199,11 +199,81 @@ def test_circle_has_derivatives_of_every_kind(families):
     torch.testing.assert_close(found, expected)
 
 
-def test_circle_computes_sines_once():
-    # Twice, forward and back, without its own backward pass; and each slice fills a tensor of zeros.
+def test_circle_computes_sines_in_one_pass():
     angle = torch.randn(6, 2, 8, requires_grad=True)
     with torch.profiler.profile() as seen:
         circle(angle, 2).sum().backward()
-    counts = {event.key: event.count for event in seen.key_averages()}
-    assert (counts["aten::sin"], counts["aten::cos"]) == (1, 1)
-    assert "aten::slice_backward" not in counts
+    names = {event.key for event in seen.key_averages()}
+    assert not names & {"aten::sin", "aten::cos", "aten::slice_backward"}
+
+
+def of_waves(nodes, heads, channels, size, families, dtype=torch.float):
+    torch.manual_seed(0)
+    x = torch.randn(nodes, heads, channels, dtype=torch.double)
+    omega = torch.randn(heads, channels, families * size, dtype=torch.double)
+    grad = torch.randn(nodes, heads, 2 * size, dtype=torch.double)
+    return x.to(dtype).requires_grad_(), omega.to(dtype).requires_grad_(), grad.to(dtype)
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1.0, 1e4])
+@pytest.mark.parametrize(
+    "sizes",
+    [
+        (0, 2, 3, 4, 1),
+        (1, 1, 1, 1, 1),
+        (7, 3, 5, 6, 2),
+        (1003, 3, 5, 7, 2),
+        (50, 2, 40, 3, 1),
+        (50, 2, 40, 48, 2),
+    ],
+)
+def test_waves_in_one_pass_are_those_of_double_precision(sizes, scale):
+    x, omega, grad = of_waves(*sizes)
+    x = (x.detach() * scale).requires_grad_()
+    wide, wide_omega = (t.detach().double().requires_grad_() for t in (x, omega))
+    out, expected = waves(x, omega, sizes[-1]), circle(project(wide, wide_omega), sizes[-1])
+    out.backward(grad)
+    expected.backward(grad.double())
+    # An angle is as exact as its size allows.
+    close = 1e-6 * max(1.0, 10.0 * scale)
+    for one, other in ((out, expected), (x.grad, wide.grad), (omega.grad, wide_omega.grad)):
+        assert (one.double() - other).norm() <= close * other.norm()
+
+
+def test_waves_have_second_and_batched_derivatives_in_single_precision():
+    both = []
+    for dtype in (torch.float, torch.double):
+        x, omega, grad = of_waves(9, 3, 5, 6, 2, dtype)
+        first = torch.autograd.grad(waves(x, omega, 2), (x, omega), grad, create_graph=True)
+        second = torch.autograd.grad(sum(t.square().sum() for t in first), (x, omega))
+        grads = torch.stack([grad, 2.0 * grad])
+        batched = torch.autograd.grad(waves(x, omega, 2), (x, omega), grads, is_grads_batched=True)
+        jacobian = torch.func.jacrev(lambda x, omega=omega: waves(x, omega, 2))(x)
+        torch.testing.assert_close(batched[0][1], 2.0 * batched[0][0])
+        both.append((*first, *second, *batched, jacobian))
+    for one, other in zip(*both, strict=True):
+        torch.testing.assert_close(one.double(), other, rtol=1e-4, atol=1e-4)
+
+
+def test_waves_do_not_depend_on_the_number_of_threads():
+    results = []
+    threads = torch.get_num_threads()
+    try:
+        for number in (1, 2, 3):
+            torch.set_num_threads(number)
+            x, omega, grad = of_waves(3000, 3, 8, 16, 2)
+            out = waves(x, omega, 2)
+            results.append((out, *torch.autograd.grad(out, (x, omega), grad)))
+    finally:
+        torch.set_num_threads(threads)
+    for others in results[1:]:
+        assert all(torch.equal(one, other) for one, other in zip(results[0], others, strict=True))
+
+
+def test_waves_of_infinity_are_nan_there_alone():
+    x, omega, _ = of_waves(5, 1, 3, 4, 1)
+    with torch.no_grad():
+        x[2, 0, 1] = float("inf")
+    out = waves(x, omega)
+    assert out[2].isnan().all()
+    assert out[[0, 1, 3, 4]].isfinite().all()

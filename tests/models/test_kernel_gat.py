@@ -225,3 +225,38 @@ def test_the_rate_of_input_dropout_can_be_set():
     model.input_dropout = 1.0
     torch.testing.assert_close(model(X, EDGES), model(torch.zeros_like(X), EDGES))
     assert set(model.state_dict()) == set(KernelGAT(16, 24, 1, heads=4).state_dict())
+
+
+@pytest.mark.parametrize("model_class", [KernelGAT, StockGAT])
+@pytest.mark.parametrize("layout", [torch.strided, torch.sparse_csr])
+def test_a_linear_layer_in_front(model_class, layout):
+    model = model_class(
+        6, 8, 2, 3, heads=2, dropout=0.9, pre_linear=True, jk="last", norm="layer_norm[mode=node]"
+    )
+    x, edge_index = torch.rand(7, 6), torch.tensor([[0, 1, 2, 3, 4, 5, 6], [1, 2, 3, 4, 5, 6, 0]])
+    given = x if layout == torch.strided else x.to_sparse_csr()
+    h = torch.nn.functional.linear(x, model.lin_in.weight, model.lin_in.bias)
+    model.eval()
+    for conv, norm in zip(model.convs, model.norms, strict=True):
+        h = norm(conv(h, edge_index)).relu()
+    torch.testing.assert_close(model(given, edge_index), model.lin(h))
+    torch.testing.assert_close(model.inference(given, edge_index, rows=3), model.lin(h))
+    before = model.lin_in.weight.clone()
+    model.reset_parameters()
+    assert not torch.equal(model.lin_in.weight, before)
+    model.train()
+    assert (model._entered(given) == 0).any()  # dropped behind the map, too
+    assert model.in_channels == 6
+
+
+def test_dropout_on_weights_apart_from_that_between_layers():
+    model = KernelGAT(6, 8, 2, 3, dropout=0.5, attention_dropout=0.1)
+    assert ([conv.dropout for conv in model.convs], model.dropout.p) == ([0.1, 0.1], 0.5)
+    assert [conv.dropout for conv in KernelGAT(6, 8, 2, 3, dropout=0.5).convs] == [0.5, 0.5]
+
+
+def test_arguments_of_the_stack_that_do_not_fit():
+    with pytest.raises(ValueError, match=r"one size of all nodes because 'pre_linear'.*\(6, 7\)"):
+        KernelGAT((6, 7), 8, 2, 3, pre_linear=True)
+    with pytest.raises(ValueError, match=r"'layer_norm\[mood=node\]'.*did you mean 'mode'"):
+        KernelGAT(6, 8, 2, 3, norm="layer_norm[mood=node]")

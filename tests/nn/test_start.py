@@ -21,7 +21,7 @@ PRODUCTS = ["rbf*magnitude", "rbf+dot", "spectral*magnitude", "sinc*dot+laplace"
 def test_which_kernels_have_no_scale_to_set():
     networks = {"Additive", "AdditiveV2", "GatedAdditive", "KANScore"}
     unscaled = {name for name in kernels.names() if not getattr(kernels, name).scalable}
-    assert unscaled == networks | {"L2Distance", "LeakyCosine"}
+    assert unscaled == networks | {"L2Distance", "LeakyCosine", "Constant"}
 
 
 def graph(nodes=60, edges=300, features=7, seed=0):

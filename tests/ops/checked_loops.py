@@ -76,8 +76,8 @@ def prefetch(table, index):
     table[index]  # need not exist, but asking for others would be of no use
 
 
-def _same(function=None, **options):
-    return (lambda function: function) if function is None else function
+def _same(function):
+    return function
 
 
 def _select(condition, x, y):
@@ -104,17 +104,15 @@ def _compile_rule(function, dtype, operands):
 
 
 def _stand_ins():
-    kernels = types.ModuleType("numba")
-    kernels.njit = _same
     mathematics = types.ModuleType("kgat.ops.cpu.math")
     mathematics.VOCABULARY = dict.fromkeys(("float32", "float64"), _VOCABULARY)
-    for name in ("plain", "apart", "inlined", "kept_on_disk"):
+    for name in ("plain", "apart", "inlined"):
         setattr(mathematics, name, _same)
     mathematics.compile_rule = _compile_rule
     runtime = types.ModuleType("kgat.ops.cpu.runtime")
     for function in (pointer, shift, chunk, next_slot, prefetch):
         setattr(runtime, function.__name__, function)
-    return {module.__name__: module for module in (kernels, mathematics, runtime)}
+    return {module.__name__: module for module in (mathematics, runtime)}
 
 
 @contextlib.contextmanager

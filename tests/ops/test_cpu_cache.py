@@ -12,8 +12,9 @@ import pytest
 import torch
 
 from kgat.ops.cpu import cache as cpu_cache
-from kgat.ops.cpu.cache import CodeFiles, cache_of
-from kgat.ops.cpu.math import kept_on_disk
+from kgat.ops.cpu import machine
+from kgat.ops.cpu.cache import CodeFiles, code_folder
+from kgat.ops.cpu.kept import CodeCache, kept_on_disk
 from kgat.ops.cpu.runtime import Loop, pointer
 
 _i64 = np.int64(0)
@@ -27,9 +28,16 @@ def _double(x):
     return 2 * x
 
 
+def forget():
+    """Lets the next loop be loaded as in a new process, where no code has a name yet."""
+    Loop._loaded.clear()
+    machine._engine.cache_clear()
+
+
 def run():
     """Runs a loop and a function as a new process would, and returns how many were compiled."""
     before, total = Loop.compiled, torch.zeros(1, dtype=torch.int64)
+    forget()
     loop = Loop(_count, "a loop that counts", "its key")
     loop.run([total], 3)
     assert total.item() == 3
@@ -40,13 +48,14 @@ def run():
 
 @pytest.fixture(autouse=True)
 def folder(tmp_path, monkeypatch):
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(cpu_cache, "_said", set())
     return tmp_path
 
 
 def files(folder):
-    return sorted(path for path in folder.rglob("*") if path.is_file())
+    return sorted(path for path in folder.rglob("*.code") if path.is_file())
 
 
 DAMAGES = {
@@ -95,7 +104,8 @@ def test_a_write_that_fails_leaves_nothing_behind(folder, monkeypatch, caplog):
         assert run() == 2
     assert not files(folder)
     assert "No space left" in caplog.text
-    assert sum("cannot keep" in record.getMessage() for record in caplog.records) == 1
+    lines = [line for line in (record.getMessage() for record in caplog.records) if "cannot keep" in line]
+    assert len(lines) == len(set(lines)) == 2  # of the folder of loops and of that of Numba
     assert run() == 2
     assert run() == 0
 
@@ -103,13 +113,14 @@ def test_a_write_that_fails_leaves_nothing_behind(folder, monkeypatch, caplog):
 def test_no_folder_at_all(folder, monkeypatch):
     file = folder / "a file"
     file.touch()
+    monkeypatch.setenv("NUMBA_CACHE_DIR", str(file))
     monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(file))
     locators = [
         locator for locator in numba.core.caching.CacheImpl._locator_classes if "User" in locator.__name__
     ]
     monkeypatch.setattr(numba.core.caching.CacheImpl, "_locator_classes", locators)
     monkeypatch.setattr(numba.misc.appdirs, "user_cache_dir", lambda *_, **__: str(file))
-    assert cache_of(_double) is None
+    assert code_folder() is None
     assert run() == 2
     assert run() == 2
 
@@ -118,7 +129,7 @@ def test_a_folder_that_vanishes(folder, monkeypatch, caplog):
     def gone(*_):
         raise PermissionError(13, "Permission denied")
 
-    cache = cache_of(_double)
+    cache = CodeCache(_double)
     monkeypatch.setattr(type(cache._impl.locator), "ensure_cache_path", gone)
     double = numba.njit(_double)
     double._cache = cache
@@ -126,10 +137,11 @@ def test_a_folder_that_vanishes(folder, monkeypatch, caplog):
     assert "Permission denied" in caplog.text
 
 
-def test_another_version_of_numba_has_other_files(folder, monkeypatch):
+def test_other_versions_have_other_files(folder, monkeypatch):
     assert run() == 2
     with monkeypatch.context() as patch:
         patch.setattr(numba, "__version__", "0.0.0")
+        patch.setattr(machine, "stamp", lambda: "another processor")
         assert run() == 2
         assert run() == 0
     assert run() == 0
@@ -146,7 +158,7 @@ def test_several_processes_write_at_once(folder):
         "import test_cpu_cache as test\n"
         "for n in range(20):\n"
         "    test.run()\n"
-        "    for path in test.files(test.Path(test.numba.core.config.CACHE_DIR)):\n"
+        "    for path in test.files(test.code_folder()):\n"
         "        if n % 3 == 0:\n"
         "            path.unlink(missing_ok=True)\n"
     )
@@ -164,4 +176,31 @@ def test_several_processes_write_at_once(folder):
         assert b"damaged" not in error
     run()
     assert run() == 0
-    assert all(path.suffix == ".code" for path in files(folder))
+    assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".code", ".lock"}
+
+
+def test_processes_that_start_at_once_compile_once(folder):
+    code = (
+        "import sys, torch\n"
+        "from kgat.functional import edge_attention\n"
+        "from kgat.kernels import Laplace\n"
+        "x = torch.rand(2, 1, 3, requires_grad=True)\n"
+        "gram, edges = Laplace(3)(x, x), torch.tensor([[0], [1]])\n"
+        "from kgat.ops.cpu.runtime import Loop\n"
+        "print(flush=True); sys.stdin.readline()\n"
+        "edge_attention(gram, x, edges, backend='cpu').sum().backward()\n"
+        "print(Loop.compiled)\n"
+    )
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
+    pipe = subprocess.PIPE
+    processes = [
+        subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=pipe, stdout=pipe, text=True)
+        for _ in range(3)
+    ]
+    for process in processes:
+        process.stdout.readline()
+    for process in processes:
+        process.stdin.write("go\n")
+        process.stdin.flush()
+    counts = [int(process.communicate(timeout=300)[0]) for process in processes]
+    assert sum(counts) == len(files(folder)) > 0

@@ -397,10 +397,10 @@ def test_forgotten_with_its_tensor():
     assert key not in memory._MEMORY
 
 
-def test_without_numba():
+def test_without_a_compiler():
     code = """
 import sys
-sys.modules["numba"] = None
+sys.modules["llvmlite"] = None
 import numpy as np, torch
 from kgat import KernelGATConv
 buffer = np.array([[0, 1, 2, 3], [1, 2, 3, 0]])

@@ -2,11 +2,10 @@ r"""Molecules of the `"Open Graph Benchmark" <https://arxiv.org/abs/2005.00687>`
 
 from functools import partial
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
-from kgat.datasets.files import RawFile, expect, reading
+from kgat.datasets.files import RawFile, expect, read_csv
 from kgat.datasets.graph import Array, mask
 from kgat.datasets.source import Collection, CollectionSource
 
@@ -15,13 +14,6 @@ URL = "https://snap.stanford.edu/ogb/data/graphproppred/csv_mol_download"
 # a linear map of one-hot categories is the sum of their embeddings.
 ATOM = (119, 5, 12, 12, 10, 6, 6, 2, 2)
 BOND = (5, 6, 2)
-
-
-def _csv(path: Path, dtype: Any) -> Array:
-    import pandas as pd
-
-    with reading(path):
-        return pd.read_csv(path, header=None, dtype=dtype, compression="gzip").to_numpy()
 
 
 def _one_hot(values: Array, sizes: tuple[int, ...]) -> Array:
@@ -33,16 +25,16 @@ def _one_hot(values: Array, sizes: tuple[int, ...]) -> Array:
 
 def _read(paths: list[Path], regression: bool) -> Collection:
     edges, bonds, atoms, labels, num_nodes, num_edges, *split = paths
-    nodes, counts = (_csv(path, np.int64)[:, 0] for path in (num_nodes, num_edges))
-    pairs, bond = _csv(edges, np.int64), _one_hot(_csv(bonds, np.int64), BOND)
+    nodes, counts = (read_csv(path, np.int64)[:, 0] for path in (num_nodes, num_edges))
+    pairs, bond = read_csv(edges, np.int64), _one_hot(read_csv(bonds, np.int64), BOND)
     graph = np.repeat(np.arange(len(nodes)), nodes)
     expect(len(pairs) == len(bond) == counts.sum(), f"{len(pairs)} edges where {counts.sum()} are counted")
     # Within each molecule atoms are counted from 0, and a bond is there once.
     row, col = (pairs + np.repeat(nodes.cumsum() - nodes, counts)[:, None]).T
-    y = _csv(labels, np.float32)
-    parts = tuple(mask(_csv(path, np.int64)[:, 0], len(nodes)) for path in split)
+    y = read_csv(labels, np.float32)
+    parts = tuple(mask(read_csv(path, np.int64)[:, 0], len(nodes)) for path in split)
     return Collection(
-        _one_hot(_csv(atoms, np.int64), ATOM),
+        _one_hot(read_csv(atoms, np.int64), ATOM),
         np.concatenate([row, col]),
         np.concatenate([col, row]),
         graph,
@@ -76,6 +68,9 @@ SOURCES = [
     _source("molhiv", "roc_auc", "Inhibitors of HIV replication"),
     _source("molclintox", "roc_auc", "Drugs that failed for toxicity"),
     _source("moltox21", "roc_auc", "Toxicity on 12 targets"),
+    _source("moltoxcast", "roc_auc", "Toxicity in 617 experiments"),
+    _source("molmuv", "average_precision", "Validation of virtual screening, 17 targets"),
+    _source("molpcba", "average_precision", "128 assays of PubChem"),
     _source("molsider", "roc_auc", "Side effects of drugs in 27 classes"),
     _source("molesol", "rmse", "Solubility in water, log mol per litre"),
     _source("molfreesolv", "rmse", "Hydration free energy, kcal per mol"),

@@ -21,7 +21,7 @@ from torch_geometric.data import Data
 
 from kgat.datasets import splits
 from kgat.datasets.files import BROKEN, fetch, reading, resolve_root
-from kgat.datasets.graph import Graph, feature_tensor
+from kgat.datasets.graph import DAMAGED, Graph, feature_tensor, sorted_edges
 from kgat.datasets.source import GraphSource, discover, resolve
 from kgat.datasets.task import Split, Task
 from kgat.extras import require
@@ -34,11 +34,9 @@ SOURCES: tuple[GraphSource, ...] = discover(
     __path__,
     first=(
         *("toy", "planetoid", "bag_of_words", "geom_gcn", "heterophilous", "linkx"),
-        *("musae", "wiki_cs", "flickr", "reddit", "ogb"),
+        *("musae", "wiki_cs", "flickr", "reddit", "ogb", "nearest"),
     ),
 )
-
-_DAMAGED = "the raw file is damaged: delete it and load again"
 
 
 def names() -> list[str]:
@@ -55,8 +53,9 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
     r"""Loads a data set.
 
     Raw files are looked for below the root, laid out as :obj:`torch_geometric.datasets` and
-    :obj:`ogb` do it, and downloaded if they are not there; :obj:`"digits"` and :obj:`"karate"`
-    come with packages of the extra :obj:`experiments` and need no file. Splits that the benchmark
+    :obj:`ogb` do it, and downloaded if they are not there; :obj:`"digits"`, :obj:`"wine"`,
+    :obj:`"breast_cancer"`, :obj:`"diabetes"` and :obj:`"karate"` come with packages of the extra
+    :obj:`experiments` and need no file. Splits that the benchmark
     does not fix are drawn from the name alone and written to ``splits/NAME.npz`` below the root
     (below the user's cache if the root is read-only), from where they are read again. A graph is
     read into memory whole; :obj:`"ogbn-papers100M"`, undirected, wants a machine with hundreds of GB.
@@ -103,7 +102,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
 def _task(source: GraphSource, graph: Graph, folder: Path, sparse: bool | str) -> Task:
     x, layout = _features(source, graph.x, sparse)
     y = _labels(source, graph.y)
-    edge_index = _edge_index(source, graph, num_nodes=x.size(0))
+    edge_index = sorted_edges(source.name, graph.row, graph.col, x.size(0), source.undirected)
     directions = "undirected" if source.undirected else "directed"
     return Task(
         name=source.name,
@@ -125,13 +124,13 @@ def _labels(source: GraphSource, y: Any) -> Tensor:
     if y.ndim != 1 or y.size == 0 or not whole:
         raise ValueError(
             f"Expected one class per node of '{source.name}' (got labels {list(y.shape)} {y.dtype}); "
-            f"{_DAMAGED}"
+            f"{DAMAGED}"
         )
     # A class that no node could have is a damaged number, and would be a last layer of that size.
     if int(y.max()) >= len(y):
         raise IndexError(
             f"Expected classes of '{source.name}' below the number of its nodes, {len(y)} (got {y.max()}); "
-            f"{_DAMAGED}"
+            f"{DAMAGED}"
         )
     return torch.from_numpy(y.astype(np.int64))
 
@@ -140,37 +139,15 @@ def _features(source: GraphSource, x: Any, sparse: bool | str) -> tuple[Tensor, 
     if x.ndim != 2 or x.dtype.kind not in "biuf":
         raise ValueError(
             f"Expected one row of numbers per node of '{source.name}' (got features {list(x.shape)} "
-            f"{x.dtype}); {_DAMAGED}"
+            f"{x.dtype}); {DAMAGED}"
         )
     return feature_tensor(x, sparse)
 
 
-def _edge_index(source: GraphSource, graph: Graph, num_nodes: int) -> Tensor:
-    if any(np.asarray(end).dtype.kind not in "iu" for end in (graph.row, graph.col)):
-        raise ValueError(
-            f"Expected whole numbers as the ends of edges of '{source.name}' (got {graph.row.dtype} and "
-            f"{graph.col.dtype}); {_DAMAGED}"
-        )
-    row, col = (torch.from_numpy(np.array(end, dtype=np.int64)) for end in (graph.row, graph.col))
-    for end in (row, col):
-        if end.numel() > 0 and not 0 <= int(end.min()) <= int(end.max()) < num_nodes:
-            wrong = end[(end < 0) | (end >= num_nodes)][0]
-            raise IndexError(
-                f"Expected edges of '{source.name}' between nodes 0 to {num_nodes - 1} (got node "
-                f"{int(wrong)}); the raw files do not belong together: delete them and load again"
-            )
-    no_loop = row != col
-    row, col = row[no_loop], col[no_loop]
-    if source.undirected:
-        row, col = torch.cat([row, col]), torch.cat([col, row])
-    # One number per edge, so that one sort orders by target, then source, and shows duplicates.
-    key = torch.unique(col * num_nodes + row)
-    return torch.stack([key % num_nodes, key // num_nodes])
-
-
 def _splits(source: GraphSource, graph: Graph, folder: Path) -> tuple[Split, ...]:
     if source.rule is not None:
-        return splits.seeded(source.name, graph.y, source.rule, folder)
+        y = graph.y if graph.y.ndim == 1 else np.zeros(len(graph.y), dtype=np.int64)  # values have no classes
+        return splits.seeded(source.name, y, source.rule, folder)
     return tuple(
         Split(name, *(torch.from_numpy(np.array(mask, dtype=bool)) for mask in masks))
         for name, *masks in graph.parts

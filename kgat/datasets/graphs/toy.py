@@ -6,20 +6,14 @@ from pathlib import Path
 import numpy as np
 
 from kgat.datasets import splits
-from kgat.datasets.graph import Graph
+from kgat.datasets.graph import Graph, neighbourhood
 from kgat.datasets.source import GraphSource
 
 
 def _digits(paths: list[Path]) -> Graph:
     from sklearn.datasets import load_digits
-    from sklearn.neighbors import kneighbors_graph
 
-    pixels, y = load_digits(return_X_y=True)
-    deviation = pixels.std(axis=0)
-    # Some border pixels are blank in every image.
-    x = (pixels - pixels.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
-    neighbours = kneighbors_graph(x, n_neighbors=8).tocoo()
-    return Graph(x, neighbours.row, neighbours.col, y)
+    return neighbourhood(*load_digits(return_X_y=True))
 
 
 def _karate(paths: list[Path]) -> Graph:

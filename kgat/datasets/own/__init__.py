@@ -6,16 +6,21 @@ edges and features are then decided in one place each.
 """
 
 from kgat.datasets.own.arrays import from_points, from_scipy
+from kgat.datasets.own.averaged_features import averaged_features
 from kgat.datasets.own.convert import convert_arrays
 from kgat.datasets.own.data import from_data
 from kgat.datasets.own.describe import describe
+from kgat.datasets.own.encoding import Encoding
+from kgat.datasets.own.graphs import read_graphs, read_pairs
 from kgat.datasets.own.mapped import load_mapped, save_mapped
 from kgat.datasets.own.networks import from_networkx
-from kgat.datasets.own.read import read_graph
+from kgat.datasets.own.read import read_graph, read_unlabelled
 from kgat.datasets.own.structure import structural_features
 from kgat.datasets.own.tables import from_pandas
 
 __all__ = [
+    "Encoding",
+    "averaged_features",
     "convert_arrays",
     "describe",
     "from_data",
@@ -25,6 +30,9 @@ __all__ = [
     "from_scipy",
     "load_mapped",
     "read_graph",
+    "read_graphs",
+    "read_pairs",
+    "read_unlabelled",
     "save_mapped",
     "structural_features",
 ]

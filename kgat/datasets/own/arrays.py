@@ -2,13 +2,16 @@ r"""Graphs as arrays: an adjacency matrix or a list of edges beside features and
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from pathlib import Path
+from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
 from kgat.datasets.own.data import from_data
 from kgat.datasets.own.edges import nearest_neighbours
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.numpy_files import read_archive, read_folder
 from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, shown
 from kgat.datasets.own.task import make_task
@@ -112,12 +115,20 @@ def from_points(
     source = source or "the given points"
     steps = [f"edges from the {knn} nearest points"]
     x = _checked_features(x, source)
-    if standardize and isinstance(x, np.ndarray):
+    encoding: dict[str, Any] = {"read": {"knn": knn}}
+    like: Encoding | None = options.get("like")
+    if like is not None:
+        like.expect_table(source, False)
+        like.expect_sizes(source, x.shape[1], like.edge_features)
+        x = like.scaled(x)
+    elif standardize and isinstance(x, np.ndarray):
         deviation = x.std(axis=0)
         constant = x.min(axis=0, initial=np.inf) >= x.max(axis=0, initial=-np.inf)
-        x = (x - x.mean(axis=0)) / np.where(constant, 1.0, deviation)
+        encoding["scale"] = x.mean(axis=0).tolist(), np.where(constant, 1.0, deviation).tolist()
+        x = Encoding(**encoding).scaled(x)
         steps.insert(0, "numbers standardised")
-    return _task(x, y, nearest_neighbours(x, knn), source, options, directed=False, steps=tuple(steps))
+    edges = nearest_neighbours(x, knn)
+    return _task(x, y, edges, source, options, directed=False, steps=tuple(steps), encoding=encoding)
 
 
 def _task(
@@ -129,6 +140,7 @@ def _task(
     edge_attr: Array | None = None,
     directed: bool | None = None,
     steps: tuple[str, ...] = (),
+    encoding: Mapping[str, Any] = MappingProxyType({}),
 ) -> Task:
     label = options.pop("label", "y")
     columns = {name: np.asarray(values) for name, values in options.pop("columns", {}).items()}
@@ -161,6 +173,7 @@ def _task(
         source=source,
         directed=directed,
         steps=steps,
+        encoding=encoding,
     )
     return make_task(raw, **options)
 
@@ -210,11 +223,14 @@ def read_arrays(path: Path, *, knn: int | None = None, standardize: bool = True,
     arrays = read_folder(path) if path.is_dir() else read_archive(path)
     label = options.pop("label", None)
     label = label or next((name for name in LABELS if name in arrays), "y")
+    x = next((arrays[name] for name in FEATURES if name in arrays and name != label), None)
+    adjacency = next((arrays[name] for name in ADJACENCY if name in arrays), None)
+    if options.get("like") is not None:  # labels do not count
+        first = next((values for values in (x, adjacency) if values is not None), np.zeros(0))
+        arrays[label] = np.full(first.shape[0], np.nan)
     if label not in arrays:
         no_column("an array", label, sorted(arrays), f"'{path}'", "it is what is to be predicted (--label)")
-    x = next((arrays[name] for name in FEATURES if name in arrays and name != label), None)
     edge_index = next((arrays[name] for name in EDGES if name in arrays), None)
-    adjacency = next((arrays[name] for name in ADJACENCY if name in arrays), None)
     source = f"'{path}'"
     is_graph = edge_index is not None or adjacency is not None
     if is_graph != (knn is None):

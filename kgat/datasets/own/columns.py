@@ -26,6 +26,7 @@ class Column:
         mean, deviation (float, optional): What numbers are standardised by. (default: :obj:`0.0`,
             :obj:`1.0`)
         categories (list of str, optional): The categories. (default: :obj:`()`)
+        fill (float, optional): The number instead of a missing one. (default: :obj:`0.0`)
     """
 
     name: str
@@ -33,6 +34,7 @@ class Column:
     mean: float = 0.0
     deviation: float = 1.0
     categories: Sequence[str] = ()
+    fill: float = 0.0
 
     @property
     def width(self) -> int:
@@ -48,6 +50,7 @@ def encode(
     fill: bool = False,
     standardize: bool = True,
     columns: Sequence[Column] | None = None,
+    fit: Array | None = None,
 ) -> tuple[Array, list[Column]]:
     r"""Makes features of the columns of a table.
 
@@ -60,6 +63,8 @@ def encode(
         standardize (bool, optional): Whether numbers get mean 0 and deviation 1. (default: :obj:`True`)
         columns (list of Column, optional): An encoding that was made before, which the table then has to
             fit. (default: :obj:`None`)
+        fit (numpy.ndarray, optional): Which rows decide about categories, means and deviations; all if
+            :obj:`None`. (default: :obj:`None`)
 
     Returns:
         tuple: The features, and the encoding.
@@ -77,6 +82,14 @@ def encode(
     """
     import pandas as pd
 
+    if fit is not None and columns is None:
+        rows = np.flatnonzero(fit)
+        _, columns = encode(
+            *(table.iloc[rows], lambda row, name: where(int(rows[row]), name)),
+            categories=categories,
+            fill=fill,
+            standardize=standardize,
+        )
     if columns is not None:
         lacking = [column.name for column in columns if column.name not in table.columns]
         known = {column.name for column in columns}
@@ -84,8 +97,9 @@ def encode(
         if lacking or more:
             raise ValueError(
                 f"Expected the columns {shown([column.name for column in columns])} (got none of the name "
-                f"{shown(lacking)})" if lacking else
-                f"Expected no columns but {shown([column.name for column in columns])} (got {shown(more)})"
+                f"{shown(lacking)}); give all that were encoded first" if lacking else
+                f"Expected no columns but {shown([column.name for column in columns]) or 'ids'} (got "
+                f"{shown(more)}); drop what was not encoded first (--drop)"
             )  # fmt: skip
     parts, made = [], []
     wanted: list[tuple[str, Column | None]] = (
@@ -161,11 +175,10 @@ def _scaled(
         deviation = float(known.std()) if len(known) else 0.0
         if kind == "number" and standardize:
             # A column of one value says nothing, whatever rounding makes of its deviation.
-            column = Column(name, kind, mean, deviation if len(np.unique(known)) > 1 else 1.0)
+            column = Column(name, kind, mean, deviation if len(np.unique(known)) > 1 else 1.0, fill=mean)
         else:
-            column = Column(name, kind)
-            numbers = np.where(missing, mean, numbers)
-    filled = np.where(np.isnan(numbers), column.mean, numbers)
+            column = Column(name, kind, fill=mean)
+    filled = np.where(np.isnan(numbers), column.fill, numbers)
     return ((filled - column.mean) / column.deviation)[:, None], column
 
 

@@ -12,15 +12,26 @@ import numpy as np
 import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
+from torch_geometric.data.separate import separate
 
-from kgat.datasets.own.raw import Array, RawGraph, absent, no_column
+from kgat.datasets.own.encoding import Encoding
+from kgat.datasets.own.hetero import float_features, make_hetero_task, target_in
+from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, several
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 
-__all__ = ["from_data", "read_data"]
+__all__ = ["SeveralGraphs", "from_data", "read_data", "read_several"]
 
 
-def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str = "", **options: Any) -> Task:
+def from_data(
+    data: Data | HeteroData | Mapping[Any, Any],
+    *,
+    target: str = "y",
+    source: str = "",
+    like: Encoding | None = None,
+    graphs: str | None = None,
+    **options: Any,
+) -> Task:
     r"""Makes a task of a graph, for :func:`kgat.experiments.compare.compare` and training.
 
     What is to be predicted is recognised: whole numbers of at most 100 different values, text and truth
@@ -31,11 +42,17 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
     :func:`read_graph`, too.
 
     Args:
-        data (torch_geometric.data.Data or dict): Holds :obj:`edge_index`, what is to be predicted, and
-            optionally :obj:`x`, :obj:`edge_attr`, and masks :obj:`train_mask`, :obj:`val_mask` and
-            :obj:`test_mask` with one column per split.
-        target (str, optional): The attribute that is to be predicted. (default: :obj:`"y"`)
+        data (torch_geometric.data.Data, torch_geometric.data.HeteroData or dict): Holds :obj:`edge_index`,
+            what is to be predicted, and optionally :obj:`x`, :obj:`edge_attr`, and masks :obj:`train_mask`,
+            :obj:`val_mask` and :obj:`test_mask` with one column per split. A type of nodes of a heterogeneous
+            graph that has no :obj:`x` gets :func:`averaged_features`.
+        target (str, optional): The attribute that is to be predicted. Of a heterogeneous graph the type of
+            nodes whose :obj:`y` it is, or ``type.attribute``; the one type that has a :obj:`y` if left out.
+            (default: :obj:`"y"`)
         source (str, optional): Where the graph comes from, in one line. (default: what it is)
+        like (Encoding, optional): As :func:`from_pandas` has it. (default: :obj:`None`)
+        graphs (str, optional): The attribute with the graph of each node, where there are several.
+            (default: :obj:`None`)
         name (str, optional): What tables call it. (default: :obj:`"graph"`)
         kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"`, :obj:`"multilabel"` or
             :obj:`"regression"`; recognised if :obj:`None`. (default: :obj:`None`)
@@ -68,25 +85,41 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
         >>> task.num_classes, task.metric, len(task.splits)
         (3, 'accuracy', 10)
     """
-    if isinstance(data, HeteroData):
-        raise NotImplementedError(
-            "Expected a graph with one type of nodes (got a HeteroData); pass data.to_homogeneous(), or a "
-            "subgraph of one type"
-        )
     if isinstance(data, Mapping):
-        data = Data.from_dict(dict(data))
-    if not isinstance(data, Data):
+        data = _from_dict(data)
+    if not isinstance(data, Data | HeteroData):
         raise TypeError(
             f"Expected a torch_geometric.data.Data (got {type(data).__name__}); pass Data(x=x, "
             "edge_index=edge_index, y=y)"
         )
-    source = source or "the given Data"
+    source = source or f"the given {type(data).__name__}"
+    if like is not None and isinstance(data, HeteroData):
+        raise NotImplementedError(
+            f"Expected a graph with one type of nodes to predict on (got {source}, a HeteroData); call the "
+            "model of kgat.experiments.training.restore with its features and edges"
+        )
+    if isinstance(data, HeteroData):
+        name, attribute = target_in(data, target, source)
+        raw = _raw(data[name], attribute, f"{source}, type '{name}'", options)
+        return make_hetero_task(data, name, raw, **options)
     if data.edge_index is None:
         raise ValueError(
             f"Expected 'edge_index' of shape [2, E] in {source} (got {sorted(data.keys())}); for points "
             "without edges use from_points(x, y, knn=10)"
         )
+    if like is not None:
+        target, data = "y", data.clone()
+        data.y = np.full(data.num_nodes or 0, np.nan)
+    return make_task(_raw(data, target, source, options, graphs), like=like, **options)
 
+
+def _from_dict(content: Mapping[Any, Any]) -> Data | HeteroData:
+    several = any(isinstance(value, Mapping) for value in content.values())
+    return (HeteroData if several else Data).from_dict(dict(content))
+
+
+def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: str | None = None) -> RawGraph:
+    # Of a graph, or of the nodes of one type.
     def column(name: str) -> Array:
         if name not in data:
             no_column("an attribute", name, sorted(data.keys()), source, "name one of them")
@@ -98,7 +131,7 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
             f"Expected one value, or one row, of '{target}' per node in {source} (got {list(labels.shape)}); "
             "choose another target"
         )
-    x = data.x
+    x = data.get("x")
     nodes = x.size(0) if isinstance(x, Tensor) else data.get("num_nodes", len(labels))
     if len(labels) != nodes:
         raise ValueError(
@@ -110,10 +143,11 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
         missing = labels < 0
     elif _is_amount(labels, missing) and options.get("kind") is None:
         options["kind"] = "regression"  # who has floats means numbers, were they whole
-    raw = RawGraph(
-        x=_float_features(x, source),
-        edge_index=_array(data.edge_index),
-        edge_attr=None if data.edge_attr is None else _array(data.edge_attr),
+    edge_index, edge_attr = data.get("edge_index"), data.get("edge_attr")
+    return RawGraph(
+        x=float_features(x, source),
+        edge_index=np.empty((2, 0), np.int64) if edge_index is None else _array(edge_index),
+        edge_attr=None if edge_attr is None else _array(edge_attr),
         labels=labels,
         missing=missing,
         label=target,
@@ -121,9 +155,11 @@ def from_data(data: Data | Mapping[str, Any], *, target: str = "y", source: str 
         row=lambda node: f"node {node}",
         source=source,
         masks=_masks(data, source),
-        extra={"node_id": list(data.node_id)} if "node_id" in data else {},
+        extra={
+            **({"node_id": list(data["node_id"])} if "node_id" in data else {}),
+            **(several(data[graphs]) if graphs is not None else {}),
+        },
     )
-    return make_task(raw, **options)
 
 
 def _is_amount(labels: Array, missing: Array) -> bool:
@@ -136,19 +172,7 @@ def _array(value: Any) -> Array:
     return np.asarray(value)
 
 
-def _float_features(x: Any, source: str) -> Tensor | None:
-    if x is None:
-        return None
-    if not isinstance(x, Tensor) or x.is_complex() or x.dim() not in (1, 2):
-        got = type(x).__name__ if not isinstance(x, Tensor) else f"{list(x.shape)} {x.dtype}"
-        raise ValueError(f"Expected features 'x' of shape [N, F] in {source} (got {got}); convert them")
-    x = x.detach().cpu()
-    if x.layout == torch.strided:
-        return (x.unsqueeze(1) if x.dim() == 1 else x).float()
-    return x.to_sparse_csr().float()
-
-
-def _masks(data: Data, source: str) -> list[tuple[str, Array, Array, Array]]:
+def _masks(data: Any, source: str) -> list[tuple[str, Array, Array, Array]]:
     names = [f"{part}_mask" for part in PARTS]
     present = [name for name in names if name in data]
     if not present:
@@ -178,38 +202,29 @@ def _masks(data: Data, source: str) -> list[tuple[str, Array, Array, Array]]:
     return [(name, train[:, i], val[:, i], test[:, i]) for i, name in enumerate(names)]
 
 
-def read_data(path: Path) -> Data:
-    r"""Reads a file that :func:`torch.save` made of a :obj:`Data` or its dictionary. Nothing in it is run.
+class SeveralGraphs(ValueError):
+    r"""A file holds several graphs where one is expected."""
+
+
+def read_data(path: Path) -> Data | HeteroData:
+    r"""Reads a file that :func:`torch.save` made of a :obj:`Data`, a :obj:`HeteroData` or the dictionary of
+    one. Nothing in it is run.
 
     Args:
         path (Path): The file.
 
     Raises:
+        SeveralGraphs: If it holds several.
         ValueError: If it is something else, or would run code.
     """
-    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
-    from torch_geometric.data.storage import GlobalStorage
-
-    try:
-        # PyG declares its classes safe, but not all that its files name.
-        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
-        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
-            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
-            content = torch.load(path, map_location="cpu", weights_only=True)
-    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
-        if "HeteroData" in str(error) or "BaseStorage" in str(error):
-            got = "a HeteroData, whose types nothing says how to join"
-        else:
-            got = "a pickle, which could run anything, or a damaged file"
-        raise ValueError(
-            f"Expected tensors of one graph in '{path}' (got {got}); write it with "
-            f"torch.save(data.to_dict(), '{path.name}')"
-        ) from error
-    if isinstance(content, tuple) and content and isinstance(content[0], dict | Data):
+    content = _content(path)
+    if isinstance(content, list) and content and isinstance(content[0], dict | Data):
+        content = _only_graph(path, (content[0], {"graphs": range(len(content) + 1)}))
+    if isinstance(content, tuple) and content and isinstance(content[0], dict | Data | HeteroData):
         content = _only_graph(path, content)
     if isinstance(content, dict):
-        content = Data.from_dict(content)
-    if not isinstance(content, Data):
+        content = _from_dict(content)
+    if not isinstance(content, Data | HeteroData):
         raise ValueError(
             f"Expected a graph in '{path}' (got {type(content).__name__}); write it with "
             f"torch.save(data.to_dict(), '{path.name}')"
@@ -217,12 +232,65 @@ def read_data(path: Path) -> Data:
     return content
 
 
+def _content(path: Path) -> Any:
+    from torch_geometric.data.data import DataEdgeAttr, DataTensorAttr
+    from torch_geometric.data.storage import BaseStorage, EdgeStorage, GlobalStorage, NodeStorage
+
+    try:
+        # PyG declares its classes safe, but not all that its files name.
+        safe = [Data, DataEdgeAttr, DataTensorAttr, GlobalStorage]
+        safe += [HeteroData, BaseStorage, NodeStorage, EdgeStorage]
+        with torch.serialization.safe_globals(safe), warnings.catch_warnings():
+            warnings.simplefilter("ignore")  # of a pickle by others; it is refused in any case
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except (pickle.UnpicklingError, EOFError, RuntimeError, ValueError, KeyError, AttributeError) as error:
+        raise ValueError(
+            f"Expected tensors of one graph in '{path}' (got a pickle, which could run anything, or a "
+            f"damaged file); write it with torch.save(data.to_dict(), '{path.name}')"
+        ) from error
+
+
+def read_several(path: Path) -> list[Data]:
+    r"""Reads the graphs of a file: a list of :obj:`Data` or of their dictionaries, what an
+    :obj:`InMemoryDataset` of PyG keeps, or one graph.
+
+    Args:
+        path (Path): The file.
+
+    Raises:
+        ValueError: If it is something else, or would run code.
+    """
+    content = _content(path)
+    if isinstance(content, tuple) and len(content) > 1 and isinstance(content[0], dict | Data):
+        data = Data.from_dict(content[0]) if isinstance(content[0], dict) else content[0]
+        slices: dict[str, Any] = content[1] or {}
+        count = max((len(places) - 1 for places in slices.values()), default=1)
+        graphs: list[Any] = [data] if not slices else [_slice(data, slices, i) for i in range(count)]
+    else:
+        graphs = [*content] if isinstance(content, list | tuple) else [content]
+    graphs = [Data.from_dict(graph) if isinstance(graph, dict) else graph for graph in graphs]
+    wrong = next((graph for graph in graphs if not isinstance(graph, Data)), None)
+    if wrong is not None or not graphs:
+        raise ValueError(
+            f"Expected graphs in '{path}' (got {type(wrong).__name__ if graphs else 'an empty list'}); write "
+            f"them with torch.save([data.to_dict() for data in graphs], '{path.name}')"
+        )
+    return graphs
+
+
+def _slice(data: Data, slices: dict[str, Any], number: int) -> Data:
+    return separate(Data, data, number, slices, decrement=False)  # type: ignore[no-any-return]
+
+
 def _only_graph(path: Path, content: tuple[Any, ...]) -> Any:
     # As InMemoryDataset writes it: all graphs joined, and where each begins.
-    slices = content[1] if len(content) > 1 else None
-    graphs = max((len(places) - 1 for places in (slices or {}).values()), default=1)
+    slices = [content[1]] if len(content) > 1 and content[1] else []
+    for each in slices:  # by type and attribute, or by attribute
+        slices += [value for value in each.values() if isinstance(value, Mapping)]
+    places = [value for each in slices for value in each.values() if not isinstance(value, Mapping)]
+    graphs = max((len(each) - 1 for each in places), default=1)
     if graphs > 1:
-        raise ValueError(
+        raise SeveralGraphs(
             f"Expected one graph in '{path}' (got {graphs}); a task on the nodes of one graph has one"
         )
     return content[0]

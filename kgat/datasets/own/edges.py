@@ -9,7 +9,7 @@ import numpy as np
 from kgat.datasets.own.raw import Array
 from kgat.extras import require
 
-__all__ = ["Edges", "cleaned", "nearest_neighbours"]
+__all__ = ["Edges", "cleaned", "first_of_each", "nearest_neighbours"]
 
 
 class Edges(NamedTuple):
@@ -48,18 +48,19 @@ def cleaned(edge_index: Array, edge_attr: Array | None, *, directed: bool) -> Ed
     attr = edge_attr if edge_attr is None or edge_attr.ndim == 2 else edge_attr.reshape(-1, 1)
     other = row != col
     row, col, attr = row[other], col[other], None if attr is None else attr[other]
-    first = _first_of_each(row, col, attr)
+    first = first_of_each(row, col, attr)
     row, col, attr = row[first], col[first], None if attr is None else attr[first]
     duplicates = int(other.sum()) - len(first)
     if not directed:
         row, col = np.concatenate([row, col]), np.concatenate([col, row])
         attr = None if attr is None else np.concatenate([attr, attr])
-        first = _first_of_each(row, col, attr)
+        first = first_of_each(row, col, attr)
         row, col, attr = row[first], col[first], None if attr is None else attr[first]
     return Edges(np.stack([row, col]), attr, int((~other).sum()), duplicates)
 
 
-def _first_of_each(row: Array, col: Array, attr: Array | None) -> Array:
+def first_of_each(row: Array, col: Array, attr: Array | None) -> Array:
+    r"""Returns the places of edges, each once, in the order of targets, then sources."""
     columns = () if attr is None else tuple(attr.T[::-1])
     order = np.lexsort((*columns, row, col))
     differs = np.ones(len(order), dtype=bool)

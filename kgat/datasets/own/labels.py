@@ -33,6 +33,13 @@ class Target(NamedTuple):
     classes: tuple[str, ...]
 
     @property
+    def num_columns(self) -> int:
+        r"""Columns of an answer: classes, labels or values."""
+        if self.y.dim() == 2:
+            return self.y.size(1)
+        return 1 if self.y.is_floating_point() else int(self.y.max()) + 1
+
+    @property
     def labelled(self) -> Array:
         r"""Which nodes have a label."""
         known = ~self.y.isnan() if self.y.is_floating_point() else self.y >= 0

@@ -34,7 +34,7 @@ META = "meta.json"
 FORMATS = "kgat mapped graph"  # with a number
 FORMAT = f"{FORMATS} 1"
 ROWS = 1 << 16  # of features that are written together
-EXTRA = ("node_id", "columns", "target", "classes")  # what graphs of one's own have beside
+EXTRA = ("node_id", "columns", "target", "classes", "encoding")  # what graphs of one's own have beside
 OF_TASK = ("name", "metric", "kind", "num_classes", "source", "preprocessing", "digest")
 
 

@@ -10,7 +10,7 @@ from kgat.datasets.own.tables import from_pandas
 from kgat.datasets.task import Task
 from kgat.extras import require
 
-__all__ = ["NETWORKS", "from_networkx", "read_network"]
+__all__ = ["NETWORKS", "from_networkx", "read_network", "tables_of"]
 
 # What reads a file with this ending.
 NETWORKS: dict[str, str] = {
@@ -45,7 +45,6 @@ def from_networkx(graph: Any, nodes: Any = None, *, source: str = "", id: str = 
     """
     require("to read a graph of networkx", "networkx", "pandas")
     import networkx as nx
-    import pandas as pd
 
     if not isinstance(graph, nx.Graph):
         raise TypeError(
@@ -54,6 +53,35 @@ def from_networkx(graph: Any, nodes: Any = None, *, source: str = "", id: str = 
         )
     names = list(graph.nodes)
     source = source or f"the given {type(graph).__name__}"
+    nodes, edges = tables_of(graph, nodes, id)
+    if "directed" not in options or options["directed"] is None:
+        options["directed"] = graph.is_directed()
+    options.setdefault("row", _row_of(nodes, names))
+    task = from_pandas(
+        *(nodes, edges),
+        **options,
+        source=source,
+        id=id,
+        edge_source="edge source",
+        edge_target="edge target",
+    )
+    if "encoding" in task.data:  # the names of these columns are ours, not those of a file
+        read = {key: value for key, value in task.data.encoding["read"].items() if key == "id"}
+        task.data.encoding = {**task.data.encoding, "read": read}
+    return task
+
+
+def tables_of(graph: Any, nodes: Any, id: str) -> tuple[Any, Any]:
+    r"""Returns a graph as a table of nodes, if there is none, and one of edges; ids are texts.
+
+    Args:
+        graph (networkx.Graph): The graph.
+        nodes (pandas.DataFrame, optional): The table of nodes, if there is one.
+        id (str): What the column of ids is called.
+    """
+    import pandas as pd
+
+    names = list(graph.nodes)
     if nodes is None:
         nodes = pd.DataFrame([dict(graph.nodes[name]) for name in names])
         nodes = pd.DataFrame({id: range(len(names))}) if nodes.empty else nodes
@@ -67,17 +95,7 @@ def from_networkx(graph: Any, nodes: Any = None, *, source: str = "", id: str = 
         errors="ignore",
     )
     edges = pd.concat([ends, attributes], axis=1) if len(attributes.columns) else ends
-    if "directed" not in options or options["directed"] is None:
-        options["directed"] = graph.is_directed()
-    options.setdefault("row", _row_of(nodes, names))
-    return from_pandas(
-        *(nodes, edges),
-        **options,
-        source=source,
-        id=id,
-        edge_source="edge source",
-        edge_target="edge target",
-    )
+    return nodes, edges
 
 
 def _row_of(nodes: Any, names: list[Any]) -> Callable[[str, int], str]:

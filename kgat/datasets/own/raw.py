@@ -7,9 +7,10 @@ from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 
-__all__ = ["Array", "RawGraph", "absent", "counted", "no_column", "shown"]
+__all__ = ["Array", "RawGraph", "absent", "counted", "no_column", "several", "shown"]
 
 Array = NDArray[Any]
 SHOWN = 20  # names in a message: more are no help
@@ -35,6 +36,9 @@ class RawGraph:
             if :obj:`None`, they do unless each is there in both. (default: :obj:`None`)
         steps (tuple of str, optional): What was done to make features and edges. (default: :obj:`()`)
         extra (dict, optional): What the :obj:`Data` keeps besides. (default: :obj:`{}`)
+        fit (numpy.ndarray, optional): Which nodes decide about means and deviations. (default: :obj:`None`)
+        encoding (dict, optional): What there is of an :class:`~kgat.datasets.own.encoding.Encoding`.
+            (default: :obj:`{}`)
     """
 
     x: Any
@@ -50,11 +54,24 @@ class RawGraph:
     directed: bool | None = None
     steps: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
+    fit: Array | None = None
+    encoding: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_nodes(self) -> int:
         r"""The number of nodes."""
         return len(self.labels)
+
+
+def several(names: Array) -> dict[str, Any]:
+    r"""Returns what a :obj:`Data` of several graphs keeps: the graph of each node, and what they are called.
+
+    Example:
+        >>> several(np.array(["b", "b", "a"], dtype=object))
+        {'batch': tensor([0, 0, 1]), 'graph_name': ['b', 'a']}
+    """
+    number = {name: i for i, name in enumerate(dict.fromkeys(names.tolist()))}
+    return {"batch": torch.tensor([number[name] for name in names.tolist()]), "graph_name": list(number)}
 
 
 def absent(values: Array) -> Array:

@@ -9,13 +9,15 @@ from pathlib import Path
 from typing import Any
 
 from kgat.datasets.own.arrays import read_arrays
-from kgat.datasets.own.data import from_data, read_data
+from kgat.datasets.own.data import SeveralGraphs, from_data, read_data
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.mapped import is_mapped, load_mapped
 from kgat.datasets.own.networks import NETWORKS, from_networkx, read_network
-from kgat.datasets.own.tables import TABLES, from_pandas, read_table
+from kgat.datasets.own.several import from_several, graphs_at
+from kgat.datasets.own.tables import TABLES, from_pandas, read_table, table_in
 from kgat.datasets.task import Task
 
-__all__ = ["read_graph"]
+__all__ = ["read_graph", "read_unlabelled"]
 
 # Which options belong to which files; all others belong to all.
 OF_TABLES = ("drop", "categories", "fill", "id")
@@ -42,10 +44,13 @@ def read_graph(
     a folder that ``kgat convert`` wrote    as it is: :func:`~kgat.datasets.load_mapped`
     a folder of ``.npy`` and ``.npz``       arrays: :func:`from_scipy`, :func:`from_points`
     ``.csv``, ``.tsv``, ``.parquet``        points, with ``knn``: :func:`from_pandas`
-    ``.pt``, ``.pth``                       a :obj:`Data` of PyG or its dictionary: :func:`from_data`
+    ``.pt``, ``.pth``                       a :obj:`Data` or :obj:`HeteroData` of PyG: :func:`from_data`
     ``.graphml``, ``.gexf``, ``.gml``       networkx: :func:`from_networkx`
     ``.edgelist``, ``.edges``               a list of edges, with ``nodes``: :func:`from_networkx`
     ``.npz``                                arrays: :func:`from_scipy`, :func:`from_points`
+    a folder with ``train``, ``val`` and    several graphs, those of testing unseen by training: folders or
+    ``test``                                ``.pt`` files of graphs
+    a folder, or a ``.pt``, of graphs       several graphs; seeded splits of them
     ======================================  =======================================================
 
     Args:
@@ -71,13 +76,18 @@ def read_graph(
     ending = path.suffix.lower()
     options["name"] = name or path.resolve().name.removesuffix(path.suffix if path.is_file() else "")
     labelled: dict[str, Any] = {} if label is None else {"label": label}
+    is_other = (
+        is_mapped(path) or (path.is_dir() and _has_arrays(path)) or nodes is not None or edges is not None
+    )
+    if path.is_dir() and not is_other and (members := graphs_at(path)):
+        return from_several(members, source=f"'{path}'", knn=knn, **labelled, **options)
     if is_mapped(path):
         return _mapped(path, {**options, "nodes": nodes, "edges": edges, "knn": knn, **labelled}, name)
     if (
         path.is_dir()
         and nodes is None
         and edges is None
-        and _table(path, "nodes") is None
+        and table_in(path, "nodes") is None
         and _has_arrays(path)
     ):
         _refuse(path, options, OF_TABLES + OF_EDGE_TABLES)
@@ -104,10 +114,49 @@ def read_graph(
         if ending == ".npz":
             return read_arrays(path, knn=knn, **labelled, **options)
         _refuse(path, {**options, "knn": knn}, ("knn", "standardize"))
-        return from_data(read_data(path), target=label or "y", source=f"'{path}'", **options)
+        try:
+            data = read_data(path)
+        except SeveralGraphs:
+            return from_several(graphs_at(path), source=f"'{path}'", **labelled, **options)
+        return from_data(data, target=label or "y", source=f"'{path}'", **options)
     raise ValueError(
         f"Expected a folder or a file with one of the endings {', '.join(ENDINGS)} (got '{path}'); convert it"
     )
+
+
+def read_unlabelled(path: str | os.PathLike[str], like: Encoding, **options: Any) -> Task:
+    r"""Reads a graph that a trained model is to predict on; its labels, if there are some, do not count.
+
+    Args:
+        path (str): As of :func:`read_graph`.
+        like (Encoding): How the graph was encoded that the model was trained on.
+        **options (optional): Those of :func:`read_graph` that say where things are, if not where they were in
+            training: ``nodes``, ``edges``, ``id``, ``edge_source``, ``edge_target``, ``knn``, ``drop``,
+            ``fill``.
+
+    Raises:
+        ValueError: If features are not those of training, with the name or number of those that differ; as
+            :func:`read_graph` otherwise.
+    """
+    path = Path(path)
+    if is_mapped(path):
+        task = _mapped(path, {**options, "name": None}, None)
+        if like.columns is not None and task.data.get("encoding") != like.as_dict():
+            raise ValueError(
+                f"Expected a graph that was encoded as in training (got '{path}', which was not); give "
+                "its tables"
+            )
+        edge_attr = task.data.edge_attr
+        like.expect_sizes(f"'{path}'", task.data.x.size(1), 0 if edge_attr is None else edge_attr.size(1))
+        return task
+    kind = path.suffix.lower()
+    known = tuple(like.read)  # but for what such files do not have
+    if kind in NETWORKS:
+        known = ("id",)
+    elif kind in (".pt", ".pth"):
+        known = ()
+    read = {name: value for name, value in like.read.items() if name in known}
+    return read_graph(path, like=like, **read | options)
 
 
 def _refuse(path: Path, options: dict[str, Any], names: Sequence[str]) -> None:
@@ -135,13 +184,9 @@ def _has_arrays(path: Path) -> bool:
     return any(file.suffix in (".npy", ".npz") for file in path.iterdir())
 
 
-def _table(folder: Path, name: str) -> Path | None:
-    return next((folder / f"{name}{end}" for end in TABLES if (folder / f"{name}{end}").is_file()), None)
-
-
 def _place(folder: Path, given: str | None, name: str) -> Path | None:
     if given is None:
-        return _table(folder, name)
+        return table_in(folder, name)
     if (folder / given).is_file():
         return folder / given
     raise FileNotFoundError(f"Expected a table of {name} at '{folder / given}' (got no file); check --{name}")

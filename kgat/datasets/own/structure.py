@@ -14,13 +14,15 @@ from torch_geometric.utils import is_undirected
 from kgat.extras import require
 from kgat.names import unknown
 
-__all__ = ["STRUCTURES", "structural_features"]
+__all__ = ["STRUCTURES", "degree_moments", "structural_features"]
 
 # With how many columns each has, if it takes a number.
 STRUCTURES: dict[str, int | None] = {"degree": None, "walk": 16, "laplacian": 8}
 
 
-def structural_features(edge_index: Tensor, num_nodes: int, names: Sequence[str]) -> Tensor:
+def structural_features(
+    edge_index: Tensor, num_nodes: int, names: Sequence[str], degrees: Sequence[Sequence[float]] | None = None
+) -> Tensor:
     r"""Returns features of nodes that the edges alone decide, side by side.
 
     Args:
@@ -29,6 +31,9 @@ def structural_features(edge_index: Tensor, num_nodes: int, names: Sequence[str]
         names (list of str): :obj:`"degree"` (degree, and least, largest, mean and standard deviation of that
             of the neighbours), ``walk:K`` (chances to be back after up to :math:`K` steps of a random walk),
             ``laplacian:K`` (eigenvectors of the symmetric Laplacian, whose signs are arbitrary).
+        degrees (tuple, optional): Mean and deviation that degrees are standardised by, as
+            :func:`degree_moments` has them of another graph; those of this one if :obj:`None`.
+            (default: :obj:`None`)
 
     Shapes:
         - **edge_index:** :math:`(2, E)`, **output:** :math:`(N, F)`
@@ -49,8 +54,18 @@ def structural_features(edge_index: Tensor, num_nodes: int, names: Sequence[str]
         count = _count(text, STRUCTURES[name], number)
         x = _columns(edge_index, num_nodes, name, count).float()
         # Degrees and eigenvectors have scales of their own; chances stay what they are.
-        parts.append(x if name == "walk" else _standardized(x))
+        mean, deviation = _moments(x) if degrees is None or name != "degree" else map(torch.tensor, degrees)
+        parts.append(x if name == "walk" else (x - mean) / deviation)
     return torch.cat(parts, dim=1)
+
+
+def degree_moments(
+    edge_index: Tensor, num_nodes: int, fit: Tensor | None = None
+) -> tuple[list[float], list[float]]:
+    r"""Returns mean and deviation of the columns of ``degree``, over all nodes or those of a mask."""
+    x = _columns(edge_index, num_nodes, "degree", 0).float()
+    mean, deviation = _moments(x if fit is None else x[fit])
+    return mean.tolist(), deviation.tolist()
 
 
 def _count(text: str, default: int | None, number: str) -> int:
@@ -87,6 +102,6 @@ def _columns(edge_index: Tensor, num_nodes: int, name: str, count: int) -> Tenso
         return AddLaplacianEigenvectorPE(count, None, undirected, **start)(data).x
 
 
-def _standardized(x: Tensor) -> Tensor:
+def _moments(x: Tensor) -> tuple[Tensor, Tensor]:
     deviation = x.std(dim=0, correction=0)
-    return (x - x.mean(dim=0)) / torch.where(deviation > 0, deviation, 1.0)
+    return x.mean(dim=0), torch.where(deviation > 0, deviation, 1.0)

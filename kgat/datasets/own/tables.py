@@ -11,14 +11,15 @@ from typing import Any
 
 import numpy as np
 
-from kgat.datasets.own.columns import encode
+from kgat.datasets.own.columns import Column, encode
 from kgat.datasets.own.edges import nearest_neighbours
-from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, shown
+from kgat.datasets.own.encoding import Encoding
+from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, several, shown
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import Task
 from kgat.extras import require
 
-__all__ = ["TABLES", "from_pandas", "read_table"]
+__all__ = ["TABLES", "ends_of", "from_pandas", "read_table", "table_in"]
 
 TABLES = (".csv", ".tsv", ".parquet")
 # Texts that mean that there is no value; not among ids, where NA is a name like any other.
@@ -41,6 +42,9 @@ def from_pandas(
     standardize: bool = True,
     source: str = "",
     row: Callable[[str, int], str] | None = None,
+    like: Encoding | None = None,
+    graphs: str | None = None,
+    fit: Array | None = None,
     **options: Any,
 ) -> Task:
     r"""Makes a task of a table of nodes and a table of edges.
@@ -69,6 +73,12 @@ def from_pandas(
         source (str, optional): Where the tables come from. (default: what they are)
         row (callable, optional): Says where a row is, from "nodes" or "edges" and its number. (default: by
             the number, counted from 0)
+        like (Encoding, optional): How another graph was encoded, that a model was trained on: this one is to
+            be predicted on, in the same way and without labels. (default: :obj:`None`)
+        graphs (str, optional): A column with the graph of each node, where there are several: training sees
+            those alone that have nodes to train or to validate with. (default: :obj:`None`)
+        fit (numpy.ndarray, optional): Which nodes decide about categories, means and deviations; all if
+            :obj:`None`. (default: :obj:`None`)
         **options (optional): As :func:`from_data` has them.
 
     Raises:
@@ -88,41 +98,29 @@ def from_pandas(
     row = row or (lambda table, number: f"row {number} of '{table}'")
     of_nodes = "nodes" if edges is not None else "points"
     labels = [name.strip() for name in label.split(",")] if isinstance(label, str) else list(label)
-    if (edges is None) == (knn is None):
-        got = "neither" if knn is None else "both"
-        raise ValueError(
-            f"Expected either edges or a number of nearest neighbours (got {got}); give a table of edges, or "
-            "points alone and knn=10 (--knn 10)"
-        )
+    _expect_edges_or_knn(edges, knn)
     nodes = _expanded(nodes)
     names = list(nodes.columns)
-    _expect_columns(nodes, edges, labels, [*drop, *categories], source)
+    _expect_columns(nodes, edges, labels if like is None else (), [*drop, *categories], source)
     ids = _ids_of_nodes(nodes, id, edges is not None, source, of_nodes, row)
-    split = options.get("split")
-    if split is None and SPLIT in names and SPLIT not in labels:
-        split = options["split"] = f"column:{SPLIT}"
-    deciding = [options.get("time"), options.get("group"), (split or "").partition("column:")[2]]
-    features = [name for name in names if name not in {id, *labels, *drop, *filter(None, deciding)}]
+    features, ignored = _features_of(names, id, labels, drop, graphs, like, options)
     encoding: dict[str, Any] = {"categories": categories, "fill": fill, "standardize": standardize}
-    x, columns = encode(
-        nodes[features], lambda number, name: f"{row(of_nodes, number)}, column '{name}'", **encoding
-    )
+    if like is not None:
+        like.expect_table(source, True)
+    known = None if like is None else like.columns
+    x, columns = encode(nodes[features], partial(_in_cell, row, of_nodes), **encoding, columns=known, fit=fit)
+    edge_columns: Sequence[Column] = ()
     steps: tuple[str, ...]
     if edges is None:
         edge_index, edge_attr = nearest_neighbours(x, int(knn or 0)), None
         steps = (f"edges from the {knn} nearest nodes",)
     else:
-        edge_index, edge_attr, steps = _edges(
-            edges, ids, edge_source, edge_target, source, row, set(drop), encoding
+        edge_index, edge_attr, edge_columns, steps = _edges(
+            *(edges, ids, edge_source, edge_target, source, row, set(drop), encoding, fit, like)
         )
-
-    def column(name: str) -> Array:
-        if name not in names:
-            no_column("a column", name, names, source, "name one of them")
-        return nodes[name].to_numpy()
-
-    values = _label_values(nodes, labels)
+    values = np.full(len(nodes), np.nan) if like is not None else _label_values(nodes, labels)
     _warn_of_copies(nodes, features, values, labels)
+    ends = {"edge_source": edge_source, "edge_target": edge_target}
     raw = RawGraph(
         x=x if x.shape[1] else None,
         edge_index=edge_index,
@@ -130,14 +128,62 @@ def from_pandas(
         labels=values,
         missing=absent(values),
         label=",".join(labels),
-        column=column,
+        column=partial(_column, nodes, source),
         row=lambda number: row(of_nodes, number),
         source=source,
         directed=False,
         steps=(*_said(columns, standardize), *steps),
-        extra={"node_id": ids, "columns": [asdict(column) for column in columns]},
+        extra={"node_id": ids, "columns": [asdict(column) for column in columns]}
+        | (several(nodes[graphs].to_numpy()) if graphs is not None else {}),
+        fit=fit,
+        encoding={
+            "columns": columns,
+            "edge_columns": edge_columns,
+            "ignored": ignored,
+            "read": {"id": id, **({"knn": knn} if edges is None else ends)},
+        },
     )
-    return make_task(raw, **options)
+    return make_task(raw, like=like, **options)
+
+
+def _expect_edges_or_knn(edges: Any, knn: int | None) -> None:
+    if (edges is None) == (knn is None):
+        got = "neither" if knn is None else "both"
+        raise ValueError(
+            f"Expected either edges or a number of nearest neighbours (got {got}); give a table of edges, or "
+            "points alone and knn=10 (--knn 10)"
+        )
+
+
+def _features_of(
+    names: Sequence[str],
+    id: str,
+    labels: Sequence[str],
+    drop: Sequence[str],
+    graphs: str | None,
+    like: Encoding | None,
+    options: dict[str, Any],
+) -> tuple[list[str], list[str]]:
+    r"""Returns the columns that are features, and those that are none; a split that is there is an option."""
+    if options.get("split") is None and SPLIT in names and SPLIT not in labels:
+        options["split"] = f"column:{SPLIT}"
+    decides = [
+        options.get("time"),
+        options.get("group"),
+        (options.get("split") or "").partition("column:")[2],
+    ]
+    ignored = [*labels, *drop, *filter(None, [*decides, graphs]), *(() if like is None else like.ignored)]
+    return [name for name in names if name not in {id, *ignored}], ignored
+
+
+def _in_cell(row: Callable[[str, int], str], table: str, number: int, name: str) -> str:
+    return f"{row(table, number)}, column '{name}'"
+
+
+def _column(nodes: Any, source: str, name: str) -> Array:
+    if name not in nodes.columns:
+        no_column("a column", name, list(nodes.columns), source, "name one of them")
+    return nodes[name].to_numpy()  # type: ignore[no-any-return]
 
 
 def _expect_columns(
@@ -270,37 +316,76 @@ def _edges(
     row: Callable[[str, int], str],
     drop: set[str],
     encoding: dict[str, Any],
-) -> tuple[Array, Array | None, tuple[str, ...]]:
-    import pandas as pd
-
+    fit: Array | None,
+    like: Encoding | None,
+) -> tuple[Array, Array | None, Sequence[Column], tuple[str, ...]]:
     edges = edges.reset_index(drop=True)
     edges.columns = list(map(str, edges.columns))
+    ends = ends_of(edges, ids, edge_source, edge_target, f"the edges of {source}", partial(row, "edges"))
+    known = None if like is None else like.edge_columns
+    if like is not None:  # what was no feature of a node may be one of an edge
+        drop = {*drop, *like.ignored} - {column.name for column in like.edge_columns}
+    features = [name for name in edges.columns if name not in {edge_source, edge_target, *drop}]
+    if (not features or not len(edges)) and not known:
+        return np.stack(ends), None, (), ()
+    attr, columns = encode(
+        edges[features],
+        partial(_in_cell, row, "edges"),
+        **encoding,
+        columns=known,
+        fit=None if fit is None else fit[ends[0]],
+    )
+    return np.stack(ends), attr, columns, (f"edge features {shown([column.name for column in columns])}",)
+
+
+def ends_of(
+    edges: Any,
+    ids: Sequence[str],
+    edge_source: str,
+    edge_target: str,
+    source: str,
+    row: Callable[[int], str],
+) -> list[Array]:
+    r"""Returns the nodes that the two columns of a table name, by their places among the ids.
+
+    Args:
+        edges (pandas.DataFrame): The table.
+        ids (list of str): The ids of the nodes.
+        edge_source, edge_target (str): The columns.
+        source (str): What errors call the table.
+        row (callable): Says where a row is.
+
+    Raises:
+        ValueError: If a column is not there, or an id is missing.
+        IndexError: If a node is not there.
+    """
+    import pandas as pd
+
     place = pd.Index(ids, dtype=object)
     ends = []
     for name, option in ((edge_source, "--source"), (edge_target, "--target")):
         if name not in edges.columns:
             advice = f"it holds one end of each edge: name the right one with {option}"
-            no_column("a column", name, list(edges.columns), f"the edges of {source}", advice)
-        end = _ids(edges[name], partial(_in_column, partial(row, "edges"), name))
+            no_column("a column", name, list(edges.columns), source, advice)
+        end = _ids(edges[name], partial(_in_column, row, name))
         numbers = place.get_indexer(pd.Index(end, dtype=object)).astype(np.int64)
         strange = np.flatnonzero(numbers < 0)
         if len(strange):
             raise IndexError(
-                f"Expected the id of a node in {row('edges', int(strange[0]))}, column '{name}' (got "
+                f"Expected the id of a node in {row(int(strange[0]))}, column '{name}' (got "
                 f"'{end[strange[0]]}', which is none of {len(ids)}; {len(strange)} in all); add the node, or "
                 "remove the edge"
             )
         ends.append(numbers)
-    features = [name for name in edges.columns if name not in {edge_source, edge_target, *drop}]
-    if not features or not len(edges):
-        return np.stack(ends), None, ()
-    attr, columns = encode(
-        edges[features], lambda number, name: f"{row('edges', number)}, column '{name}'", **encoding
-    )
-    return np.stack(ends), attr, (f"edge features {shown([column.name for column in columns])}",)
+    return ends
 
 
 # --- Files ------------------------------------------------------------------------------------------------
+
+
+def table_in(folder: Path, name: str) -> Path | None:
+    r"""Returns the table of a name in a folder, if there is one."""
+    return next((folder / f"{name}{end}" for end in TABLES if (folder / f"{name}{end}").is_file()), None)
 
 
 def read_table(path: Path, ids: Sequence[str] = ()) -> tuple[Any, Callable[[int], str]]:

@@ -13,11 +13,13 @@ from torch_geometric.utils import is_undirected
 
 from kgat.datasets.graph import feature_tensor
 from kgat.datasets.own.digest import digest_of
-from kgat.datasets.own.edges import cleaned
+from kgat.datasets.own.edges import Edges, cleaned
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.labels import METRIC_OF, target_of
 from kgat.datasets.own.raw import Array, RawGraph, counted
 from kgat.datasets.own.splits import SHARES, splits_of
-from kgat.datasets.own.structure import structural_features
+from kgat.datasets.own.structure import degree_moments, structural_features
+from kgat.datasets.own.unlabelled import Unlabelled
 from kgat.datasets.task import Task
 
 __all__ = ["make_task"]
@@ -35,31 +37,44 @@ def make_task(
     shares: Sequence[float] = SHARES,
     directed: bool | None = None,
     structure: Sequence[str] = (),
+    like: Encoding | None = None,
 ) -> Task:
-    r"""Makes a task of a graph; the arguments are those of :func:`from_data`, which says what they are."""
+    r"""Makes a task of a graph; the arguments are those of :func:`from_data`, which says what they are.
+
+    With :obj:`like`, it is a graph to predict on: encoded like another, and :class:`Unlabelled`.
+    """
     if raw.num_nodes == 0:
         raise ValueError(
             f"Expected a graph with nodes (got none in {raw.source}); check that it is the right one"
         )
     _check_edges(raw)
+    if like is not None:
+        return _unlabelled(raw, like, name)
     target = target_of(raw, kind)
     splits, said = splits_of(raw, target, split=split, time=time, group=group, shares=shares)
     if directed is None and (directed := raw.directed) is None:
         attr = None if raw.edge_attr is None else torch.from_numpy(raw.edge_attr)
         directed = not is_undirected(torch.from_numpy(raw.edge_index), attr, raw.num_nodes)
-    edges = cleaned(raw.edge_index, raw.edge_attr, directed=directed)
-    edge_index = torch.from_numpy(edges.edge_index)
-    edge_attr = None if edges.edge_attr is None else torch.from_numpy(edges.edge_attr.astype(np.float32))
+    edges, edge_index, edge_attr = _cleaned(raw, directed)
     x, layout = _features(raw)
     structure = [structure] if isinstance(structure, str) else list(structure)
     metric = METRIC_OF[target.kind] if metric is None else metric
     masks = [mask for of in splits for mask in (of.train, of.val, of.test)]
     # Of what was given: eigenvectors are not the same to the last bit on every machine.
     digest = digest_of([x, edge_index, edge_attr, target.y, *masks, metric, ",".join(structure)])
+    encoding: dict[str, Any] = {
+        **raw.encoding,
+        "directed": directed,
+        "structure": structure,
+        "features": None if "columns" in raw.encoding else 0 if x is None else x.size(1),
+        "edge_features": 0 if edge_attr is None else edge_attr.size(1),
+    }
     if structure:
-        made = structural_features(edge_index, raw.num_nodes, structure)
-        dense = x.to_dense() if x is not None and x.layout == torch.sparse_csr else x
-        x = made if dense is None else torch.cat([dense, made], dim=1)
+        if "degree" in structure:
+            encoding["degrees"] = degree_moments(
+                *(edge_index, raw.num_nodes), None if raw.fit is None else torch.from_numpy(raw.fit)
+            )
+        x = _with_structure(x, edge_index, raw.num_nodes, Encoding(**encoding))
         layout = f"{layout}, beside {', '.join(structure)} of the graph" if layout else ", ".join(structure)
     if x is None or x.size(1) == 0:
         raise ValueError(
@@ -69,7 +84,12 @@ def make_task(
     data = Data(x=x, edge_index=edge_index, y=target.y)
     if edge_attr is not None:
         data.edge_attr = edge_attr
-    for key, value in {**raw.extra, "target": raw.label, "classes": list(target.classes)}.items():
+    for key, value in {
+        **raw.extra,
+        "encoding": Encoding(**encoding).as_dict(),
+        "target": raw.label,
+        "classes": list(target.classes),
+    }.items():
         data[key] = value
     steps = (
         *(*raw.steps, layout, "directed" if directed else "undirected"),
@@ -81,7 +101,7 @@ def make_task(
         data=data,
         splits=splits,
         metric=metric,
-        num_classes=target.y.size(1) if target.y.dim() == 2 else max(1, _num_classes(target.y)),
+        num_classes=target.num_columns,
         source=raw.source,
         preprocessing="; ".join(step for step in steps if step),
         kind=target.kind,
@@ -89,8 +109,37 @@ def make_task(
     )
 
 
-def _num_classes(y: Tensor) -> int:
-    return 1 if y.is_floating_point() else int(y.max()) + 1
+def _unlabelled(raw: RawGraph, like: Encoding, name: str) -> Task:
+    directed = raw.directed if like.directed is None else like.directed
+    _, edge_index, edge_attr = _cleaned(raw, bool(directed))
+    x, _ = _features(raw)
+    like.expect_table(raw.source, "columns" in raw.encoding)
+    like.expect_sizes(
+        raw.source, 0 if x is None else x.size(1), 0 if edge_attr is None else edge_attr.size(1)
+    )
+    x = _with_structure(x, edge_index, raw.num_nodes, like)
+    data = Data(x=x, edge_index=edge_index, edge_attr=edge_attr, **raw.extra)
+    return Unlabelled(name, data, (), "", 0, raw.source, "as in training")
+
+
+def _cleaned(raw: RawGraph, directed: bool) -> tuple[Edges, Tensor, Tensor | None]:
+    edges = cleaned(raw.edge_index, raw.edge_attr, directed=directed)
+    attr = edges.edge_attr
+    return (
+        edges,
+        torch.from_numpy(edges.edge_index),
+        None if attr is None else torch.from_numpy(attr.astype(np.float32)),
+    )
+
+
+def _with_structure(
+    x: Tensor | None, edge_index: Tensor, num_nodes: int, encoding: Encoding
+) -> Tensor | None:
+    if not encoding.structure:
+        return x
+    made = structural_features(edge_index, num_nodes, encoding.structure, encoding.degrees)
+    dense = x.to_dense() if x is not None and x.layout == torch.sparse_csr else x
+    return made if dense is None else torch.cat([dense, made], dim=1)
 
 
 def _features(raw: RawGraph) -> tuple[Tensor | None, str]:

@@ -15,8 +15,8 @@ from pkgutil import iter_modules
 
 from matplotlib.figure import Figure
 
-from kgat.atomic import write_atomically
-from kgat.experiments.plots.look import Style, png, styles
+from kgat.atomic import make_folder, write_atomically
+from kgat.experiments.plots.look import Style, expect_formats, file_content, png, styles
 from kgat.experiments.plots.plot import Plot
 from kgat.experiments.plots.selection import Record, datasets
 
@@ -32,42 +32,58 @@ FIGURES = {name: plot for name, plot in _found().items() if plot.order}
 # As attributes of the package, instead of the modules that they stand in.
 globals().update({plot.draw.__name__: plot for plot in _found().values()})
 
-__all__ = ["FIGURES", "Style", "datasets", "file_name", "png", "save", "save_all", "styles"]
+__all__ = ["FIGURES", "Style", "datasets", "expect_formats", "file_name", "png", "save", "save_all", "styles"]
 
 
-def file_name(dataset: str, figure: str) -> str:
+def file_name(dataset: str, figure: str, form: str = "png") -> str:
     r"""Returns the name of the file of a figure.
 
     Example:
         >>> file_name("ogbn-arxiv", "accuracy")
         'ogbn-arxiv-accuracy.png'
     """
-    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset)}-{figure}.png"
+    return f"{re.sub(r'[^A-Za-z0-9_-]+', '_', dataset)}-{figure}.{form}"
 
 
 def save(path: Path, figure: Figure | None) -> Path | None:
-    r"""Writes a figure as a PNG file, complete or not at all, into a folder that is made if missing; returns
-    the file, or :obj:`None` if there is no figure."""
+    r"""Writes a figure as a PNG, SVG or PDF file, as its name ends (PNG if it does not), complete or not at
+    all, into a folder that is made if missing; returns the file, or :obj:`None` if there is no figure.
+
+    Raises:
+        ValueError: If the name ends otherwise.
+    """
     if figure is None:
         return None
-    path.parent.mkdir(parents=True, exist_ok=True)
-    write_atomically(path, png(figure))
+    form = path.suffix.removeprefix(".").lower() or "png"
+    expect_formats([form])
+    make_folder(path.parent)
+    write_atomically(path, file_content(figure, form))
     return path
 
 
-def save_all(records: Sequence[Record], folder: str | os.PathLike[str]) -> list[Path]:
-    r"""Draws every figure that the records allow, for every data set, as PNG files.
+def save_all(
+    records: Sequence[Record], folder: str | os.PathLike[str], formats: Sequence[str] = ("png",)
+) -> list[Path]:
+    r"""Draws every figure that the records allow, for every data set.
 
     Args:
         records (list of dict): The records of a comparison.
         folder (str or Path): Where to write; made if missing.
+        formats (list of str, optional): :obj:`"png"`, :obj:`"svg"`, :obj:`"pdf"`: a file for each.
+            (default: :obj:`("png",)`)
+
+    Raises:
+        ValueError: If a format is unknown.
 
     Returns:
         list[Path]: The files, by data set and in the order of :obj:`FIGURES`.
     """
+    expect_formats(formats)
+    # Drawn for each: the layout of a figure that was written before is another one.
     paths = (
-        save(Path(folder) / file_name(dataset, name), draw(records, dataset))
+        save(Path(folder) / file_name(dataset, name, form), draw(records, dataset))
         for dataset in datasets(records)
         for name, draw in FIGURES.items()
+        for form in formats
     )
     return [path for path in paths if path is not None]

@@ -20,6 +20,7 @@ from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 
 from kgat.experiments.plots.selection import Record, half_width, models_of
 from kgat.experiments.records import BASELINE
+from kgat.names import unknown
 
 T = TypeVar("T")
 WIDTH = 7.2  # inches, of every figure: text is then equally large in all of them
@@ -231,10 +232,34 @@ def shaded(color: str, count: int) -> list[tuple[float, float, float]]:
     return [(float(red), float(green), float(blue)) for red, green, blue in shades]
 
 
-def png(figure: Figure) -> bytes:
-    r"""Returns a figure as a PNG file; equal figures give equal bytes."""
+# Of each format, what matplotlib would write into a file: its version, and the moment.
+FORMATS: dict[str, tuple[str, ...]] = {
+    "png": ("Software",),
+    "svg": ("Creator", "Date"),
+    "pdf": ("Creator", "Producer", "CreationDate"),
+}
+
+
+def expect_formats(formats: Sequence[str]) -> None:
+    r"""Refuses a format that figures are not written in.
+
+    Raises:
+        ValueError: If one is unknown, or there is none.
+    """
+    for form in formats or [""]:
+        if form not in FORMATS:
+            unknown("a format of figures", form, FORMATS)
+
+
+def file_content(figure: Figure, form: str) -> bytes:
+    r"""Returns a figure as a file of one of :data:`FORMATS`; equal figures give equal bytes."""
     buffer = BytesIO()
     with own_style():
-        # Without the version number of matplotlib, which is in the file by default.
-        figure.savefig(buffer, format="png", dpi=DPI, metadata={"Software": None})
+        mpl.rcParams["svg.hashsalt"] = "kgat"  # else names of parts are drawn anew
+        figure.savefig(buffer, format=form, dpi=DPI, metadata=dict.fromkeys(FORMATS[form]))
     return buffer.getvalue()
+
+
+def png(figure: Figure) -> bytes:
+    r"""Returns a figure as a PNG file."""
+    return file_content(figure, "png")

@@ -1,51 +1,67 @@
 r"""Keeps compiled code on disk, so that what is cut short, damaged or cannot be written costs time alone.
 
-Numba's own files end every later run if a full disk or a kill has cut them. Here each piece of code has a
-file of its own that appears whole or not at all and carries a digest; what does not fit it is compiled again.
+Each piece of code has a file of its own that appears whole or not at all and carries a digest; what does not
+fit it is compiled again. Of several processes that need the same piece at once, one compiles it.
 """
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import logging
 import os
-import pickle
 import sys
-from collections.abc import Callable
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-import numba
-from numba.core.caching import FunctionCache
-from numba.core.serialize import dumps
-
 from kgat.atomic import write_atomically
+
+try:
+    import fcntl
+except ImportError:  # Windows, where each process compiles for itself
+    fcntl = None  # type: ignore[assignment]
 
 logger = logging.getLogger("kgat")
 
-_HEAD = b"kgat code 1\n"
+_HEAD = b"kgat code 2\n"
 _said: set[str] = set()
 
 
+def code_folder() -> Path | None:
+    r"""Returns the folder of compiled code: what Numba's variable ``NUMBA_CACHE_DIR`` names, or beside the
+    package, or the user's; :obj:`None` if none can be written to."""
+    told = os.environ.get("NUMBA_CACHE_DIR")
+    beside, users = Path(__file__).parent / "__pycache__", Path("~/.cache/kgat").expanduser()
+    for folder in [Path(told)] if told else [beside, users]:
+        try:
+            folder.mkdir(parents=True, exist_ok=True)
+        except OSError:
+            continue
+        if os.access(folder, os.W_OK | os.X_OK):
+            return folder
+    return None
+
+
 class CodeFiles:
-    r"""A folder of compiled code, by key; what Numba takes as the files of a cache.
+    r"""A folder of compiled code, by key.
 
     Args:
-        folder (str): The folder.
+        folder (str or Path): The folder.
         name (str): How the names of its files begin.
-        stamp (Any): What the code was compiled from; another stamp is another file.
+        stamp (Any): What the code was compiled from and by; another stamp is another file.
     """
 
-    def __init__(self, folder: str, name: str, stamp: Any) -> None:
+    def __init__(self, folder: str | os.PathLike[str], name: str, stamp: Any) -> None:
         self._folder, self._name = Path(folder), name
-        self._stamp = (numba.__version__, sys.version, stamp)
+        self._stamp = (sys.version, stamp)
 
     def path(self, key: Any) -> Path:
         r"""Returns the file of a key."""
         digest = hashlib.sha256(repr((self._stamp, key)).encode()).hexdigest()[:32]
         return self._folder / f"{self._name}-{digest}.code"
 
-    def load(self, key: Any) -> Any:
+    def read(self, key: Any) -> bytes | None:
         r"""Returns the code of a key, :obj:`None` if there is none that can be read."""
         path = self.path(key)
         try:
@@ -53,22 +69,33 @@ class CodeFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            _say(f"kgat compiles again what it cannot read from {path}: {error}")
+            say(f"kgat compiles again what it cannot read from {path}: {error}")
             return None
         head, digest, data = content[: len(_HEAD)], content[len(_HEAD) :][:32], content[len(_HEAD) + 32 :]
         if head != _HEAD or hashlib.sha256(data).digest() != digest:
-            _say(f"kgat compiles again what was damaged in {path}")
+            say(f"kgat compiles again what was damaged in {path}")
             return None
-        return pickle.loads(data)
+        return data
 
-    def save(self, key: Any, code: Any) -> None:
+    def write(self, key: Any, data: bytes) -> None:
         r"""Writes the code of a key; where that fails, the next process compiles it again."""
-        data = dumps(code)
         try:
             write_atomically(self.path(key), _HEAD + hashlib.sha256(data).digest() + data)
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else error
-            _say(f"kgat cannot keep compiled code in {self._folder}, so that it is compiled anew: {why}")
+            say(f"kgat cannot keep compiled code in {self._folder}, so that it is compiled anew: {why}")
+
+    @contextlib.contextmanager
+    def claim(self, key: Any) -> Iterator[None]:
+        r"""Waits for other processes that compile the same key; the end of a process ends its claim."""
+        # One byte per key of one file, which stays empty: files of their own could not be removed safely.
+        place = int.from_bytes(hashlib.sha256(self.path(key).name.encode()).digest()[:6])
+        with contextlib.ExitStack() as stack:
+            with contextlib.suppress(OSError):  # a folder that is not ours, a file system without locks
+                file = stack.enter_context(open(self._folder / "kgat.lock", "ab"))
+                if fcntl is not None:
+                    fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
+            yield
 
     def flush(self) -> None:
         r"""Removes all code of this name."""
@@ -76,54 +103,8 @@ class CodeFiles:
             path.unlink(missing_ok=True)
 
 
-def _say(line: str) -> None:
+def say(line: str) -> None:
+    r"""Logs a warning once."""
     if line not in _said:
         _said.add(line)
         logger.warning(line)
-
-
-class CodeCache(FunctionCache):
-    r"""Numba's cache of one function, kept in :class:`CodeFiles`.
-
-    Args:
-        function (Callable): The function before it is compiled.
-        text (str, optional): All that is compiled, as text. Numba's own key holds the identity of functions
-            that one closes over, which no other process has. (default: :obj:`None`)
-
-    Raises:
-        RuntimeError: If there is no folder to write to, neither beside the package nor the user's.
-    """
-
-    def __init__(self, function: Callable[..., Any], text: str | None = None) -> None:
-        super().__init__(function)
-        self._text = text
-        locator = self._impl.locator
-        stamp = locator.get_source_stamp() if text is None else text
-        self._files = CodeFiles(self._cache_path, f"kgat.{function.__name__}", stamp)
-        self._cache_file = self._files  # type: ignore[assignment]  # where Numba looks for them
-
-    def holds(self, signature: Any) -> bool:
-        r"""Whether there is a file for a signature."""
-        target = numba.core.registry.cpu_target.target_context
-        return self._files.path(self._index_key(signature, target.codegen())).exists()
-
-    def _index_key(self, signature: Any, codegen: Any) -> Any:
-        if self._text is None:
-            return super()._index_key(signature, codegen)
-        return signature, codegen.magic_tuple(), self._text
-
-    def _save_overload(self, signature: Any, data: Any) -> None:
-        try:
-            super()._save_overload(signature, data)
-        except OSError as error:  # the folder itself is gone, or no longer ours
-            _say(
-                f"kgat cannot keep compiled code in {self._cache_path}, so that it is compiled anew: {error}"
-            )
-
-
-def cache_of(function: Callable[..., Any], text: str | None = None) -> CodeCache | None:
-    r"""Returns the cache of a function; :obj:`None` where there is no folder for it."""
-    try:
-        return CodeCache(function, text)
-    except (RuntimeError, OSError):
-        return None

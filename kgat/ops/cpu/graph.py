@@ -1,16 +1,20 @@
-r"""What the room of graphs computes on the CPU, by Numba: the order of edges, and fingerprints."""
+r"""What the room of graphs computes on the CPU, compiled: the order of edges, and fingerprints."""
 
 from __future__ import annotations
 
-import numba
+import functools
+from typing import Any
+
 import numpy as np
 
-from kgat.ops.cpu.math import kept_on_disk
+from kgat.ops.cpu.math import plain
+from kgat.ops.cpu.runtime import Loop, pointer
 from kgat.ops.graph.mixing import FIRST, SECOND, STEP, THIRD
 
 _STEP, _FIRST, _SECOND, _THIRD = map(np.uint64, (STEP, FIRST, SECOND, THIRD))
 _FOLD, _TURN = np.uint64(32), np.uint64(29)
-
+_i32, _i64 = np.int32(0), np.int64(0)
+Array = np.ndarray[Any, Any]
 
 # Of so many nodes the counters of edges stay in a cache. Of more, edges are dealt out to runs of nodes first,
 # whose counters and edges do.
@@ -18,8 +22,7 @@ AT_ONCE = 1 << 18
 RUNS = 1 << 11
 
 
-@kept_on_disk(nogil=True)
-def sort_edges(row, col, num_targets, num_sources):  # type: ignore[no-untyped-def]
+def sort_edges(row: Array, col: Array, num_targets: int, num_sources: int) -> tuple[Array, ...]:
     r"""Returns the edges in CSR and in CSC order, each time in the given order among equals.
 
     By counting: two passes over them, where a general sort makes many. Edges that come sorted by target, as
@@ -36,104 +39,152 @@ def sort_edges(row, col, num_targets, num_sources):  # type: ignore[no-untyped-d
         The fields of :class:`~kgat.ops.graph.adjacency.Adjacency`.
 
     Shapes:
-        - **row, col:** :math:`(E)`
+        - **row, col:** :math:`(E)`, contiguous and of one type
     """
     edges = row.size
     rowptr, colptr = np.zeros(num_targets + 1, np.int64), np.zeros(num_sources + 1, np.int64)
-    in_order = True
-    for e in range(edges):
-        rowptr[row[e] + 1] += 1
-        colptr[col[e] + 1] += 1
-        in_order &= e == 0 or row[e - 1] <= row[e]
-    for i in range(num_targets):
-        rowptr[i + 1] += rowptr[i]
-    for j in range(num_sources):
-        colptr[j + 1] += colptr[j]
-    sorted_col, edge = np.empty(edges, np.int32), np.empty(edges, np.int32)
-    sorted_row, place = np.empty(edges, np.int32), np.empty(edges, np.int32)
-    if in_order:
-        for e in range(edges):
-            sorted_col[e] = col[e]
-            edge[e] = e
-    else:
-        free = rowptr[:-1].copy()
-        for e in range(edges):
-            i = row[e]
-            sorted_col[free[i]] = col[e]
-            edge[free[i]] = e
-            free[i] += 1
-    free = colptr[:-1].copy()
-    for i in range(num_targets):
-        for e in range(rowptr[i], rowptr[i + 1]):
-            j = sorted_col[e]
-            sorted_row[free[j]] = i
-            place[free[j]] = e
-            free[j] += 1
-    return rowptr, sorted_col, edge, colptr, sorted_row, place
+    sorted_col, edge, sorted_row, place = (np.empty(edges, np.int32) for _ in range(4))
+    found = rowptr, sorted_col, edge, colptr, sorted_row, place
+    free = np.empty(max(num_targets, num_sources), np.int64)
+    _sorting(row.dtype.name).run([row, col, *found, free, edges, num_targets, num_sources], 1)
+    return found
 
 
-@numba.njit(nogil=True)
-def _dealt_out(key, other, size):  # type: ignore[no-untyped-def]
-    r"""Returns where each key starts, and :obj:`other` and the edges in the order of keys."""
-    edges, bits = key.size, 0
-    while size > RUNS << bits:
-        bits += 1
-    width = 1 << bits
-    runs = (size + width - 1) >> bits
-    begin = np.zeros(runs + 1, np.int64)
-    for e in range(edges):
-        begin[(key[e] >> bits) + 1] += 1
-    for run in range(runs):
-        begin[run + 1] += begin[run]
-    node, beside, origin = np.empty(edges, np.int32), np.empty(edges, np.int32), np.empty(edges, np.int32)
-    free = begin[:-1].copy()
-    for e in range(edges):
-        run = key[e] >> bits
-        f = free[run]
-        node[f], beside[f], origin[f] = key[e], other[e], e
-        free[run] = f + 1
-    start = np.empty(size + 1, np.int64)
-    start[size] = edges
-    sorted_other, place = np.empty(edges, np.int32), np.empty(edges, np.int32)
-    for run in range(runs):
-        base, last = begin[run], begin[run + 1]
-        first = run * width
-        width_here = min(width, size - first)
-        room = np.zeros(width_here + 1, np.int64)
-        for f in range(base, last):
-            room[node[f] - first + 1] += 1
-        room[0] = base
-        for i in range(width_here):
-            start[first + i] = room[i]
-            room[i + 1] += room[i]
-        for f in range(base, last):
-            i = node[f] - first
-            sorted_other[room[i]], place[room[i]] = beside[f], origin[f]
-            room[i] += 1
-    return start, sorted_other, place
-
-
-@kept_on_disk(nogil=True)
-def sort_many_edges(row, col, num_targets, num_sources):  # type: ignore[no-untyped-def]
+def sort_many_edges(row: Array, col: Array, num_targets: int, num_sources: int) -> tuple[Array, ...]:
     r"""Returns what :func:`sort_edges` does."""
     rowptr, sorted_col, edge = _dealt_out(row, col, num_targets)
-    target = np.empty(row.size, np.int32)  # of each edge in CSR order
-    for i in range(num_targets):
-        target[rowptr[i] : rowptr[i + 1]] = i
+    target = np.repeat(np.arange(num_targets, dtype=np.int32), np.diff(rowptr))  # of each edge in CSR order
     colptr, sorted_row, place = _dealt_out(sorted_col, target, num_sources)
     return rowptr, sorted_col, edge, colptr, sorted_row, place
 
 
-@kept_on_disk(nogil=True)
-def scan(words):  # type: ignore[no-untyped-def]
-    r"""Returns both sums of :func:`kgat.ops.graph.fingerprint.fingerprint` over an array of integers."""
-    first = second = np.int64(0)
-    for n in range(words.size):
-        y = np.uint64(words[n]) + np.uint64(n + 1) * _STEP
-        y = (y ^ (y >> _FOLD)) * _FIRST
-        y = (y ^ (y >> _TURN)) * _SECOND
-        y = y ^ (y >> _FOLD)
-        z = y * _THIRD
-        first += np.int64(y)
-        second += np.int64(z ^ (z >> _FOLD))
-    return first, second
+def _dealt_out(key: Array, other: Array, size: int) -> tuple[Array, ...]:
+    # Where each key starts, and 'other' and the edges in the order of keys.
+    bits = 0
+    while size > RUNS << bits:
+        bits += 1
+    runs = (size + (1 << bits) - 1) >> bits
+    start, begin, free = (np.zeros(n + 1, np.int64) for n in (size, runs, runs))
+    node, beside, origin, sorted_other, place = (np.empty(key.size, np.int32) for _ in range(5))
+    room = np.empty((1 << bits) + 1, np.int64)
+    tables = [key, other, start, sorted_other, place, begin, free, node, beside, origin, room]
+    _dealing(key.dtype.name).run([*tables, key.size, size, bits, runs], 1)
+    return start, sorted_other, place
+
+
+def scan(words: Array) -> tuple[int, int]:
+    r"""Returns both sums of :func:`kgat.ops.graph.fingerprint.fingerprint` over a contiguous array of
+    integers."""
+    sums = np.zeros(2, np.int64)
+    _scanning(words.dtype.name).run([words, sums, words.size], 1)
+    return int(sums[0]), int(sums[1])
+
+
+@plain
+def _count(ptr, index, edges, nodes):  # type: ignore[no-untyped-def]
+    # Where the edges of each node begin, and whether they stand there already.
+    in_order = True
+    for e in range(edges):
+        ptr[np.int64(index[e]) + 1] += 1
+        in_order &= index[max(e - 1, 0)] <= index[e]
+    for i in range(nodes):
+        ptr[i + 1] += ptr[i]
+    return in_order
+
+
+@functools.cache
+def _sorting(dtype: str) -> Loop:
+    number = np.dtype(dtype).type(0)
+
+    def sort(begin, end, ctx):  # type: ignore[no-untyped-def]
+        row, col = pointer(ctx[0], number), pointer(ctx[1], number)
+        rowptr, sorted_col, edge = pointer(ctx[2], _i64), pointer(ctx[3], _i32), pointer(ctx[4], _i32)
+        colptr, sorted_row, place = pointer(ctx[5], _i64), pointer(ctx[6], _i32), pointer(ctx[7], _i32)
+        free, edges = pointer(ctx[8], _i64), ctx[9]
+        targets, sources = ctx[10], ctx[11]
+        in_order = _count(rowptr, row, edges, targets)
+        _count(colptr, col, edges, sources)
+        if in_order:
+            for e in range(edges):
+                sorted_col[e] = col[e]
+                edge[e] = e
+        else:
+            for i in range(targets):
+                free[i] = rowptr[i]
+            for e in range(edges):
+                at = free[row[e]]
+                sorted_col[at] = col[e]
+                edge[at] = e
+                free[row[e]] = at + 1
+        for j in range(sources):
+            free[j] = colptr[j]
+        for i in range(targets):
+            for e in range(rowptr[i], rowptr[i + 1]):
+                at = free[sorted_col[e]]
+                sorted_row[at] = i
+                place[at] = e
+                free[sorted_col[e]] = at + 1
+
+    return Loop(sort, f"sort of edges in {dtype}", f"sort|{dtype}")
+
+
+@functools.cache
+def _dealing(dtype: str) -> Loop:
+    number = np.dtype(dtype).type(0)
+
+    def deal(_, end, ctx):  # type: ignore[no-untyped-def]
+        key, other, start = pointer(ctx[0], number), pointer(ctx[1], number), pointer(ctx[2], _i64)
+        sorted_other, place = pointer(ctx[3], _i32), pointer(ctx[4], _i32)
+        begin, free = pointer(ctx[5], _i64), pointer(ctx[6], _i64)
+        node, beside, origin = pointer(ctx[7], _i32), pointer(ctx[8], _i32), pointer(ctx[9], _i32)
+        room, edges, size, bits, runs = pointer(ctx[10], _i64), ctx[11], ctx[12], ctx[13], ctx[14]
+        for e in range(edges):
+            begin[(np.int64(key[e]) >> bits) + 1] += 1
+        for run in range(runs):
+            begin[run + 1] += begin[run]
+            free[run] = begin[run]
+        for e in range(edges):
+            run_of_key = np.int64(key[e]) >> bits
+            f = free[run_of_key]
+            node[f], beside[f], origin[f] = key[e], other[e], e
+            free[run_of_key] = f + 1
+        for run in range(runs):
+            first = run << bits
+            width = min(first + (1 << bits), size) - first
+            for i in range(width + 1):
+                room[i] = 0
+            for f in range(begin[run], begin[run + 1]):
+                room[node[f] - first + 1] += 1
+            room[0] = begin[run]
+            for i in range(width):
+                start[first + i] = room[i]
+                room[i + 1] += room[i]
+            for f in range(begin[run], begin[run + 1]):
+                i = node[f] - first
+                sorted_other[room[i]] = beside[f]
+                place[room[i]] = origin[f]
+                room[i] += 1
+        start[size] = edges
+
+    return Loop(deal, f"sort of many edges in {dtype}", f"deal|{dtype}")
+
+
+@functools.cache
+def _scanning(dtype: str) -> Loop:
+    number = np.dtype(dtype).type(0)
+
+    def scan_words(begin, end, ctx):  # type: ignore[no-untyped-def]
+        words, sums = pointer(ctx[0], number), pointer(ctx[1], _i64)
+        first, second = np.uint64(0), np.uint64(0)
+        for n in range(ctx[2]):
+            y = np.uint64(words[n]) + np.uint64(n + 1) * _STEP
+            y = (y ^ (y >> _FOLD)) * _FIRST
+            y = (y ^ (y >> _TURN)) * _SECOND
+            y = y ^ (y >> _FOLD)
+            z = y * _THIRD
+            first += y
+            second += z ^ (z >> _FOLD)
+        sums[0] = first
+        sums[1] = second
+
+    return Loop(scan_words, f"fingerprint of {dtype}", f"scan|{dtype}")

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import functools
 import importlib
-import threading
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -144,12 +143,69 @@ def _run(
     loop.run([0 if x is None else x for x in map(arguments.get, FIELDS)], tasks)
 
 
-def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
-    from kgat.ops.cpu.loops import kept
+def circle(x: Tensor, omega: Tensor | None, families: int) -> Tensor:
+    r"""Returns the features of :func:`kgat.ops.waves.waves`, of angles if :obj:`omega` is :obj:`None`."""
+    x, omega, size = _contiguous(x, omega, families)
+    out = x.new_empty(*x.shape[:-1], 2 * size)
+    if out.numel():
+        _run_waves("circle", families, size, x=x, omega=omega, out=out)
+    return out
 
+
+def circle_backward(
+    x: Tensor, omega: Tensor | None, families: int, grad: Tensor
+) -> tuple[Tensor, Tensor | None]:
+    r"""Returns the gradients of :func:`circle`."""
+    x, omega, size = _contiguous(x, omega, families)
+    d_x = torch.empty_like(x)
+    d_omega = turned = None
+    if omega is not None:
+        d_omega = omega.new_zeros(_slots_of_waves(x, families * size), *omega.shape)
+        turned = omega.transpose(-1, -2).contiguous()
+    if x.numel():
+        tensors = {"x": x, "omega": omega, "turned": turned, "grad": grad.contiguous()}
+        _run_waves("circle_backward", families, size, **tensors, d_x=d_x, d_omega=d_omega)
+    return d_x, None if d_omega is None else d_omega.sum(dim=0)
+
+
+def _contiguous(x: Tensor, omega: Tensor | None, families: int) -> tuple[Tensor, Tensor | None, int]:
+    x, omega = x.contiguous(), None if omega is None else omega.contiguous()
+    return x, omega, (x if omega is None else omega).size(-1) // families
+
+
+def _slots_of_waves(x: Tensor, width: int) -> int:
+    return max(1, min(MAX_SLOTS, x.numel() * width // WORK))
+
+
+def _run_waves(name: str, families: int, size: int, **tensors: Tensor | None) -> None:
+    from kgat.ops.cpu.waves import BUFFERS, FIELDS
+
+    x, omega = tensors["x"], tensors["omega"]
+    assert x is not None
+    heads = 1 if omega is None else omega.size(0)
+    channels = x.size(-1)
+    slots = _slots_of_waves(x, families * size)
+    arguments: Mapping[str, Any] = {
+        **tensors,
+        "scale": torch.tensor([size**-0.5 / families]),
+        # Made anew for each call: two Python threads may be in here at once.
+        "scratch": torch.empty(slots * BUFFERS * families * size),
+        "nodes": x.numel() // (heads * channels),
+        "slots": slots,
+        "heads": heads,
+        "channels": channels,
+        "families": families,
+        "size": size,
+    }
+    fields = [0 if field is None else field for field in map(arguments.get, FIELDS)]
+    _shared_loop(name, torch.float32).run(fields, slots)
+
+
+def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
     keep = _keep(p)
-    mask = kept(int(seed), edges * heads, keep).reshape(edges, heads)
-    return torch.from_numpy(mask).double().mul_(2**32 / keep if keep else 0.0)
+    mask = torch.empty(edges, heads, dtype=torch.float64)
+    _shared_loop("draws", mask.dtype).run([int(seed), keep, mask], mask.numel())
+    return mask.mul_(2**32 / keep if keep else 0.0)
 
 
 def _keep(p: float) -> int:
@@ -159,13 +215,10 @@ def _keep(p: float) -> int:
 @functools.cache
 def available() -> str | None:
     try:
-        importlib.import_module("numba")
-    except (ImportError, SystemError) as error:
-        return f"numba cannot be imported ({error})"
+        importlib.import_module("kgat.ops.cpu.runtime")
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"llvmlite cannot be used ({error})"
     return None
-
-
-_compiling = threading.RLock()  # Numba's compiler is not to be entered twice
 
 
 def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:
@@ -179,33 +232,25 @@ def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
 
 
 def _guarded(name: str, dtype: torch.dtype, rule: str | None = None, *sizes: int) -> Loop:
-    with _compiling:
-        try:
-            return _compiled(name, str(dtype).removeprefix("torch."), rule, *sizes)
-        except (_numba_error(), TypeError, NotImplementedError, OSError) as error:
-            what = name if rule is None else Recipe.read(rule)
-            raise BackendError(f"Numba could not compile {what}: {error}") from error
+    from kgat.ops.cpu.compiler import CompileError
 
-
-def _numba_error() -> type[Exception]:
-    from numba.core.errors import NumbaError
-
-    return NumbaError  # type: ignore[no-any-return]
+    try:
+        return _compiled(name, str(dtype).removeprefix("torch."), rule, *sizes)
+    except (CompileError, RuntimeError, TypeError, OSError) as error:
+        what = name if rule is None else Recipe.read(rule)
+        raise BackendError(f"LLVM could not compile {what}: {error}") from error
 
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(name: str, dtype: str, rule: str | None, features: int = 0, channels: int = 0) -> Loop:
-    from kgat.ops.cpu import loops
-    from kgat.ops.cpu.math import marked
+    from kgat.ops.cpu import loops, waves
     from kgat.ops.cpu.runtime import Loop
 
     if rule is None:  # the same for all rules
-        key = f"{name}|{dtype}"
-        with marked(key):
-            return Loop(getattr(loops, name)(dtype), f"{name} in {dtype}", key)
+        room = waves if hasattr(waves, name) else loops
+        return Loop(getattr(room, name)(dtype), f"{name} in {dtype}", f"{name}|{dtype}")
     recipe = Recipe.read(rule)
     sizes = (features, channels, recipe.weighted, recipe.bias_inside)
     key = "|".join([name, dtype, str(sizes), *recipe.source])
-    with marked(key):
-        function = getattr(loops.Kernels(recipe, dtype, features, channels), name)()
-        return Loop(function, f"{name} of {recipe} in {dtype}", key)
+    function = getattr(loops.Kernels(recipe, dtype, features, channels), name)()
+    return Loop(function, f"{name} of {recipe} in {dtype}", key)

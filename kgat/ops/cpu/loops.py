@@ -11,10 +11,9 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
 
-from kgat.ops.cpu.math import VOCABULARY, apart, compile_rule, inlined, kept_on_disk, plain
+from kgat.ops.cpu.math import VOCABULARY, apart, compile_rule, inlined, plain
 from kgat.ops.cpu.runtime import chunk, next_slot, pointer, prefetch, shift
 from kgat.ops.recipe import Recipe
 
@@ -56,28 +55,19 @@ def scratch_size(degree: int) -> int:
     return (max(BLOCK, degree) + 31) // 16 * 16  # threads write to cache lines apart
 
 
-@numba.njit
+@plain
 def _mix(x):
     x = (x ^ (x >> np.uint64(30))) * np.uint64(0xBF58476D1CE4E5B9)
     x = (x ^ (x >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
     return x ^ (x >> np.uint64(31))
 
 
-@numba.njit
+@plain
 def _kept(seed, counter, keep):
     # splitmix64, with the key mixed in twice: 32 of its bits against the rate, as a fraction of 2^32.
     x = _mix(np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed))
     x = _mix(x ^ (np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(0x2545F4914F6CDD1D)))
     return (x >> np.uint64(32)) < np.uint64(keep)
-
-
-@kept_on_disk()
-def kept(seed, count, keep):
-    r"""Returns which of so many draws are kept."""
-    out = np.empty(count, dtype=np.bool_)
-    for e in range(count):
-        out[e] = _kept(seed, e, keep)
-    return out
 
 
 @apart
@@ -708,3 +698,16 @@ def sum_rows(dtype: str) -> Callable[..., None]:
                 out[i * heads + h] = total
 
     return _over_slots(rows)
+
+
+def draws(dtype: str) -> Callable[..., None]:
+    r"""Marks which draws are kept, by 1 and 0: its context is the seed, the rate and a number for each."""
+    f = np.float32(0) if dtype == "float32" else np.float64(0)
+    number = type(f)
+
+    def loop(begin, end, ctx):
+        out = pointer(ctx[2], f)
+        for e in range(begin, end):
+            out[e] = number(1) if _kept(ctx[0], e, ctx[1]) else number(0)
+
+    return loop

@@ -1,4 +1,4 @@
-r"""Elementary functions as Numba scalars that LLVM can vectorise, and what turns rules into them.
+r"""Elementary functions as scalars that LLVM can vectorise, and what turns rules into routines.
 
 In single precision ``exp``, ``log``, ``sin`` and ``cos`` are polynomials after Cephes (errors under 1 unit in
 the last place): a call of the C library would keep a loop from being vectorised. In double precision they are
@@ -7,111 +7,57 @@ the C library's.
 
 from __future__ import annotations
 
-import hashlib
-import math
-import types
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
-import numba
 import numpy as np
-from llvmlite import ir
-from numba.extending import intrinsic
 
-from kgat.ops.cpu.cache import cache_of
+from kgat.ops.cpu.compiler import FLOAT32, INT32, Intrinsic, Routine, Value
 from kgat.score.scalar import translate
 
 # Sums over features may be reordered, which makes them vectors. NaN and infinity keep their meaning.
-FAST = {"reassoc", "contract", "nsz", "arcp"}
+FAST = ("reassoc", "contract", "nsz", "arcp")
 # Inside a polynomial or a rule every rounding is meant, so that nothing is reordered there.
-EXACT = {"contract"}
+EXACT = ("contract",)
 
 _f = np.float32
 _i = np.int32
 
 
-@intrinsic
-def _bits(typingctx, x):
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.IntType(32))
-
-    return numba.types.int32(numba.types.float32), codegen
+@Intrinsic
+def _bits(builder, x):
+    return Value(INT32, builder.bitcast(x.ir, INT32.ir))
 
 
-@intrinsic
-def _from_bits(typingctx, x):
-    def codegen(context, builder, signature, args):
-        return builder.bitcast(args[0], ir.FloatType())
-
-    return numba.types.float32(numba.types.int32), codegen
+@Intrinsic
+def _from_bits(builder, x):
+    return Value(FLOAT32, builder.bitcast(x.ir, FLOAT32.ir))
 
 
-def kept_on_disk(**options: Any) -> Callable[[Callable[..., Any]], Any]:
-    r"""As :func:`numba.njit`, with the code kept where there is a folder for it."""
+def _of_llvm(name: str) -> Intrinsic:
+    # What LLVM knows, or has the C library compute.
+    def function(builder, x):
+        return Value(x.type, builder.call(builder.module.declare_intrinsic(name, [x.type.ir]), [x.ir]))
 
-    def decorator(function: Callable[..., Any]) -> Any:
-        compiled = numba.njit(**options)(function)
-        cache = cache_of(function)
-        if cache is not None:
-            compiled._cache = cache
-        return compiled
-
-    return decorator
+    return Intrinsic(function)
 
 
-# Appended to the names of all functions that are made for one loop.
-_mark = ""
+def plain(function: Callable[..., Any]) -> Routine:
+    r"""Makes a routine of loops, whose sums may be reordered."""
+    return Routine(function, FAST)
 
 
-@contextmanager
-def marked(key: str) -> Iterator[None]:
-    r"""Gives the functions that are made for one loop names that no other loop's have, in any process.
-
-    Numba tells functions of one name apart by a count of what the process has compiled. Code that two
-    processes compiled and kept on disk may share a count; loaded together, one symbol would be both.
-
-    Args:
-        key (str): Identifies the loop.
-    """
-    global _mark
-    _mark = f"_{hashlib.sha256(key.encode()).hexdigest()[:16]}"
-    try:
-        yield
-    finally:
-        _mark = ""
-
-
-def named(function: Callable[..., Any]) -> Callable[..., Any]:
-    r"""Returns a function under the name it is compiled with."""
-    function.__qualname__ += _mark
-    return function
-
-
-def plain(function: Callable[..., Any]) -> Any:
-    r"""Compiles a function of loops, whose sums may be reordered."""
-    return numba.njit(named(function), fastmath=FAST, error_model="numpy")
-
-
-def apart(function: Callable[..., Any]) -> Any:
+def apart(function: Callable[..., Any]) -> Routine:
     r"""As :func:`plain`, for pointers of which those written to overlap with no other.
 
     A loop then needs no checks before it is a vector.
     """
-    compiled = plain(function)
-    customize = compiled._compiler._customize_flags  # Numba has the flag, but no option for it
-
-    def without_alias(flags: Any) -> Any:
-        flags.noalias = True
-        return customize(flags)
-
-    compiled._compiler._customize_flags = without_alias
-    return compiled
+    return Routine(function, FAST, apart=True)
 
 
-def inlined(function: Callable[..., Any]) -> Any:
-    r"""Compiles a function into whatever calls it, where every rounding is meant."""
-    return numba.njit(named(function), fastmath=EXACT, error_model="numpy", forceinline=True)
+def inlined(function: Callable[..., Any]) -> Routine:
+    r"""Makes a routine in which every rounding is meant."""
+    return Routine(function, EXACT)
 
 
 @inlined
@@ -218,15 +164,28 @@ def _maximum(x, y):
     return x if (x > y) | (x != x) else y
 
 
-_COMMON = {"where": _select, "sqrt": math.sqrt, "absolute": abs, "minimum": _minimum, "maximum": _maximum}
+def _vocabulary(number: type, **functions: Any) -> dict[str, Any]:
+    # A choice between two literals is in the precision of the rule.
+    return {
+        "where": Routine(_select.function, EXACT, number=number),
+        "sqrt": _of_llvm("llvm.sqrt"),
+        "absolute": _of_llvm("llvm.fabs"),
+        "minimum": _minimum,
+        "maximum": _maximum,
+        **functions,
+    }
+
+
 VOCABULARY = {
-    "float32": {"exp": _exp32, "log": _log32, "sin": _sin32, "cos": _cos32, **_COMMON},
-    "float64": {"exp": math.exp, "log": math.log, "sin": math.sin, "cos": math.cos, **_COMMON},
+    "float32": _vocabulary(np.float32, exp=_exp32, log=_log32, sin=_sin32, cos=_cos32),
+    "float64": _vocabulary(
+        np.float64, **{name: _of_llvm(f"llvm.{name}") for name in ("exp", "log", "sin", "cos")}
+    ),
 }
 
 
-def compile_rule(function: Callable[..., Any], dtype: str, operands: int) -> Any:
-    r"""Compiles a pair or link function for scalars of one type.
+def compile_rule(function: Callable[..., Any], dtype: str, operands: int) -> Routine:
+    r"""Makes a routine of a pair or link function, for scalars of one type.
 
     Args:
         function (Callable): The function, or its derivative.
@@ -234,34 +193,16 @@ def compile_rule(function: Callable[..., Any], dtype: str, operands: int) -> Any
         operands (int): How many of its arguments are not constants of the rule: 2 for a pair, 1 for a link.
 
     Returns:
-        A Numba function of the operands and always two constants, of which it takes as many as it knows.
+        A routine of the operands and always two constants, of which it takes as many as it knows.
     """
-    number = np.float32 if dtype == "float32" else np.float64
-
-    def typed(value: Any) -> Any:
-        return number(value) if isinstance(value, float) else value
-
-    def compiler(plain: types.FunctionType) -> Any:
-        # Numba takes a literal for double precision, and would compute all that it touches there.
-        code = plain.__code__
-        code = code.replace(co_consts=tuple(typed(value) for value in code.co_consts))
-        return inlined(types.FunctionType(code, plain.__globals__, plain.__name__, plain.__defaults__))
-
-    inner = translate(function, VOCABULARY[dtype], compiler)
     constants = function.__code__.co_argcount - operands
     if not 0 <= constants <= 2:
         raise TypeError(
             f"Expected '{function.__name__}' to take {operands} numbers and at most 2 constants (got "
             f"{function.__code__.co_argcount} arguments)"
         )
-    return inlined(_ADAPTERS[operands, constants](inner))
-
-
-_ADAPTERS: dict[tuple[int, int], Callable[[Any], Any]] = {
-    (1, 0): lambda f: lambda t, a, b: f(t),
-    (1, 1): lambda f: lambda t, a, b: f(t, a),
-    (1, 2): lambda f: lambda t, a, b: f(t, a, b),
-    (2, 0): lambda f: lambda x, y, a, b: f(x, y),
-    (2, 1): lambda f: lambda x, y, a, b: f(x, y, a),
-    (2, 2): lambda f: lambda x, y, a, b: f(x, y, a, b),
-}
+    number = np.dtype(dtype).type
+    takes = operands + constants
+    return translate(  # type: ignore[no-any-return]
+        function, VOCABULARY[dtype], lambda copy: Routine(copy, EXACT, number=number, takes=takes)
+    )

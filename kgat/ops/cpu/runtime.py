@@ -13,91 +13,69 @@ import hashlib
 import logging
 import os
 import sys
+import threading
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
-import numba
 import numpy as np
 import torch
 from llvmlite import ir
-from numba.core import types
-from numba.core.ccallback import CFunc
-from numba.extending import intrinsic
 from torch import Tensor
 
-from kgat.ops.cpu.cache import cache_of
-from kgat.ops.cpu.math import FAST, named
+from kgat.ops.cpu import machine
+from kgat.ops.cpu.cache import CodeFiles, code_folder
+from kgat.ops.cpu.compiler import INT64, Intrinsic, Value, cast, known, modules_of
+from kgat.ops.cpu.math import FAST
 
 logger = logging.getLogger("kgat")
 
 
-@intrinsic
-def pointer(typingctx, address, element):  # type: ignore[no-untyped-def]
+@Intrinsic
+def pointer(builder, address, element):  # type: ignore[no-untyped-def]
     r"""Turns an address into a pointer to numbers of the type that :obj:`element` is a value of."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.inttoptr(args[0], context.get_value_type(signature.return_type))
-
-    return types.CPointer(element)(types.int64, element), codegen
+    kind = known(element).type.pointer
+    return Value(kind, builder.inttoptr(address.ir, kind.ir))
 
 
-@intrinsic
-def shift(typingctx, base, count):  # type: ignore[no-untyped-def]
+@Intrinsic
+def shift(builder, base, count):  # type: ignore[no-untyped-def]
     r"""Returns the pointer :obj:`count` elements on."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.gep(args[0], [args[1]])
-
-    return base(base, types.int64), codegen
+    return Value(base.type, builder.gep(base.ir, [cast(builder, count, INT64).ir]))
 
 
-@intrinsic
-def chunk(typingctx, base, index, size):  # type: ignore[no-untyped-def]
+@Intrinsic
+def chunk(builder, base, index, size):  # type: ignore[no-untyped-def]
     r"""Returns the pointer to run :obj:`index` of a table of runs of :obj:`size` elements.
 
     No more than so many elements are read or written there, which a build with checks holds a loop to.
     """
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.gep(args[0], [builder.mul(args[1], args[2])])
-
-    return base(base, types.int64, types.int64), codegen
+    index, size = (cast(builder, x, INT64).ir for x in (index, size))
+    return Value(base.type, builder.gep(base.ir, [builder.mul(index, size)]))
 
 
-@intrinsic
-def next_slot(typingctx, counter):  # type: ignore[no-untyped-def]
+@Intrinsic
+def next_slot(builder, counter):  # type: ignore[no-untyped-def]
     r"""Counts up, atomically, and returns the count before."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        return builder.atomic_rmw("add", args[0], ir.Constant(ir.IntType(64), 1), "monotonic")
-
-    return types.int64(types.CPointer(types.int64)), codegen
+    return Value(INT64, builder.atomic_rmw("add", counter.ir, INT64.ir(1), "monotonic"))
 
 
-@intrinsic
-def prefetch(typingctx, base, count):  # type: ignore[no-untyped-def]
+@Intrinsic
+def prefetch(builder, base, count):  # type: ignore[no-untyped-def]
     r"""Asks for the cache line of element :obj:`count`; never faults."""
-
-    def codegen(context, builder, signature, args):  # type: ignore[no-untyped-def]
-        i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
-        name = "llvm.prefetch.p0" if builder.module.globals.get("llvm.prefetch.p0") else "llvm.prefetch.p0i8"
-        function = builder.module.globals.get(name) or ir.Function(
-            builder.module, ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32]), name
-        )
-        line = builder.bitcast(builder.gep(args[0], [args[1]]), byte)
-        builder.call(function, [line, i32(0), i32(3), i32(1)])
-        return context.get_dummy_value()
-
-    return types.void(base, types.int64), codegen
+    i32, byte = ir.IntType(32), ir.IntType(8).as_pointer()
+    signature = ir.FunctionType(ir.VoidType(), [byte, i32, i32, i32])
+    function = builder.module.declare_intrinsic("llvm.prefetch", [byte], signature)
+    line = builder.bitcast(builder.gep(base.ir, [count.ir]), byte)
+    builder.call(function, [line, i32(0), i32(3), i32(1)])
 
 
 @functools.cache
 def _own_source() -> str:
-    digest = hashlib.sha256(numba.__version__.encode())
-    for name in ("math.py", "runtime.py", "loops.py"):
-        digest.update((Path(__file__).parent / name).read_bytes())
+    digest = hashlib.sha256()
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
     return digest.hexdigest()
 
 
@@ -105,51 +83,71 @@ class Loop:
     r"""One compiled loop.
 
     Args:
-        function (Callable): ``function(begin, end, context)`` in Numba's subset.
+        function (Callable): ``function(begin, end, context)``, as :mod:`kgat.ops.cpu.compiler` can read it.
         label (str): What it is, in messages.
         key (str): Identifies what the function closes over.
+
+    Raises:
+        CompileError: If there is something in it that the compiler does not know.
     """
 
-    compiled = 0  # how many this process has compiled rather than loaded, for tests and `kgat info`
+    compiled = 0  # how many this process has compiled rather than loaded, for tests
+    _loaded: dict[str, int] = {}  # noqa: RUF012  # addresses by name: none is loaded twice
+    _lock = threading.RLock()
 
     def __init__(self, function: Callable[..., Any], label: str, key: str) -> None:
-        signature = types.void(types.int64, types.int64, types.CPointer(types.int64))
-        loop = CFunc(
-            named(function),
-            (signature.args, signature.return_type),
-            {},
-            {"fastmath": FAST, "error_model": "numpy"},
-        )
-        cache = cache_of(function, f"{_own_source()}|{key}")
-        if cache is not None:
-            loop._cache = cache  # type: ignore[attr-defined]
-        start = time.perf_counter()
-        if cache is None or not cache.holds(loop._sig):  # type: ignore[attr-defined]
-            _announce(label)
-        loop.compile()
-        if loop.cache_hits == 0:
-            Loop.compiled += 1
-            logger.info("compiled %s in %.1f s", label, time.perf_counter() - start)
-        self._loop = loop  # keeps the code alive
-        self.address: int = loop.address  # type: ignore[assignment]
+        stamp = (machine.stamp(), _own_source(), key)
+        self._name = f"kgat_{hashlib.sha256(repr(stamp).encode()).hexdigest()[:32]}"
+        with Loop._lock:
+            if self._name not in Loop._loaded:
+                Loop._loaded[self._name] = machine.load(self._code(function, label, stamp), self._name)
+        self.address = Loop._loaded[self._name]
         self._call = ctypes.CFUNCTYPE(None, ctypes.c_int64, ctypes.c_int64, ctypes.c_void_p)(self.address)
 
-    def run(self, fields: Sequence[Tensor | int], tasks: int) -> None:
+    def _code(self, function: Callable[..., Any], label: str, stamp: Any) -> bytes:
+        folder = code_folder()
+        if folder is None:
+            return self._compile(function, label)
+        files = CodeFiles(folder, f"kgat.{function.__name__}", stamp)
+        code = files.read("")
+        if code is None:
+            with files.claim(""):
+                code = files.read("")  # that another process has written meanwhile
+                if code is None:
+                    code = self._compile(function, label)
+                    files.write("", code)
+        return code
+
+    def _compile(self, function: Callable[..., Any], label: str) -> bytes:
+        start = time.perf_counter()
+        kinds = (INT64, INT64, INT64.pointer)
+        code = machine.compile_modules(*modules_of(function, kinds, self._name, FAST))
+        Loop.compiled += 1
+        logger.info("compiled %s in %.2f s", label, time.perf_counter() - start)
+        return code
+
+    def run(self, fields: Sequence[Tensor | np.ndarray[Any, Any] | int], tasks: int) -> None:
         r"""Runs ``function(begin, end, context)`` on pieces of ``[0, tasks)``, on torch's threads.
 
         Args:
-            fields (list): What stands in the context: a tensor by its address, 0 where there is none.
+            fields (list): What stands in the context: a tensor or array by its address, 0 where there is
+                none.
             tasks (int): Number of tasks.
         """
-        numbers = [x.data_ptr() if isinstance(x, Tensor) else x for x in fields]
-        context = np.array(numbers, dtype=np.int64)
+        context = (ctypes.c_int64 * len(fields))(*[_address(x) for x in fields])
         parallel_for = _parallel_for()
         if tasks <= 1 or parallel_for is None or _forked:
-            self._call(0, tasks, context.ctypes.data)
+            self._call(0, tasks, context)
             return
-        error = parallel_for(0, tasks, 1, self.address, context.ctypes.data)
+        error = parallel_for(0, tasks, 1, self.address, context)
         if error:
             raise RuntimeError(f"torch_parallel_for failed with code {error}")
+
+
+def _address(x: Tensor | np.ndarray[Any, Any] | int) -> int:
+    if isinstance(x, Tensor):
+        return x.data_ptr()
+    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x
 
 
 @functools.cache
@@ -177,17 +175,3 @@ def _after_fork() -> None:
 
 if hasattr(os, "register_at_fork"):
     os.register_at_fork(after_in_child=_after_fork)
-
-_announced = False
-
-
-def _announce(label: str) -> None:
-    # Once per process and before the wait, where everyone sees it.
-    global _announced
-    if not _announced:
-        _announced = True
-        logger.warning(
-            "kgat compiles fused attention for its first use (%s) and keeps it on disk: some seconds per "
-            "kernel, ahead of time with 'kgat info --warm'",
-            label,
-        )

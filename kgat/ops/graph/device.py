@@ -11,14 +11,14 @@ import torch
 def compiled(device: torch.device) -> ModuleType | None:
     r"""Returns the loops over graphs that are compiled for a device, :mod:`kgat.ops.cpu.graph`; :obj:`None`
     where torch does what they do."""
-    return _by_numba() if device.type == "cpu" else None
+    return _by_llvm() if device.type == "cpu" else None
 
 
 @functools.cache
-def _by_numba() -> ModuleType | None:
+def _by_llvm() -> ModuleType | None:
     try:
         from kgat.ops.cpu import graph
-    except (ImportError, SystemError):
+    except (ImportError, OSError, RuntimeError):
         return None
     return graph
 

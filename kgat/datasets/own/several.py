@@ -1,0 +1,281 @@
+r"""Several graphs at a path, whose nodes are one task: some to train on, others that training never sees."""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch_geometric.data import Data
+
+from kgat.datasets.own.data import from_data, read_several
+from kgat.datasets.own.networks import NETWORKS, read_network, tables_of
+from kgat.datasets.own.raw import shown
+from kgat.datasets.own.tables import from_pandas, read_table, table_in
+from kgat.datasets.task import PARTS, Task
+
+__all__ = ["from_several", "graphs_at"]
+
+TENSORS = (".pt", ".pth")
+# Columns that are added, which no file has.
+GRAPH, PART = "name of the graph", "part of the graph"
+
+
+@dataclass(frozen=True)
+class Member:
+    r"""One of several graphs.
+
+    Args:
+        name (str): What it is called.
+        part (str or None): The part that it belongs to, if that is given.
+        content (Data or Path): The graph, or where it lies.
+    """
+
+    name: str
+    part: str | None
+    content: Data | Path
+
+
+def graphs_at(path: Path) -> list[Member]:
+    r"""Returns the graphs of a ``.pt`` file, or of a folder that holds several, nothing of another one.
+
+    A folder has ``train``, ``val`` and ``test``, each a folder of graphs, a graph or a ``.pt`` file of
+    several, or graphs alone: ``.pt`` files, graphs of networkx, folders with a table of nodes.
+
+    Args:
+        path (Path): The file or folder.
+
+    Raises:
+        FileNotFoundError: If one of the parts is missing.
+        ValueError: If a part holds no graphs.
+    """
+    if path.is_file():
+        return list(_below(path, None))
+    if table_in(path, "nodes") is not None:
+        return []
+    files = sorted(path.iterdir())
+    of_parts = {
+        part: [file for file in files if _is_graph(file, some=True) and file.stem == part] for part in PARTS
+    }
+    if not any(of_parts.values()):
+        return [member for file in files if _is_graph(file) for member in _below(file, None)]
+    if missing := [part for part in PARTS if not of_parts[part]]:
+        raise FileNotFoundError(
+            f"Expected graphs for train, val and test in '{path}' (got none for {', '.join(missing)}); add "
+            f"'{missing[0]}' or '{missing[0]}.pt', or give graphs without parts"
+        )
+    members = []
+    for part, places in of_parts.items():
+        found = [member for place in places for member in _below(place, part)]
+        if not found:
+            raise ValueError(
+                f"Expected graphs in '{path / part}' (got none); add one, or leave all parts out"
+            )
+        members += found
+    return members
+
+
+def _is_graph(path: Path, some: bool = False) -> bool:
+    # With some, also a folder of graphs.
+    if path.is_dir():
+        return some or table_in(path, "nodes") is not None
+    ending = path.suffix.lower()
+    return ending in TENSORS or NETWORKS.get(ending, "read_edgelist") != "read_edgelist"
+
+
+def _below(path: Path, part: str | None) -> Iterator[Member]:
+    name = path.stem if path.is_file() else path.name
+    if path.is_dir() and table_in(path, "nodes") is None:
+        for file in sorted(path.iterdir()):
+            if _is_graph(file):
+                yield from (Member(f"{name}/{m.name}", part, m.content) for m in _below(file, part))
+    elif path.suffix.lower() in TENSORS:
+        several = read_several(path)
+        for number, graph in enumerate(several):
+            yield Member(f"{name}/{number}" if len(several) > 1 else name, part, graph)
+    else:
+        yield Member(name, part, path)
+
+
+def from_several(
+    members: Sequence[Member],
+    *,
+    source: str,
+    label: str | None = None,
+    structure: Sequence[str] = (),
+    **options: Any,
+) -> Task:
+    r"""Makes a task of the nodes of several graphs: by their parts, or seeded splits of whole graphs.
+
+    Of graphs with parts, means, deviations and categories are those of the graphs for training.
+
+    Args:
+        members (list of Member): The graphs.
+        source (str): Where they come from.
+        label (str, optional): What is to be predicted. (default: as of :func:`read_graph`)
+        structure (list of str, optional): As of :func:`from_data`, without eigenvectors.
+        **options (optional): As :func:`from_pandas` and :func:`from_data` have them, but for splits.
+
+    Raises:
+        ValueError: If graphs do not fit together, or an option is not for several.
+    """
+    structure = [structure] if isinstance(structure, str) else list(structure)
+    for name in ("split", "time", "group", "knn"):
+        if options.pop(name, None) is not None:
+            raise ValueError(
+                f"Expected no '{name}' of several graphs in {source} (got one), which are in one part as a "
+                "whole; leave it out"
+            )
+    if any(name.startswith("laplacian") for name in structure):
+        raise ValueError(
+            f"Expected 'degree' or 'walk:K' as features of several graphs in {source} (got 'laplacian'), as "
+            "each has eigenvectors of its own; leave it out"
+        )
+    parts = [member.part for member in members]
+    if options.get("like") is None:
+        options |= {"split": f"column:{PART}"} if parts[0] is not None else {"group": GRAPH}
+    options |= {"source": source, "structure": structure}
+    if all(isinstance(member.content, Data) for member in members):
+        for name in ("drop", "categories", "fill", "id", "edge_source", "edge_target", "standardize"):
+            if options.pop(name, None) is not None:
+                raise ValueError(
+                    f"Expected options that the graphs of {source} take (got '{name}', which is for tables); "
+                    "leave it out"
+                )
+        return _of_data(members, label or "y", options)
+    if any(isinstance(member.content, Data) for member in members):
+        raise ValueError(
+            f"Expected graphs of one kind in {source} (got tables or networks beside .pt files); convert some"
+        )
+    return _of_tables(members, label or "label", options)
+
+
+def _of_data(members: Sequence[Member], target: str, options: dict[str, Any]) -> Task:
+    graphs: list[Any] = [member.content for member in members]
+    joined: dict[str, Any] = {}
+    sizes = [_size(graph, member, options["source"]) for graph, member in zip(graphs, members, strict=True)]
+    wanted = ["x", "edge_attr", *([] if options.get("like") is not None else [target])]
+    for key in wanted:
+        has = [graph.get(key) is not None for graph in graphs]
+        values = [torch.as_tensor(graph[key]) for graph in graphs if graph.get(key) is not None]
+        shapes = {tuple(value.shape[1:]) for value in values}
+        if (any(has) and not all(has)) or len(shapes) > 1:
+            lacking = f"none in '{members[has.index(False)].name}'" if not all(has) else ""
+            got = lacking or f"rows of shapes {', '.join(str(list(shape)) for shape in sorted(shapes))}"
+            raise ValueError(
+                f"Expected the same columns of '{key}' in all graphs of {options['source']} (got {got}); "
+                "correct them"
+            )
+        if values:
+            joined[key] = torch.cat(values)
+    starts = np.cumsum([0, *sizes[:-1]]).tolist()
+    joined["edge_index"] = torch.cat(
+        [graph.edge_index.long() + start for graph, start in zip(graphs, starts, strict=True)], dim=1
+    )
+    rows = np.repeat(np.arange(len(members)), sizes)
+    joined[GRAPH] = np.array([member.name for member in members], dtype=object)[rows]
+    joined[PART] = np.array([member.part for member in members], dtype=object)[rows]
+    joined["node_id"] = [f"{m.name}/{i}" for m, size in zip(members, sizes, strict=True) for i in range(size)]
+    return from_data(joined, graphs=GRAPH, target=target, **options)
+
+
+def _size(graph: Any, member: Member, source: str) -> int:
+    where = f"graph '{member.name}' of {source}"
+    if graph.edge_index is None or graph.edge_index.dim() != 2 or not graph.num_nodes:
+        raise ValueError(
+            f"Expected nodes and 'edge_index' of shape [2, E] in {where} (got {graph}); correct it"
+        )
+    size, edges = int(graph.num_nodes), graph.edge_index
+    if edges.numel() and not 0 <= int(edges.min()) <= int(edges.max()) < size:
+        raise IndexError(
+            f"Expected edges of {where} between nodes 0 to {size - 1} (got {int(edges.min())} to "
+            f"{int(edges.max())}); there are {size} nodes, counted from 0"
+        )
+    return size
+
+
+def _of_tables(members: Sequence[Member], label: str, options: dict[str, Any]) -> Task:
+    import pandas as pd
+
+    new = options.get("like") is not None
+    id, read = options.get("id", "id"), {"nodes": _Rows(), "edges": _Rows()}
+    ends = [options.get("edge_source", "source"), options.get("edge_target", "target")]
+    tables: dict[str, list[Any]] = {"nodes": [], "edges": []}
+    for member in members:
+        place: Any = member.content
+        directed, of_member = _read(place, id, ends)
+        if directed and options.get("directed") is None:
+            options["directed"] = True
+        for kind, table, where in of_member:
+            read[kind].add(f"{member.name}: ", len(table), where)
+            added = {GRAPH: member.name, **({} if new or member.part is None else {PART: member.part})}
+            table = table.assign(**added if kind == "nodes" else {})
+            for column in [id] if kind == "nodes" else ends:
+                if column in table.columns:
+                    missing = table[column].isna() | (table[column].astype(str) == "")
+                    names = f"{member.name}/" + table[column].astype(str).str.strip()
+                    table[column] = names.where(~missing, other="")
+            tables[kind].append(table)
+    first = tables["nodes"][0]
+    for member, table in zip(members, tables["nodes"], strict=True):
+        differing = sorted({*map(str, first.columns)} ^ {*map(str, table.columns)})
+        if differing and not new:
+            raise ValueError(
+                f"Expected the same columns in all graphs of {options['source']} (got {shown(differing)} in "
+                f"'{members[0].name}' or '{member.name}' alone); correct the tables"
+            )
+    nodes, edges = (pd.concat(of, ignore_index=True) for of in tables.values())
+    fit = (nodes[PART] == "train").to_numpy() if PART in nodes.columns else None
+    return from_pandas(
+        nodes,
+        edges,
+        label=label,
+        **options,
+        graphs=GRAPH,
+        fit=fit,
+        row=lambda table, number: read[table].name(number),
+    )
+
+
+def _read(place: Path, id: str, ends: Sequence[str]) -> tuple[bool, list[tuple[str, Any, Any]]]:
+    r"""Returns whether edges have directions, and both tables with what says where a row is."""
+    if place.is_file():
+        graph = read_network(place)
+        nodes, edges = tables_of(graph, None, id)
+        edges = edges.rename(columns=dict(zip(edges.columns[:2], ends, strict=False)))
+        return graph.is_directed(), [
+            ("nodes", nodes, lambda number: f"node {number}"),
+            ("edges", edges, lambda number: f"edge {number}"),
+        ]
+    tables = []
+    for kind, texts in (("nodes", [id]), ("edges", ends)):
+        file = table_in(place, kind)
+        if file is None:
+            raise FileNotFoundError(
+                f"Expected a table of {kind} in '{place}': {kind}.csv, .tsv or .parquet (got none); add it"
+            )
+        tables.append((kind, *read_table(file, texts)))
+    return False, tables
+
+
+class _Rows:
+    r"""Where the rows of tables that were joined come from."""
+
+    def __init__(self) -> None:
+        self.starts: list[int] = []
+        self.sources: list[tuple[str, Any]] = []
+        self.count = 0
+
+    def add(self, name: str, count: int, where: Any) -> None:
+        self.starts.append(self.count)
+        self.sources.append((name, where))
+        self.count += count
+
+    def name(self, number: int) -> str:
+        at = bisect_right(self.starts, number) - 1
+        name, where = self.sources[at]
+        return f"{name}{where(number - self.starts[at])}"
