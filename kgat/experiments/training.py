@@ -349,8 +349,9 @@ def save(
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
     description = {"config": record["config"], **_sizes(task), "versions": record["versions"]}
     description |= {name: value.tolist() for name, value in _asked(task, config).items()}
-    graph = task.data if getattr(task, "target", None) is None else {}
-    if known := {name: graph[name] for name in ("encoding", "classes", "target") if name in graph}:
+    target = getattr(task, "target", None)
+    data = task.data if target is None else task.data[target]
+    if known := {name: data[name] for name in ("encoding", "classes", "target") if name in data}:
         description["data"] = known  # so that another graph becomes numbers in the same way
     write_atomically(folder / WEIGHTS, buffer.getvalue())
     write_atomically(folder / CONFIG, f"{json.dumps(description, indent=2)}\n".encode())

@@ -267,6 +267,7 @@ def test_it_is_copied_compiled_and_described():
         ({"edge_dim": {("paper", "cited", "paper"): 1}}, r"as keys of 'edge_dim' .got .*did you mean"),
         ({"aggr": "cat"}, r"'aggr' as one of 'sum', 'mean', 'min', 'max' .got 'cat'"),
         ({"jk": "cat"}, r"Expected no 'jk' of a heterogeneous model .got 'cat'"),
+        ({"pre_linear": True}, r"Expected no .pre_linear. of a heterogeneous model .got .True."),
         ({"kernel": "rbg"}, r"got 'rbg'"),
     ],
 )

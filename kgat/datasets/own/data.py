@@ -290,7 +290,8 @@ def _only_graph(path: Path, content: tuple[Any, ...]) -> Any:
     places = [value for each in slices for value in each.values() if not isinstance(value, Mapping)]
     graphs = max((len(each) - 1 for each in places), default=1)
     if graphs > 1:
-        raise SeveralGraphs(
+        typed = any(isinstance(each, Mapping) for each in content[1].values())
+        raise (ValueError if typed else SeveralGraphs)(
             f"Expected one graph in '{path}' (got {graphs}); a task on the nodes of one graph has one"
         )
     return content[0]
