@@ -115,48 +115,44 @@ def bench_scale(
     towards: Annotated[
         str, typer.Option(help="The size to extrapolate to, from three or more.")
     ] = "111x1615",
-    processes: Annotated[int, typer.Option(help="How many train together, beside one.", min=1)] = 1,
+    processes: Annotated[int, typer.Option(help="How many train together, in turns with one.", min=1)] = 1,
+    rounds: Rounds = 1,
     out: Log = None,
+    readme: Annotated[Path | None, options.readme_option("scale")] = None,
     threads: OneThread = 1,
 ) -> None:
     r"""Train an epoch of mini-batches and infer all nodes on drawn graphs that lie on disk; weigh both.
 
     Degrees follow a power law. Each phase runs in a fresh process: the memory is the largest that was
-    resident, with the pages of files that were looked at.
+    resident, with the pages of files that were looked at and without. The table at the end is of all records
+    in --out.
     """
-    from kgat.experiments.bench.scale import PHASES, bench_scale, extrapolated
+    from kgat.experiments.bench.scale import BEGIN, END, bench_scale, laid_out
+    from kgat.experiments.ledger import read
 
-    def read(text: str) -> tuple[int, int]:
+    def read_size(text: str) -> tuple[int, int]:
         nodes, _, edges = text.partition("x")
         try:
             return round(float(nodes) * 1e6), round(float(edges) * 1e6)
         except ValueError:
             raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
 
-    def shown(what: str, phase: str, bytes_: float, seconds: float) -> None:
-        typer.echo(f"{what:<32} {phase:<10} {bytes_ / 2**30:8.2f} GiB {seconds:12,.0f} s of one CPU")
-
     def done(record: dict[str, Any]) -> None:
-        what = f"{record['nodes']:,} nodes, {record['edges']:,} edges"
-        phase = record["phase"] if record["processes"] == 1 else f"{record['phase']} in {record['processes']}"
-        shown(what, phase, record["resident"] or float("nan"), record["cpu_seconds"])
-        if "samples_per_second" in record:
-            typer.echo(f"{record['samples_per_second']:12,.0f} nodes a second, by the clock")
+        what = f"{record['phase']}, {record['nodes']:,} nodes, {record['edges']:,} edges"
+        if record["phase"] != "speedup":
+            what += f", {record['processes']} processes" * (record["processes"] > 1)
+            typer.echo(f"{what}: {record['seconds']:,.0f} s, load before {record['load']}")
 
-    target = read(towards)
-    records = bench_scale(
-        [read(size) for size in options.listed(sizes)],
-        folder,
-        out,
-        done,
-        **{"channels": channels, "model": model, "batch_size": batch_size, "neighbors": neighbors},
-        threads=threads,
-        processes=processes,
-    )
-    for phase in PHASES:
-        if (expected := extrapolated(records, phase, *target)) is not None:
-            what = f"{target[0]:,} nodes, by slopes"
-            shown(what, phase, expected["resident"], expected["cpu_seconds"])
+    target = read_size(towards)
+    settings: dict[str, Any] = {"channels": channels, "model": model, "threads": threads}
+    settings |= {"batch_size": batch_size, "neighbors": neighbors}
+    wanted = [read_size(size) for size in options.listed(sizes)]
+    records = bench_scale(wanted, folder, out, done, processes, rounds, **settings)
+    if out is not None:
+        records = [record for record in read(out) if settings.items() <= record.items()]
+    typer.echo(laid_out(records, *target))
+    if readme is not None:
+        replace_tables(readme, laid_out(records, *target), BEGIN, END)
 
 
 def _print_ratio(ours: str, record: dict[str, Any]) -> None:

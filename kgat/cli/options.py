@@ -3,6 +3,7 @@ r"""Options that several commands have, and how they are read."""
 import dataclasses
 import functools
 import inspect
+import os
 import re
 from collections.abc import Callable
 from pathlib import Path
@@ -237,7 +238,8 @@ class OwnData:
             if name in given:
                 given[name] = listed(given[name])
         task = read_graph(path, metric=metric, **given)
-        say(describe(task))
+        if os.environ.get("RANK", "0") == "0":  # of the processes that torchrun started the first
+            say(describe(task))
         return task
 
 

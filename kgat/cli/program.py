@@ -31,11 +31,17 @@ app = typer.Typer(
 
 @app.callback()
 def _options(
+    context: typer.Context,
     debug: Annotated[bool, typer.Option("--debug", help="Show the traceback of an error.")] = False,
     version: Annotated[bool, typer.Option("--version", help="Show the version and end.")] = False,
 ) -> None:
     # Both are read from the arguments by run(): it has to know also where parsing them fails.
-    pass
+    processes, command = int(os.environ.get("WORLD_SIZE", "1")), context.invoked_subcommand
+    if processes > 1 and command != "train":
+        raise ValueError(
+            f"Expected 'train' where torchrun started {processes} processes (got '{command}', which each of "
+            "them would do anew); start it once, without torchrun"
+        )
 
 
 def add_commands(paths: list[str]) -> None:

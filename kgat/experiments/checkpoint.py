@@ -21,6 +21,8 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from kgat.atomic import make_folder, write_atomically
+from kgat.datasets.own.digest import digest_of
+from kgat.ops.graph.fingerprint import contents
 
 __all__ = ["Checkpoint", "Checkpoints", "Interval", "fingerprint"]
 
@@ -118,7 +120,7 @@ class Checkpoint:
         content = {
             "identity": dict(self.identity),
             "parts": {name: part_state(part) for name, part in parts.items()},
-            "generators": _generator_states(),
+            "generators": generator_states(),
         }
         buffer = BytesIO()
         torch.save(content, buffer)
@@ -173,7 +175,7 @@ class Checkpoint:
                 f"Expected a checkpoint of this very program in '{self.path}' (got one that does not fit: "
                 f"{reason}); delete that file, or pass --no-resume to start anew"
             ) from error
-        _restore_generators(content["generators"])
+        restore_generators(content["generators"])
         return True
 
     def remove(self) -> None:
@@ -258,7 +260,8 @@ def restore_part(part: Any, state: Any) -> None:
         part.load_state_dict(state)
 
 
-def _generator_states() -> dict[str, Any]:
+def generator_states() -> dict[str, Any]:
+    r"""Returns the states of the generators of torch, NumPy and Python."""
     kind, keys, *rest = np.random.get_state(legacy=True)  # noqa: NPY002 (what PyG draws from)
     return {
         "torch": torch.get_rng_state(),
@@ -268,7 +271,8 @@ def _generator_states() -> dict[str, Any]:
     }
 
 
-def _restore_generators(states: Mapping[str, Any]) -> None:
+def restore_generators(states: Mapping[str, Any]) -> None:
+    r"""Brings the generators into the states that :func:`generator_states` returned."""
     torch.set_rng_state(states["torch"])
     if states["cuda"]:
         torch.cuda.set_rng_state_all(states["cuda"])
@@ -288,30 +292,28 @@ def fingerprint(data: Any) -> str:
         >>> fingerprint({"x": one}) == fingerprint({"x": one.clone()}), fingerprint(one) == fingerprint(other)
         (True, False)
     """
-    digest = hashlib.sha256()
-    _digest(data, digest)
-    return digest.hexdigest()[:16]
+    return digest_of(_parts(data))
 
 
-def _digest(data: Any, digest: Any) -> None:
+def _parts(data: Any) -> Iterator[Tensor | str]:
     if isinstance(data, Tensor):
-        _digest_tensor(data, digest)
+        yield from _pieces(data)
     elif isinstance(data, np.ndarray):
-        _digest_tensor(torch.from_numpy(data), digest)
+        yield from _pieces(torch.from_numpy(data))
     elif isinstance(data, Data | HeteroData):
-        _digest(data.to_dict(), digest)
+        yield from _parts(data.to_dict())
     elif isinstance(data, Mapping):
         for name, value in data.items():
-            digest.update(repr(name).encode())
-            _digest(value, digest)
+            yield repr(name)
+            yield from _parts(value)
     elif isinstance(data, Sequence) and not isinstance(data, str | bytes):
-        digest.update(f"{len(data)}".encode())
+        yield f"{len(data)}"
         for value in data:
-            _digest(value, digest)
+            yield from _parts(value)
     elif dataclasses.is_dataclass(data):
-        _digest(vars(data), digest)
+        yield from _parts(vars(data))
     elif data is None or isinstance(data, str | bytes | int | float | bool):
-        digest.update(repr(data).encode())
+        yield repr(data)
     else:
         raise TypeError(
             f"Expected tensors, graphs, lists, dictionaries or plain values in what is trained on (got "
@@ -319,20 +321,12 @@ def _digest(data: Any, digest: Any) -> None:
         )
 
 
-def _digest_tensor(data: Tensor, digest: Any) -> None:
-    digest.update(f"{tuple(data.shape)} {data.dtype} {data.layout}".encode())
-    data = data.detach().as_subclass(Tensor)
-    if data.layout is torch.sparse_csr:
-        parts = [data.crow_indices(), data.col_indices(), data.values()]
-    elif data.layout is torch.sparse_coo:
-        data = data.coalesce()
-        parts = [data.indices(), data.values()]
-    else:
-        parts = [data]
-    for part in parts:
-        flat = part.reshape(-1)
-        if flat.numel() * flat.element_size() > WHOLE:
+def _pieces(data: Tensor) -> Iterator[Tensor | str]:
+    yield f"{tuple(data.shape)} {data.layout}"
+    for part in contents(data.detach().as_subclass(Tensor), values=True):
+        if part.numel() * part.element_size() > WHOLE:
+            flat = part.reshape(-1)
             starts = torch.linspace(0, flat.numel() - PIECE, PIECES, dtype=torch.float64).long().tolist()
-            flat = torch.cat([flat[start : start + PIECE] for start in starts])
-        if flat.numel():
-            digest.update(flat.cpu().contiguous().view(torch.uint8).numpy())
+            yield torch.cat([flat[start : start + PIECE] for start in starts])
+        else:
+            yield part

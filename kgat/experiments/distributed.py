@@ -5,7 +5,7 @@ from __future__ import annotations
 import gc
 import os
 import re
-import time
+import traceback
 from collections.abc import Iterator
 from contextlib import contextmanager
 from datetime import timedelta
@@ -13,16 +13,13 @@ from typing import TypeVar
 
 import torch
 from torch import distributed
+from torch.nn.parallel import DistributedDataParallel
 
 __all__ = ["agreed", "is_first", "joined", "one_after_another", "rank", "started", "world_size"]
 
 T = TypeVar("T")
 
-# What the libraries below torch say when a peer has gone.
-GONE = "connection|closed by peer|broken pipe|reset by peer|socket|timed out|nccl|gloo"
-# Threads of gloo give their last tensors back to Python, and torch waits for these threads where it drops
-# the group, without letting Python go: they have to be done before. After a failure the group stays.
-SETTLING = 0.2  # seconds
+GONE = "gloo|nccl|closed by peer|reset by peer"  # in what is said when another process has gone
 PATIENCE = timedelta(days=1)  # the first process may look at validation for long
 
 
@@ -50,6 +47,9 @@ def is_first() -> bool:
 def joined(device: str = "cpu") -> Iterator[str]:
     r"""Joins the processes that ``torchrun`` started, if it did; yields the device of this one.
 
+    When the block has ended, no :class:`~torch.nn.parallel.DistributedDataParallel` can be called any more;
+    its :obj:`module` can.
+
     Args:
         device (str, optional): Where to train; of GPUs each process takes one of its machine.
             (default: :obj:`"cpu"`)
@@ -65,26 +65,40 @@ def joined(device: str = "cpu") -> Iterator[str]:
     if started() == 1:
         yield device
         return
-    cuda = torch.device(device).type == "cuda"
+    cuda, complete = torch.device(device).type == "cuda", False
     if cuda:
         device = f"cuda:{os.environ['LOCAL_RANK']}"
         torch.cuda.set_device(device)
-    distributed.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
     try:
+        distributed.init_process_group("nccl" if cuda else "gloo", timeout=PATIENCE)
         yield device
         distributed.barrier()
-        gc.collect()  # DistributedDataParallel, which holds the group, is part of cycles
-        time.sleep(SETTLING)
-        distributed.destroy_process_group()
+        complete = True
     except RuntimeError as error:
-        if isinstance(error, NotImplementedError) or not re.search(GONE, str(error), re.IGNORECASE):
+        of_peer = isinstance(error, distributed.DistError) or re.search(GONE, str(error), re.IGNORECASE)
+        if not of_peer:
             raise
+        traceback.clear_frames(error.__traceback__)  # they hold the group
         raise ConnectionError(
             f"Expected all {started()} processes until the end (one has ended, as another saw); its message "
             "says why; start all again: they go on from the last checkpoint, if there is one"
         ) from error
     finally:
-        time.sleep(SETTLING)
+        if distributed.is_initialized() and (complete or not cuda):  # NCCL would wait for those that are gone
+            _leave()
+
+
+def _leave() -> None:
+    # Where the last reference to a group goes, torch waits for threads of gloo, and they for Python, whose
+    # lock they need to release what they did. If that reference is Python's, torch lets go of the lock; if it
+    # is that of DistributedDataParallel's reducer, it does not, and both wait for ever.
+    group = distributed.group.WORLD
+    for candidate in gc.get_objects():
+        if issubclass(type(candidate), DistributedDataParallel):
+            for name in ("reducer", "logger", "process_group"):
+                vars(candidate).pop(name, None)
+    distributed.destroy_process_group()
+    del group
 
 
 @contextmanager
@@ -111,6 +125,6 @@ def summed(*values: float) -> list[float]:
     total = torch.tensor(values, dtype=torch.float64)
     if world_size() > 1:
         device = "cuda" if distributed.get_backend() == "nccl" else "cpu"
-        total = total.float().to(device) if device == "cuda" else total
+        total = total.to(device)
         distributed.all_reduce(total)
     return total.tolist()

@@ -6,10 +6,15 @@ import dataclasses
 from collections.abc import Mapping
 from typing import Any
 
-import torch
 from torch import distributed
 
-from kgat.experiments.checkpoint import Checkpoint, part_state, restore_part
+from kgat.experiments.checkpoint import (
+    Checkpoint,
+    generator_states,
+    part_state,
+    restore_generators,
+    restore_part,
+)
 from kgat.experiments.distributed import agreed, is_first, rank, world_size
 
 __all__ = ["DistributedCheckpoint"]
@@ -17,7 +22,7 @@ __all__ = ["DistributedCheckpoint"]
 
 class DistributedCheckpoint(Checkpoint):
     r"""As :class:`~kgat.experiments.checkpoint.Checkpoint`: the first process reads and writes it, with what
-    torch's generators of all processes are at. All call it together."""
+    the generators of all processes are at. All call it together."""
 
     @classmethod
     def of(cls, checkpoint: Checkpoint) -> DistributedCheckpoint:
@@ -45,7 +50,7 @@ class DistributedCheckpoint(Checkpoint):
             if not is_first():
                 for name, part in all_parts.items():
                     restore_part(part, states[name])
-            torch.set_rng_state(generators.states[rank()])
+            restore_generators(generators.states[rank()])
         return there
 
     def remove(self) -> None:
@@ -59,7 +64,7 @@ class _Generators:
 
     def gather(self) -> None:
         self.states = [None] * world_size()
-        distributed.all_gather_object(self.states, torch.get_rng_state())
+        distributed.all_gather_object(self.states, generator_states())
 
     def state_dict(self) -> dict[str, Any]:
         return {"states": self.states}

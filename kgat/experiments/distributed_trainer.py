@@ -4,12 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import torch
+from torch import Tensor
 from torch.nn.parallel import DistributedDataParallel
 from torch.utils.data import Sampler
 
+from kgat.datasets.metrics import known_labels
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.config import Config
 from kgat.experiments.distributed import agreed, is_first, rank, summed, world_size
+from kgat.nn.start import is_open
 
 __all__ = ["DistributedTrainer"]
 
@@ -36,6 +39,12 @@ class DistributedTrainer(BatchTrainer):
                 "larger batch_size, which is of all processes together"
             )
         super().__init__(model, visible, config)
+        if any(getattr(layer, "start", None) is not None and is_open(layer) for layer in model.modules()):
+            # Scores that start from a first batch start from that of the first process, in all.
+            with torch.no_grad(), torch.random.fork_rng():
+                model.eval()
+                next(self.train_batches())
+            self.loader.set_epoch(0)
         # Kernels may have parameters that a setting leaves out, always the same ones.
         self.model = DistributedDataParallel(self.model, static_graph=True)
         if not is_first():  # dropout of each its own
@@ -50,9 +59,10 @@ class DistributedTrainer(BatchTrainer):
         self.shares.generator = self.loader.generator
         self.loader.stream = rank()
 
-    def weight(self, rows: int) -> float:
-        # The mean over processes of weighted means is the mean over the rows of all.
-        return rows * world_size() / self.shares.rows
+    def weight(self, y: Tensor) -> float:
+        # The mean over processes of weighted means is the mean over the labels of all.
+        own, all_ = (known_labels(labels).sum() for labels in (y, self.train_y[self.shares.batch]))
+        return float(own / all_) * world_size()
 
     def step(self) -> float:
         total, rows = summed(super().step() * self.shares.own, self.shares.own)
@@ -63,7 +73,7 @@ class DistributedTrainer(BatchTrainer):
 
 
 class _Shares(Sampler[list[int]]):
-    # Of each batch of all inputs, in the order that a data loader alone would draw, every so-manieth.
+    # The share of this process in each batch, of all inputs in the order that a data loader alone would draw.
     generator: torch.Generator
 
     def __init__(self, size: int, batch_size: int) -> None:
@@ -79,7 +89,7 @@ class _Shares(Sampler[list[int]]):
         if len(starts) > 1 and size - starts[-1] < processes:  # too few for all: they join those before
             starts.pop()
         self.bounds = list(zip(starts, [*starts[1:], size], strict=True))
-        self.rows = 0  # of the batch that is under way, in all processes
+        self.batch: list[int] = []  # what is under way, in all processes
         self.own = sum(len(range(begin + rank(), end, processes)) for begin, end in self.bounds)
 
     def __len__(self) -> int:
@@ -88,5 +98,5 @@ class _Shares(Sampler[list[int]]):
     def __iter__(self) -> Iterator[list[int]]:
         order = torch.randperm(self.size, generator=self.generator).tolist()
         for begin, end in self.bounds:
-            self.rows = end - begin
-            yield order[begin + rank() : end : world_size()]
+            self.batch = order[begin:end]
+            yield self.batch[rank() :: world_size()]

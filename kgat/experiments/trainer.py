@@ -14,6 +14,7 @@ from torch_geometric.data import Data, HeteroData
 from torch_geometric.utils import subgraph
 
 from kgat.datasets import METRICS, Visible
+from kgat.datasets.metrics import known_labels
 from kgat.datasets.task import PARTS
 from kgat.experiments.config import Config
 from kgat.experiments.loop import Diverged
@@ -145,23 +146,23 @@ class Trainer:
                 auxiliary_loss: Any = getattr(module, "auxiliary_loss", None)
                 if auxiliary_loss is not None:
                     loss = loss + auxiliary_loss()
-            (loss * self.weight(len(y))).backward()
-            total, rows, since = total + value * len(y), rows + len(y), since + len(y)
+            (loss * self.weight(y)).backward()
+            total, rows, since = total + value * len(y), rows + len(y), since + int(known_labels(y).sum())
             if number % accumulate == 0 or number == self.num_batches:
                 self._update(1 if accumulate == 1 else since)
                 since = 0
         return total / rows
 
-    def weight(self, rows: int) -> float:
+    def weight(self, y: Tensor) -> float:
         r"""Returns what the mean loss of a batch is multiplied by."""
-        # A mean over all rows of a step, of which the last batch may have fewer.
-        return 1.0 if self.config.accumulate == 1 else rows
+        # A mean over all labels of a step, of which the last batch may have fewer.
+        return 1.0 if self.config.accumulate == 1 else int(known_labels(y).sum())
 
-    def _update(self, rows: int) -> None:
-        if rows > 1:
+    def _update(self, labels: int) -> None:
+        if labels > 1:
             for parameter in self.module.parameters():
                 if parameter.grad is not None:
-                    parameter.grad /= rows
+                    parameter.grad /= labels
         if self.config.clip is not None:
             torch.nn.utils.clip_grad_norm_(self.module.parameters(), self.config.clip)
         self.optimizer.step()
@@ -217,7 +218,7 @@ class Trainer:
 
     def losses(self, penalties: list[Tensor]) -> dict[str, list[Tensor]]:
         r"""Returns the argument that takes the penalties of kernels, of a model that has some."""
-        return {"losses": penalties} if getattr(self.model, "penalised", False) else {}
+        return {"losses": penalties} if getattr(self.module, "penalised", False) else {}
 
     def _finite(self, value: float, part: str) -> float:
         if math.isfinite(value):

@@ -187,7 +187,8 @@ def fit(
         checkpoint = dataclasses.replace(checkpoint, identity=identity)
         if processes > 1:
             checkpoint = DistributedCheckpoint.of(checkpoint)
-    told = [] if on_epoch is None else [lambda epoch: on_epoch(*_signed(epoch, sign))]
+    # What the first process answers: one that stopped alone would leave the others waiting.
+    told = [] if on_epoch is None else [lambda epoch: distributed.agreed(on_epoch(*_signed(epoch, sign)))]
     fitted = loop.fit(
         model,
         trainer.step,

@@ -14,6 +14,7 @@ from torch_geometric.sampler import NodeSamplerInput
 from torch_geometric.testing import withPackage
 
 from kgat.loader import NeighborSampler
+from kgat.loader.neighbor_sampler import is_sorted
 
 pytestmark = pytest.mark.quick
 
@@ -334,3 +335,11 @@ def test_what_is_as_late_as_the_seed_is_drawn():
     sampler = NeighborSampler(data, [-1], time_attr="edge_time")
     for limit, expected in ((6, []), (7, [0]), (8, [0, 1]), (9, [0, 1, 2])):
         assert sample(sampler, [0], torch.tensor([limit])).edge.tolist() == expected
+
+
+@pytest.mark.parametrize(
+    ("target", "expected"),
+    [([], True), ([3], True), ([0, 0, 2], True), ([0, 2, 1], False), ([2, 0, 2], False)],
+)
+def test_whether_edges_are_sorted_by_target(target, expected):
+    assert is_sorted(torch.tensor([[0] * len(target), target], dtype=torch.long)) is expected

@@ -52,6 +52,17 @@ def test_equals_the_full_forward_pass(cls, kernel, options):
         torch.testing.assert_close(out, expected.detach(), rtol=1e-11, atol=1e-11)
 
 
+def test_edges_by_target_are_taken_as_they_are(monkeypatch):
+    r"""They may lie on disk."""
+    model = built(KernelGAT, kernel="rbf", edge_dim=2)
+    x, edge_index = graph()
+    edge_index = edge_index[:, edge_index[1].argsort(stable=True)]
+    attr = torch.randn(150, 2).double()
+    monkeypatch.setattr("kgat.models.inference._order", None)
+    out = model.inference(x, edge_index, attr, rows=7)
+    torch.testing.assert_close(out, model(x, edge_index, edge_attr=attr).detach(), rtol=1e-11, atol=1e-11)
+
+
 def test_takes_weights_positions_graphs_and_sparse_features():
     model = built(KernelGAT, kernel="rbf", norm="graph_norm")
     x, edge_index = graph()

@@ -150,3 +150,23 @@ def test_edges_that_come_sorted_are_as_others():
         assert torch.equal(getattr(here, name), getattr(there, name))
     assert here.edge.tolist() == list(range(40))
     assert torch.equal(order, there.edge.long())
+
+
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32])
+@pytest.mark.parametrize(("num_targets", "num_sources"), [(300_001, 7), (5, 262_145), (700_000, 300_000)])
+@pytest.mark.parametrize("num_edges", [0, 1, 5_000])
+def test_many_nodes_are_sorted_as_few(num_targets, num_sources, num_edges, dtype):
+    torch.manual_seed(0)
+    row = torch.randint(0, num_targets, (num_edges,), dtype=dtype)
+    col = torch.randint(0, num_sources, (num_edges,), dtype=dtype)
+    row[num_edges // 2 :] = num_targets - 1  # a hub, the last of all
+    adjacency = Adjacency.of(torch.stack([col, row]), 1, num_targets, num_sources)
+    sorted_row, edge = row.sort(stable=True)
+    sorted_col, place = col[edge].sort(stable=True)
+    assert torch.equal(adjacency.edge.long(), edge)
+    assert torch.equal(adjacency.col.long(), col[edge].long())
+    assert torch.equal(adjacency.place.long(), place)
+    assert torch.equal(adjacency.row.long(), row[edge][place].long())
+    targets, sources = torch.arange(num_targets + 1), torch.arange(num_sources + 1)
+    assert torch.equal(adjacency.rowptr, torch.searchsorted(sorted_row.long(), targets))
+    assert torch.equal(adjacency.colptr, torch.searchsorted(sorted_col.long(), sources))

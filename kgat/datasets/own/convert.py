@@ -10,14 +10,15 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import numpy as np
+import torch
 from numpy.typing import NDArray
 from tqdm import tqdm
 
 from kgat.datasets import splits as rules
 from kgat.datasets.metrics import KINDS
-from kgat.datasets.own.labels import METRIC_OF
+from kgat.datasets.own.labels import METRIC_OF, MOST_CLASSES
 from kgat.datasets.own.mapped import create, new_folder, write_meta
-from kgat.datasets.task import PARTS
+from kgat.datasets.task import PARTS, Split, check_kind, check_metric, check_splits
 from kgat.extras import require
 from kgat.names import one_of
 
@@ -27,7 +28,10 @@ Array = NDArray[Any]
 
 EDGES = ("edges.npy", "edges.parquet", "edges.csv", "edges.tsv", "edges.txt")
 PIECE = 1 << 22  # edges, or numbers of features, that are read together
+BLOCK = 1 << 25  # edges that are placed together, in memory
+SPOOL = "edges.tmp"
 SHARES = (0.6, 0.2)
+CLASSES = ("multiclass", "binary")
 
 
 def convert_arrays(
@@ -56,9 +60,9 @@ def convert_arrays(
                                     without them, 60, 20 and 20 % of the labelled nodes
     ==============================  =================================================================
 
-    Nodes are numbers from 0. Edges are placed by counting: they are read twice, a piece at a time, and memory
-    holds a few numbers per node. Self-loops and duplicates stay. The folder is there when it is whole, and
-    nothing is if the conversion was interrupted.
+    Nodes are numbers from 0. Edges are counted, and then read once more for each 32 million of them, a piece
+    at a time; memory holds these and a few numbers per node. Self-loops and duplicates stay. The folder is
+    there when it is whole, and nothing is if the conversion was interrupted.
 
     Args:
         source (str or Path): The folder of the files above.
@@ -83,9 +87,12 @@ def convert_arrays(
     attr = _array(source / "edge_attr.npy") if (source / "edge_attr.npy").is_file() else None
     if x.ndim != 2 or x.dtype.kind not in "fiu" or x.shape[1] == 0:
         raise ValueError(f"Expected numbers of shape [N, F] in '{source / 'x.npy'}' (got {_shown(x)})")
-    target = _target(source / "y.npy", y, len(x), kind)
-    kind_name = one_of("kind", target.kind, KINDS)
-    part, split = _split(source, target, name or source.resolve().name)
+    target = _target(source / "y.npy", y, len(x), None if kind is None else one_of("kind", kind, KINDS))
+    kind_name = target.kind
+    name = name or source.resolve().name
+    metric = METRIC_OF[kind_name] if metric is None else metric
+    part, split = _split(source, target, name)
+    _check(name, target, metric, part, split)
     digest = hashlib.sha256(f"{kind_name} {undirected}".encode())
     with new_folder(folder) as place:
         bar = partial(tqdm, disable=not progress_bar, leave=False)
@@ -96,8 +103,8 @@ def convert_arrays(
             digest.update(array.tobytes())
         direction = "undirected" if undirected else "directed as they are listed"
         meta = {
-            "name": name or source.resolve().name,
-            "metric": METRIC_OF[kind_name] if metric is None else metric,
+            "name": name,
+            "metric": metric,
             "kind": kind_name,
             "num_classes": target.columns,
             "source": f"'{source}'",
@@ -119,35 +126,54 @@ def _target(path: Path, y: Array, nodes: int, kind: str | None) -> _Target:
         y = y[:, 0]
     if y.ndim not in (1, 2) or y.shape[0] != nodes or y.dtype.kind not in "fiu":
         raise ValueError(f"Expected a number for each of {nodes} nodes in '{path}' (got {_shown(y)})")
-    whole = y.dtype.kind in "iu"
+    numbers = ~np.isnan(y) if y.dtype.kind == "f" else np.ones(y.shape, bool)
+    known = numbers
+    if y.ndim == 1 and (kind in CLASSES or (kind is None and y.dtype.kind in "iu")):
+        known = np.asarray(numbers & (y != -1))
+    values = np.unique(y[known])
     if kind is None:
-        if whole:
-            kind = "binary" if y.max(initial=0) == 1 and y.ndim == 1 else "multiclass"
-        else:
-            kind = "multilabel" if y.ndim == 2 and np.isin(y[~np.isnan(y)], (0, 1)).all() else "regression"
-    if kind in ("multiclass", "binary"):
-        if not whole or y.ndim == 2 or y.min(initial=0) < -1:
+        kind = _recognised(path, y, values)
+    if kind in CLASSES:
+        if y.ndim == 2 or (values % 1 != 0).any() or values.min(initial=0) < 0:
             raise ValueError(
                 f"Expected classes from 0, and -1 where unknown, in '{path}' (got {_shown(y)} from "
-                f"{y.min(initial=0)} on); write them so, or say --kind regression"
+                f"{values.min(initial=0)} on); write them so, or say --kind regression"
             )
-        y = y.astype(np.int64)
-        known = np.asarray(y >= 0)
+        y = np.where(known, y, -1).astype(np.int64)
         columns = max(2, int(y.max(initial=0)) + 1)
     else:
-        y = y.astype(np.float32)
-        known = np.asarray(~np.isnan(y) if y.ndim == 1 else ~np.isnan(y).all(axis=1))
+        known, y = numbers, y.astype(np.float32)
         columns = 1 if y.ndim == 1 else y.shape[1]
+    known = np.asarray(known if y.ndim == 1 else known.any(axis=1))
     if not known.any():
         raise ValueError(f"Expected labels in '{path}' (got none that is known); check the file")
+    if len(values) < 2:
+        raise ValueError(
+            f"Expected at least two values in '{path}' (got {values[0]} for all nodes that have one); choose "
+            "another label"
+        )
     return _Target(y, known, kind, columns)
+
+
+def _recognised(path: Path, y: Array, values: Array) -> str:
+    r"""Returns the kind of task, as labels in memory have it."""
+    if y.ndim == 2:
+        return "multilabel" if np.isin(values, (0, 1)).all() else "regression"
+    if (values % 1 != 0).any() or values.min(initial=0) < 0:
+        return "regression"
+    if len(values) > MOST_CLASSES:
+        raise ValueError(
+            f"Expected at most {MOST_CLASSES} different whole numbers in '{path}' (got {len(values)}); say "
+            "--kind multiclass if they are classes, --kind regression if they are amounts"
+        )
+    return "binary" if values.max(initial=0) == 1 else "multiclass"
 
 
 def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
     part = np.zeros(len(target.y), np.uint8)
     paths = [source / f"{title}.npy" for title in PARTS]
     if not any(path.is_file() for path in paths):
-        classes = target.kind in ("multiclass", "binary")
+        classes = target.kind in CLASSES
         rule = rules.class_shares if classes else rules.shares
         y = target.y if classes else np.where(target.known, 0, -1)
         return rules.draw(name, 0, y, partial(rule, train=SHARES[0], val=SHARES[1])), "random-0"
@@ -166,6 +192,14 @@ def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
                 )
         part[ids] = number
     return part, "given"
+
+
+def _check(name: str, target: _Target, metric: str, part: Array, split: str) -> None:
+    # What a task would refuse, before hours of work.
+    check_metric(name, metric)
+    check_kind(name, target.kind, metric, torch.from_numpy(target.y), target.columns)
+    masks = (torch.from_numpy(part == number) for number in range(1, 1 + len(PARTS)))
+    check_splits(name, (Split(split, *masks),), torch.from_numpy(target.known))
 
 
 def _write_features(x: Array, origin: Path, path: Path, digest: Any, bar: Any) -> None:
@@ -188,38 +222,86 @@ def _write_edges(
     edges: Path, attr: Array | None, place: Path, nodes: int, undirected: bool, digest: Any, bar: Any
 ) -> int:
     count = np.zeros(nodes + 1, np.int64)
-    number = 0
-    for first, ends in bar(_pieces(edges), desc="Counting edges"):
-        _check_range(ends, nodes, edges, first)
-        digest.update(ends.tobytes())
-        number += ends.shape[1]
-        for targets in ends if undirected else ends[1:]:
-            count[1:] += np.bincount(targets, minlength=nodes)
+    sizes: list[int] = []
+    with (place / SPOOL).open("wb") as spool:
+        for first, ends in bar(_pieces(edges), desc="Counting edges"):
+            _check_range(ends, nodes, edges, first)
+            digest.update(ends.tobytes())
+            sizes.append(ends.shape[1])
+            for _, target, kept in _directions(ends, undirected):
+                count[1:] += np.bincount(target[kept], minlength=nodes)
+            if attr is not None:
+                digest.update(attr[first : first + sizes[-1]].astype(np.float32).tobytes())
+            if edges.suffix != ".npy":  # tables are slow to read
+                spool.write(ends.tobytes())
+    number = sum(sizes)
     if attr is not None and len(attr) != number:
         raise ValueError(
             f"Expected a row of '{edges.with_name('edge_attr.npy')}' for each of {number} edges (got "
             f"{len(attr)}); write both in the same order"
         )
-    total = number * (2 if undirected else 1)
     indptr = count.cumsum()
     np.save(place / "indptr.npy", indptr)
-    index = create(place / "edge_index.npy", (2, total), np.int64)
-    edge_id = create(place / "edge_id.npy", (total,), np.int64)
-    of_edges = None
+    total = int(indptr[-1])
+    out = {"edge_index": create(place / "edge_index.npy", (2, total), np.int64)}
+    out["edge_id"] = create(place / "edge_id.npy", (total,), np.int64)
     if attr is not None:
-        of_edges = create(place / "edge_attr.npy", (total, *attr.shape[1:]), np.float32)
-    free = indptr[:-1].copy()
-    for first, ends in bar(_pieces(edges), desc="Placing edges"):
-        for source, target in (ends, ends[::-1])[: 1 + undirected]:
-            order, where = _placed(target, free)
-            index[0, where], index[1, where] = source[order], target[order]
-            edge_id[where] = first + order
-            if of_edges is not None:
-                assert attr is not None
-                piece = attr[first : first + len(order)].astype(np.float32)
-                of_edges[where] = piece[order]
-                digest.update(piece.tobytes())
+        out["edge_attr"] = create(place / "edge_attr.npy", (total, *attr.shape[1:]), np.float32)
+    # Of some targets at a time, so that places are random in memory alone: a disk writes one after the other.
+    for begin, end in bar(list(_blocks(indptr)), desc="Placing edges"):
+        again = _pieces(edges) if edges.suffix == ".npy" else _spooled(place / SPOOL, sizes)
+        low, high = indptr[begin], indptr[end]
+        block = _block(again, attr, indptr[begin : end + 1], begin, undirected)
+        out["edge_index"][0, low:high], out["edge_id"][low:high] = block[:2]
+        out["edge_index"][1, low:high] = np.repeat(np.arange(begin, end), np.diff(indptr[begin : end + 1]))
+        if attr is not None:
+            out["edge_attr"][low:high] = block[2]
+    (place / SPOOL).unlink()
     return total
+
+
+def _block(
+    pieces: Iterator[tuple[int, Array]], attr: Array | None, indptr: Array, begin: int, undirected: bool
+) -> list[Array]:
+    # Sources, places in the list and features of all edges into some targets, by target.
+    free = indptr[:-1] - indptr[0]
+    size = int(indptr[-1] - indptr[0])
+    sources, ids = np.empty(size, np.int64), np.empty(size, np.int64)
+    features = np.empty((size, *attr.shape[1:]), np.float32) if attr is not None else np.empty(0, np.float32)
+    for first, ends in pieces:
+        for source, target, kept in _directions(ends, undirected):
+            within = np.flatnonzero(kept & (target >= begin) & (target < begin + len(free)))
+            order, where = _placed(target[within] - begin, free)
+            chosen = within[order]
+            sources[where], ids[where] = source[chosen], first + chosen
+            if attr is not None:
+                features[where] = attr[first : first + ends.shape[1]][chosen]
+    return [sources, ids, features]
+
+
+def _directions(ends: Array, undirected: bool) -> Iterator[tuple[Array, Array, Array]]:
+    # Sources, targets and which edges they are of: a self-loop is the same in both directions.
+    yield ends[0], ends[1], np.ones(ends.shape[1], bool)
+    if undirected:
+        yield ends[1], ends[0], ends[0] != ends[1]
+
+
+def _blocks(indptr: Array) -> Iterator[tuple[int, int]]:
+    # Ranges of targets with at most so many edges, or of one.
+    begin, last = 0, len(indptr) - 1
+    while begin < last:
+        end = int(np.searchsorted(indptr, indptr[begin] + BLOCK, side="right")) - 1
+        end = min(max(end, begin + 1), last)
+        yield begin, end
+        begin = end
+
+
+def _spooled(path: Path, sizes: list[int]) -> Iterator[tuple[int, Array]]:
+    first = 0
+    with path.open("rb") as spool:
+        for size in sizes:
+            yield first, np.fromfile(spool, np.int64, 2 * size).reshape(2, size)
+            first += size
 
 
 def _placed(target: Array, free: Array) -> tuple[Array, Array]:

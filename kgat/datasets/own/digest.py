@@ -6,6 +6,8 @@ from collections.abc import Iterable
 import torch
 from torch import Tensor
 
+from kgat.ops.graph.fingerprint import contents
+
 __all__ = ["digest_of"]
 
 
@@ -21,13 +23,10 @@ def digest_of(parts: Iterable[Tensor | str | None]) -> str:
     """
     content = hashlib.sha256()
     for part in parts:
-        tensors = [part]
-        if isinstance(part, Tensor) and part.layout == torch.sparse_csr:
-            tensors = [part.crow_indices(), part.col_indices(), part.values()]
-        for tensor in tensors:
+        for tensor in contents(part, values=True) if isinstance(part, Tensor) else [part]:
             if isinstance(tensor, Tensor):
                 content.update(f"{tensor.dtype} {list(tensor.shape)};".encode())
-                content.update(tensor.contiguous().view(-1).numpy().view("u1").data)
+                content.update(tensor.detach().cpu().contiguous().view(-1).view(torch.uint8).numpy().data)
             else:
                 content.update(f"{tensor!r};".encode())
     return content.hexdigest()[:16]

@@ -31,9 +31,10 @@ __all__ = ["is_mapped", "load_mapped", "new_folder", "save_mapped"]
 Array = NDArray[Any]
 
 META = "meta.json"
-FORMAT = "kgat mapped graph 1"
+FORMATS = "kgat mapped graph"  # with a number
+FORMAT = f"{FORMATS} 1"
 ROWS = 1 << 16  # of features that are written together
-EXTRA = ("node_id", "target", "classes", "encoding")  # what graphs of one's own have beside
+EXTRA = ("node_id", "columns", "target", "classes", "encoding")  # what graphs of one's own have beside
 OF_TASK = ("name", "metric", "kind", "num_classes", "source", "preprocessing", "digest")
 
 
@@ -132,7 +133,7 @@ def load_mapped(folder: str | os.PathLike[str]) -> Task:
 def is_mapped(folder: str | os.PathLike[str]) -> bool:
     r"""Whether a folder is a graph that :func:`load_mapped` opens."""
     path = Path(folder) / META
-    return path.is_file() and FORMAT in path.read_text(encoding="utf8")
+    return path.is_file() and FORMATS in path.read_text(encoding="utf8")
 
 
 def _dense(x: Tensor) -> bool:

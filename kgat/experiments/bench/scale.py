@@ -3,10 +3,13 @@ r"""Time and memory of training and inference on drawn graphs that lie on disk: 
 from __future__ import annotations
 
 import math
+import os
 import socket
+import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import contextmanager
 from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -18,17 +21,24 @@ from numpy.typing import NDArray
 from kgat.datasets import convert_arrays, load_mapped
 from kgat.experiments import distributed, training
 from kgat.experiments.bench import worker
-from kgat.experiments.bench.measure import kilobytes
+from kgat.experiments.bench.measure import kilobytes, ratios, verdict
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
 from kgat.experiments.ledger import append
 
-__all__ = ["bench_scale", "extrapolated"]
+__all__ = ["bench_scale", "laid_out", "slopes"]
 
+FAR = 100  # times: the memory of small graphs is that of libraries, whose slopes are noise
+BEGIN, END = "<!-- scale:begin -->", "<!-- scale:end -->"
 PHASES = ("convert", "train", "inference")
 CLASSES = 40
 TRAINED = 0.1  # of the nodes; half as many validate, and as many test
 PIECE = 1 << 22
+STATUS = Path("/proc/self/status")
+OFTEN = 0.05  # seconds between two looks at memory
+MEASURED = ("cpu_seconds", "resident", "anonymous")
+UNITS = {"CPU seconds": 1, "MiB resident": 2**20, "MiB not of files": 2**20}  # in which slopes are said
+TOGETHER: tuple[Callable[[list[Any]], Any], ...] = (sum, max, sum)  # of several processes
 
 Array = NDArray[Any]
 Record = dict[str, Any]
@@ -52,7 +62,6 @@ class Question:
         rows (int): Targets of a slice of inference.
         slice_edges (int): Edges of a slice of inference.
         threads (int): CPU threads.
-        device (str): Where to run.
         processes (int): How many train together.
     """
 
@@ -69,8 +78,8 @@ class Question:
     rows: int = 16_384
     slice_edges: int = 262_144
     threads: int = 1
-    device: str = "cpu"
     processes: int = 1
+    device = "cpu"  # of a worker
 
     @property
     def place(self) -> Path:
@@ -83,6 +92,7 @@ def bench_scale(
     path: Path | None = None,
     say: Callable[[Record], None] = lambda record: None,
     processes: int = 1,
+    rounds: int = 1,
     **options: Any,
 ) -> list[Record]:
     r"""Draws graphs whose degrees follow a power law, trains an epoch of mini-batches on each and infers all
@@ -93,13 +103,17 @@ def bench_scale(
         folder (Path): Where graphs are written; one that is there is taken.
         path (Path, optional): The file of records; none is written if :obj:`None`. (default: :obj:`None`)
         say (callable, optional): Called with each record. (default: does nothing)
-        processes (int, optional): How many train together in one more run of each size. (default: :obj:`1`)
+        processes (int, optional): How many train together, in turns with one, if more than one.
+            (default: :obj:`1`)
+        rounds (int, optional): How often they take turns. (default: :obj:`1`)
         **options (optional): More of :class:`Question`.
 
     Returns:
-        list of dict: Records of kind :obj:`"scale"`: seconds of one CPU and of the clock, the largest
-        resident memory in bytes with the pages of files that were looked at (:obj:`resident`), and without
-        them at the end (:obj:`anonymous`).
+        list of dict: Records of kind :obj:`"scale"`: seconds of CPUs and of the clock, and in bytes the
+        largest memory that was resident, with the pages of files that were looked at (:obj:`resident`) and
+        without them, which the system cannot take back (:obj:`anonymous`). With several processes, CPU
+        seconds and :obj:`anonymous` are sums, :obj:`resident` is that of the largest; a record of phase
+        :obj:`"speedup"` has the ratios of their samples per second to those of one, round by round.
 
     Raises:
         ValueError: If a size is not positive.
@@ -109,56 +123,103 @@ def bench_scale(
         if nodes < 100 or edges < 1:
             raise ValueError(f"Expected at least 100 nodes and an edge (got {nodes} and {edges})")
     folder.mkdir(parents=True, exist_ok=True)
-    records = []
+    records: list[Record] = []
+
+    def put(question: Question, answer: Record) -> Record:
+        asked = {name: value for name, value in asdict(question).items() if name not in ("folder", "threads")}
+        record = {"kind": "scale", **asked, **answer}
+        records.append(record)
+        say(record)
+        if path is not None:
+            append(path, record)
+        return record
+
     for nodes, edges in sizes:
-        questions = [Question(phase, str(folder), nodes, edges, **options) for phase in PHASES]
+        convert, train, infer = (Question(phase, str(folder), nodes, edges, **options) for phase in PHASES)
+        if not convert.place.exists():
+            put(convert, _asked(convert))
+        rates: dict[int, list[float]] = {1: [], processes: []}
+        for number in range(rounds):
+            for many in sorted(rates, reverse=number % 2 == 1):
+                question = replace(train, processes=many)
+                rates[many].append(put(question, _asked(question))["samples_per_second"])
         if processes > 1:
-            questions.append(replace(questions[1], processes=processes))
-        for question in questions:
-            if question.phase == "convert" and question.place.exists():
-                continue
-            for answer in _asked(question):
-                sizes_of = {name: value for name, value in asdict(question).items() if name != "folder"}
-                # Last what is of the process that was asked, such as its threads.
-                record = {"kind": "scale", **circumstances(question.device), **sizes_of, **answer}
-                records.append(record)
-                say(records[-1])
-                if path is not None:
-                    append(path, records[-1])
+            of_all = replace(train, phase="speedup", processes=processes)
+            of_last = {name: records[-1][name] for name in circumstances(train.device)}
+            put(of_all, {**of_last, **verdict(ratios(rates[processes], rates[1]))})
+        put(infer, _asked(infer))
     return records
 
 
-def _asked(question: Question) -> list[Record]:
-    # What the first of the processes says.
+def _asked(question: Question) -> Record:
+    # What all processes say, and of what is theirs together the sum.
     number = question.processes
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
 
-    def ask(rank: int) -> list[Record]:
+    def ask(rank: int) -> Record:
         names = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": port, "WORLD_SIZE": number, "RANK": rank}
         environment = {name: str(value) for name, value in {**names, "LOCAL_RANK": rank}.items()}
-        return list(worker.ask(__name__, question, "R1", environment))
+        return next(iter(list(worker.ask(__name__, question, "R1", environment))))
 
     with ThreadPoolExecutor(number) as pool:
-        return next(iter(list(pool.map(ask, range(number)))))
+        answers = list(pool.map(ask, range(number)))
+    values = {name: [answer[name] for answer in answers] for name in MEASURED}
+    together = {
+        name: None if None in values[name] else round(join(values[name]), 2)
+        for name, join in zip(MEASURED, TOGETHER, strict=True)
+    }
+    return {**answers[0], **together}
 
 
 def answers(question: Question) -> Iterator[Record]:
     r"""Runs a phase in this process."""
     if question.phase == "convert":
         draw(question.place.with_suffix(".source"), question.nodes, question.edges, question.channels)
-    start, begin = time.process_time(), time.perf_counter()
-    more = {"convert": _convert, "train": _train, "inference": _infer}[question.phase](question)
-    status = "/proc/self/status"
-    known = Path(status).exists()
+    load = round(os.getloadavg()[0], 2)  # of others: the number of processes that would run
+    with _watched() as memory:
+        more = {"convert": _convert, "train": _train, "inference": _infer}[question.phase](question)
     yield {
-        "cpu_seconds": round(time.process_time() - start, 2),
-        "seconds": round(time.perf_counter() - begin, 2),
-        "resident": 1024 * kilobytes(status, "VmHWM") if known else None,
-        "anonymous": 1024 * kilobytes(status, "RssAnon") if known else None,
+        **circumstances(question.device),
+        "cores": os.cpu_count(),
+        "load": load,
+        **memory,
         **more,
     }
+
+
+@contextmanager
+def _timed() -> Iterator[dict[str, float]]:
+    spent: dict[str, float] = {}
+    start, begin = time.process_time(), time.perf_counter()
+    yield spent
+    spent["cpu_seconds"] = round(time.process_time() - start, 2)
+    spent["seconds"] = round(time.perf_counter() - begin, 2)
+
+
+@contextmanager
+def _watched() -> Iterator[dict[str, int | None]]:
+    # The system keeps the peak of all that is resident, and not of what is not a file's.
+    memory: dict[str, int | None] = {"resident": None, "anonymous": None}
+    done, largest = threading.Event(), 0
+
+    def watch() -> None:
+        nonlocal largest
+        while not done.wait(OFTEN):
+            largest = max(largest, kilobytes(str(STATUS), "RssAnon"))
+
+    known = STATUS.exists()
+    watcher = threading.Thread(target=watch, daemon=True)
+    if known:
+        Path("/proc/self/clear_refs").write_text("5")  # the peak starts anew from what is in use
+        watcher.start()
+    yield memory
+    done.set()
+    if known:
+        watcher.join()
+        largest = max(largest, kilobytes(str(STATUS), "RssAnon"))
+        memory |= {"resident": 1024 * kilobytes(str(STATUS), "VmHWM"), "anonymous": 1024 * largest}
 
 
 def draw(folder: Path, nodes: int, edges: int, channels: int) -> None:
@@ -185,11 +246,12 @@ def draw(folder: Path, nodes: int, edges: int, channels: int) -> None:
 
 def _convert(question: Question) -> Record:
     source = question.place.with_suffix(".source")
-    convert_arrays(source, question.place, name="drawn")
+    with _timed() as spent:
+        convert_arrays(source, question.place, name="drawn")
     for path in source.iterdir():
         path.unlink()
     source.rmdir()
-    return {}
+    return spent
 
 
 def _config(question: Question) -> Config:
@@ -212,54 +274,108 @@ def _train(question: Question) -> Record:
         for output, _, _ in trainer.train_batches():  # what is compiled is compiled before the clock starts
             output.sum().backward()
             break
-        begin = time.perf_counter()
-        loss = trainer.step()
-        rate = trainer.train_size / (time.perf_counter() - begin)
+        with _timed() as spent:
+            loss = trainer.step()
     return {
-        **{"batches": trainer.num_batches, "samples": trainer.train_size},
-        **{"samples_per_second": round(rate, 1), "loss": round(loss, 4)},
+        **spent,
+        **{"batches": trainer.num_batches, "samples": trainer.train_size, "loss": round(loss, 4)},
+        "samples_per_second": round(trainer.train_size / max(spent["seconds"], 0.01), 1),
     }
 
 
 def _infer(question: Question) -> Record:
     task, config = load_mapped(question.place), _config(question)
     model: Any = training.build(task, config).to(question.device).eval()
-    with torch.no_grad():
-        output = model.inference(
-            task.data.x, task.data.edge_index, rows=question.rows, edges=question.slice_edges
-        )
-    return {"mean": round(float(output.mean()), 6)}
+    bounds = {"rows": question.rows, "edges": question.slice_edges}
+    model.inference(torch.zeros(2, question.channels), torch.tensor([[0], [1]]), **bounds)  # as above
+    with _timed() as spent:
+        output = model.inference(task.data.x, task.data.edge_index, **bounds)
+    return {**spent, "mean": round(float(output.mean()), 6)}
 
 
-def extrapolated(records: Sequence[Record], phase: str, nodes: int, edges: int) -> dict[str, float] | None:
-    r"""Returns what a phase would take on another graph, by the plane through what was measured:
-    :math:`a + b N + c E`; nothing unless there are three sizes that are not on one line.
+def slopes(records: Sequence[Record], phase: str) -> dict[str, tuple[float, float, float]] | None:
+    r"""Returns what a phase takes at the start, per node and per edge, by the plane through what was measured
+    in one process; nothing unless there are three sizes that are not on one line.
+
+    .. math::
+        a + b N + c E
 
     Args:
         records (list of dict): Records of :func:`bench_scale`.
         phase (str): The phase.
-        nodes (int): Number of nodes :math:`N`.
-        edges (int): Number of edges :math:`E`.
 
     Example:
         >>> records = [
-        ...     {"phase": "train", "nodes": n, "edges": e, "resident": 10 + 2 * n + 3 * e, "cpu_seconds": n}
+        ...     {"phase": "train", "processes": 1, "nodes": n, "edges": e}
+        ...     | dict.fromkeys(MEASURED, 10 + 2 * n + 3 * e)
         ...     for n, e in ((100, 100), (100, 200), (200, 200))
         ... ]
-        >>> extrapolated(records, "train", 1000, 1000)
-        {'resident': 5010.0, 'cpu_seconds': 1000.0}
+        >>> [round(slope) for slope in slopes(records, "train")["resident"]]
+        [10, 2, 3]
     """
-    chosen = [
-        record
-        for record in records
-        if record["phase"] == phase and record["resident"] is not None and record.get("processes", 1) == 1
-    ]
+    chosen = [r for r in records if r["phase"] == phase and r["processes"] == 1 and r["resident"] is not None]
     plane = np.array([[1.0, record["nodes"], record["edges"]] for record in chosen]).reshape(-1, 3)
-    plane, scale = plane / (largest := plane.max(axis=0, initial=1.0)), largest
-    if np.linalg.matrix_rank(plane, tol=1e-6) < 3:
+    largest = plane.max(axis=0, initial=1.0)
+    if np.linalg.matrix_rank(plane / largest, tol=1e-6) < 3:
         return None
-    names = ("resident", "cpu_seconds")
-    measured = np.array([[float(record[name]) for name in names] for record in chosen])
-    slopes = np.linalg.lstsq(plane, measured, rcond=None)[0]
-    at = np.array([1.0, nodes, edges]) / scale
-    return {name: round(float(value), 1) for name, value in zip(names, at @ slopes, strict=True)}
+    measured = np.array([[float(record[name]) for name in MEASURED] for record in chosen])
+    # Small and large graphs count alike: what matters is the share by which it is missed.
+    fit = [
+        np.linalg.lstsq(plane / largest / column[:, None], np.ones(len(chosen)), rcond=None)[0] / largest
+        for column in measured.T
+    ]
+    return {name: tuple(map(float, line)) for name, line in zip(MEASURED, fit, strict=True)}  # type: ignore[misc]
+
+
+def laid_out(records: Sequence[Record], nodes: int, edges: int) -> str:
+    r"""Returns records as a table in Markdown, and what slopes say of a graph of another size.
+
+    It is at most :data:`FAR` times as large as the largest that was measured, or nothing is said. Nodes a
+    second are by the clock, which others slow down: the load is the number of processes that wanted to run
+    before.
+
+    Args:
+        records (list of dict): Records of :func:`bench_scale`, of one setting.
+        nodes (int): Number of nodes of that graph.
+        edges (int): Number of edges of that graph.
+    """
+    lines = [
+        "| phase | nodes | edges | CPU seconds | resident | of it not of files | nodes a second | load |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+
+    def line(what: str, nodes: int, edges: int, values: Sequence[float | None], *rest: object) -> str:
+        seconds, *memory = values
+        shown = " | ".join("?" if size is None else f"{size / 2**30:,.2f} GiB" for size in memory)
+        return f"| {what} | {nodes:,} | {edges:,} | {seconds:,.0f} | {shown} | {' | '.join(map(str, rest))} |"
+
+    target = {"nodes": nodes, "edges": edges}
+    notes = []
+    for record in records:
+        several = f" in {record['processes']} processes" if record["processes"] > 1 else ""
+        if record["phase"] == "speedup":
+            middle, low, high = record["ratio"]
+            notes.append(
+                f"On {record['nodes']:,} nodes and {record['edges']:,} edges, "
+                f"{record['processes']} processes "
+                f"train {middle:.2f} times the nodes a second of one ({low:.2f} to {high:.2f})"
+                f"{', which others disturbed' * record['contended']}."
+            )
+            continue
+        rate = f"{record['samples_per_second']:,.0f}" if "samples_per_second" in record else ""
+        values = [record[name] for name in MEASURED]
+        lines.append(
+            line(record["phase"] + several, record["nodes"], record["edges"], values, rate, record["load"])
+        )
+    for phase in ("train", "inference"):
+        of_phase = [record for record in records if record["phase"] == phase]
+        near = all(FAR * max((r[name] for r in of_phase), default=0) >= size for name, size in target.items())
+        if near and (fit := slopes(records, phase)):
+            expected = [a + b * nodes + c * edges for a, b, c in fit.values()]
+            lines.append(line(f"{phase}, by slopes", nodes, edges, expected, "", ""))
+            per = "; ".join(
+                f"{b * 1e6 / unit:,.1f} {name} per million nodes and {c * 1e6 / unit:,.1f} per million edges"
+                for (name, unit), (_, b, c) in zip(UNITS.items(), fit.values(), strict=True)
+            )
+            notes.append(f"Slopes of {phase}: {per}.")
+    return "\n\n".join(["\n".join(lines), *notes])

@@ -152,7 +152,9 @@ class Adjacency:
         loops = compiled(row.device)
         if loops is not None:
             pair = row.contiguous().numpy(), col.contiguous().numpy()
-            fields = loops.sort_edges(*pair, num_targets, num_sources)
+            few = max(num_targets, num_sources) <= loops.AT_ONCE
+            sort = loops.sort_edges if few else loops.sort_many_edges
+            fields = sort(*pair, num_targets, num_sources)
             rowptr, col, edge, colptr, row, place = map(torch.from_numpy, fields)
             return cls(rowptr, col, edge, colptr, row, place, graph)
         row, col = row.long(), col.long()

@@ -7,7 +7,7 @@ import pandas as pd
 import pytest
 import torch
 
-from kgat.datasets import convert_arrays, load, load_mapped, read_graph, save_mapped
+from kgat.datasets import convert_arrays, from_pandas, load, load_mapped, read_graph, save_mapped
 from kgat.datasets.own import convert
 from kgat.datasets.own import mapped as mapped_files
 from kgat.experiments import training
@@ -61,6 +61,17 @@ def test_a_task_comes_back_by_target(tmp_path):
     assert load_mapped(tmp_path / "twice").data.undirected is True
 
 
+def test_what_a_table_has_beside_comes_back(tmp_path):
+    nodes = pd.DataFrame({"id": list("abcdef"), "label": ["u", "v"] * 3, "color": ["red", "blue", "red"] * 2})
+    edges = pd.DataFrame({"source": list("abcde"), "target": list("bcdef")})
+    data = from_pandas(nodes, edges).data
+    save_mapped(tmp_path / "table", from_pandas(nodes, edges))
+    again = load_mapped(tmp_path / "table").data
+    kept = [name for name, value in data.to_dict().items() if not isinstance(value, torch.Tensor)]
+    assert {"node_id", "columns", "classes"} <= set(kept)
+    assert {name: again[name] for name in kept} == json.loads(json.dumps({name: data[name] for name in kept}))
+
+
 def test_tensors_are_maps_whose_files_stay_as_they_are(tmp_path):
     save_mapped(tmp_path / "karate", load("karate"))
     before = (tmp_path / "karate" / "x.npy").read_bytes()
@@ -85,9 +96,10 @@ def test_another_process_opens_it(tmp_path):
 
 
 @pytest.mark.parametrize("ending", ["npy", "columns", "csv", "tsv", "txt", "parquet"])
-@pytest.mark.parametrize("piece", [7, 1 << 22])
-def test_edges_of_every_file_in_pieces(tmp_path, monkeypatch, ending, piece):
+@pytest.mark.parametrize(("piece", "block"), [(7, 20), (1 << 22, 3), (1 << 22, 1 << 25)])
+def test_edges_of_every_file_in_pieces(tmp_path, monkeypatch, ending, piece, block):
     monkeypatch.setattr(convert, "PIECE", piece)
+    monkeypatch.setattr(convert, "BLOCK", block)  # at 3, single targets have more
     folder = source(tmp_path)
     edges = np.load(folder / "edges.npy")
     table = pd.DataFrame({"source": edges[0], "more": 1.5, "target": edges[1]})
@@ -119,12 +131,16 @@ def test_edges_of_every_file_in_pieces(tmp_path, monkeypatch, ending, piece):
     )
 
 
-def test_both_directions(tmp_path):
+@pytest.mark.parametrize("block", [50, 1 << 25])
+def test_both_directions(tmp_path, monkeypatch, block):
+    monkeypatch.setattr(convert, "BLOCK", block)
     folder = source(tmp_path)
     convert_arrays(folder, tmp_path / "out", undirected=True)
     data = load_mapped(tmp_path / "out").data
     edges = torch.from_numpy(np.load(folder / "edges.npy"))
-    both = torch.cat([edges, edges.flip(0)], dim=1)
+    loops = edges[0] == edges[1]
+    assert bool(loops.any())
+    both = torch.cat([edges, edges.flip(0)[:, ~loops]], dim=1)  # a self-loop is there once
     assert sorted(map(tuple, data.edge_index.T.tolist())) == sorted(map(tuple, both.T.tolist()))
     ends = edges[:, data.edge_id]
     assert bool(((ends == data.edge_index) | (ends.flip(0) == data.edge_index)).all())
@@ -140,6 +156,10 @@ def test_given_splits_and_kinds(tmp_path):
     y[3] = np.nan
     convert_arrays(source(tmp_path, y=y, **ids | {"train": np.arange(3)}), tmp_path / "values")
     assert load_mapped(tmp_path / "values").kind == "regression"
+    classes = np.where(np.arange(N) == 3, np.nan, np.arange(N) % 3)
+    convert_arrays(source(tmp_path, y=classes, **ids | {"train": np.arange(3)}), tmp_path / "classes")
+    assert load_mapped(tmp_path / "classes").kind == "multiclass"
+    assert load_mapped(tmp_path / "classes").data.y[:4].tolist() == [0, 1, 2, -1]
     labels = (np.random.default_rng(1).random((N, 4)) > 0.5).astype(float)
     convert_arrays(source(tmp_path, y=labels), tmp_path / "labels", metric="average_precision")
     task = load_mapped(tmp_path / "labels")
@@ -162,6 +182,8 @@ def test_given_splits_and_kinds(tmp_path):
         ({"x": np.ones(N)}, ValueError, r"shape \[N, F\] .*float64 \[40\]"),
         ({"y": np.zeros(3, int)}, ValueError, "a number for each of 40 nodes"),
         ({"y": np.full(N, -1)}, ValueError, "none that is known"),
+        ({"y": np.full(N, 2)}, ValueError, "at least two values .*got 2 for all"),
+        ({"val": np.arange(3), "train": np.arange(3, 9), "test": np.array([], int)}, ValueError, "test"),
         ({"edge_attr": np.ones((3, 2))}, ValueError, r"for each of 300 edges \(got 3\)"),
         (
             {"train": np.array([0]), "val": np.array([0]), "test": np.array([1])},
@@ -178,6 +200,22 @@ def test_what_does_not_fit_is_one_sentence_and_leaves_nothing(tmp_path, change, 
         convert_arrays(folder, tmp_path / "out")
     assert "\n" not in str(raised.value)
     assert [path.name for path in tmp_path.iterdir()] == ["source"]
+
+
+def test_what_labels_and_scores_are_is_asked_before_anything_is_written(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "MOST_CLASSES", 2)
+    with pytest.raises(ValueError, match=r"at most 2 different whole numbers .*--kind multiclass"):
+        convert_arrays(source(tmp_path), tmp_path / "out")
+    for y in (np.arange(N) - 3, np.arange(N) - 3.0):  # where -1 is a number
+        convert_arrays(source(tmp_path, y=y), tmp_path / f"amounts-{y.dtype}", metric="rmse")
+        task = load_mapped(tmp_path / f"amounts-{y.dtype}")
+        assert task.kind == "regression"
+        assert task.data.y[:4].tolist() == [-3, -2, -1, 0]
+        assert sum(int(getattr(task.splits[0], part).sum()) for part in ("train", "val", "test")) == N
+    monkeypatch.setattr(convert, "new_folder", None)
+    for metric in ("none", "rmse"):
+        with pytest.raises(ValueError, match=f"'{metric}'"):
+            convert_arrays(source(tmp_path), tmp_path / "out", kind="multiclass", metric=metric)
 
 
 def test_interruption_leaves_nothing_and_a_killed_one_is_cleared(tmp_path, monkeypatch):
