@@ -21,7 +21,7 @@ from kgat.models.link_predictor import DECODERS
 from kgat.names import converted, unknown
 from kgat.nn.start import STARTS
 
-__all__ = ["SETTINGS", "Config", "differing", "on_data", "protocol", "read_protocols", "stored"]
+__all__ = ["SETTINGS", "Config", "differing", "on_data", "on_task", "protocol", "read_protocols", "stored"]
 
 # Settings that came after results were published, with the value of records that lack them: it is left out
 # of records, so that a run keeps its key, whatever the default is today.
@@ -289,6 +289,11 @@ def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None
     _check_known(overrides, "the overrides")
     typed = {} if target is None else {"residual": True, "add_self_loops": False}
     return {**typed, **overrides, **({} if digest is None else {"data": digest})}
+
+
+def on_task(overrides: Mapping[str, Any], task: Any) -> dict[str, Any]:
+    r"""As :func:`on_data`, of a task."""
+    return on_data(overrides, task.digest, getattr(task, "target", None))
 
 
 def stored(config: Mapping[str, Any], name: str) -> Any:
