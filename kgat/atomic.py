@@ -8,23 +8,53 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
-__all__ = ["replacing", "write_atomically", "writing"]
+__all__ = ["make_folder", "replacing", "write_atomically", "writing"]
+
+FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 @contextmanager
 def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    r"""Turns a failure of the disk into one sentence with the path; what the file held stays."""
+    r"""Turns a failure of the disk, or a refusal, into a sentence with the path; what the file held stays."""
     try:
         yield
     except OSError as error:
-        if error.errno not in (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG, errno.EROFS):
+        named = error.filename is not None and Path(error.filename).is_relative_to(Path(path).parent)
+        if error.errno in FULL:
+            failure = OSError(
+                f"Expected room on the disk to write '{path}' (got: {error.strerror}); make room and run the "
+                "same command again: it goes on where it stopped"
+            )
+        elif named:  # what else is read or asked for meanwhile fails in its own words
+            failure = type(error)(
+                f"Expected a file that can be written (got '{path}': {error.strerror}); choose another folder"
+            )
+        else:
             raise
-        failure = OSError(
-            f"Expected room on the disk to write '{path}' (got: {error.strerror}); make room and run the "
-            "same command again: it goes on where it stopped"
-        )
         failure.errno = error.errno
         raise failure from error
+
+
+def make_folder(folder: str | os.PathLike[str]) -> None:
+    r"""Makes a folder and those above it, if they are missing.
+
+    Args:
+        folder (str or Path): The folder.
+
+    Raises:
+        PermissionError: If it cannot be made, as something else is in the way.
+        OSError: If the disk is full.
+    """
+    with writing(folder):
+        try:
+            Path(folder).mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            if error.errno in FULL:
+                raise
+            raise PermissionError(
+                f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose another "
+                "with --out"
+            ) from None
 
 
 @contextmanager

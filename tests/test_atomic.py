@@ -4,7 +4,7 @@ import stat
 
 import pytest
 
-from kgat.atomic import replacing, write_atomically, writing
+from kgat.atomic import make_folder, replacing, write_atomically, writing
 from kgat.datasets.files import atomic
 
 pytestmark = pytest.mark.quick
@@ -41,16 +41,34 @@ def test_what_was_there_stays_when_writing_ends_early(tmp_path, open_beside):
     assert list(tmp_path.iterdir()) == [path]
 
 
-@pytest.mark.parametrize(
-    ("number", "is_said"), [(errno.ENOSPC, True), (errno.EIO, True), (errno.EACCES, False)]
-)
-def test_failures_of_the_disk_are_one_sentence(tmp_path, number, is_said):
-    def fail():
-        with writing(tmp_path / "file"):
-            raise OSError(number, os.strerror(number))
+FAILURES = {
+    errno.ENOSPC: "Expected room on the disk",
+    errno.EIO: "Expected room on the disk",
+    **dict.fromkeys((errno.EACCES, errno.EROFS, errno.ENOENT, errno.EISDIR), "Expected a file that can be"),
+}
 
-    with pytest.raises(
-        OSError, match="Expected room on the disk" if is_said else os.strerror(number)
-    ) as error:
+
+@pytest.mark.parametrize("number", FAILURES)
+def test_failures_of_the_disk_are_one_sentence(tmp_path, number):
+    path = tmp_path / "file"
+
+    def fail(*about):
+        with writing(path):
+            raise OSError(number, os.strerror(number), *about)
+
+    with pytest.raises(OSError, match=f"^{FAILURES[number]} .*{os.strerror(number)}") as error:
+        fail(str(path))
+    assert (error.value.errno, str(path) in str(error.value)) == (number, True)
+    assert type(error.value) is type(OSError(number, ""))
+    # A server, or another file that is read meanwhile, fails in its own words; a disk need not name a file.
+    with pytest.raises(OSError, match=FAILURES[number] if "room" in FAILURES[number] else r"^\[Errno"):
         fail()
-    assert error.value.errno == number
+
+
+def test_a_folder_that_cannot_be_made(tmp_path):
+    make_folder(tmp_path / "one" / "other")
+    make_folder(tmp_path / "one" / "other")
+    (tmp_path / "file").write_text("")
+    for folder in (tmp_path / "file", tmp_path / "file" / "below"):
+        with pytest.raises(PermissionError, match=r"Expected a folder that can be written .*file.*--out"):
+            make_folder(folder)

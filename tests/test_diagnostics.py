@@ -268,6 +268,16 @@ def test_attention_inside_of_wrappers(make, names):
         torch.testing.assert_close(total + loops, torch.ones(60))
 
 
+def test_a_trace_compiles_nothing():
+    data, compiled = graph(), []
+    model = torch.compile(KernelGATConv(5, 4), backend=lambda made, _: compiled.append(1) or made.forward)
+    model(data.x, data.edge_index)
+    before = len(compiled)
+    assert before > 0
+    assert len(diagnostics.trace(model, data.x, data.edge_index)) == 1
+    assert len(compiled) == before
+
+
 def test_attention_of_a_heterogeneous_model():
     torch.manual_seed(0)
     data = HeteroData(author={"x": torch.randn(6, 5)}, paper={"x": torch.randn(4, 3)})

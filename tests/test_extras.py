@@ -4,6 +4,7 @@ from pathlib import Path
 import pytest
 
 from kgat import extras
+from kgat.experiments.compare import compare
 from kgat.extras import require
 
 pytestmark = pytest.mark.quick
@@ -29,6 +30,15 @@ def test_the_first_that_is_missing_is_named(monkeypatch, name, package, install)
     assert str(error.value) == (
         f"Expected the package '{package}' to read 'digits' (got none); run: pip install {install}"
     )
+
+
+def test_a_comparison_asks_for_its_packages_before_it_trains(monkeypatch, tmp_path):
+    monkeypatch.setattr(extras, "find_spec", lambda asked: None if asked in ("matplotlib", "rich") else asked)
+    with pytest.raises(ImportError, match=r"'matplotlib' for figures and report, which figures=False leaves"):
+        compare("karate", "gat", out=tmp_path / "out")
+    with pytest.raises(ImportError, match=r"'rich' for a progress bar"):
+        compare("karate", "gat", out=tmp_path / "out", figures=False, progress=True)
+    assert not (tmp_path / "out").exists() or (tmp_path / "out/results.jsonl").read_text() == ""
 
 
 def test_extras_are_those_of_the_installation():

@@ -169,7 +169,7 @@ def classes():
         torch_geometric.explain.algorithm,
         importlib.import_module("torch.nn"),
     ]
-    modules += [importlib.import_module("torch_geometric.typing")]
+    modules += [importlib.import_module(f"torch_geometric.{room}") for room in ("typing", "transforms")]
     return {name for module in modules for name in dir(module)}
 
 

@@ -155,6 +155,27 @@ def bench_scale(
         replace_tables(readme, laid_out(records, *target), BEGIN, END)
 
 
+@bench.command("firstcall")
+def bench_firstcall(
+    names: Annotated[str, options.some("Kernels", " Default: all, and a new rule.")] = "",
+    out: Log = None,
+) -> None:
+    r"""Time the first forward and backward pass of each kernel in a fresh process, in seconds of CPU time.
+
+    Cold: nothing is compiled yet. Warm: another process has compiled it.
+    """
+    from kgat.experiments.bench.firstcall import bench_firstcall
+
+    def done(record: dict[str, Any]) -> None:
+        cold, warm = record["cold"], record["warm"]
+        typer.echo(
+            f"{record['kernel']:<24} cold {cold['forward']:.2f} + {cold['backward']:.2f} s "
+            f"({cold['compiled']} loops), warm {warm['forward']:.3f} + {warm['backward']:.3f} s"
+        )
+
+    bench_firstcall(options.listed(names), out, done)
+
+
 def _print_ratio(ours: str, record: dict[str, Any]) -> None:
     middle, low, high = record["ratio"]
     note = "  (contended: do not trust it)" if record["contended"] else ""

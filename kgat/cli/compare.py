@@ -62,11 +62,11 @@ def compare(
         typer.Option(
             help="Models, separated by commas: gat and gatv2 (stock layers), mlp, gcn, sage, gin, pna, "
             "appnp, gcn2, supergat, transformer, sgformer and polynormer (of PyG), rgcn and hgt (of "
-            "heterogeneous graphs), a module or kernel of one's own by path (mypkg.nets:MyNet[depth=3]), "
-            "any kernel (rbf, dot, spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp), "
+            "heterogeneous graphs), a module or kernel of one's own by path (mypkg.nets:MyNet[depth=3]), any "
+            "kernel (rbf, dot, spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp), "
             "arguments of a kernel (spectral[num_features=4]*l2), projections (rbf@separate, "
-            "rbf*l2@shared_qk). An unknown one lists them all. With --trials "
-            "also families, of which they choose one: kernel{rbf,dot}, or kernel alone for the usual ones."
+            "rbf*l2@shared_qk). An unknown one lists them all. With --trials also families, of which they "
+            "choose one: kernel{rbf,dot}, or kernel alone for the usual ones."
         ),
     ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
     seeds: options.Seeds = 5,

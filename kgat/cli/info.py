@@ -39,7 +39,7 @@ def info(
 
     line("kgat", __version__)
     line("python", sys.version.split()[0])
-    for package in ("torch", "torch_geometric", "numba", "numpy", "scipy"):
+    for package in ("torch", "torch_geometric", "numba", "llvmlite", "numpy", "scipy"):
         line(package, version(package))
     for package in ("ogb", "triton"):
         try:

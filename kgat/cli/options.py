@@ -125,9 +125,8 @@ class OwnData:
             help="A graph of your own instead of --dataset: a folder with nodes.csv (id, label, every other "
             "column a feature) and edges.csv (source, target, every other column an edge feature), .tsv or "
             ".parquet alike; a .pt file of a PyG Data or HeteroData; GraphML, GEXF, GML; a list of edges "
-            "(.edgelist) beside --nodes; .npz, or a folder of .npy; a table or points with --knn; "
-            "a folder of kgat convert; several graphs: a folder of graphs, or with train, val and test ("
-            "folders or .pt files of graphs)."
+            "(.edgelist) beside --nodes; .npz, or a folder of .npy; a table or points with --knn; a folder "
+            "of kgat convert; several graphs: a folder of them, or with train, val, test (folders or .pt)."
         ),
     ] = None
     name: Annotated[str | None, typer.Option(help="What tables call --data. Default: that of the file.")] = (
@@ -331,13 +330,3 @@ def listed(names: str) -> list[str]:
     # Commas in brackets are between the arguments of a kernel, in braces between the models of a family.
     parts = re.split(r",(?![^\[\]]*\])(?![^{}]*\})", names)
     return [name.strip() for name in parts if name.strip()]
-
-
-def make_folder(folder: Path) -> None:
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise PermissionError(
-            f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose "
-            "another with --out"
-        ) from None

@@ -1,10 +1,12 @@
 r"""``kgat train``: one model, one seed."""
 
+from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
+from kgat.atomic import make_folder
 from kgat.cli import options
 
 __all__ = ["train"]
@@ -49,23 +51,12 @@ def train(
     from kgat.experiments.checkpoint import Checkpoints, Interval
     from kgat.experiments.config import Config, on_task
     from kgat.experiments.logs import expect_log, logged
-    from kgat.experiments.registry import STOCK, resolve_model
+    from kgat.experiments.registry import warn_of_unseen_edges
     from kgat.measures import measure_of
 
     settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
     settings = options.protocol_of(protocol, dataset) | settings
-    found = resolve_model(model)
-    for name in found.fixed:
-        if name in settings:
-            if name in STOCK:
-                raise ValueError(
-                    f"Expected a model that takes '{name}' because it is set (got '{found.name}'); "
-                    "leave it out"
-                )
-            raise ValueError(
-                f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
-                "leave it out for stock layers and for projections in a name"
-            )
+    _expect_taken(model, settings)
     interval = Interval.read(checkpoint)
     expect_log(log)
     if log is not None and out is None:
@@ -76,9 +67,10 @@ def train(
         with distributed.one_after_another():
             named = own.task(dataset, metric)
             task = load(named, root, metric=metric) if isinstance(named, str) else named
+        warn_of_unseen_edges([model], task)
         config = Config.of(task.name, model, seed, on_task(settings, task))
         if out is not None:
-            options.make_folder(out)
+            make_folder(out)
         first = distributed.is_first()
         with logged(log if first else None, config, task.metric, out or Path()) as told:
             record, trained = training.train(
@@ -107,3 +99,20 @@ def train(
         typer.echo(f"{out / 'model.pt'}  {out / 'config.json'}")
     if submission is not None:
         typer.echo(submission)
+
+
+def _expect_taken(model: str, settings: Mapping[str, Any]) -> None:
+    from kgat.experiments.registry import STOCK, resolve_model
+
+    found = resolve_model(model)
+    for name in found.fixed:
+        if name in settings:
+            if name in STOCK:
+                raise ValueError(
+                    f"Expected a model that takes '{name}' because it is set (got '{found.name}'); "
+                    "leave it out"
+                )
+            raise ValueError(
+                f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
+                "leave it out for stock layers and for projections in a name"
+            )

@@ -49,7 +49,7 @@ def official(task: Any, split: Any, part: str, output: Tensor, score: float) -> 
     if task.level == "link":  # ranks of arrays fail in ogb 1.3.6, those of tensors do not
         answer = {name: torch.from_numpy(values) for name, values in answer.items()}
     else:
-        y = (task.data.y if task.level == "node" else task.y)[getattr(split, part)]
+        y = task.y[getattr(split, part)]
         answer["y_true"] = y.view(len(y), -1).numpy()
     said = evaluator.eval(answer)
     return float(said["mrr_list"].mean() if "mrr_list" in said else said[evaluator.eval_metric])

@@ -50,8 +50,8 @@ class LinkSplit:
             drawn.
         val (Pairs): Those for validation.
         test (Pairs): Those for testing.
-        repeats (bool, optional): Whether what is asked for may be among the messages, as collaborations are
-            that come again. (default: :obj:`False`)
+        public (bool, optional): Whether it is the split of a benchmark, which is taken as it is: an edge may
+            come again in another part, or among the messages. (default: :obj:`False`)
     """
 
     name: str
@@ -60,7 +60,7 @@ class LinkSplit:
     train: Pairs
     val: Pairs
     test: Pairs
-    repeats: bool = False
+    public: bool = False
 
 
 @dataclass(frozen=True, eq=False)
@@ -98,7 +98,7 @@ class LinkTask:
 
     Raises:
         ValueError: If features are not finite, the metric is not one of links, or a split leaks: messages
-            pass along an edge that is asked for.
+            pass along an edge that is asked for, or two parts ask for it.
         IndexError: If an edge leads to no node.
 
     Example:
@@ -223,7 +223,7 @@ class RandomLinkSplits(Sequence[LinkSplit]):
         num_splits (int, optional): Number of splits. (default: :obj:`10`)
 
     Raises:
-        ValueError: If shares leave no edges for a part.
+        ValueError: If shares leave no edges for a part, or there are fewer pairs without an edge than edges.
     """
 
     def __init__(
@@ -246,7 +246,7 @@ class RandomLinkSplits(Sequence[LinkSplit]):
                 f"which val={val} and test={test} leave {left}, {self.counts['val']} and "
                 f"{self.counts['test']}); change the shares"
             )
-        if room < max(left, *self.counts.values()):
+        if room < count:
             raise ValueError(
                 f"Expected as many pairs without an edge as edges in '{name}' (got {room} of them and "
                 f"{count} edges); links of so dense a graph cannot be told from chance"
@@ -338,10 +338,8 @@ def negatives(count: int, num_nodes: int, known: Tensor) -> Tensor:
 
 def _check_split(name: str, split: LinkSplit, num_nodes: int, undirected: bool) -> None:
     where = f"split '{split.name}' of '{name}'"
-    row, col = split.edge_index.long()
-    messages = torch.cat(
-        [row * num_nodes + col, col * num_nodes + row] if undirected else [row * num_nodes + col]
-    )
+    messages = _keys(split.edge_index, num_nodes, undirected)
+    before: list[tuple[str, Tensor]] = []
     for part in PARTS:
         pairs = getattr(split, part)
         index, y = pairs.index, pairs.y
@@ -357,14 +355,35 @@ def _check_split(name: str, split: LinkSplit, num_nodes: int, undirected: bool) 
             )
         if not bool((y > 0).any()):
             raise ValueError(f"Expected edges in '{part}' of {where} (got none); give each part at least one")
+        if split.public:
+            continue
         asked = index[:, y > 0]
-        if (
-            part != "train"
-            and not split.repeats
-            and (at := first(torch.isin(asked[0] * num_nodes + asked[1], messages)))
-        ):
+        key = _keys(asked, num_nodes, undirected)
+        if part != "train" and (at := first(torch.isin(key, messages))):
             one, other = asked[:, at[0]].tolist()
             raise ValueError(
                 f"Expected no edge of '{part}' among the messages of {where} (got {one} to {other}); it "
                 "would give the answer away: take it out of 'edge_index'"
             )
+        for earlier, there in before:
+            if at := first(torch.isin(key, there)):
+                one, other = asked[:, at[0]].tolist()
+                raise ValueError(
+                    f"Expected disjoint parts in {where} (got the edge {one} to {other} in '{earlier}' and "
+                    f"'{part}'); keep it in one of them"
+                )
+        before.append((part, key))
+        denied = index[:, y <= 0]
+        if y.dim() == 1 and (at := first(torch.isin(_keys(denied, num_nodes, undirected), key))):
+            one, other = denied[:, at[0]].tolist()
+            raise ValueError(
+                f"Expected pairs that are no edges of '{part}' of {where} where 'y' is 0 (got {one} to "
+                f"{other}, which is one); take it out"
+            )
+
+
+def _keys(index: Tensor, num_nodes: int, undirected: bool) -> Tensor:
+    one, other = index.long().unbind(0)
+    if undirected:
+        one, other = torch.minimum(one, other), torch.maximum(one, other)
+    return one * num_nodes + other

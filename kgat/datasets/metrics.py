@@ -105,9 +105,13 @@ def _f1(average: str) -> Compute:
 
         if y.dim() == 1:
             truth, answer = y, output.argmax(dim=-1)
-        else:  # what is not known counts as rightly denied
+        else:  # what is not known counts as rightly denied, and a label that never is does not count
+            known = known_labels(y)
+            y, output = y[:, known.any(dim=0)], output.view(y.shape)[:, known.any(dim=0)]
             truth = torch.nan_to_num(y, nan=0.0).long()
             answer = ((output > 0) & known_labels(y)).long()
+            if y.numel() == 0:
+                return math.nan
         return float(f1_score(truth.numpy(), answer.numpy(), average=average, zero_division=0.0))
 
     return compute

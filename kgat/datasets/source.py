@@ -173,7 +173,6 @@ class LinkSource:
         files (tuple of RawFile): The raw files.
         metric (str): The metric of the benchmark.
         undirected (bool, optional): Whether a pair is the same in both orders. (default: :obj:`True`)
-        repeats (bool, optional): As of :class:`~kgat.datasets.LinkSplit`. (default: :obj:`False`)
         needs (tuple of str, optional): Packages that reading takes beyond kgat's own. (default: :obj:`()`)
     """
 
@@ -184,7 +183,6 @@ class LinkSource:
     files: tuple[RawFile, ...]
     metric: str
     undirected: bool = True
-    repeats: bool = False
     needs: tuple[str, ...] = ()
 
 

@@ -47,19 +47,22 @@ class BatchTrainer(Trainer):
         neighbors = [-1] * config.num_layers
         if config.neighbors is not None:
             neighbors = [int(count) for count in config.neighbors.split(",")]
-        graph = self.graph(edge_index, kwargs)
         self.loader = NeighborLoader(
-            graph,
+            self.graph(edge_index, kwargs),
             neighbors,
             input_nodes=self.seeds(),
             seed=config.seed,
-            is_sorted=all(is_sorted(store.edge_index) for store in graph.edge_stores),
+            is_sorted=isinstance(edge_index, Tensor) and is_sorted(edge_index),
             **self.order(),
         )
         model = self.model.model if isinstance(self.model, StandardizedOutput) else self.model
         taken = inspect.signature(model.forward).parameters
         names = ("num_sampled_nodes_per_hop", "num_sampled_edges_per_hop")
         self._takes_hops = all(name in taken for name in names)
+
+    def order(self) -> dict[str, Any]:
+        r"""Returns the arguments of a loader that say which nodes make a batch."""
+        return {"batch_size": self.config.batch_size, "shuffle": True}
 
     def graph(self, edge_index: Any, extras: dict[str, Any]) -> Any:
         r"""Returns what the loader draws from: features stay out of it, as it cannot slice sparse ones."""
@@ -71,10 +74,6 @@ class BatchTrainer(Trainer):
     def seeds(self) -> Any:
         r"""Returns the nodes whose neighbourhoods are drawn."""
         return self.train_nodes.cpu()
-
-    def order(self) -> dict[str, Any]:
-        r"""Returns the arguments of a loader that say which nodes make a batch."""
-        return {"batch_size": self.config.batch_size, "shuffle": True}
 
     @property
     def stateful(self) -> dict[str, Any]:

@@ -20,7 +20,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
-from kgat.atomic import write_atomically, writing
+from kgat.atomic import make_folder, write_atomically
 from kgat.datasets.own.digest import digest_of
 from kgat.ops.graph.fingerprint import contents
 
@@ -126,8 +126,7 @@ class Checkpoint:
         torch.save(content, buffer)
         payload = buffer.getvalue()
         try:
-            with writing(self.path):
-                self.path.parent.mkdir(parents=True, exist_ok=True)
+            make_folder(self.path.parent)
             write_atomically(
                 self.path, MAGIC + hashlib.sha256(payload).hexdigest().encode() + b"\n" + payload
             )

@@ -23,7 +23,15 @@ from kgat.experiments.ledger import numbered
 from kgat.experiments.logs import expect_log, logged
 from kgat.experiments.pruner import Pruner
 from kgat.experiments.records import BASELINE, RESULTS
-from kgat.experiments.registry import STOCK, Model, argument_named, expect_picklable, given, resolve_model
+from kgat.experiments.registry import (
+    STOCK,
+    Model,
+    argument_named,
+    expect_picklable,
+    given,
+    resolve_model,
+    warn_of_unseen_edges,
+)
 from kgat.experiments.space import read_space
 from kgat.experiments.studies import Study, Trial, Trials
 from kgat.experiments.tables import runs_in
@@ -140,20 +148,24 @@ def compare(
     overrides = overrides or {}
     entrants, own = _checked(dataset, models, seeds, jobs)
     expect_log(log)
-    if figures:
+    if figures:  # before hours of training, not behind them
+        require("for figures and report, which figures=False leaves out", "matplotlib", "networkx")
         _expect_formats(formats)
     interval = Interval.read(checkpoint)
     budget = _budget(entrants, overrides, tune, tune_seeds, trials, prune, search, space)
     with given(own):
-        _expect_taken([member for family in entrants for member in family.members], overrides)
+        names = [member for family in entrants for member in family.members]
+        _expect_taken(names, overrides)
         task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
+        warn_of_unseen_edges(names, task)
         overrides = on_task(overrides, task)
         tuned = budget.record(overrides) if budget else None
         plan = Plan(task, entrants, overrides, budget, search or {})
         total = len(entrants) * (seeds + (budget.settings * budget.seeds if budget else 0))
+        threads = torch.get_num_threads()
         if jobs is None:
             jobs = min(runs_at_once(task, plan.largest, device), total)
-            torch.set_num_threads(max(1, torch.get_num_threads() // jobs))
+            threads = max(1, threads // jobs)
         if jobs > 1:
             expect_picklable(own)
             _expect_importable(on_epoch)
@@ -170,7 +182,7 @@ def compare(
             describe=_described,
             on_finished=lambda job: checkpoints.remove(str(job.key)),
         )
-        with engine:
+        with _torch_threads(threads), engine:
             chosen = _run_all(engine, plan, seeds, figures)
             if rounds:
                 # Of a model that takes all settings, or what was set for others would be lost.
@@ -257,6 +269,17 @@ def _trial_of(engine: Engine, study: Study, trial: Trial, seed: int) -> Job:
     mark = study.mark(trial, config)
     label = f"trial {trial.number} of {study.family.name}, seed {config.seed}"
     return Job(mark["key"], label, _try, (config, mark, study.pruner(engine.records, trial, config.seed)))
+
+
+@contextmanager
+def _torch_threads(number: int) -> Iterator[None]:
+    # They are the caller's: what is computed after a comparison has as many as before.
+    before = torch.get_num_threads()
+    torch.set_num_threads(number)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(before)
 
 
 def _run_all(engine: Engine, plan: Plan, seeds: int, figures: bool) -> dict[str, Config]:

@@ -275,8 +275,7 @@ def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None
         overrides (dict): Settings that differ from the protocol.
         digest (str or None): The digest of the task; data sets that have a name for all need none.
         target (str, optional): The type of nodes that is asked for, of a heterogeneous graph, where
-            :obj:`residual` is set and :obj:`add_self_loops` is not, unless they are given: there are no
-            self-loops from one type to another.
+            :obj:`residual` is set unless it is given: a node has no other part in its own answer.
             (default: :obj:`None`)
 
     Raises:
@@ -287,7 +286,7 @@ def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None
         ({'lr': 0.01, 'data': '5f0e'}, {'lr': 0.01})
     """
     _check_known(overrides, "the overrides")
-    typed = {} if target is None else {"residual": True, "add_self_loops": False}
+    typed = {} if target is None else {"residual": True}
     return {**typed, **overrides, **({} if digest is None else {"data": digest})}
 
 

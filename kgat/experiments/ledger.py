@@ -17,7 +17,7 @@ from contextlib import suppress
 from pathlib import Path
 from typing import IO, Any, Self, TypeVar
 
-from kgat.atomic import writing
+from kgat.atomic import make_folder, writing
 from kgat.experiments.records import COMPARISON, fault
 
 try:
@@ -248,17 +248,9 @@ class Ledger:
         self._claims = _Claims(self.path.with_name(f".{self.path.name}.locks"))
 
     def __enter__(self) -> Self:
-        try:
-            self.path.parent.mkdir(parents=True, exist_ok=True)
+        make_folder(self.path.parent)
+        with writing(self.path):
             self.path.open("ab").close()
-        except OSError as error:
-            if error.errno in (errno.ENOSPC, errno.EDQUOT):
-                with writing(self.path):
-                    raise
-            raise PermissionError(
-                f"Expected a folder that can be written (got '{self.path.parent}': {error.strerror}); choose "
-                "another with --out"
-            ) from None
         read_results(self.path, self.kinds)  # says what is wrong with it
         repair(self.path)
         self.records, self._read = [], 0
@@ -347,8 +339,9 @@ class _Claims:
             return True
         path = self._path(name)
         while True:
-            try:
+            with writing(self.folder):
                 self.folder.mkdir(exist_ok=True)
+            try:
                 file = path.open("ab")
             except FileNotFoundError:  # another process has just removed the folder
                 continue

@@ -19,7 +19,7 @@ __all__ = ["LinkTrainer"]
 class LinkTrainer(Trainer):
     r"""As :class:`~kgat.experiments.trainer.Trainer`, of links. An epoch takes each training edge once, in an
     order that torch's generator draws, :obj:`batch_size` in a step, and against as many pairs that it draws
-    among those that are no training edge. The loss is the binary cross-entropy.
+    among those that are neither training edges nor messages. The loss is the binary cross-entropy.
 
     The edges of a step are messages in it as well, as in `"Variational Graph Auto-Encoders"
     <https://arxiv.org/abs/1611.07308>`_.
@@ -38,10 +38,16 @@ class LinkTrainer(Trainer):
         self.num_nodes = visible.x.size(0)
         self.edges = visible.train.to(self.device)
         self.val_pairs, self.val_y = visible.val.to(self.device), visible.val_y.to(self.device).float()
-        row, col = self.edges
+        # Messages may be more than what is trained on: neither is drawn as a pair without an edge.
+        row, col = torch.cat([self.edges, self.inputs[1]], dim=1).long()
         ways = [row * self.num_nodes + col]
         ways += [col * self.num_nodes + row] if visible.undirected else []
-        self.known = torch.cat(ways).unique()
+        self.known = torch.cat(ways)[torch.cat([row != col] * len(ways))].unique()
+        if self.known.numel() == self.num_nodes * (self.num_nodes - 1):
+            raise ValueError(
+                f"Expected pairs without an edge to train against (got {self.num_nodes} nodes, all of which "
+                "are joined); leave some edges out"
+            )
         self.train_size = self.edges.size(1)
 
     @property

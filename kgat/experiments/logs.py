@@ -6,6 +6,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+from kgat.atomic import make_folder
 from kgat.experiments.config import Config
 from kgat.extras import require
 from kgat.names import unknown
@@ -97,6 +98,6 @@ def logged(log: str | None, config: Config, metric: str, folder: Path) -> Iterat
     if log is None:
         yield []
         return
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     with LOGS[log](config, metric, folder) as on_epoch:
         yield [on_epoch]

@@ -111,6 +111,11 @@ class Trained:
         model = training.restore(folder).to(device)
         path = folder / training.CONFIG
         description = json.loads(path.read_text(encoding="utf8"))
+        if "target" in description:
+            raise NotImplementedError(
+                f"Expected a model of graphs with one type of nodes (got one of heterogeneous graphs in "
+                f"'{folder}'); call the model of kgat.experiments.training.restore with features and edges"
+            )
         usual = {"features": description["in_channels"], "edge_features": description.get("edge_dim") or 0}
         data = description.get("data", {})
         try:

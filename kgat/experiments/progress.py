@@ -5,6 +5,8 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
+from kgat.extras import require
+
 __all__ = ["Progress", "progress"]
 
 SECONDS = 0.1  # between two notes: an epoch may take a few milliseconds
@@ -72,6 +74,7 @@ def progress(title: str, total: int, *, shown: bool = True) -> Iterator[Progress
     if not shown:
         yield Progress()
         return
+    require("for a progress bar", "rich")
     from rich import progress as rich
     from rich.console import Console
 

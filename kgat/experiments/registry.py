@@ -7,7 +7,8 @@ import functools
 import inspect
 import pickle
 import re
-from collections.abc import Callable, Iterator, Mapping
+import warnings
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -32,6 +33,7 @@ __all__ = [
     "named",
     "open_arguments",
     "resolve_model",
+    "warn_of_unseen_edges",
     "with_arguments",
 ]
 
@@ -100,6 +102,17 @@ class Model:
             return SIZES[: 4 if self.cls is stock.StockPNA else 3]
         return tuple(name for name in SIZES if name in inspect.signature(self.cls).parameters)
 
+    @property
+    def sees_edge_attr(self) -> bool:
+        r"""Whether it takes edge features; of a function that builds a module nobody knows before."""
+        cls: Any = self.cls
+        if not isinstance(cls, type):
+            return True
+        if issubclass(cls, stock.StockGNN):
+            return bool(cls.takes_edge_attr)
+        known = inspect.signature(cls.forward).parameters  # type: ignore[attr-defined]
+        return "edge_attr" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
+
     def build(
         self, config: Any, in_channels: Any, out_channels: int, edge_dim: Any = None, **more: Any
     ) -> torch.nn.Module:
@@ -135,12 +148,15 @@ class Model:
         taken |= {name: sizes[name] for name in self.asks if name in sizes} | dict(self.kwargs)
         if several and isinstance(self.cls, type) and issubclass(self.cls, AttentionGNN):
             # Layers that add a map of the node itself, whatever is set, need no other.
-            if not self.has_kernel and taken.get("position_dim") is None:
-                taken.pop("position_dim", None)
             taken = {"residual": False, **taken, "metadata": more["metadata"], "target": more["target"]}
             return KernelHeteroGAT(**taken) if self.cls is KernelGAT else HeteroGNN(self.cls, **taken)
         if self.code is None or self.has_kernel:
-            return self._placed(taken)
+            built = self._placed(taken)
+            if not isinstance(built, AttentionGNN):
+                # Those of PyG take neither edge features nor, some, graphs.
+                known = frozenset(inspect.signature(built.forward).parameters)
+                built.register_forward_pre_hook(_Given(known, frozenset(), dense=False), with_kwargs=True)
+            return built
         try:
             model = self.cls(**taken)
         except Exception as error:  # whatever the user's code raises
@@ -206,14 +222,15 @@ def _adapted(model: Any, name: str, out_channels: int, several: bool) -> torch.n
 
 @dataclass(frozen=True)
 class _Given:
-    r"""Hands a model what its signature has, and features that are dense."""
+    r"""Hands a model what its signature has, and features that are dense, unless it takes sparse ones."""
 
     taken: frozenset[str] | None
     required: frozenset[str]
+    dense: bool = True
 
     def __call__(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         x, *others = args
-        if isinstance(x, Tensor) and x.layout != torch.strided:
+        if self.dense and isinstance(x, Tensor) and x.layout != torch.strided:
             x = x.to_dense()
         if self.taken is not None:
             kwargs = {name: value for name, value in kwargs.items() if name in self.taken}
@@ -344,6 +361,16 @@ def expect_picklable(own: Mapping[str, Model]) -> None:
                 f"Expected a factory that several jobs can import (got '{name}': {error}); "
                 "define it at the top of a module, or pass jobs=1"
             ) from None
+
+
+def warn_of_unseen_edges(models: Iterable[str], task: Any) -> None:
+    r"""Warns once of models that do not see the edge features of a task, which others in a table do."""
+    unseen = [name for name in models if not resolve_model(name).sees_edge_attr]
+    if unseen and getattr(task, "target", None) is None and task.data.edge_attr is not None:
+        warnings.warn(
+            f"the edge features of '{task.name}' are not seen by {', '.join(unseen)}, which take none",
+            stacklevel=3,
+        )
 
 
 def is_found(name: str) -> bool:

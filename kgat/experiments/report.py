@@ -7,7 +7,7 @@ from html import escape
 from pathlib import Path
 from typing import Any
 
-from kgat.atomic import write_atomically
+from kgat.atomic import make_folder, write_atomically
 from kgat.experiments import plots
 from kgat.experiments.records import BASELINE
 from kgat.experiments.table import Cell, Table, html_table, shown
@@ -40,7 +40,7 @@ def write(records: Sequence[Record], folder: str | os.PathLike[str]) -> Path:
         Path: The file.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     path = folder / "report.html"
     write_atomically(path, page(records).encode())
     return path

@@ -2,6 +2,7 @@ r"""What trials search: a range or choices per setting, as declared in ``space.t
 
 import dataclasses
 import os
+import re
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -183,7 +184,7 @@ def _dimension(name: str, kind: Any, values: Any) -> Dimension:
     if isinstance(values, str) and ".." in values:
         return _range(name, kind, values)
     if isinstance(values, str):
-        values = [value.strip() for value in values.split(",")]
+        values = [value.strip() for value in re.split(r",(?![^\[\]]*\])", values)]
     if not isinstance(values, Sequence):
         values = [values]
     read = tuple(dict.fromkeys(converted(name, kind, value, WHERE) for value in values))

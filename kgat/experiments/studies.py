@@ -7,6 +7,7 @@ any number of processes; and trials that are drawn at random, the first ones, dr
 """
 
 import hashlib
+import itertools
 import json
 import statistics
 from collections.abc import Iterator, Mapping, Sequence
@@ -14,13 +15,17 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Any
 
+import torch
+
 from kgat.experiments.config import SETTINGS, Config, stored
 from kgat.experiments.families import Family
 from kgat.experiments.pruner import Pruner
 from kgat.experiments.registry import open_arguments, resolve_model, with_arguments
 from kgat.experiments.space import Choices, Dimension
+from kgat.experiments.training import build
 from kgat.experiments.tuning import FIRST_SEED
 from kgat.measures import measure_of
+from kgat.names import shown
 
 __all__ = ["Study", "Trial", "Trials"]
 
@@ -29,7 +34,7 @@ Record = Mapping[str, Any]
 # Trials, the protocol among them, before suggestions look at what they scored. On functions drawn over this
 # space, 6 found better settings within 12 and 24 trials than 4, 10, or chance alone.
 AT_RANDOM = 6
-ATTEMPTS = 100  # to suggest what was not tried before
+ATTEMPTS = 100  # to suggest what was not tried before, and can be built
 MEMBER = "model"  # what the choice among a family is called, beside the settings
 
 
@@ -97,7 +102,7 @@ class Study:
     """
 
     def __init__(self, task: Any, family: Family, trials: Trials, overrides: Mapping[str, Any]) -> None:
-        self.dataset, self.sign = task.name, measure_of(task.metric).sign
+        self.task, self.dataset, self.sign = task, task.name, measure_of(task.metric).sign
         self.family, self.trials, self.overrides = family, trials, dict(overrides)
         self.members = None if len(family.members) == 1 else Choices(family.members)
         self.spaces: dict[str, dict[str, Dimension]] = {}
@@ -105,8 +110,8 @@ class Study:
             fixed = {*overrides, *resolve_model(member).fixed}
             searched = {*open_arguments(member), *(name for name in SETTINGS if name not in fixed)}
             self.spaces[member] = {n: values for n, values in trials.space.items() if n in searched}
-            self._expect_possible(member)
         self.protocols = {member: self._config({MEMBER: member}) for member in family.members}
+        self._expect_possible()
         self.digest = self._digest()
 
     def _config(self, setting: Mapping[str, Any], seed: int = FIRST_SEED) -> Config:
@@ -115,25 +120,44 @@ class Study:
         settings = {n: value for n, value in setting.items() if n != MEMBER and n not in arguments}
         return Config.of(self.dataset, model, seed, {**self.overrides, **settings})
 
-    def _expect_possible(self, member: str) -> None:
-        space = self.spaces[member]
-        # Heads have to divide the width, whichever of both are drawn.
+    def _expect_possible(self) -> None:
+        r"""Looks at the protocol, at each value of the space beside it, and at each width with each number of
+        heads. What no model can be built with is a mistake; what some can is left to these."""
+        space = {name: values for of_member in self.spaces.values() for name, values in of_member.items()}
+        width, heads = (space.pop(name, None) for name in ("hidden_channels", "heads"))
         settings = [
-            {"hidden_channels": width, "heads": heads}
-            for width in _values(space.get("hidden_channels"))
-            for heads in _values(space.get("heads"))
+            {name: value for name, value in pair.items() if value is not None}
+            for pair in (
+                {"hidden_channels": channels, "heads": count}
+                for channels, count in itertools.product(_values(width), _values(heads))
+            )
         ]
-        settings = [{name: value for name, value in s.items() if value is not None} for s in settings]
-        paired = ("hidden_channels", "heads")
-        settings += [{n: value} for n, values in space.items() if n not in paired for value in values.ends]
+        settings += [{name: value} for name, values in space.items() for value in values.ends]
         for setting in settings:
-            try:
-                self._config({MEMBER: member, **setting})
-            except ValueError as error:
-                said = str(error)
-                for name in setting:
-                    said = said.replace(f"--set {name}=VALUE", f"--search {name}=VALUE,VALUE")
-                raise ValueError(said) from None
+            faults: list[ValueError] = []
+            for member in (m for m, of_member in self.spaces.items() if setting.keys() <= of_member.keys()):
+                fault = self._fault({MEMBER: member, **setting})
+                if fault is None:
+                    break
+                faults.append(fault)
+            else:
+                if faults:
+                    said = str(faults[0])
+                    for name in setting:
+                        said = said.replace(f"--set {name}=VALUE", f"--search {name}=VALUE,VALUE")
+                    if not said.startswith("Expected"):  # of PyG or torch
+                        values = ", ".join(f"{name}={shown(value)}" for name, value in setting.items())
+                        said = f"Expected values that a model can be built with (got {values}: {said})"
+                    raise ValueError(said)
+
+    def _fault(self, setting: Mapping[str, Any]) -> ValueError | None:
+        r"""Why a model cannot be built with a setting, if it cannot."""
+        try:
+            with torch.random.fork_rng(devices=[]):
+                build(self.task, self._config(setting))
+        except ValueError as error:
+            return error
+        return None
 
     def _digest(self) -> str:
         r"""Tells trials of the same suggestions: a larger budget begins with a smaller."""
@@ -164,7 +188,7 @@ class Study:
         """
         of_trials = self.records(records)
         if number in of_trials:
-            return self._trial(number, _setting(of_trials[number]))
+            return self._trial(number, self._setting(of_trials[number]))
         return self._suggested(of_trials, number) if number else self._trial(0, {})
 
     def _trial(self, number: int, setting: Mapping[str, Any]) -> Trial:
@@ -172,38 +196,46 @@ class Study:
         return Trial(number, setting, [self._config(setting, seed) for seed in seeds])
 
     def _suggested(self, of_trials: Mapping[int, Mapping[int, Record]], number: int) -> Trial:
-        tried = {self._config(_setting(of_seeds)).key for of_seeds in of_trials.values()}
+        tried = {self._config(self._setting(of_seeds)).key for of_seeds in of_trials.values()}
         with _quiet() as optuna:
             past = [self._told(optuna, of_trials[n]) for n in range(number)]
             for attempt in range(ATTEMPTS):
                 study = optuna.create_study(direction="maximize")
                 study.add_trials(past)
-                trial = self._drawn(optuna, study, number, attempt)
-                if trial.configs[0].key not in tried:
-                    return trial
+                setting = self._drawn(optuna, study, number, attempt)
+                if self._fault(setting) is None and self._config(setting).key not in tried:
+                    return self._trial(number, setting)
         raise ValueError(
             f"Expected at least {self.trials.settings} settings of '{self.family.name}' to try (got "
             f"{number} of {', '.join(self.trials.space)}); lower --trials, or search more"
         )
 
-    def _drawn(self, optuna: Any, study: Any, number: int, attempt: int) -> Trial:
+    def _drawn(self, optuna: Any, study: Any, number: int, attempt: int) -> dict[str, Any]:
         asked = study.ask()
+        # What the sampler insists on may be what cannot be built, or was tried.
+        at_random = AT_RANDOM if attempt < ATTEMPTS // 10 else number + 1
 
         def draw(name: str, dimension: Dimension) -> Any:
             text = json.dumps([self.dataset, number, attempt, name])
             seed = int.from_bytes(hashlib.sha256(text.encode()).digest()[:4])
             study.sampler = optuna.samplers.TPESampler(
-                n_startup_trials=AT_RANDOM, multivariate=False, seed=seed
+                n_startup_trials=at_random, multivariate=False, seed=seed
             )
             return dimension.suggested(asked, name)
 
-        setting = {} if self.members is None else {MEMBER: draw(MEMBER, self.members)}
+        setting: dict[str, Any] = {} if self.members is None else {MEMBER: draw(MEMBER, self.members)}
         space = self.spaces[setting.get(MEMBER, self.family.members[0])]
-        return self._trial(number, setting | {name: draw(name, values) for name, values in space.items()})
+        return setting | {name: draw(name, values) for name, values in space.items()}
+
+    def _setting(self, of_seeds: Mapping[int, Record]) -> dict[str, Any]:
+        record = next(iter(of_seeds.values()))
+        model = record["config"]["model"]  # of the protocol no setting says it
+        member = {} if self.members is None or model not in self.members else {MEMBER: model}
+        return {**member, **record["setting"]}
 
     def _told(self, optuna: Any, of_seeds: Mapping[int, Record]) -> Any:
         r"""What Optuna is told of a trial."""
-        setting = _setting(of_seeds)
+        setting = self._setting(of_seeds)
         member = setting.get(MEMBER, self.family.members[0])
         usual = {MEMBER: member, **self.protocols[member].as_dict()}
         space = {**self.spaces[member], **({} if self.members is None else {MEMBER: self.members})}
@@ -266,7 +298,7 @@ class Study:
                 f"{self.trials.settings} trials (got none); lower the learning rate with --search "
                 "lr=0.0001..0.01"
             )
-        return self._config(_setting(of_trials[-max(scored)[1]]), seed=0)
+        return self._config(self._setting(of_trials[-max(scored)[1]]), seed=0)
 
     @property
     def largest(self) -> Config:
@@ -276,11 +308,6 @@ class Study:
         sizes = ("hidden_channels", "num_layers")
         widest = {name: max(space[name].ends) for name in sizes if name in space}
         return self._config(widest | ({"heads": 1} if "heads" in space else {}))
-
-
-def _setting(of_seeds: Mapping[int, Record]) -> Mapping[str, Any]:
-    setting: Mapping[str, Any] = next(iter(of_seeds.values()))["setting"]
-    return setting
 
 
 def _is_out(record: Record) -> bool:

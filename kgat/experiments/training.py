@@ -13,7 +13,7 @@ import torch
 from torch_geometric import seed_everything
 from torch_geometric.utils import degree
 
-from kgat.atomic import write_atomically
+from kgat.atomic import make_folder, write_atomically
 from kgat.experiments import distributed, loop
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.checkpoint import Checkpoint, fingerprint
@@ -53,10 +53,6 @@ def _trainer_class(task: Any, config: Config | None) -> type[Trainer]:
         return TRAINERS[level]
     if level == "node":
         if getattr(task, "target", None) is not None:
-            if distributed.world_size() > 1:
-                raise ValueError(
-                    "Expected one process for a heterogeneous graph (got several); start it without torchrun"
-                )
             return HeteroBatchTrainer
         return BatchTrainer if distributed.world_size() == 1 else DistributedTrainer
     if config.neighbors is not None:
@@ -169,10 +165,12 @@ def fit(
         Diverged: If a loss is not finite, with the first module whose output is not.
     """
     processes = distributed.world_size()
-    if processes > 1 and (visible.level != "node" or config.batch_size is None):
+    of_types = getattr(visible, "target", None) is not None
+    if processes > 1 and (visible.level != "node" or config.batch_size is None or of_types):
         raise ValueError(
             f"Expected a task on nodes in mini-batches, which {processes} processes share (got a task on "
-            f"{visible.level}s with batch_size={config.batch_size}); pass --batch-size, or start one process"
+            f"{'nodes of types' if of_types else f'{visible.level}s'} with batch_size={config.batch_size}); "
+            "pass --batch-size, or start one process"
         )
     trainer = trainer_of(model, visible, config)
     sign = trainer.metric.sign  # the loop takes more for better
@@ -345,7 +343,7 @@ def save(
         record (dict): The record of the run.
     """
     folder = Path(folder)
-    folder.mkdir(parents=True, exist_ok=True)
+    make_folder(folder)
     config = Config.from_dict(record["config"])
     buffer = BytesIO()
     torch.save({name: value.cpu() for name, value in model.state_dict().items()}, buffer)
@@ -376,7 +374,7 @@ def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
                 f"Expected a model in '{folder}' (got no {name}); run: kgat train --out {folder}"
             )
     path = folder / CONFIG
-    # Of these, some are missing in old ones; the last two are those of heterogeneous graphs.
+    # Of these, some are missing in old ones, and the last two are those of heterogeneous graphs.
     names = ("in_channels", "out_channels", "edge_dim", "level", "kind", "deg", "metadata", "target")
     try:
         description = json.loads(path.read_text(encoding="utf8"))

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
-from kgat.kernels.kernel import Kernel
+from kgat.kernels.kernel import Kernel, number
 from kgat.score.gram import ComposedGram, LazyGram
 from kgat.score.rules import ADD, LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
 
@@ -45,7 +45,7 @@ class Additive(Kernel):
 
     def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
         super().__init__(channels, heads)
-        self.negative_slope = negative_slope
+        self.negative_slope = number("negative_slope", negative_slope)
         self.att_query = Parameter(torch.empty(heads, channels))
         self.att_key = Parameter(torch.empty(heads, channels))
         self.reset_parameters()
@@ -160,7 +160,7 @@ class AdditiveV2(Kernel):
 
     def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
         super().__init__(channels, heads)
-        self.negative_slope = negative_slope
+        self.negative_slope = number("negative_slope", negative_slope)
         self.att = Parameter(torch.empty(heads, channels))
         self.reset_parameters()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kgat.kernels.kernel import Kernel
+from kgat.kernels.kernel import Kernel, number
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LEAKY_RELU, SIGNED, ScoreRule
 
@@ -108,7 +108,7 @@ class LeakyCosine(Kernel):
 
     def __init__(self, channels: int, heads: int = 1, negative_slope: float = 0.2) -> None:
         super().__init__(channels, heads)
-        self.negative_slope = negative_slope
+        self.negative_slope = number("negative_slope", negative_slope)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         rule = ScoreRule(link=LEAKY_RELU, link_args=(self.negative_slope,))

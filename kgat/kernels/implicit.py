@@ -14,7 +14,15 @@ from torch_geometric.nn.inits import glorot
 from torch_geometric.utils import scatter
 
 from kgat.kernels.features import normal
-from kgat.kernels.kernel import NOTHING, Context, Kernel, at_least_single, positive, whole
+from kgat.kernels.kernel import (
+    NOTHING,
+    Context,
+    Kernel,
+    at_least_single,
+    number,
+    positive,
+    whole,
+)
 from kgat.kernels.spectral import INITS, concatenated, dot_std, points
 from kgat.names import changed, one_of
 from kgat.ops.waves import circle
@@ -136,12 +144,12 @@ class ImplicitSpectral(Kernel):
         draws: int = 1,
     ) -> None:
         super().__init__(channels, heads)
-        if num_features < 2 or num_features % 2 != 0:
+        if number("num_features", num_features, 2**31) < 2 or num_features % 2 != 0:
             raise ValueError(
                 f"Expected an even, positive 'num_features' (got {num_features}); half of the draws mirror "
                 f"the law of the others"
             )
-        if not kl_weight >= 0.0:
+        if not number("kl_weight", kl_weight) >= 0.0:
             raise ValueError(f"Expected a 'kl_weight' of at least 0 (got {kl_weight})")
         self.num_features = int(num_features)
         self.data_dependent = data_dependent
@@ -149,7 +157,7 @@ class ImplicitSpectral(Kernel):
         self.concat = concat
         self.init = one_of("init", init, INITS)
         self.eps = positive("eps", eps)
-        self.prior_scale = positive("prior_scale", prior_scale)
+        self.prior_scale = positive("prior_scale", prior_scale, squared=True)
         self.kl_weight = kl_weight
         self.evaluation = one_of("evaluation", evaluation, EVALUATIONS)
         self.draws = whole("draws", draws)

@@ -11,7 +11,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
-from kgat.kernels.kernel import Kernel
+from kgat.kernels.kernel import Kernel, whole
 from kgat.ops.plain import is_plain
 from kgat.score.gram import LazyGram, Term
 from kgat.score.rules import Pair, ScoreRule
@@ -60,14 +60,9 @@ class KANScore(Kernel):
         self, channels: int, heads: int = 1, num_layers: int = 2, grid_size: int = 4, spline_order: int = 3
     ) -> None:
         super().__init__(channels, heads)
-        if min(num_layers, grid_size, spline_order) < 1:
-            raise ValueError(
-                f"Expected 'num_layers', 'grid_size' and 'spline_order' of at least 1 (got "
-                f"{num_layers}, {grid_size} and {spline_order})"
-            )
-        self.num_layers = num_layers
-        self.grid_size = grid_size
-        self.spline_order = spline_order
+        self.num_layers = num_layers = whole("num_layers", num_layers)
+        self.grid_size = grid_size = whole("grid_size", grid_size)
+        self.spline_order = spline_order = whole("spline_order", spline_order)
         widths = [2 * channels] + [channels] * (num_layers - 1) + [1]
         self.layers = torch.nn.ModuleList(
             _KANLayer(i, o, heads, grid_size, spline_order) for i, o in itertools.pairwise(widths)

@@ -171,8 +171,8 @@ class Kernel(KnowsArguments):
         """
         for name, value in initial.items():
             setattr(self, f"initial_{name}", value)
-            self._starts[name] = value
-            self.register_parameter(name, Parameter(torch.full((self.heads, 1), float(value))))
+            self._starts[name] = start = float(number(name, value, 1e18))
+            self.register_parameter(name, Parameter(torch.full((self.heads, 1), start)))
 
     def learn_positive(self, **initial: float) -> None:
         r"""Adds learned numbers, one per head, that stay positive: a parameter ``log_NAME`` of shape
@@ -182,7 +182,8 @@ class Kernel(KnowsArguments):
             **initial (float): Their names and what they start from.
         """
         for name, value in initial.items():
-            self.learn(**{f"log_{name}": math.log(positive(name, value))})
+            positive(name, value, squared=True)
+            self.learn(**{f"log_{name}": math.log(value)})
             setattr(self, f"initial_{name}", value)
             self.undecayed = tuple(dict.fromkeys((*self.undecayed, f"log_{name}")))
 
@@ -481,15 +482,23 @@ def at_least_single(x: Tensor) -> Tensor:
     return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
 
 
-def positive(name: str, value: float) -> float:
-    r"""Returns a positive number, or says which argument is not one."""
-    if not value > 0:
-        raise ValueError(f"Expected a positive '{name}' (got {value})")
+def number(name: str, value: float, most: float = 1e36) -> float:
+    r"""Returns a finite number, or says which argument is not one."""
+    if not hasattr(value, "__float__") or not abs(value) <= most:
+        raise ValueError(f"Expected a finite number as '{name}' (got {value!r}); give one up to {most:g}")
+    return value
+
+
+def positive(name: str, value: float, *, squared: bool = False) -> float:
+    r"""Returns a positive number that single precision holds, or its square, or says which is not one."""
+    least, most = (1e-18, 1e18) if squared else (1e-36, 1e36)
+    if not hasattr(value, "__float__") or not least <= value <= most:
+        raise ValueError(f"Expected a positive '{name}' (got {value!r}); give one from {least:g} to {most:g}")
     return value
 
 
 def whole(name: str, value: float) -> int:
     r"""Returns a positive whole number, or says which argument is not one."""
-    if not value > 0 or value % 1 != 0:
+    if not number(name, value, 2**31) > 0 or value % 1 != 0:
         raise ValueError(f"Expected a whole, positive '{name}' (got {value})")
     return int(value)

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.kernels.kernel import Kernel, Product
+from kgat.kernels.kernel import Kernel, Product, number
 from kgat.names import changed, one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import ADD, DROPOUT, ScoreRule
@@ -69,7 +69,7 @@ class Magnitude(Kernel):
         dropout: float = 0.0,
     ) -> None:
         super().__init__(channels, heads)
-        if not p >= 1.0 or (learn_p is not None and not 1.0 < p < math.inf):
+        if not number("p", p, math.inf) >= 1.0 or (learn_p is not None and not 1.0 < p < math.inf):
             bound = "above 1, where it is learned, and finite" if learn_p is not None else "of at least 1"
             raise ValueError(f"Expected 'p' {bound} (got {p}); an L^p norm needs p >= 1")
         if not 0.0 <= dropout < 1.0:

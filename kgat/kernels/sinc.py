@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.kernels.kernel import Kernel, positive
+from kgat.kernels.kernel import Kernel, number, positive
 from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_ABS_SINC, ScoreRule
@@ -62,7 +62,7 @@ class SincProduct(Kernel):
         self, channels: int, heads: int = 1, power: int = 4, inverse_bandwidth: float = 2.0, per: str = "head"
     ) -> None:
         super().__init__(channels, heads)
-        if power < 2 or power % 2:
+        if number("power", power, 2**31) < 2 or power % 2:
             raise ValueError(
                 f"Expected an even 'power' of at least 2 (got {power}); an odd one gives negative weights"
             )

@@ -14,7 +14,7 @@ import torch
 
 from kgat import __version__, kernels
 from kgat.arguments import KnowsArguments
-from kgat.atomic import write_atomically
+from kgat.atomic import make_folder, write_atomically
 from kgat.kernels import Kernel
 from kgat.names import imported
 
@@ -72,7 +72,7 @@ class Pretrained(KnowsArguments):
         config = {name: _plain(name, value) for name, value in self.config.items()}
         weights = safetensors.torch.save(_apart(self.state_dict()))
         folder = Path(folder)
-        folder.mkdir(parents=True, exist_ok=True)
+        make_folder(folder)
         write_atomically(folder / WEIGHTS, weights)
         content |= {"sha256": hashlib.sha256(weights).hexdigest(), "arguments": config}  # type: ignore[dict-item]
         write_atomically(folder / CONFIG, json.dumps(content, indent=2).encode() + b"\n")

@@ -6,8 +6,10 @@ carried forward along it, and both are written as plain Python functions, which 
 compile.
 
 Forward, because the derivative of a choice is then the choice of a derivative: nothing of the branch that is
-not taken gets through, not even a NaN. The rule itself is rounded as it was written: what is simplified there
-(numbers folded, zeros left out) is exact.
+not taken gets through, not even a NaN. Torch goes backward through what tensors run, and multiplies the
+infinite slope of such a branch by 0; so there a branch has inputs of its own, which take a gradient where it
+is taken. The rule itself is rounded as it was written: what is simplified there (numbers folded, zeros left
+out) is exact.
 """
 
 from __future__ import annotations
@@ -20,15 +22,17 @@ from collections.abc import Callable, Iterable, Sequence
 from functools import partialmethod
 from typing import Any
 
-from kgat.score.scalar import VOCABULARY, Symbol, typed
+from kgat.score.scalar import VOCABULARY, Symbol, taken, typed
 
 Value = Any  # a Symbol or a float
+Guards = tuple[tuple[int, bool], ...]  # places of conditions, and whether they are to hold
 
 _SIGNS = {
     **{"add": "+", "sub": "-", "mul": "*", "truediv": "/", "lt": "<", "le": "<=", "gt": ">", "ge": ">="},
     **{"eq": "==", "ne": "!=", "and": "&", "or": "|"},
 }
 _CONDITIONS = frozenset(("lt", "le", "gt", "ge", "eq", "ne", "and", "or"))
+_UNBOUNDED = frozenset(("truediv", "exp", "log", "sqrt"))  # whose results or derivatives may be infinite
 _FUNCTIONS: dict[str, Any] = {function.__name__: function for function in VOCABULARY}
 
 
@@ -49,12 +53,12 @@ class Tape:
 
     def __init__(self) -> None:
         self._results: dict[tuple[Any, ...], Symbol] = {}
-        self._count = 0
+        self.symbols: list[Symbol] = []  # by their places
 
     def input(self, varies: bool) -> Symbol:
         r"""Returns a new symbol."""
-        self._count += 1
-        return Symbol(self, "input", (), self._count, varies)
+        self.symbols.append(Symbol(self, "input", (), len(self.symbols), varies))
+        return self.symbols[-1]
 
     def result(self, operation: str, *operands: Value) -> Symbol:
         r"""Returns the symbol of a result, as it stands."""
@@ -62,8 +66,8 @@ class Tape:
         key = (operation, *(x.place if isinstance(x, Symbol) else repr(x) for x in operands))
         if key not in self._results:
             varies = any(isinstance(x, Symbol) and x.varies for x in operands)
-            self._count += 1
-            self._results[key] = Symbol(self, operation, operands, self._count, varies)
+            self._results[key] = Symbol(self, operation, operands, len(self.symbols), varies)
+            self.symbols.append(self._results[key])
         return self._results[key]
 
     def apply(self, operation: str, *operands: Any) -> Value:
@@ -109,6 +113,10 @@ class Tape:
             power = self.apply("mul", power, x)
         return power if exponent >= 0 else self.apply("truediv", 1.0, power)
 
+    def orders(self, x: Value, y: Value) -> tuple[Value, Value]:
+        r"""Returns the conditions that one is not above the other, and not below it."""
+        return self.apply("le", x, y), self.apply("ge", x, y)
+
     # Simpler forms. All are exact, but that 0 times infinity is 0.
 
     def _neg(self, x: Value) -> Value:
@@ -150,6 +158,7 @@ class Tape:
         # Beside a constant it is a choice: at a tie the constant is taken, which has no derivative.
         constant = [not (isinstance(z, Symbol) and z.varies) for z in (x, y)]
         if constant[0] == constant[1]:
+            self.orders(x, y)
             return self.result(operation, x, y)
         if constant[0]:
             x, y = y, x
@@ -211,6 +220,49 @@ def _history(outputs: Iterable[Value]) -> list[Symbol]:
             seen[x.place] = x
             waiting.extend(y for y in x.operands if isinstance(y, Symbol))
     return [seen[place] for place in sorted(seen)]
+
+
+def _operands(x: Symbol, guards: Guards, *, guarded: bool) -> list[tuple[Value, Guards]]:
+    r"""Returns what a result is computed of, each with the conditions under which it may have a gradient."""
+    if x.operation == "input":  # below the conditions of a branch
+        return [(x.tape.symbols[guards[-1][0]], ()), (x, guards[:-1])] if guards else []
+    if x.operation in _CONDITIONS:  # they have no gradient in any case
+        return [(y, ()) for y in x.operands]
+    of: list[Guards] = [guards] * len(x.operands)
+    if guarded and x.operation == "where":
+        place = x.operands[0].place
+        of = [(), (*guards, (place, True)), (*guards, (place, False))]
+    elif guarded and x.operation in ("minimum", "maximum"):
+        below, above = x.tape.orders(*x.operands)
+        first, second = (below, above) if x.operation == "minimum" else (above, below)
+        if isinstance(below, Symbol) and isinstance(above, Symbol):
+            of = [(*guards, (first.place, True)), (*guards, (second.place, True))]
+    return [
+        (y, more if len(more) <= len(guards) or _unbounded(y) else guards)
+        for y, more in zip(x.operands, of, strict=True)
+    ]
+
+
+def _unbounded(x: Value) -> bool:
+    return any(y.operation in _UNBOUNDED for y in _history([x]))
+
+
+def _in_order(outputs: Iterable[Value], *, guarded: bool) -> list[tuple[Symbol, Guards]]:
+    r"""Returns all that the outputs are made of, with the conditions of the branches that each is in, in an
+    order it can be computed in."""
+    if not guarded:
+        return [(x, ()) for x in _history(outputs)]
+    ordered: dict[tuple[int, Guards], tuple[Symbol, Guards]] = {}
+    waiting: list[tuple[Value, Guards]] = [(x, ()) for x in reversed(list(outputs))]
+    while waiting:
+        x, guards = waiting[-1]
+        left = [y for y in _operands(x, guards, guarded=True) if isinstance(y[0], Symbol)]
+        left = [(y, more) for y, more in left if (y.place, more) not in ordered]
+        if left:
+            waiting.extend(reversed(left))
+        else:
+            ordered.setdefault((x.place, guards), waiting.pop())
+    return list(ordered.values())
 
 
 def _slope(output: Value, by: Symbol) -> Value:
@@ -314,7 +366,7 @@ class Expression:
     def function(self) -> Any:
         r"""Returns the function that computes it, on tensors; its ``text`` is :attr:`text`."""
         # A compiler of torch looks names up in the module of this name.
-        names: dict[str, Any] = {"__name__": typed.__module__, "typed": typed, **_FUNCTIONS}
+        names: dict[str, Any] = {"__name__": typed.__module__, "typed": typed, "taken": taken, **_FUNCTIONS}
         exec(self._written(on_tensors=True), names)
         function = names.pop(self._name)
         function.text = self.text
@@ -322,35 +374,35 @@ class Expression:
 
     def _written(self, on_tensors: bool) -> str:
         letters = "xy" if self._operands == 2 else "t"
-        names = {
-            x.place: letters[i] if i < self._operands else f"c{i - self._operands}"
+        names: dict[tuple[int, Guards], str] = {
+            (x.place, ()): letters[i] if i < self._operands else f"c{i - self._operands}"
             for i, x in enumerate(self._inputs)
         }
-        parameters = [names[x.place] for x in self._inputs]
+        parameters = list(names.values())
         for i, default in enumerate(reversed(self._defaults), 1):
             parameters[-i] += f"={_literal(float(default))}"
         lines = [f"def {self._name}({', '.join(parameters)}):"]
 
-        def name(x: Value) -> str:
-            if isinstance(x, Symbol):
-                return names[x.place]
-            return _literal(x)
+        def name(x: Value, guards: Guards = ()) -> str:
+            return names[x.place, guards] if isinstance(x, Symbol) else _literal(x)
 
         outputs = [self._full(x, place) for place, x in enumerate(self._outputs)]
-        for x in _history(outputs):
-            if x.operation == "input":
+        for x, guards in _in_order(outputs, guarded=on_tensors):
+            if (x.place, guards) in names:
                 continue
-            operands = [name(y) for y in x.operands]
+            operands = [name(*y) for y in _operands(x, guards, guarded=on_tensors)]
             if on_tensors and x.operation == "where" and not any(_varies(y) for y in x.operands[1:]):
                 operands[1] = f"typed({operands[1]}, {letters[0]})"
-            if x.operation == "neg":
+            if x.operation == "input":  # in a branch: of its own
+                value = f"taken({', '.join(operands)}, {guards[-1][1]})"
+            elif x.operation == "neg":
                 value = f"-{operands[0]}"
             elif x.operation in _SIGNS:
                 value = f" {_SIGNS[x.operation]} ".join(operands)
             else:
                 value = f"{x.operation}({', '.join(operands)})"
-            names[x.place] = f"v{len(lines) - 1}"
-            lines.append(f"    {names[x.place]} = {value}")
+            names[x.place, guards] = f"v{len(lines) - 1}"
+            lines.append(f"    {names[x.place, guards]} = {value}")
         return "\n".join([*lines, f"    return {', '.join(map(name, outputs))}", ""])
 
     def _full(self, x: Value, place: int) -> Symbol:

@@ -3,7 +3,7 @@ r"""The few functions that rules are written in.
 A pair or link function is written once, as scalars: ``where(t > 0, t, slope * t)``. With the functions of
 this module it runs on torch tensors and on numbers. Called with symbols it is written down instead, as text
 that :mod:`kgat.score.derive` differentiates and that a compiling backend has speak its own vocabulary
-(scalars in Numba, blocks in Triton).
+(scalars on the CPU, blocks in Triton).
 """
 
 from __future__ import annotations
@@ -138,6 +138,14 @@ def _extreme(name: str, x: Any, y: Any) -> Any:
 def typed(x: Any, like: Tensor) -> Any:
     r"""Returns a number in the precision of a tensor, so that a choice between two numbers keeps it."""
     return x if isinstance(x, Tensor) or not isinstance(like, Tensor) else like.new_full((), x)
+
+
+def taken(condition: Any, x: Any, holds: bool) -> Any:
+    r"""Returns what it is given, which has a gradient where a condition holds, or where it does not."""
+    if not (isinstance(x, Tensor) and isinstance(condition, Tensor)):
+        return x
+    still = x.detach()
+    return torch.where(condition, x, still) if holds else torch.where(condition, still, x)
 
 
 VOCABULARY = (where, exp, log, sin, cos, sqrt, absolute, minimum, maximum)

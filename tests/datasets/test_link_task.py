@@ -41,6 +41,15 @@ def test_splits_are_drawn_from_their_name():
     assert not torch.equal(link_task(other).split(0).test.index, one.split(0).test.index)
 
 
+def test_more_edges_than_other_pairs_are_refused():
+    # Parts want different ones: a draw would go on without end.
+    edge_index = torch.combinations(torch.arange(10))[:24].T
+    with pytest.raises(ValueError, match=r"as many pairs without an edge .*got 21 of them and 24 edges"):
+        RandomLinkSplits(
+            "dense", Data(x=torch.eye(10), edge_index=torch.cat([edge_index, edge_index.flip(0)], 1))
+        )
+
+
 def test_directed_edges_stay_directed():
     edge_index = torch.tensor([list(range(20)), [(k + 1) % 20 for k in range(20)]])
     splits = RandomLinkSplits("ring", Data(x=torch.eye(20), edge_index=edge_index), val=0.2, test=0.2)
@@ -85,8 +94,8 @@ def pairs(index, y):
 
 def made(**change):
     x, edge_index = torch.eye(4), torch.tensor([[0, 1], [1, 0]])
-    part = pairs([[2, 0], [3, 3]], [1, 0])
-    parts = {"edge_index": edge_index, "train": pairs([[0], [1]], [1]), "val": part, "test": part, **change}
+    val, test = pairs([[2, 0], [3, 3]], [1, 0]), pairs([[1, 0], [2, 3]], [1, 0])
+    parts = {"edge_index": edge_index, "train": pairs([[0], [1]], [1]), "val": val, "test": test, **change}
     split = LinkSplit("one", parts["edge_index"], None, parts["train"], parts["val"], parts["test"])
     metric = change.get("metric", "roc_auc")
     return LinkTask("toy", Data(x=x, edge_index=edge_index), (split,), metric, "here", "none")
@@ -110,6 +119,9 @@ def test_scores_are_of_pairs():
         ({"test": pairs([[1, 0], [0, 3]], [1, 0])}, r"no edge of 'test' among the messages.*\(got 1 to 0\)"),
         ({"val": pairs([[1, 0], [2, 3]], [0, 0])}, r"edges in 'val' of split 'one' of 'toy' \(got none\)"),
         ({"val": pairs([[1, 0], [2, 3]], [1])}, r"as 'val'.*\(got \[2, 2\] and \[1\]\)"),
+        ({"test": pairs([[3, 0], [2, 3]], [1, 0])}, r"disjoint.*edge 3 to 2 in 'val' and 'test'"),
+        ({"train": pairs([[0, 3], [1, 2]], [1, 1])}, r"disjoint.*edge 2 to 3 in 'train' and 'val'"),
+        ({"val": pairs([[2, 3], [3, 2]], [1, 0])}, r"no edges of 'val' .* where 'y' is 0 \(got 3 to 2"),
     ],
 )
 def test_bad_splits_are_named(change, message):

@@ -27,6 +27,7 @@ def test_names_are_those_of_their_keys():
         # 2 of 3 known labels that are there are found, and one is invented.
         ("f1_micro", [[1.0, 1.0], [1.0, -1.0]], [[1.0, 0.0], [1.0, 1.0]], 2 / 3),
         ("f1_micro", [[1.0, 1.0], [1.0, -1.0]], [[1.0, NAN], [1.0, 1.0]], 0.8),
+        ("f1_macro", [[1.0, 1.0], [1.0, -1.0]], [[1.0, NAN], [1.0, NAN]], 1.0),
         ("average_precision", [[0.0, 3.0], [0.0, 2.0], [0.0, 1.0]], [1, 0, 1], (1 + 2 / 3) / 2),
         ("rmse", [[1.0], [2.0], [9.0]], [1.0, 4.0, NAN], math.sqrt(2)),
         ("rmse", [[1.0, 0.0], [2.0, 3.0]], [[1.0, 0.0], [4.0, NAN]], math.sqrt(2) / 2),

@@ -56,11 +56,11 @@ def test_threads_are_divided_among_jobs(tmp_path, monkeypatch, seeds, jobs, thre
     class Begun(Exception):
         pass
 
-    def begin(*_, workers, **__):
-        raise Begun(workers, torch.get_num_threads())
+    def begin(engine, *_):
+        raise Begun(engine.workers, torch.get_num_threads())
 
-    monkeypatch.setattr(concurrency, "free_memory", lambda: 2**60)
-    monkeypatch.setattr(comparing, "Engine", begin)
+    monkeypatch.setattr(comparing, "_run_all", begin)
     with pytest.raises(Begun) as begun:
         comparing.compare(make_task(), ("gat",), seeds, tmp_path, jobs=None)
     assert begun.value.args == (jobs, threads)
+    assert torch.get_num_threads() == 6  # the caller's

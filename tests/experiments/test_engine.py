@@ -1,8 +1,13 @@
 import os
 import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
 
 import pytest
 
+import kgat
 from kgat.experiments import ledger
 from kgat.experiments.engine import Engine, Job
 from kgat.experiments.ledger import Interrupted
@@ -120,6 +125,57 @@ def test_a_killed_worker_is_an_error_with_advice(path):
     message = r"Expected 2 processes that live .*fewer --jobs"
     with pytest.raises(OSError, match=message), Engine(path, 2, workers=2) as engine:
         engine.run(jobs(1, 2, work=killed))
+
+
+STAYING = """
+import os, sys, time
+from pathlib import Path
+from kgat.experiments.engine import Engine, Job
+
+def stay(folder, number, note):
+    (folder / f"{number}.pid").write_text(str(os.getpid()))
+    while True:
+        time.sleep(0.01)
+
+if __name__ == "__main__":
+    folder = Path(sys.argv[1])
+    with Engine(folder / "results.jsonl", 2, workers=2, shared=(folder,)) as engine:
+        engine.run([Job(number, "", stay, (number,)) for number in (1, 2)])
+"""
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_workers_of_a_killed_process_end_with_it(tmp_path):
+    # Its claims are free from then on: they would write into the checkpoints of who takes the jobs over.
+    (script := tmp_path / "script.py").write_text(STAYING)
+    root = str(Path(kgat.__file__).resolve().parents[1])
+    parent = subprocess.Popen([sys.executable, script, str(tmp_path)], env={**os.environ, "PYTHONPATH": root})
+    notes = [tmp_path / f"{number}.pid" for number in (1, 2)]
+    wait_until(lambda: all(note.exists() and note.read_text() for note in notes))
+    workers = [int(note.read_text()) for note in notes]
+    parent.kill()
+    parent.wait()
+    try:
+        wait_until(lambda: not any(map(lives, workers)), seconds=20)
+    finally:
+        for worker in filter(lives, workers):
+            os.kill(worker, signal.SIGKILL)
+
+
+def wait_until(holds, seconds=120):
+    until = time.monotonic() + seconds
+    while not holds():
+        assert time.monotonic() < until
+        time.sleep(0.05)
+
+
+def lives(number):
+    try:
+        os.kill(number, 0)
+    except ProcessLookupError:
+        return False
+    status = Path(f"/proc/{number}/stat")  # one that nobody waits for has ended, too
+    return not (status.exists() and status.read_text().rpartition(")")[2].split()[0] == "Z")
 
 
 def test_a_folder_that_cannot_be_written(tmp_path):

@@ -2,6 +2,7 @@ import errno
 import json
 import math
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -231,3 +232,21 @@ def test_a_full_disk_is_no_question_of_the_folder(tmp_path, monkeypatch):
         OSError, match=r"^Expected room on the disk .*make room and run the same command again"
     ):
         Ledger(tmp_path / "runs" / "results.jsonl").__enter__()
+
+
+def test_a_folder_that_is_gone_is_an_error(tmp_path):
+    # Who waits for others would ask without end.
+    path = tmp_path / "out" / "results.jsonl"
+    with Ledger(path) as results:
+        shutil.rmtree(path.parent)
+        with pytest.raises(FileNotFoundError, match=r"Expected a file that can be written .*results.jsonl"):
+            next(results.claim([0], str, lambda job: False))
+        with pytest.raises(FileNotFoundError, match=r"Expected a file that can be written .*results.jsonl"):
+            results.append({"seed": 0})
+
+
+def test_a_file_that_is_a_folder_is_named(tmp_path):
+    path = tmp_path / "results.jsonl"
+    path.mkdir()
+    with pytest.raises(IsADirectoryError, match=r"Expected a file that can be written .*results.jsonl"):
+        Ledger(path).__enter__()

@@ -2,7 +2,8 @@ import pytest
 import torch
 from made_tasks import make_config, make_task
 
-from kgat.datasets import link_task
+from kgat.datasets import VisibleLinks, link_task
+from kgat.datasets.link_task import negatives
 from kgat.experiments import compare, training
 from kgat.experiments.config import protocol
 from kgat.experiments.training import evaluate, restore, run, save, train
@@ -46,6 +47,28 @@ def test_steps_take_each_edge_once_against_pairs_that_are_drawn_anew():
     assert not torch.isin(keys(drawn), keys(visible.train)).any()
     torch.manual_seed(0)
     assert torch.equal(epoch()[1], drawn)
+
+
+def visible_of(edge_index, train):
+    return VisibleLinks(torch.eye(4), edge_index, None, train, train, torch.ones(1), "roc_auc", True)
+
+
+def test_messages_are_not_drawn_as_pairs_without_an_edge():
+    # As where some edges are for messages and others are trained on.
+    task = make_task()
+    messages = torch.combinations(torch.arange(4)).T[:, :5]
+    visible = visible_of(messages, messages[:, :1])
+    trainer = training.trainer_of(training.build(link_task(task), make_config()), visible, make_config())
+    for _ in range(20):
+        drawn = negatives(5, 4, trainer.known)
+        assert {tuple(sorted(pair)) for pair in drawn.T.tolist()} == {(2, 3)}
+
+
+def test_a_graph_with_all_edges_is_refused():
+    everything = torch.combinations(torch.arange(4)).T
+    model = training.build(link_task(make_task()), make_config())
+    with pytest.raises(ValueError, match=r"pairs without an edge to train against .*got 4 nodes, all"):
+        training.trainer_of(model, visible_of(everything, everything[:, :1]), make_config())
 
 
 def test_training_learns_links():

@@ -1,11 +1,15 @@
 import json
+import re
 from pathlib import Path
 
 import pytest
 import torch
+from made_tasks import make_config, make_task
 
 from kgat import kernels
+from kgat.experiments import registry, training
 from kgat.experiments.registry import MODELS, resolve_model
+from kgat.experiments.trainer import inputs_of
 
 ROOT = Path(__file__).parents[2]
 ABSENT = {"gp-rbf", "gp-sm"}  # Gaussian processes, of 'kgat regress' alone
@@ -129,3 +133,25 @@ def test_unknown_models(name):
 def test_arguments_and_projections_that_cannot_be(name, message):
     with pytest.raises(ValueError, match=f"Expected .*{message}"):
         resolve_model(name)
+
+
+STACKS = [name for name, model in MODELS.items() if not model.has_kernel]
+
+
+@pytest.mark.parametrize("name", [*STACKS, "rbf"])
+def test_a_model_sees_edge_features_or_is_said_not_to(name):
+    task = make_task(edge_dim=2)
+    model = training.build(task, make_config(name)).eval()
+    x, edge_index, _ = inputs_of(task.data)
+    drawn = torch.randn(2, edge_index.size(1), 2)
+    with torch.no_grad():
+        one, other = (model(x, edge_index, edge_attr=values) for values in drawn)
+    assert torch.equal(one, other) != resolve_model(name).sees_edge_attr
+
+
+def test_unseen_edge_features_are_told(recwarn):
+    registry.warn_of_unseen_edges(["gat", "rbf", "gcn", "pna", "sgformer"], make_task(edge_dim=2))
+    registry.warn_of_unseen_edges(["gat", "gcn"], make_task())
+    registry.warn_of_unseen_edges(["gat", "rbf"], make_task(edge_dim=2))
+    (warning,) = recwarn
+    assert re.search(r"edge features of 'made' are not seen by gcn, sgformer", str(warning.message))

@@ -8,7 +8,7 @@ from made_tasks import make_graph_task, make_task
 
 from kgat.datasets import load
 from kgat.experiments import compare as comparing
-from kgat.experiments import ledger, tables, tuning
+from kgat.experiments import ledger, studies, tables, tuning
 from kgat.experiments.compare import compare
 from kgat.experiments.config import Config
 from kgat.experiments.families import families
@@ -241,6 +241,20 @@ def test_arguments_of_kernels_are_searched(tmp_path, scripted):
     assert f"| `rbf*magnitude@separate: {runs[0]['config']['model']}` |" in tables.readme_tables(tmp_path)
 
 
+def test_what_cannot_be_built_is_drawn_anew(tmp_path, scripted, monkeypatch):
+    def build(task, config):
+        if config.model == "dot" and config.heads < 4:
+            raise ValueError("Expected more heads")
+
+    monkeypatch.setattr(studies, "build", build)
+    tried = trials_of(run(tmp_path, ["kernel{rbf,dot}", "gat"]), "kernel")
+    assert min(setting["heads"] for model, setting in tried if model == "dot") == 4
+    assert min(setting.get("heads", 8) for model, setting in tried if model != "dot") < 4
+    assert len(tried) == 9
+    with pytest.raises(ValueError, match="Expected more heads"):  # of this model alone it is a mistake
+        run(tmp_path / "alone", ["dot"])
+
+
 def test_a_pruned_trial_counts_and_is_not_chosen(tmp_path, scripted, monkeypatch):
     unpruned = tuning.trial
 
@@ -310,6 +324,11 @@ def test_what_is_given_is_not_searched(tmp_path, scripted):
         (
             {"search": {"dropout": "0.5..1"}},
             r"'dropout' in .0, 1. .got 1.0.; change it with --search dropout",
+        ),
+        ({"search": {"heads": "0,1"}}, r"'heads' of at least 1 .got 0.; change it with --search heads"),
+        (
+            {"search": {"norm": "none,batch_nrm"}},
+            r"values that a model can be built with .got norm=batch_nrm: ",
         ),
         ({"search": {"heads": "1,3"}}, r"'hidden_channels' divisible by 'heads=3'"),
         ({"search": {"keep": "loss,both"}}, r"settings that the runs of a table may differ in .got 'keep'"),

@@ -1,3 +1,5 @@
+import inspect
+import math
 from functools import partial
 
 import pytest
@@ -101,3 +103,23 @@ COMPOSITES = {
 @pytest.mark.parametrize("factory", COMPOSITES.values(), ids=COMPOSITES.keys())
 def test_products_and_sums(factory):
     check_kernel(factory)
+
+
+NUMBERS = (math.nan, math.inf, -math.inf, 0, -1, 1e-310, 1e-18, 1e18, 1e39, 1e200, "a")
+
+
+@pytest.mark.parametrize("name", kernels.names())
+def test_numbers_that_serve_no_one_are_refused_in_a_sentence(name):
+    cls = getattr(kernels, name)
+    x = torch.ones(3, 2, 4).cumsum(0) / 4
+    for parameter in inspect.signature(cls).parameters.values():
+        number = isinstance(parameter.default, int | float | None) and not isinstance(parameter.default, bool)
+        if parameter.name in ("channels", "heads", "p") or not number:
+            continue
+        for value in NUMBERS:
+            try:
+                gram = cls(4, 2, **{parameter.name: value})(x, x)
+            except ValueError as error:
+                assert str(error).startswith("Expected ")  # noqa: PT017
+            else:
+                assert gram.signed or gram.dense().isfinite().all(), (parameter.name, value)

@@ -344,6 +344,56 @@ def test_of_two_operands_a_branch_that_is_not_taken_gives_nothing(function):
     assert [slope.item() for slope in slopes] == [0.0, 0.0]
 
 
+BRANCHES = {
+    "quotient": lambda x, y: where(absolute(y) > 0.0, x / y, 0.0),
+    "root": lambda x, y: where(absolute(x * y) > 0.0, sqrt(absolute(x)) * y, 0.0),
+    "branch in a branch": lambda x, y: where(y > 0.0, where(x > 0.0, sqrt(y), x) / y, 0.0),
+    "smaller": lambda x, y: minimum(exp(1e3 * x), y),
+    "larger": lambda x, y: maximum(log(absolute(x)), y),
+    "elu": lambda t: where(t > 0.0, t, exp(1e3 * t) - 1.0),
+    "capped": lambda t: minimum(exp(1e3 * t), 5.0),
+    "logarithm": lambda t: where(t > 0.0, log(t) * t, 0.0),
+    "constant": lambda t, c=0.0: where(c > 0.0, t / c, t),
+}
+
+
+@pytest.mark.parametrize("mode", ["backward", "forward", "vmap"])
+@pytest.mark.parametrize("name", BRANCHES)
+def test_torch_gets_nothing_of_a_branch_that_is_not_taken(name, mode):
+    # Of any order: the eager backend has no other derivatives, and second ones of all backends are its.
+    function = BRANCHES[name]
+    pair = function.__code__.co_varnames[1:2] == ("y",)
+    rule = (Pair if pair else Link)(name, function)
+    assert rule.reason == ""
+    if mode == "forward" and name in ("smaller", "larger"):
+        pytest.skip("forward, torch's own minimum and maximum multiply by 0")
+    points = torch.tensor([0.0, 1.0, -1.0, 2.0, -3.0], dtype=torch.float64)
+    at = list(torch.cartesian_prod(points, points).T) if pair else [points]
+    at += [] if name != "constant" else [torch.zeros_like(points)]
+    for place in range(len(at)):
+        first, second = two_slopes(rule.function, at, place, mode)
+        slopes = rule.derivative(*at)
+        if place < rule.operands and name not in ("smaller", "larger"):  # there ties are told apart
+            torch.testing.assert_close(first, slopes[place] if pair else slopes)
+        assert first.isfinite().all()
+        assert second.isfinite().all()
+
+
+def two_slopes(function, at, place, mode):
+    def of(x):
+        return function(*at[:place], x, *at[place + 1 :])
+
+    x, one = at[place], torch.ones_like(at[place])
+    if mode == "forward":
+        return torch.func.jvp(lambda z: torch.func.jvp(of, (z,), (one,))[1], (x,), (one,))
+    if mode == "vmap":
+        slope = torch.func.grad(function, argnums=place)
+        return [torch.func.vmap(f)(*at) for f in (slope, torch.func.grad(slope, argnums=place))]
+    x = x.clone().requires_grad_()
+    (first,) = torch.autograd.grad(of(x).sum(), x, create_graph=True)
+    return first.detach(), torch.autograd.grad(first.sum() + 0.0 * x.sum(), x)[0]
+
+
 @pytest.mark.parametrize("cap", [math.inf, -math.inf])
 def test_a_constant_may_be_infinite(cap):
     link = Link("capped", lambda t, cap=cap: minimum(t, cap))

@@ -66,7 +66,7 @@ def _task(source: LinkSource, links: Links, sparse: bool | str) -> LinkTask:
     shared = links.others["val"] if links.others["val"].ndim == 2 else links.others["val"][:, 0]
     others = {"train": shared} | links.others
     pairs = {part: _pairs(links.edges[part], others[part]) for part in PARTS}
-    split = LinkSplit("public", edge_index, None, **pairs, repeats=source.repeats)
+    split = LinkSplit("public", edge_index, None, **pairs, public=True)
     return LinkTask(
         *(source.name, Data(x=x, edge_index=edge_index), (split,), source.metric, source.citation),
         f"{source.features}, {layout}; messages along edges for training in both directions, no self-loops, "

@@ -58,7 +58,6 @@ def _source(
     raw: str = "node-feat.csv.gz",
     *,
     undirected: bool = True,
-    repeats: bool = False,
 ) -> LinkSource:
     files = [f"raw/{raw}", *(f"split/{split}/{part}.pt" for part in ("train", "valid", "test"))]
     return LinkSource(
@@ -77,26 +76,13 @@ def _source(
         ),
         metric=metric,
         undirected=undirected,
-        repeats=repeats,
         needs=("pandas", "scipy"),
     )
 
 
 SOURCES = [
-    _source(
-        *("ppa", "ppassoc", "hits@100", "throughput", "Associations of proteins", "one-hot species"),
-    ),
-    _source(
-        *(
-            "collab",
-            "collab",
-            "hits@50",
-            "time",
-            "Collaborations of authors",
-            "mean word embeddings of papers",
-        ),
-        repeats=True,
-    ),
+    _source("ppa", "ppassoc", "hits@100", "throughput", "Associations of proteins", "one-hot species"),
+    _source("collab", "collab", "hits@50", "time", "Collaborations of authors", "mean word embeddings"),
     _source(
         *("ddi", "ddi", "hits@20", "target", "Interactions of drugs", "one-hot node identity"),
         raw="num-node-list.csv.gz",
@@ -104,17 +90,9 @@ SOURCES = [
     _source(
         *("citation2", "citation-v2", "mrr", "time", "Citations among papers", "mean word embeddings"),
         undirected=False,
-        repeats=True,
     ),
     _source(
-        *(
-            "vessel",
-            "vessel",
-            "roc_auc",
-            "spatial",
-            "Blood vessels in a brain",
-            "coordinates, each standardised",
-        ),
+        *("vessel", "vessel", "roc_auc", "spatial", "Vessels in a brain", "coordinates, standardised"),
         raw="data.npz",
     ),
 ]

@@ -2,7 +2,6 @@ r"""Graphs that are PyG's :obj:`Data` already, and files of them."""
 
 from __future__ import annotations
 
-import dataclasses
 import pickle
 import warnings
 from collections.abc import Mapping
@@ -94,10 +93,12 @@ def from_data(
             "edge_index=edge_index, y=y)"
         )
     source = source or f"the given {type(data).__name__}"
+    if like is not None and isinstance(data, HeteroData):
+        raise NotImplementedError(
+            f"Expected a graph with one type of nodes to predict on (got {source}, a HeteroData); call the "
+            "model of kgat.experiments.training.restore with its features and edges"
+        )
     if isinstance(data, HeteroData):
-        if like is not None or graphs is not None:
-            what = "a graph to predict for" if like is not None else f"several graphs by '{graphs}'"
-            raise ValueError(f"Expected a graph of one type of nodes as {what} (got {source}); leave it out")
         name, attribute = target_in(data, target, source)
         raw = _raw(data[name], attribute, f"{source}, type '{name}'", options)
         return make_hetero_task(data, name, raw, **options)
@@ -109,18 +110,15 @@ def from_data(
     if like is not None:
         target, data = "y", data.clone()
         data.y = np.full(data.num_nodes or 0, np.nan)
-    raw = _raw(data, target, source, options)
-    if graphs is not None:
-        raw = dataclasses.replace(raw, extra={**raw.extra, **several(raw.column(graphs))})
-    return make_task(raw, like=like, **options)
+    return make_task(_raw(data, target, source, options, graphs), like=like, **options)
 
 
 def _from_dict(content: Mapping[Any, Any]) -> Data | HeteroData:
-    by_type = any(isinstance(value, Mapping) for value in content.values())
-    return (HeteroData if by_type else Data).from_dict(dict(content))
+    several = any(isinstance(value, Mapping) for value in content.values())
+    return (HeteroData if several else Data).from_dict(dict(content))
 
 
-def _raw(data: Any, target: str, source: str, options: dict[str, Any]) -> RawGraph:
+def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: str | None = None) -> RawGraph:
     # Of a graph, or of the nodes of one type.
     def column(name: str) -> Array:
         if name not in data:
@@ -157,7 +155,10 @@ def _raw(data: Any, target: str, source: str, options: dict[str, Any]) -> RawGra
         row=lambda node: f"node {node}",
         source=source,
         masks=_masks(data, source),
-        extra={"node_id": list(data["node_id"])} if "node_id" in data else {},
+        extra={
+            **({"node_id": list(data["node_id"])} if "node_id" in data else {}),
+            **(several(data[graphs]) if graphs is not None else {}),
+        },
     )
 
 

@@ -68,16 +68,17 @@ def _types(task: HeteroTask) -> str:
         for e in data.edge_types
     ]
     into = [data[e].edge_index[1] for e in data.edge_types if e[2] == target]
+    reached = torch.cat(into) if into else torch.empty(0, dtype=torch.long)
     return (
         f"nodes {', '.join(nodes)}; directed edges {', '.join(edges) or 'none'}; "
-        f"{_untouched(data[target].x.size(0), *into):,} {target} without in-edges"
+        f"{_untouched(data[target].x.size(0), reached):,} {target} without in-edges"
     )
 
 
 def _untouched(nodes: int, *ends: Tensor) -> int:
     touched = torch.zeros(nodes, dtype=torch.bool)
-    for each in ends:
-        touched[each] = True
+    for some in ends:
+        touched[some] = True
     return int((~touched).sum())
 
 

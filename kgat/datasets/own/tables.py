@@ -98,33 +98,17 @@ def from_pandas(
     row = row or (lambda table, number: f"row {number} of '{table}'")
     of_nodes = "nodes" if edges is not None else "points"
     labels = [name.strip() for name in label.split(",")] if isinstance(label, str) else list(label)
-    if (edges is None) == (knn is None):
-        got = "neither" if knn is None else "both"
-        raise ValueError(
-            f"Expected either edges or a number of nearest neighbours (got {got}); give a table of edges, or "
-            "points alone and knn=10 (--knn 10)"
-        )
+    _expect_edges_or_knn(edges, knn)
     nodes = _expanded(nodes)
     names = list(nodes.columns)
     _expect_columns(nodes, edges, labels if like is None else (), [*drop, *categories], source)
-    ignored = set() if like is None else {*like.ignored}
-    of_edges = set() if like is None else {column.name for column in like.edge_columns}
     ids = _ids_of_nodes(nodes, id, edges is not None, source, of_nodes, row)
-    split = options.get("split")
-    if split is None and SPLIT in names and SPLIT not in labels:
-        split = options["split"] = f"column:{SPLIT}"
-    deciding = [options.get("time"), options.get("group"), (split or "").partition("column:")[2], graphs]
-    features = [name for name in names if name not in {id, *labels, *drop, *ignored, *filter(None, deciding)}]
+    features, ignored = _features_of(names, id, labels, drop, graphs, like, options)
     encoding: dict[str, Any] = {"categories": categories, "fill": fill, "standardize": standardize}
     if like is not None:
         like.expect_table(source, True)
-    x, columns = encode(
-        nodes[features],
-        lambda number, name: f"{row(of_nodes, number)}, column '{name}'",
-        **encoding,
-        columns=None if like is None else like.columns,
-        fit=fit,
-    )
+    known = None if like is None else like.columns
+    x, columns = encode(nodes[features], partial(_in_cell, row, of_nodes), **encoding, columns=known, fit=fit)
     edge_columns: Sequence[Column] = ()
     steps: tuple[str, ...]
     if edges is None:
@@ -132,21 +116,11 @@ def from_pandas(
         steps = (f"edges from the {knn} nearest nodes",)
     else:
         edge_index, edge_attr, edge_columns, steps = _edges(
-            *(edges, ids, edge_source, edge_target, source, row, {*drop, *ignored} - of_edges),
-            {**encoding, "columns": None if like is None else like.edge_columns},
-            fit,
+            *(edges, ids, edge_source, edge_target, source, row, set(drop), encoding, fit, like)
         )
-
-    def column(name: str) -> Array:
-        if name not in names:
-            no_column("a column", name, names, source, "name one of them")
-        return nodes[name].to_numpy()
-
     values = np.full(len(nodes), np.nan) if like is not None else _label_values(nodes, labels)
     _warn_of_copies(nodes, features, values, labels)
-    read: dict[str, Any] = {"id": id, **({} if knn is None else {"knn": knn})}
-    if edges is not None:
-        read |= {"edge_source": edge_source, "edge_target": edge_target}
+    ends = {"edge_source": edge_source, "edge_target": edge_target}
     raw = RawGraph(
         x=x if x.shape[1] else None,
         edge_index=edge_index,
@@ -154,25 +128,62 @@ def from_pandas(
         labels=values,
         missing=absent(values),
         label=",".join(labels),
-        column=column,
+        column=partial(_column, nodes, source),
         row=lambda number: row(of_nodes, number),
         source=source,
         directed=False,
         steps=(*_said(columns, standardize), *steps),
-        extra={
-            "node_id": ids,
-            "columns": [asdict(column) for column in columns],
-            **(several(nodes[graphs].to_numpy()) if graphs is not None else {}),
-        },
+        extra={"node_id": ids, "columns": [asdict(column) for column in columns]}
+        | (several(nodes[graphs].to_numpy()) if graphs is not None else {}),
         fit=fit,
         encoding={
             "columns": columns,
             "edge_columns": edge_columns,
-            "ignored": [*labels, *drop, *filter(None, deciding)],
-            "read": read,
+            "ignored": ignored,
+            "read": {"id": id, **({"knn": knn} if edges is None else ends)},
         },
     )
     return make_task(raw, like=like, **options)
+
+
+def _expect_edges_or_knn(edges: Any, knn: int | None) -> None:
+    if (edges is None) == (knn is None):
+        got = "neither" if knn is None else "both"
+        raise ValueError(
+            f"Expected either edges or a number of nearest neighbours (got {got}); give a table of edges, or "
+            "points alone and knn=10 (--knn 10)"
+        )
+
+
+def _features_of(
+    names: Sequence[str],
+    id: str,
+    labels: Sequence[str],
+    drop: Sequence[str],
+    graphs: str | None,
+    like: Encoding | None,
+    options: dict[str, Any],
+) -> tuple[list[str], list[str]]:
+    r"""Returns the columns that are features, and those that are none; a split that is there is an option."""
+    if options.get("split") is None and SPLIT in names and SPLIT not in labels:
+        options["split"] = f"column:{SPLIT}"
+    decides = [
+        options.get("time"),
+        options.get("group"),
+        (options.get("split") or "").partition("column:")[2],
+    ]
+    ignored = [*labels, *drop, *filter(None, [*decides, graphs]), *(() if like is None else like.ignored)]
+    return [name for name in names if name not in {id, *ignored}], ignored
+
+
+def _in_cell(row: Callable[[str, int], str], table: str, number: int, name: str) -> str:
+    return f"{row(table, number)}, column '{name}'"
+
+
+def _column(nodes: Any, source: str, name: str) -> Array:
+    if name not in nodes.columns:
+        no_column("a column", name, list(nodes.columns), source, "name one of them")
+    return nodes[name].to_numpy()  # type: ignore[no-any-return]
 
 
 def _expect_columns(
@@ -306,17 +317,22 @@ def _edges(
     drop: set[str],
     encoding: dict[str, Any],
     fit: Array | None,
+    like: Encoding | None,
 ) -> tuple[Array, Array | None, Sequence[Column], tuple[str, ...]]:
     edges = edges.reset_index(drop=True)
     edges.columns = list(map(str, edges.columns))
     ends = ends_of(edges, ids, edge_source, edge_target, f"the edges of {source}", partial(row, "edges"))
+    known = None if like is None else like.edge_columns
+    if like is not None:  # what was no feature of a node may be one of an edge
+        drop = {*drop, *like.ignored} - {column.name for column in like.edge_columns}
     features = [name for name in edges.columns if name not in {edge_source, edge_target, *drop}]
-    if (not features or not len(edges)) and not encoding["columns"]:
+    if (not features or not len(edges)) and not known:
         return np.stack(ends), None, (), ()
     attr, columns = encode(
         edges[features],
-        lambda number, name: f"{row('edges', number)}, column '{name}'",
+        partial(_in_cell, row, "edges"),
         **encoding,
+        columns=known,
         fit=None if fit is None else fit[ends[0]],
     )
     return np.stack(ends), attr, columns, (f"edge features {shown([column.name for column in columns])}",)

@@ -106,7 +106,7 @@ class _Contest:
             "core": self.subject.core,
         }
         self.circumstances = {**circumstances(question.device), "processor": _processor()}
-        for package in ("numba", "triton", "dgl"):
+        for package in ("numba", "llvmlite", "triton", "dgl"):
             with suppress(PackageNotFoundError):
                 self.circumstances["versions"][package] = version(package)
         generator = torch.Generator().manual_seed(SEED + 1)

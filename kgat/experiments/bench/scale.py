@@ -28,6 +28,7 @@ from kgat.experiments.ledger import append
 
 __all__ = ["bench_scale", "laid_out", "slopes"]
 
+FAR = 100  # times: the memory of small graphs is that of libraries, whose slopes are noise
 BEGIN, END = "<!-- scale:begin -->", "<!-- scale:end -->"
 PHASES = ("convert", "train", "inference")
 CLASSES = 40
@@ -327,7 +328,8 @@ def slopes(records: Sequence[Record], phase: str) -> dict[str, tuple[float, floa
 
 
 def laid_out(records: Sequence[Record], nodes: int, edges: int) -> str:
-    r"""Returns records as a table in Markdown, and what slopes say of a graph of another size.
+    r"""Returns records as a table in Markdown, and what slopes say of a graph of another size, if it is at
+    most :data:`FAR` times as large as the largest that was measured.
 
     Args:
         records (list of dict): Records of :func:`bench_scale`, of one setting.
@@ -335,15 +337,16 @@ def laid_out(records: Sequence[Record], nodes: int, edges: int) -> str:
         edges (int): Number of edges of that graph.
     """
     lines = [
-        "| phase | nodes | edges | CPU seconds | resident | of it not of files | nodes a second |",
-        "|---|--:|--:|--:|--:|--:|--:|",
+        "| phase | nodes | edges | CPU seconds | resident | of it not of files | nodes a second | load |",
+        "|---|--:|--:|--:|--:|--:|--:|--:|",
     ]
 
-    def line(what: str, nodes: int, edges: int, values: Sequence[float | None], rate: str) -> str:
+    def line(what: str, nodes: int, edges: int, values: Sequence[float | None], *rest: object) -> str:
         seconds, *memory = values
         shown = " | ".join("?" if size is None else f"{size / 2**30:,.2f} GiB" for size in memory)
-        return f"| {what} | {nodes:,} | {edges:,} | {seconds:,.0f} | {shown} | {rate} |"
+        return f"| {what} | {nodes:,} | {edges:,} | {seconds:,.0f} | {shown} | {' | '.join(map(str, rest))} |"
 
+    target = {"nodes": nodes, "edges": edges}
     notes = []
     for record in records:
         several = f" in {record['processes']} processes" if record["processes"] > 1 else ""
@@ -358,11 +361,15 @@ def laid_out(records: Sequence[Record], nodes: int, edges: int) -> str:
             continue
         rate = f"{record['samples_per_second']:,.0f}" if "samples_per_second" in record else ""
         values = [record[name] for name in MEASURED]
-        lines.append(line(record["phase"] + several, record["nodes"], record["edges"], values, rate))
-    for phase in PHASES:
-        if fit := slopes(records, phase):
+        lines.append(
+            line(record["phase"] + several, record["nodes"], record["edges"], values, rate, record["load"])
+        )
+    for phase in ("train", "inference"):
+        of_phase = [record for record in records if record["phase"] == phase]
+        near = all(FAR * max((r[name] for r in of_phase), default=0) >= size for name, size in target.items())
+        if near and (fit := slopes(records, phase)):
             expected = [a + b * nodes + c * edges for a, b, c in fit.values()]
-            lines.append(line(f"{phase}, by slopes", nodes, edges, expected, ""))
+            lines.append(line(f"{phase}, by slopes", nodes, edges, expected, "", ""))
             per = "; ".join(
                 f"{b * 1e6 / unit:,.1f} {name} per million nodes and {c * 1e6 / unit:,.1f} per million edges"
                 for (name, unit), (_, b, c) in zip(UNITS.items(), fit.values(), strict=True)

@@ -15,7 +15,7 @@ from pkgutil import iter_modules
 
 from matplotlib.figure import Figure
 
-from kgat.atomic import write_atomically
+from kgat.atomic import make_folder, write_atomically
 from kgat.experiments.plots.look import Style, expect_formats, file_content, png, styles
 from kgat.experiments.plots.plot import Plot
 from kgat.experiments.plots.selection import Record, datasets
@@ -56,7 +56,7 @@ def save(path: Path, figure: Figure | None) -> Path | None:
         return None
     form = path.suffix.removeprefix(".").lower() or "png"
     expect_formats([form])
-    path.parent.mkdir(parents=True, exist_ok=True)
+    make_folder(path.parent)
     write_atomically(path, file_content(figure, form))
     return path
 

@@ -1,4 +1,4 @@
-r"""Fused attention on the CPU, compiled by Numba."""
+r"""Fused attention on the CPU, compiled by LLVM."""
 
 from __future__ import annotations
 

@@ -275,6 +275,18 @@ _COMPARISONS: dict[type, tuple[Any, str]] = {
 }
 
 
+class _AsItIs(ir.MDValue):
+    # Says of a loop that LLVM is not to repeat its body, which takes longer than it gains: features and
+    # channels are looped over apart.
+
+    def __init__(self, module: ir.Module) -> None:
+        option = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
+        super().__init__(module, [option], str(len(module.metadata)))
+
+    def descr(self, buf: list[str]) -> None:
+        buf += (f"distinct !{{ {self.get_reference()}, {self.operands[0].get_reference()} }}\n",)  # type: ignore[arg-type]
+
+
 class _Body:
     # One call of a routine, written down where it stands.
 
@@ -421,7 +433,9 @@ class _Body:
         self._exits.pop()
         if not self._builder.block.is_terminated:
             count()
-            self._builder.branch(test)
+            back = self._builder.branch(test)
+            if not self._routine.apart:
+                back.set_metadata("llvm.loop", _AsItIs(self._builder.module))
         self._builder.position_at_end(after)
 
     def _Break(self, node: Any) -> None:

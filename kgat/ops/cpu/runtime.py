@@ -134,13 +134,12 @@ class Loop:
                 none.
             tasks (int): Number of tasks.
         """
-        numbers = [_address(x) for x in fields]
-        context = np.array(numbers, dtype=np.int64)
+        context = (ctypes.c_int64 * len(fields))(*[_address(x) for x in fields])
         parallel_for = _parallel_for()
         if tasks <= 1 or parallel_for is None or _forked:
-            self._call(0, tasks, context.ctypes.data)
+            self._call(0, tasks, context)
             return
-        error = parallel_for(0, tasks, 1, self.address, context.ctypes.data)
+        error = parallel_for(0, tasks, 1, self.address, context)
         if error:
             raise RuntimeError(f"torch_parallel_for failed with code {error}")
 
@@ -148,7 +147,7 @@ class Loop:
 def _address(x: Tensor | np.ndarray[Any, Any] | int) -> int:
     if isinstance(x, Tensor):
         return x.data_ptr()
-    return x.ctypes.data if isinstance(x, np.ndarray) else x
+    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x
 
 
 @functools.cache

@@ -11,7 +11,7 @@ from kgat.ops.graph.mixing import FIRST, SECOND, STEP, THIRD
 # As signed numbers: torch multiplies no unsigned ones.
 _STEP, _FIRST, _SECOND, _THIRD = (constant - (1 << 64) for constant in (STEP, FIRST, SECOND, THIRD))
 INTEGERS = {1: torch.int8, 2: torch.int16, 4: torch.int32, 8: torch.int64}
-PIECE = 1 << 22  # elements that torch looks at together, where Numba is not there
+PIECE = 1 << 22  # elements that torch looks at together, where there is no compiler
 
 
 def contents(tensor: Tensor, values: bool = False) -> list[Tensor]:
@@ -42,7 +42,7 @@ def fingerprint(tensor: Tensor) -> tuple[int, int]:
         y_n = \mathrm{mix}(x_n + n \cdot \mathrm{step}) \pmod{2^{64}}, \quad n = 1, 2, \dots
 
     over the elements :math:`x_n` in the order of memory, so that the tensor is known by this and its strides.
-    On the CPU Numba computes it as fast as memory is read.
+    On the CPU compiled code computes it as fast as memory is read.
 
     Args:
         tensor (torch.Tensor): A dense tensor of any type.
