@@ -275,7 +275,8 @@ def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None
         overrides (dict): Settings that differ from the protocol.
         digest (str or None): The digest of the task; data sets that have a name for all need none.
         target (str, optional): The type of nodes that is asked for, of a heterogeneous graph, where
-            :obj:`residual` is set unless it is given: a node has no other part in its own answer.
+            :obj:`residual` is set and :obj:`add_self_loops` is not, unless they are given: no self-loop goes
+            from one type to another.
             (default: :obj:`None`)
 
     Raises:
@@ -286,7 +287,7 @@ def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None
         ({'lr': 0.01, 'data': '5f0e'}, {'lr': 0.01})
     """
     _check_known(overrides, "the overrides")
-    typed = {} if target is None else {"residual": True}
+    typed = {} if target is None else {"residual": True, "add_self_loops": False}
     return {**typed, **overrides, **({} if digest is None else {"data": digest})}
 
 
