@@ -49,7 +49,7 @@ def train(
     from kgat.datasets import load, save_submission
     from kgat.experiments import distributed, training
     from kgat.experiments.checkpoint import Checkpoints, Interval
-    from kgat.experiments.config import Config, on_data
+    from kgat.experiments.config import Config, on_task
     from kgat.experiments.logs import expect_log, logged
     from kgat.experiments.registry import warn_of_unseen_edges
     from kgat.measures import measure_of
@@ -68,9 +68,7 @@ def train(
             named = own.task(dataset, metric)
             task = load(named, root, metric=metric) if isinstance(named, str) else named
         warn_of_unseen_edges([model], task)
-        config = Config.of(
-            task.name, model, seed, on_data(settings, task.digest, getattr(task, "target", None))
-        )
+        config = Config.of(task.name, model, seed, on_task(settings, task))
         if out is not None:
             make_folder(out)
         first = distributed.is_first()

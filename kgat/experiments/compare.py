@@ -15,7 +15,7 @@ from kgat.datasets import GraphTask, LinkTask, Task, load
 from kgat.experiments import tuning
 from kgat.experiments.checkpoint import Checkpoints, Interval
 from kgat.experiments.concurrency import runs_at_once
-from kgat.experiments.config import Config, differing, on_data, stored
+from kgat.experiments.config import Config, differing, on_task, stored
 from kgat.experiments.costs import ROUNDS, has_cost, measure_cost
 from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.families import Family, families
@@ -158,7 +158,7 @@ def compare(
         _expect_taken(names, overrides)
         task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
         warn_of_unseen_edges(names, task)
-        overrides = on_data(overrides, task.digest, getattr(task, "target", None))
+        overrides = on_task(overrides, task)
         tuned = budget.record(overrides) if budget else None
         plan = Plan(task, entrants, overrides, budget, search or {})
         total = len(entrants) * (seeds + (budget.settings * budget.seeds if budget else 0))

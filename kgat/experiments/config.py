@@ -21,7 +21,7 @@ from kgat.models.link_predictor import DECODERS
 from kgat.names import converted, unknown
 from kgat.nn.start import STARTS
 
-__all__ = ["SETTINGS", "Config", "differing", "on_data", "protocol", "read_protocols", "stored"]
+__all__ = ["SETTINGS", "Config", "differing", "on_data", "on_task", "protocol", "read_protocols", "stored"]
 
 # Settings that came after results were published, with the value of records that lack them: it is left out
 # of records, so that a run keeps its key, whatever the default is today.
@@ -275,7 +275,8 @@ def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None
         overrides (dict): Settings that differ from the protocol.
         digest (str or None): The digest of the task; data sets that have a name for all need none.
         target (str, optional): The type of nodes that is asked for, of a heterogeneous graph, where
-            :obj:`residual` is set unless it is given: a node has no other part in its own answer.
+            :obj:`residual` is set and :obj:`add_self_loops` is not, unless they are given: no self-loop goes
+            from one type to another.
             (default: :obj:`None`)
 
     Raises:
@@ -286,8 +287,13 @@ def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None
         ({'lr': 0.01, 'data': '5f0e'}, {'lr': 0.01})
     """
     _check_known(overrides, "the overrides")
-    typed = {} if target is None else {"residual": True}
+    typed = {} if target is None else {"residual": True, "add_self_loops": False}
     return {**typed, **overrides, **({} if digest is None else {"data": digest})}
+
+
+def on_task(overrides: Mapping[str, Any], task: Any) -> dict[str, Any]:
+    r"""As :func:`on_data`, of a task."""
+    return on_data(overrides, task.digest, getattr(task, "target", None))
 
 
 def stored(config: Mapping[str, Any], name: str) -> Any:

@@ -53,6 +53,10 @@ def _trainer_class(task: Any, config: Config | None) -> type[Trainer]:
         return TRAINERS[level]
     if level == "node":
         if getattr(task, "target", None) is not None:
+            if distributed.world_size() > 1:
+                raise ValueError(
+                    "Expected one process for a heterogeneous graph (got several); start it without torchrun"
+                )
             return HeteroBatchTrainer
         return BatchTrainer if distributed.world_size() == 1 else DistributedTrainer
     if config.neighbors is not None:

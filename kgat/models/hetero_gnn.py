@@ -57,10 +57,11 @@ class HeteroGNN(torch.nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        if kwargs.get("jk") is not None:
-            raise ValueError(
-                f"Expected no 'jk' of a heterogeneous model (got '{kwargs['jk']}'); leave it out"
-            )
+        for name in ("jk", "pre_linear", "position_dim"):
+            if value := kwargs.pop(name, None):
+                raise ValueError(
+                    f"Expected no '{name}' of a heterogeneous model (got '{value}'); leave it out"
+                )
         self.node_types, self.edge_types = _checked(metadata)
         if target is not None and target not in self.node_types:
             unknown("'target' as a type of nodes", str(target), self.node_types)

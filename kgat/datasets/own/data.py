@@ -99,6 +99,10 @@ def from_data(
             "model of kgat.experiments.training.restore with its features and edges"
         )
     if isinstance(data, HeteroData):
+        if graphs is not None:
+            raise ValueError(
+                f"Expected no 'graphs' of a heterogeneous graph (got '{graphs}'); leave it out (--graphs)"
+            )
         name, attribute = target_in(data, target, source)
         raw = _raw(data[name], attribute, f"{source}, type '{name}'", options)
         return make_hetero_task(data, name, raw, **options)

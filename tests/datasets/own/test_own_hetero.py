@@ -137,6 +137,7 @@ def wrong(edge, value, name="edge_index"):
         (wrong(CITES, torch.ones(3), "edge_attr"), {}, r"one row of 'edge_attr' per edge of .*, 5 .got 3"),
         (without(graph(), WRITES), {}, r"type 'author', or of its neighbours .got none"),
         (graph(), {"structure": ["degree"]}, r"no 'structure' of a heterogeneous graph .got degree"),
+        (graph(), {"graphs": "x"}, r"no 'graphs' of a heterogeneous graph .got 'x'"),
         (graph(), {"metric": "rmse"}, r"a metric of a multiclass task"),
         (
             graph(
