@@ -422,4 +422,4 @@ def test_trials_of_every_task(tmp_path, monkeypatch, kind):
     assert found["config"] == {**best["config"], "seed": 0}
     assert found["model"] == "kernel"
     keys = {record["key"] for record in records if record["kind"] == "attention"}
-    assert keys == (set() if kind == "graph" else {found["key"]})
+    assert keys == {found["key"]}
