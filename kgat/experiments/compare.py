@@ -268,7 +268,7 @@ def _trial_of(engine: Engine, study: Study, trial: Trial, seed: int) -> Job:
     config = trial.configs[seed]
     mark = study.mark(trial, config)
     label = f"trial {trial.number} of {study.family.name}, seed {config.seed}"
-    return Job(mark["key"], label, _try, (config, mark, study.pruner(engine.records, trial, config.seed)))
+    return Job(mark["key"], label, _try, (config, mark, study.pruner(engine.records, config.seed)))
 
 
 @contextmanager

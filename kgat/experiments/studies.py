@@ -268,14 +268,14 @@ class Study:
         r"""Whether a trial need not be gone on with."""
         return any(map(_is_out, self.records(records).get(number, {}).values()))
 
-    def pruner(self, records: Sequence[Record], trial: Trial, seed: int) -> Pruner | None:
-        r"""Returns what may end a run of a trial: the median of earlier trials with the same seed."""
+    def pruner(self, records: Sequence[Record], seed: int) -> Pruner | None:
+        r"""Returns what may end a run of the next trial: the median of those before, with the same seed."""
         if not self.trials.prune:
             return None
         others = [
             of_seeds[seed]["by_epoch"]
-            for number, of_seeds in self.records(records).items()
-            if number < trial.number and self._score(of_seeds) is not None
+            for of_seeds in self.records(records).values()
+            if self._score(of_seeds) is not None
         ]
         return Pruner(others, self.sign)
 

@@ -214,6 +214,14 @@ def test_choice_by_hand(metric, scores, best):
     assert of_study.chosen(records) == Config.of("made", "gat", 0, trial.setting)
 
 
+def test_a_trial_whose_last_seed_was_pruned_is_out():
+    of_study = study(settings=2, seeds=2, prune=True)
+    records = tell(of_study, range(2), lambda number, _: 0.5 + number / 10)
+    assert of_study.chosen(records) != Config.of("made", "gat", 0)
+    records[-1]["pruned"] = 16
+    assert of_study.chosen(records) == Config.of("made", "gat", 0)
+
+
 def test_a_trial_that_diverges_is_kept_as_such(tmp_path, scripted):
     scripted.diverges = 2
     records = run(tmp_path, ["gat"], search={"num_layers": "2,3"}, overrides={"heads": 2})
@@ -414,4 +422,4 @@ def test_trials_of_every_task(tmp_path, monkeypatch, kind):
     assert found["config"] == {**best["config"], "seed": 0}
     assert found["model"] == "kernel"
     keys = {record["key"] for record in records if record["kind"] == "attention"}
-    assert keys == (set() if kind == "graph" else {found["key"]})
+    assert keys == {found["key"]}
