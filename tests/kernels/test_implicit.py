@@ -436,7 +436,7 @@ def test_a_model_sees_the_graphs_of_a_batch():
         ({"num_features": 4.5}, r"even, positive 'num_features' \(got 4.5\)"),
         ({"draws": 0}, r"positive 'draws' \(got 0\)"),
         ({"draws": 1.5}, r"whole, positive 'draws' \(got 1.5\)"),
-        ({"kl_weight": math.nan}, r"'kl_weight' of at least 0 \(got nan\)"),
+        ({"kl_weight": math.nan}, r"a finite number as 'kl_weight' \(got nan\)"),
         ({"kl_weight": -0.1}, r"'kl_weight' of at least 0 \(got -0.1\)"),
         ({"evaluation": "mean"}, r"'evaluation' as one of 'frozen', 'sobol' \(got 'mean'\)"),
         ({"init": "zero"}, r"'init' as one of 'dot', 'official' \(got 'zero'\)"),
