@@ -1,9 +1,12 @@
+import json
 import os
+import re
 import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import gpu_resources
 import pytest
 import torch
 from gpu_checks import FLOOR, FLOORED
@@ -110,7 +113,7 @@ def compile_for(capability, dtype, value_dtype, recipe, names, heads, dropout):
         source = ASTSource(kernel, signature, constants, attributes)
         options = {"num_warps": warps}
         binary = triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
-        made.setdefault(kernel.__name__, []).append(binary.asm)
+        made.setdefault(kernel.__name__, []).append({**binary.asm, "warps": warps})
 
     def draw(*shape):
         return torch.randn(*shape, dtype=dtype)
@@ -211,6 +214,21 @@ def test_compiles_to_machine_code(program):
             assert asm["cubin"], name
             assert "atom" not in asm["ptx"], name  # sums of no fixed order
             assert ".red." not in asm["ptx"].replace("redux", ""), name
+            # Of lanes by heads, a number that the compiler knows.
+            assert not re.search(r"(div|rem)\.[us]64", asm["ptx"]), name
+    _expect_no_more(program, made)
+
+
+def _expect_no_more(program, made):
+    triton = pytest.importorskip("triton", reason="needs triton")
+    table = json.loads(gpu_resources.TABLE.read_text())
+    if gpu_resources.tool() is None or triton.__version__ != table["triton"]:
+        return  # another compiler allots registers in another way
+    for name, each in gpu_resources.of_programs(made).items():
+        for now, then in zip(each, table["programs"][program][name], strict=True):
+            assert now["registers"] <= then["registers"], (name, now, then)
+            assert now["spilled"] <= then["spilled"], (name, now, then)
+            assert now["occupancy"] >= then["occupancy"], (name, now, then)
 
 
 def test_compiled_constants_keep_their_digits():

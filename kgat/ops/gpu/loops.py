@@ -190,7 +190,7 @@ def attend(
     table, lanes, col, edge,
     query, key, weight, pair_args, link_args, query_bias, key_bias, edge_bias, edge_weight, value, seed,
     out, lse, out_parts, lse_parts,
-    heads, scale: tl.float64, drop, keep: tl.float64,
+    heads: tl.constexpr, scale: tl.float64, drop, keep: tl.float64,
     PAIR: tl.constexpr, LINK: tl.constexpr, PAIR_ARGS: tl.constexpr, LINK_ARGS: tl.constexpr,
     INSIDE: tl.constexpr, R: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
     LANES: tl.constexpr, SLOTS: tl.constexpr,
@@ -264,7 +264,7 @@ def attend(
 def merge(
     nodes, first,
     parts, lse_parts, out, lse,
-    heads,
+    heads: tl.constexpr,
     SIZE: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
     r"""Joins the parts of heavy nodes, in order: sums them, or averages them by ``exp(lse_parts)``."""
@@ -337,7 +337,7 @@ def by_source(
     lse, grad, mean, d_total,
     d_value, d_key, d_key_bias, d_edge_bias, d_edge_weight,
     d_value_parts, d_key_parts, d_key_bias_parts,
-    heads, scale: tl.float64, drop, keep: tl.float64,
+    heads: tl.constexpr, scale: tl.float64, drop, keep: tl.float64,
     PAIR: tl.constexpr, D_PAIR: tl.constexpr, LINK: tl.constexpr, D_LINK: tl.constexpr,
     PAIR_ARGS: tl.constexpr, LINK_ARGS: tl.constexpr,
     INSIDE: tl.constexpr, R: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
@@ -432,7 +432,7 @@ def by_target(
     d_total,
     d_query, d_query_bias, d_weight,
     d_query_parts, d_query_bias_parts,
-    heads, scale: tl.float64,
+    heads: tl.constexpr, scale: tl.float64,
     PAIR: tl.constexpr, D_PAIR: tl.constexpr, PAIR_ARGS: tl.constexpr,
     R: tl.constexpr, BLOCK_R: tl.constexpr, LANES: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
@@ -492,7 +492,7 @@ def sum_pairs(
     table, lanes, col, edge,
     query, key, weight, pair_args,
     total,
-    heads, scale: tl.float64,
+    heads: tl.constexpr, scale: tl.float64,
     PAIR: tl.constexpr, PAIR_ARGS: tl.constexpr,
     R: tl.constexpr, BLOCK_R: tl.constexpr, LANES: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
