@@ -82,9 +82,7 @@ class FusedBackend(Passes):
             scale=1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight),
             dropout=call.dropout,
         )
-        out: Tensor = passes.edge_attention(call.edge_index, *x, recipe.text, call.target, call.num_targets)[
-            0
-        ]
+        out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets)
         if call.base is not None and not self.adds_base:
             out = out + call.base
         return out.to(call.value.dtype)

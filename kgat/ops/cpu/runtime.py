@@ -134,9 +134,8 @@ class Loop:
                 none.
             tasks (int): Number of tasks.
         """
-        context = (ctypes.c_int64 * len(fields))(*[_address(x) for x in fields])
-        parallel_for = _parallel_for()
-        if tasks <= 1 or parallel_for is None or _forked:
+        context = _numbers(len(fields))(*[x if type(x) is int else _address(x) for x in fields])
+        if tasks <= 1 or _forked or (parallel_for := _parallel_for()) is None:
             self._call(0, tasks, context)
             return
         error = parallel_for(0, tasks, 1, self.address, context)
@@ -144,10 +143,13 @@ class Loop:
             raise RuntimeError(f"torch_parallel_for failed with code {error}")
 
 
-def _address(x: Tensor | np.ndarray[Any, Any] | int) -> int:
-    if isinstance(x, Tensor):
-        return x.data_ptr()
-    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x
+@functools.cache
+def _numbers(count: int) -> Any:
+    return ctypes.c_int64 * count
+
+
+def _address(x: Any) -> int:
+    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data_ptr()  # type: ignore[no-any-return]
 
 
 @functools.cache
