@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kgat.ops.backend import on
-from kgat.ops.batching import is_mapped, one_by_one
+from kgat.ops.batching import is_watched, one_by_one
 from kgat.ops.eager import EAGER, call_of
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.operands import (
@@ -200,7 +200,7 @@ def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
     else:
         saved = (grad, out, lse, graph, edge_index)
         try:
-            if _is_plain(grad, edge_index, *tensors):
+            if not is_watched(grad, edge_index, *tensors):
                 found = _attention_backward(*saved, x, Recipe.read(text), target, num_targets)
             else:
                 results = edge_attention_backward(*saved, *x, text, target, num_targets)
@@ -249,9 +249,9 @@ def attend(edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_tar
     attention on a small graph.
     """
     inputs = (edge_index, *x, recipe.text, target, num_targets)
-    if not _is_plain(edge_index, *x[: len(TABLE)]):
+    if is_watched(edge_index, *x[: len(TABLE)]):
         return edge_attention(*inputs)[0]  # type: ignore[no-any-return]
-    if torch.is_grad_enabled() and any([t is not None and t.requires_grad for t in x[: len(TABLE)]]):
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in x[: len(TABLE)]):
         return EdgeAttention.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
     return _attention(edge_index, x, recipe, target, num_targets)[0]
 
@@ -269,12 +269,6 @@ class EdgeAttention(torch.autograd.Function):
         return out
 
     backward = staticmethod(_attention_gradients)
-
-
-def _is_plain(*tensors: Tensor | None) -> bool:
-    if torch.compiler.is_compiling() or torch._C._len_torch_dispatch_stack() or is_mapped(tensors[0]):
-        return False
-    return all([t is None or type(t) in (Tensor, torch.nn.Parameter) for t in tensors])
 
 
 def _is_differentiated(grad: Tensor, x: Operands) -> bool:

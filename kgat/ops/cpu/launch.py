@@ -2,6 +2,7 @@ r"""Gives the loops of the CPU their tensors; :class:`~kgat.ops.backend.Passes` 
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 from collections.abc import Mapping
@@ -45,7 +46,8 @@ def attention_backward(
     recipe: Recipe, adjacency: Adjacency, x: Operands, out: Tensor, lse: Tensor, grad: Tensor
 ) -> dict[str, Tensor]:
     own, x = x.value.dtype, _widened(x)
-    out, grad = out.to(x.dtype), grad.to(x.dtype)
+    if own is not x.dtype or grad.dtype is not own:
+        out, grad = out.to(x.dtype), grad.to(x.dtype)
     if adjacency.num_edges == 0 or x.heads == 0:
         return {
             name: torch.zeros_like(t, dtype=own if name == "value" else None) for name, t in x.learned.items()
@@ -66,7 +68,8 @@ def attention_backward(
         _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, of_bias)
     if recipe.pair is not None:
         found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt})
-    return found | {"value": found["value"].to(own)}
+    found["value"] = found["value"].to(own)
+    return found
 
 
 def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
@@ -148,16 +151,17 @@ def _run(
     key = (by_column, dtype, *x.value.shape[1:], x.features)
     frame = adjacency.derive(key, lambda: _Frame(adjacency, by_column, x))
     tasks = min(torch.get_num_threads(), frame.slots)
-    fields, place = frame.fields.copy(), frame.place
+    fields: list[Any] = frame.fields.copy()
+    place = frame.place
     for n, operand in zip(frame.operands, x, strict=False):
         if operand is not None:
-            fields[n] = operand  # type: ignore[call-overload]
+            fields[n] = operand
     for name, tensor in tensors.items():
         if tensor is not None:
             fields[place[name]] = tensor
     # Made anew for each call: two Python threads may be in here at once.
     fields[place["scratch"]] = torch.empty(tasks * frame.scratch, dtype=dtype)
-    fields[place["counter"]] = torch.zeros(1, dtype=torch.int64)
+    fields[place["counter"]] = ctypes.c_int64()
     fields[place["scale"]] = _scale(x.scale, dtype)
     fields[place["keep"]] = _keep(x.dropout)
     if x.base is not None and x.base.dim() == 3:

@@ -126,12 +126,12 @@ class Loop:
         logger.info("compiled %s in %.2f s", label, time.perf_counter() - start)
         return code
 
-    def run(self, fields: Sequence[Tensor | np.ndarray[Any, Any] | int], tasks: int) -> None:
+    def run(self, fields: Sequence[Any], tasks: int) -> None:
         r"""Runs ``function(begin, end, context)`` on pieces of ``[0, tasks)``, on torch's threads.
 
         Args:
-            fields (list): What stands in the context: a tensor or array by its address, 0 where there is
-                none.
+            fields (list): What stands in the context: numbers, and tensors, arrays and objects of ctypes by
+                their addresses; 0 where there is none.
             tasks (int): Number of tasks.
         """
         context = _numbers(len(fields))(*[x if type(x) is int else _address(x) for x in fields])
@@ -149,7 +149,9 @@ def _numbers(count: int) -> Any:
 
 
 def _address(x: Any) -> int:
-    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x.data_ptr()  # type: ignore[no-any-return]
+    if isinstance(x, Tensor):
+        return x.data_ptr()
+    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else ctypes.addressof(x)  # type: ignore[no-any-return]
 
 
 @functools.cache
