@@ -149,8 +149,9 @@ def _key(record: Mapping[str, Any]) -> Key | None:
 
 def _remaining(question: Question, last: Mapping[Key | None, Record]) -> tuple[Question | None, list[Record]]:
     # The part of a question that has no answer yet, and what is said of who cannot run here.
-    gone = SCENARIOS[question.scenario].not_here(question.device)
-    reasons = {name: gone or rivals.not_here(name, question.device) for name in question.candidates}
+    scenario = SCENARIOS[question.scenario]
+    gone = scenario.not_here(question.device)
+    reasons = {name: gone or rivals.not_here(name, question.device, scenario) for name in question.candidates}
     absent, open_whats = [], set()
     for name, what in _pairs(question):
         key = question.key(name, what)

@@ -134,7 +134,9 @@ class Loop:
                 their addresses; 0 where there is none.
             tasks (int): Number of tasks.
         """
-        context = _numbers(len(fields))(*[x if type(x) is int else _address(x) for x in fields])
+        context = _numbers(len(fields))(
+            *[x if type(x) is int else x.data_ptr() if type(x) is Tensor else _address(x) for x in fields]
+        )
         if tasks <= 1 or _forked or (parallel_for := _parallel_for()) is None:
             self._call(0, tasks, context)
             return
