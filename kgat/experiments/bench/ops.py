@@ -54,7 +54,8 @@ class Plan:
         cuda = self.device.startswith("cuda")
         for scenario in scenarios:
             for subject in subjects:
-                names = [OURS, *(name for name in subject.candidates if name in wanted)]
+                there = (name for name in subject.candidates if rivals.fits(name, scenario))
+                names = [OURS, *(name for name in there if name in wanted)]
                 memory, *times = ("cuda memory", "cuda") if cuda else ("memory", "R1", "R2")
                 here = (self.device, self.threads, self.seconds, self.root)
                 # First what a first call costs and the peaks: caches of compiled code are empty then.
@@ -149,9 +150,8 @@ def _key(record: Mapping[str, Any]) -> Key | None:
 
 def _remaining(question: Question, last: Mapping[Key | None, Record]) -> tuple[Question | None, list[Record]]:
     # The part of a question that has no answer yet, and what is said of who cannot run here.
-    scenario = SCENARIOS[question.scenario]
-    gone = scenario.not_here(question.device)
-    reasons = {name: gone or rivals.not_here(name, question.device, scenario) for name in question.candidates}
+    gone = SCENARIOS[question.scenario].not_here(question.device)
+    reasons = {name: gone or rivals.not_here(name, question.device) for name in question.candidates}
     absent, open_whats = [], set()
     for name, what in _pairs(question):
         key = question.key(name, what)

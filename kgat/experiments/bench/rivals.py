@@ -73,17 +73,19 @@ def _subjects() -> Iterable[Subject]:
 SUBJECTS = {subject.name: subject for subject in _subjects()}
 
 
-def not_here(name: str, device: str, scenario: Scenario | None = None) -> str | None:
+def fits(name: str, scenario: Scenario) -> bool:
+    r"""Returns whether a candidate is a way to run a scenario: all pairs of nodes are one of small graphs."""
+    return name != SDPA or scenario.graphs > 0
+
+
+def not_here(name: str, device: str) -> str | None:
     r"""Returns why a candidate cannot run on this machine, as far as can be known ahead.
 
     Args:
         name (str): The name of the candidate.
         device (str): Where it would run.
-        scenario (Scenario, optional): On what; any if :obj:`None`. (default: :obj:`None`)
     """
     cuda = device.startswith("cuda")
-    if name == SDPA and scenario is not None and not scenario.graphs:
-        return "all pairs of nodes are for batches of small graphs"
     if name == DGL:
         if find_spec("dgl") is None:
             return "dgl is not installed: see benchmarks/README.md"
