@@ -29,16 +29,19 @@ def is_watched(*tensors: Tensor | None) -> bool:
     Args:
         *tensors (torch.Tensor, optional): Its arguments.
     """
-    for t in tensors:  # written out, because every layer asks at every call
-        if t is not None and (type(t) not in _PLAIN or t.is_neg() or t._is_zerotensor()):
-            return True
-    return (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+    if torch.compiler.is_compiling():  # which cannot ask a tensor what follows
+        return True
+    if (
+        torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch.autograd.forward_ad._current_level >= 0
         or is_mapped(*tensors[:1])
-    )
+    ):
+        return True
+    for t in tensors:  # written out, because every layer asks at every call
+        if t is not None and (type(t) not in _PLAIN or t.is_neg() or t._is_zerotensor()):
+            return True
+    return False
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
