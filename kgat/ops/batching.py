@@ -38,10 +38,7 @@ def is_watched(*tensors: Tensor | None) -> bool:
         or is_mapped(*tensors[:1])
     ):
         return True
-    for t in tensors:  # written out, because every layer asks at every call
-        if t is not None and (type(t) not in _PLAIN or t.is_neg() or t._is_zerotensor()):
-            return True
-    return False
+    return any(t is not None and (type(t) not in _PLAIN or t.is_neg() or t._is_zerotensor()) for t in tensors)
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)
