@@ -11,6 +11,7 @@ from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.kernel import Kernel, number
+from kgat.ops.batching import is_watched
 from kgat.score.gram import ComposedGram, LazyGram
 from kgat.score.rules import ADD, LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
 
@@ -60,7 +61,7 @@ class Additive(Kernel):
         glorot(self.att_query)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        if key is query and not torch.compiler.is_compiling():  # which brings the passes together by itself
+        if key is query and not is_watched(query):  # a compiler brings the passes together by itself
             s, t = _BothLogits.apply(query, self.att_query, self.att_key)  # type: ignore[no-untyped-call]
         else:
             s, t = _logits(query, self.att_query), _logits(key, self.att_key)
@@ -73,11 +74,13 @@ class Additive(Kernel):
         two columns per head: cheaper than from the projections, unless features are many."""
         if max(x_query.size(1), x_key.size(1)) > 2 * self.heads * self.channels:
             return None
-        by_query, by_key = _folded(weight_query, self.att_query), _folded(weight_key, self.att_key)
-        if x_query is x_key:  # one product for both
-            s, t = (x_query @ torch.cat([by_query, by_key], dim=-1)).split(self.heads, dim=-1)
+        if x_query is not x_key or weight_query is not weight_key:
+            s, t = x_query @ _folded(weight_query, self.att_query), x_key @ _folded(weight_key, self.att_key)
+        elif is_watched(x_query) or torch.is_autocast_enabled(x_query.device.type):
+            both = _folded(weight_query, self.att_query), _folded(weight_query, self.att_key)
+            s, t = (x_query @ torch.cat(both, dim=-1)).split(self.heads, dim=-1)
         else:
-            s, t = x_query @ by_query, x_key @ by_key
+            s, t = _FoldedLogits.apply(x_query, weight_query, self.att_query, self.att_key)  # type: ignore[no-untyped-call]
         return self._of(s.unsqueeze(-1), t.unsqueeze(-1))
 
     def _of(self, s: Tensor, t: Tensor) -> LazyGram:
@@ -94,16 +97,10 @@ class _BothLogits(torch.autograd.Function):
     r"""The logits of nodes that are queries and keys: one pass over the nodes for both gradients of theirs,
     one matrix product for those of both vectors; by themselves they take half as long again."""
 
-    generate_vmap_rule = True
-
     @staticmethod
-    def forward(x: Tensor, att_query: Tensor, att_key: Tensor) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, att_query: Tensor, att_key: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
+        ctx.save_for_backward(x, att_query, att_key)
         return _logits(x, att_query), _logits(x, att_key)
-
-    @staticmethod
-    def setup_context(ctx: Any, inputs: tuple[Tensor, ...], output: tuple[Tensor, Tensor]) -> None:
-        ctx.save_for_backward(*inputs)
-        ctx.save_for_forward(*inputs)
 
     @staticmethod
     def backward(ctx: Any, d_s: Tensor, d_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
@@ -117,16 +114,35 @@ class _BothLogits(torch.autograd.Function):
         d_query, d_key = own.transpose(1, 2)
         return d_x, d_query, d_key
 
+
+class _FoldedLogits(torch.autograd.Function):
+    r"""The logits of nodes that are queries and keys, from features: one product for both, and few more for
+    all gradients. What einsum and its derivative are made of takes longer than attention on a small graph."""
+
     @staticmethod
-    def jvp(
-        ctx: Any, d_x: Tensor | None, d_query: Tensor | None, d_key: Tensor | None
+    def forward(  # type: ignore[override]
+        ctx: Any, x: Tensor, weight: Tensor, att_query: Tensor, att_key: Tensor
     ) -> tuple[Tensor, Tensor]:
-        x, att_query, att_key = ctx.saved_tensors
-        found = []
-        for att, d_att in ((att_query, d_query), (att_key, d_key)):
-            by_x = torch.zeros_like(x[..., 0]) if d_x is None else _logits(d_x, att)
-            found.append(by_x if d_att is None else by_x + _logits(x, d_att))
-        return found[0], found[1]
+        ctx.save_for_backward(x, weight, att_query, att_key)
+        both = x @ _fold(weight, torch.stack([att_query, att_key], dim=1)).T
+        return both[:, ::2].contiguous(), both[:, 1::2].contiguous()
+
+    @staticmethod
+    def backward(ctx: Any, d_s: Tensor, d_t: Tensor) -> tuple[Tensor | None, Tensor, Tensor, Tensor]:
+        x, weight, att_query, att_key = ctx.saved_tensors
+        heads, channels = att_key.shape
+        att = torch.stack([att_query, att_key], dim=1)
+        d_both = torch.stack([d_s, d_t], dim=-1).reshape(-1, 2 * heads)  # [N, 2 H]
+        d_folded = (d_both.t() @ x).reshape(heads, 2, x.size(1))
+        d_query, d_key = (d_folded @ weight.view(heads, channels, x.size(1)).transpose(1, 2)).unbind(1)
+        d_x = d_both @ _fold(weight, att) if ctx.needs_input_grad[0] else None
+        return d_x, (att.transpose(1, 2) @ d_folded).reshape(weight.shape), d_query, d_key
+
+
+def _fold(weight: Tensor, att: Tensor) -> Tensor:
+    # [H D, F], [H, 2, D] -> [2 H, F]
+    heads, _, channels = att.shape
+    return (att @ weight.view(heads, channels, weight.size(1))).flatten(0, 1)
 
 
 def _folded(weight: Tensor, att: Tensor) -> Tensor:

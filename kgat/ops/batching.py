@@ -22,6 +22,28 @@ def is_mapped(*tensors: Tensor) -> bool:
     )
 
 
+def is_watched(*tensors: Tensor | None) -> bool:
+    r"""Returns whether somebody looks at the ops of a call: a compiler, a mode, a transform, or a tensor
+    that is more than numbers in memory. Otherwise the call is free to read these, and to do without ops.
+
+    Args:
+        *tensors (torch.Tensor, optional): Its arguments.
+    """
+    if torch.compiler.is_compiling():  # which cannot ask a tensor what follows
+        return True
+    if (
+        torch.jit.is_tracing()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or torch.autograd.forward_ad._current_level >= 0
+        or is_mapped(*tensors[:1])
+    ):
+        return True
+    return any(t is not None and (type(t) not in _PLAIN or t.is_neg() or t._is_zerotensor()) for t in tensors)
+
+
+_PLAIN = (Tensor, torch.nn.Parameter)
+
+
 def one_by_one(
     function: Callable[..., Any], info: Any, in_dims: Sequence[int | None], *inputs: Any
 ) -> tuple[Any, Any]:

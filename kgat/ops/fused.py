@@ -8,12 +8,15 @@ the pass takes that as its edge bias.
 
 from __future__ import annotations
 
+import functools
+
 import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kgat.ops import passes
 from kgat.ops.backend import Passes, named
+from kgat.ops.batching import is_watched
 from kgat.ops.call import Call, check_scores, score_dtype
 from kgat.ops.eager import edge_softmax
 from kgat.ops.operands import Operands
@@ -82,9 +85,7 @@ class FusedBackend(Passes):
             scale=1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight),
             dropout=call.dropout,
         )
-        out: Tensor = passes.edge_attention(call.edge_index, *x, recipe.text, call.target, call.num_targets)[
-            0
-        ]
+        out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets)
         if call.base is not None and not self.adds_base:
             out = out + call.base
         return out.to(call.value.dtype)
@@ -160,7 +161,11 @@ def _one_rule(
     plain = not isinstance(rule.weight, Tensor) and rule.weight == 1.0
     by_bias = rule.pair is ADD and term.query.size(-1) == 1 and plain and key_bias is None
     if by_bias and (outer is None or rule.link is IDENTITY):
-        operands = {"query_bias": term.query[..., 0], "key_bias": term.key[..., 0], "edge_bias": edge_bias}
+        operands = {
+            "query_bias": term.query.squeeze(-1),
+            "key_bias": term.key.squeeze(-1),
+            "edge_bias": edge_bias,
+        }
         return operands, Recipe(None, rule.link)
     if inside and outer is not None:
         return None
@@ -224,14 +229,23 @@ def _with_defaults(function: Pair | Link, args: tuple[Argument, ...], operands: 
 
 def _constants(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Two rows always, because compiled code takes two.
-    if not args:
-        return torch.zeros(2, heads, dtype=dtype, device=device)
     if all(isinstance(arg, float | int) for arg in args):
-        numbers = [[float(arg)] for arg in args] + [[0.0]] * (2 - len(args))  # type: ignore[arg-type]
-        return torch.tensor(numbers, dtype=dtype, device=device).expand(2, heads)
+        of_numbers = _numbers if is_watched() else _fixed
+        return of_numbers(args, heads, dtype, device)  # type: ignore[arg-type]
     rows = [torch.as_tensor(arg, dtype=dtype, device=device).expand(heads) for arg in args]
     rows += [torch.zeros(heads, dtype=dtype, device=device)] * (2 - len(rows))
     return torch.stack(rows)
+
+
+def _numbers(args: tuple[float, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    numbers = [[float(arg)] for arg in args] + [[0.0]] * (2 - len(args))
+    return torch.tensor(numbers, dtype=dtype, device=device).expand(2, heads).contiguous()
+
+
+@functools.lru_cache(maxsize=256)
+def _fixed(args: tuple[float, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # it serves training, too
+        return _numbers(args, heads, dtype, device)
 
 
 def _scores(gram: Gram, call: Call) -> Tensor:

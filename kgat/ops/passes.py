@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from kgat.ops.backend import on
-from kgat.ops.batching import one_by_one
+from kgat.ops.batching import is_watched, one_by_one
 from kgat.ops.eager import EAGER, call_of
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.operands import (
@@ -73,9 +73,16 @@ def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Te
         raise ValueError(
             f"Expected no 'base' on {backend.device} (got {list(x.base.shape)}); add it afterwards"
         )
+    out, lse, graph = _attention(edge_index, x, recipe, target, num_targets)
+    return out, lse, graph.clone()
+
+
+def _attention(
+    edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_targets: int
+) -> tuple[Tensor, Tensor, Tensor]:
     adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
-    out, lse = backend.attention(recipe, adjacency, x.map(Tensor.contiguous))
-    return out, lse, adjacency.graph.clone()
+    out, lse = on(edge_index.device).attention(recipe, adjacency, x.map(Tensor.contiguous))
+    return out, lse, adjacency.graph
 
 
 @edge_attention.register_fake
@@ -93,10 +100,24 @@ def edge_attention_backward(
     r"""Returns the gradients of all operands that are learned."""
     x, text, target, num_targets = _read(inputs)
     recipe = check_pass(x, edge_index, text, target, num_targets, grad, out, lse)
+    found = _attention_backward(grad, out, lse, graph, edge_index, x, recipe, target, num_targets)
+    return _without_gaps(LEARNED, found, x.value)
+
+
+def _attention_backward(
+    grad: Tensor,
+    out: Tensor,
+    lse: Tensor,
+    graph: Tensor | None,
+    edge_index: Tensor,
+    x: Operands,
+    recipe: Recipe,
+    target: int,
+    num_targets: int,
+) -> dict[str, Tensor]:
     adjacency = Adjacency.again(edge_index, target, num_targets, x.value.size(0), graph)
     results = (out.contiguous(), lse.contiguous(), grad.contiguous())
-    found = on(edge_index.device).attention_backward(recipe, adjacency, x.map(Tensor.contiguous), *results)
-    return _without_gaps(LEARNED, found, x.value)
+    return on(edge_index.device).attention_backward(recipe, adjacency, x.map(Tensor.contiguous), *results)
 
 
 @edge_attention_backward.register_fake
@@ -172,24 +193,29 @@ def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
     out, lse, graph, edge_index, *tensors = ctx.saved_tensors  # a checkpoint gives them once
     x, text, target, num_targets = _read((*tensors, *ctx.rest))
     edges = (edge_index, target, num_targets)
+    found: Mapping[str, Tensor | None]
     if _is_differentiated(grad, x):
         Adjacency.again(*edges, x.value.size(0), graph)
         found = _through_eager(grad, x, text, edges)
     else:
+        saved = (grad, out, lse, graph, edge_index)
         try:
-            results = edge_attention_backward(
-                grad, out, lse, graph, edge_index, *x, text, target, num_targets
-            )
-            found = dict(zip(LEARNED, results, strict=True))
+            if not is_watched(grad, edge_index, *tensors):
+                found = _attention_backward(*saved, x, Recipe.read(text), target, num_targets)
+            else:
+                results = edge_attention_backward(*saved, *x, text, target, num_targets)
+                found = dict(zip(LEARNED, results, strict=True))
         except BackendError as error:
             fall_back("the backward of fused attention", error)
             leaves = {name: leaf.detach().requires_grad_() for name, leaf in x.learned.items()}
             with torch.enable_grad():
                 found = _through_eager(grad, x._replace(**leaves), text, edges)  # type: ignore[arg-type]
             found = {name: None if d is None else d.detach() for name, d in found.items()}
-    if x.base is not None:
-        found["base"] = grad.sum(dim=0) if x.base.dim() == 2 else grad
-    gradients = [None if t is None else found.get(name) for name, t in zip(Operands._fields, x, strict=True)]
+    of_base = None if x.base is None else grad.sum(dim=0) if x.base.dim() == 2 else grad
+    gradients = [
+        None if t is None else of_base if name == "base" else found.get(name)
+        for name, t in zip(Operands._fields, x, strict=True)
+    ]
     return (None, *gradients, None, None, None)
 
 
@@ -210,6 +236,39 @@ def _score_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
 
 edge_attention.register_autograd(_attention_gradients, setup_context=_save)
 edge_score.register_autograd(_score_gradients, setup_context=_save)
+
+
+# --- The short way ----------------------------------------------------------------------------------------
+
+
+def attend(edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_targets: int) -> Tensor:
+    r"""Returns the output of :func:`edge_attention` for operands that are known to fit.
+
+    Where nobody looks at ops, neither a compiler nor a mode, a transform or a class of tensors of its own,
+    it goes without one: to dispatch an op that is written in Python, and its derivative, takes longer than
+    attention on a small graph.
+    """
+    inputs = (edge_index, *x, recipe.text, target, num_targets)
+    if is_watched(edge_index, *x[: len(TABLE)]):
+        return edge_attention(*inputs)[0]  # type: ignore[no-any-return]
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in x[: len(TABLE)]):
+        return EdgeAttention.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
+    return _attention(edge_index, x, recipe, target, num_targets)[0]
+
+
+class EdgeAttention(torch.autograd.Function):
+    r"""What :func:`edge_attention` is to autograd."""
+
+    @staticmethod
+    def forward(ctx: Any, edge_index: Tensor, *inputs: Any) -> Tensor:  # type: ignore[override]
+        x, text, target, num_targets = _read(inputs)
+        out, lse, graph = _attention(edge_index, x, Recipe.read(text), target, num_targets)
+        tensors = len(TABLE)
+        ctx.save_for_backward(out, lse, graph, edge_index, *inputs[:tensors])
+        ctx.rest = inputs[tensors:]
+        return out
+
+    backward = staticmethod(_attention_gradients)
 
 
 def _is_differentiated(grad: Tensor, x: Operands) -> bool:

@@ -62,6 +62,7 @@ def test_every_case_is_measured(everything):
         (subject.name, name, what, regime)
         for subject in SUBJECTS.values()
         for name in subject.candidates
+        if rivals.fits(name, TINY)
         for what, regime in (
             *itertools.product((FORWARD, BOTH), ("R1", "R2")),
             (MEMORY, "memory"),
@@ -70,6 +71,19 @@ def test_every_case_is_measured(everything):
     for record in found:
         if record["candidate"] != DGL:
             assert "skipped" not in record, record
+
+
+def test_all_pairs_of_each_graph_of_a_batch_are_a_rival():
+    batch = SCENARIOS["molecules"]
+    graph = batch.load(None, "cpu")
+    assert_whole(graph.edge_index, batch.nodes, batch.edges)
+    size = batch.nodes // batch.graphs
+    assert torch.equal(*(graph.edge_index // size))
+    found = rivals.build(SUBJECTS["dot core"], batch, graph, [OURS, rivals.SDPA])
+    outs = [candidate.function(*candidate.inputs) for candidate in found.values()]
+    torch.testing.assert_close(*outs)
+    subjects = {q.candidates[-1] for q in Plan(["tiny"], ["dot core"], [rivals.SDPA]).jobs()}
+    assert subjects == {OURS}
 
 
 def test_records_say_what_they_are(everything):

@@ -14,6 +14,7 @@ from pathlib import Path
 from unittest import mock
 
 import numpy as np
+import torch
 
 from kgat.ops.cpu import launch as cpu
 from kgat.ops.cpu import loops as cpu_kernels
@@ -43,8 +44,11 @@ class Pointer:
 class Address:
     """What stands in the context for a tensor; one that is absent is the number 0."""
 
-    def __init__(self, name, tensor):
-        self.name, self.array = name, tensor.detach().view(-1).numpy()
+    def __init__(self, name, x):
+        self.name = name
+        self.array = (
+            x.detach().view(-1).numpy() if isinstance(x, torch.Tensor) else np.frombuffer(x, np.int64)
+        )
 
 
 def pointer(address, element):
@@ -139,6 +143,10 @@ def load(*plants):
     return module
 
 
+def _is_empty(x):
+    return isinstance(x, torch.Tensor) and x.numel() == 0
+
+
 class _Loop:
     def __init__(self, function, fields):
         self._function, self._fields = function, fields
@@ -146,7 +154,7 @@ class _Loop:
     def run(self, values, tasks):
         named = zip(self._fields, values, strict=True)
         # A tensor without elements has the address 0, too.
-        context = [x if isinstance(x, int) else Address(name, x) if x.numel() else 0 for name, x in named]
+        context = [x if isinstance(x, int) else 0 if _is_empty(x) else Address(name, x) for name, x in named]
         scratch = context[self._fields.index("scratch")]
         scratch.array.fill(math.nan)
         with np.errstate(all="ignore"):

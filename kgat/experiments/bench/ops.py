@@ -54,7 +54,8 @@ class Plan:
         cuda = self.device.startswith("cuda")
         for scenario in scenarios:
             for subject in subjects:
-                names = [OURS, *(name for name in subject.candidates if name in wanted)]
+                there = (name for name in subject.candidates if rivals.fits(name, scenario))
+                names = [OURS, *(name for name in there if name in wanted)]
                 memory, *times = ("cuda memory", "cuda") if cuda else ("memory", "R1", "R2")
                 here = (self.device, self.threads, self.seconds, self.root)
                 # First what a first call costs and the peaks: caches of compiled code are empty then.

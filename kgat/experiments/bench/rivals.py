@@ -18,6 +18,7 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch.nn.functional import scaled_dot_product_attention
 from torch_geometric import seed_everything
 from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
 from torch_geometric.utils import scatter, softmax
@@ -36,6 +37,7 @@ DGL = "DGL"
 STYLE = "PyG style"
 COMPILED_STYLE = "compiled PyG style"
 SEGMENTS = "compiled segments"
+SDPA = "masked SDPA"
 
 Attend = Callable[[Gram, Tensor], Tensor]
 
@@ -62,13 +64,18 @@ def _subjects() -> Iterable[Subject]:
     yield Subject("gatv2 layer", "additive_v2", (OURS, PYG, COMPILED), core=False)
     yield Subject("dot layer", "dot_product", (OURS, PYG, COMPILED), core=False)
     yield Subject("gat core", "additive", (OURS, STYLE, SEGMENTS), core=True)
-    yield Subject("dot core", "dot_product", (OURS, STYLE, SEGMENTS), core=True)
+    yield Subject("dot core", "dot_product", (OURS, STYLE, SEGMENTS, SDPA), core=True)
     for kernel in ("rbf", "laplace", "sinc_product", "spectral"):
         name = kernel.removesuffix("_product")
         yield Subject(f"{name} core", kernel, (OURS, STYLE, COMPILED_STYLE), core=True)
 
 
 SUBJECTS = {subject.name: subject for subject in _subjects()}
+
+
+def fits(name: str, scenario: Scenario) -> bool:
+    r"""Returns whether a candidate is a way to run a scenario: all pairs of nodes are one of small graphs."""
+    return name != SDPA or scenario.graphs > 0
 
 
 def not_here(name: str, device: str) -> str | None:
@@ -228,8 +235,24 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Calla
         attends = {name: _segments(row, col, make(row, nodes)) for name, make in FORMULATIONS.items()}
         return fastest({name: core(attend, True, name) for name, attend in attends.items()})
 
+    def dense() -> Candidate:
+        sizes = (scenario.graphs, nodes // scenario.graphs)
+        mask = torch.zeros(nodes, nodes, dtype=torch.bool, device=device)
+        mask[row, col] = True
+        # One block of the diagonal per graph.
+        mask = mask.view(*sizes, *sizes).diagonal(dim1=0, dim2=2).permute(2, 0, 1).unsqueeze(1)
+        mask = mask.contiguous()
+
+        def function(*inputs: Tensor) -> Tensor:
+            query, key, value = (x.unflatten(0, sizes).transpose(1, 2) for x in inputs)
+            out = scaled_dot_product_attention(query, key, value, attn_mask=mask)
+            return out.transpose(1, 2).reshape(nodes, -1)
+
+        return Candidate(function, inputs, tuple(kernel.parameters()))
+
     return {
         OURS: lambda: core(lambda gram, value: edge_attention(gram, value, edge_index)),
+        SDPA: dense,
         STYLE: lambda: core(style),
         COMPILED_STYLE: lambda: core(style, compiled=True),
         SEGMENTS: segments,

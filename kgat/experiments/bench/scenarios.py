@@ -34,6 +34,8 @@ class Scenario:
         out_channels (int): Channels per head :math:`C`.
         real (str, optional): The data set whose graph it is, where that is to be had. (default: :obj:`None`)
         large (bool, optional): Whether it is for a GPU only. (default: :obj:`False`)
+        graphs (int, optional): How many rings of equal size it is made of, a batch of small molecules; one
+            graph of any shape if 0. (default: :obj:`0`)
     """
 
     name: str
@@ -44,6 +46,7 @@ class Scenario:
     out_channels: int
     real: str | None = None
     large: bool = False
+    graphs: int = 0
 
     def not_here(self, device: str) -> str | None:
         r"""Returns why it is not measured on a device, if it is not."""
@@ -60,6 +63,8 @@ class Scenario:
         """
         x = torch.randn(self.nodes, self.in_channels, generator=torch.Generator().manual_seed(SEED))
         paths = None if self.real is None else _present(self.real, root)
+        if self.graphs:
+            return Graph("rings", x.to(device), _rings(self.nodes, self.nodes // self.graphs, device))
         if self.real is None or paths is None:
             edge_index = _draw(self.nodes, (self.edges - self.nodes) // 2, device)
             return Graph("synthetic", x.to(device), edge_index)
@@ -94,6 +99,8 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("tiny", 50, 250, 16, 2, 4),
+        Scenario("molecule", 20, 80, 16, 4, 8),  # where a call costs more than what it computes
+        Scenario("molecules", 2048, 6144, 64, 4, 16, graphs=128),
         Scenario("cora", 2708, 13264, 1433, 8, 8, real="Cora"),
         Scenario("arxiv/10", 17000, 250000, 128, 4, 64),
         Scenario("arxiv", 169343, 2484941, 128, 4, 64, real="ogbn-arxiv"),
@@ -151,6 +158,12 @@ def _draw(nodes: int, pairs: int, device: str) -> Tensor:
     source, target = ends
     source = torch.where(source == target, (source + 1) % nodes, source)
     return _both_ways(torch.stack([source, target]), nodes)
+
+
+def _rings(nodes: int, size: int, device: str) -> Tensor:
+    node = torch.arange(nodes, device=device)
+    after = node - node % size + (node + 1) % size
+    return _both_ways(torch.stack([node, after]), nodes, distinct=True)
 
 
 def _both_ways(edges: Tensor, nodes: int, distinct: bool = False) -> Tensor:

@@ -2,10 +2,13 @@ r"""What the room of graphs computes on the CPU, compiled: the order of edges, a
 
 from __future__ import annotations
 
+import ctypes
 import functools
 from typing import Any
 
 import numpy as np
+import torch
+from torch import Tensor
 
 from kgat.ops.cpu.math import plain
 from kgat.ops.cpu.runtime import Loop, pointer
@@ -72,12 +75,12 @@ def _dealt_out(key: Array, other: Array, size: int) -> tuple[Array, ...]:
     return start, sorted_other, place
 
 
-def scan(words: Array) -> tuple[int, int]:
-    r"""Returns both sums of :func:`kgat.ops.graph.fingerprint.fingerprint` over a contiguous array of
+def scan(words: Tensor) -> tuple[int, int]:
+    r"""Returns both sums of :func:`kgat.ops.graph.fingerprint.fingerprint` over a contiguous tensor of
     integers."""
-    sums = np.zeros(2, np.int64)
-    _scanning(words.dtype.name).run([words, sums, words.size], 1)
-    return int(sums[0]), int(sums[1])
+    sums = (ctypes.c_int64 * 2)()
+    _scanning(words.dtype).run([words, ctypes.addressof(sums), words.numel()], 1)
+    return sums[0], sums[1]
 
 
 @plain
@@ -170,8 +173,9 @@ def _dealing(dtype: str) -> Loop:
 
 
 @functools.cache
-def _scanning(dtype: str) -> Loop:
-    number = np.dtype(dtype).type(0)
+def _scanning(dtype: torch.dtype) -> Loop:
+    name = str(dtype).removeprefix("torch.")
+    number = np.dtype(name).type(0)
 
     def scan_words(begin, end, ctx):  # type: ignore[no-untyped-def]
         words, sums = pointer(ctx[0], number), pointer(ctx[1], _i64)
@@ -187,4 +191,4 @@ def _scanning(dtype: str) -> Loop:
         sums[0] = first
         sums[1] = second
 
-    return Loop(scan_words, f"fingerprint of {dtype}", f"scan|{dtype}")
+    return Loop(scan_words, f"fingerprint of {name}", f"scan|{name}")

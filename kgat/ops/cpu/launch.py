@@ -2,6 +2,7 @@ r"""Gives the loops of the CPU their tensors; :class:`~kgat.ops.backend.Passes` 
 
 from __future__ import annotations
 
+import ctypes
 import functools
 import importlib
 from collections.abc import Mapping
@@ -11,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kgat.ops.graph.adjacency import Adjacency
-from kgat.ops.operands import LEARNED_OF_SCORES, Operands
+from kgat.ops.operands import LEARNED_OF_SCORES, TABLE, Operands
 from kgat.ops.recipe import BackendError, Recipe
 
 if TYPE_CHECKING:
@@ -29,7 +30,7 @@ BY_COLUMN = ("value", "key", "key_bias", "edge_bias", "edge_weight")  # whose gr
 
 
 def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
-    own, x = x.value.dtype, x._replace(value=x.value.to(x.dtype))
+    own, x = x.value.dtype, _widened(x)
     out = x.value.new_empty(adjacency.num_targets, x.heads, x.channels)
     lse = x.value.new_empty(adjacency.num_targets, x.heads)
     if lse.numel() != 0:
@@ -37,11 +38,16 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
     return out.to(own), lse
 
 
+def _widened(x: Operands) -> Operands:
+    return x if x.value.dtype is x.dtype else x._replace(value=x.value.to(x.dtype))
+
+
 def attention_backward(
     recipe: Recipe, adjacency: Adjacency, x: Operands, out: Tensor, lse: Tensor, grad: Tensor
 ) -> dict[str, Tensor]:
-    own, x = x.value.dtype, x._replace(value=x.value.to(x.dtype))
-    out, grad = out.to(x.dtype), grad.to(x.dtype)
+    own, x = x.value.dtype, _widened(x)
+    if own is not x.dtype or grad.dtype is not own:
+        out, grad = out.to(x.dtype), grad.to(x.dtype)
     if adjacency.num_edges == 0 or x.heads == 0:
         return {
             name: torch.zeros_like(t, dtype=own if name == "value" else None) for name, t in x.learned.items()
@@ -62,7 +68,8 @@ def attention_backward(
         _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, of_bias)
     if recipe.pair is not None:
         found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt})
-    return found | {"value": found["value"].to(own)}
+    found["value"] = found["value"].to(own)
+    return found
 
 
 def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
@@ -110,37 +117,61 @@ def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
     return bounds, degree
 
 
+class _Frame:
+    r"""What stands in the context of all loops over a graph, whatever the numbers on its nodes and edges."""
+
+    def __init__(self, adjacency: Adjacency, by_column: bool, x: Operands) -> None:
+        from kgat.ops.cpu.loops import BUFFERS, FIELDS, scratch_size
+
+        pointer = adjacency.colptr if by_column else adjacency.rowptr
+        self.slots = _slots(adjacency, x)
+        bounds, degree = _bounds(pointer, self.slots)
+        size = scratch_size(degree)
+        self.scratch = BUFFERS * size  # of each task
+        self.place = {name: place for place, name in enumerate(FIELDS)}
+        self.operands = [self.place[name] for name in TABLE]
+        known: dict[str, Tensor | int] = {
+            "scratch_size": size,
+            "slots": self.slots,
+            "bounds": bounds,
+            "ptr": pointer,
+            "index": adjacency.row if by_column else adjacency.col,
+            "edge": adjacency.edge,
+            "heads": x.heads,
+            "channels": x.channels,
+            "features": x.features,
+        }
+        self.fields = [known.get(name, 0) for name in FIELDS]
+
+
 def _run(
     loop: Loop, adjacency: Adjacency, by_column: bool, x: Operands, tensors: Mapping[str, Tensor | None]
 ) -> None:
-    from kgat.ops.cpu.loops import BUFFERS, FIELDS, scratch_size
+    dtype = x.dtype
+    key = (by_column, dtype, *x.value.shape[1:], x.features)
+    frame = adjacency.derive(key, lambda: _Frame(adjacency, by_column, x))
+    tasks = min(torch.get_num_threads(), frame.slots)
+    fields: list[Any] = frame.fields.copy()
+    place = frame.place
+    for n, operand in zip(frame.operands, x, strict=False):
+        if operand is not None:
+            fields[n] = operand
+    for name, tensor in tensors.items():
+        if tensor is not None:
+            fields[place[name]] = tensor
+    # Made anew for each call: two Python threads may be in here at once.
+    fields[place["scratch"]] = torch.empty(tasks * frame.scratch, dtype=dtype)
+    fields[place["counter"]] = ctypes.c_int64()
+    fields[place["scale"]] = _scale(x.scale, dtype)
+    fields[place["keep"]] = _keep(x.dropout)
+    if x.base is not None and x.base.dim() == 3:
+        fields[place["base_step"]] = x.heads * x.channels
+    loop.run(fields, tasks)
 
-    dtype, (_, heads, channels) = x.dtype, x.value.shape
-    pointer = adjacency.colptr if by_column else adjacency.rowptr
-    slots = _slots(adjacency, x)
-    bounds, degree = adjacency.derive(("bounds", by_column, slots), lambda: _bounds(pointer, slots))
-    tasks = min(torch.get_num_threads(), slots)
-    size = scratch_size(degree)
-    arguments: Mapping[str, Any] = {
-        **x._asdict(),
-        **tensors,
-        # Made anew for each call: two Python threads may be in here at once.
-        "scratch": torch.empty(tasks * BUFFERS * size, dtype=dtype),
-        "scratch_size": size,
-        "counter": torch.zeros(1, dtype=torch.int64),
-        "slots": slots,
-        "bounds": bounds,
-        "ptr": pointer,
-        "index": adjacency.row if by_column else adjacency.col,
-        "edge": adjacency.edge,
-        "scale": torch.tensor([x.scale], dtype=dtype),
-        "base_step": 0 if x.base is None or x.base.dim() == 2 else x.base[0].numel(),
-        "heads": heads,
-        "channels": channels,
-        "features": x.features,
-        "keep": _keep(x.dropout),
-    }
-    loop.run([0 if x is None else x for x in map(arguments.get, FIELDS)], tasks)
+
+@functools.lru_cache(maxsize=256)
+def _scale(scale: float, dtype: torch.dtype) -> Tensor:
+    return torch.tensor([scale], dtype=dtype)
 
 
 def circle(x: Tensor, omega: Tensor | None, families: int) -> Tensor:

@@ -126,17 +126,18 @@ class Loop:
         logger.info("compiled %s in %.2f s", label, time.perf_counter() - start)
         return code
 
-    def run(self, fields: Sequence[Tensor | np.ndarray[Any, Any] | int], tasks: int) -> None:
+    def run(self, fields: Sequence[Any], tasks: int) -> None:
         r"""Runs ``function(begin, end, context)`` on pieces of ``[0, tasks)``, on torch's threads.
 
         Args:
-            fields (list): What stands in the context: a tensor or array by its address, 0 where there is
-                none.
+            fields (list): What stands in the context: numbers, and tensors, arrays and objects of ctypes by
+                their addresses; 0 where there is none.
             tasks (int): Number of tasks.
         """
-        context = (ctypes.c_int64 * len(fields))(*[_address(x) for x in fields])
-        parallel_for = _parallel_for()
-        if tasks <= 1 or parallel_for is None or _forked:
+        context = _numbers(len(fields))(
+            *[x if type(x) is int else x.data_ptr() if type(x) is Tensor else _address(x) for x in fields]
+        )
+        if tasks <= 1 or _forked or (parallel_for := _parallel_for()) is None:
             self._call(0, tasks, context)
             return
         error = parallel_for(0, tasks, 1, self.address, context)
@@ -144,10 +145,15 @@ class Loop:
             raise RuntimeError(f"torch_parallel_for failed with code {error}")
 
 
-def _address(x: Tensor | np.ndarray[Any, Any] | int) -> int:
+@functools.cache
+def _numbers(count: int) -> Any:
+    return ctypes.c_int64 * count
+
+
+def _address(x: Any) -> int:
     if isinstance(x, Tensor):
         return x.data_ptr()
-    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else x
+    return x.__array_interface__["data"][0] if isinstance(x, np.ndarray) else ctypes.addressof(x)  # type: ignore[no-any-return]
 
 
 @functools.cache

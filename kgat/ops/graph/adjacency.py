@@ -114,10 +114,9 @@ class Adjacency:
             adjacency = cls.of(edge_index, target, num_targets, num_sources)
         except (IndexError, ValueError) as error:
             raise RuntimeError(CHANGED_BEFORE_BACKWARD) from error
-        same = (adjacency.graph == graph).all()
         if not reads_at_once(graph.device):
-            torch._assert_async(same, CHANGED_BEFORE_BACKWARD)
-        elif not same:
+            torch._assert_async((adjacency.graph == graph).all(), CHANGED_BEFORE_BACKWARD)
+        elif not torch.equal(adjacency.graph, graph):
             raise RuntimeError(CHANGED_BEFORE_BACKWARD)
         return adjacency
 

@@ -50,8 +50,7 @@ def fingerprint(tensor: Tensor) -> tuple[int, int]:
     loops = compiled(tensor.device)
     if loops is not None:
         plain = tensor.dtype is torch.int64 and tensor.is_contiguous()  # what edges are
-        words = tensor.detach() if plain else _words(tensor)
-        return loops.scan(words.numpy().reshape(-1))  # type: ignore[no-any-return]
+        return loops.scan(tensor if plain else _words(tensor))  # type: ignore[no-any-return]
     first, second = _scan(_words(tensor)).tolist()
     return first, second
 
