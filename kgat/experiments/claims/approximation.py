@@ -14,6 +14,7 @@ from kgat.experiments.engine import Job, Note
 from kgat.kernels import Kernel
 
 SIZES = tuple(2**power for power in range(4, 12))  # numbers of features
+SCALES = (0.5, 1.0)  # standard deviations of the tokens
 CHANNELS, TOKENS = 4, 128  # few channels, so that a truncated exponential of degree 8 has 495 features
 
 
@@ -59,34 +60,36 @@ def _maps() -> dict[str, Map]:
 
 
 def jobs(draws: int) -> list[Job]:
-    r"""Returns a job per feature map and draw of tokens and directions, which gives a record of kind
+    r"""Returns a job per feature map, scale and draw of tokens and directions, which gives a record of kind
     :obj:`"approximation"`.
 
     Args:
         draws (int): Number of draws, counted from 0.
     """
     return [
-        Job(("approximation", name, seed), f"{name}, draw {seed}", _work, (name, seed))
+        Job(("approximation", name, scale, seed), f"{name}, draw {seed}", _work, (name, scale, seed))
         for seed in range(draws)
+        for scale in SCALES
         for name in _maps()
     ]
 
 
-def key_of(record: dict[str, Any]) -> tuple[str, str, int]:
+def key_of(record: dict[str, Any]) -> tuple[Any, ...]:
     r"""Returns what tells a record from others."""
-    return (record["kind"], record["model"], record["seed"])
+    return tuple(record[name] for name in ("kind", "model", "scale", "seed"))
 
 
 @torch.no_grad()
-def _work(name: str, seed: int, *, note: Note) -> Iterator[dict[str, Any]]:
+def _work(name: str, scale: float, seed: int, *, note: Note) -> Iterator[dict[str, Any]]:
     one = _maps()[name]
     torch.manual_seed(seed)
-    query, key = torch.randn(2, TOKENS, 1, CHANNELS, dtype=torch.float64)
+    query, key = scale * torch.randn(2, TOKENS, 1, CHANNELS, dtype=torch.float64)
     exact = one.exact.double()(query, key).dense().exp().squeeze(-1)
     estimates = [_estimate(one.build(given).double(), query, key) for given in one.sizes.values()]
     yield {
         "kind": "approximation",
         "model": name,
+        "scale": scale,
         "seed": seed,
         "tokens": TOKENS,
         "channels": CHANNELS,

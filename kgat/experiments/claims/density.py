@@ -15,7 +15,10 @@ from kgat.kernels import SincProduct
 
 POWERS = (2, 4)  # the theorem holds from 4 on
 SIZES = {1: (100, 300, 1000, 3000, 10000), 2: (100, 300, 1000, 3000)}  # of the data, by channels
-BANDWIDTHS = {1: [2.0 ** (step / 2) for step in range(-2, 7)], 2: [2.0 ** (step / 2) for step in range(-2, 5)]}
+BANDWIDTHS = {
+    1: [2.0 ** (step / 2) for step in range(-2, 7)],
+    2: [2.0 ** (step / 2) for step in range(-2, 5)],
+}
 # Squares of what is limited to frequencies up to `power` times R are integrated without an error by a grid
 # whose cells are smaller than pi over that limit.
 REACH, STEPS = 4.0, {1: 101, 2: 41}

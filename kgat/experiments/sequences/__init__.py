@@ -25,4 +25,14 @@ from kgat.experiments.sequences.runs import check, compare, finished, load, run
 from kgat.experiments.sequences.tables import markers, table
 
 __all__ = ["PAPERS", "Paper", "Setting", "arguments", "build", "check", "choose", "compare", "evaluate"]
-__all__ += ["finished", "fit", "layers_record", "load", "markers", "resolve_paper", "run", "settings_of", "table"]
+__all__ += [
+    "finished",
+    "fit",
+    "layers_record",
+    "load",
+    "markers",
+    "resolve_paper",
+    "run",
+    "settings_of",
+    "table",
+]
