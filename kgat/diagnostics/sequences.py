@@ -55,7 +55,7 @@ def trace_attention(model: torch.nn.Module, call: Callable[[], Any]) -> list[Att
         >>> from kgat.diagnostics import trace_attention
         >>> model, x = KernelTransformer(16, 2, num_layers=2), torch.randn(3, 5, 16)
         >>> [(call.name, call.alpha.shape) for call in trace_attention(model, lambda: model(x))][:1]
-        [('encoder_layers.0.self_attn', torch.Size([3, 5, 5, 2]))]
+        [('encoder.0.self_attn', torch.Size([3, 5, 5, 2]))]
     """
     names = {
         module: name

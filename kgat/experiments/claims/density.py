@@ -15,12 +15,10 @@ from kgat.kernels import SincProduct
 
 POWERS = (2, 4)  # the theorem holds from 4 on
 SIZES = {1: (100, 300, 1000, 3000, 10000), 2: (100, 300, 1000, 3000)}  # of the data, by channels
-BANDWIDTHS = {
-    1: [2.0 ** (step / 2) for step in range(-2, 7)],
-    2: [2.0 ** (step / 2) for step in range(-2, 5)],
-}
-# Squares of what is limited to frequencies up to `power` times R are integrated without an error by a grid
-# whose cells are smaller than pi over that limit.
+# R, of steps of the root of 2
+BANDWIDTHS = {1: [2.0 ** (step / 2) for step in range(9)], 2: [2.0 ** (step / 2) for step in range(7)]}
+# Of the grid on which errors are integrated. It may be coarser than an estimate: its mean over draws, and so
+# the mean squared error at a place, is as smooth as the density.
 REACH, STEPS = 4.0, {1: 101, 2: 41}
 CENTRES, DEVIATION = (-1.0, 1.0), 0.6  # of the mixture of two normal laws in each channel
 

@@ -106,15 +106,16 @@ def _scores(records: Sequence[Record]) -> Iterator[Record]:
         yield {**record, "kind": "variant score", "model": model, "test": test, "unit": unit}
 
 
-def means(records: Sequence[Record], value: Callable[[Record], float]) -> Means:
+def means(records: Sequence[Record], value: Callable[[Record], float], variants: Sequence[str] = ()) -> Means:
     r"""Returns per data set and variant the mean of a number over runs, of data sets that have all variants.
 
     Args:
         records (list of dict): Records of kind :obj:`"sequence"`; those that diverged do not count.
         value (Callable): Returns the number of a run.
+        variants (list of str, optional): The variants; those of the records if empty. (default: :obj:`()`)
     """
     runs = [record for record in records if record["kind"] == "sequence" and record["test"] is not None]
-    names = list(dict.fromkeys(run["variant"] for run in runs))
+    names = variants or list(dict.fromkeys(run["variant"] for run in runs))
     found: Means = {}
     for dataset, name in product(dict.fromkeys(run["dataset"] for run in runs), names):
         of_variant = [value(run) for run in runs if (run["dataset"], run["variant"]) == (dataset, name)]
@@ -157,7 +158,8 @@ def _draws(records: Sequence[Record], model: str, scale: float) -> list[Record]:
 
 
 def _cases(records: Sequence[Record]) -> list[tuple[float, str]]:
-    return sorted({(record["scale"], record["model"]) for record in records})
+    cases = dict.fromkeys((record["scale"], record["model"]) for record in records)
+    return sorted(cases, key=lambda case: case[0])
 
 
 def _approximation(records: Sequence[Record]) -> Iterator[str]:
@@ -168,7 +170,7 @@ def _approximation(records: Sequence[Record]) -> Iterator[str]:
         far = [f"{name} (m^{power:.2f})" for name, power in random.items() if name not in near]
         yield f"On tokens of standard deviation {scale:g} the error of the Gram matrix falls like m^−0.5,"
         yield f"within 0.1 of the exponent, for {len(near)} of {len(random)} random maps"
-        yield f"({', '.join(near) or NONE}){' and otherwise for ' if far else ''}{', '.join(far)}.".replace(
+        yield f"({'; '.join(near) or NONE}){', and otherwise for ' if far else ''}{'; '.join(far)}.".replace(
             "^-", "^−"
         )
     draws = len({record["seed"] for record in records})
@@ -184,7 +186,7 @@ def _approximation_table(records: Sequence[Record]) -> list[str | Table]:
         place = max(i for i, size in enumerate(sizes) if size <= 256)
         kernel, attention = (median(r[what][place] for r in draws) for what in ("kernel", "attention"))
         power = f"{_exponent(records, name, scale):.2f}".replace("-", "−")
-        rows.append([name, f"{scale:g}", power, str(sizes[place]), f"{kernel:.3f}", f"{attention:.3f}"])
+        rows.append([name, f"{scale:g}", power, str(sizes[place]), f"{kernel:.2g}", f"{attention:.2g}"])
     head = ["kernel: feature map", "deviation", "exponent", "features", "error of the Gram matrix"]
     return [Table([*head, "error of attention"], rows)]
 
@@ -201,7 +203,7 @@ def best_errors(records: Sequence[Record]) -> dict[tuple[int, int], tuple[float,
         chosen = [r for r in records if (r["channels"], r["power"]) == (channels, power)]
         sizes = sorted({record["size"] for record in chosen})
         errors = [np.mean([r["errors"] for r in chosen if r["size"] == n], axis=0) for n in sizes]
-        best = [chosen[0]["bandwidths"][int(error.argmin())] for error in errors]
+        best = [_best(chosen, next(r for r in chosen if r["size"] == n)) for n in sizes]
         exponents = slope(sizes, [float(error.min()) for error in errors]), slope(sizes, best)
         found[channels, power] = exponents
     return found
@@ -211,12 +213,24 @@ def _density(records: Sequence[Record]) -> Iterator[str]:
     for (channels, power), (error, _) in best_errors(records).items():
         bound = -4.0 / (channels + 4)
         if power >= 4:
-            how = "as fast as" if error <= bound + 0.05 else "slower than"
-            yield f"With power {power} in {channels} dimension{'s' * (channels > 1)} the error at the best R"
+            how = "as fast as" if error <= bound + 0.05 else "slower over these sizes than"
+            yield f"In {channels} dimension{'s' * (channels > 1)} with power {power} the error at the best R"
             yield f"falls like N^{error:.2f}, {how} the bound N^{bound:.2f} says.".replace("^-", "^−")
         else:
-            yield f"With power {power}, outside the theorem, it falls like N^{error:.2f}.".replace("^-", "^−")
-    yield "R is one of a grid whose steps are the root of 2, so that its own exponent is a coarse one."
+            yield f"In {channels} dimension{'s' * (channels > 1)} with power {power}, outside the theorem, the"
+            yield f"error at the best R falls like N^{error:.2f}.".replace("^-", "^−")
+    for record in records:
+        if record["seed"] == 0 and _best(records, record) == record["bandwidths"][-1]:
+            yield f"With power {record['power']}, D = {record['channels']} and N = {record['size']:,} the best R is"
+            yield "the largest that was tried."
+    yield "R is one of a grid whose steps are the root of 2, so that its own exponent is a coarse one. The"
+    yield "bound is one for N towards infinity; a slower fall over these sizes does not contradict it."
+
+
+def _best(records: Sequence[Record], like: Record) -> float:
+    names = ("channels", "power", "size")
+    draws = [r["errors"] for r in records if all(r[name] == like[name] for name in names)]
+    return float(like["bandwidths"][int(np.mean(draws, axis=0).argmin())])
 
 
 def _density_table(records: Sequence[Record]) -> list[str | Table]:
@@ -230,6 +244,10 @@ def _density_table(records: Sequence[Record]) -> list[str | Table]:
     return [Table(head, rows, names=2)]
 
 
+def _layer_means(records: Sequence[Record], field: str, *variants: str) -> Means:
+    return means(records, lambda run: _of_layers(run, field), variants)
+
+
 def _compared(of_sets: Means, first: str, second: str) -> tuple[int, str]:
     # In how many data sets the first is larger, and the numbers of all.
     pairs = {dataset: (one[first], one[second]) for dataset, one in of_sets.items()}
@@ -239,15 +257,18 @@ def _compared(of_sets: Means, first: str, second: str) -> tuple[int, str]:
 
 def _heads(records: Sequence[Record]) -> Iterator[str]:
     for field, said in (("distance", "Frobenius distance"), ("relative", "distance over the norm of a head")):
-        of_sets = means(records, lambda run, field=field: _of_layers(run, field))  # type: ignore[misc]
+        of_sets = _layer_means(records, field, "fourier", "softmax")
+        if not of_sets:
+            return
         ups, numbers = _compared(of_sets, "fourier", "softmax")
         yield f"{said.capitalize()}, mean over layers, is larger with Fourier attention than with softmax"
         yield f"attention on {ups} of {len(of_sets)} sets ({numbers})."
 
 
 def _spectra(records: Sequence[Record]) -> Iterator[str]:
-    last = means(records, lambda run: run["layers"][-1]["effective_rank"])
-    for name in ("primal", "primal+"):
+    primal = ("primal", "primal, no KSVD", "primal+", "primal+, no KSVD")
+    last = means(records, lambda run: run["layers"][-1]["effective_rank"], ("softmax", *primal))
+    for name in ("primal", "primal+") if last else ():
         without = f"{name}, no KSVD"
         lower = sum(one[name] < one["softmax"] for one in last.values())
         also = sum(one[without] < one["softmax"] for one in last.values())
@@ -273,7 +294,9 @@ def _copula(records: Sequence[Record]) -> Iterator[str]:
         yield "The copula learned correlations between heads whose mean size is"
         yield f"{mean(map(_off_diagonal, tied)):.3f}, over channels, layers and runs; of the control they are"
         yield "0 by construction."
-    of_sets = means(records, lambda run: _of_layers(run, "correlation"))
+    of_sets = _layer_means(records, "correlation", "copula*l2", "implicit*l2")
+    if not of_sets:
+        return
     ups, numbers = _compared(of_sets, "copula*l2", "implicit*l2")
     yield f"Attention weights of two heads are more correlated with a copula than without on {ups} of"
     yield f"{len(of_sets)} sets ({numbers}, with and without)."
@@ -281,7 +304,7 @@ def _copula(records: Sequence[Record]) -> Iterator[str]:
 
 def _definite(records: Sequence[Record]) -> Iterator[str]:
     for field, said in (("asymmetry", "Asymmetry"), ("negative", "The negative share of eigenvalues")):
-        of_sets = means(records, lambda run, field=field: _of_layers(run, field))  # type: ignore[misc]
+        of_sets = _layer_means(records, field)
         for dataset, one in of_sets.items():
             numbers = ", ".join(f"{name} {value:.2g}" for name, value in one.items())
             yield f"{said} on {dataset}, mean over heads, layers and seeds: {numbers}."
@@ -305,11 +328,13 @@ def _orders(records: Sequence[Record]) -> Iterator[str]:
 
 def _degrees(records: Sequence[Record]) -> Iterator[str]:
     bleu = means(records, lambda run: run["test"])
-    rank = means(records, lambda run: _of_layers(run, "gram_rank"))
+    rank = _layer_means(records, "gram_rank")
     for dataset, one in bleu.items():
         said = ", ".join(f"{name} {one[name]:.1f} ({rank[dataset][name]:.0f})" for name in one)
         yield f"BLEU on {dataset} and, in brackets, the numerical rank (singular values above 10⁻³ of the"
         yield f"largest on 512 tokens, mean over heads and layers): {said}."
+        if "exponential" not in one:
+            continue
         finite = [value for name, value in one.items() if name != "exponential"]
         better = sum(value >= one["exponential"] for value in finite)
         yield f"{better} of {len(finite)} kernels of finite dimension translate at least as well as the"
