@@ -19,7 +19,7 @@ SIZES = {1: (100, 300, 1000, 3000, 10000), 2: (100, 300, 1000, 3000)}  # of the 
 BANDWIDTHS = {1: [2.0 ** (step / 2) for step in range(9)], 2: [2.0 ** (step / 2) for step in range(7)]}
 # Of the grid on which errors are integrated. It may be coarser than an estimate: its mean over draws, and so
 # the mean squared error at a place, is as smooth as the density.
-REACH, STEPS = 4.0, {1: 101, 2: 41}
+REACH, STEPS = 4.0, {1: 41, 2: 25}
 CENTRES, DEVIATION = (-1.0, 1.0), 0.6  # of the mixture of two normal laws in each channel
 
 

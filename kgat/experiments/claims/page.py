@@ -82,7 +82,7 @@ WHAT = {
     "correlation": "correlation of heads",
     "asymmetry": "asymmetry of the kernel",
     "negative": "negative share of eigenvalues",
-    "gram_rank": "numerical rank of the kernel on 512 tokens, mean over heads and layers",
+    "gram_rank": "numerical rank of the kernel on up to 512 tokens, mean over heads and layers",
 }
 
 
@@ -217,12 +217,12 @@ def _density(records: Sequence[Record]) -> Iterator[str]:
             yield f"In {channels} dimension{'s' * (channels > 1)} with power {power} the error at the best R"
             yield f"falls like N^{error:.2f}, {how} the bound N^{bound:.2f} says.".replace("^-", "^−")
         else:
-            yield f"In {channels} dimension{'s' * (channels > 1)} with power {power}, outside the theorem, the"
-            yield f"error at the best R falls like N^{error:.2f}.".replace("^-", "^−")
+            yield f"In {channels} dimension{'s' * (channels > 1)} with power {power}, outside the theorem,"
+            yield f"the error at the best R falls like N^{error:.2f}.".replace("^-", "^−")
     for record in records:
         if record["seed"] == 0 and _best(records, record) == record["bandwidths"][-1]:
-            yield f"With power {record['power']}, D = {record['channels']} and N = {record['size']:,} the best R is"
-            yield "the largest that was tried."
+            yield f"Of power {record['power']}, D = {record['channels']}, N = {record['size']:,} the best R"
+            yield "is the largest that was tried."
     yield "R is one of a grid whose steps are the root of 2, so that its own exponent is a coarse one. The"
     yield "bound is one for N towards infinity; a slower fall over these sizes does not contradict it."
 
@@ -332,7 +332,7 @@ def _degrees(records: Sequence[Record]) -> Iterator[str]:
     for dataset, one in bleu.items():
         said = ", ".join(f"{name} {one[name]:.1f} ({rank[dataset][name]:.0f})" for name in one)
         yield f"BLEU on {dataset} and, in brackets, the numerical rank (singular values above 10⁻³ of the"
-        yield f"largest on 512 tokens, mean over heads and layers): {said}."
+        yield f"largest on up to 512 tokens, mean over heads and layers): {said}."
         if "exponential" not in one:
             continue
         finite = [value for name, value in one.items() if name != "exponential"]
