@@ -13,8 +13,8 @@ from kgat import diagnostics, kernels
 from kgat.diagnostics.record import SINGULAR_VALUES
 from kgat.diagnostics.spectra import sample
 from kgat.experiments.stock import StockGAT
-from kgat.models import KernelGAT
-from kgat.nn import GlobalAttention, KernelGATConv, PrimalAttention
+from kgat.models import KernelGAT, KernelTransformer
+from kgat.nn import GlobalAttention, KernelAttention, KernelGATConv, PrimalAttention
 
 pytestmark = pytest.mark.quick
 
@@ -793,3 +793,53 @@ def test_what_is_shown_of_a_kernel_is_in_the_units_of_its_inputs():
     spread = [law.flatten(1).norm(dim=1) for law in laws]
     assert spread[1][0] > 1.5 * spread[0][0]
     assert spread[1][1] < spread[0][1]
+
+
+def test_head_distance_is_a_mean_over_pairs():
+    alpha = torch.rand(2, 4, 5, 3, dtype=torch.float64)
+    pairs = [(0, 1), (0, 2), (1, 2)]
+    expected = sum((alpha[..., a] - alpha[..., b]).square().sum(dim=(1, 2)).sqrt() for a, b in pairs) / 3
+    torch.testing.assert_close(diagnostics.head_distance(alpha), expected)
+    same = alpha[..., :1].expand(-1, -1, -1, 3)
+    assert not diagnostics.head_distance(same).any()
+    with pytest.raises(ValueError, match="at least two heads"):
+        diagnostics.head_distance(alpha[..., :1])
+
+
+def test_trace_attention_leaves_the_model_as_it_is():
+    model = KernelTransformer(8, 2, num_layers=2, decoder_layers=1, attention=["kernel", "primal", "kernel"])
+    model.train()
+    model.decoder[0].eval()
+    modes = [module.training for module in model.modules()]
+    x, y = torch.randn(3, 5, 8), torch.randn(3, 4, 8)
+    outputs = []
+    calls = diagnostics.trace_attention(model, lambda: outputs.append(model(x, y)))
+    assert modes == [module.training for module in model.modules()]
+    assert [None if call.alpha is None else tuple(call.alpha.shape) for call in calls] == [
+        (3, 5, 5, 2),
+        None,  # primal attention has none
+        (3, 4, 4, 2),
+        (3, 4, 5, 2),
+    ]
+    for call in calls:
+        if call.alpha is not None:
+            torch.testing.assert_close(call.alpha.sum(dim=2), torch.ones(3, call.alpha.size(1), 2))
+    assert calls[-1].key is not calls[-1].query
+    torch.testing.assert_close(outputs[0], model.eval()(x, y))
+    assert not any(module._forward_hooks or module._forward_pre_hooks for module in model.modules())
+
+
+def test_trace_attention_gives_modules_what_they_were_asked_for():
+    class Model(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = KernelAttention(8, 2)
+
+        def forward(self, x):
+            return self.attention(x), self.attention(x, average_attn_weights=False)
+
+    model, x = Model(), torch.randn(3, 5, 8)
+    seen = []
+    calls = diagnostics.trace_attention(model, lambda: seen.extend(model(x)))
+    assert [tuple(weights.shape) for _, weights in seen] == [(3, 5, 5), (3, 2, 5, 5)]
+    torch.testing.assert_close(calls[1].alpha, seen[1][1].movedim(1, -1))

@@ -16,6 +16,7 @@ PAGES = {
     "benchmarks/README.md": "results/benchmarks.md",
     "benchmarks/sequences/README.md": "results/sequences.md",
     "benchmarks/regression/README.md": "results/regression.md",
+    "benchmarks/claims/README.md": "results/claims.md",
     "CHANGELOG.md": "changelog.md",
     "CONTRIBUTING.md": "contributing.md",
     "DESIGN.md": "inside/design.md",

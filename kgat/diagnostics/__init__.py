@@ -3,7 +3,15 @@ r"""What a trained attention model attends to: entropy, profile and spectrum of 
 from kgat.diagnostics.layers import Layer, attention_entropy, attention_weights, has_attention, trace
 from kgat.diagnostics.neighbours import neighbourhood
 from kgat.diagnostics.record import attention_record, spectra_record
-from kgat.diagnostics.similarity import gram_image, head_correlation, importance, kernel_profile, spectral_law
+from kgat.diagnostics.sequences import AttentionCall, trace_attention
+from kgat.diagnostics.similarity import (
+    gram_image,
+    head_correlation,
+    head_distance,
+    importance,
+    kernel_profile,
+    spectral_law,
+)
 from kgat.diagnostics.spectra import (
     attention_spectrum,
     cumulative_spectrum,
@@ -20,6 +28,7 @@ from kgat.diagnostics.spectra import (
 )
 
 __all__ = [
+    "AttentionCall",
     "Layer",
     "attention_entropy",
     "attention_record",
@@ -32,6 +41,7 @@ __all__ = [
     "gram_spectrum",
     "has_attention",
     "head_correlation",
+    "head_distance",
     "importance",
     "inertia",
     "kernel_profile",
@@ -45,4 +55,5 @@ __all__ = [
     "spectral_law",
     "symmetry_gap",
     "trace",
+    "trace_attention",
 ]

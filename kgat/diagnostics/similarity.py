@@ -168,6 +168,35 @@ def head_correlation(kernel: torch.nn.Module, query: Tensor, key: Tensor) -> Ten
         return correlation.mean(dim=0)
 
 
+def head_distance(alpha: Tensor) -> Tensor:
+    r"""Returns how far the heads of a layer are from each other, a measure of how redundant they are, as
+    `"Transformer with Fourier Integral Attentions" <https://arxiv.org/abs/2206.00206>`_ reports one.
+
+    .. math::
+        \frac{2}{H (H - 1)} \sum_{h < h'} \lVert \mathbf{A}_h - \mathbf{A}_{h'} \rVert_F
+
+    Args:
+        alpha (torch.Tensor): The attention weights of two or more heads.
+
+    Shapes:
+        - **alpha:** :math:`(*, N, M, H)`, **output:** :math:`(*)`, 0 where all heads are alike
+
+    Raises:
+        ValueError: If there are fewer than two heads.
+
+    Example:
+        >>> head_distance(torch.eye(2).view(2, 2, 1) * torch.tensor([1.0, 0.0]))
+        tensor(1.4142)
+    """
+    if alpha.dim() < 3 or alpha.size(-1) < 2:
+        raise ValueError(
+            f"Expected 'alpha' of shape [..., N, M, H] with at least two heads (got {list(alpha.shape)}); "
+            "keep the heads apart, with average_attn_weights=False, and move them to the end"
+        )
+    first, second = torch.triu_indices(alpha.size(-1), alpha.size(-1), 1)
+    return torch.linalg.matrix_norm((alpha[..., first] - alpha[..., second]).movedim(-1, -3)).mean(dim=-1)
+
+
 def importance(kernel: torch.nn.Module, key: Tensor) -> Tensor | None:
     r"""Returns what a node adds to every score as a key: the sum of the magnitudes of a kernel.
 

@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from kgat.experiments import regression, sequences, starts
+from kgat.experiments import claims, regression, sequences, starts
 from kgat.experiments.bench import report
 from kgat.experiments.ledger import read_results
 from kgat.experiments.pages import BEGIN, END, OVERVIEW, split_readme
@@ -12,6 +12,7 @@ from kgat.experiments.tables import readme_tables
 
 ROOT = Path(__file__).resolve().parents[2]
 SEQUENCES = ROOT / "benchmarks" / "sequences"
+CLAIMED = ROOT / "benchmarks" / "claims"
 PAPERS = sorted(path.stem for path in SEQUENCES.glob("*.jsonl") if path.stem != "costs")
 
 
@@ -57,3 +58,11 @@ def test_papers(paper):
     order = list(sequences.resolve_paper(paper).datasets)
     records.sort(key=lambda record: order.index(record["dataset"]))
     assert between("benchmarks/sequences/README.md", *sequences.markers(paper)) == sequences.table(records)
+
+
+@pytest.mark.parametrize("claim", claims.CLAIMS.values(), ids=lambda claim: claim.name)
+def test_claims(claim):
+    said = "Not trained yet."
+    if (CLAIMED / f"{claim.name}.jsonl").exists():
+        said = claims.text(claim, claims.lines(claim, CLAIMED)).strip()
+    assert between("benchmarks/claims/README.md", *claims.markers(claim.name)) == said

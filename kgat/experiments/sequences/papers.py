@@ -146,16 +146,17 @@ class Paper:
     variants: Mapping[str, Mapping[str, Any]]
 
 
-def _read(value: Any) -> Any:
-    # What the file has no sign for, and what records and calls do not change.
+def plain(value: Any) -> Any:
+    r"""Returns what a TOML file holds with :obj:`None` for ``"none"``, which it has no sign for, and with
+    tuples for lists, which nobody changes."""
     if isinstance(value, dict):
-        return {name: _read(one) for name, one in value.items()}
+        return {name: plain(one) for name, one in value.items()}
     if isinstance(value, list):
-        return tuple(map(_read, value))
+        return tuple(map(plain, value))
     return None if value == "none" else value
 
 
-_FILE = _read(tomllib.loads(Path(__file__).with_name("papers.toml").read_text(encoding="utf8")))
+_FILE = plain(tomllib.loads(Path(__file__).with_name("papers.toml").read_text(encoding="utf8")))
 PAPERS = {name: Paper(**paper) for name, paper in _FILE["papers"].items()}
 PRIMAL: dict[str, Any] = _FILE["primal"]
 SCALES = {

@@ -23,6 +23,7 @@ from kgat.experiments.engine import Engine, Job
 from kgat.experiments.ledger import read_results
 from kgat.experiments.loop import Diverged
 from kgat.experiments.sequences.fitting import OnEpoch, bleu, build, evaluate, fit, perplexity
+from kgat.experiments.sequences.layers import ksvd, layers_record
 from kgat.experiments.sequences.papers import Setting, arguments, completed
 
 Record = dict[str, Any]
@@ -39,6 +40,7 @@ def run(
     setting: Setting,
     *,
     device: str = "cpu",
+    layers: bool = False,
     on_epoch: OnEpoch | None = None,
 ) -> Record:
     r"""Trains one model with one seed and reads the test once.
@@ -50,6 +52,9 @@ def run(
         seed (int): Decides initial weights, dropout and the order of the sequences.
         setting (Setting): How to build and train.
         device (str, optional): Where to train. (default: :obj:`"cpu"`)
+        layers (bool, optional): Whether the record has :obj:`layers` too, what the trained attention modules
+            do (:func:`layers_record`), and :obj:`ksvd`, J of primal layers per epoch.
+            (default: :obj:`False`)
         on_epoch (callable, optional): As in :func:`fit`. (default: :obj:`None`)
 
     Returns:
@@ -79,8 +84,16 @@ def run(
         "val": None,
         "test": None,
     }
+    objective: list[float] = []  # J of each epoch
+
+    def epoch_done(epoch: int, score: float) -> None:
+        if layers and (j := ksvd(model, val, setting, device)) is not None:
+            objective.append(_rounded(j))
+        if on_epoch is not None:
+            on_epoch(epoch, score)
+
     try:
-        fitted = fit(model, train, val, setting, generator=generator, device=device, on_epoch=on_epoch)
+        fitted = fit(model, train, val, setting, generator=generator, device=device, on_epoch=epoch_done)
     except Diverged as error:
         record["diverged"] = str(error)
     else:
@@ -97,6 +110,9 @@ def run(
             seconds=round(fitted.seconds, 2),
             curve=[_rounded(value) for value in fitted.curve],
         )
+        if layers:
+            record["layers"] = layers_record(model, val, setting, device)
+            record |= {"ksvd": objective} if objective else {}
     record.update(
         parameters=sum(parameter.numel() for parameter in model.parameters()),
         preprocessing=task.preprocessing,
@@ -144,6 +160,7 @@ def compare(
     *,
     device: str = "cpu",
     shown: bool = False,
+    layers: bool = False,
     on_run: Callable[[Record], None] | None = None,
     on_epoch: Callable[[str, str, int, int, float], None] | None = None,
 ) -> list[Record]:
@@ -159,6 +176,7 @@ def compare(
         root (str or Path, optional): The folder of data sets. (default: :obj:`None`)
         device (str, optional): Where to train. (default: :obj:`"cpu"`)
         shown (bool, optional): Whether to show a progress bar. (default: :obj:`False`)
+        layers (bool, optional): As in :func:`run`. (default: :obj:`False`)
         on_run (callable, optional): Called with each new record. (default: :obj:`None`)
         on_epoch (callable, optional): Called with data set, variant, seed, epoch and validation score.
             (default: :obj:`None`)
@@ -180,7 +198,7 @@ def compare(
                 on_epoch(dataset, name, seed, epoch, score)
 
         of_run = (task(dataset, seed), name, variants[name], seed, settings[dataset])
-        record = run(*of_run, device=device, on_epoch=epoch_done)
+        record = run(*of_run, device=device, layers=layers, on_epoch=epoch_done)
         yield record
         if on_run is not None:
             on_run(record)
