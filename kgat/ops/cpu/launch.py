@@ -7,6 +7,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -215,7 +216,8 @@ def _keep(p: float) -> int:
 @functools.cache
 def available() -> str | None:
     try:
-        importlib.import_module("kgat.ops.cpu.runtime")
+        # What any graph needs: where it cannot be compiled, as without the sources, nothing can.
+        importlib.import_module("kgat.ops.cpu.graph").scan(np.zeros(1, np.int64))
     except (ImportError, OSError, RuntimeError) as error:
         return f"llvmlite cannot be used ({error})"
     return None
@@ -232,11 +234,9 @@ def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
 
 
 def _guarded(name: str, dtype: torch.dtype, rule: str | None = None, *sizes: int) -> Loop:
-    from kgat.ops.cpu.compiler import CompileError
-
     try:
         return _compiled(name, str(dtype).removeprefix("torch."), rule, *sizes)
-    except (CompileError, RuntimeError, TypeError, OSError) as error:
+    except (RuntimeError, TypeError, OSError) as error:
         what = name if rule is None else Recipe.read(rule)
         raise BackendError(f"LLVM could not compile {what}: {error}") from error
 
