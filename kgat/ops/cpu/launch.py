@@ -164,13 +164,18 @@ def circle_backward(
         d_omega = omega.new_zeros(_slots_of_waves(x, families * size), *omega.shape)
         turned = omega.transpose(-1, -2).contiguous()
     if x.numel():
-        tensors = {"x": x, "omega": omega, "turned": turned, "grad": grad.contiguous()}
+        tensors = {"x": x, "omega": omega, "turned": turned, "grad": _read_at(grad)}
         _run_waves("circle_backward", families, size, **tensors, d_x=d_x, d_omega=d_omega)
     return d_x, None if d_omega is None else d_omega.sum(dim=0)
 
 
+def _read_at(x: Tensor) -> Tensor:
+    # What stands at its address is the tensor: a view may be negated lazily.
+    return x.resolve_neg().contiguous()
+
+
 def _contiguous(x: Tensor, omega: Tensor | None, families: int) -> tuple[Tensor, Tensor | None, int]:
-    x, omega = x.contiguous(), None if omega is None else omega.contiguous()
+    x, omega = _read_at(x), None if omega is None else _read_at(omega)
     return x, omega, (x if omega is None else omega).size(-1) // families
 
 
