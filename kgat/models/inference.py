@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 from torch_geometric.index import index2ptr
 
-from kgat.kernels import Kernel, Product, Sum
+from kgat.kernels import Kernel, PerHead, Product, Sum
 from kgat.nn.edges import Edges
 from kgat.nn.linear import select_rows
 from kgat.nn.start import is_open
@@ -89,7 +89,7 @@ def needs_all(conv: torch.nn.Module) -> bool:
     return any(
         kernel._lift_takes_context and getattr(kernel, "data_dependent", True)
         for kernel in kernels
-        if not isinstance(kernel, Product | Sum)
+        if not isinstance(kernel, Product | Sum | PerHead)
     )
 
 

@@ -56,7 +56,7 @@ def waves(x: Tensor, omega: Tensor, families: int = 1) -> Tensor:
     Shapes:
         - **x:** :math:`(*, N, H, D)`, **omega:** :math:`(H, D, F m)`, **output:** :math:`(*, N, H, 2 m)`
     """
-    narrow = x.size(-1) <= max(NARROW, omega.size(-1) // 2)
+    narrow = 0 < x.size(-1) <= max(NARROW, omega.size(-1) // 2)
     dtype = torch.promote_types(x.dtype, omega.dtype)
     if omega.dim() != 3 or not narrow or not _in_one_pass(x.to(dtype), omega.to(dtype)):
         return circle(project(x, omega), families)
@@ -111,7 +111,7 @@ def _gradients(x: Tensor, omega: Tensor | None, families: int, grad: Tensor) -> 
     if omega is None:
         return d_angle, None
     # Products by head: torch cannot batch gradients of an einsum that way.
-    heads, channels, width = omega.shape
-    by_head, turned = d_angle.reshape(-1, heads, width).transpose(0, 1), omega.transpose(1, 2)
-    d_omega = x.reshape(-1, heads, channels).permute(1, 2, 0) @ by_head
+    nodes, (heads, channels, width) = x.shape[:-2].numel(), omega.shape
+    by_head, turned = d_angle.reshape(nodes, heads, width).transpose(0, 1), omega.transpose(1, 2)
+    d_omega = x.reshape(nodes, heads, channels).permute(1, 2, 0) @ by_head
     return (by_head @ turned).transpose(0, 1).reshape(x.shape), d_omega

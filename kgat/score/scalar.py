@@ -72,7 +72,7 @@ def where(condition: Any, x: Any, y: Any) -> Any:
         return x if condition else y
     if isinstance(condition, Symbol):
         return condition.tape.apply("where", condition, x, y)
-    return torch.where(condition, x, y)
+    return torch.where(condition, _held(x, y), _held(y, x))
 
 
 def exp(x: Any) -> Any:
@@ -132,12 +132,19 @@ def _extreme(name: str, x: Any, y: Any) -> Any:
         x, y = y, x
     if not isinstance(x, Tensor):
         return min(x, y) if name == "minimum" else max(x, y)
-    return torch.where(x >= y if name == "minimum" else x <= y, y, x)
+    return torch.where(x >= y if name == "minimum" else x <= y, _held(y, x), x)
+
+
+def _held(x: Any, like: Any) -> Any:
+    # Torch refuses a number that a precision does not hold. Compiled, and in arithmetic, it is infinite.
+    if isinstance(x, Tensor) or not isinstance(like, Tensor) or not like.is_floating_point():
+        return x
+    return math.copysign(math.inf, x) if abs(x) > torch.finfo(like.dtype).max else x
 
 
 def typed(x: Any, like: Tensor) -> Any:
     r"""Returns a number in the precision of a tensor, so that a choice between two numbers keeps it."""
-    return x if isinstance(x, Tensor) or not isinstance(like, Tensor) else like.new_full((), x)
+    return x if isinstance(x, Tensor) or not isinstance(like, Tensor) else like.new_full((), _held(x, like))
 
 
 def taken(condition: Any, x: Any, holds: bool) -> Any:

@@ -277,3 +277,22 @@ def test_waves_of_infinity_are_nan_there_alone():
     out = waves(x, omega)
     assert out[2].isnan().all()
     assert out[[0, 1, 3, 4]].isfinite().all()
+
+
+def test_waves_read_what_is_negated_lazily():
+    x, omega, grad = of_waves(6, 3, 5, 4, 2)
+    expected = waves(-x, -omega, 2)
+    out = waves(torch._neg_view(x), torch._neg_view(omega), 2)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(circle(torch._neg_view(grad)), circle(-grad))
+    found = torch.autograd.grad(out, (x, omega), torch._neg_view(grad))
+    torch.testing.assert_close(found, torch.autograd.grad(expected, (x, omega), -grad))
+
+
+@pytest.mark.parametrize(("nodes", "heads", "channels"), [(0, 3, 5), (4, 0, 5), (4, 3, 0), (0, 0, 0)])
+def test_waves_of_nothing(nodes, heads, channels):
+    x, omega, grad = of_waves(nodes, heads, channels, 4, 2)
+    out = waves(x, omega, 2)
+    torch.testing.assert_close(out, circle(project(x, omega), 2))
+    first = torch.autograd.grad(out, (x, omega), grad, create_graph=True)
+    assert not any(t.count_nonzero() for t in first)

@@ -6,7 +6,7 @@ from kgat import KernelGAT
 from kgat.experiments.stock import StockGAT, StockGATv2
 from kgat.loader import NeighborLoader
 from kgat.models import StandardizedOutput
-from kgat.models.inference import _slices
+from kgat.models.inference import _slices, needs_all
 
 pytestmark = pytest.mark.quick
 
@@ -93,6 +93,22 @@ def test_slices_keep_to_both_bounds():
     ends = torch.tensor([0, 2, 2, 9, 10, 11, 12, 13])
     assert list(_slices(ends, 3, 4)) == [(0, 2), (2, 3), (3, 6), (6, 7)]
     assert list(_slices(torch.zeros(1), 3, 4)) == []
+
+
+@pytest.mark.parametrize(
+    ("kernel", "whole"),
+    [
+        ("rbf|additive", False),
+        ("(rbf+additive)*l2|laplace", False),
+        ("rbf|implicit[data_dependent=true]", True),
+    ],
+)
+def test_kernels_of_kernels_need_all_nodes_where_a_part_does(kernel, whole):
+    model = KernelGAT(6, 8, 1, heads=2, kernel=kernel).double().eval()
+    assert needs_all(model.convs[0]) is whole
+    x, edge_index = graph()
+    out = model.inference(x, edge_index, rows=7)
+    torch.testing.assert_close(out, model(x, edge_index).detach(), rtol=1e-11, atol=1e-11)
 
 
 def test_nothing_to_do():

@@ -114,6 +114,22 @@ def test_elementary_functions(name, dtype):
         np.testing.assert_allclose(y, expected.astype(dtype), rtol=2e-7, atol=1e-7 if name != "exp" else 0)
 
 
+@pytest.mark.parametrize("name", ["sin", "cos"])
+def test_sines_of_huge_angles_are_sines(name):
+    function, zero = VOCABULARY["float32"][name], np.float32(0)
+
+    def loop(begin, end, ctx):
+        x, y = pointer(ctx[0], zero), pointer(ctx[1], zero)
+        for i in range(ctx[2]):
+            y[i] = function(x[i])
+
+    x = np.array([1e15, 7e15, -1e16, 1e18, 1e20, -1e30, 3e38, np.inf, -np.inf], np.float32)
+    y = np.empty_like(x)
+    run(loop, x, y, x.size, key=name)
+    assert np.isnan(y[-2:]).all()
+    assert (np.abs(y[:-2]) <= 1).all()
+
+
 @inlined
 def _too_many(x, y):
     return x

@@ -11,11 +11,14 @@ import numpy as np
 import pytest
 import torch
 
+from kgat import KernelGATConv
 from kgat.ops.cpu import cache as cpu_cache
-from kgat.ops.cpu import machine
+from kgat.ops.cpu import graph, launch, machine
 from kgat.ops.cpu.cache import CodeFiles, code_folder
+from kgat.ops.cpu.compiler import CompileError
 from kgat.ops.cpu.kept import CodeCache, kept_on_disk
 from kgat.ops.cpu.runtime import Loop, pointer
+from kgat.ops.graph import device
 
 _i64 = np.int64(0)
 
@@ -123,6 +126,44 @@ def test_no_folder_at_all(folder, monkeypatch):
     assert code_folder() is None
     assert run() == 2
     assert run() == 2
+
+
+def test_a_user_without_a_home(folder, monkeypatch):
+    def unknown(uid):
+        raise KeyError(uid)
+
+    monkeypatch.delenv("HOME")
+    monkeypatch.setattr("pwd.getpwuid", unknown)
+    assert code_folder() == folder
+    monkeypatch.delenv("NUMBA_CACHE_DIR")
+    monkeypatch.setattr(os, "access", lambda *_: False)  # nor can it write beside the package
+    assert code_folder() is None
+
+
+@pytest.mark.parametrize("kernel", ["rbf", "spectral"])
+def test_where_nothing_can_be_compiled_torch_computes(kernel, monkeypatch):
+    def fail(*_):
+        raise CompileError("Expected the source of 'loop'")
+
+    conv, x, edge_index = KernelGATConv(4, 2, kernel=kernel), torch.randn(9, 4), torch.randint(9, (2, 30))
+    expected = conv(x, edge_index)
+    caches = (
+        launch.available,
+        launch._compiled,
+        *(graph._sorting, graph._scanning, device._by_llvm),
+    )
+    monkeypatch.setattr("kgat.ops.cpu.runtime.modules_of", fail)
+    monkeypatch.setenv("NUMBA_CACHE_DIR", os.devnull)
+    forget()
+    for cache in caches:
+        cache.cache_clear()
+    try:
+        assert "the source of" in launch.available()
+        conv(x, edge_index.clone()).sum().backward()
+        torch.testing.assert_close(conv(x, edge_index.clone()), expected)
+    finally:
+        for cache in caches:
+            cache.cache_clear()
 
 
 def test_a_folder_that_vanishes(folder, monkeypatch, caplog):

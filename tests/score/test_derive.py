@@ -404,6 +404,22 @@ def test_a_constant_may_be_infinite(cap):
 PAIR = torch.ones(2)  # a default that is more than one number
 
 
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float16])
+def test_a_number_may_be_too_large_for_the_precision(dtype):
+    huge = 1e300 if dtype == torch.float32 else 1e9
+    t = torch.tensor([-1.0, 2.0], dtype=dtype)
+    inf = torch.tensor([-torch.inf, torch.inf], dtype=dtype)
+    for function, expected in [
+        (lambda t: where(t > 0, t, -huge), torch.stack([inf[0], t[1]])),
+        (lambda t: where(t > 0, huge, -huge), inf),
+        (lambda t: maximum(t, -huge), t),
+        (lambda t: minimum(t, -huge), inf[:1].expand(2)),
+    ]:
+        link = Link("masked", function)
+        assert link.reason == ""
+        torch.testing.assert_close(link.function(t), expected, rtol=0, atol=0)
+
+
 @pytest.mark.parametrize(
     "function",
     [lambda t, c=None: t if c is None else t * c, lambda t, kind="a": t, lambda t, c=PAIR: t],

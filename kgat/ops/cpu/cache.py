@@ -32,11 +32,12 @@ def code_folder() -> Path | None:
     r"""Returns the folder of compiled code: what Numba's variable ``NUMBA_CACHE_DIR`` names, or beside the
     package, or the user's; :obj:`None` if none can be written to."""
     told = os.environ.get("NUMBA_CACHE_DIR")
-    beside, users = Path(__file__).parent / "__pycache__", Path("~/.cache/kgat").expanduser()
+    beside, users = Path(__file__).parent / "__pycache__", Path("~/.cache/kgat")
     for folder in [Path(told)] if told else [beside, users]:
         try:
+            folder = folder.expanduser()  # which fails for a user without a home, as containers have them
             folder.mkdir(parents=True, exist_ok=True)
-        except OSError:
+        except (OSError, RuntimeError):
             continue
         if os.access(folder, os.W_OK | os.X_OK):
             return folder

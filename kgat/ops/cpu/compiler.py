@@ -28,7 +28,7 @@ import numpy as np
 from llvmlite import ir
 
 
-class CompileError(Exception):
+class CompileError(RuntimeError):
     r"""There is something in a routine that the compiler does not know."""
 
 

@@ -8,6 +8,7 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -194,13 +195,18 @@ def circle_backward(
         d_omega = omega.new_zeros(_slots_of_waves(x, families * size), *omega.shape)
         turned = omega.transpose(-1, -2).contiguous()
     if x.numel():
-        tensors = {"x": x, "omega": omega, "turned": turned, "grad": grad.contiguous()}
+        tensors = {"x": x, "omega": omega, "turned": turned, "grad": _read_at(grad)}
         _run_waves("circle_backward", families, size, **tensors, d_x=d_x, d_omega=d_omega)
     return d_x, None if d_omega is None else d_omega.sum(dim=0)
 
 
+def _read_at(x: Tensor) -> Tensor:
+    # What stands at its address is the tensor: a view may be negated lazily.
+    return x.resolve_neg().contiguous()
+
+
 def _contiguous(x: Tensor, omega: Tensor | None, families: int) -> tuple[Tensor, Tensor | None, int]:
-    x, omega = x.contiguous(), None if omega is None else omega.contiguous()
+    x, omega = _read_at(x), None if omega is None else _read_at(omega)
     return x, omega, (x if omega is None else omega).size(-1) // families
 
 
@@ -246,7 +252,8 @@ def _keep(p: float) -> int:
 @functools.cache
 def available() -> str | None:
     try:
-        importlib.import_module("kgat.ops.cpu.runtime")
+        # What any graph needs: where it cannot be compiled, as without the sources, nothing can.
+        importlib.import_module("kgat.ops.cpu.graph").scan(np.zeros(1, np.int64))
     except (ImportError, OSError, RuntimeError) as error:
         return f"llvmlite cannot be used ({error})"
     return None
@@ -263,11 +270,9 @@ def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
 
 
 def _guarded(name: str, dtype: torch.dtype, rule: str | None = None, *sizes: int) -> Loop:
-    from kgat.ops.cpu.compiler import CompileError
-
     try:
         return _compiled(name, str(dtype).removeprefix("torch."), rule, *sizes)
-    except (CompileError, RuntimeError, TypeError, OSError) as error:
+    except (RuntimeError, TypeError, OSError) as error:
         what = name if rule is None else Recipe.read(rule)
         raise BackendError(f"LLVM could not compile {what}: {error}") from error
 

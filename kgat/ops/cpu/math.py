@@ -120,6 +120,9 @@ def _quadrant(x):
     d = np.float64(x)
     n = (d * 0.6366197723675814 + 6755399441055744.0) - 6755399441055744.0
     r = (d - n * 1.5707963267948966) - n * 6.123233995736766e-17
+    # Where doubles have no digits of it left, at 1e15 and above, any angle is as good, and polynomials would
+    # leave [-1, 1]. That of infinity is NaN.
+    r = _select(r * r <= 1.0, r, d - d)
     turn = n - 4.0 * ((n * 0.25 - 0.375 + 6755399441055744.0) - 6755399441055744.0)
     return _f(r), _f(turn)
 

@@ -16,10 +16,12 @@ def compiled(device: torch.device) -> ModuleType | None:
 
 @functools.cache
 def _by_llvm() -> ModuleType | None:
-    try:
-        from kgat.ops.cpu import graph
-    except (ImportError, OSError, RuntimeError):
+    from kgat.ops.cpu.launch import available
+
+    if available() is not None:
         return None
+    from kgat.ops.cpu import graph
+
     return graph
 
 
