@@ -66,6 +66,7 @@ def run(capsys, *arguments):
         ),
         (["table", "no-such-folder"], "Expected results in 'no-such-folder'.*kgat compare"),
         (["table"], "(?i:folders)"),
+        (["train", "--model", "kgat.measures:MEASURES"], "a torch.nn.Module or a factory .*name a class"),
     ],
 )
 def test_errors_are_one_line(capsys, tmp_path, monkeypatch, arguments, message):

@@ -88,8 +88,9 @@ def run(arguments: list[str]) -> int:
         # Who reads our output has seen enough, as 'head' does. Python would flush once more at the end.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 128 + 13
-    except (UsageError, *EXPECTED) as error:
-        if debug:
+    except (UsageError, TypeError, *EXPECTED) as error:
+        # A TypeError is a fault of the program, unless we say what was expected, as of a model by its path.
+        if debug or (isinstance(error, TypeError) and not str(error).startswith("Expected ")):
             raise
         say(f"kgat: error: {one_line(_sentence(error))}")
         return 2

@@ -112,7 +112,9 @@ def _f1(average: str) -> Compute:
             answer = ((output > 0) & known_labels(y)).long()
             if y.numel() == 0:
                 return math.nan
-        return float(f1_score(truth.numpy(), answer.numpy(), average=average, zero_division=0.0))
+        # A single label is to scikit-learn a task of two classes, of which what is not known would be one.
+        of = "binary" if y.dim() == 2 and y.size(1) == 1 else average
+        return float(f1_score(truth.numpy(), answer.numpy(), average=of, zero_division=0.0))
 
     return compute
 

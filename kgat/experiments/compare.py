@@ -259,7 +259,7 @@ def _run_studies(engine: Engine, studies: Sequence[Study]) -> None:
         seeds = range(studies[0].trials.seeds)
         # Whose first seed was pruned needs no other.
         for at_once in [[seed] for seed in seeds] if studies[0].trials.prune else [seeds]:
-            going = [(study, trial) for study, trial in trials if not study.is_out(engine.records, number)]
+            going = [each for each in trials if not each[0].is_out(engine.records, each[1], at_once[0])]
             engine.progress.count((len(trials) - len(going)) * len(at_once))
             engine.run([_trial_of(engine, *each, seed) for each in going for seed in at_once])
 

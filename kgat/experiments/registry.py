@@ -265,7 +265,10 @@ def _own_model(name: str, path: str, thing: Any, brackets: str | None = None) ->
             "seed needs a new one, pass the class or a function that builds it"
         )
     if not callable(thing) or (isinstance(thing, type) and not issubclass(thing, torch.nn.Module)):
-        raise TypeError(f"Expected a torch.nn.Module or a factory of one for '{name}' (got {thing!r})")
+        raise TypeError(
+            f"Expected a torch.nn.Module or a factory of one for '{name}' (got {thing!r}); name a class of "
+            "modules or a function that builds one"
+        )
     arguments = {} if brackets is None else names.arguments_of(thing, brackets, name)
     parameters = inspect.signature(thing).parameters
     takes = tuple(setting for setting in STOCK if setting in parameters and setting not in arguments)

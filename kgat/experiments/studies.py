@@ -21,7 +21,7 @@ from kgat.experiments.config import SETTINGS, Config, stored
 from kgat.experiments.families import Family
 from kgat.experiments.pruner import Pruner
 from kgat.experiments.registry import open_arguments, resolve_model, with_arguments
-from kgat.experiments.space import Choices, Dimension
+from kgat.experiments.space import Choices, Dimension, Range
 from kgat.experiments.training import build
 from kgat.experiments.tuning import FIRST_SEED
 from kgat.measures import measure_of
@@ -112,6 +112,7 @@ class Study:
             self.spaces[member] = {n: values for n, values in trials.space.items() if n in searched}
         self.protocols = {member: self._config({MEMBER: member}) for member in family.members}
         self._expect_possible()
+        self._expect_enough()
         self.digest = self._digest()
 
     def _config(self, setting: Mapping[str, Any], seed: int = FIRST_SEED) -> Config:
@@ -149,6 +150,27 @@ class Study:
                         values = ", ".join(f"{name}={shown(value)}" for name, value in setting.items())
                         said = f"Expected values that a model can be built with (got {values}: {said})"
                     raise ValueError(said)
+
+    def _expect_enough(self) -> None:
+        r"""Counts a space that is small, so that no search is begun that would not come to its end."""
+        keys = {self._config({MEMBER: member}).key for member in self.family.members[:1]}
+        for member, space in self.spaces.items():
+            if any(isinstance(v, Range) and not isinstance(v.low, int) for v in space.values()):
+                return
+            for point in itertools.product(*map(_values, space.values())):
+                setting = {MEMBER: member, **dict(zip(space, point, strict=True))}
+                if self._fault(setting) is None:
+                    keys.add(self._config(setting).key)
+                if len(keys) >= self.trials.settings:
+                    return
+        raise self._too_few(len(keys))
+
+    def _too_few(self, count: int) -> ValueError:
+        names = dict.fromkeys(name for space in self.spaces.values() for name in space)
+        return ValueError(
+            f"Expected at least {self.trials.settings} settings of '{self.family.name}' to try (got {count} "
+            f"of {', '.join(names) or 'nothing'}); lower --trials, or search more"
+        )
 
     def _fault(self, setting: Mapping[str, Any]) -> ValueError | None:
         r"""Why a model cannot be built with a setting, if it cannot."""
@@ -205,10 +227,7 @@ class Study:
                 setting = self._drawn(optuna, study, number, attempt)
                 if self._fault(setting) is None and self._config(setting).key not in tried:
                     return self._trial(number, setting)
-        raise ValueError(
-            f"Expected at least {self.trials.settings} settings of '{self.family.name}' to try (got "
-            f"{number} of {', '.join(self.trials.space)}); lower --trials, or search more"
-        )
+        raise self._too_few(number)
 
     def _drawn(self, optuna: Any, study: Any, number: int, attempt: int) -> dict[str, Any]:
         asked = study.ask()
@@ -264,9 +283,11 @@ class Study:
         mark = {"study": self.digest, "trial": trial.number, "setting": dict(trial.setting)}
         return {"key": key, **self.family.mark, **mark}
 
-    def is_out(self, records: Sequence[Record], number: int) -> bool:
-        r"""Whether a trial need not be gone on with."""
-        return any(map(_is_out, self.records(records).get(number, {}).values()))
+    def is_out(self, records: Sequence[Record], trial: Trial, seed: int) -> bool:
+        r"""Whether a trial need not be gone on with, after what earlier seeds gave: what a seed gave itself
+        says nothing of it, so that a search that was stopped does what one does that was not."""
+        of_seeds = self.records(records).get(trial.number, {})
+        return any(_is_out(of_seeds[s.seed]) for s in trial.configs[:seed] if s.seed in of_seeds)
 
     def pruner(self, records: Sequence[Record], seed: int) -> Pruner | None:
         r"""Returns what may end a run of the next trial: the median of those before, with the same seed."""

@@ -4,7 +4,9 @@ import dataclasses
 import json
 import os
 import pickle
-from collections.abc import Callable, Mapping, Sequence
+import traceback
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -167,6 +169,7 @@ def fit(
 
     Raises:
         Diverged: If a loss is not finite, with the first module whose output is not.
+        ValueError: If code of one's own raises something, with the place.
     """
     processes = distributed.world_size()
     of_types = getattr(visible, "target", None) is not None
@@ -179,8 +182,13 @@ def fit(
     trainer = trainer_of(model, visible, config)
     sign = trainer.metric.sign  # the loop takes more for better
 
+    def step() -> float:
+        with _own_code(config):
+            return trainer.step()
+
     def validate() -> tuple[float, float]:
-        loss, score = trainer.validate()
+        with _own_code(config):
+            loss, score = trainer.validate()
         return loss, sign * score
 
     if checkpoint is not None:
@@ -198,7 +206,7 @@ def fit(
     told = [] if on_epoch is None else [lambda epoch: distributed.agreed(on_epoch(*_signed(epoch, sign)))]
     fitted = loop.fit(
         model,
-        trainer.step,
+        step,
         validate,
         epochs=config.max_epochs,
         keep=config.keep,
@@ -209,6 +217,24 @@ def fit(
     )
     history = [_signed(epoch, sign) for epoch in fitted.history]
     return dataclasses.replace(fitted, history=history, best=_signed(fitted.best, sign))
+
+
+@contextmanager
+def _own_code(config: Config) -> Iterator[None]:
+    r"""Says in one sentence what code of the user's own raised, and where."""
+    try:
+        yield
+    except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
+        if config.code is None or str(error).startswith("Expected "):
+            raise
+        frames = traceback.extract_tb(error.__traceback__)
+        file = config.code.partition(":")[0].rpartition(".")[2] + ".py"
+        places = [frame for frame in frames if Path(frame.filename).name == file]
+        where = f" in {places[-1].filename}, line {places[-1].lineno}" if places else ""
+        raise ValueError(
+            f"Expected '{config.model}' to be trained (got {type(error).__name__}: {error}{where}); correct "
+            "it, --debug shows the traceback"
+        ) from error
 
 
 def _signed(epoch: Epoch, sign: int) -> Epoch:

@@ -53,6 +53,14 @@ class Raises(Net):
     def __init__(self, in_channels, out_channels):
         raise KeyError("no")
 
+class Breaks(Net):
+    def forward(self, x, edge_index):
+        return self.lin(x[:, 1:])
+
+class Detached(Net):
+    def forward(self, x, edge_index):
+        return self.lin(x).detach()
+
 class Needs(Net):
     def __init__(self, in_channels, out_channels, width):
         super().__init__(in_channels, out_channels)
@@ -132,6 +140,8 @@ def test_paths_that_name_no_model(nets, name, error, message):
         ("NoEdges", r"called as model\(x, edge_index\).*forward\(x\)"),
         ("NoParameters", "parameters with sizes .*none"),
         ("Raises", "to be built with .*KeyError"),
+        ("Breaks", "to be trained .got RuntimeError: .* in .*py, line [0-9]+.; correct it"),
+        ("Detached", "to be trained .got RuntimeError: .*; correct it"),
     ],
 )
 def test_models_that_cannot_be_trained(nets, name, message):

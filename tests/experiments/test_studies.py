@@ -298,11 +298,23 @@ def test_a_pruned_trial_counts_and_is_not_chosen(tmp_path, scripted, monkeypatch
     assert all(record["val"] < 2.0 for record in records if record["kind"] == "run")
     assert {record["tuned"]["prune"] for record in records if record["kind"] == "run"} == {True}
     assert "below the median of the earlier ones was ended" in tables.readme_tables(tmp_path)
-    # A kill changes nothing.
+    # A kill changes nothing, and leaves nothing: not of a trial that was just ended, either.
     path = tmp_path / "results.jsonl"
     lines = path.read_bytes().splitlines(keepends=True)
     path.write_bytes(b"".join(lines[:20]))
+    left = tmp_path / "checkpoints" / next(r["key"] for r in records[:20] if "pruned" in r)
+    left.mkdir(parents=True)
     assert lean(run(tmp_path, MODELS[1:], prune=True)) == lean(records)
+    assert not left.exists()
+
+
+def test_a_kill_after_a_trial_diverged_changes_nothing(tmp_path, scripted):
+    scripted.diverges = 1
+    records = run(tmp_path, ["gat"])
+    number, path = next(n for n, r in enumerate(records) if r["val"] is None), tmp_path / "results.jsonl"
+    assert records[number]["trial"] == records[number + 1]["trial"]  # its second seed was under way
+    path.write_bytes(b"".join(path.read_bytes().splitlines(keepends=True)[: number + 1]))
+    assert lean(run(tmp_path, ["gat"])) == lean(records)
 
 
 def test_what_is_given_is_not_searched(tmp_path, scripted):
@@ -362,10 +374,15 @@ def test_a_space_may_be_too_small(tmp_path, scripted):
     path.write_text("heads = [2, 4]\nresidual = [false, true]\n", encoding="utf8")
     records = run(tmp_path / "whole", ["gat"], space=path, trials=5)  # the protocol is no point of it
     assert len({str(setting) for _, setting in trials_of(records, "gat")}) == 5
+    scripted.clear()
     with pytest.raises(
         ValueError, match=r"at least 6 settings of 'gat' to try .got 5 of heads, residual.; lower --trials"
     ):
         run(tmp_path / "more", ["gat"], space=path, trials=6)
+    path.write_text("", encoding="utf8")
+    with pytest.raises(ValueError, match=r"at least 2 settings of 'gat' to try .got 1 of nothing."):
+        run(tmp_path / "more", ["gat"], space=path, trials=2)
+    assert scripted == []  # a search that has no end is not begun
     path.write_text("heads = [2, 4", encoding="utf8")
     with pytest.raises(ValueError, match=r"Expected TOML in '.*space.toml'"):
         run(tmp_path / "other", ["gat"], space=path)

@@ -158,7 +158,7 @@ def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: s
         column=column,
         row=lambda node: f"node {node}",
         source=source,
-        masks=_masks(data, source),
+        masks=_masks(data, source, nodes),
         extra={
             **({"node_id": list(data["node_id"])} if "node_id" in data else {}),
             **(several(data[graphs]) if graphs is not None else {}),
@@ -176,7 +176,7 @@ def _array(value: Any) -> Array:
     return np.asarray(value)
 
 
-def _masks(data: Any, source: str) -> list[tuple[str, Array, Array, Array]]:
+def _masks(data: Any, source: str, nodes: int) -> list[tuple[str, Array, Array, Array]]:
     names = [f"{part}_mask" for part in PARTS]
     present = [name for name in names if name in data]
     if not present:
@@ -193,6 +193,11 @@ def _masks(data: Any, source: str) -> list[tuple[str, Array, Array, Array]]:
             raise ValueError(
                 f"Expected a boolean '{name}' with one column per split in {source} (got {list(mask.shape)} "
                 f"{mask.dtype}); convert it"
+            )
+        if len(mask) != nodes:
+            raise ValueError(
+                f"Expected '{name}' for the {nodes} nodes of {source} (got {list(mask.shape)}); pass one row "
+                "per node"
             )
     masks = [mask.reshape(len(mask), -1) for mask in masks]
     count = max(mask.shape[1] for mask in masks)

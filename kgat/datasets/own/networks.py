@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
+from xml.etree.ElementTree import iterparse
 
 from kgat.datasets.own.tables import from_pandas
 from kgat.datasets.task import Task
@@ -116,7 +117,7 @@ def read_network(path: Path) -> Any:
 
     name = NETWORKS[path.suffix.lower()]
     try:
-        return getattr(nx, name)(path)
+        graph = getattr(nx, name)(path)
     except OSError:
         raise
     except Exception as error:  # XML, GEXF and lists have errors of their own
@@ -125,3 +126,21 @@ def read_network(path: Path) -> Any:
             f"Expected a graph that networkx.{name} reads in '{path}' (got {type(error).__name__}: {why}); "
             "correct the file"
         ) from error
+    if path.suffix.lower() in (".graphml", ".gexf"):
+        _expect_unlike_ids(path)
+    return graph
+
+
+def _expect_unlike_ids(path: Path) -> None:
+    # networkx makes one node of all with an id, which has what the last of them says.
+    seen: set[str | None] = set()
+    for _, element in iterparse(path):
+        if element.tag.rpartition("}")[2] == "node":
+            node = element.get("id")
+            if node in seen:
+                raise ValueError(
+                    f"Expected ids of nodes that occur once in '{path}' (got '{node}' again); remove one of "
+                    "them"
+                )
+            seen.add(node)
+            element.clear()

@@ -13,6 +13,7 @@ import torch
 from torch_geometric.data import Data
 
 from kgat.datasets.own.data import from_data, read_several
+from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.networks import NETWORKS, read_network, tables_of
 from kgat.datasets.own.raw import shown
 from kgat.datasets.own.tables import from_pandas, read_table, table_in
@@ -146,12 +147,36 @@ def from_several(
                     f"Expected options that the graphs of {source} take (got '{name}', which is for tables); "
                     "leave it out"
                 )
-        return _of_data(members, label or "y", options)
+        return _expect_others(_of_data(members, label or "y", options), options)
     if any(isinstance(member.content, Data) for member in members):
         raise ValueError(
             f"Expected graphs of one kind in {source} (got tables or networks beside .pt files); convert some"
         )
-    return _of_tables(members, label or "label", options)
+    return _expect_others(_of_tables(members, label or "label", options), options)
+
+
+def _expect_others(task: Task, options: dict[str, Any]) -> Task:
+    r"""Refuses a graph that is in two parts."""
+    data = task.data
+    if options.get("split") != f"column:{PART}" or data.x.layout != torch.strided:
+        return task
+    sizes = data.batch.bincount().tolist()
+    # Nodes are in the order of graphs, edges in that of their sources.
+    edges = data.batch[data.edge_index[0]].bincount(minlength=len(sizes)).tolist()
+    parts = torch.stack([getattr(task.splits[0], part) for part in PARTS], dim=1)
+    each = (data.x.split(sizes), data.y.split(sizes), parts.split(sizes), data.edge_index.split(edges, dim=1))
+    first: dict[str, tuple[str, list[bool]]] = {}
+    start = 0
+    for name, x, y, part, index in zip(data.graph_name, *each, strict=True):
+        here = part.any(dim=0).tolist()
+        other, there = first.setdefault(digest_of([x, y, index - start]), (name, here))
+        if here != there:
+            raise ValueError(
+                f"Expected each graph in one part of {options['source']} (got '{other}' and '{name}', which "
+                "are the same): it would leak; keep it in one of them"
+            )
+        start += len(x)
+    return task
 
 
 def _of_data(members: Sequence[Member], target: str, options: dict[str, Any]) -> Task:
@@ -172,6 +197,11 @@ def _of_data(members: Sequence[Member], target: str, options: dict[str, Any]) ->
             )
         if values:
             joined[key] = torch.cat(values)
+        if key == target and len(joined[key]) == len(members) != sum(sizes):
+            raise ValueError(
+                f"Expected '{target}' with a value per node of the graphs of {options['source']} (got one "
+                "per graph); to predict for whole graphs make a kgat.datasets.GraphTask of them, in Python"
+            )
     starts = np.cumsum([0, *sizes[:-1]]).tolist()
     joined["edge_index"] = torch.cat(
         [graph.edge_index.long() + start for graph, start in zip(graphs, starts, strict=True)], dim=1
@@ -229,7 +259,7 @@ def _of_tables(members: Sequence[Member], label: str, options: dict[str, Any]) -
                 f"'{members[0].name}' or '{member.name}' alone); correct the tables"
             )
     nodes, edges = (pd.concat(of, ignore_index=True) for of in tables.values())
-    fit = (nodes[PART] == "train").to_numpy() if PART in nodes.columns else None
+    fit = (nodes[PART] == "train").to_numpy(copy=True) if PART in nodes.columns else None
     return from_pandas(
         nodes,
         edges,

@@ -187,6 +187,7 @@ def test_a_pickle_is_refused_and_not_run(tmp_path, monkeypatch):
         ({"val_mask": mask(1)}, {}, r"'train_mask', 'val_mask' and 'test_mask' .*got no 'train_mask'"),
         ({**MASKS, "val_mask": mask(1)}, {}, r"disjoint masks .*got node 1 in 'train' and 'val'"),
         ({**MASKS, "val_mask": torch.ones(N)}, {}, r"a boolean 'val_mask' .*got \[40\] torch|float32"),
+        ({**MASKS, "val_mask": mask(1)[:-1]}, {}, r"'val_mask' for the 40 nodes .*got \[39\]"),
         ({**MASKS, "val_mask": mask()}, {}, r"nodes in 'val' of split 'given'"),
         ({}, {"kind": "binary"}, r"two classes in 'y' for kind='binary' \(got 4: 0, 1, 2, 3\)"),
         ({}, {"kind": "multilabel"}, r"several columns of zeros and ones .*got 'y' alone"),

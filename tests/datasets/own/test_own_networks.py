@@ -96,6 +96,17 @@ def test_what_does_not_fit_is_named(tmp_path):
     assert "\n" not in str(caught.value)
 
 
+@pytest.mark.parametrize("suffix", ["graphml", "gexf"])
+def test_ids_occur_once(tmp_path, suffix):
+    path = tmp_path / f"g.{suffix}"
+    getattr(nx, f"write_{suffix}")(network(), path)
+    read_graph(path)
+    text = path.read_text()
+    path.write_text(text.replace('<node id="p5"', '<node id="p4"'))
+    with pytest.raises(ValueError, match=r"ids of nodes that occur once in '.*' .got 'p4' again"):
+        read_graph(path)
+
+
 def test_structure_stands_for_features(tmp_path):
     graph = nx.karate_club_graph()
     task = from_networkx(graph, label="club", structure=["degree"])

@@ -211,3 +211,25 @@ def test_graphs_that_do_not_fit_together(tmp_path, graph, options, message):
     torch.save([data(0), graph, data(2)], tmp_path / "graphs.pt")
     with pytest.raises((ValueError, IndexError), match=message):
         read_graph(tmp_path / "graphs.pt", **options)
+
+
+def test_a_graph_is_in_one_part(tmp_path):
+    for part, graphs in {"train": [0, 1], "val": [2], "test": [3, 1]}.items():
+        torch.save([data(number) for number in graphs], tmp_path / f"{part}.pt")
+    with pytest.raises(ValueError, match=r"each graph in one part .*got 'train/1' and 'test/1'.*would leak"):
+        read_graph(tmp_path)
+    torch.save([data(3), data(4), data(3)], tmp_path / "test.pt")  # twice in one part is no leak
+    assert read_graph(tmp_path).data.graph_name[-1] == "test/2"
+    folder = people(tmp_path / "towns")
+    rows = (folder / "train" / "town 1" / "nodes.csv").read_text()
+    (folder / "test" / "town 3" / "nodes.csv").write_text(rows)
+    edges = (folder / "train" / "town 1" / "edges.csv").read_text()
+    (folder / "test" / "town 3" / "edges.csv").write_text(edges)
+    with pytest.raises(ValueError, match=r"each graph in one part .*got 'train/town 1' and 'test/town 3'"):
+        read_graph(folder)
+
+
+def test_labels_of_whole_graphs_are_said_to_be_such(tmp_path):
+    torch.save([data(number, y=torch.tensor([number % 2])) for number in range(4)], tmp_path / "graphs.pt")
+    with pytest.raises(ValueError, match=r"'y' with a value per node .*one per graph.*GraphTask"):
+        read_graph(tmp_path / "graphs.pt")
