@@ -249,9 +249,10 @@ def attend(edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_tar
     attention on a small graph.
     """
     inputs = (edge_index, *x, recipe.text, target, num_targets)
-    if is_watched(edge_index, *x[: len(TABLE)]):
+    tensors: Sequence[Any] = x[: len(TABLE)]
+    if is_watched(edge_index, *tensors):
         return edge_attention(*inputs)[0]  # type: ignore[no-any-return]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in x[: len(TABLE)]):
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
         return EdgeAttention.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
     return _attention(edge_index, x, recipe, target, num_targets)[0]
 

@@ -37,7 +37,7 @@ def figures(claim: Claim, records: Sequence[Record]) -> dict[str, Figure]:
     return {name: figure for name, figure in drawn.items() if figure is not None}
 
 
-def _figures(name: str, records: Sequence[Record]) -> Iterator[tuple[str, Any, list[Record]]]:
+def _figures(name: str, records: Sequence[Record]) -> Iterator[tuple[str, Any, Sequence[Record]]]:
     runs = [record for record in records if record["kind"] == "sequence" and record["test"] is not None]
     models = [{**run, "model": run["variant"]} for run in runs]
     if name == "approximation":
