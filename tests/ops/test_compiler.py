@@ -163,3 +163,14 @@ def _unbound(begin, end, ctx):
 def test_what_it_does_not_know(function, message):
     with pytest.raises(CompileError, match=message):
         Loop(function, "", function.__name__)
+
+
+@pytest.mark.parametrize("change", [("loop", "other"), ("ctx):", "context):"), ("first", "other")])
+def test_a_file_that_has_changed_since_it_was_imported(change, tmp_path):
+    path, names = tmp_path / "loops.py", {}
+    source = "def loop(begin, end, ctx):\n    ctx[0] = first\n"
+    path.write_text(source)
+    exec(compile(source, path, "exec"), names)
+    path.write_text(source.replace(*change))
+    with pytest.raises(CompileError, match="as it was when it was imported"):
+        Loop(names["loop"], "", str(path))

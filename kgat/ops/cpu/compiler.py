@@ -241,6 +241,15 @@ def _definition(code: Any) -> tuple[ast.FunctionDef, frozenset[str]]:
         node = _definitions(source)[code.co_firstlineno]
     except (KeyError, SyntaxError):
         raise CompileError(f"Expected the source of '{code.co_name}' in {code.co_filename}") from None
+    # A file may have changed since: what stands there now would be compiled in place of this.
+    known = {*code.co_varnames, *code.co_names, *code.co_freevars, *code.co_cellvars}
+    names = {x.id for part in node.body for x in ast.walk(part) if isinstance(x, ast.Name)}
+    arguments = tuple(argument.arg for argument in node.args.args)
+    if node.name != code.co_name or arguments != code.co_varnames[: code.co_argcount] or names - known:
+        raise CompileError(
+            f"Expected {code.co_filename} as it was when it was imported (got '{node.name}' in place of "
+            f"'{code.co_name}'); start Python anew"
+        )
     stores = Counter(argument.arg for argument in node.args.args)
     for x in ast.walk(node):
         if isinstance(x, ast.Name) and isinstance(x.ctx, ast.Store):
