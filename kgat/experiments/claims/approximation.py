@@ -32,7 +32,7 @@ class Map(NamedTuple):
     sizes: dict[int, int]
 
 
-def _random(exact: Kernel, cls: type[Kernel], columns: int, **kwargs: Any) -> Map:
+def _random(exact: Kernel, cls: Callable[..., Kernel], columns: int, **kwargs: Any) -> Map:
     sizes = {size: size // columns for size in SIZES}
     return Map(exact, lambda count: cls(CHANNELS, num_features=count, **kwargs), sizes)
 
