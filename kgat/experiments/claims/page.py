@@ -41,9 +41,9 @@ def _figures(name: str, records: Sequence[Record]) -> Iterator[tuple[str, Any, S
     runs = [record for record in records if record["kind"] == "sequence" and record["test"] is not None]
     models = [{**run, "model": run["variant"]} for run in runs]
     if name == "approximation":
-        yield "", plots.approximation, list(records)  # type: ignore[attr-defined]
+        yield "", plots.approximation, records  # type: ignore[attr-defined]
     elif name == "density":
-        yield "", plots.density, list(records)  # type: ignore[attr-defined]
+        yield "", plots.density, records  # type: ignore[attr-defined]
     elif name == "spectra":
         firsts = [model for model in models if model["seed"] == 0]
         for dataset in dict.fromkeys(run["dataset"] for run in runs):
