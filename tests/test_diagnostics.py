@@ -533,6 +533,15 @@ def test_record_of_the_other_flow_ends_at_the_targets():
     assert cut["edges"] == [[1, 0], [2, 0], [3, 0]]
 
 
+def test_record_has_the_names_of_nodes_and_classes():
+    data = graph(20, classes=3)
+    data.y[0], data.node_id, data.classes = -1, [f"p{i}" for i in range(20)], ["red", "green", "blue"]
+    task = SimpleNamespace(name="made", data=data)
+    cut = diagnostics.attention_record(GAT(data.x.size(1), 6, 1, heads=2), task, {})["neighbourhood"]
+    assert cut["name"] == f"p{cut['center']}"
+    assert cut["classes"] == {str(i): data.classes[i] for i in sorted({i for i in cut["labels"] if i >= 0})}
+
+
 def test_record_refuses_a_layer_that_is_not_there():
     task = SimpleNamespace(name="made", data=graph())
     with pytest.raises(IndexError, match=r"Expected 'layer' below 2 \(got 2\)"):

@@ -59,8 +59,8 @@ def convert(
         task = load(named, root, metric=metric) if isinstance(named, str) else named
         if task.level != "node":
             raise ValueError(
-                f"Expected a task on the nodes of one graph (got '{task.name}', on {task.level}s); those are "
-                "loaded graph by graph"
+                f"Expected a task on the nodes of one graph (got '{task.name}', on {task.level}s); train on "
+                "it in memory, by its name"
             )
         out = out or Path(f"{task.name}-mapped")
         save_mapped(out, task)

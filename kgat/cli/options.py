@@ -108,7 +108,7 @@ Log = Annotated[
         help="Where losses and scores of all epochs go as well: tensorboard (into OUT/tensorboard) or wandb."
     ),
 ]
-Device = Annotated[str, typer.Option(help="Where to train: cpu, cuda, cuda:1, ...")]
+Device = Annotated[str, typer.Option(help="Where to compute: cpu, cuda, cuda:1, ...")]
 
 
 # --- A graph of one's own ---------------------------------------------------------------------------------

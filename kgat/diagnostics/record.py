@@ -73,7 +73,7 @@ def attention_record(model: torch.nn.Module, task: Any, config: Any, layer: int 
     record.update(_kernel_record(conv, x, edge_index[1], labels))
     shown = alpha if alpha.size(1) <= HEADS else alpha.mean(dim=1, keepdim=True)
     cut = neighbourhood(edge_index, shown, labels=labels) if edge_index.numel() else None
-    record["neighbourhood"] = _rounded(cut)
+    record["neighbourhood"] = _rounded(cut) if cut is None else {**_rounded(cut), **_called(cut, data)}
     return record
 
 
@@ -148,6 +148,16 @@ def _kernel_record(conv: Any, x: Any, target: Tensor, labels: Tensor | None) -> 
             "labels": None if labels is None else labels.cpu()[nodes].long().tolist(),
         }
     return _rounded(record)
+
+
+def _called(cut: Mapping[str, Any], data: Any) -> dict[str, Any]:
+    r"""What a graph of one's own calls the center and the classes of a neighbourhood."""
+    ids, classes = getattr(data, "node_id", None), getattr(data, "classes", None)
+    record: dict[str, Any] = {} if ids is None else {"name": str(ids[cut["center"]])}
+    if classes is not None:
+        present = sorted({label for label in cut["labels"] if label >= 0})
+        record["classes"] = {str(label): str(classes[label]) for label in present}
+    return record
 
 
 def _rounded(value: Any) -> Any:

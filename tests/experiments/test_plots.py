@@ -338,6 +338,18 @@ def test_uniform_attention_looks_moderate():
     assert widths == pytest.approx([0.8 + 4.2 / 2] * 12)
 
 
+def test_attention_calls_nodes_and_classes_by_their_names():
+    record = attention_record("gat")
+    figure = plots.attention([record])
+    assert [text.get_text() for text in figure.legends[0].get_texts()][:2] == ["class 0", "class 1"]
+    record["neighbourhood"] |= {"name": "ann", "classes": {"0": "red", "1": "green"}}
+    figure = plots.attention([record])
+    shown = [text.get_text() for text in figure.legends[0].get_texts()]
+    assert shown[:3] == ["red", "green", "class 2"]
+    assert "node ann and" in "".join(text.get_text() for text in figure.findobj(mpl.text.Text))
+    assert plots.png(figure).startswith(b"\x89PNG")
+
+
 def test_images_name_their_heads():
     titles = [axes.get_title() for axes in plots.image(FULL).axes if axes.get_title()]
     assert titles == ["head 1", "head 2", "head 3", "head 4"]  # above the first model alone

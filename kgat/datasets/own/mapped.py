@@ -18,7 +18,7 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 from torch import Tensor
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
 from kgat.atomic import write_atomically, writing
 from kgat.datasets.own.digest import digest_of
@@ -74,6 +74,11 @@ def save_mapped(folder: str | os.PathLike[str], task: Task) -> None:
         Data(x=[34, 34], edge_index=[2, 156], y=[34], edge_id=[156], undirected=True)
     """
     data = task.data
+    if isinstance(data, HeteroData):
+        raise ValueError(
+            f"Expected a graph with one type of nodes and edges in '{task.name}' (got {len(data.node_types)} "
+            f"and {len(data.edge_types)}); train on the file itself, in memory"
+        )
     if data.batch is not None:
         raise ValueError(f"Expected one graph in '{task.name}' (got several, with 'batch'); write each alone")
     with new_folder(folder) as place:

@@ -374,7 +374,7 @@ def ends_of(
             raise IndexError(
                 f"Expected the id of a node in {row(int(strange[0]))}, column '{name}' (got "
                 f"'{end[strange[0]]}', which is none of {len(ids)}; {len(strange)} in all); add the node, or "
-                "remove the edge"
+                "remove the row"
             )
         ends.append(numbers)
     return ends

@@ -63,12 +63,17 @@ def attention(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
     bar.outline.set_visible(False)  # type: ignore[operator]
     present = {label for cut in cuts.values() for label in cut["labels"]}
     named = [label for label in sorted(present) if label in classes]
-    handles = [_class_handle(classes[label], f"class {label}") for label in named if label >= 0]
+    first = next(iter(cuts.values()))
+    names = {label: f"class {label}" for label in named}
+    names |= {int(label): shortened(name, 20) for label, name in first.get("classes", {}).items()}
+    handles = [_class_handle(classes[label], names[label]) for label in named if label >= 0]
     if len(named) < len(present) or -1 in named:
         handles.append(_class_handle(UNLABELLED, "other or unknown class"))
     figure.legend(handles=handles, loc="outside lower center", ncols=min(5, len(handles)))
-    first = next(iter(cuts.values()))
-    headline(figure, f"{dataset}: node {first['center']} and its {_plural(first)}")
+    headline(
+        figure,
+        f"{dataset}: node {shortened(str(first.get('name', first['center'])), 20)} and its {_plural(first)}",
+    )
     return figure
 
 

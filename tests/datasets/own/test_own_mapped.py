@@ -6,8 +6,9 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
+from torch_geometric.data import HeteroData
 
-from kgat.datasets import convert_arrays, from_pandas, load, load_mapped, read_graph, save_mapped
+from kgat.datasets import convert_arrays, from_data, from_pandas, load, load_mapped, read_graph, save_mapped
 from kgat.datasets.own import convert
 from kgat.datasets.own import mapped as mapped_files
 from kgat.experiments import training
@@ -230,6 +231,16 @@ def test_interruption_leaves_nothing_and_a_killed_one_is_cleared(tmp_path, monke
     convert_arrays(folder, tmp_path / "out")
     with pytest.raises(FileExistsError, match="Expected a new folder"):
         convert_arrays(folder, tmp_path / "out")
+
+
+def test_several_types_of_nodes_are_refused(tmp_path):
+    data = HeteroData()
+    data["paper"].x, data["paper"].y = torch.rand(6, 2), torch.arange(6) % 2
+    data["author"].x = torch.rand(3, 2)
+    data["author", "writes", "paper"].edge_index = torch.stack([torch.arange(6) % 3, torch.arange(6)])
+    with pytest.raises(ValueError, match=r"one type of nodes and edges in 'drawn' .got 2 and 1.; train on"):
+        save_mapped(tmp_path / "out", from_data(data, name="drawn"))
+    assert not list(tmp_path.iterdir())
 
 
 def test_damaged_folders(tmp_path):
