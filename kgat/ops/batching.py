@@ -35,11 +35,7 @@ def is_watched(*tensors: Tensor | None) -> bool:
         torch.jit.is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch.autograd.forward_ad._current_level >= 0
-<<<<<<< HEAD
         or is_mapped(*(t for t in tensors if t is not None))
-=======
-        or is_mapped(*(t for t in tensors[:1] if t is not None))
->>>>>>> w-percall
     ):
         return True
     return any(t is not None and (type(t) not in _PLAIN or t.is_neg() or t._is_zerotensor()) for t in tensors)
