@@ -79,7 +79,7 @@ def scan(words: Tensor) -> tuple[int, int]:
     r"""Returns both sums of :func:`kgat.ops.graph.fingerprint.fingerprint` over a contiguous tensor of
     integers."""
     sums = (ctypes.c_int64 * 2)()
-    _scanning(words.dtype).run([words, ctypes.addressof(sums), words.numel()], 1)
+    scanning(words.dtype).run([words, ctypes.addressof(sums), words.numel()], 1)
     return sums[0], sums[1]
 
 
@@ -173,7 +173,7 @@ def _dealing(dtype: str) -> Loop:
 
 
 @functools.cache
-def _scanning(dtype: torch.dtype) -> Loop:
+def scanning(dtype: torch.dtype) -> Loop:
     name = str(dtype).removeprefix("torch.")
     number = np.dtype(name).type(0)
 

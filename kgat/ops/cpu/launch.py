@@ -8,7 +8,6 @@ import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
-import numpy as np
 import torch
 from torch import Tensor
 
@@ -253,7 +252,7 @@ def _keep(p: float) -> int:
 def available() -> str | None:
     try:
         # What any graph needs: where it cannot be compiled, as without the sources, nothing can.
-        importlib.import_module("kgat.ops.cpu.graph").scan(np.zeros(1, np.int64))
+        importlib.import_module("kgat.ops.cpu.graph").scanning(torch.int64)
     except (ImportError, OSError, RuntimeError) as error:
         return f"llvmlite cannot be used ({error})"
     return None
