@@ -240,7 +240,7 @@ def test_running_out_of_memory_is_a_reason(monkeypatch, tmp_path):
 
 def test_names_that_are_unknown(tmp_path):
     for plan, message in (
-        (Plan(["huge"]), "got huge.*tiny, cora"),
+        (Plan(["huge"]), "got huge.*tiny, molecule, molecules, cora"),
         (Plan(["tiny"], ["gta layer"]), "got gta layer.*gat layer"),
         (Plan(["tiny"], [], ["PYG"]), "got PYG.*PyG"),
     ):

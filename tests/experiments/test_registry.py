@@ -72,6 +72,8 @@ def test_committed_records_name_their_models_as_today():
         for path in (ROOT / folder).rglob("*.jsonl"):
             for line in path.read_text(encoding="utf8").splitlines():
                 record = json.loads(line)
+                if record.get("kind") == "approximation":  # of feature maps, whose names say of what
+                    continue
                 names |= {record.get("model"), record.get("config", {}).get("model")}
     names = {name for name in names if isinstance(name, str)} - ABSENT
     assert {"gat", "rbf*l1.5", "implicit[num_features=64]", "rbf*l2@separate"} <= names
