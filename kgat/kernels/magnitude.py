@@ -72,7 +72,7 @@ class Magnitude(Kernel):
         if not number("p", p, math.inf) >= 1.0 or (learn_p is not None and not 1.0 < p < math.inf):
             bound = "above 1, where it is learned, and finite" if learn_p is not None else "of at least 1"
             raise ValueError(f"Expected 'p' {bound} (got {p}); an L^p norm needs p >= 1")
-        if not 0.0 <= dropout < 1.0:
+        if not 0.0 <= number("dropout", dropout) < 1.0:
             raise ValueError(f"Expected 'dropout' in [0, 1) (got {dropout})")
         self.initial_p = float(p)
         self.learn_p = one_of("learn_p", learn_p, (None, "layer", "head"))

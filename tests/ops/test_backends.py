@@ -192,6 +192,8 @@ def built(name, channels, heads):
     kernel = getattr(kernels, name)
     if kernel in (kernels.Product, kernels.Sum):
         return kernel(RBF(channels, heads), Additive(channels, heads))
+    if kernel is kernels.PerHead:
+        return kernel(RBF(channels, 1), Additive(channels, heads - 1))
     return kernel(channels, heads)
 
 
