@@ -99,6 +99,8 @@ def test_another_process_opens_it(tmp_path):
 @pytest.mark.parametrize("ending", ["npy", "columns", "csv", "tsv", "txt", "parquet"])
 @pytest.mark.parametrize(("piece", "block"), [(7, 20), (1 << 22, 3), (1 << 22, 1 << 25)])
 def test_edges_of_every_file_in_pieces(tmp_path, monkeypatch, ending, piece, block):
+    if ending == "parquet":
+        pytest.importorskip("pyarrow", reason="Parquet is read by pyarrow")
     monkeypatch.setattr(convert, "PIECE", piece)
     monkeypatch.setattr(convert, "BLOCK", block)  # at 3, single targets have more
     folder = source(tmp_path)
