@@ -205,6 +205,7 @@ def test_compare_tunes(capsys, tmp_path):
 
 
 def test_compare_tunes_by_trials(capsys, tmp_path):
+    pytest.importorskip("optuna", reason="trials are drawn by optuna")
     arguments = ["--trials", "2", "--tune-seeds", "1", "--seeds", "1", "--rounds", "0", "--out", tmp_path]
     models = ["--models", "gat,kernel{rbf,dot}", "--search", "num_layers=1,2", "--search", "dot.p=1"]
     code, _, err = run(capsys, *KARATE, *models, *arguments)
@@ -309,6 +310,7 @@ def test_predict_writes_what_the_model_says(capsys, tmp_path):
 
 
 def test_train_keeps_a_log(capsys, tmp_path):
+    pytest.importorskip("tensorboard", reason="the log is tensorboard's")
     arguments = ["train", "--dataset", "karate", "--log", "tensorboard", *FAST]
     code, _, err = run(capsys, *arguments)
     assert code == 2
