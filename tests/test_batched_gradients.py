@@ -19,6 +19,8 @@ def built(name, channels=D, heads=H):
     kernel = getattr(kernels, name)
     if kernel in (kernels.Product, kernels.Sum):
         kernel = kernel(RBF(channels, heads), Additive(channels, heads))
+    elif kernel is kernels.PerHead:
+        kernel = kernel(RBF(channels, 1), Additive(channels, heads - 1))
     else:
         kernel = kernel(channels, heads)
     return kernel.double().eval()

@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kgat.ops.batching import is_mapped
+from kgat.ops.graph.device import available
 
 # A product of matrices is faster for more channels, unless they are projected to many angles.
 NARROW = 32
@@ -72,8 +73,6 @@ def _in_one_pass(*tensors: Tensor) -> bool:
     for x in tensors:
         if x.device.type != "cpu" or x.dtype != torch.float32 or type(x.detach()) is not Tensor:
             return False
-    from kgat.ops.cpu.launch import available
-
     return available() is None
 
 

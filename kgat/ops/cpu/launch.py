@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import ctypes
 import functools
-import importlib
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kgat.ops.graph.adjacency import Adjacency
+from kgat.ops.graph.device import available as available
 from kgat.ops.operands import LEARNED_OF_SCORES, TABLE, Operands
 from kgat.ops.recipe import BackendError, Recipe
 
@@ -246,16 +246,6 @@ def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
 
 def _keep(p: float) -> int:
     return round((1.0 - p) * 2**32) if p > 0 else -1
-
-
-@functools.cache
-def available() -> str | None:
-    try:
-        # What any graph needs: where it cannot be compiled, as without the sources, nothing can.
-        importlib.import_module("kgat.ops.cpu.graph").scanning(torch.int64)
-    except (ImportError, OSError, RuntimeError) as error:
-        return f"llvmlite cannot be used ({error})"
-    return None
 
 
 def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:

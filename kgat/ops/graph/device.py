@@ -3,6 +3,7 @@ r"""What the room of graphs asks of a device."""
 from __future__ import annotations
 
 import functools
+import importlib
 from types import ModuleType
 
 import torch
@@ -15,14 +16,19 @@ def compiled(device: torch.device) -> ModuleType | None:
 
 
 @functools.cache
+def available() -> str | None:
+    r"""Returns why nothing can be compiled for the CPU; :obj:`None` if it can."""
+    try:
+        # What any graph needs: where it cannot be compiled, as without the sources, nothing can.
+        importlib.import_module("kgat.ops.cpu.graph").scanning(torch.int64)
+    except (ImportError, OSError, RuntimeError) as error:
+        return f"llvmlite cannot be used ({error})"
+    return None
+
+
+@functools.cache
 def _by_llvm() -> ModuleType | None:
-    from kgat.ops.cpu.launch import available
-
-    if available() is not None:
-        return None
-    from kgat.ops.cpu import graph
-
-    return graph
+    return None if available() is not None else importlib.import_module("kgat.ops.cpu.graph")
 
 
 def reads_at_once(device: torch.device) -> bool:
