@@ -198,9 +198,8 @@ def test_names_that_do_not_exist_are_noticed():
 @pytest.mark.parametrize("page", PAGES, ids=name_of)
 def test_links_lead_somewhere(page):
     made = {"kernels.rst", "positions.rst", "changelog.md", "contributing.md", "design.md"}
-    made |= {
-        f"{name}.md" for name in ("graphs", "ablation", "start", "benchmarks", "sequences", "regression")
-    }
+    results = ("graphs", "ablation", "start", "benchmarks", "sequences", "regression", "claims")
+    made |= {f"{name}.md" for name in results}
     for target in re.findall(r"\]\((?!https?://|#)([^)#\s]+)", page.read_text(encoding="utf8")):
         path = (page.parent / target).resolve()
         assert path.exists() or path.name in made, f"{target} leads nowhere"

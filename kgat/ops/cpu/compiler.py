@@ -577,10 +577,8 @@ class _Body:
 
     def _of_UnaryOp(self, node: Any) -> Any:
         if isinstance(node.op, ast.Not):
-            condition = self._condition(node.operand)
-            return (
-                not condition if isinstance(condition, bool) else Value(BOOL, self._builder.not_(condition))
-            )
+            x = self._condition(node.operand)
+            return not x if isinstance(x, bool) else Value(BOOL, self._builder.not_(x))
         x = self._value(node.operand)
         if not isinstance(node.op, ast.USub):
             raise self._unknown(node)
