@@ -209,6 +209,8 @@ class Trained:
 
     def _of_nodes(self, task: Any, ids: Sequence[Any]) -> Answers:
         by_layer = self.config.batch_size is not None or task.data.edge_index.size(1) > EDGES
+        # Encodings are handed to the model's call, which knows the whole graph.
+        by_layer = by_layer and self.config.position_dim is None
         with torch.no_grad():
             trainer = BatchTrainer if by_layer else training.TRAINERS["node"]
             output = trainer.outputs(self.model, task, None)[PARTS[0]]

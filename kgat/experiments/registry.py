@@ -108,7 +108,7 @@ class Model:
         cls: Any = self.cls
         if not isinstance(cls, type):
             return True
-        if issubclass(cls, stock.StockGNN):
+        if cls.__module__ == stock.__name__ and hasattr(cls, "takes_edge_attr"):
             return bool(cls.takes_edge_attr)
         known = inspect.signature(cls.forward).parameters  # type: ignore[attr-defined]
         return "edge_attr" in known or any(p.kind is p.VAR_KEYWORD for p in known.values())
@@ -151,12 +151,7 @@ class Model:
             taken = {"residual": False, **taken, "metadata": more["metadata"], "target": more["target"]}
             return KernelHeteroGAT(**taken) if self.cls is KernelGAT else HeteroGNN(self.cls, **taken)
         if self.code is None or self.has_kernel:
-            built = self._placed(taken)
-            if not isinstance(built, AttentionGNN):
-                # Those of PyG take neither edge features nor, some, graphs.
-                known = frozenset(inspect.signature(built.forward).parameters)
-                built.register_forward_pre_hook(_Given(known, frozenset(), dense=False), with_kwargs=True)
-            return built
+            return self._placed(taken)
         try:
             model = self.cls(**taken)
         except Exception as error:  # whatever the user's code raises
@@ -226,11 +221,10 @@ class _Given:
 
     taken: frozenset[str] | None
     required: frozenset[str]
-    dense: bool = True
 
     def __call__(self, module: torch.nn.Module, args: Any, kwargs: dict[str, Any]) -> tuple[Any, Any]:
         x, *others = args
-        if self.dense and isinstance(x, Tensor) and x.layout != torch.strided:
+        if isinstance(x, Tensor) and x.layout != torch.strided:
             x = x.to_dense()
         if self.taken is not None:
             kwargs = {name: value for name, value in kwargs.items() if name in self.taken}

@@ -303,6 +303,8 @@ class StockGCN2(torch.nn.Module):
         - **output:** :math:`(N, F_{out})`
     """
 
+    takes_edge_attr: ClassVar[bool] = False  # it is called with them as all are
+
     def __init__(
         self,
         in_channels: int,
@@ -324,7 +326,9 @@ class StockGCN2(torch.nn.Module):
         )
         self.lin_out = Linear(hidden_channels, out_channels)
 
-    def forward(self, x: Tensor, edge_index: Any) -> Tensor:
+    def forward(
+        self, x: Tensor, edge_index: Any, batch: Tensor | None = None, *, edge_attr: Any = None
+    ) -> Tensor:
         x = drop_features(x, self.input_dropout) if self.training else x
         x = x_0 = self.lin_in(x).relu()
         for conv in self.convs:
@@ -352,6 +356,8 @@ class StockHGT(torch.nn.Module):
         - **output:** :math:`(N, F_{out})` of the target type
     """
 
+    takes_edge_attr: ClassVar[bool] = False  # it is called with them as all are
+
     def __init__(
         self,
         in_channels: dict[str, int],
@@ -377,7 +383,9 @@ class StockHGT(torch.nn.Module):
         )
         self.lin_out = Linear(hidden_channels, out_channels)
 
-    def forward(self, x: dict[str, Tensor], edge_index: dict[Any, Tensor]) -> Tensor:
+    def forward(
+        self, x: dict[str, Tensor], edge_index: dict[Any, Tensor], *, edge_attr: Any = None
+    ) -> Tensor:
         p = self.input_dropout if self.training else 0.0
         x = {
             name: lin(drop_features(x[name], p)).relu()
@@ -408,6 +416,8 @@ class StockSGFormer(SGFormer):
         - **output:** :math:`(N, F_{out})`
     """
 
+    takes_edge_attr: ClassVar[bool] = False  # it is called with them as all are
+
     def __init__(
         self,
         in_channels: int,
@@ -426,7 +436,9 @@ class StockSGFormer(SGFormer):
         )
         self.fc.__class__ = _WithZero
 
-    def forward(self, x: Tensor, edge_index: Any, batch: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, edge_index: Any, batch: Tensor | None = None, *, edge_attr: Any = None
+    ) -> Tensor:
         return _logits(super().forward(_dense(x), edge_index, _one_graph(x) if batch is None else batch))
 
 
@@ -449,6 +461,8 @@ class StockPolynormer(Polynormer):
         - **output:** :math:`(N, F_{out})`
     """
 
+    takes_edge_attr: ClassVar[bool] = False  # it is called with them as all are
+
     def __init__(
         self,
         in_channels: int,
@@ -468,7 +482,9 @@ class StockPolynormer(Polynormer):
         self._global = not local_only
         self.pred_global.__class__ = self.pred_local.__class__ = _WithZero
 
-    def forward(self, x: Tensor, edge_index: Any, batch: Tensor | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, edge_index: Any, batch: Tensor | None = None, *, edge_attr: Any = None
+    ) -> Tensor:
         return _logits(super().forward(_dense(x), edge_index, _one_graph(x) if batch is None else batch))
 
 

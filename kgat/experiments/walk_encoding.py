@@ -1,12 +1,12 @@
 r"""Positional encodings that a model is given with its graph, made of the edges alone."""
 
-import weakref
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from kgat.datasets.own.structure import structural_features
+from kgat.ops.graph.memory import remember
 
 __all__ = ["WalkEncoding"]
 
@@ -16,7 +16,7 @@ class WalkEncoding:
     in `"Graph Neural Networks with Learnable Structural and Positional Representations"
     <https://arxiv.org/abs/2110.07875>`_.
 
-    They are remembered for the last graph.
+    They are remembered while the edges live as they are.
 
     Args:
         steps (int): Number of steps.
@@ -32,7 +32,6 @@ class WalkEncoding:
 
     def __init__(self, steps: int, is_argument: bool) -> None:
         self.steps, self.is_argument = steps, is_argument
-        self._last: tuple[Any, int, Tensor] | None = None
 
     def __call__(self, module: Any, args: tuple[Any, ...], kwargs: dict[str, Any]) -> tuple[Any, Any]:
         x, edge_index, *others = args
@@ -43,8 +42,7 @@ class WalkEncoding:
         return (torch.cat([dense, position], dim=1), edge_index, *others), kwargs
 
     def _of(self, edge_index: Tensor, nodes: int) -> Tensor:
-        last = self._last
-        if last is None or last[0]() is not edge_index or last[1:2] != (edge_index._version,):
-            position = structural_features(edge_index.cpu(), nodes, [f"walk:{self.steps}"])
-            last = self._last = weakref.ref(edge_index), edge_index._version, position
-        return last[2]
+        def walk(edges: Tensor) -> Tensor:
+            return structural_features(edges.cpu(), nodes, [f"walk:{self.steps}"])
+
+        return remember(edge_index, (WalkEncoding, self.steps, nodes), walk)

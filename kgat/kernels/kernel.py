@@ -7,6 +7,7 @@ import inspect
 import math
 import operator
 import warnings
+from collections.abc import Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -303,21 +304,10 @@ def _of_all(claim: str) -> property:
     return property(lambda self: all(getattr(kernel, claim) for kernel in self.parts))
 
 
-class _Composite(Kernel):
-    def __init__(self, *kernels: Kernel) -> None:
-        if not kernels:
-            raise ValueError(f"Expected at least one kernel for '{type(self).__name__}' (got none)")
-        first = kernels[0]
-        super().__init__(first.channels, first.heads)
-        flat: list[Kernel] = []
-        for kernel in kernels:
-            if (kernel.channels, kernel.heads) != (self.channels, self.heads):
-                raise ValueError(
-                    f"Expected kernels of equal channels and heads (got {first!r} and {kernel!r}); "
-                    f"build both for the same layer"
-                )
-            flat += kernel.parts if type(kernel) is type(self) else [kernel]  # type: ignore[attr-defined]
-        self.kernels = torch.nn.ModuleList(flat)
+class _OfParts(Kernel):
+    def __init__(self, channels: int, heads: int, kernels: Sequence[Kernel]) -> None:
+        super().__init__(channels, heads)
+        self.kernels = torch.nn.ModuleList(kernels)
 
     @property
     def parts(self) -> list[Kernel]:
@@ -340,6 +330,26 @@ class _Composite(Kernel):
     def resample(self, generator: torch.Generator | None = None) -> None:
         for kernel in self.parts:
             kernel.resample(generator)
+
+
+def _first(owner: Kernel, kernels: Sequence[Kernel]) -> Kernel:
+    if not kernels:
+        raise ValueError(f"Expected at least one kernel for '{type(owner).__name__}' (got none)")
+    return kernels[0]
+
+
+class _Composite(_OfParts):
+    def __init__(self, *kernels: Kernel) -> None:
+        first = _first(self, kernels)
+        flat: list[Kernel] = []
+        for kernel in kernels:
+            if (kernel.channels, kernel.heads) != (first.channels, first.heads):
+                raise ValueError(
+                    f"Expected kernels of equal channels and heads (got {first!r} and {kernel!r}); "
+                    f"build both for the same layer"
+                )
+            flat += kernel.parts if type(kernel) is type(self) else [kernel]  # type: ignore[attr-defined]
+        super().__init__(first.channels, first.heads, flat)
 
 
 class Product(_Composite):
@@ -398,7 +408,7 @@ class Sum(_Composite):
         return f"Sum({' + '.join(repr(k) for k in self.parts)})"
 
 
-class PerHead(Kernel):
+class PerHead(_OfParts):
     r"""Kernels that share the heads of a layer: each has some heads of its own.
 
     .. math::
@@ -423,36 +433,13 @@ class PerHead(Kernel):
     scalable = False  # its parts are
 
     def __init__(self, *kernels: Kernel) -> None:
-        if not kernels:
-            raise ValueError(f"Expected at least one kernel for '{type(self).__name__}' (got none)")
+        first = _first(self, kernels)
         if len({kernel.channels for kernel in kernels}) > 1:
             raise ValueError(
                 f"Expected kernels of equal channels (got {', '.join(map(repr, kernels))}); build them for "
                 "the same layer"
             )
-        super().__init__(kernels[0].channels, sum(kernel.heads for kernel in kernels))
-        self.kernels = torch.nn.ModuleList(kernels)
-
-    @property
-    def parts(self) -> list[Kernel]:
-        r"""The kernels it is made of."""
-        return list(self.kernels)  # type: ignore[arg-type]
-
-    symmetric = _of_all("symmetric")  # type: ignore[assignment]
-    positive_definite = _of_all("positive_definite")  # type: ignore[assignment]
-    translation_invariant = _of_all("translation_invariant")  # type: ignore[assignment]
-
-    @property
-    def penalised(self) -> bool:  # type: ignore[override]
-        return any(kernel.penalised for kernel in self.parts)
-
-    def reset_parameters(self) -> None:
-        for kernel in self.parts:
-            kernel.reset_parameters()
-
-    def resample(self, generator: torch.Generator | None = None) -> None:
-        for kernel in self.parts:
-            kernel.resample(generator)
+        super().__init__(first.channels, sum(kernel.heads for kernel in kernels), kernels)
 
     def of_parts(self, x: Tensor) -> tuple[Tensor, ...]:
         r"""Returns what each part is given of queries or keys.

@@ -195,6 +195,14 @@ def test_large_graphs_are_answered_for_by_layer(tmp_path, monkeypatch):
     assert len(called) == 1
 
 
+@pytest.mark.parametrize("model", ["rbf", "gat"])
+def test_large_graphs_with_walks_are_answered_for(tmp_path, monkeypatch, model):
+    task = read_graph(write_people(tmp_path / "people"), **LABELS["classes"])
+    wanted = trained_on(task, tmp_path / "model", model, position_dim=2)
+    monkeypatch.setattr(prediction, "EDGES", 10)
+    assert torch.equal(Trained.load(tmp_path / "model").on_data(tmp_path / "people").output, wanted)
+
+
 def test_whole_graphs(tmp_path):
     for metric in ("accuracy", "rmse"):
         task = make_graph_task(metric)

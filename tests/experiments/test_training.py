@@ -1,6 +1,7 @@
 import copy
 import dataclasses
 import math
+import pickle
 from types import SimpleNamespace
 
 import pytest
@@ -177,6 +178,11 @@ def test_positions_are_those_of_the_graph_that_is_given():
     path[1, 0] = 3
     changed = model(x, path)
     torch.testing.assert_close(model(x, path.clone()), changed)
+    path.numpy()[1, 0] = 2  # which torch does not count
+    torch.testing.assert_close(model(x, path), model(x, path.clone()))
+    torch.testing.assert_close(pickle.loads(pickle.dumps(model))(x, path), model(x, path))
+    more = torch.cat([x, torch.randn_like(x)])
+    torch.testing.assert_close(model(more, path), model(more, path.clone()))
 
 
 # Fit
