@@ -50,7 +50,7 @@ def test_agreement_counts_standard_deviations():
     records = runs("Cora", 0.825, 0.83) + runs("PubMed", 0.8, 0.8) + runs("Texas", 0.3)
     records += [*runs("Cora", 0.1, model="rbf"), {"kind": "cost"}]
     table = agreement(records).splitlines()[2:]
-    assert table[0] == "| Cora | same | 83.00 ± 0.70 | 82.75 ± 0.35 | 2 | 7 | yes |"
+    assert table[0] == "| Cora | same | theirs | 83.00 ± 0.70 | 82.75 ± 0.35 | 2 | 7 | yes |"
     assert table[1].endswith("| 3.3 std above |")
     assert table[2].endswith("| 30.00 ± nan | 1 | 7 | 3.3 std below |")
     assert table[4].startswith("- Cora, PubMed: Veličković et al.")
@@ -63,7 +63,7 @@ def test_the_table_is_printed_and_written_into_a_page(tmp_path, capsys):
     page.write_text("before\n<!-- published:begin -->\n<!-- published:end -->\nafter\n")
     assert cli.main(["table", str(tmp_path), "--published"]) == 0
     printed = capsys.readouterr().out
-    assert "| Cora | same | 83.00 ± 0.70 | 83.00 ± nan | 1 | 7 | yes |" in printed
+    assert "| Cora | same | theirs | 83.00 ± 0.70 | 83.00 ± nan | 1 | 7 | yes |" in printed
     assert cli.main(["table", str(tmp_path), "--published", "--readme", str(page)]) == 0
     assert printed.strip() in page.read_text()
     assert cli.main(["table", str(tmp_path / "none"), "--published"]) == 2
