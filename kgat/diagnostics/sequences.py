@@ -80,8 +80,8 @@ def trace_attention(model: torch.nn.Module, call: Callable[[], Any]) -> list[Att
         calls.append(AttentionCall(names[module], module, *seen, alpha))
         if not given.get("need_weights", True):
             return output[0], None
-        averaged = given.get("average_attn_weights", True) and output[1] is not None
-        return (output[0], output[1].mean(dim=-3)) if averaged and output[1] is not None else output
+        averaged = output[1] is not None and given.get("average_attn_weights", True)
+        return (output[0], output[1].mean(dim=-3)) if averaged else output
 
     modes = [(module, module.training) for module in model.modules()]
     handles = [module.register_forward_pre_hook(ask, with_kwargs=True) for module in names]
