@@ -80,8 +80,9 @@ def trace_attention(model: torch.nn.Module, call: Callable[[], Any]) -> list[Att
         calls.append(AttentionCall(names[module], module, *seen, alpha))
         if not given.get("need_weights", True):
             return output[0], None
-        averaged = output[1] is not None and given.get("average_attn_weights", True)
-        return (output[0], output[1].mean(dim=-3)) if averaged else output
+        if output[1] is None or not given.get("average_attn_weights", True):
+            return output
+        return output[0], output[1].mean(dim=-3)
 
     modes = [(module, module.training) for module in model.modules()]
     handles = [module.register_forward_pre_hook(ask, with_kwargs=True) for module in names]
