@@ -53,8 +53,8 @@ Overrides = Annotated[list[str] | None, changes("the protocol", "lr=0.01")]
 Protocol = Annotated[
     str | None,
     typer.Option(
-        help="published: settings by which stock GAT gives what papers report, of data sets where there are "
-        "some. Default: ours. --set goes before both."
+        help="published: settings for stock GAT on data sets of which papers report it: theirs, smaller ones, "
+        "or ours where there are none (evidence/README.md). Default: ours. --set goes before both."
     ),
 ]
 BatchSize = Annotated[
