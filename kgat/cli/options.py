@@ -53,7 +53,7 @@ Overrides = Annotated[list[str] | None, changes("the protocol", "lr=0.01")]
 Protocol = Annotated[
     str | None,
     typer.Option(
-        help="published: settings for stock GAT on data sets of which papers report it: theirs, smaller ones, "
+        help="published: settings for stock GAT where papers report it: theirs, smaller ones, "
         "or ours where there are none (evidence/README.md). Default: ours. --set goes before both."
     ),
 ]
