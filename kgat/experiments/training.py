@@ -34,7 +34,7 @@ from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput, TargetO
 __all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "outputs", "restore", "run", "save", "train"]
 
 CONFIG, WEIGHTS = "config.json", "model.pt"
-CURVE_POINTS = 100  # of a stored learning curve
+CURVE_POINTS = 60  # of a stored learning curve
 OnEpoch = Callable[[int, float, float, float], None]
 
 
