@@ -16,6 +16,9 @@ ORDER = 70
 def table(
     folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
     readme: Annotated[Path | None, options.readme_option("results", "overview")] = None,
+    figure: Annotated[
+        Path | None, typer.Option(help="With --verdict: draw its figure into this PNG, SVG or PDF file.")
+    ] = None,
     form: options.Format = None,
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown: the same as --format markdown.")
@@ -28,14 +31,25 @@ def table(
             "<!-- published:begin --> and <!-- published:end -->.",
         ),
     ] = False,
+    verdict: Annotated[
+        bool,
+        typer.Option(
+            "--verdict",
+            help="The family of kernels against stock layers, over all graphs, as Markdown; with --readme "
+            "between <!-- verdict:begin --> and <!-- verdict:end -->.",
+        ),
+    ] = False,
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
     from kgat.experiments.ledger import read_results
     from kgat.experiments.pages import BEGIN, END, OVERVIEW
     from kgat.experiments.tables import readme_tables, result_files
 
-    if published:
-        print_agreement(folders, readme)
+    if published or verdict:
+        print_judgement(folders, readme, published, verdict)
+    if figure is not None:
+        draw_verdict(folders, figure, verdict)
+    if published or verdict:
         return
     form = "markdown" if markdown and form is None else form
     if form is not None:
@@ -50,17 +64,38 @@ def table(
         print_tables(records)
 
 
-def print_agreement(folders: list[Path], readme: Path | None) -> None:
+def print_judgement(folders: list[Path], readme: Path | None, published: bool, verdict: bool) -> None:
     from kgat.experiments.ledger import read_results
     from kgat.experiments.published import agreement
+    from kgat.experiments.table import render
     from kgat.experiments.tables import result_files
+    from kgat.experiments.verdict import blocks, verdicts
 
     records = [record for path in result_files(folders) for record in read_results(path)]
     expect_runs(records, folders)
-    if readme is None:
-        typer.echo(agreement(records))
-    else:
-        replace_tables(readme, agreement(records), "<!-- published:begin -->", "<!-- published:end -->")
+    texts = {}
+    if published:
+        texts["published"] = agreement(records)
+    if verdict:
+        texts["verdict"] = render(blocks(verdicts(records)))
+    for name, text in texts.items():
+        if readme is None:
+            typer.echo(text)
+        else:
+            replace_tables(readme, text, f"<!-- {name}:begin -->", f"<!-- {name}:end -->")
+
+
+def draw_verdict(folders: list[Path], path: Path, verdict: bool) -> None:
+    from kgat.experiments.ledger import read_results
+    from kgat.experiments.plots import save
+    from kgat.experiments.plots.verdict import verdict as figure_of
+    from kgat.experiments.tables import result_files
+
+    if not verdict:
+        raise ValueError("Expected --verdict with --figure (got none); figures of one data set: kgat plot")
+    records = [record for file in result_files(folders) for record in read_results(file)]
+    drawn = save(path, figure_of(records))
+    typer.echo(f"{drawn}" if drawn else "no graph has runs of the family and of a stock layer: no figure")
 
 
 def replace_tables(readme: Path, text: str, begin: str, end: str) -> None:

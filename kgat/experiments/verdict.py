@@ -1,0 +1,256 @@
+r"""On which graphs a family of kernels wins against stock layers: one test per graph, and ranks over all."""
+
+from __future__ import annotations
+
+import math
+import statistics
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from kgat.experiments.statistics import holm, wilcoxon
+from kgat.experiments.summary import Summary, summarise
+from kgat.experiments.table import Cell, Table, code, interval, number, spread
+from kgat.measures import Measure, measure_of
+
+__all__ = ["Ranks", "Verdict", "blocks", "ranks", "verdicts"]
+
+Record = Mapping[str, Any]
+
+STOCK = ("gat", "gatv2")
+FAMILY = "kernel"
+LEVEL = 0.05
+
+
+@dataclass(frozen=True)
+class Verdict:
+    r"""One graph.
+
+    Args:
+        dataset (str): The graph.
+        measure (Measure): The metric.
+        summaries (dict): What is said of each competitor, differences to :obj:`stock`.
+        stock (str): The stock layer with the better mean validation score, whatever its test score.
+        chosen (str, optional): The kernel that trials chose, of a family.
+        p_value (float, optional): Of the family against :obj:`stock`, adjusted over graphs after Holm.
+        differences (tuple of float): Test scores of the family minus those of :obj:`stock`, seed by seed.
+        family (str): The family.
+    """
+
+    dataset: str
+    measure: Measure
+    summaries: Mapping[str, Summary]
+    stock: str
+    chosen: str | None
+    p_value: float | None
+    differences: tuple[float, ...]
+    family: str
+
+    @property
+    def contest(self) -> Summary:
+        r"""The family against the stock layer."""
+        return self.summaries[self.family]
+
+    @property
+    def outcome(self) -> str:
+        r"""Whether the family wins, ties or loses; :obj:`"open"` with too few seeds for a test."""
+        if self.p_value is None:
+            return "open"
+        if self.p_value > LEVEL or not self.contest.difference:
+            return "tie"
+        return "win" if self.measure.sign * self.contest.difference > 0 else "loss"
+
+
+@dataclass(frozen=True)
+class Ranks:
+    r"""Competitors over graphs, after Demšar (JMLR 2006).
+
+    Args:
+        means (dict): The mean rank of each, of which 1 is the best.
+        graphs (int): Number of graphs.
+        p_value (float, optional): Of the Friedman test that all ranks are alike.
+        distance (float): What two mean ranks must differ by, of the Nemenyi test at 5 %.
+    """
+
+    means: Mapping[str, float]
+    graphs: int
+    p_value: float | None
+    distance: float
+
+
+def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[str] = STOCK) -> list[Verdict]:
+    r"""Compares a family, graph by graph, with the stock layer that validation prefers, paired by seed.
+
+    Args:
+        records (list of dict): Records of comparisons.
+        family (str, optional): The family. (default: :obj:`"kernel"`)
+        stock (list of str, optional): What it is compared with. (default: :obj:`("gat", "gatv2")`)
+
+    Returns:
+        list of Verdict: The graphs that have runs of the family and of a stock layer, as they came.
+
+    Example:
+        >>> run = {"kind": "run", "dataset": "wine", "metric": "accuracy", "split": "0", "val": 0.5}
+        >>> scores = {"gat": 0.5, "kernel": 0.625}.items()
+        >>> runs = [{**run, "model": m, "seed": s, "test": t + s / 100} for m, t in scores for s in range(10)]
+        >>> [(v.dataset, v.stock, v.outcome, v.p_value) for v in verdicts(runs)]
+        [('wine', 'gat', 'win', 0.001953125)]
+    """
+    of_graphs: dict[str, dict[str, dict[Any, Record]]] = {}
+    for record in records:
+        if record.get("kind") == "run" and record["model"] in (family, *stock):
+            runs = of_graphs.setdefault(record["dataset"], {}).setdefault(record["model"], {})
+            runs[record["seed"], record["split"]] = record  # of repeated ones the last
+    judged = {}
+    for dataset, runs_of in of_graphs.items():
+        stocks = [model for model in stock if model in runs_of]
+        if not stocks or family not in runs_of:
+            continue
+        some = next(iter(runs_of[family].values()))
+        measure = measure_of(some["metric"])
+        best = max(stocks, key=lambda model: measure.sign * _validation(runs_of[model].values(), measure))
+        tests = {m: {pair: run["test"] for pair, run in runs_of[m].items()} for m in (*stocks, family)}
+        chosen = some["config"]["model"] if "family" in some else None
+        differences = tuple(
+            score - tests[best][pair]
+            for pair, score in tests[family].items()
+            if score is not None and tests[best].get(pair) is not None
+        )
+        judged[dataset] = (measure, summarise(tests, best), best, chosen, differences)
+    adjusted = holm({dataset: wilcoxon(np.array(of_pairs)) for dataset, (*_, of_pairs) in judged.items()})
+    return [
+        Verdict(dataset, measure, summaries, best, chosen, adjusted[dataset], differences, family)
+        for dataset, (measure, summaries, best, chosen, differences) in judged.items()
+    ]
+
+
+def _validation(runs: Iterable[Record], measure: Measure) -> float:
+    # One that diverged has no score, and is as bad as can be.
+    return statistics.fmean(-measure.sign * math.inf if run["val"] is None else run["val"] for run in runs)
+
+
+def ranks(judged: Sequence[Verdict]) -> Ranks | None:
+    r"""Ranks competitors by their mean test scores over the graphs that have all of them.
+
+    Args:
+        judged (list of Verdict): What :func:`verdicts` returned.
+
+    Returns:
+        Ranks or None: Nothing with fewer than three competitors or two graphs.
+    """
+    names = list(dict.fromkeys(name for verdict in judged for name in verdict.summaries))
+    scores = [
+        [
+            verdict.measure.sign * summary.mean
+            for summary in map(verdict.summaries.get, names)
+            if summary and summary.mean is not None
+        ]
+        for verdict in judged
+    ]
+    scores = [of_graph for of_graph in scores if len(of_graph) == len(names)]
+    if len(names) < 3 or len(scores) < 2:
+        return None
+    from scipy import stats  # slow to import
+
+    of_graphs = stats.rankdata(-np.round(np.array(scores), 10), axis=1)
+    p_value = float(stats.friedmanchisquare(*of_graphs.T).pvalue)
+    k, n = len(names), len(scores)
+    distance = float(
+        stats.studentized_range.ppf(1 - LEVEL, k, np.inf) / math.sqrt(2) * math.sqrt(k * (k + 1) / (6 * n))
+    )
+    means = dict(zip(names, of_graphs.mean(axis=0).tolist(), strict=True))
+    return Ranks(means, n, None if math.isnan(p_value) else p_value, distance)
+
+
+def blocks(judged: Sequence[Verdict]) -> list[str | Table]:
+    r"""Lays verdicts out: what comes out in a sentence, and a table of graphs.
+
+    Args:
+        judged (list of Verdict): What :func:`verdicts` returned.
+    """
+    names = list(dict.fromkeys(name for verdict in judged for name in verdict.summaries))
+    return [
+        _sentence(judged),
+        *_rank_sentence(ranks(judged)),
+        Table(_head(names), [_row(v, names) for v in judged]),
+        NOTE,
+    ]
+
+
+NOTE = (
+    "Every family had equal trials on validation nodes, in which settings and, of `kernel`, the kernel were "
+    "chosen. Test metric, mean ± unbiased standard deviation over seeds. Difference: to the stock layer with "
+    "the better mean *validation* score (**bold**), paired by seed, with a 95 % t-interval. p: Wilcoxon "
+    "signed-rank test, adjusted over graphs after Holm; an outcome is a win or a loss at p ≤ 0.05."
+)
+
+
+def _sentence(judged: Sequence[Verdict]) -> str:
+    of = {
+        outcome: [v.dataset for v in judged if v.outcome == outcome]
+        for outcome in ("win", "tie", "loss", "open")
+    }
+    if len(judged) == len(of["open"]):
+        return f"On none of {len(judged)} graphs are there enough seeds for a test."
+    tested = len(judged) - len(of["open"])
+    which = {
+        outcome: f" ({', '.join(names)})" if names and outcome != "tie" else ""
+        for outcome, names in of.items()
+    }
+    still = f" {len(of['open'])} more have too few seeds for a test." if of["open"] else ""
+    return (
+        f"On {tested} graphs the kernel family is significantly better than the stock layer that validation "
+        f"prefers on {len(of['win'])}{which['win']}, worse on {len(of['loss'])}{which['loss']}, and neither "
+        f"on {len(of['tie'])}.{still}"
+    )
+
+
+def _rank_sentence(ranked: Ranks | None) -> list[str]:
+    if ranked is None or ranked.p_value is None:
+        return []
+    means = ", ".join(
+        f"`{name}` {mean:.2f}" for name, mean in sorted(ranked.means.items(), key=lambda item: item[1])
+    )
+    return [
+        f"Mean ranks over {ranked.graphs} graphs: {means}. Friedman test: p = {ranked.p_value:.2g}; by the "
+        f"Nemenyi test at 5 % mean ranks differ that are {ranked.distance:.2f} apart."
+    ]
+
+
+def _head(names: Sequence[str]) -> list[str]:
+    return [
+        "graph",
+        "seeds",
+        *(f"`{name}`" for name in names),
+        "chosen kernel",
+        "difference [95 %]",
+        "better : worse",
+        "p",
+        "outcome",
+    ]
+
+
+def _row(verdict: Verdict, names: Sequence[str]) -> list[Cell | str]:
+    measure, contest = verdict.measure, verdict.contest
+    form, signed, scale = measure.form(), measure.form(signed=True), measure.scale
+    unit = "" if measure.percent else f" ({', '.join(filter(None, (measure.label, measure.direction)))})"
+    scores: list[Cell | str] = []
+    for name in names:
+        summary = verdict.summaries.get(name)
+        cell = spread(None, None, form) if summary is None else spread(summary.mean, summary.std, form, scale)
+        scores.append(Cell(f"**{cell.text}**", cell.values) if name == verdict.stock else cell)
+    better, worse = (contest.ups, contest.downs)[:: measure.sign]
+    return [
+        verdict.dataset + unit,
+        number(min(summary.n for summary in verdict.summaries.values()), "{}"),
+        *scores,
+        code(verdict.chosen) if verdict.chosen else "–",
+        interval(contest.difference, contest.ci_low, contest.ci_high, signed, scale),
+        f"{better} : {worse}",
+        number(verdict.p_value, "{:.3f}")
+        if verdict.p_value is None or verdict.p_value >= 0.001
+        else Cell("< 0.001", {"": verdict.p_value}),
+        verdict.outcome,
+    ]

@@ -1,0 +1,115 @@
+import json
+
+import numpy as np
+import pytest
+from made_runs import make_run
+from scipy import stats
+
+from kgat import cli
+from kgat.experiments.plots.verdict import verdict as figure_of
+from kgat.experiments.table import render
+from kgat.experiments.verdict import blocks, ranks, verdicts
+
+pytestmark = pytest.mark.quick
+
+
+def runs(dataset, scores, vals=None, metric="accuracy", seeds=10, noise=0.01):
+    r"""Records of models with so many seeds; two differ by what their scores do, in every seed."""
+    records = []
+    for model, score in scores.items():
+        for seed in range(seeds):
+            test = None if score is None else score + noise * seed
+            member = "rbf" if model == "kernel" else model
+            record = make_run(member, seed, test, (vals or {}).get(model, 0.5), dataset)
+            records.append({**record, "model": model, "metric": metric})
+    return records
+
+
+THREE = {"gat": 0.5, "gatv2": 0.4, "kernel": 0.6}
+
+
+def test_a_family_wins_loses_and_ties():
+    records = runs("won", THREE) + runs("lost", {**THREE, "kernel": 0.1})
+    mixed = runs("tied", {"gat": 0.5, "kernel": 0.5})
+    for number, record in enumerate(mixed[10:]):
+        record["test"] += 0.01 if number % 2 or number == 0 else -0.01
+    judged = verdicts(records + mixed + runs("few", THREE, seeds=3))
+    assert [v.outcome for v in judged] == ["win", "loss", "tie", "open"]
+    # Three tests, of which the smallest p counts thrice.
+    assert judged[0].p_value == pytest.approx(3 * 2 / 2**10)
+    said = blocks(judged)[0]
+    assert "better than the stock layer that validation prefers on 1 (won), worse on 1 (lost)" in said
+    assert "neither on 1. 1 more have too few seeds" in said
+
+
+def test_validation_picks_the_stock_layer_whatever_the_test_says():
+    judged = verdicts(runs("made", THREE, {"gat": 0.5, "gatv2": 0.6, "kernel": 0.7}))
+    assert judged[0].stock == "gatv2"
+    assert judged[0].differences == pytest.approx([0.2] * 10)
+    errors = verdicts(runs("made", THREE, {"gat": 0.5, "gatv2": 0.6, "kernel": 0.7}, metric="rmse"))
+    assert errors[0].stock == "gat"  # less is better
+    assert errors[0].outcome == "loss"
+    assert errors[0].contest.difference > 0
+
+
+def test_a_stock_layer_that_diverged_is_not_preferred():
+    records = runs("made", THREE)
+    records[0]["val"] = records[0]["test"] = None
+    (judged,) = verdicts(records)
+    assert judged.stock == "gatv2"
+    records = runs("made", {"gat": 0.5, "kernel": 0.6})
+    records[-1]["test"] = None
+    (judged,) = verdicts(records)
+    assert len(judged.differences) == 9
+
+
+def test_ranks_are_those_of_scipy():
+    graphs = [(0.5, 0.4, 0.6), (0.5, 0.6, 0.7), (0.2, 0.3, 0.1), (0.1, 0.2, 0.3)]
+    names = ("gat", "gatv2", "kernel")
+    judged = verdicts(
+        [r for n, row in enumerate(graphs) for r in runs(f"g{n}", dict(zip(names, row, strict=True)))]
+    )
+    found = ranks(judged)
+    places = stats.rankdata(-np.array(graphs), axis=1)
+    assert list(found.means.values()) == pytest.approx(places.mean(0))
+    assert found.p_value == pytest.approx(stats.friedmanchisquare(*np.array(graphs).T).pvalue)
+    # Table 5 of Demsar: q = 2.343 for three.
+    assert found.distance == pytest.approx(2.343 * (3 * 4 / (6 * 4)) ** 0.5, rel=1e-3)
+    assert ranks(judged[:1]) is None
+    assert ranks(verdicts(runs("a", {"gat": 1, "kernel": 2}) + runs("b", {"gat": 1, "kernel": 2}))) is None
+
+
+def test_a_graph_without_the_family_or_without_stock_is_left_out():
+    assert verdicts(runs("a", {"gat": 0.5}) + runs("b", {"kernel": 0.5}) + [{"kind": "cost"}]) == []
+
+
+def test_the_table_marks_the_stock_layer_and_the_kernel():
+    records = runs("made", THREE)
+    for record in records:
+        if record["model"] == "kernel":
+            record |= {"family": ["rbf", "dot"], "config": {**record["config"], "model": "dot"}}
+    text = render(blocks(verdicts(records)))
+    assert "**54.5 ± 3.0**" in text
+    assert "| `dot` | +10.0 [+10.0, +10.0] | 10 : 0 | 0.002 | win |" in text
+    records = runs("made", THREE, metric="rmse")
+    assert "| made (RMSE, less is better) | 10 |" in render(blocks(verdicts(records)))
+    assert "| 0 : 10 | 0.002 | loss |" in render(blocks(verdicts(records)))
+
+
+def test_the_figure_has_graphs_in_order_and_no_errors_of_regression():
+    records = runs("lost", {**THREE, "kernel": 0.1}) + runs("won", THREE) + runs("rmse", THREE, metric="rmse")
+    axes = figure_of(records).axes[0]
+    assert [label.get_text() for label in axes.get_yticklabels()] == ["won", "lost"]
+    assert figure_of(runs("a", {"gat": 0.5})) is None
+
+
+def test_the_command_writes_page_and_figure(tmp_path, capsys):
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in runs("made", THREE)))
+    page = tmp_path / "page.md"
+    page.write_text("before\n<!-- verdict:begin -->\n<!-- verdict:end -->\nafter\n")
+    options = ["--verdict", "--readme", str(page), "--figure", str(tmp_path / "verdict.png")]
+    cli.main(["table", str(tmp_path), *options])
+    assert "| made | 10 |" in page.read_text()
+    assert (tmp_path / "verdict.png").stat().st_size > 1000
+    assert cli.main(["table", str(tmp_path), "--figure", str(tmp_path / "verdict.png")])
+    assert "Expected --verdict with --figure" in capsys.readouterr().err
