@@ -14,7 +14,9 @@ ORDER = 70
 
 
 def table(
-    folders: Annotated[list[Path], typer.Argument(help="Folders with results.jsonl, or above such folders.")],
+    folders: Annotated[
+        list[Path], typer.Argument(help="Folders with results.jsonl, or above such, or files.")
+    ],
     readme: Annotated[Path | None, options.readme_option("results", "overview")] = None,
     figure: Annotated[
         Path | None, typer.Option(help="With --verdict: draw its figure into this PNG, SVG or PDF file.")
@@ -36,7 +38,8 @@ def table(
         typer.Option(
             "--verdict",
             help="The family of kernels against stock layers, over all graphs, as Markdown; with --readme "
-            "between <!-- verdict:begin --> and <!-- verdict:end -->.",
+            "between <!-- verdict:begin --> and <!-- verdict:end -->. Lines of kgat properties, if a file "
+            "of them is named beside the folders, say what goes with the gain.",
         ),
     ] = False,
 ) -> None:
@@ -65,6 +68,7 @@ def table(
 
 
 def print_judgement(folders: list[Path], readme: Path | None, published: bool, verdict: bool) -> None:
+    from kgat.experiments import properties
     from kgat.experiments.ledger import read_results
     from kgat.experiments.published import agreement
     from kgat.experiments.table import render
@@ -77,7 +81,8 @@ def print_judgement(folders: list[Path], readme: Path | None, published: bool, v
     if published:
         texts["published"] = agreement(records)
     if verdict:
-        texts["verdict"] = render(blocks(verdicts(records)))
+        judged = verdicts(records)
+        texts["verdict"] = render([*blocks(judged), *properties.blocks(records, judged)])
     for name, text in texts.items():
         if readme is None:
             typer.echo(text)

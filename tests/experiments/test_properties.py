@@ -1,0 +1,120 @@
+import json
+
+import pytest
+import torch
+from made_runs import make_run
+from torch_geometric.data import Data
+
+from kgat import cli
+from kgat.datasets import from_data
+from kgat.experiments.properties import blocks, properties, rule_of_thumb
+from kgat.experiments.table import render
+from kgat.experiments.verdict import verdicts
+
+pytestmark = pytest.mark.quick
+
+
+def make_task(edge_index, y, x=None, **arguments):
+    y = torch.tensor(y)
+    mask = torch.zeros(y.size(0), dtype=torch.bool)
+    masks = {}
+    for place, name in enumerate(("train_mask", "val_mask", "test_mask")):
+        masks[name] = mask.clone()
+        masks[name][place::3] = True
+    x = torch.eye(y.size(0)) if x is None else x
+    return from_data(
+        Data(x=x, edge_index=torch.tensor(edge_index, dtype=torch.long), y=y, **masks),
+        name="made",
+        **arguments,
+    )
+
+
+def test_homophily_by_hand():
+    # Classes 0 0 0 1 1 1; edges 0-1, 1-2, 4-5 are alike, 2-3 is not; a loop does not count.
+    edges = [[0, 1, 2, 4, 3], [1, 2, 3, 5, 3]]
+    found = properties(make_task(edges, [0, 0, 0, 1, 1, 1]))
+    assert found["homophily"] == pytest.approx(3 / 4)
+    chance = (5 / 8) ** 2 + (3 / 8) ** 2
+    assert found["adjusted_homophily"] == pytest.approx((3 / 4 - chance) / (1 - chance))
+    assert (found["nodes"], found["edges"], found["classes"]) == (6, 4, 2)
+    assert found["degree"] == pytest.approx(4 / 6)
+    assert found["labels"] == 1
+    assert found["similarity"] is None  # unit vectors: no edge differs from another
+
+
+def test_similarity_is_one_where_features_are_classes():
+    y = [0, 0, 0, 1, 1, 1]
+    x = torch.nn.functional.one_hot(torch.tensor(y)).float()
+    edges = [[0, 1, 2, 4], [1, 2, 3, 5]]
+    assert properties(make_task(edges, y, x))["similarity"] == pytest.approx(1)
+    assert properties(make_task(edges, y, x.to_sparse_csr()))["similarity"] == pytest.approx(1)
+    values = [0.5, 0.5, 0.5, 1.25, 1.25, 1.25]
+    regression = properties(make_task(edges, values, x, metric="rmse", kind="regression"))
+    assert regression["similarity"] == pytest.approx(1)
+    assert regression["homophily"] is None
+
+
+def test_unlabelled_nodes_and_no_edges():
+    found = properties(make_task([[0, 1, 2], [1, 2, 3]], [0, 0, 1, -1, 0, 1]))
+    assert found["homophily"] == pytest.approx(1 / 2)
+    found = properties(make_task([[], []], [0, 1] * 3))
+    assert found["homophily"] is found["adjusted_homophily"] is found["similarity"] is None
+
+
+def test_a_rule_that_does_not_hold_says_so():
+    names = "abcdefghijkl"
+    measured = {name: {"homophily": number / 12} for number, name in enumerate(names)}
+    # Every other graph follows it, the others do the opposite.
+    gains = {name: (1.0 if number > 5 else -1.0) * (-1) ** number for number, name in enumerate(names)}
+    said = rule_of_thumb(measured, gains)
+    assert "homophily above 0.417: gain +1.0 points, else −1.0" in said
+    assert said.endswith("it does not hold there.")
+    assert "fewer than 8" in rule_of_thumb({"a": {}}, {"a": 1.0})
+    assert rule_of_thumb({name: {"homophily": None} for name in names}, gains).startswith("No property")
+
+
+def make_runs(names):
+    runs = []
+    for number, name in enumerate(names):
+        for model, gain in (("gat", 0.0), ("rbf", (number - 3) / 100)):
+            runs += [{**make_run(model, seed, 0.5 + gain + seed / 100, dataset=name)} for seed in range(5)]
+    return [{**run, "model": run["model"].replace("rbf", "kernel")} for run in runs]
+
+
+def make_graphs(names):
+    shape = {
+        "nodes": 9,
+        "classes": 2,
+        "degree": 2.0,
+        "labels": 3.0,
+        "adjusted_homophily": None,
+        "similarity": 0.1,
+    }
+    return [
+        {"kind": "graph", "dataset": name, **shape, "homophily": number / 10}
+        for number, name in enumerate(names)
+    ]
+
+
+def test_the_gain_is_correlated_with_what_graphs_are_like():
+    names = "abcdefgh"
+    text = render(blocks(make_graphs(names), verdicts(make_runs(names))))
+    assert "| h | +4.0 | 9 | 2 | 2 | 3 | 0.7 | – | 0.1 |" in text
+    assert "homophily +1.00 (p = " in text
+    assert "degree" not in text.partition("Spearman")[2].partition("Rule")[0]  # equal everywhere
+    few = render(blocks(make_graphs("ab"), verdicts(make_runs("ab"))))
+    assert "fewer than 8 graphs, nothing is said" in few
+    assert blocks([], verdicts(make_runs("ab"))) == []
+
+
+def test_the_command_adds_what_a_file_lacks(tmp_path, capsys):
+    path = tmp_path / "graphs.jsonl"
+    for _ in range(2):
+        assert not cli.main(["properties", "wine,breast_cancer", "--out", str(path)])
+    records = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [record["dataset"] for record in records] == ["wine", "breast_cancer"]
+    assert not cli.main(["properties", "wine"])
+    assert json.loads(capsys.readouterr().out.splitlines()[-1]) == records[0]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(run) + "\n" for run in make_runs(["wine"])))
+    assert not cli.main(["table", str(tmp_path), str(path), "--verdict"])
+    assert "| wine | −3.0 | 178 | 3 |" in capsys.readouterr().out
