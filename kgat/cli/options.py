@@ -34,7 +34,9 @@ DATASET = "digits"
 Dataset = Annotated[
     str | None,
     typer.Option(
-        help="Name of the data set, of nodes or of whole graphs; NAME-links asks for the links of a graph. "
+        help="Name of the data set, of nodes or of whole graphs; NAME-links asks for the links of a graph; "
+        "NAME-5-labels has 5 training nodes of each class, NAME-25-edges 25 % more edges, drawn at random, "
+        "NAME-50-noise features with noise of 50 % of their deviation. "
         f"An unknown one lists them all. Default: {DATASET}."
     ),
 ]

@@ -18,8 +18,17 @@ def table(
         list[Path], typer.Argument(help="Folders with results.jsonl, or above such, or files.")
     ],
     readme: Annotated[Path | None, options.readme_option("results", "overview")] = None,
+    sweep: Annotated[
+        bool,
+        typer.Option(
+            "--sweep",
+            help="The gain over stock GAT against the labels, edges at random or noise of data sets such as "
+            "Cora-5-labels, as Markdown; with --readme between <!-- sweep:begin --> and <!-- sweep:end -->.",
+        ),
+    ] = False,
     figure: Annotated[
-        Path | None, typer.Option(help="With --verdict: draw its figure into this PNG, SVG or PDF file.")
+        Path | None,
+        typer.Option(help="With --verdict or --sweep: draw its figure into this PNG, SVG or PDF file."),
     ] = None,
     form: options.Format = None,
     markdown: Annotated[
@@ -48,12 +57,14 @@ def table(
     from kgat.experiments.pages import BEGIN, END, OVERVIEW
     from kgat.experiments.tables import readme_tables, result_files
 
-    if published or verdict:
-        print_judgement(folders, readme, published, verdict)
-    if figure is not None:
-        draw_verdict(folders, figure, verdict)
-    if published or verdict:
+    if published or verdict or sweep:
+        chosen = {"published": published, "verdict": verdict, "sweep": sweep}
+        print_judgements(folders, readme, [name for name, is_chosen in chosen.items() if is_chosen], figure)
         return
+    if figure is not None:
+        raise ValueError(
+            "Expected --verdict or --sweep with --figure (got neither); of one data set: kgat plot"
+        )
     form = "markdown" if markdown and form is None else form
     if form is not None:
         typer.echo(readme_tables(*folders, form=form))
@@ -67,40 +78,48 @@ def table(
         print_tables(records)
 
 
-def print_judgement(folders: list[Path], readme: Path | None, published: bool, verdict: bool) -> None:
-    from kgat.experiments import properties
+def print_judgements(folders: list[Path], readme: Path | None, names: list[str], figure: Path | None) -> None:
     from kgat.experiments.ledger import read_results
-    from kgat.experiments.published import agreement
-    from kgat.experiments.table import render
     from kgat.experiments.tables import result_files
-    from kgat.experiments.verdict import blocks, verdicts
 
     records = [record for path in result_files(folders) for record in read_results(path)]
     expect_runs(records, folders)
-    texts = {}
-    if published:
-        texts["published"] = agreement(records)
-    if verdict:
-        judged = verdicts(records)
-        texts["verdict"] = render([*blocks(judged), *properties.blocks(records, judged)])
-    for name, text in texts.items():
+    for name in names:
+        text = judgement(name, records)
         if readme is None:
             typer.echo(text)
         else:
             replace_tables(readme, text, f"<!-- {name}:begin -->", f"<!-- {name}:end -->")
+    if figure is not None:
+        draw_judgement(records, names, figure)
 
 
-def draw_verdict(folders: list[Path], path: Path, verdict: bool) -> None:
-    from kgat.experiments.ledger import read_results
+def judgement(name: str, records: list[dict[str, Any]]) -> str:
+    from kgat.experiments import properties, sweep, verdict
+    from kgat.experiments.published import agreement
+    from kgat.experiments.table import render
+
+    if name == "published":
+        return agreement(records)
+    if name == "sweep":
+        return render(sweep.blocks(sweep.sweeps(records)))
+    judged = verdict.verdicts(records)
+    return render([*verdict.blocks(judged), *properties.blocks(records, judged)])
+
+
+def draw_judgement(records: list[dict[str, Any]], names: list[str], path: Path) -> None:
     from kgat.experiments.plots import save
-    from kgat.experiments.plots.verdict import verdict as figure_of
-    from kgat.experiments.tables import result_files
+    from kgat.experiments.plots.sweep import sweep
+    from kgat.experiments.plots.verdict import verdict
 
-    if not verdict:
-        raise ValueError("Expected --verdict with --figure (got none); figures of one data set: kgat plot")
-    records = [record for file in result_files(folders) for record in read_results(file)]
-    drawn = save(path, figure_of(records))
-    typer.echo(f"{drawn}" if drawn else "no graph has runs of the family and of a stock layer: no figure")
+    figures = {"verdict": verdict, "sweep": sweep}
+    chosen = [name for name in names if name in figures]
+    if len(chosen) != 1:
+        raise ValueError(
+            f"Expected one of --verdict and --sweep with --figure (got {len(chosen)}); choose one"
+        )
+    drawn = save(path, figures[chosen[0]](records))
+    typer.echo(str(drawn) if drawn else f"no runs for the figure of --{chosen[0]}: none is drawn")
 
 
 def replace_tables(readme: Path, text: str, begin: str, end: str) -> None:

@@ -1,5 +1,6 @@
 r"""Data sets: :func:`load` gives a :class:`Task` on the nodes of a graph or a :class:`GraphTask` on whole
 graphs, :func:`names` lists them; :func:`link_task` asks for the links of a graph, a :class:`LinkTask`;
+:func:`changed` takes labels from a graph, or adds edges or noise;
 :func:`load_sequences` gives a :class:`SequenceTask`, :func:`sequence_names` lists those.
 :func:`from_data`, :func:`read_graph` and their like make a :class:`Task` of a graph of one's own.
 
@@ -7,6 +8,7 @@ A family of data sets is a file in :mod:`kgat.datasets.graphs`, :mod:`kgat.datas
 :mod:`kgat.datasets.links` or :mod:`kgat.datasets.sequences`; a new one is found there.
 """
 
+from kgat.datasets.changed import changed
 from kgat.datasets.graph_task import Graphs, GraphTask, VisibleGraphs
 from kgat.datasets.hetero_task import HeteroTask
 from kgat.datasets.inductive import inductive
@@ -58,6 +60,7 @@ __all__ = [
     "VisibleGraphs",
     "VisibleLinks",
     "averaged_features",
+    "changed",
     "convert_arrays",
     "describe",
     "from_data",

@@ -6,6 +6,7 @@ import re
 from typing import Any
 
 from kgat.datasets import collections, graphs, links
+from kgat.datasets.changed import change_of, changed
 from kgat.datasets.link_task import link_task
 from kgat.datasets.source import resolve
 from kgat.names import normalized
@@ -36,7 +37,8 @@ def load(
 
     Args:
         name (str): One of :func:`names`; case, :obj:`"-"` and :obj:`"_"` do not matter. With :obj:`"-links"`
-            behind that of one graph, :obj:`"Cora-links"`, its links are asked for by :func:`link_task`.
+            behind that of one graph, :obj:`"Cora-links"`, its links are asked for by :func:`link_task`; with
+            :obj:`"-5-labels"`, :obj:`"-25-edges"` or :obj:`"-50-noise"` it is changed by :func:`changed`.
         root (str, optional): The folder of all data sets, see :func:`kgat.datasets.graphs.load`.
             (default: :obj:`None`)
         sparse (bool or str, optional): Whether features are a :obj:`torch.sparse_csr` tensor, see
@@ -62,6 +64,9 @@ def load(
 
 
 def _load(name: str, root: str | os.PathLike[str] | None, sparse: bool | str) -> Any:
+    if (change := change_of(name)) is not None:
+        plain, amount, kind = change
+        return changed(_load(plain, root, sparse), amount, kind)
     if normalized(name).endswith(LINKS):
         return link_task(graphs.load(re.sub(r"[-_\s]*links$", "", name, flags=re.I), root, sparse=sparse))
     if normalized(name) in map(normalized, collections.names()):

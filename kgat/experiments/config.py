@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch_geometric.resolver import normalize_string
 
+from kgat.datasets.changed import change_of
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.schedulers import build_scheduler
 from kgat.models.link_predictor import DECODERS
@@ -326,6 +327,7 @@ def protocol(dataset: str) -> dict[str, Any]:
     """
     tables = _protocols()
     settings = dict(tables["default"])
+    dataset, *_ = change_of(dataset) or (dataset,)
     for table in tables.values():
         if normalize_string(dataset) in map(normalize_string, table.get("datasets", ())):
             settings.update(table)

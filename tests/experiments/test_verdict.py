@@ -112,4 +112,4 @@ def test_the_command_writes_page_and_figure(tmp_path, capsys):
     assert "| made | 10 |" in page.read_text()
     assert (tmp_path / "verdict.png").stat().st_size > 1000
     assert cli.main(["table", str(tmp_path), "--figure", str(tmp_path / "verdict.png")])
-    assert "Expected --verdict with --figure" in capsys.readouterr().err
+    assert "Expected --verdict or --sweep with --figure" in capsys.readouterr().err
