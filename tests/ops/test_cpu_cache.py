@@ -249,3 +249,22 @@ def test_processes_that_start_at_once_compile_once(folder):
         process.stdin.flush()
     counts = [int(process.communicate(timeout=300)[0]) for process in processes]
     assert sum(counts) == len(files(folder)) > 0
+
+
+def test_code_that_nobody_reads_is_removed(tmp_path):
+    files = CodeFiles(tmp_path, "kgat.f", "one")
+    for key in ("used", "left"):
+        files.write(key, b"code")
+        os.utime(files.path(key), (0, 0))
+    of_others = tmp_path / "other.code"
+    of_others.write_bytes(b"")
+    os.utime(of_others, (0, 0))
+    assert files.read("used") == b"code"
+    cpu_cache._swept.discard(tmp_path)  # as a later process finds it
+    CodeFiles(tmp_path, "kgat.g", "two").write("new", b"code")
+    names = {path.name for path in tmp_path.glob("*.code")}
+    assert names == {
+        files.path("used").name,
+        CodeFiles(tmp_path, "kgat.g", "two").path("new").name,
+        "other.code",
+    }

@@ -11,6 +11,7 @@ import hashlib
 import logging
 import os
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -25,7 +26,10 @@ except ImportError:  # Windows, where each process compiles for itself
 logger = logging.getLogger("kgat")
 
 _HEAD = b"kgat code 2\n"
+DAY = 86_400.0
+UNREAD = 90 * DAY  # after which code is removed: that of an earlier version is read by nobody
 _said: set[str] = set()
+_swept: set[Path] = set()
 
 
 def code_folder() -> Path | None:
@@ -76,12 +80,16 @@ class CodeFiles:
         if head != _HEAD or hashlib.sha256(data).digest() != digest:
             say(f"kgat compiles again what was damaged in {path}")
             return None
+        with contextlib.suppress(OSError):
+            if path.stat().st_mtime < time.time() - DAY:
+                os.utime(path)  # it is in use
         return data
 
     def write(self, key: Any, data: bytes) -> None:
         r"""Writes the code of a key; where that fails, the next process compiles it again."""
         try:
             write_atomically(self.path(key), _HEAD + hashlib.sha256(data).digest() + data)
+            self._sweep()
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else error
             say(f"kgat cannot keep compiled code in {self._folder}, so that it is compiled anew: {why}")
@@ -97,6 +105,16 @@ class CodeFiles:
                 if fcntl is not None:
                     fcntl.lockf(file, fcntl.LOCK_EX, 1, place)
             yield
+
+    def _sweep(self) -> None:
+        # Names hold a digest of what they were compiled from, so that nothing ever replaces an old file.
+        if self._folder in _swept:
+            return
+        _swept.add(self._folder)
+        for path in self._folder.glob("kgat.*.code"):
+            with contextlib.suppress(OSError):  # of another user, or removed by another process
+                if path.stat().st_mtime < time.time() - UNREAD:
+                    path.unlink()
 
     def flush(self) -> None:
         r"""Removes all code of this name."""
