@@ -95,6 +95,8 @@ class _Contest:
         self.subject = SUBJECTS[question.subject]
         self.graph = self.scenario.load(question.root, question.device)
         self.candidates: dict[str, Candidate] = {}  # that compute the same
+        self.forward_only: set[str] = set()
+        self.clock = measure.clock_of(question.device, question.threads)
         self.on_cuda = question.device.startswith("cuda")
         self.sizes: dict[str, Any] = {
             "nodes": self.graph.x.size(0),
@@ -135,15 +137,33 @@ class _Contest:
                 continue
             try:
                 candidate = self.build(name)
-                candidate.forward()
+                found, why_not = self.values(candidate, expected is not None)
                 if expected is None:
-                    expected = measure.run_once(candidate, self.grad)
-                elif unequal := measure.check_equal(candidate, expected, self.grad):
+                    expected = found
+                elif unequal := measure.check_equal(found, expected[: len(found)], self.exact):
                     yield from self.skip(name, unequal, unequal=True)
                     continue
                 self.candidates[name] = candidate
             except FAILURES as error:
                 yield from self.skip(name, _reason(error))
+                continue
+            if why_not is not None and BOTH in self.question.whats:
+                self.forward_only.add(name)
+                yield self.record(name, BOTH, skipped=why_not)
+
+    def values(self, candidate: Candidate, rival: bool) -> tuple[list[Tensor], str | None]:
+        r"""What a candidate computes; of a rival without a backward the output alone, and why."""
+        out = candidate.forward()
+        try:
+            return measure.run_once(candidate, self.grad), None
+        except NotImplementedError as error:
+            if not rival:
+                raise
+            candidate.clear()
+            return [out], _reason(error)
+
+    def exact(self) -> list[Tensor]:
+        return measure.run_once(self.build(rivals.EXACT), self.grad.double())
 
     def weigh(self, name: str) -> Answers:
         r"""The peaks of one candidate, and what its first call costs."""
@@ -196,18 +216,24 @@ class _Contest:
             steps: dict[str, measure.Step] = {
                 name: one.forward if what == FORWARD else partial(one.forward_and_backward, grads[name])
                 for name, one in all_of_them.items()
+                if what == FORWARD or name not in self.forward_only
             }
             gc.collect()
             gc.disable()
             try:
                 steps["linear"]()  # the others have run already
                 budget = question.seconds / len(question.whats)
-                seconds = measure.take_turns(steps, prepare, budget, question.device)
+                once = [measure.seconds_of(step, question.device, self.clock) for step in steps.values()]
+                repeats = measure.repeats_of(once, budget)
+                options: dict[str, Any] = {"clock": self.clock, "repeats": repeats}
+                seconds = measure.take_turns(steps, prepare, budget, question.device, **options)
             finally:
                 gc.enable()
             prepare()
-            for name in candidates:
-                yield self.record(name, what, **self.timing(name, what, seconds, copy, candidates[name].note))
+            for name in (name for name in candidates if name in steps):
+                yield self.record(
+                    name, what, **options, **self.timing(name, what, seconds, copy, candidates[name].note)
+                )
 
     def timing(
         self, name: str, what: str, seconds: dict[str, list[float]], copy: float, note: str | None
@@ -223,6 +249,9 @@ class _Contest:
             result |= measure.verdict(measure.ratios(seconds[name], seconds[OURS]))
             if not self.subject.core:
                 result["ceiling"] = measure.ratios(seconds[name], seconds["linear"])
+                result["own_part"] = measure.ratios(
+                    *(_without(seconds[one], seconds["linear"]) for one in (name, OURS))
+                )
         elif self.subject.core:
             moved = measure.compulsory_bytes(
                 *(self.sizes["nodes"], self.sizes["edges"], self.scenario.heads, self.scenario.out_channels),
@@ -235,6 +264,11 @@ class _Contest:
             result["copy_bytes_per_second"] = float(f"{copy:.4g}")
             result["copy_fraction"] = float(f"{speed / copy:.4g}")
         return result
+
+
+def _without(seconds: list[float], linear: list[float]) -> list[float]:
+    # What is left of a layer without its projections; next to nothing where rounds vary by more than that.
+    return [max(one - of_linear, 0.01 * one) for one, of_linear in zip(seconds, linear, strict=True)]
 
 
 def _reason(error: BaseException) -> str:

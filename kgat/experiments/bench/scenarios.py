@@ -99,7 +99,7 @@ SCENARIOS = {
     scenario.name: scenario
     for scenario in (
         Scenario("tiny", 50, 250, 16, 2, 4),
-        Scenario("molecule", 20, 80, 16, 4, 8),  # where a call costs more than what it computes
+        Scenario("molecule", 20, 60, 16, 4, 8),  # where a call costs more than what it computes
         Scenario("molecules", 2048, 6144, 64, 4, 16, graphs=128),
         Scenario("cora", 2708, 13264, 1433, 8, 8, real="Cora"),
         Scenario("arxiv/10", 17000, 250000, 128, 4, 64),
