@@ -193,6 +193,9 @@ def bench_ops(
     rivals: Annotated[
         str, typer.Option(help="Rivals, separated by commas, e.g. 'PyG,PyG style'. Default: all.")
     ] = "",
+    against: Annotated[
+        Path | None, typer.Option(help="The folder of another copy of the package, as the only rival.")
+    ] = None,
     out: Results = Path("runs/ops.jsonl"),
     root: options.Root = None,
     seconds: Annotated[
@@ -210,7 +213,8 @@ def bench_ops(
 
     options.check_device(device)
     names = (options.listed(scenarios), options.listed(subjects), options.listed(rivals))
-    plan = Plan(*names, device, threads, seconds, None if root is None else str(root))
+    folders = (None if folder is None else str(folder) for folder in (root, against))
+    plan = Plan(*names, device, threads, seconds, *folders)
     records = run(plan, out, fresh=fresh, progress=True)
     typer.echo(f"{out}: {len(records)} new; for the tables: kgat bench table {out}")
 

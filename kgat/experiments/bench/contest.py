@@ -3,6 +3,7 @@ r"""What one fresh process of ``kgat bench ops`` does: one subject on one graph,
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
 from collections.abc import Iterator, Sequence
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kgat.experiments.bench import measure, rivals
+from kgat.experiments.bench import measure, rivals, worker
 from kgat.experiments.bench.measure import Candidate
 from kgat.experiments.bench.rivals import OURS, SUBJECTS
 from kgat.experiments.bench.scenarios import SCENARIOS, SEED
@@ -45,6 +46,10 @@ class Question:
         threads (int): CPU threads of torch.
         seconds (float): Time for all rounds.
         root (str, optional): Folder of the data sets. (default: :obj:`None`)
+        other (str, optional): Folder of another copy of the package, which is the second candidate.
+            (default: :obj:`None`)
+        told (str, optional): Ours alone runs, when it is told to; this file takes what it computes.
+            (default: :obj:`None`)
     """
 
     scenario: str
@@ -56,6 +61,8 @@ class Question:
     threads: int
     seconds: float
     root: str | None = None
+    other: str | None = None
+    told: str | None = None
 
     def key(self, candidate: str, what: str) -> dict[str, Any]:
         r"""Returns the fields that tell a record from all others."""
@@ -79,13 +86,20 @@ def answers(question: Question) -> Answers:
     """
     yield {"say": "reads the graph"}
     contest = _Contest(question)
-    if MEMORY in question.whats:
+    if question.told is not None:
+        yield from contest.obey(question.told)
+    elif MEMORY in question.whats:
         for name in question.candidates:
             yield from contest.weigh(name)
     else:
         yield {"say": "builds and checks"}
         yield from contest.check()
         yield from contest.take_turns()
+
+
+def exact(question: Question) -> list[Tensor]:
+    r"""Computes output and gradients in double precision."""
+    return _Contest(question).exact()
 
 
 class _Contest:
@@ -164,6 +178,29 @@ class _Contest:
 
     def exact(self) -> list[Tensor]:
         return measure.run_once(self.build(rivals.EXACT), self.grad.double())
+
+    def obey(self, path: str) -> Answers:
+        r"""Runs ours when it is told to. Its first answer is what records say of it."""
+        candidate = self.build(OURS)
+        torch.save(measure.run_once(candidate, self.grad), path)
+        candidate.forward()
+        steps: dict[str, measure.Step] = {
+            FORWARD: candidate.forward,
+            BOTH: partial(candidate.forward_and_backward, self.grad),
+        }
+        yield {**self.sizes, **self.circumstances, "clock": self.clock}
+        gc.collect()
+        gc.disable()
+        try:
+            while True:
+                what, repeats = worker.TOLD.get()
+                once = {what: steps[what]}
+                options: dict[str, Any] = {"most": 1, "clock": self.clock, "repeats": repeats}
+                seconds = measure.take_turns(once, candidate.clear, math.inf, self.question.device, **options)
+                candidate.clear()
+                yield {"seconds": seconds[what][0]}
+        finally:
+            gc.enable()
 
     def weigh(self, name: str) -> Answers:
         r"""The peaks of one candidate, and what its first call costs."""
