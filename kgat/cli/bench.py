@@ -55,21 +55,34 @@ def bench_layers(
 
 @bench.command("epoch")
 def bench_epoch(
-    dataset: Annotated[str, typer.Option(help="The data set.")] = "Cora",
+    dataset: Annotated[
+        str, typer.Option(help="The data set, or tolokers-sized for a drawn graph of that size.")
+    ] = "Cora",
+    models: Annotated[str, options.some("Models")] = "additive,rbf,spectral",
     rounds: Rounds = 20,
     out: Log = None,
+    readme: Annotated[Path | None, options.readme_option("epochs")] = None,
     root: options.Root = None,
     threads: OneThread = 1,
 ) -> None:
-    r"""Time a training epoch of our model against the same one of stock GAT layers on dense features.
+    r"""Time a training step and a validation of our models against those of stock GAT on dense features.
 
-    Ratios are the time of stock GAT over ours, paired round by round in this process.
+    Ratios are the time of stock GAT over ours, paired round by round in this process. The table in a README
+    is of all records in --out.
     """
+    from kgat.experiments.bench import report
     from kgat.experiments.bench.epoch import bench_epoch
+    from kgat.experiments.ledger import read
 
     options.set_threads(threads)
-    for record in bench_epoch(dataset, root, rounds, out):
-        _print_ratio(f"{record['dataset']}  {record['features']} features", record)
+    records = bench_epoch(dataset, root, rounds, out, options.listed(models))
+    for record in records:
+        what = f"{record['dataset']}  {record['model']}  {record['what']}  {record['features']} features"
+        _print_ratio(what, record)
+    if readme is not None:
+        replace_tables(
+            readme, report.epochs(records if out is None else read(out)), *report.markers("epochs")
+        )
 
 
 @bench.command("loader")
@@ -259,7 +272,8 @@ def bench_sequences(
 @bench.command("table")
 def bench_table(
     results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
-    readme: Annotated[Path | None, options.readme_option("ops")] = None,
+    readme: Annotated[Path | None, options.readme_option("NAME")] = None,
+    name: Annotated[str, typer.Option(help="The NAME of the tables in the Markdown file.")] = "ops",
     figure: Picture = None,
 ) -> None:
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
@@ -273,7 +287,7 @@ def bench_table(
     if readme is None:
         typer.echo(text)
     else:
-        replace_tables(readme, text, report.BEGIN, report.END)
+        replace_tables(readme, text, *report.markers(name))
     if figure is not None:
         save(figure, ops(records))
         typer.echo(figure)

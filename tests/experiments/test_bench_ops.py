@@ -549,14 +549,27 @@ def test_table_has_ratios_bars_and_reasons(made):
     ]
     assert "| gat layer | 100 | 100 | 100 | 100 | 20 / 20 | – | 50 / 70 | 3 | 0.057 |" in text
     assert "Not measured, DGL (gat layer): dgl is not installed." in text
-    assert "17,000 nodes, 250,000 edges with loops, 128 → 4 × 64. Some CPU, 1 thread; torch 2.13" in text
+    assert (
+        "17,000 nodes, 250,000 edges with loops, 128 → 4 × 64. Some CPU, 1 thread; wall time; torch" in text
+    )
+
+
+def test_of_layers_the_attention_is_judged_alone(made):
+    cora = [{**record, "scenario": "cora"} for record in made]
+    given = {"ceiling": [1.7, 1.6, 1.8], "own_part": [2.1, 2.0, 2.2], "clock": "CPU"}
+    cora.append({**timed("PyG", FORWARD, "R2", [1.2, 1.1, 1.3], **given), "scenario": "cora"})
+    text = report.tables(cora)
+    assert "| 1.20 [1.10, 1.30]<br>ceiling 1.70, attention 2.10<br>bar 2: met |" in text
+    assert "1 thread; wall and CPU time; torch" in text
 
 
 def test_bars_name_what_is_measured():
     for bar in report.bars():
         assert bar["scenario"] in SCENARIOS
-        assert bar["rival"] in SUBJECTS[bar["subject"]].candidates
-        for regime in set(bar) - {"scenario", "subject", "rival"}:
+        copy = bar["rival"].startswith("kgat ")
+        assert copy or bar["rival"] in SUBJECTS[bar["subject"]].candidates
+        assert bar.get("part", "attention") == "attention"
+        for regime in set(bar) - {"scenario", "subject", "rival", "part"}:
             assert regime in worker.REGIMES
             assert len(bar[regime]) == 2
 
