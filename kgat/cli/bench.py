@@ -209,6 +209,9 @@ def bench_ops(
     against: Annotated[
         Path | None, typer.Option(help="The folder of another copy of the package, as the only rival.")
     ] = None,
+    regimes: Annotated[
+        str, typer.Option(help="Some of R1, R2 and memory, separated by commas. Default: all.")
+    ] = "",
     out: Results = Path("runs/ops.jsonl"),
     root: options.Root = None,
     seconds: Annotated[
@@ -226,8 +229,8 @@ def bench_ops(
 
     options.check_device(device)
     names = (options.listed(scenarios), options.listed(subjects), options.listed(rivals))
-    folders = (None if folder is None else str(folder) for folder in (root, against))
-    plan = Plan(*names, device, threads, seconds, *folders)
+    folder, other = (None if one is None else str(one) for one in (root, against))
+    plan = Plan(*names, device, threads, seconds, folder, other, options.listed(regimes))
     records = run(plan, out, fresh=fresh, progress=True)
     typer.echo(f"{out}: {len(records)} new; for the tables: kgat bench table {out}")
 

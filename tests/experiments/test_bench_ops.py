@@ -158,7 +158,7 @@ def test_unequal_gradients_are_not_timed():
 def test_rounding_is_no_difference():
     r"""Of a steep kernel two right answers differ; a wrong one is farther from the truth than ours."""
     truth = [torch.ones(3, dtype=torch.double)]
-    ours, other, wrong = ([torch.ones(3) + error] for error in (0.002, -0.003, 0.02))
+    ours, other, wrong = ([torch.ones(3) + error] for error in (0.002, -0.006, 0.02))
     assert measure.check_equal(other, ours, lambda: truth) is None
     assert "from double precision 0.02, ours 0.002" in measure.check_equal(wrong, ours, lambda: truth)
     assert "from double precision 0.002, ours 0.02" in measure.check_equal(ours, wrong, lambda: truth)
@@ -223,6 +223,7 @@ def test_who_has_no_backward_is_timed_forward(monkeypatch, tmp_path):
     of_flex = {(r["what"], r["regime"]): r for r in found if r["candidate"] == rivals.FLEX}
     assert "ratio" in of_flex[FORWARD, "R1"]
     assert of_flex[BOTH, "R2"]["skipped"] == "NotImplementedError: no backward on CPU"
+    assert of_flex[MEMORY, "memory"]["both_bytes"] is None
     assert not {FORWARD, BOTH} - {r["what"] for r in found if "seconds" in r and r["candidate"] == OURS}
 
 
@@ -312,8 +313,14 @@ def test_running_out_of_memory_is_a_reason(monkeypatch, tmp_path):
     assert not [r for r in found if r["candidate"] == OURS and "skipped" in r]
 
 
+def test_regimes_may_be_chosen():
+    asked = [question.regime for question in dataclasses.replace(CORE, regimes=["R2", "memory"]).jobs()]
+    assert asked == ["memory", "memory", "R2"]
+
+
 def test_names_that_are_unknown(tmp_path):
     for plan, message in (
+        (Plan(["tiny"], regimes=["R3"]), "regimes that exist .got R3.*memory, R1, R2"),
         (Plan(["huge"]), "got huge.*tiny, molecule, molecules, cora"),
         (Plan(["tiny"], ["gta layer"]), "got gta layer.*gat layer"),
         (Plan(["tiny"], [], ["PYG"]), "got PYG.*PyG"),

@@ -151,6 +151,7 @@ class _Contest:
                 continue
             try:
                 candidate = self.build(name)
+                candidate.forward()
                 found, why_not = self.values(candidate, expected is not None)
                 if expected is None:
                     expected = found
@@ -167,14 +168,13 @@ class _Contest:
 
     def values(self, candidate: Candidate, rival: bool) -> tuple[list[Tensor], str | None]:
         r"""What a candidate computes; of a rival without a backward the output alone, and why."""
-        out = candidate.forward()
         try:
             return measure.run_once(candidate, self.grad), None
         except NotImplementedError as error:
             if not rival:
                 raise
             candidate.clear()
-            return [out], _reason(error)
+            return [candidate.forward()], _reason(error)
 
     def exact(self) -> list[Tensor]:
         return measure.run_once(self.build(rivals.EXACT), self.grad.double())
@@ -218,14 +218,17 @@ class _Contest:
         try:
             start = time.perf_counter()
             candidate = self.build(name)
-            candidate.forward_and_backward(grad)
+            _, why_not = self.values(candidate, name != OURS)
             if self.on_cuda:
                 torch.cuda.synchronize(device)
             result["first_seconds"] = float(f"{time.perf_counter() - start:.4g}")
             candidate.clear()
             candidate.forward()
             result["forward_bytes"] = measure.peak_bytes(candidate.forward, device)
-            result["both_bytes"] = measure.peak_bytes(lambda: candidate.forward_and_backward(grad), device)
+            result["both_bytes"] = None
+            if why_not is None:
+                both = partial(candidate.forward_and_backward, grad)
+                result["both_bytes"] = measure.peak_bytes(both, device)
         except FAILURES as error:
             yield from self.skip(name, _reason(error))
             return

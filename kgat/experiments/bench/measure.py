@@ -24,6 +24,8 @@ TURN = 0.01  # seconds: shorter steps are repeated
 COPY_BYTES = 1 << 28  # larger than any cache
 TOLERANCE = 1e-3  # of the largest value: sums of thousands of single-precision numbers in another order
 
+ALIKE = 4.0  # times: the largest rounding errors of two right answers, where one number of millions decides
+
 # What seconds are of. Where one thread works, those of the CPU are what the work costs, and what others do on
 # the machine is not counted; where several do, what counts is when the last of them is done.
 CLOCKS = {"CPU": time.process_time, "wall": time.perf_counter}
@@ -337,7 +339,7 @@ def check_equal(found: list[Tensor], expected: list[Tensor], exact: Callable[[],
         return None
     truth = [x.to(found[0].dtype) for x in exact()]
     theirs, ours = (difference(values, truth)[0] for values in (found, expected))
-    if theirs <= 2 * ours and ours <= 2 * theirs:
+    if theirs <= ALIKE * ours and ours <= ALIKE * theirs:
         return None
     return (
         f"Expected equal {what} before timing (got {error:.2g} of the largest apart; from double precision "

@@ -33,6 +33,8 @@ class Plan:
         root (str, optional): Folder of the data sets. (default: :obj:`None`)
         other (str, optional): Folder of another copy of the package, which is then the only rival.
             (default: :obj:`None`)
+        regimes (list of str, optional): Names of allocator regimes and of what weighs, all if empty.
+            (default: :obj:`()`)
     """
 
     scenarios: Sequence[str]
@@ -43,6 +45,7 @@ class Plan:
     seconds: float = 20.0
     root: str | None = None
     other: str | None = None
+    regimes: Sequence[str] = ()
 
     def jobs(self) -> Iterator[Question]:
         r"""Yields one question per process, in the order of the processes.
@@ -60,16 +63,17 @@ class Plan:
         known = {name: name for subject in SUBJECTS.values() for name in subject.candidates[1:]}
         wanted = named(self.candidates, known, "rivals")
         cuda = self.device.startswith("cuda")
+        memory, *times = ("cuda memory", "cuda") if cuda else ("memory", "R1", "R2")
+        asked = named(self.regimes, {name: name for name in (memory, *times)}, "regimes")
         for scenario in scenarios:
             for subject in subjects:
                 there = (name for name in subject.candidates if rivals.fits(name, scenario))
                 names = copies or [OURS, *(name for name in there if name in wanted)]
-                memory, *times = ("cuda memory", "cuda") if cuda else ("memory", "R1", "R2")
                 here = (self.device, self.threads, self.seconds, self.root, self.other)
                 # First what a first call costs and the peaks: caches of compiled code are empty then.
-                for name in names:
+                for name in names if memory in asked else ():
                     yield Question(scenario.name, subject.name, [name], [MEMORY], memory, *here)
-                for regime in times:
+                for regime in (regime for regime in times if regime in asked):
                     yield Question(scenario.name, subject.name, names, [FORWARD, BOTH], regime, *here)
 
 
