@@ -22,6 +22,7 @@ def test_records_of_all_peers(tmp_path):
     for record in stock:
         middle, low, high = record["ratio"]
         assert 0 < low <= middle <= high
+        assert record["clock"] == "CPU"
     assert said == found == ledger.read(path)
 
 

@@ -6,7 +6,7 @@ import gc
 import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -263,8 +263,7 @@ class _Contest:
             try:
                 steps["linear"]()  # the others have run already
                 budget = question.seconds / len(question.whats)
-                once = [measure.seconds_of(step, question.device, self.clock) for step in steps.values()]
-                repeats = measure.repeats_of(once, budget)
+                repeats = measure.repeats_of(self.once(steps.values()), budget)
                 options: dict[str, Any] = {"clock": self.clock, "repeats": repeats}
                 seconds = measure.take_turns(steps, prepare, budget, question.device, **options)
             finally:
@@ -274,6 +273,15 @@ class _Contest:
                 yield self.record(
                     name, what, **options, **self.timing(name, what, seconds, copy, candidates[name].note)
                 )
+
+    def once(self, steps: Iterable[measure.Step]) -> list[float]:
+        r"""How long each step takes, up to the first that is not short."""
+        seconds: list[float] = []
+        for step in steps:
+            seconds.append(measure.seconds_of(step, self.question.device, self.clock))
+            if seconds[-1] >= measure.TURN:
+                break
+        return seconds
 
     def timing(
         self, name: str, what: str, seconds: dict[str, list[float]], copy: float, note: str | None
