@@ -337,7 +337,7 @@ def check_equal(found: list[Tensor], expected: list[Tensor], exact: Callable[[],
     error, what = difference(found, expected)
     if error <= TOLERANCE:
         return None
-    truth = [x.to(found[0].dtype) for x in exact()]
+    truth = [x.to(found[0].dtype) for x in exact()[: len(found)]]
     theirs, ours = (difference(values, truth)[0] for values in (found, expected))
     if theirs <= ALIKE * ours and ours <= ALIKE * theirs:
         return None
