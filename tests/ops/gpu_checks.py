@@ -70,8 +70,7 @@ CASES = {
 
 @pytest.fixture
 def tiny_blocks(monkeypatch):
-    r"""Makes light, medium and heavy nodes of a small graph, and loops of several steps and rounds."""
-    monkeypatch.setattr(gpu, "LIGHT", 3)
+    r"""Makes heavy nodes of a small graph, loops of several steps and rounds, and levels of parts."""
     monkeypatch.setattr(gpu, "HEAVY", 6)
     monkeypatch.setattr(gpu, "TILE", 256)
     monkeypatch.setattr(gpu, "WEIGHT_LANES", 1)
@@ -225,9 +224,9 @@ def test_every_size(heads, features, channels):
 
 def test_bounds_do_not_change_what_is_computed(monkeypatch):
     recipe = Recipe(rules.SQUARED_DIFFERENCE, rules.IDENTITY, weighted=True)
-    for light, heavy in ((8, 512), (0, 1), (1, 40)):
-        monkeypatch.setattr(gpu, "LIGHT", light)
+    for heavy, merged in ((512, 256), (1, 2), (1, 40), (4, 3)):
         monkeypatch.setattr(gpu, "HEAVY", heavy)
+        monkeypatch.setattr(gpu, "MERGED", merged)
         compare(recipe, ALL, 7, 6, HUBS, torch.float64)
 
 

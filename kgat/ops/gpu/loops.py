@@ -2,13 +2,14 @@
 r"""The Triton kernels of :mod:`kgat.ops.gpu`, in the symbols of :mod:`kgat.ops.recipe`.
 
 A *segment* is a run of edges of one node, by target (CSR) or by source (CSC): all of them, or one part of
-those of a heavy node. A *lane* is a segment and a head, heads fastest. A program works on a block of
-``LANES`` lanes by ``SLOTS`` edges by all features: it strides over the edges, each slot with a sum (or a
-softmax) of its own, and joins the slots once at the end. So loops hold no reduction over edges, every row has
-one writer, and every sum has a fixed order.
+those of a heavy node; a row of a table without a node is nobody's. A *lane* is a segment and a head, heads
+fastest. A program works on a block of ``LANES`` lanes by ``SLOTS`` edges by all features: it strides over the
+edges, each slot with a sum (or a softmax) of its own, and joins the slots once at the end. So loops hold no
+reduction over edges, every row has one writer, and every sum has a fixed order.
 
-Whole nodes are written in place, parts to scratch, which :func:`merge` adds up in order. Operands that do not
-exist are :obj:`None`, which Triton specialises on as on any constant.
+Whole nodes are written in place, parts to scratch, which :func:`merge` and :func:`merge_sums` join as a tree:
+some parts at a time to one part more, in order. Operands that do not exist are :obj:`None`, which Triton
+specialises on as on any constant.
 """
 
 import triton
@@ -95,10 +96,11 @@ def compiler(function):
 @triton.jit
 def _assign(table, lane, lanes, heads):
     # Offsets of nodes times heads times channels can pass 2^31.
-    live = lane < lanes
     segment = table + lane // heads * 4
     head = lane % heads
-    node = tl.load(segment, mask=live, other=0).to(tl.int64) * heads + head
+    node = tl.load(segment, mask=lane < lanes, other=-1)
+    live = node >= 0
+    node = tl.where(live, node, 0).to(tl.int64) * heads + head
     begin = tl.load(segment + 1, mask=live, other=0)
     end = tl.load(segment + 2, mask=live, other=0)
     part = tl.load(segment + 3, mask=live, other=-1).to(tl.int64)
@@ -260,51 +262,83 @@ def attend(
         tl.store(lse_parts + part, log_part, mask=live_lane & (part >= 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["lanes"])
 def merge(
-    nodes, first,
-    parts, lse_parts, out, lse,
-    heads: tl.constexpr,
-    SIZE: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
+    table, lanes,
+    out, lse, out_parts, lse_parts,
+    heads: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    r"""Joins the parts of heavy nodes, in order: sums them, or averages them by ``exp(lse_parts)``."""
-    dtype: tl.constexpr = parts.dtype.element_ty
-    heavy = tl.program_id(0) // heads
-    head = tl.program_id(0) % heads
-    node = tl.load(nodes + heavy).to(tl.int64) * heads + head
-    begin = tl.load(first + heavy)
-    end = tl.load(first + heavy + 1)
-    channel = tl.arange(0, BLOCK)[None, :]
-    slot = tl.arange(0, SLOTS)
+    r"""Averages the outputs of parts of heavy nodes by ``exp(lse_parts)``, in order."""
+    dtype: tl.constexpr = lse.dtype.element_ty
+    lane = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    live_lane, head, node, begin, end, part = _assign(table, lane, lanes, heads)
+    count = tl.max(end - begin, axis=0)
+    if count == 0:  # nobody's
+        return
+    top = tl.full((1, SLOTS), float("-inf"), dtype)
+    for step in range(0, count, SLOTS):
+        index, live = _parts(begin, end, head, heads, step, SLOTS)
+        top = tl.maximum(top, tl.load(lse_parts + index, mask=live, other=float("-inf")))
+    peak = tl.max(top, axis=1)
+    shift = tl.where(peak == float("-inf"), 0.0, peak)
+    total = tl.full((1, SLOTS), 0.0, dtype)
+    acc = tl.full((1, SLOTS, BLOCK), 0.0, dtype)
+    for step in range(0, count, SLOTS):
+        index, live = _parts(begin, end, head, heads, step, SLOTS)
+        log_part = tl.load(lse_parts + index, mask=live, other=float("-inf"))
+        share = tl.exp(log_part - shift[:, None])
+        total += share
+        acc += _vectors(out_parts, index, live, dtype, SIZE, BLOCK) * share[:, :, None]
+    norm = tl.sum(total, axis=1)
+    empty = norm == 0.0
+    norm = tl.where(empty, 1.0, norm)
+    o = tl.sum(acc, axis=1) / norm[:, None]
+    log_norm = shift + tl.log(norm)
+    _write(out, out_parts, node, part, live_lane, o, SIZE, BLOCK)
+    tl.store(lse + node, log_norm, mask=live_lane & (part < 0))
+    tl.store(lse_parts + part, tl.where(empty, float("-inf"), log_norm), mask=live_lane & (part >= 0))
 
-    if lse_parts is not None:
-        top = tl.full((SLOTS,), float("-inf"), dtype)
-        for step in range(begin, end, SLOTS):
-            live = step + slot < end
-            index = (step + slot).to(tl.int64) * heads + head
-            top = tl.maximum(top, tl.load(lse_parts + index, mask=live, other=float("-inf")))
-        peak = tl.max(top, axis=0)
-        shift = tl.where(peak == float("-inf"), 0.0, peak)
-    total = tl.full((SLOTS,), 0.0, dtype)
-    acc = tl.full((SLOTS, BLOCK), 0.0, dtype)
-    for step in range(begin, end, SLOTS):
-        live = step + slot < end
-        index = (step + slot).to(tl.int64) * heads + head
-        mask = live[:, None] & (channel < SIZE)
-        x = tl.load(parts + index[:, None] * SIZE + channel, mask=mask, other=0.0)
-        if lse_parts is not None:
-            log_part = tl.load(lse_parts + index, mask=live, other=float("-inf"))
-            share = tl.exp(log_part - shift)
-            total += share
-            x = x * share[:, None]
-        acc += x
-    o = tl.sum(acc, axis=0)
-    if lse_parts is not None:
-        norm = tl.sum(total, axis=0)
-        norm = tl.where(norm == 0.0, 1.0, norm)
-        o = o / norm
-        tl.store(lse + node, shift + tl.log(norm))
-    tl.store(out + node * SIZE + tl.arange(0, BLOCK), o, mask=tl.arange(0, BLOCK) < SIZE)
+
+@triton.jit
+def _parts(begin, end, head, heads, step, SLOTS: tl.constexpr):
+    p = begin[:, None] + step + tl.arange(0, SLOTS)[None, :]
+    return p.to(tl.int64) * heads + head[:, None], p < end[:, None]
+
+
+@triton.jit
+def _merge_sum(
+    table, lane, lanes, out, parts,
+    heads: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    if out is not None:
+        dtype: tl.constexpr = parts.dtype.element_ty
+        live_lane, head, node, begin, end, part = _assign(table, lane, lanes, heads)
+        count = tl.max(end - begin, axis=0)
+        if count > 0:  # else nobody's
+            acc = tl.full((1, SLOTS, BLOCK), 0.0, dtype)
+            for step in range(0, count, SLOTS):
+                index, live = _parts(begin, end, head, heads, step, SLOTS)
+                acc += _vectors(parts, index, live, dtype, SIZE, BLOCK)
+            _write(out, parts, node, part, live_lane, tl.sum(acc, axis=1), SIZE, BLOCK)
+
+
+@triton.jit(do_not_specialize=["by_source_lanes", "by_target_lanes"])
+def merge_sums(
+    by_source, by_source_lanes, by_target, by_target_lanes,
+    d_value, d_key, d_key_bias, d_query, d_query_bias,
+    d_value_parts, d_key_parts, d_key_bias_parts, d_query_parts, d_query_bias_parts,
+    heads: tl.constexpr, R: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    SLOTS: tl.constexpr,
+):  # fmt: skip
+    r"""Adds up the parts of all gradients of heavy nodes, in order."""
+    lane = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    if by_source is not None:
+        _merge_sum(by_source, lane, by_source_lanes, d_value, d_value_parts, heads, C, BLOCK_C, SLOTS)
+        _merge_sum(by_source, lane, by_source_lanes, d_key, d_key_parts, heads, R, BLOCK_R, SLOTS)
+        _merge_sum(by_source, lane, by_source_lanes, d_key_bias, d_key_bias_parts, heads, 1, 1, SLOTS)
+    if by_target is not None:
+        _merge_sum(by_target, lane, by_target_lanes, d_query, d_query_parts, heads, R, BLOCK_R, SLOTS)
+        _merge_sum(by_target, lane, by_target_lanes, d_query_bias, d_query_bias_parts, heads, 1, 1, SLOTS)
 
 
 @triton.jit(do_not_specialize=["rows"])
