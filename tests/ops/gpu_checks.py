@@ -10,9 +10,16 @@ import os
 import oracle
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kgat.kernels import kan
+from kgat.nn.edges import _WEIGHTS
+from kgat.ops.arguments import _LOG_WEIGHT
 from kgat.ops.gpu import launch as gpu
+from kgat.ops.graph import adjacency as graph_adjacency
+from kgat.ops.graph import device as graph_device
+from kgat.ops.graph import fingerprint as graph_fingerprint
+from kgat.ops.graph import memory as graph_memory
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import BackendError, Recipe
 from kgat.score import rules
@@ -438,3 +445,115 @@ def test_constants_keep_their_digits():
     grad = torch.randn(6, 3, 5, dtype=torch.float64)
     wanted = expect(recipe, edge_index, 6, x, grad)
     close(run(recipe, edge_index, 6, 7, x, grad), wanted, 1e-13, 1e-13)
+
+
+# What makes the host wait for a device, or copies to it from memory that is not pinned: no graph is recorded
+# with them.
+WAITING = (
+    "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique", "unique", "item", "equal",
+    "bincount", "lift_fresh", "_to_cpu", "repeat_interleave",
+)  # fmt: skip
+
+
+class Watched(TorchDispatchMode):
+    r"""The ops of torch that are called, but for those that only look at a tensor or make room for one."""
+
+    ROOM = ("empty", "slice", "select", "view", "expand", "squeeze", "detach", "t.", "unbind", "alias")
+
+    def __init__(self):
+        super().__init__()
+        self.ops = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not any(name in func.name() for name in self.ROOM):
+            self.ops.append(func.name().removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
+
+    def waits(self):
+        return [op for op in self.ops if any(op.startswith(name) for name in WAITING)]
+
+
+@pytest.fixture
+def as_on_a_device(monkeypatch):
+    r"""Lets the CPU pass for a device that the host would have to wait for; returns the kernels launched."""
+    for module in (graph_device, graph_adjacency, graph_memory):
+        for name in ("reads_at_once", "blocks"):
+            monkeypatch.setattr(module, name, lambda device: False, raising=False)
+    for module in (graph_adjacency, graph_fingerprint):
+        monkeypatch.setattr(module, "compiled", lambda device: None)
+    for module in (graph_adjacency, graph_memory):  # as a plain function, into which a mode looks
+        monkeypatch.setattr(module, "on_device", graph_fingerprint.on_device._init_fn)
+    launched, launch = [], gpu._launch
+
+    def counted(kernel, programs, **arguments):
+        if programs:
+            launched.append(kernel.__name__)
+        # The interpreter reads numbers of tensors, which no GPU's host does.
+        with torch.utils._python_dispatch._disable_current_modes():
+            launch(kernel, programs, **arguments)
+
+    monkeypatch.setattr(gpu, "_launch", counted)
+    return launched
+
+
+@pytest.mark.parametrize("case", [f"{rules.LEAKY_RELU_SUM.name}-weighted", "gat"])
+@pytest.mark.parametrize("hubs", [False, True], ids=["plain", "hubs"])
+def test_new_graph_waits_for_nothing(monkeypatch, as_on_a_device, case, hubs):
+    if hubs:
+        monkeypatch.setattr(gpu, "HEAVY", 6)
+    recipe, names = CASES[case]
+    edge_index, _ = oracle.adjacency(6, 7, HUBS)
+    x = draw(recipe, names, 7, 6, len(HUBS), torch.float64)
+    grad = torch.randn(6, 3, 5, dtype=torch.float64)
+    with Watched() as watched:
+        adjacency = gpu.Adjacency.of(edge_index, 1, 6, 7)
+        out, lse = gpu.attention(recipe, adjacency, x)
+        adjacency = gpu.Adjacency.again(edge_index, 1, 6, 7, adjacency.graph)
+        gradients = gpu.attention_backward(recipe, adjacency, x, out, lse, grad)
+    assert watched.waits() == []
+    weight = ["sum.dim_IntList"] if recipe.weighted else []
+    merges = (["merge"], ["merge_sums"]) if hubs else ([], [])
+    assert as_on_a_device == ["attend", *merges[0], "dot_rows", "by_source", "by_target", *merges[1]]
+    wanted = expect(recipe, edge_index, 6, x, grad)
+    close((out, lse, {name: gradients[name] for name in wanted[2]}), wanted, 1e-9, 1e-9)
+    # The second step launches kernels alone, and what compares the edges with those of the first.
+    with Watched() as watched:
+        gpu.attention_backward(recipe, adjacency, x, out, lse, grad)
+    assert watched.ops == weight
+
+
+@pytest.mark.parametrize("wrong", [-1, 6])
+def test_wrong_index_is_asserted_later(monkeypatch, as_on_a_device, wrong):
+    asserted = []
+    monkeypatch.setattr(
+        torch, "_assert_async", lambda condition, message: asserted.append((condition, message))
+    )
+    edge_index = torch.tensor([[0, 1], [wrong, 2]])
+    with Watched() as watched:
+        graph_adjacency.check_indices(edge_index[1], edge_index[0], 6, 7)
+    assert watched.waits() == []
+    assert [bool(condition) for condition, _ in asserted] == [False, True]
+    assert asserted[0][1] == (
+        "Expected target indices of 'edge_index' in [0, 5] for 6 target nodes; check that 'edge_index' and "
+        "the node features belong together"
+    )
+    monkeypatch.undo()
+    with pytest.raises(IndexError, match=rf"for 6 target nodes \(got {wrong}\); check"):
+        graph_adjacency.check_indices(edge_index[1], edge_index[0], 6, 7)
+
+
+def test_recorded_graphs_are_not_remembered(monkeypatch):
+    edge_index, _ = oracle.adjacency(6, 7, HUBS)
+    known = gpu.Adjacency.of(edge_index, 1, 6, 7)
+    monkeypatch.setattr(graph_memory, "recording", lambda device: True)
+    monkeypatch.setattr(graph_adjacency, "recording", lambda device: True)
+    assert gpu.Adjacency.of(edge_index, 1, 6, 7) is known  # there are numbers in it
+    partition = gpu._partition(known, known.rowptr)
+    assert gpu._partition(known, known.rowptr) is not partition
+    other = edge_index.clone()
+    assert gpu.Adjacency.of(other, 1, 6, 7) is not gpu.Adjacency.of(other, 1, 6, 7)
+
+
+def test_sentences_fit_into_an_assertion_of_a_device():
+    for sentence in (graph_memory.CHANGED, graph_adjacency.CHANGED_BEFORE_BACKWARD, _WEIGHTS, _LOG_WEIGHT):
+        assert len(sentence) <= graph_device.LONGEST, sentence

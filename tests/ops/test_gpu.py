@@ -79,8 +79,8 @@ def test_partition_covers_every_edge_once(monkeypatch):
         [1, 13, 14, 2],
         [5, 21, 26, 3],
         [5, 26, 31, 4],
-        [0, 0, 3, -1],  # of 3 to 5 edges, in their order
         [4, 16, 21, -1],
+        [0, 0, 3, -1],
         [3, 14, 16, -1],
         [2, 14, 14, -1],
     ]

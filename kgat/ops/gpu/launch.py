@@ -218,8 +218,8 @@ class _Rows(NamedTuple):
 
 @dataclass(frozen=True)
 class _Partition:
-    r"""Segments of edges, as (node, first edge, end, part or -1): parts of heavy nodes and all other nodes; and
-    segments of these parts, level by level, until all are joined.
+    r"""Segments of edges, as (node, first edge, end, part or -1): parts of heavy nodes, all other nodes, and
+    segments of parts, level by level, until all are joined.
 
     Rows whose node is -1 are nobody's. Nodes stand by the power of two that their edges fill, the longest
     first (what is started last should not take long), and else in their order.

@@ -43,8 +43,8 @@ def reads_at_once(device: torch.device) -> bool:
 
 
 def blocks(device: torch.device) -> bool:
-    r"""Returns whether reading a number of the device costs the host no more than it waits anyway, as where the
-    user lets it wait for every launch to see what fails."""
+    r"""Returns whether the host may read a number of the device: also where the user lets it wait for every
+    launch anyway, to see what fails."""
     return reads_at_once(device) or os.environ.get("CUDA_LAUNCH_BLOCKING") == "1"
 
 
