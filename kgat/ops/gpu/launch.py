@@ -25,7 +25,7 @@ OF_SOURCES = ("value", "key", "key_bias")  # whose gradients are sums over the e
 OF_TARGETS = ("query", "query_bias")  # and of a target
 
 HEAVY = 512  # Nodes of more edges are cut into parts of so many: a hub would outlast all other programs.
-TILE = 2048  # Bytes of edges times features in a block: what one warp holds and still leaves room for others.
+TILE = 2048  # Bytes of edges times features in a block: what two warps hold and still leave room for others.
 MERGED = 256  # Parts of a heavy node that one program joins.
 WEIGHT_LANES = 4096  # Rows of partial sums of the weight's gradient.
 
@@ -160,16 +160,17 @@ class _Sizes:
     def block(self, accumulators: int = 1) -> dict[str, int]:
         r"""Returns the shape of a program's block, and its warps.
 
-        A block holds all features and channels, and fewer edges the more there are.
+        A block holds all features and channels, and fewer edges the more there are. Programs of one warp would
+        never fill more than half of a multiprocessor.
         """
         wide = max(_power(self.features), _power(self.channels))
         tile = TILE // self.itemsize // accumulators
         room = max(1, tile // wide)
-        slots = min(8, max(1, room // 2))
+        slots = min(8 // accumulators, room)
         sizes = {"R": self.features, "C": self.channels, "heads": self.heads}
         blocks = {"BLOCK_R": _power(self.features), "BLOCK_C": _power(self.channels)}
-        # More warps than one only for blocks that cannot be smaller: they would wait for each other.
-        warps = max(1, min(8, wide // tile))
+        # More warps than two only for blocks that cannot be smaller: they would wait for each other.
+        warps = max(2, min(8, 2 * wide // tile))
         return {**sizes, **blocks, "LANES": min(32, room // slots), "SLOTS": slots, "warps": warps}
 
 

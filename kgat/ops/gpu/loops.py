@@ -170,6 +170,13 @@ def _score(t, b, c, constants, LINK: tl.constexpr, HAS_PAIR: tl.constexpr, INSID
 
 
 @triton.jit
+def _ahead(index, begin, end, step, SLOTS: tl.constexpr):
+    # The neighbours of a step, which are asked for one step before theirs: rows of features wait for them.
+    e = begin[:, None] + step + tl.arange(0, SLOTS)[None, :]
+    return tl.load(index + e, mask=e < end[:, None], other=0)
+
+
+@triton.jit
 def _biases(pointer, index, live):
     if pointer is None:
         return None
@@ -220,10 +227,12 @@ def attend(
     top = tl.full((LANES, SLOTS), float("-inf"), dtype)
     total = tl.full((LANES, SLOTS), 0.0, dtype)
     acc = tl.full((LANES, SLOTS, BLOCK_C), 0.0, dtype)
+    ahead = _ahead(col, begin, end, 0, SLOTS)
     for step in range(0, tl.max(end - begin, axis=0), SLOTS):
         e = begin[:, None] + step + tl.arange(0, SLOTS)[None, :]
         live = e < end[:, None]
-        j = tl.load(col + e, mask=live, other=0).to(tl.int64) * heads + head[:, None]
+        j = ahead.to(tl.int64) * heads + head[:, None]
+        ahead = _ahead(col, begin, end, step + SLOTS, SLOTS)
         origin = tl.load(edge + e, mask=live, other=0).to(tl.int64) * heads + head[:, None]
         t = tl.full((LANES, SLOTS), 0.0, dtype)
         if PAIR is not None:
@@ -493,6 +502,8 @@ def by_target(
             q = _vectors(query, i[:, None], live_lane[:, None], dtype, R, BLOCK_R)
             query_acc = tl.full((LANES, SLOTS, BLOCK_R), 0.0, dtype)
         bias_acc = tl.full((LANES, SLOTS), 0.0, dtype)
+        if PAIR is not None:
+            ahead = _ahead(col, begin, end, 0, SLOTS)
         for step in range(0, tl.max(end - begin, axis=0), SLOTS):
             e = begin[:, None] + step + tl.arange(0, SLOTS)[None, :]
             live = e < end[:, None]
@@ -500,7 +511,8 @@ def by_target(
             if d_query_bias is not None:
                 bias_acc += dt
             if PAIR is not None:
-                j = tl.load(col + e, mask=live, other=0).to(tl.int64) * heads + head[:, None]
+                j = ahead.to(tl.int64) * heads + head[:, None]
+                ahead = _ahead(col, begin, end, step + SLOTS, SLOTS)
                 k = _vectors(key, j, live, dtype, R, BLOCK_R)
                 slope, _ = D_PAIR(q, k, *pair_constants)
                 slope = dt[:, :, None] * slope
