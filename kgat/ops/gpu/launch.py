@@ -160,8 +160,8 @@ class _Sizes:
     def block(self, accumulators: int = 1) -> dict[str, int]:
         r"""Returns the shape of a program's block, and its warps.
 
-        A block holds all features and channels, and fewer edges the more there are. Programs of one warp would
-        never fill more than half of a multiprocessor.
+        A block holds all features and channels, and fewer edges the more there are. Programs of one warp
+        would never fill more than half of a multiprocessor.
         """
         wide = max(_power(self.features), _power(self.channels))
         tile = TILE // self.itemsize // accumulators
