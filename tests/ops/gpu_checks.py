@@ -557,3 +557,57 @@ def test_recorded_graphs_are_not_remembered(monkeypatch):
 def test_sentences_fit_into_an_assertion_of_a_device():
     for sentence in (graph_memory.CHANGED, graph_adjacency.CHANGED_BEFORE_BACKWARD, _WEIGHTS, _LOG_WEIGHT):
         assert len(sentence) <= graph_device.LONGEST, sentence
+
+
+on_a_device = pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
+
+
+def _made_for_device(seed):
+    torch.manual_seed(seed)
+    edge_index = torch.randint(0, 60, (2, 2000))
+    edge_index[1, :700] = 7  # a hub
+    recipe = Recipe(rules.LEAKY_RELU_SUM, rules.IDENTITY, weighted=True)
+    x = draw(recipe, ALL, 60, 60, 2000, torch.float32, channels=8)
+    return recipe, edge_index, x, torch.randn(60, 3, 8)
+
+
+def _step(recipe, edge_index, x, grad):
+    adjacency = gpu.Adjacency.of(edge_index, 1, 60, 60)
+    out, lse = gpu.attention(recipe, adjacency, x)
+    adjacency = gpu.Adjacency.again(edge_index, 1, 60, 60, adjacency.graph)
+    gradients = gpu.attention_backward(recipe, adjacency, x, out, lse, grad)
+    return out, lse, {name: gradients[name] for name in OPERANDS if getattr(x, name) is not None}
+
+
+@on_a_device
+def test_device_is_not_waited_for():
+    recipe, edge_index, x, grad = _made_for_device(0)
+    first, second, x, grad = edge_index.cuda(), edge_index.flip(0).cuda(), moved(x), grad.cuda()
+    _step(recipe, first, x, grad)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = _step(recipe, second, x, grad)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    x, grad = x.map(torch.Tensor.cpu), grad.cpu()
+    found = (found[0].cpu(), found[1].cpu(), {name: tensor.cpu() for name, tensor in found[2].items()})
+    close(found, expect(recipe, edge_index.flip(0), 60, x, grad), *TOLERANCE[torch.float32])
+
+
+@on_a_device
+def test_step_is_recorded_as_a_cuda_graph():
+    recipe, edge_index, x, grad = _made_for_device(1)
+    edges, x, grad = edge_index.cuda(), moved(x), grad.cuda()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        _step(recipe, edges.clone(), x, grad)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out, lse, gradients = _step(recipe, edges.clone(), x, grad)
+    for replayed in (edge_index, edge_index.flip(0)):  # edges may change: those of the clone are sorted again
+        edges.copy_(replayed)
+        graph.replay()
+        found = (out.cpu(), lse.cpu(), {name: tensor.cpu() for name, tensor in gradients.items()})
+        wanted = expect(recipe, replayed, 60, x.map(torch.Tensor.cpu), grad.cpu())
+        close(found, wanted, *TOLERANCE[torch.float32])

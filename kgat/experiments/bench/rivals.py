@@ -38,6 +38,7 @@ STYLE = "PyG style"
 COMPILED_STYLE = "compiled PyG style"
 SEGMENTS = "compiled segments"
 SDPA = "masked SDPA"
+TURBO = "turbo-gnn"
 
 Attend = Callable[[Gram, Tensor], Tensor]
 
@@ -64,7 +65,7 @@ def _subjects() -> Iterable[Subject]:
     yield Subject("gatv2 layer", "additive_v2", (OURS, PYG, COMPILED), core=False)
     yield Subject("dot layer", "dot_product", (OURS, PYG, COMPILED), core=False)
     yield Subject("gat core", "additive", (OURS, STYLE, SEGMENTS), core=True)
-    yield Subject("dot core", "dot_product", (OURS, STYLE, SEGMENTS, SDPA), core=True)
+    yield Subject("dot core", "dot_product", (OURS, STYLE, SEGMENTS, SDPA, TURBO), core=True)
     for kernel in ("rbf", "laplace", "sinc_product", "spectral"):
         name = kernel.removesuffix("_product")
         yield Subject(f"{name} core", kernel, (OURS, STYLE, COMPILED_STYLE), core=True)
@@ -74,7 +75,10 @@ SUBJECTS = {subject.name: subject for subject in _subjects()}
 
 
 def fits(name: str, scenario: Scenario) -> bool:
-    r"""Returns whether a candidate is a way to run a scenario: all pairs of nodes are one of small graphs."""
+    r"""Returns whether a candidate is a way to run a scenario: all pairs of nodes are one of small graphs,
+    and turbo-gnn has code for some widths."""
+    if name == TURBO:
+        return scenario.out_channels in (32, 64, 128, 256)
     return name != SDPA or scenario.graphs > 0
 
 
@@ -90,6 +94,10 @@ def not_here(name: str, device: str) -> str | None:
         if find_spec("dgl") is None:
             return "dgl is not installed: see benchmarks/README.md"
         return "DGL as PyPI has it runs on CPUs" if cuda else None
+    if name == TURBO:
+        if not cuda:
+            return "turbo-gnn runs on CUDA devices alone"
+        return None if find_spec("turbo_gnn") else "turbo-gnn is not installed: see benchmarks/README.md"
     if name.startswith("compiled"):
         if cuda:
             return None if find_spec("triton") else "torch.compile needs triton"
@@ -250,8 +258,24 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Calla
 
         return Candidate(function, inputs, tuple(kernel.parameters()))
 
+    def turbo() -> Candidate:
+        from turbo_gnn import graph_transformer_aggr
+        from turbo_gnn.graph import AdjacencyForwardBackwardWithNodeBuckets
+
+        buckets = AdjacencyForwardBackwardWithNodeBuckets.from_edge_list(
+            edge_index, nodes, quantile=0.95, index_dtype=torch.int32
+        ).to(device)
+
+        def function(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+            # What it gathers it calls Q, and K what a node has once.
+            scale = scenario.out_channels**-0.5
+            return graph_transformer_aggr(buckets, value, key, query, value, scale).flatten(1)
+
+        return Candidate(function, inputs, tuple(kernel.parameters()))
+
     return {
         OURS: lambda: core(lambda gram, value: edge_attention(gram, value, edge_index)),
+        TURBO: turbo,
         SDPA: dense,
         STYLE: lambda: core(style),
         COMPILED_STYLE: lambda: core(style, compiled=True),
