@@ -559,6 +559,30 @@ def test_sentences_fit_into_an_assertion_of_a_device():
         assert len(sentence) <= graph_device.LONGEST, sentence
 
 
+@pytest.mark.parametrize("size", [0, 1, 1023, 1025, 9001])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32], ids=str)
+def test_scan_is_the_fingerprint(monkeypatch, size, dtype):
+    monkeypatch.setattr(gpu, "SCANNED", 4000)
+    words = torch.randint(
+        -(2**31), 2**31 - 1, (size,), dtype=dtype, generator=torch.Generator().manual_seed(0)
+    )
+    assert tuple(gpu.scan(words.to(DEVICE)).tolist()) == graph_fingerprint.fingerprint(words)
+
+
+def test_scan_that_computes_something_else_is_not_taken(monkeypatch):
+    device = torch.device("cuda")
+    arange = torch.arange
+    monkeypatch.setattr(torch, "arange", lambda *args, device: arange(*args, device=DEVICE))
+    choose = graph_fingerprint._scan_of.__wrapped__
+    assert choose(torch.device("cpu")) is graph_fingerprint._scan
+    assert choose(device) is gpu.scan
+    scan = gpu.scan
+    monkeypatch.setattr(gpu, "scan", lambda words: scan(words) + 1)
+    assert choose(device) is graph_fingerprint._scan
+    monkeypatch.setattr(gpu, "scan", None)
+    assert choose(device) is graph_fingerprint._scan
+
+
 on_a_device = pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
 
 

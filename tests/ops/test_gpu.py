@@ -163,6 +163,7 @@ def compile_for(capability, dtype, value_dtype, recipe, names, heads, dropout, f
         patch.setattr(gpu, "_launch", compile_instead)
         patch.setattr(gpu, "HEAVY", 4)
         adjacency = gpu.Adjacency.of(edge_index, 1, targets, sources)
+        gpu.scan(edge_index)
         out, lse = gpu.attention(recipe, adjacency, x)
         gpu.attention_backward(recipe, adjacency, x, out, lse, out)
         if dropout > 0.0:
@@ -236,7 +237,7 @@ PROGRAMS = {
 def test_compiles_to_machine_code(program):
     _, _, _, recipe, _, _, dropout, *_ = PROGRAMS[program]
     made = compile_for(*PROGRAMS[program])
-    kernels = {"attend", "merge", "merge_sums", "dot_rows", "by_source", "by_target"}
+    kernels = {"attend", "merge", "merge_sums", "dot_rows", "by_source", "by_target", "scan"}
     if recipe.pair is not None:
         kernels.add("sum_pairs")
     if dropout > 0.0:

@@ -27,6 +27,10 @@ OF_TARGETS = ("query", "query_bias")  # and of a target
 HEAVY = 512  # Nodes of more edges are cut into parts of so many: a hub would outlast all other programs.
 TILE = 2048  # Bytes of edges times features in a block: what two warps hold and still leave room for others.
 MERGED = 256  # Parts of a heavy node that one program joins.
+SCANNED, SCANS = (
+    4096,
+    256,
+)  # Words of a fingerprint that make a program of their own, and its programs at most.
 WEIGHT_LANES = 4096  # Rows of partial sums of the weight's gradient.
 
 
@@ -94,6 +98,18 @@ def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
     more = {"size": mask.numel(), "drop": float(p), "keep": _keep(p), "BLOCK": 1024}
     _launch(_kernels().write_mask, _ceil(mask.numel(), 1024), warps=4, seed=seed, mask=mask, **more)
     return mask
+
+
+def scan(words: Tensor) -> Tensor:
+    r"""Returns the fingerprint of integers in the order of memory; torch would launch two dozen kernels.
+
+    Shapes:
+        - **words:** :math:`(n)`, **output:** :math:`(2)`, int64
+    """
+    programs = max(1, min(SCANS, words.numel() // SCANNED))
+    sums = words.new_empty(programs, 2, dtype=torch.int64)
+    _launch(_kernels().scan, programs, warps=4, words=words, sums=sums, size=words.numel(), BLOCK=1024)
+    return sums.sum(0) if programs > 1 else sums[0]
 
 
 def _backward(

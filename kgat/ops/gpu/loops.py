@@ -15,6 +15,8 @@ specialises on as on any constant.
 import triton
 import triton.language as tl
 
+from kgat.ops.graph import mixing
+
 # The vocabulary of rules. All of it is wrapped: the interpreter exchanges the functions of ``tl`` by name.
 # A choice between two constants is made single precision by Triton: adding a zero of the type wanted to them
 # keeps their digits.
@@ -371,6 +373,33 @@ def write_mask(seed, mask, size, drop, keep: tl.float64, BLOCK: tl.constexpr):
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     keep = tl.full((1,), keep, mask.dtype.element_ty)
     tl.store(mask + index, _kept(seed, index, drop, keep), mask=index < size)
+
+
+_STEP, _FIRST, _SECOND, _THIRD = (
+    tl.constexpr(constant) for constant in (mixing.STEP, mixing.FIRST, mixing.SECOND, mixing.THIRD)
+)
+
+
+@triton.jit
+def _folded(y, BITS: tl.constexpr):
+    return y ^ (y >> BITS)
+
+
+@triton.jit(do_not_specialize=["size"])
+def scan(words, sums, size, BLOCK: tl.constexpr):
+    r"""The sums of :func:`kgat.ops.graph.fingerprint.fingerprint`; a program strides over blocks."""
+    first = tl.full((BLOCK,), 0, tl.uint64)
+    second = tl.full((BLOCK,), 0, tl.uint64)
+    for begin in range(tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK):
+        place = begin + tl.arange(0, BLOCK).to(tl.int64)
+        x = tl.load(words + place, mask=place < size, other=0).to(tl.int64).to(tl.uint64, bitcast=True)
+        y = x + (place + 1).to(tl.uint64, bitcast=True) * _STEP
+        y = _folded(_folded(_folded(y, 32) * _FIRST, 29) * _SECOND, 32)
+        first += tl.where(place < size, y, 0)
+        second += tl.where(place < size, _folded(y * _THIRD, 32), 0)
+    out = sums + tl.program_id(0) * 2
+    tl.store(out, tl.sum(first, axis=0).to(tl.int64, bitcast=True))
+    tl.store(out + 1, tl.sum(second, axis=0).to(tl.int64, bitcast=True))
 
 
 @triton.jit(do_not_specialize=["lanes"])
