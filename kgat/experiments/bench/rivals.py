@@ -41,6 +41,7 @@ SEGMENTS = "compiled segments"
 SDPA = "masked SDPA"
 FLEX = "flex_attention"
 XLA = "JAX segments"
+TURBO = "turbo-gnn"
 # PyG's layer on edges that come in rows, of which torch-scatter or pyg-lib make faster sums and softmaxes.
 SPARSE_TENSOR = "PyG on SparseTensor"
 PYG_LIB = "PyG with pyg-lib"
@@ -77,7 +78,7 @@ def _subjects() -> Iterable[Subject]:
     for kernel in ("spectral", "implicit_spectral"):
         yield Subject(f"{kernel.replace('_', ' ')} layer", kernel, (OURS, *styles), core=False)
     yield Subject("gat core", "additive", (OURS, *styles, SEGMENTS, XLA), core=True)
-    yield Subject("dot core", "dot_product", (OURS, *styles, SEGMENTS, XLA, SDPA, FLEX), core=True)
+    yield Subject("dot core", "dot_product", (OURS, *styles, SEGMENTS, XLA, SDPA, FLEX, TURBO), core=True)
     yield Subject("rbf core", "rbf", (OURS, *styles, SDPA, FLEX), core=True)
     names = {"sinc_product": "sinc", "copula_spectral": "copula"}
     for kernel in ("laplace", "sinc_product", "spectral", "implicit_spectral", "copula_spectral"):
@@ -92,7 +93,10 @@ SUBJECTS = {subject.name: subject for subject in _subjects()}
 
 
 def fits(name: str, scenario: Scenario) -> bool:
-    r"""Returns whether a candidate is a way to run a scenario: all pairs of nodes are one of small graphs."""
+    r"""Returns whether a candidate is a way to run a scenario: all pairs of nodes are one of small graphs,
+    and turbo-gnn has code for some widths."""
+    if name == TURBO:
+        return scenario.out_channels in (32, 64, 128, 256)
     return name not in (SDPA, FLEX) or scenario.graphs > 0
 
 
@@ -108,6 +112,10 @@ def not_here(name: str, device: str) -> str | None:
         if find_spec("dgl") is None:
             return "dgl is not installed: see benchmarks/README.md"
         return "DGL as PyPI has it runs on CPUs" if cuda else None
+    if name == TURBO:
+        if not cuda:
+            return "turbo-gnn runs on CUDA devices alone"
+        return None if find_spec("turbo_gnn") else "turbo-gnn is not installed: see benchmarks/README.md"
     if name in PACKAGES and find_spec(PACKAGES[name]) is None:
         return f"{PACKAGES[name].replace('_', '-')} is not installed"
     if name == XLA and cuda:
@@ -304,7 +312,23 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> Makers:
         EXACT: exact,
         SEGMENTS: segments,
         XLA: lambda: xla.segments(kernel, edge_index, inputs),
+        TURBO: lambda: _turbo(edge_index, kernel, inputs),
     }
+
+
+def _turbo(edge_index: Tensor, kernel: Kernel, inputs: tuple[Tensor, ...]) -> Candidate:
+    from turbo_gnn import graph_transformer_aggr
+    from turbo_gnn.graph import AdjacencyForwardBackwardWithNodeBuckets
+
+    buckets = AdjacencyForwardBackwardWithNodeBuckets.from_edge_list(
+        edge_index, inputs[0].size(0), quantile=0.95, index_dtype=torch.int32
+    ).to(edge_index.device)
+
+    def function(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        # What it gathers it calls Q, and K what a node has once.
+        return graph_transformer_aggr(buckets, value, key, query, value, kernel.channels**-0.5).flatten(1)
+
+    return Candidate(function, inputs, tuple(kernel.parameters()))
 
 
 def _in_style(make: Callable[..., Candidate], scenario: Scenario, graph: Graph) -> Makers:
