@@ -6,11 +6,11 @@ from checked_loops import checked
 from oracle import adjacency, attention
 from test_cpu import GRAPHS, RECIPES, H, check, for_torch, operands, threads  # noqa: F401
 
-from kgat import kernels
 from kgat.functional import edge_attention
 from kgat.ops.cpu import launch as cpu
 from kgat.ops.cpu import pieces
 from kgat.ops.cpu.loops import BLOCK
+from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.recipe import Recipe
 from kgat.score import rules
 from kgat.score.gram import LazyGram
@@ -88,47 +88,54 @@ def test_pieces_far_apart_keep_their_digits(offset, dtype, hubs):
         torch.testing.assert_close(out[:, 0], expected, rtol=1e-5, atol=1e-5)
 
 
-def _found(kernel, edge_index, nodes, channels, dtype):
-    torch.manual_seed(0)
-    x = torch.randn(nodes, 3, channels, dtype=dtype, requires_grad=True)
-    bias = torch.randn(edge_index.size(1), 3, dtype=dtype, requires_grad=True)
-    weight = torch.randn(edge_index.size(1), 3, dtype=dtype, requires_grad=True)
-    kernel = kernels.resolve(kernel, channels, 3).to(dtype)
-    out = edge_attention(
-        kernel(x, x), x, edge_index, edge_bias=bias, edge_weight=weight, dropout=0.2, backend="cpu"
-    )
-    learned = [x, bias, weight, *kernel.parameters()]
-    return out, *torch.autograd.grad(out.square().sum(), learned, allow_unused=True)
+def _found(recipe, edge_index, nodes, dtype, channels=5, features=4):
+    edges = edge_index.size(1)
+    sorted_edges = Adjacency.of(edge_index.clone(), 1, nodes, nodes)  # cut anew
+    x = operands(recipe, nodes, nodes, edges, dtype, features=features, channels=channels)
+    x = x._replace(dropout=0.2, seed=torch.tensor([4]))
+    out, lse = cpu.attention(recipe, sorted_edges, x)
+    slope = torch.linspace(-1, 1, out.numel(), dtype=dtype).view_as(out)
+    found = {"out": out, "lse": lse, **cpu.attention_backward(recipe, sorted_edges, x, out, lse, slope)}
+    if recipe.pair is not None:
+        slope = torch.linspace(-1, 1, edges * H, dtype=dtype).view(edges, H)
+        found["score"] = cpu.score(recipe, sorted_edges, x)
+        of_score = cpu.score_backward(recipe, sorted_edges, x, slope)
+        found |= {f"score of {name}": grad for name, grad in of_score.items()}
+    return found
 
 
-def _alike(found, expected):
-    return all(f is e or torch.equal(f, e) for f, e in zip(found, expected, strict=True))
+def _unlike(found, expected):
+    return [name for name, x in expected.items() if not torch.equal(found[name], x)]
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-@pytest.mark.parametrize("kernel", ["additive", "additive_v2", "dot_product", "rbf", "laplace"])
-def test_the_same_bits_on_any_number_of_threads(kernel, dtype, hubs, threads, monkeypatch):  # noqa: F811
+@pytest.mark.parametrize("recipe", RECIPES[1:3] + RECIPES[-1:], ids=str)
+def test_the_same_bits_on_any_number_of_threads(recipe, dtype, hubs, threads, monkeypatch):  # noqa: F811
     monkeypatch.setattr(cpu, "WORK", 1 << 10)  # many slots, although the graph is small
     edge_index = torch.tensor(HUBS).T.contiguous()
-    found = []
-    for number in (1, 2, 3, 8, 8):
+    threads(1)
+    expected = _found(recipe, edge_index, 60, dtype)
+    for number in (2, 3, 8, 8):
         threads(number)
-        found.append(_found(kernel, edge_index, 60, 5, dtype))
-    assert all(_alike(other, found[0]) for other in found[1:])
+        assert not _unlike(_found(recipe, edge_index, 60, dtype), expected)
 
 
 def test_half_a_million_edges_of_one_row(threads):  # noqa: F811
     torch.manual_seed(0)
-    edges = 500_000
+    edges, recipe = 500_000, Recipe(rules.MUL, rules.IDENTITY)
     hub = torch.stack([torch.randint(0, 1000, (edges,)), torch.full((edges,), 3)])
     for edge_index in (hub, hub.flip(0)):  # a target and a source
         found = []
         for number in (1, 2):
             threads(number)
-            found.append(_found("rbf", edge_index, 1000, 2, torch.float32))
-        assert _alike(*found)
-        for f, e in zip(found[0], _found("rbf", edge_index, 1000, 2, torch.float64), strict=True):
-            torch.testing.assert_close(f.double(), e, rtol=1e-3, atol=1e-4 * e.abs().max().item())
+            found.append(_found(recipe, edge_index, 1000, torch.float32, channels=1, features=1))
+        assert not _unlike(*found)
+    x = operands(recipe, 1000, 1000, edges, torch.float64, features=1, channels=1)
+    mask = cpu.dropout_mask(edges, H, 0.2, torch.tensor([4]))
+    expected, lse = attention(recipe, hub, 1000, for_torch(recipe, x)[1], mask)
+    found = _found(recipe, hub, 1000, torch.float64, channels=1, features=1)
+    torch.testing.assert_close(found["out"], expected)
+    torch.testing.assert_close(found["lse"], lse)
 
 
 @pytest.mark.parametrize("by_column", [False, True])
