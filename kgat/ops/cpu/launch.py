@@ -100,7 +100,9 @@ def _query_gradient(
     # Of queries, and of the weight where there is one: in one part per slot, added up in order.
     parts = None
     if x.weight is not None:
-        parts = x.weight.new_zeros(_frame(adjacency, False, x).all_slots, *x.weight.shape)
+        frame = _frame(adjacency, False, x)
+        slots = max(frame.slots, 0 if frame.pieces is None else frame.pieces.slots)
+        parts = x.weight.new_zeros(slots, *x.weight.shape)
     loop = _loop(recipe, x, "query_gradient")
     _run(loop, adjacency, False, x, tensors | {"d_weight": parts}, {"d_query": d_query})
     return {"query": d_query} if parts is None else {"query": d_query, "weight": parts.sum(dim=0)}
@@ -115,9 +117,9 @@ def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
     # the largest degree of these.
     degree = pointer.diff()
     degree.masked_fill_(degree > pieces.LONG, 0)
-    cost = (degree + 1).cumsum(0)
-    share = torch.linspace(0, 1, slots + 1, dtype=torch.float64)
-    cuts = torch.searchsorted(cost, share.mul(cost[-1].item() if cost.numel() else 0).round().long())
+    cost = torch.cat([degree.new_zeros(1), (degree + 1).cumsum(0)])
+    share = torch.linspace(0, 1, slots + 1, dtype=torch.float64).mul(int(cost[-1])).round().long()
+    cuts = torch.searchsorted(cost, share)
     cuts[0], cuts[-1] = 0, degree.numel()
     return torch.stack([cuts[:-1], cuts[1:]], dim=1), int(degree.max()) if degree.numel() else 0
 
@@ -141,7 +143,6 @@ class _Frame:
             pointer, bounds, degree = of_pieces.ptr, of_pieces.bounds, pieces.LONG
             self.tasks = _slots(int(degree * len(bounds)), x)
         self.slots = len(bounds)
-        self.all_slots = self.slots + (0 if self.pieces is None else self.pieces.slots)
         size = scratch_size(degree)
         self.scratch = BUFFERS * size  # of each task
         self.place = {name: place for place, name in enumerate(FIELDS)}
@@ -216,15 +217,11 @@ def _run_pieces(
     node = cut.node[cut.owner]
     rows = {name: t.index_select(0, node) for name in names if (t := getattr(x, name)) is not None}
     parts = {name: t.new_zeros(len(node), *t.shape[1:]) for name, t in results.items()}
-    more: dict[str, Tensor] = {}
-    if (of_weight := tensors.get("d_weight")) is not None:
-        more["d_weight"] = of_weight[frame.slots :]
-    if "lse" in parts:
-        more["total"] = torch.zeros_like(parts["lse"])
-    frame.pieces.run(loop, x._replace(**rows, base=None), {**tensors, **parts, **more})
-    if "lse" in parts:
-        results["lse"][cut.node] = _join(frame, cut, x, parts.pop("lse"), more["total"])
-        parts["out"] *= more["total"].unsqueeze(-1)
+    total = torch.zeros_like(parts["lse"]) if "lse" in parts else None
+    frame.pieces.run(loop, x._replace(**rows, base=None), {**tensors, **parts, "total": total})
+    if total is not None:
+        results["lse"][cut.node] = _join(frame, cut, x, parts.pop("lse"), total)
+        parts["out"] *= total.unsqueeze(-1)
     for name, part in parts.items():
         whole = part.new_zeros(len(cut.node), *part.shape[1:]).index_add_(0, cut.owner, part)
         if name == "out" and x.base is not None:
