@@ -130,29 +130,30 @@ def bench_scale(
     from kgat.experiments.bench.scale import BEGIN, END, bench_scale, laid_out
     from kgat.experiments.ledger import read
 
-    def read_size(text: str) -> tuple[int, int]:
-        nodes, _, edges = text.partition("x")
-        try:
-            return round(float(nodes) * 1e6), round(float(edges) * 1e6)
-        except ValueError:
-            raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
-
     def done(record: dict[str, Any]) -> None:
         what = f"{record['phase']}, {record['nodes']:,} nodes, {record['edges']:,} edges"
         if record["phase"] != "speedup":
             what += f", {record['processes']} processes" * (record["processes"] > 1)
             typer.echo(f"{what}: {record['seconds']:,.0f} s, load before {record['load']}")
 
-    target = read_size(towards)
+    target = _read_size(towards)
     settings: dict[str, Any] = {"channels": channels, "model": model, "threads": threads}
     settings |= {"batch_size": batch_size, "neighbors": neighbors}
-    wanted = [read_size(size) for size in options.listed(sizes)]
+    wanted = [_read_size(size) for size in options.listed(sizes)]
     records = bench_scale(wanted, folder, out, done, processes, rounds, **settings)
     if out is not None:
         records = [record for record in read(out) if settings.items() <= record.items()]
     typer.echo(laid_out(records, *target))
     if readme is not None:
         replace_tables(readme, laid_out(records, *target), BEGIN, END)
+
+
+def _read_size(text: str) -> tuple[int, int]:
+    nodes, _, edges = text.partition("x")
+    try:
+        return round(float(nodes) * 1e6), round(float(edges) * 1e6)
+    except ValueError:
+        raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
 
 
 @bench.command("firstcall")
@@ -270,23 +271,43 @@ def bench_threads(
     bench_threads(
         *(options.listed(scenarios), options.listed(subjects), threads, rounds),
         *(None if root is None else str(root), out),
-        say=lambda record: _print_ratio(
-            f"{record['scenario']}  {record['subject']}, {record['what']}, {record['regime']}, "
-            f"{record['threads']} threads",
-            {**record, "peer": "one"},
-        ),
+        shown=True,
     )
+
+
+@bench.command("memory")
+def bench_memory(
+    sizes: Annotated[
+        str, typer.Option(help="Millions of nodes x millions of edges, separated by commas.")
+    ] = "0.03x1,0.3x10,1x30",
+    kernels: Annotated[str, options.some("Kernels")] = "additive,dot_product",
+    heads: Annotated[int, typer.Option(help="Number of heads.", min=1)] = 4,
+    channels: Annotated[int, typer.Option(help="Channels of a head.", min=1)] = 64,
+    out: Log = None,
+    threads: OneThread = 1,
+) -> None:
+    r"""Weigh forward and backward of a layer as graphs grow, and time the sorting of their edges.
+
+    Each size runs in a fresh process. Memory is the largest in use above features, edges and weights.
+    """
+    from kgat.experiments.bench import report
+    from kgat.experiments.bench.memory import bench_memory
+
+    wanted = [_read_size(size) for size in options.listed(sizes)]
+    settings: dict[str, Any] = {"heads": heads, "channels": channels, "threads": threads}
+    records = bench_memory(wanted, options.listed(kernels), out, shown=True, **settings)
+    typer.echo(report.memory(records))
 
 
 @bench.command("table")
 def bench_table(
-    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops, or threads.")],
+    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops, threads or memory.")],
     readme: Annotated[Path | None, options.readme_option("ops")] = None,
     figure: Picture = None,
 ) -> None:
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure.
 
-    Those of kgat bench threads stand between lines of their own, with 'threads' in place of 'ops'.
+    Those of threads and memory stand between lines of their own, with their name in place of 'ops'.
     """
     from kgat.experiments.bench import report
     from kgat.experiments.ledger import read_results

@@ -1,18 +1,28 @@
 """Several threads against one."""
 
 import pytest
+import torch
 from typer.testing import CliRunner
 
 from kgat.cli.program import app
+from kgat.experiments.bench import threads, worker
 from kgat.experiments.bench.scenarios import SCENARIOS, Scenario
-from kgat.experiments.bench.threads import bench_threads
 from kgat.experiments.ledger import read
 
 
-def test_records_and_their_table(tmp_path):
-    path, said, page = tmp_path / "threads.jsonl", [], tmp_path / "page.md"
-    records = bench_threads(["tiny"], ["gat core"], rounds=1, path=path, say=said.append)
-    assert said == records == read(path)
+@pytest.fixture
+def here(monkeypatch):
+    """In this process, with no regime of memory."""
+    before = torch.get_num_threads()
+    monkeypatch.setattr(worker, "ask", lambda benchmark, question, _: threads.answers(question))
+    yield
+    torch.set_num_threads(before)
+
+
+def test_records_and_their_table(tmp_path, here):
+    path, page = tmp_path / "threads.jsonl", tmp_path / "page.md"
+    records = threads.bench_threads(["tiny"], ["gat core"], rounds=1, path=path)
+    assert records == read(path)
     assert [(record["what"], record["regime"]) for record in records] == [
         (what, regime) for regime in ("R1", "R2") for what in ("forward", "forward+backward")
     ]
@@ -31,7 +41,7 @@ def test_records_and_their_table(tmp_path):
 )
 def test_what_cannot_be_measured(arguments, wrong):
     with pytest.raises(ValueError, match=wrong):
-        bench_threads(*arguments)
+        threads.bench_threads(*arguments)
 
 
 def test_a_hub_is_a_target_and_a_source():

@@ -116,6 +116,29 @@ def threads(records: Sequence[Record], form: str = "markdown") -> str:
     return render([Table(head, rows, names=3)], form)
 
 
+def memory(records: Sequence[Record], form: str = "markdown") -> str:
+    r"""Returns what layers need on graphs of some sizes. Of repeated records the last counts.
+
+    Args:
+        records (list of dict): What :func:`kgat.experiments.bench.memory.bench_memory` returned.
+        form (str, optional): As of :func:`kgat.experiments.table.render`. (default: :obj:`"markdown"`)
+    """
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for record in records:
+        if record.get("kind") == "memory":
+            size = f"{record['heads']} × {record['channels']}"
+            key = (record["kernel"], size, f"{record['nodes']:,}", f"{record['edges']:,}")
+            peaks = (
+                record["node_bytes"],
+                *(record[f"{what}_bytes"] for what in ("sorting", "forward", "both")),
+            )
+            rows[key] = [_number(record["sorting_seconds_per_edge"], 1e9)]
+            rows[key] += ["–" if peak is None else f"{peak / 2**30:.2f}" for peak in peaks]
+    head = ["layer", "heads × channels", "nodes", "edges", "sorting, ns per edge", "a value per node, GiB"]
+    head += [f"peak of {what}, GiB" for what in ("sorting", *WHATS)]
+    return render([Table(head, [[*key, *row] for key, row in rows.items()], names=2)], form)
+
+
 class _Section:
     r"""One scenario on one device.
 
@@ -259,4 +282,4 @@ def _cost(record: Record) -> str:
 
 
 # By the kind of records.
-TABLES = {"ops": tables, "threads": threads}
+TABLES = {"ops": tables, "threads": threads, "memory": memory}

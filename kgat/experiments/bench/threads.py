@@ -2,7 +2,7 @@ r"""How much faster several threads are than one: ``kgat bench threads``."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
@@ -16,6 +16,7 @@ from kgat.experiments.bench.rivals import OURS, SUBJECTS
 from kgat.experiments.bench.scenarios import SCENARIOS, named
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.ledger import append
+from kgat.experiments.progress import progress
 
 DEFAULT = ("gat layer", "dot layer", "gat core", "dot core")
 REGIMES = ("R1", "R2")
@@ -52,7 +53,7 @@ def bench_threads(
     rounds: int = 11,
     root: str | None = None,
     path: Path | None = None,
-    say: Callable[[Record], None] = lambda record: None,
+    shown: bool = False,
 ) -> list[Record]:
     r"""Times our layers and attention cores on one thread and on several, in turns in one process.
 
@@ -63,7 +64,7 @@ def bench_threads(
         rounds (int, optional): Number of rounds. (default: :obj:`11`)
         root (str, optional): Folder of the data sets. (default: :obj:`None`)
         path (Path, optional): The file of records; none is written if :obj:`None`. (default: :obj:`None`)
-        say (callable, optional): Called with each record. (default: does nothing)
+        shown (bool, optional): Whether to show a progress bar. (default: :obj:`False`)
 
     Returns:
         list of dict: Records of kind :obj:`"threads"`: how many times longer one thread takes.
@@ -74,15 +75,21 @@ def bench_threads(
     if threads < 2:
         raise ValueError(f"Expected at least 2 threads to time against one (got {threads})")
     records: list[Record] = []
-    for scenario in named(scenarios, SCENARIOS, "scenarios", some=True):
-        for subject in named(subjects, SUBJECTS, "subjects"):
-            for regime in REGIMES:
-                question = Question(scenario.name, subject.name, regime, threads, rounds, root)
-                for record in worker.ask(__name__, question, regime):
-                    records.append(record)
-                    say(record)
-                    if path is not None:
-                        append(path, record)
+    graphs, parts = named(scenarios, SCENARIOS, "scenarios", some=True), named(subjects, SUBJECTS, "subjects")
+    jobs = [(graph.name, part.name, regime) for graph in graphs for part in parts for regime in REGIMES]
+    with progress("bench threads", len(jobs), shown=shown) as bar:
+        for job in jobs:
+            bar.note(", ".join(job))
+            for record in worker.ask(__name__, Question(*job, threads, rounds, root), job[-1]):
+                records.append(record)
+                if path is not None:
+                    append(path, record)
+            lines = (
+                f"  {record['what']}: {record['ratio'][0]:.2f}x [{record['ratio'][1]:.2f}, "
+                f"{record['ratio'][2]:.2f}]{' contended: do not trust it' * record['contended']}"
+                for record in records[-2:]
+            )
+            bar.done(", ".join(job), lines, everywhere=True)
     return records
 
 
