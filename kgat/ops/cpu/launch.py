@@ -27,6 +27,7 @@ FIXED_SIZES = (8, 16, 32, 64, 128)
 WORK = 1 << 16
 
 
+_Fields = Mapping[str, Tensor | int | None]  # in a context
 # Operands with a row for each row of the graph, and for each column.
 OF_ROWS, OF_COLUMNS = ("query", "query_bias"), ("value", "key", "key_bias")
 
@@ -55,23 +56,35 @@ def attention_backward(
             name: torch.zeros_like(t, dtype=own if name == "value" else None) for name, t in x.learned.items()
         }
     found = {name: torch.empty_like(t) for name, t in x.learned.items() if name != "weight"}
+    # A projection that is shared has one gradient, which all passes add to.
+    shared: dict[int, str] = {}
+    for name in ("value", "query", "key"):
+        if name in found:
+            found[name] = found[shared.setdefault(id(getattr(x, name)), name)]
     packed = x.value.new_empty(adjacency.num_targets, x.heads, 4)
     of_rows = {"grad": grad, "out": out, "lse": lse, "packed": packed}
     _run(_shared_loop("pack", x.dtype), adjacency, False, x, of_rows)
     dt = None
     if recipe.pair is not None or x.query_bias is not None:
         dt = x.value.new_empty(adjacency.num_edges, x.heads)
-    tensors = {"grad": grad, "packed": packed, "dt": dt, "place": adjacency.place}
+    tensors: dict[str, Tensor | int | None] = {
+        "grad": grad,
+        "packed": packed,
+        "dt": dt,
+        "place": adjacency.place,
+    }
     tensors |= {f"d_{name}": found[name] for name in ("edge_bias", "edge_weight") if name in found}
+    tensors["add"] = int(x.key is x.value)
     of_columns = {f"d_{name}": found[name] for name in OF_COLUMNS if name in found}
     _run(_loop(recipe, x, "backward"), adjacency, True, x, tensors, of_columns)
     if x.query_bias is not None:
         of_bias = {"d_query_bias": found["query_bias"]}
         _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, {"dt": dt}, of_bias)
     if recipe.pair is not None:
-        found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt})
+        add = int(x.query is x.value or x.query is x.key)
+        found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt, "add": add})
     found["value"] = found["value"].to(own)
-    return found
+    return {name: t for name, t in found.items() if name in shared.values() or name not in ("query", "key")}
 
 
 def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
@@ -95,7 +108,7 @@ def score_backward(recipe: Recipe, adjacency: Adjacency, x: Operands, grad: Tens
 
 
 def _query_gradient(
-    recipe: Recipe, adjacency: Adjacency, x: Operands, d_query: Tensor, tensors: dict[str, Tensor | None]
+    recipe: Recipe, adjacency: Adjacency, x: Operands, d_query: Tensor, tensors: _Fields
 ) -> dict[str, Tensor]:
     # Of queries, and of the weight where there is one: in one part per slot, added up in order.
     parts = None
@@ -104,7 +117,7 @@ def _query_gradient(
         slots = max(frame.slots, 0 if frame.pieces is None else frame.pieces.slots)
         parts = x.weight.new_zeros(slots, *x.weight.shape)
     loop = _loop(recipe, x, "query_gradient")
-    _run(loop, adjacency, False, x, tensors | {"d_weight": parts}, {"d_query": d_query})
+    _run(loop, adjacency, False, x, {**tensors, "d_weight": parts}, {"d_query": d_query})
     return {"query": d_query} if parts is None else {"query": d_query, "weight": parts.sum(dim=0)}
 
 
@@ -161,7 +174,7 @@ class _Frame:
         }
         self.fields = [known.get(name, 0) for name in FIELDS]
 
-    def run(self, loop: Loop, x: Operands, tensors: Mapping[str, Tensor | None]) -> None:
+    def run(self, loop: Loop, x: Operands, tensors: _Fields) -> None:
         r"""Runs a loop over the slots."""
         tasks = min(torch.get_num_threads(), self.tasks)
         fields: list[Any] = self.fields.copy()
@@ -192,7 +205,7 @@ def _run(
     adjacency: Adjacency,
     by_column: bool,
     x: Operands,
-    tensors: Mapping[str, Tensor | None],
+    tensors: _Fields,
     results: Mapping[str, Tensor] | None = None,
 ) -> None:
     # 'results' are those with a row for each row that the loop goes over; None if it leaves out no long ones.
@@ -206,7 +219,7 @@ def _run_pieces(
     loop: Loop,
     frame: _Frame,
     x: Operands,
-    tensors: Mapping[str, Tensor | None],
+    tensors: _Fields,
     results: Mapping[str, Tensor],
 ) -> None:
     # As a graph of which the pieces are the rows, whose results are then added up in order.
@@ -216,16 +229,19 @@ def _run_pieces(
     names = OF_COLUMNS if frame.by_column else OF_ROWS
     node = cut.node[cut.owner]
     rows = {name: t.index_select(0, node) for name in names if (t := getattr(x, name)) is not None}
-    parts = {name: t.new_zeros(len(node), *t.shape[1:]) for name, t in results.items()}
+    all_parts = {id(t): t.new_zeros(len(node), *t.shape[1:]) for t in results.values()}
+    parts = {name: all_parts[id(t)] for name, t in results.items()}
     total = torch.zeros_like(parts["lse"]) if "lse" in parts else None
     frame.pieces.run(loop, x._replace(**rows, base=None), {**tensors, **parts, "total": total})
     if total is not None:
         results["lse"][cut.node] = _join(frame, cut, x, parts.pop("lse"), total)
         parts["out"] *= total.unsqueeze(-1)
-    for name, part in parts.items():
+    for name, part in {id(part): (name, part) for name, part in parts.items()}.values():
         whole = part.new_zeros(len(cut.node), *part.shape[1:]).index_add_(0, cut.owner, part)
         if name == "out" and x.base is not None:
             whole += x.base if x.base.dim() == 2 else x.base[cut.node]
+        if name == "d_query" and tensors.get("add"):
+            whole += results[name][cut.node]
         results[name][cut.node] = whole
 
 

@@ -29,7 +29,7 @@ FIELDS = (
     *("ptr", "index", "edge", "place", "heads", "features", "channels"),
     *("query", "key", "weight", "pair_args", "link_args"),
     *("query_bias", "key_bias", "edge_bias", "edge_weight", "value"),
-    *("scale", "keep", "seed", "base", "base_step", "out", "lse", "total", "grad", "packed", "dt"),
+    *("scale", "keep", "seed", "base", "base_step", "out", "lse", "total", "grad", "packed", "dt", "add"),
     *(f"d_{name}" for name in _OF_GRADIENTS),
 )
 (
@@ -37,7 +37,7 @@ FIELDS = (
     PTR, INDEX, EDGE, PLACE, HEADS, FEATURES, CHANNELS,
     QUERY, KEY, WEIGHT, PAIR_ARGS, LINK_ARGS,
     QUERY_BIAS, KEY_BIAS, EDGE_BIAS, EDGE_WEIGHT, VALUE,
-    SCALE, KEEP, SEED, BASE, BASE_STEP, OUT, LSE, TOTAL, GRAD, PACKED, DT,
+    SCALE, KEEP, SEED, BASE, BASE_STEP, OUT, LSE, TOTAL, GRAD, PACKED, DT, ADD,
     D_QUERY, D_KEY, D_WEIGHT, D_QUERY_BIAS, D_KEY_BIAS, D_EDGE_BIAS, D_EDGE_WEIGHT, D_VALUE,
 ) = range(len(FIELDS))  # fmt: skip
 
@@ -589,8 +589,9 @@ class Kernels:
             for i in range(start, stop):
                 own = chunk(x, i * heads + h, size)
                 o = chunk(out, i * heads + h, size)
-                for r in range(size):
-                    o[r] = number(0)
+                if ctx[ADD] == 0:
+                    for r in range(size):
+                        o[r] = number(0)
                 e, last = ptr[i], ptr[i + 1]
                 while e + 4 <= last:
                     if not by_column:  # by columns, the scores have fetched them
