@@ -143,29 +143,30 @@ def bench_scale(
     from kgat.experiments.bench.scale import BEGIN, END, bench_scale, laid_out
     from kgat.experiments.ledger import read
 
-    def read_size(text: str) -> tuple[int, int]:
-        nodes, _, edges = text.partition("x")
-        try:
-            return round(float(nodes) * 1e6), round(float(edges) * 1e6)
-        except ValueError:
-            raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
-
     def done(record: dict[str, Any]) -> None:
         what = f"{record['phase']}, {record['nodes']:,} nodes, {record['edges']:,} edges"
         if record["phase"] != "speedup":
             what += f", {record['processes']} processes" * (record["processes"] > 1)
             typer.echo(f"{what}: {record['seconds']:,.0f} s, load before {record['load']}")
 
-    target = read_size(towards)
+    target = _read_size(towards)
     settings: dict[str, Any] = {"channels": channels, "model": model, "threads": threads}
     settings |= {"batch_size": batch_size, "neighbors": neighbors}
-    wanted = [read_size(size) for size in options.listed(sizes)]
+    wanted = [_read_size(size) for size in options.listed(sizes)]
     records = bench_scale(wanted, folder, out, done, processes, rounds, **settings)
     if out is not None:
         records = [record for record in read(out) if settings.items() <= record.items()]
     typer.echo(laid_out(records, *target))
     if readme is not None:
         replace_tables(readme, laid_out(records, *target), BEGIN, END)
+
+
+def _read_size(text: str) -> tuple[int, int]:
+    nodes, _, edges = text.partition("x")
+    try:
+        return round(float(nodes) * 1e6), round(float(edges) * 1e6)
+    except ValueError:
+        raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
 
 
 @bench.command("firstcall")
@@ -272,11 +273,59 @@ def bench_sequences(
     typer.echo(report.costs(records))
 
 
+@bench.command("threads")
+def bench_threads(
+    scenarios: Annotated[str, options.some("Scenarios")] = "arxiv/10,arxiv,hub",
+    subjects: Annotated[str, options.some("Layers and cores")] = "gat layer,dot layer,gat core,dot core",
+    threads: Annotated[int, typer.Option(help="Threads to time against one.", min=2)] = 2,
+    rounds: Rounds = 11,
+    out: Log = None,
+    root: options.Root = None,
+) -> None:
+    r"""Time our layers and attention's own part of them on several threads against one.
+
+    Ratios are the time of one thread over that of several, paired round by round in one process.
+    """
+    from kgat.experiments.bench.threads import bench_threads
+
+    bench_threads(
+        *(options.listed(scenarios), options.listed(subjects), threads, rounds),
+        *(None if root is None else str(root), out),
+        shown=True,
+    )
+
+
+@bench.command("memory")
+def bench_memory(
+    sizes: Annotated[
+        str, typer.Option(help="Millions of nodes x millions of edges, separated by commas.")
+    ] = "0.03x1,0.3x10,1x30",
+    kernels: Annotated[str, options.some("Kernels")] = "additive,dot_product",
+    heads: Annotated[int, typer.Option(help="Number of heads.", min=1)] = 4,
+    channels: Annotated[int, typer.Option(help="Channels of a head.", min=1)] = 64,
+    out: Log = None,
+    threads: OneThread = 1,
+) -> None:
+    r"""Weigh forward and backward of a layer as graphs grow, and time the sorting of their edges.
+
+    Each size runs in a fresh process. Memory is the largest in use above features, edges and weights.
+    """
+    from kgat.experiments.bench import report
+    from kgat.experiments.bench.memory import bench_memory
+
+    wanted = [_read_size(size) for size in options.listed(sizes)]
+    settings: dict[str, Any] = {"heads": heads, "channels": channels, "threads": threads}
+    records = bench_memory(wanted, options.listed(kernels), out, shown=True, **settings)
+    typer.echo(report.memory(records))
+
+
 @bench.command("table")
 def bench_table(
-    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
+    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops, threads or memory.")],
     readme: Annotated[Path | None, options.readme_option("NAME")] = None,
-    name: Annotated[str, typer.Option(help="The NAME of the tables in the Markdown file.")] = "ops",
+    name: Annotated[
+        str | None, typer.Option(help="The NAME in the Markdown file. Default: ops, threads or memory.")
+    ] = None,
     figure: Picture = None,
 ) -> None:
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
@@ -286,11 +335,13 @@ def bench_table(
     from kgat.experiments.plots.ops import ops
 
     records = read_results(results, ["ops"])
-    text = report.tables(records)
+    kinds = {record.get("kind") for record in records}
+    kind = next((kind for kind in report.TABLES if kind in kinds), "ops")
+    text = report.TABLES[kind](records)
     if readme is None:
         typer.echo(text)
     else:
-        replace_tables(readme, text, *report.markers(name))
+        replace_tables(readme, text, *report.markers(name or kind))
     if figure is not None:
         save(figure, ops(records))
         typer.echo(figure)

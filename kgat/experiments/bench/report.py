@@ -1,4 +1,4 @@
-r"""Tables of ``kgat bench ops``, ``epoch`` and ``sequences``, from their records alone."""
+r"""Tables of ``kgat bench ops``, ``epoch``, ``threads`` and ``sequences``, from their records alone."""
 
 from __future__ import annotations
 
@@ -134,6 +134,47 @@ def epochs(records: Sequence[Record], form: str = "markdown") -> str:
         f"largest], {clocks} time. † contended: rounds vary by more than 1.6×. Commit {commits}."
     )
     return render([said, Table(head, lines, names=2)], form)
+
+
+def threads(records: Sequence[Record], form: str = "markdown") -> str:
+    r"""Returns how many times longer one thread takes than several. Of repeated records the last counts.
+
+    Args:
+        records (list of dict): What :func:`kgat.experiments.bench.threads.bench_threads` returned.
+        form (str, optional): As of :func:`kgat.experiments.table.render`. (default: :obj:`"markdown"`)
+    """
+    cells: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
+    for record in records:
+        if record.get("kind") == "threads":
+            line = (record["scenario"], record["subject"], str(record["threads"]))
+            cells.setdefault(line, {})[record["what"], record["regime"]] = _ratio(record)
+    columns = [(what, regime) for what in WHATS for regime in TIMES["cpu"]]
+    head = ["graph", "ours", "threads", *(", ".join(column) for column in columns)]
+    rows = [[*line, *(found.get(column, "–") for column in columns)] for line, found in cells.items()]
+    return render([Table(head, rows, names=3)], form)
+
+
+def memory(records: Sequence[Record], form: str = "markdown") -> str:
+    r"""Returns what layers need on graphs of some sizes. Of repeated records the last counts.
+
+    Args:
+        records (list of dict): What :func:`kgat.experiments.bench.memory.bench_memory` returned.
+        form (str, optional): As of :func:`kgat.experiments.table.render`. (default: :obj:`"markdown"`)
+    """
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for record in records:
+        if record.get("kind") == "memory":
+            size = f"{record['heads']} × {record['channels']}"
+            key = (record["kernel"], size, f"{record['nodes']:,}", f"{record['edges']:,}")
+            peaks = (
+                record["node_bytes"],
+                *(record[f"{what}_bytes"] for what in ("sorting", "forward", "both")),
+            )
+            rows[key] = [_number(record["sorting_seconds_per_edge"], 1e9)]
+            rows[key] += ["–" if peak is None else f"{peak / 2**30:.2f}" for peak in peaks]
+    head = ["layer", "heads × channels", "nodes", "edges", "sorting, ns per edge", "a value per node, GiB"]
+    head += [f"peak of {what}, GiB" for what in ("sorting", *WHATS)]
+    return render([Table(head, [[*key, *row] for key, row in rows.items()], names=2)], form)
 
 
 class _Section:
@@ -285,3 +326,7 @@ def _cost(record: Record) -> str:
     speed = f"{record['speed'][0]:.2g}×" if "speed" in record else "–"
     peak = "–" if record["bytes"] is None else f"{record['bytes'] / 1e6:,.0f}"
     return f"{_number(record['seconds'][0], 1e3)}, {speed}, {peak}"
+
+
+# By the kind of records.
+TABLES = {"ops": tables, "threads": threads, "memory": memory}
