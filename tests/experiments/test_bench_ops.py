@@ -316,6 +316,7 @@ def test_running_out_of_memory_is_a_reason(monkeypatch, tmp_path):
 def test_regimes_may_be_chosen():
     asked = [question.regime for question in dataclasses.replace(CORE, regimes=["R2", "memory"]).jobs()]
     assert asked == ["memory", "memory", "R2"]
+    assert [question.regime for question in dataclasses.replace(CORE, regimes=["R1"]).jobs()] == ["R1"]
 
 
 def test_names_that_are_unknown(tmp_path):
