@@ -540,7 +540,7 @@ def made():
               structure_seconds=0.057),
         timed("PyG", MEMORY, "memory", forward_bytes=550_000_000, both_bytes=700_000_000, first_seconds=0.5),
         {**question(scenario="arxiv/10", subject="gat layer", regime="R1").key(DGL, FORWARD),
-         "skipped": "dgl is not installed", "absent": True},
+         "skipped": "dgl is not installed.", "absent": True},
     ]  # fmt: skip
 
 

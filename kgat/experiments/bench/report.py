@@ -202,7 +202,7 @@ class _Section:
             if "skipped" in record:
                 reasons.setdefault(record["skipped"], {})[f"{candidate} ({subject})"] = None
         for reason, names in reasons.items():
-            yield f"Not measured, {', '.join(names) if measured else f'**{self.scenario}**'}: {reason}."
+            yield f"Not measured, {', '.join(names) if measured else f'**{self.scenario}**'}: {reason.rstrip('.')}."
 
     def _heading(self, measured: Sequence[Record]) -> str:
         one = measured[-1]
