@@ -202,7 +202,8 @@ class _Section:
             if "skipped" in record:
                 reasons.setdefault(record["skipped"], {})[f"{candidate} ({subject})"] = None
         for reason, names in reasons.items():
-            yield f"Not measured, {', '.join(names) if measured else f'**{self.scenario}**'}: {reason.rstrip('.')}."
+            who = ", ".join(names) if measured else f"**{self.scenario}**"
+            yield f"Not measured, {who}: {reason.rstrip('.')}."
 
     def _heading(self, measured: Sequence[Record]) -> str:
         one = measured[-1]
