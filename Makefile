@@ -7,7 +7,7 @@ BIN := $(VENV)/bin
 ABLATED := Cora CiteSeer PubMed chameleon_filtered squirrel_filtered
 
 .DEFAULT_GOAL := help
-.PHONY: help compare evidence test lint bench readme docs wheel clean
+.PHONY: help compare evidence test lint bench gpu readme docs wheel clean
 
 help:
 	@echo "make compare   install into $(VENV), train stock GAT and kernel GATs, print and draw the comparison"
@@ -15,6 +15,7 @@ help:
 	@echo "make test      install into $(VENV) and run the tests (ARGS=\"-m quick\": a part of them, in a minute)"
 	@echo "make lint      formatting, linting and types"
 	@echo "make bench     time of our layers against PyG's, as JSON lines and a table"
+	@echo "make gpu       on a CUDA device, in under eight minutes: are its kernels right, and how fast are they"
 	@echo "make docs      build the documentation into docs/_build/html"
 	@echo "make wheel     build dist/*.whl, install it into a fresh environment and try it there"
 	@echo "make readme    draw the figures of results/ and write the tables of README.md and results/ again"
@@ -56,6 +57,9 @@ lint: $(VENV)/.kgat-dev
 
 bench: $(VENV)/.kgat
 	$(BIN)/kgat bench layers
+
+gpu: $(VENV)/.kgat-dev
+	$(BIN)/python benchmarks/on_gpu.py $(ARGS)
 
 readme: $(VENV)/.kgat
 	for folder in results/*/ ablation/*/; do $(BIN)/kgat plot $$folder; done

@@ -55,21 +55,34 @@ def bench_layers(
 
 @bench.command("epoch")
 def bench_epoch(
-    dataset: Annotated[str, typer.Option(help="The data set.")] = "Cora",
+    dataset: Annotated[
+        str, typer.Option(help="The data set, or tolokers-sized for a drawn graph of that size.")
+    ] = "Cora",
+    models: Annotated[str, options.some("Models")] = "additive,rbf,spectral",
     rounds: Rounds = 20,
     out: Log = None,
+    readme: Annotated[Path | None, options.readme_option("epochs")] = None,
     root: options.Root = None,
     threads: OneThread = 1,
 ) -> None:
-    r"""Time a training epoch of our model against the same one of stock GAT layers on dense features.
+    r"""Time a training step and a validation of our models against those of stock GAT on dense features.
 
-    Ratios are the time of stock GAT over ours, paired round by round in this process.
+    Ratios are the time of stock GAT over ours, paired round by round in this process. The table in a README
+    is of all records in --out.
     """
+    from kgat.experiments.bench import report
     from kgat.experiments.bench.epoch import bench_epoch
+    from kgat.experiments.ledger import read
 
     options.set_threads(threads)
-    for record in bench_epoch(dataset, root, rounds, out):
-        _print_ratio(f"{record['dataset']}  {record['features']} features", record)
+    records = bench_epoch(dataset, root, rounds, out, options.listed(models))
+    for record in records:
+        what = f"{record['dataset']}  {record['model']}  {record['what']}  {record['features']} features"
+        _print_ratio(what, record)
+    if readme is not None:
+        replace_tables(
+            readme, report.epochs(records if out is None else read(out)), *report.markers("epochs")
+        )
 
 
 @bench.command("loader")
@@ -130,29 +143,30 @@ def bench_scale(
     from kgat.experiments.bench.scale import BEGIN, END, bench_scale, laid_out
     from kgat.experiments.ledger import read
 
-    def read_size(text: str) -> tuple[int, int]:
-        nodes, _, edges = text.partition("x")
-        try:
-            return round(float(nodes) * 1e6), round(float(edges) * 1e6)
-        except ValueError:
-            raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
-
     def done(record: dict[str, Any]) -> None:
         what = f"{record['phase']}, {record['nodes']:,} nodes, {record['edges']:,} edges"
         if record["phase"] != "speedup":
             what += f", {record['processes']} processes" * (record["processes"] > 1)
             typer.echo(f"{what}: {record['seconds']:,.0f} s, load before {record['load']}")
 
-    target = read_size(towards)
+    target = _read_size(towards)
     settings: dict[str, Any] = {"channels": channels, "model": model, "threads": threads}
     settings |= {"batch_size": batch_size, "neighbors": neighbors}
-    wanted = [read_size(size) for size in options.listed(sizes)]
+    wanted = [_read_size(size) for size in options.listed(sizes)]
     records = bench_scale(wanted, folder, out, done, processes, rounds, **settings)
     if out is not None:
         records = [record for record in read(out) if settings.items() <= record.items()]
     typer.echo(laid_out(records, *target))
     if readme is not None:
         replace_tables(readme, laid_out(records, *target), BEGIN, END)
+
+
+def _read_size(text: str) -> tuple[int, int]:
+    nodes, _, edges = text.partition("x")
+    try:
+        return round(float(nodes) * 1e6), round(float(edges) * 1e6)
+    except ValueError:
+        raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
 
 
 @bench.command("firstcall")
@@ -193,6 +207,12 @@ def bench_ops(
     rivals: Annotated[
         str, typer.Option(help="Rivals, separated by commas, e.g. 'PyG,PyG style'. Default: all.")
     ] = "",
+    against: Annotated[
+        Path | None, typer.Option(help="The folder of another copy of the package, as the only rival.")
+    ] = None,
+    regimes: Annotated[
+        str, typer.Option(help="Some of R1, R2 and memory, separated by commas. Default: all.")
+    ] = "",
     out: Results = Path("runs/ops.jsonl"),
     root: options.Root = None,
     seconds: Annotated[
@@ -210,7 +230,8 @@ def bench_ops(
 
     options.check_device(device)
     names = (options.listed(scenarios), options.listed(subjects), options.listed(rivals))
-    plan = Plan(*names, device, threads, seconds, None if root is None else str(root))
+    folder, other = (None if one is None else str(one) for one in (root, against))
+    plan = Plan(*names, device, threads, seconds, folder, other, options.listed(regimes))
     records = run(plan, out, fresh=fresh, progress=True)
     typer.echo(f"{out}: {len(records)} new; for the tables: kgat bench table {out}")
 
@@ -252,10 +273,59 @@ def bench_sequences(
     typer.echo(report.costs(records))
 
 
+@bench.command("threads")
+def bench_threads(
+    scenarios: Annotated[str, options.some("Scenarios")] = "arxiv/10,arxiv,hub",
+    subjects: Annotated[str, options.some("Layers and cores")] = "gat layer,dot layer,gat core,dot core",
+    threads: Annotated[int, typer.Option(help="Threads to time against one.", min=2)] = 2,
+    rounds: Rounds = 11,
+    out: Log = None,
+    root: options.Root = None,
+) -> None:
+    r"""Time our layers and attention's own part of them on several threads against one.
+
+    Ratios are the time of one thread over that of several, paired round by round in one process.
+    """
+    from kgat.experiments.bench.threads import bench_threads
+
+    bench_threads(
+        *(options.listed(scenarios), options.listed(subjects), threads, rounds),
+        *(None if root is None else str(root), out),
+        shown=True,
+    )
+
+
+@bench.command("memory")
+def bench_memory(
+    sizes: Annotated[
+        str, typer.Option(help="Millions of nodes x millions of edges, separated by commas.")
+    ] = "0.03x1,0.3x10,1x30",
+    kernels: Annotated[str, options.some("Kernels")] = "additive,dot_product",
+    heads: Annotated[int, typer.Option(help="Number of heads.", min=1)] = 4,
+    channels: Annotated[int, typer.Option(help="Channels of a head.", min=1)] = 64,
+    out: Log = None,
+    threads: OneThread = 1,
+) -> None:
+    r"""Weigh forward and backward of a layer as graphs grow, and time the sorting of their edges.
+
+    Each size runs in a fresh process. Memory is the largest in use above features, edges and weights.
+    """
+    from kgat.experiments.bench import report
+    from kgat.experiments.bench.memory import bench_memory
+
+    wanted = [_read_size(size) for size in options.listed(sizes)]
+    settings: dict[str, Any] = {"heads": heads, "channels": channels, "threads": threads}
+    records = bench_memory(wanted, options.listed(kernels), out, shown=True, **settings)
+    typer.echo(report.memory(records))
+
+
 @bench.command("table")
 def bench_table(
-    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
-    readme: Annotated[Path | None, options.readme_option("ops")] = None,
+    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops, threads or memory.")],
+    readme: Annotated[Path | None, options.readme_option("NAME")] = None,
+    name: Annotated[
+        str | None, typer.Option(help="The NAME in the Markdown file. Default: ops, threads or memory.")
+    ] = None,
     figure: Picture = None,
 ) -> None:
     r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
@@ -265,11 +335,13 @@ def bench_table(
     from kgat.experiments.plots.ops import ops
 
     records = read_results(results, ["ops"])
-    text = report.tables(records)
+    kinds = {record.get("kind") for record in records}
+    kind = next((kind for kind in report.TABLES if kind in kinds), "ops")
+    text = report.TABLES[kind](records)
     if readme is None:
         typer.echo(text)
     else:
-        replace_tables(readme, text, report.BEGIN, report.END)
+        replace_tables(readme, text, *report.markers(name or kind))
     if figure is not None:
         save(figure, ops(records))
         typer.echo(figure)

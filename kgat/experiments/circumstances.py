@@ -25,7 +25,7 @@ def circumstances(device: str) -> dict[str, Any]:
             "python": ".".join(map(str, sys.version_info[:3])),
             "numpy": version("numpy"),
         },
-        "commit": _commit(),
+        "commit": commit_of(Path(kgat.__file__).resolve().parents[1]),
         "device": torch.cuda.get_device_name(device) if device.startswith("cuda") else device,
         "threads": torch.get_num_threads(),
         "date": datetime.now(UTC).strftime("%Y-%m-%dT%H:%M:%SZ"),
@@ -33,8 +33,8 @@ def circumstances(device: str) -> dict[str, Any]:
 
 
 @functools.cache
-def _commit() -> str | None:
-    root = Path(kgat.__file__).resolve().parents[1]
+def commit_of(root: Path) -> str | None:
+    r"""Returns the commit of a clone of the sources, marked where files differ from it."""
     if not (root / ".git").exists():  # installed: a repository further up is another project's
         return None
     command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]

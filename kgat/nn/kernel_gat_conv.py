@@ -29,6 +29,7 @@ from kgat.nn.messages import KernelMessages
 from kgat.nn.projections import EDGE_MODES, MAPS, NAMES, WEIGHT_MODES, NodeProjections
 from kgat.nn.stock_weights import StockWeights, rename_stock
 from kgat.ops.dropout import dropout
+from kgat.ops.graph.device import recording
 from kgat.ops.plain import is_plain
 from kgat.score.gram import Gram
 
@@ -277,7 +278,8 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
         messages = (self.edge_mode != "score" and edges.attr is not None) or self._needs_messages()
         if self.add_self_loops:
             nodes = min(query.size(0), key.size(0)) if size is None else min(size)
-            beside = torch.compiler.is_compiling() and not return_attention_weights and not messages
+            fixed = torch.compiler.is_compiling() or recording(edges.index.device)  # is the number of edges
+            beside = fixed and not return_attention_weights and not messages
             add_loops = with_self_loops_beside if beside else with_self_loops
             edges = add_loops(edges, nodes, self.fill_value)
         terms = self._edge_terms(edges)

@@ -117,6 +117,9 @@ class Passes(Backend):
     ) -> dict[str, Tensor]:
         r"""Computes the gradients of :attr:`~kgat.ops.operands.Operands.learned`, by name.
 
+        Where value, query or key are the same object, it may give the sum of their gradients to the first of
+        them and none to the others.
+
         Args:
             recipe (Recipe): What was computed.
             adjacency (Adjacency): The edges.

@@ -100,6 +100,7 @@ def edge_attention_backward(
     r"""Returns the gradients of all operands that are learned."""
     x, text, target, num_targets = _read(inputs)
     recipe = check_pass(x, edge_index, text, target, num_targets, grad, out, lse)
+    x = x._replace(**{name: t.view_as(t) for name, t in x.learned.items()})  # type: ignore[arg-type]  # one gradient each
     found = _attention_backward(grad, out, lse, graph, edge_index, x, recipe, target, num_targets)
     return _without_gaps(LEARNED, found, x.value)
 
@@ -185,13 +186,14 @@ for _each in (edge_attention, edge_attention_backward, edge_score, edge_score_ba
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     tensors = 1 + (len(TABLE) if len(output) == 3 else len(OF_SCORES))
     ctx.save_for_backward(*(output if len(output) == 3 else output[1:]), *inputs[:tensors])
-    ctx.rest = inputs[tensors:]
+    ctx.rest, ctx.shared = inputs[tensors:], ()
     ctx.mark_non_differentiable(*output[1:])
 
 
 def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
     out, lse, graph, edge_index, *tensors = ctx.saved_tensors  # a checkpoint gives them once
     x, text, target, num_targets = _read((*tensors, *ctx.rest))
+    x = x._replace(**dict.fromkeys(ctx.shared, x.value))  # type: ignore[arg-type]
     edges = (edge_index, target, num_targets)
     found: Mapping[str, Tensor | None]
     if _is_differentiated(grad, x):
@@ -267,6 +269,7 @@ class EdgeAttention(torch.autograd.Function):
         tensors = len(TABLE)
         ctx.save_for_backward(out, lse, graph, edge_index, *inputs[:tensors])
         ctx.rest = inputs[tensors:]
+        ctx.shared = [name for name in ("query", "key") if getattr(x, name) is x.value]
         return out
 
     backward = staticmethod(_attention_gradients)

@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kgat.ops.graph.device import assert_later
+
 
 def require(condition: Tensor, message: str) -> None:
     r"""Raises unless :obj:`condition` holds.
@@ -25,12 +27,12 @@ def require(condition: Tensor, message: str) -> None:
         >>> require((torch.ones(3) > 0).all(), "Expected positive numbers")
     """
     if torch.compiler.is_compiling():
-        torch._assert_async(condition, message)
+        assert_later(condition, message)
         return
     while torch._C._functorch.is_functorch_wrapped_tensor(condition):  # vmap hides what it maps over
         condition = torch._C._functorch.get_unwrapped(condition)
     condition = condition.all()
     if condition.device.type != "cpu" or type(condition) is not Tensor:
-        torch._assert_async(condition, message)
+        assert_later(condition, message)
     elif not condition:
         raise ValueError(message)

@@ -41,9 +41,17 @@ def test_start_of_scores():
     assert between("ablation/start/README.md") == starts.page(ROOT / "ablation" / "start")
 
 
-def test_ops():
-    records = read_results(ROOT / "benchmarks" / "ops.jsonl", ["ops"])
-    assert between("benchmarks/README.md", report.BEGIN, report.END) == report.tables(records)
+@pytest.mark.parametrize("name", ["ops", "molecules", "before"])
+def test_ops(name):
+    path = ROOT / "benchmarks" / f"{name}.jsonl"
+    said = report.tables(read_results(path, ["ops"])) if path.exists() else "Not measured yet."
+    assert between("benchmarks/README.md", *report.markers(name)) == said
+
+
+def test_epochs():
+    path = ROOT / "benchmarks" / "epochs.jsonl"
+    said = report.epochs(read_results(path, ["epoch"])) if path.exists() else "Not measured yet."
+    assert between("benchmarks/README.md", *report.markers("epochs")) == said
 
 
 def test_regression():

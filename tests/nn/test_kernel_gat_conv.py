@@ -281,6 +281,17 @@ def test_edge_weights(mode, kernel):
     assert weight.grad.isfinite().all()
 
 
+@pytest.mark.parametrize("weighted", [False, True])
+def test_recorded_step_adds_self_loops_without_counting_edges(monkeypatch, weighted):
+    x, edge_index = torch.randn(4, 3), torch.tensor([[0, 1, 1, 2], [1, 1, 0, 3]])
+    weight = torch.rand(4) if weighted else None
+    conv = KernelGATConv(3, 2, heads=2)
+    expected = conv(x, edge_index, edge_weight=weight)
+    monkeypatch.setattr("kgat.nn.kernel_gat_conv.recording", lambda device: True)
+    monkeypatch.setattr("kgat.nn.edges._kept", None)  # which counts
+    torch.testing.assert_close(conv(x, edge_index, edge_weight=weight), expected)
+
+
 def test_self_loops_get_weight_one():
     layer = KernelGATConv(16, 5, kernel="rbf")
     weight = torch.ones(EDGES.size(1))

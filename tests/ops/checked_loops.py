@@ -156,7 +156,8 @@ class _Loop:
         # A tensor without elements has the address 0, too.
         context = [x if isinstance(x, int) else 0 if _is_empty(x) else Address(name, x) for name, x in named]
         scratch = context[self._fields.index("scratch")]
-        scratch.array.fill(math.nan)
+        if scratch != 0:
+            scratch.array.fill(math.nan)
         with np.errstate(all="ignore"):
             # The last task does all the work: the first could not tell where its scratch begins.
             self._function(tasks - 1, tasks, context)

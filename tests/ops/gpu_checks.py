@@ -10,9 +10,16 @@ import os
 import oracle
 import pytest
 import torch
+from torch.utils._python_dispatch import TorchDispatchMode
 
 from kgat.kernels import kan
+from kgat.nn.edges import _WEIGHTS
+from kgat.ops.arguments import _LOG_WEIGHT
 from kgat.ops.gpu import launch as gpu
+from kgat.ops.graph import adjacency as graph_adjacency
+from kgat.ops.graph import device as graph_device
+from kgat.ops.graph import fingerprint as graph_fingerprint
+from kgat.ops.graph import memory as graph_memory
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import BackendError, Recipe
 from kgat.score import rules
@@ -70,8 +77,7 @@ CASES = {
 
 @pytest.fixture
 def tiny_blocks(monkeypatch):
-    r"""Makes light, medium and heavy nodes of a small graph, and loops of several steps and rounds."""
-    monkeypatch.setattr(gpu, "LIGHT", 3)
+    r"""Makes heavy nodes of a small graph, loops of several steps and rounds, and levels of parts."""
     monkeypatch.setattr(gpu, "HEAVY", 6)
     monkeypatch.setattr(gpu, "TILE", 256)
     monkeypatch.setattr(gpu, "WEIGHT_LANES", 1)
@@ -225,9 +231,9 @@ def test_every_size(heads, features, channels):
 
 def test_bounds_do_not_change_what_is_computed(monkeypatch):
     recipe = Recipe(rules.SQUARED_DIFFERENCE, rules.IDENTITY, weighted=True)
-    for light, heavy in ((8, 512), (0, 1), (1, 40)):
-        monkeypatch.setattr(gpu, "LIGHT", light)
+    for heavy, merged in ((512, 256), (1, 2), (1, 40), (4, 3)):
         monkeypatch.setattr(gpu, "HEAVY", heavy)
+        monkeypatch.setattr(gpu, "MERGED", merged)
         compare(recipe, ALL, 7, 6, HUBS, torch.float64)
 
 
@@ -439,3 +445,193 @@ def test_constants_keep_their_digits():
     grad = torch.randn(6, 3, 5, dtype=torch.float64)
     wanted = expect(recipe, edge_index, 6, x, grad)
     close(run(recipe, edge_index, 6, 7, x, grad), wanted, 1e-13, 1e-13)
+
+
+# What makes the host wait for a device, or copies to it from memory that is not pinned: no graph is recorded
+# with them.
+WAITING = (
+    "_local_scalar_dense", "is_nonzero", "nonzero", "masked_select", "_unique", "unique", "item", "equal",
+    "bincount", "lift_fresh", "_to_cpu", "repeat_interleave",
+)  # fmt: skip
+
+
+class Watched(TorchDispatchMode):
+    r"""The ops of torch that are called, but for those that only look at a tensor or make room for one."""
+
+    ROOM = ("empty", "slice", "select", "view", "expand", "squeeze", "detach", "t.", "unbind", "alias")
+
+    def __init__(self):
+        super().__init__()
+        self.ops = []
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        if not any(name in func.name() for name in self.ROOM):
+            self.ops.append(func.name().removeprefix("aten::"))
+        return func(*args, **(kwargs or {}))
+
+    def waits(self):
+        return [op for op in self.ops if any(op.startswith(name) for name in WAITING)]
+
+
+@pytest.fixture
+def as_on_a_device(monkeypatch):
+    r"""Lets the CPU pass for a device that the host would have to wait for; returns the kernels launched."""
+    for module in (graph_device, graph_adjacency, graph_memory):
+        for name in ("reads_at_once", "blocks"):
+            monkeypatch.setattr(module, name, lambda device: False, raising=False)
+    for module in (graph_adjacency, graph_fingerprint):
+        monkeypatch.setattr(module, "compiled", lambda device: None)
+    for module in (graph_adjacency, graph_memory):  # as a plain function, into which a mode looks
+        monkeypatch.setattr(module, "on_device", graph_fingerprint.on_device._init_fn)
+    launched, launch = [], gpu._launch
+
+    def counted(kernel, programs, **arguments):
+        if programs:
+            launched.append(kernel.__name__)
+        # The interpreter reads numbers of tensors, which no GPU's host does.
+        with torch.utils._python_dispatch._disable_current_modes():
+            launch(kernel, programs, **arguments)
+
+    monkeypatch.setattr(gpu, "_launch", counted)
+    return launched
+
+
+@pytest.mark.parametrize("case", [f"{rules.LEAKY_RELU_SUM.name}-weighted", "gat"])
+@pytest.mark.parametrize("hubs", [False, True], ids=["plain", "hubs"])
+def test_new_graph_waits_for_nothing(monkeypatch, as_on_a_device, case, hubs):
+    if hubs:
+        monkeypatch.setattr(gpu, "HEAVY", 6)
+    recipe, names = CASES[case]
+    edge_index, _ = oracle.adjacency(6, 7, HUBS)
+    x = draw(recipe, names, 7, 6, len(HUBS), torch.float64)
+    grad = torch.randn(6, 3, 5, dtype=torch.float64)
+    with Watched() as watched:
+        adjacency = gpu.Adjacency.of(edge_index, 1, 6, 7)
+        out, lse = gpu.attention(recipe, adjacency, x)
+        adjacency = gpu.Adjacency.again(edge_index, 1, 6, 7, adjacency.graph)
+        gradients = gpu.attention_backward(recipe, adjacency, x, out, lse, grad)
+    assert watched.waits() == []
+    weight = ["sum.dim_IntList"] if recipe.weighted else []
+    merges = (["merge"], ["merge_sums"]) if hubs else ([], [])
+    assert as_on_a_device == ["attend", *merges[0], "dot_rows", "by_source", "by_target", *merges[1]]
+    wanted = expect(recipe, edge_index, 6, x, grad)
+    close((out, lse, {name: gradients[name] for name in wanted[2]}), wanted, 1e-9, 1e-9)
+    # The second step launches kernels alone, and what compares the edges with those of the first.
+    with Watched() as watched:
+        gpu.attention_backward(recipe, adjacency, x, out, lse, grad)
+    assert watched.ops == weight
+
+
+@pytest.mark.parametrize("wrong", [-1, 6])
+def test_wrong_index_is_asserted_later(monkeypatch, as_on_a_device, wrong):
+    asserted = []
+    monkeypatch.setattr(
+        torch, "_assert_async", lambda condition, message: asserted.append((condition, message))
+    )
+    edge_index = torch.tensor([[0, 1], [wrong, 2]])
+    with Watched() as watched:
+        graph_adjacency.check_indices(edge_index[1], edge_index[0], 6, 7)
+    assert watched.waits() == []
+    assert [bool(condition) for condition, _ in asserted] == [False, True]
+    assert asserted[0][1] == (
+        "Expected target indices of 'edge_index' in [0, 5] for 6 target nodes; check that 'edge_index' and "
+        "the node features belong together"
+    )
+    monkeypatch.undo()
+    with pytest.raises(IndexError, match=rf"for 6 target nodes \(got {wrong}\); check"):
+        graph_adjacency.check_indices(edge_index[1], edge_index[0], 6, 7)
+
+
+def test_recorded_graphs_are_not_remembered(monkeypatch):
+    edge_index, _ = oracle.adjacency(6, 7, HUBS)
+    known = gpu.Adjacency.of(edge_index, 1, 6, 7)
+    monkeypatch.setattr(graph_memory, "recording", lambda device: True)
+    monkeypatch.setattr(graph_adjacency, "recording", lambda device: True)
+    assert gpu.Adjacency.of(edge_index, 1, 6, 7) is known  # there are numbers in it
+    partition = gpu._partition(known, known.rowptr)
+    assert gpu._partition(known, known.rowptr) is not partition
+    other = edge_index.clone()
+    assert gpu.Adjacency.of(other, 1, 6, 7) is not gpu.Adjacency.of(other, 1, 6, 7)
+
+
+def test_sentences_fit_into_an_assertion_of_a_device():
+    for sentence in (graph_memory.CHANGED, graph_adjacency.CHANGED_BEFORE_BACKWARD, _WEIGHTS, _LOG_WEIGHT):
+        assert len(sentence) <= graph_device.LONGEST, sentence
+
+
+@pytest.mark.parametrize("size", [0, 1, 1023, 1025, 9001])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.int32], ids=str)
+def test_scan_is_the_fingerprint(monkeypatch, size, dtype):
+    monkeypatch.setattr(gpu, "SCANNED", 4000)
+    words = torch.randint(
+        -(2**31), 2**31 - 1, (size,), dtype=dtype, generator=torch.Generator().manual_seed(0)
+    )
+    assert tuple(gpu.scan(words.to(DEVICE)).tolist()) == graph_fingerprint.fingerprint(words)
+
+
+def test_scan_that_computes_something_else_is_not_taken(monkeypatch):
+    device = torch.device("cuda")
+    arange = torch.arange
+    monkeypatch.setattr(torch, "arange", lambda *args, device: arange(*args, device=DEVICE))
+    choose = graph_fingerprint._scan_of.__wrapped__
+    assert choose(torch.device("cpu")) is graph_fingerprint._scan
+    assert choose(device) is gpu.scan
+    scan = gpu.scan
+    monkeypatch.setattr(gpu, "scan", lambda words: scan(words) + 1)
+    assert choose(device) is graph_fingerprint._scan
+    monkeypatch.setattr(gpu, "scan", None)
+    assert choose(device) is graph_fingerprint._scan
+
+
+on_a_device = pytest.mark.skipif(INTERPRETED, reason="needs a CUDA device")
+
+
+def _made_for_device(seed):
+    torch.manual_seed(seed)
+    edge_index = torch.randint(0, 60, (2, 2000))
+    edge_index[1, :700] = 7  # a hub
+    recipe = Recipe(rules.LEAKY_RELU_SUM, rules.IDENTITY, weighted=True)
+    x = draw(recipe, ALL, 60, 60, 2000, torch.float32, channels=8)
+    return recipe, edge_index, x, torch.randn(60, 3, 8)
+
+
+def _step(recipe, edge_index, x, grad):
+    adjacency = gpu.Adjacency.of(edge_index, 1, 60, 60)
+    out, lse = gpu.attention(recipe, adjacency, x)
+    adjacency = gpu.Adjacency.again(edge_index, 1, 60, 60, adjacency.graph)
+    gradients = gpu.attention_backward(recipe, adjacency, x, out, lse, grad)
+    return out, lse, {name: gradients[name] for name in OPERANDS if getattr(x, name) is not None}
+
+
+@on_a_device
+def test_device_is_not_waited_for():
+    recipe, edge_index, x, grad = _made_for_device(0)
+    first, second, x, grad = edge_index.cuda(), edge_index.flip(0).cuda(), moved(x), grad.cuda()
+    _step(recipe, first, x, grad)  # compiles
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        found = _step(recipe, second, x, grad)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    x, grad = x.map(torch.Tensor.cpu), grad.cpu()
+    found = (found[0].cpu(), found[1].cpu(), {name: tensor.cpu() for name, tensor in found[2].items()})
+    close(found, expect(recipe, edge_index.flip(0), 60, x, grad), *TOLERANCE[torch.float32])
+
+
+@on_a_device
+def test_step_is_recorded_as_a_cuda_graph():
+    recipe, edge_index, x, grad = _made_for_device(1)
+    edges, x, grad = edge_index.cuda(), moved(x), grad.cuda()
+    stream = torch.cuda.Stream()
+    with torch.cuda.stream(stream):
+        _step(recipe, edges.clone(), x, grad)
+    stream.synchronize()
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        out, lse, gradients = _step(recipe, edges.clone(), x, grad)
+    for replayed in (edge_index, edge_index.flip(0)):  # edges may change: those of the clone are sorted again
+        edges.copy_(replayed)
+        graph.replay()
+        found = (out.cpu(), lse.cpu(), {name: tensor.cpu() for name, tensor in gradients.items()})
+        wanted = expect(recipe, replayed, 60, x.map(torch.Tensor.cpu), grad.cpu())
+        close(found, wanted, *TOLERANCE[torch.float32])

@@ -13,10 +13,13 @@ import pytest
 import torch
 from oracle import adjacency, attention, scores
 
+from kgat import kernels
 from kgat.functional import edge_attention
 from kgat.kernels import RBF, Additive
 from kgat.ops import fused, passes
+from kgat.ops.cpu import CPU, pieces
 from kgat.ops.cpu import launch as cpu
+from kgat.ops.cpu.loops import BLOCK
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import BackendError, Recipe
@@ -325,6 +328,50 @@ def test_dropout_follows_torchs_seed():
         outs.append(edge_attention(kernel(x, x), x, edge_index, dropout=0.5, backend="cpu"))
     assert torch.equal(outs[0], outs[1])
     assert not torch.equal(outs[0], outs[2])
+
+
+@pytest.mark.parametrize("shared", [("query", "key"), ("key",), ("query",)])
+@pytest.mark.parametrize("long", [BLOCK, 1 << 20])
+def test_a_shared_projection_has_one_gradient(shared, long, monkeypatch):
+    monkeypatch.setattr(pieces, "LONG", long)
+    recipe = Recipe(rules.LEAKY_RELU_SUM, rules.IDENTITY, weighted=True)
+    edges = [(j * 7 % 90, j * j % 70) for j in range(900)] + [(j % 90, 3) for j in range(800)]
+    edges += [(5, i % 80) for i in range(700)]
+    _, sorted_edges = adjacency(90, 90, edges)
+    x = operands(recipe, 90, 90, len(edges), torch.float64, features=C)
+    x = x._replace(**dict.fromkeys(shared, x.value))
+    out, lse = cpu.attention(recipe, sorted_edges, x)
+    apart = x.map(torch.clone)
+    expected = cpu.attention_backward(recipe, sorted_edges, apart, out, lse, torch.ones_like(out))
+    found = cpu.attention_backward(recipe, sorted_edges, x, out, lse, torch.ones_like(out))
+    assert not set(shared) & set(found)
+    expected["value"] += sum(expected.pop(name) for name in shared)
+    torch.testing.assert_close(found, expected)
+
+
+@pytest.mark.parametrize("kernel", ["dot_product", "laplace"])
+@pytest.mark.parametrize("watched", [False, True])
+def test_all_gradients_of_a_shared_projection_arrive(kernel, watched, monkeypatch):
+    monkeypatch.setattr(passes, "is_watched", lambda *_: watched)  # then as ops of torch
+    names = []
+
+    def spied(*args):
+        found = cpu.attention_backward(*args)
+        names.append([name for name in ("value", "query", "key") if name in found])
+        return found
+
+    monkeypatch.setattr(CPU, "attention_backward", staticmethod(spied))
+    edge_index, x = big(channels=4)
+    kernel, grads = kernels.resolve(kernel, 4, 2).double(), []
+    for backend in ("cpu", "eager"):
+        leaf = x.double().requires_grad_()
+        node = leaf * 1.0  # no leaf, as the output of a projection
+        for y in (leaf, node):
+            out = edge_attention(kernel(y, y), y, edge_index, backend=backend)
+            grads.append(torch.autograd.grad(out.square().sum(), leaf)[0])
+    for found in grads[:3]:
+        torch.testing.assert_close(found, grads[3])
+    assert names == 2 * [["value", "query", "key"] if watched else ["value"]]
 
 
 def test_second_derivative_knows_the_dropped():

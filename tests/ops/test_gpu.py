@@ -4,6 +4,7 @@ import re
 import struct
 import subprocess
 import sys
+from itertools import pairwise
 from pathlib import Path
 
 import gpu_resources
@@ -66,39 +67,59 @@ def test_says_what_is_missing(monkeypatch):
 
 
 def test_partition_covers_every_edge_once(monkeypatch):
-    monkeypatch.setattr(gpu, "LIGHT", 2)
     monkeypatch.setattr(gpu, "HEAVY", 5)
+    monkeypatch.setattr(gpu, "MERGED", 2)
     row = torch.tensor([0] * 3 + [1] * 11 + [3] * 2 + [4] * 5 + [5] * 10)
     adjacency = gpu.Adjacency.of(torch.stack([torch.zeros_like(row), row]), 1, 6, 1)
     partition = gpu._partition(adjacency, adjacency.rowptr)
-    assert partition.light.tolist() == [[2, 14, 14, -1], [3, 14, 16, -1]]
-    assert partition.long.tolist() == [
+    segments = [segment for segment in partition.table.tolist() if segment[0] >= 0]
+    assert segments == [
         [1, 3, 8, 0],
         [1, 8, 13, 1],
         [1, 13, 14, 2],
         [5, 21, 26, 3],
         [5, 26, 31, 4],
-        [0, 0, 3, -1],
         [4, 16, 21, -1],
+        [0, 0, 3, -1],
+        [3, 14, 16, -1],
+        [2, 14, 14, -1],
     ]
-    assert partition.nodes.tolist() == [1, 5]
-    assert partition.first.tolist() == [0, 3, 5]
+    # In 31 edges there is room for 11 parts (5 heavy nodes and 6 parts more), which are joined to 8 at most.
+    levels = [[row for row in level.tolist() if row[0] >= 0] for level in partition.levels]
+    assert levels == [[[1, 0, 2, 11], [1, 2, 3, 12], [5, 3, 5, -1]], [[1, 11, 13, -1]], [], [], [], []]
+    assert partition.num_parts == 11 + 8 + 6 + 5 + 3 + 2
     assert gpu._partition(adjacency, adjacency.rowptr) is partition
     assert gpu._partition(adjacency, adjacency.colptr) is not partition
 
 
-def compile_for(capability, dtype, value_dtype, recipe, names, heads, dropout):
+@pytest.mark.parametrize(("edges", "levels"), [(512, 0), (513, 1), (60_000, 1), (2_500_000, 2), (10**8, 3)])
+def test_parts_of_a_hub_are_joined_as_a_tree(edges, levels):
+    partition = gpu._Partition.of(torch.tensor([0, edges]), edges)
+    tables = [table[table[:, 0] >= 0].tolist() for table in (partition.table, *partition.levels)]
+    assert len(tables) == 1 + levels  # as many as the edges allow, whatever they are
+    summed = range(edges)
+    for table, size in zip(tables, (gpu.HEAVY, *[gpu.MERGED] * levels), strict=True):
+        for (_, _, end, _), (_, begin, _, _) in pairwise(table):
+            assert end == begin  # in order, each once
+        if table:
+            assert (table[0][1], table[-1][2]) == (summed[0], summed[-1] + 1)
+            assert max(end - begin for _, begin, end, _ in table) <= size
+            summed = [part for *_, part in table]
+    assert summed == [-1]
+
+
+def compile_for(capability, dtype, value_dtype, recipe, names, heads, dropout, features=8, channels=16):
     """Compiles what a forward and a backward pass would launch; returns the machine code by kernel."""
     triton = pytest.importorskip("triton", reason="needs triton")
     from triton.backends.compiler import GPUTarget
     from triton.compiler import ASTSource
     from triton.runtime.jit import mangle_type
 
-    targets, sources, features = 4, 5, 8
+    targets, sources = 4, 5
     edge_index = torch.tensor([[0, 1, 2, 3, 4, 0, 1, 2, 3, 0], [0, 0, 0, 0, 0, 0, 1, 1, 2, 3]])
     made = {}
 
-    def compile_instead(kernel, programs, warps, **arguments):
+    def compile_instead(kernel, programs, *, warps, **arguments):
         assert programs > 0
         signature, constants, attributes = {}, {}, {}
         for place, parameter in enumerate(kernel.params):
@@ -130,7 +151,7 @@ def compile_for(capability, dtype, value_dtype, recipe, names, heads, dropout):
     pair_args = 1 if recipe.pair is rules.LEAKY_RELU_SUM else 0
     link_args = recipe.link.in_scalars.__code__.co_argcount - 1
     x = Operands(
-        value=draw(sources, heads, 16).to(value_dtype),
+        value=draw(sources, heads, channels).to(value_dtype),
         pair_args=draw(pair_args, heads),
         link_args=draw(link_args, heads),
         scale=0.3,
@@ -140,9 +161,9 @@ def compile_for(capability, dtype, value_dtype, recipe, names, heads, dropout):
     )
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(gpu, "_launch", compile_instead)
-        patch.setattr(gpu, "LIGHT", 1)
         patch.setattr(gpu, "HEAVY", 4)
         adjacency = gpu.Adjacency.of(edge_index, 1, targets, sources)
+        gpu.scan(edge_index)
         out, lse = gpu.attention(recipe, adjacency, x)
         gpu.attention_backward(recipe, adjacency, x, out, lse, out)
         if dropout > 0.0:
@@ -196,14 +217,27 @@ PROGRAMS = {
         2,
         0.5,
     ),
+    # As wide as most layers are.
+    "dot-wide": (80, torch.float32, torch.float32, Recipe(rules.MUL, rules.IDENTITY), LIFTS, 4, 0.0, 64, 64),
+    "gat-wide": (
+        90,
+        torch.float32,
+        torch.float32,
+        Recipe(None, rules.LEAKY_RELU),
+        ("query_bias", "key_bias"),
+        4,
+        0.0,
+        1,
+        64,
+    ),
 }
 
 
 @pytest.mark.parametrize("program", PROGRAMS)
 def test_compiles_to_machine_code(program):
-    *_, recipe, _, _, dropout = PROGRAMS[program]
+    _, _, _, recipe, _, _, dropout, *_ = PROGRAMS[program]
     made = compile_for(*PROGRAMS[program])
-    kernels = {"attend", "merge", "dot_rows", "by_source", "by_target"}
+    kernels = {"attend", "merge", "merge_sums", "dot_rows", "by_source", "by_target", "scan"}
     if recipe.pair is not None:
         kernels.add("sum_pairs")
     if dropout > 0.0:

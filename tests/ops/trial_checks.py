@@ -35,7 +35,6 @@ def folder(monkeypatch, tmp_path):
     monkeypatch.setattr(passes, "_said", set())
     if INTERPRETED:
         monkeypatch.setattr(passes, "on", lambda device: GPU())
-    monkeypatch.setattr(gpu, "LIGHT", 3)
     monkeypatch.setattr(gpu, "HEAVY", 6)
     return tmp_path / "triton"
 
@@ -139,8 +138,8 @@ def planted(monkeypatch, kernel, name):
     # One per cent more in one result of one kernel.
     launch = gpu._launch
 
-    def wrong(launched, programs, warps, **arguments):
-        launch(launched, programs, warps, **arguments)
+    def wrong(launched, programs, **arguments):
+        launch(launched, programs, **arguments)
         if launched.__name__ == kernel and arguments.get(name) is not None:
             arguments[name].mul_(1.01)
 
@@ -155,6 +154,8 @@ def planted(monkeypatch, kernel, name):
         ("attend", "out_parts"),
         ("dot_rows", "out"),
         ("merge", "out"),
+        ("merge_sums", "d_value"),
+        ("merge_sums", "d_query"),
         ("by_source", "d_key"),
         ("by_source", "d_value"),
         ("by_source", "d_key_parts"),
@@ -185,8 +186,8 @@ def test_wrong_mask_falls_back(monkeypatch, caplog):
 def test_numbers_that_are_not_finite_fall_back(monkeypatch, folder, caplog):
     launch = gpu._launch
 
-    def wrong(launched, programs, warps, **arguments):
-        launch(launched, programs, warps, **arguments)
+    def wrong(launched, programs, **arguments):
+        launch(launched, programs, **arguments)
         if launched.__name__ == "by_target":
             arguments["d_query"][-1, -1, -1] = torch.nan
 
@@ -298,8 +299,8 @@ def test_graph_has_every_kind_of_node(monkeypatch):
     for index, size in ((edge_index[1], trial.TARGETS), (edge_index[0], trial.SOURCES)):
         degree = index.bincount(minlength=size)
         assert (degree == 0).any()
-        assert ((degree > 0) & (degree <= gpu.LIGHT)).any()
-        assert ((degree > gpu.LIGHT) & (degree <= gpu.HEAVY)).any()
+        assert ((degree > 0) & (degree <= 8)).any()
+        assert ((degree > 8) & (degree <= gpu.HEAVY)).any()
         assert (degree > gpu.HEAVY).any()
     assert edge_index.unique(dim=1).size(1) < edge_index.size(1)
 

@@ -3,9 +3,10 @@ r"""What one fresh process of ``kgat bench ops`` does: one subject on one graph,
 from __future__ import annotations
 
 import gc
+import math
 import os
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from functools import partial
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kgat.experiments.bench import measure, rivals
+from kgat.experiments.bench import measure, rivals, worker
 from kgat.experiments.bench.measure import Candidate
 from kgat.experiments.bench.rivals import OURS, SUBJECTS
 from kgat.experiments.bench.scenarios import SCENARIOS, SEED
@@ -45,6 +46,10 @@ class Question:
         threads (int): CPU threads of torch.
         seconds (float): Time for all rounds.
         root (str, optional): Folder of the data sets. (default: :obj:`None`)
+        other (str, optional): Folder of another copy of the package, which is the second candidate.
+            (default: :obj:`None`)
+        told (str, optional): Ours alone runs, when it is told to; this file takes what it computes.
+            (default: :obj:`None`)
     """
 
     scenario: str
@@ -56,6 +61,8 @@ class Question:
     threads: int
     seconds: float
     root: str | None = None
+    other: str | None = None
+    told: str | None = None
 
     def key(self, candidate: str, what: str) -> dict[str, Any]:
         r"""Returns the fields that tell a record from all others."""
@@ -79,13 +86,20 @@ def answers(question: Question) -> Answers:
     """
     yield {"say": "reads the graph"}
     contest = _Contest(question)
-    if MEMORY in question.whats:
+    if question.told is not None:
+        yield from contest.obey(question.told)
+    elif MEMORY in question.whats:
         for name in question.candidates:
             yield from contest.weigh(name)
     else:
         yield {"say": "builds and checks"}
         yield from contest.check()
         yield from contest.take_turns()
+
+
+def exact(question: Question) -> list[Tensor]:
+    r"""Computes output and gradients in double precision."""
+    return _Contest(question).exact()
 
 
 class _Contest:
@@ -95,6 +109,8 @@ class _Contest:
         self.subject = SUBJECTS[question.subject]
         self.graph = self.scenario.load(question.root, question.device)
         self.candidates: dict[str, Candidate] = {}  # that compute the same
+        self.forward_only: set[str] = set()
+        self.clock = measure.clock_of(question.device, question.threads)
         self.on_cuda = question.device.startswith("cuda")
         self.sizes: dict[str, Any] = {
             "nodes": self.graph.x.size(0),
@@ -136,14 +152,55 @@ class _Contest:
             try:
                 candidate = self.build(name)
                 candidate.forward()
+                found, why_not = self.values(candidate, expected is not None)
                 if expected is None:
-                    expected = measure.run_once(candidate, self.grad)
-                elif unequal := measure.check_equal(candidate, expected, self.grad):
+                    expected = found
+                elif unequal := measure.check_equal(found, expected[: len(found)], self.exact):
                     yield from self.skip(name, unequal, unequal=True)
                     continue
                 self.candidates[name] = candidate
             except FAILURES as error:
                 yield from self.skip(name, _reason(error))
+                continue
+            if why_not is not None and BOTH in self.question.whats:
+                self.forward_only.add(name)
+                yield self.record(name, BOTH, skipped=why_not)
+
+    def values(self, candidate: Candidate, rival: bool) -> tuple[list[Tensor], str | None]:
+        r"""What a candidate computes; of a rival without a backward the output alone, and why."""
+        try:
+            return measure.run_once(candidate, self.grad), None
+        except NotImplementedError as error:
+            if not rival:
+                raise
+            candidate.clear()
+            return [candidate.forward()], _reason(error)
+
+    def exact(self) -> list[Tensor]:
+        return measure.run_once(self.build(rivals.EXACT), self.grad.double())
+
+    def obey(self, path: str) -> Answers:
+        r"""Runs ours when it is told to. Its first answer is what records say of it."""
+        candidate = self.build(OURS)
+        torch.save(measure.run_once(candidate, self.grad), path)
+        candidate.forward()
+        steps: dict[str, measure.Step] = {
+            FORWARD: candidate.forward,
+            BOTH: partial(candidate.forward_and_backward, self.grad),
+        }
+        yield {**self.sizes, **self.circumstances, "clock": self.clock}
+        gc.collect()
+        gc.disable()
+        try:
+            while True:
+                what, repeats = worker.TOLD.get()
+                once = {what: steps[what]}
+                options: dict[str, Any] = {"most": 1, "clock": self.clock, "repeats": repeats}
+                seconds = measure.take_turns(once, candidate.clear, math.inf, self.question.device, **options)
+                candidate.clear()
+                yield {"seconds": seconds[what][0]}
+        finally:
+            gc.enable()
 
     def weigh(self, name: str) -> Answers:
         r"""The peaks of one candidate, and what its first call costs."""
@@ -161,14 +218,17 @@ class _Contest:
         try:
             start = time.perf_counter()
             candidate = self.build(name)
-            candidate.forward_and_backward(grad)
+            _, why_not = self.values(candidate, name != OURS)
             if self.on_cuda:
                 torch.cuda.synchronize(device)
             result["first_seconds"] = float(f"{time.perf_counter() - start:.4g}")
             candidate.clear()
             candidate.forward()
             result["forward_bytes"] = measure.peak_bytes(candidate.forward, device)
-            result["both_bytes"] = measure.peak_bytes(lambda: candidate.forward_and_backward(grad), device)
+            result["both_bytes"] = None
+            if why_not is None:
+                both = partial(candidate.forward_and_backward, grad)
+                result["both_bytes"] = measure.peak_bytes(both, device)
         except FAILURES as error:
             yield from self.skip(name, _reason(error))
             return
@@ -196,18 +256,32 @@ class _Contest:
             steps: dict[str, measure.Step] = {
                 name: one.forward if what == FORWARD else partial(one.forward_and_backward, grads[name])
                 for name, one in all_of_them.items()
+                if what == FORWARD or name not in self.forward_only
             }
             gc.collect()
             gc.disable()
             try:
                 steps["linear"]()  # the others have run already
                 budget = question.seconds / len(question.whats)
-                seconds = measure.take_turns(steps, prepare, budget, question.device)
+                repeats = measure.repeats_of(self.once(steps.values()), budget)
+                options: dict[str, Any] = {"clock": self.clock, "repeats": repeats}
+                seconds = measure.take_turns(steps, prepare, budget, question.device, **options)
             finally:
                 gc.enable()
             prepare()
-            for name in candidates:
-                yield self.record(name, what, **self.timing(name, what, seconds, copy, candidates[name].note))
+            for name in (name for name in candidates if name in steps):
+                yield self.record(
+                    name, what, **options, **self.timing(name, what, seconds, copy, candidates[name].note)
+                )
+
+    def once(self, steps: Iterable[measure.Step]) -> list[float]:
+        r"""How long each step takes, up to the first that is not short."""
+        seconds: list[float] = []
+        for step in steps:
+            seconds.append(measure.seconds_of(step, self.question.device, self.clock))
+            if seconds[-1] >= measure.TURN:
+                break
+        return seconds
 
     def timing(
         self, name: str, what: str, seconds: dict[str, list[float]], copy: float, note: str | None
@@ -223,6 +297,9 @@ class _Contest:
             result |= measure.verdict(measure.ratios(seconds[name], seconds[OURS]))
             if not self.subject.core:
                 result["ceiling"] = measure.ratios(seconds[name], seconds["linear"])
+                result["own_part"] = measure.ratios(
+                    *(_without(seconds[one], seconds["linear"]) for one in (name, OURS))
+                )
         elif self.subject.core:
             moved = measure.compulsory_bytes(
                 *(self.sizes["nodes"], self.sizes["edges"], self.scenario.heads, self.scenario.out_channels),
@@ -235,6 +312,11 @@ class _Contest:
             result["copy_bytes_per_second"] = float(f"{copy:.4g}")
             result["copy_fraction"] = float(f"{speed / copy:.4g}")
         return result
+
+
+def _without(seconds: list[float], linear: list[float]) -> list[float]:
+    # What is left of a layer without its projections; next to nothing where rounds vary by more than that.
+    return [max(one - of_linear, 0.01 * one) for one, of_linear in zip(seconds, linear, strict=True)]
 
 
 def _reason(error: BaseException) -> str:

@@ -64,6 +64,7 @@ def bench_layers(size: Scenario, rounds: int = 20) -> list[dict[str, Any]]:
     seed_everything(0)
     edge_index = draw(size)
     x = torch.randn(size.nodes, size.in_channels, requires_grad=True)
+    clock = measure.clock_of("cpu", torch.get_num_threads())
     records = []
     for peer, (stock, ours) in pairs(size).items():
         measure.expect_equal(ours(x, edge_index), stock(x, edge_index), f"{peer} and ours")
@@ -72,7 +73,8 @@ def bench_layers(size: Scenario, rounds: int = 20) -> list[dict[str, Any]]:
             records.append(
                 {
                     **{"kind": "bench", "size": size.name, "peer": peer, "what": what},
-                    **measure.verdict(measure.paired(theirs, own, rounds)),
+                    **measure.verdict(measure.paired(theirs, own, rounds, clock)),
+                    "clock": clock,
                     **circumstances("cpu"),
                 }
             )

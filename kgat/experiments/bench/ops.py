@@ -8,7 +8,7 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-from kgat.experiments.bench import contest, rivals, worker
+from kgat.experiments.bench import against, contest, rivals, worker
 from kgat.experiments.bench.contest import BOTH, FORWARD, MEMORY, Question
 from kgat.experiments.bench.rivals import OURS, SUBJECTS
 from kgat.experiments.bench.scenarios import SCENARIOS, named
@@ -31,6 +31,10 @@ class Plan:
         threads (int, optional): CPU threads of torch. (default: :obj:`1`)
         seconds (float, optional): Time for the rounds of one subject in one regime. (default: :obj:`20`)
         root (str, optional): Folder of the data sets. (default: :obj:`None`)
+        other (str, optional): Folder of another copy of the package, which is then the only rival.
+            (default: :obj:`None`)
+        regimes (list of str, optional): Names of allocator regimes and of what weighs, all if empty.
+            (default: :obj:`()`)
     """
 
     scenarios: Sequence[str]
@@ -40,28 +44,36 @@ class Plan:
     threads: int = 1
     seconds: float = 20.0
     root: str | None = None
+    other: str | None = None
+    regimes: Sequence[str] = ()
 
     def jobs(self) -> Iterator[Question]:
         r"""Yields one question per process, in the order of the processes.
 
         Raises:
-            ValueError: If a name is unknown.
+            ValueError: If a name is unknown, or the other copy is none or not the only rival.
         """
+        if self.other is not None and self.candidates:
+            raise ValueError(
+                f"Expected another copy as the only rival (got {', '.join(self.candidates)}); leave one out"
+            )
+        copies = None if self.other is None else [OURS, against.name_of(self.other)]
         scenarios = named(self.scenarios, SCENARIOS, "scenarios", some=True)
         subjects = named(self.subjects, SUBJECTS, "subjects")
         known = {name: name for subject in SUBJECTS.values() for name in subject.candidates[1:]}
         wanted = named(self.candidates, known, "rivals")
         cuda = self.device.startswith("cuda")
+        memory, *times = ("cuda memory", "cuda") if cuda else ("memory", "R1", "R2")
+        asked = named(self.regimes, {name: name for name in (memory, *times)}, "regimes")
         for scenario in scenarios:
             for subject in subjects:
                 there = (name for name in subject.candidates if rivals.fits(name, scenario))
-                names = [OURS, *(name for name in there if name in wanted)]
-                memory, *times = ("cuda memory", "cuda") if cuda else ("memory", "R1", "R2")
-                here = (self.device, self.threads, self.seconds, self.root)
+                names = copies or [OURS, *(name for name in there if name in wanted)]
+                here = (self.device, self.threads, self.seconds, self.root, self.other)
                 # First what a first call costs and the peaks: caches of compiled code are empty then.
-                for name in names:
+                for name in names if memory in asked else ():
                     yield Question(scenario.name, subject.name, [name], [MEMORY], memory, *here)
-                for regime in times:
+                for regime in (regime for regime in times if regime in asked):
                     yield Question(scenario.name, subject.name, names, [FORWARD, BOTH], regime, *here)
 
 
@@ -175,6 +187,8 @@ def _environment(folder: Path, question: Question) -> dict[str, str]:
 
 
 def _launch(question: Question, environment: Mapping[str, str]) -> Iterator[Record]:
+    if question.other is not None:
+        return against.answers(question, environment)
     return worker.ask(contest.__name__, question, question.regime, environment)
 
 

@@ -1,4 +1,4 @@
-r"""Tables of ``kgat bench ops``, ``epoch`` and ``sequences``, from their records alone."""
+r"""Tables of ``kgat bench ops``, ``epoch``, ``threads`` and ``sequences``, from their records alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,18 @@ from typing import Any
 import kgat
 from kgat.experiments.table import Table, render
 
-BEGIN, END = "<!-- ops:begin -->", "<!-- ops:end -->"
+
+def markers(name: str) -> tuple[str, str]:
+    r"""Returns the lines between which a page has the tables of a name.
+
+    Example:
+        >>> markers("ops")
+        ('<!-- ops:begin -->', '<!-- ops:end -->')
+    """
+    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
+
+
+BEGIN, END = markers("ops")
 
 OURS = "ours"
 WHATS = ("forward", "forward+backward")
@@ -41,15 +52,18 @@ def bars() -> list[dict[str, Any]]:
     ]
 
 
-def bar_of(scenario: str, subject: str, rival: str, regime: str, backward: bool) -> float | None:
-    r"""Returns the ratio that ours is to reach, if there is a bar.
+def bar_of(
+    scenario: str, subject: str, rival: str, regime: str, backward: bool, part: str | None = None
+) -> float | None:
+    r"""Returns the ratio that ours is to reach, if there is a bar: of all of it, or of the attention alone.
 
     Example:
         >>> bar_of("arxiv/10", "gat layer", "PyG", "R2", backward=True)
         4.2
     """
     for bar in bars():
-        if (bar["scenario"], bar["subject"], bar["rival"]) == (scenario, subject, rival) and regime in bar:
+        of = (bar["scenario"], bar["subject"], bar["rival"], bar.get("part"))
+        if of == (scenario, subject, rival, part) and regime in bar:
             return float(bar[regime][backward])
     return None
 
@@ -73,6 +87,11 @@ def tables(records: Sequence[Record], form: str = "markdown") -> str:
         "with [smallest, largest], paired in one process. R1: malloc as it comes; R2: memory is recycled. "
         "† contended: rounds vary by more than 1.6×, do not trust it."
     ]
+    if any("own_part" in record for record in of_ops):
+        blocks.append(
+            "Of a layer also its *ceiling*, the ratio if ours were its projections and nothing else, and "
+            "*attention*, the ratio of what both take beyond those projections."
+        )
     sections: dict[tuple[str, int, str], _Section] = {}
     for record in of_ops:
         key = (record["on"], record["cpu_threads"], record["scenario"])
@@ -81,21 +100,81 @@ def tables(records: Sequence[Record], form: str = "markdown") -> str:
         section.records[place] = record
     for section in sections.values():
         blocks += section.blocks()
-    return render([*blocks, *_epochs(records)], form)
+    return render(blocks, form)
 
 
-def _epochs(records: Sequence[Record]) -> Iterator[str | Table]:
-    # Of repeated ones the last counts.
-    last = {(r["dataset"], r["features"], r["threads"]): r for r in records if r.get("kind") == "epoch"}
-    if last:
-        yield "**Epochs.** How many times longer stock GAT takes."
-        ours = "a training epoch of KernelGAT, kernel additive"
-        head = [ours, "CPU threads", "stock GAT on dense features"]
-        lines = [
-            [f"{dataset}, {features} features", str(threads), _ratio(record)]
-            for (dataset, features, threads), record in last.items()
-        ]
-        yield Table(head, lines, names=2)
+def epochs(records: Sequence[Record], form: str = "markdown") -> str:
+    r"""Returns how many times longer stock GAT takes for a training step, a validation and the sum of both
+    medians.
+
+    Args:
+        records (list of dict): What :func:`kgat.experiments.bench.epoch.bench_epoch` wrote. Of repeated ones
+            the last counts.
+        form (str, optional): As of :func:`kgat.experiments.table.render`. (default: :obj:`"markdown"`)
+    """
+    cases: dict[tuple[Any, ...], dict[str, Record]] = {}
+    for record in records:
+        if record.get("kind") == "epoch":
+            case = (record["dataset"], record["model"], record["features"], record["threads"])
+            cases.setdefault(case, {})[record["what"]] = record
+    head = ["KernelGAT", "features", "step", "validation", "both"]
+    head += ["ours, ms of step + validation", "stock GAT, ms"]
+    lines = []
+    for (dataset, model, features, threads), of_case in cases.items():
+        both = [of_case.get(what, {}) for what in ("step", "validation")]
+        ours, peer = ([_middle(one, name) for one in both] for name in ("seconds", "peer_seconds"))
+        whole = "–" if None in (*ours, *peer) else f"{sum(peer) / sum(ours):.2f}"  # type: ignore[arg-type]
+        name = f"{dataset}, {model}" + f", {threads} threads" * (threads != 1)
+        cells = [_ratio(one) if one else "–" for one in both]
+        lines.append([name, features, *cells, whole, *(_pair(one, 1e3, " + ") for one in (ours, peer))])
+    commits = ", ".join(dict.fromkeys(str(one["commit"]) for case in cases.values() for one in case.values()))
+    clocks = " and ".join(dict.fromkeys(one["clock"] for case in cases.values() for one in case.values()))
+    said = (
+        "How many times longer stock GAT on dense features takes: median of per-round ratios with [smallest, "
+        f"largest], {clocks} time. † contended: rounds vary by more than 1.6×. Commit {commits}."
+    )
+    return render([said, Table(head, lines, names=2)], form)
+
+
+def threads(records: Sequence[Record], form: str = "markdown") -> str:
+    r"""Returns how many times longer one thread takes than several. Of repeated records the last counts.
+
+    Args:
+        records (list of dict): What :func:`kgat.experiments.bench.threads.bench_threads` returned.
+        form (str, optional): As of :func:`kgat.experiments.table.render`. (default: :obj:`"markdown"`)
+    """
+    cells: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
+    for record in records:
+        if record.get("kind") == "threads":
+            line = (record["scenario"], record["subject"], str(record["threads"]))
+            cells.setdefault(line, {})[record["what"], record["regime"]] = _ratio(record)
+    columns = [(what, regime) for what in WHATS for regime in TIMES["cpu"]]
+    head = ["graph", "ours", "threads", *(", ".join(column) for column in columns)]
+    rows = [[*line, *(found.get(column, "–") for column in columns)] for line, found in cells.items()]
+    return render([Table(head, rows, names=3)], form)
+
+
+def memory(records: Sequence[Record], form: str = "markdown") -> str:
+    r"""Returns what layers need on graphs of some sizes. Of repeated records the last counts.
+
+    Args:
+        records (list of dict): What :func:`kgat.experiments.bench.memory.bench_memory` returned.
+        form (str, optional): As of :func:`kgat.experiments.table.render`. (default: :obj:`"markdown"`)
+    """
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for record in records:
+        if record.get("kind") == "memory":
+            size = f"{record['heads']} × {record['channels']}"
+            key = (record["kernel"], size, f"{record['nodes']:,}", f"{record['edges']:,}")
+            peaks = (
+                record["node_bytes"],
+                *(record[f"{what}_bytes"] for what in ("sorting", "forward", "both")),
+            )
+            rows[key] = [_number(record["sorting_seconds_per_edge"], 1e9)]
+            rows[key] += ["–" if peak is None else f"{peak / 2**30:.2f}" for peak in peaks]
+    head = ["layer", "heads × channels", "nodes", "edges", "sorting, ns per edge", "a value per node, GiB"]
+    head += [f"peak of {what}, GiB" for what in ("sorting", *WHATS)]
+    return render([Table(head, [[*key, *row] for key, row in rows.items()], names=2)], form)
 
 
 class _Section:
@@ -123,7 +202,8 @@ class _Section:
             if "skipped" in record:
                 reasons.setdefault(record["skipped"], {})[f"{candidate} ({subject})"] = None
         for reason, names in reasons.items():
-            yield f"Not measured, {', '.join(names) if measured else f'**{self.scenario}**'}: {reason}."
+            who = ", ".join(names) if measured else f"**{self.scenario}**"
+            yield f"Not measured, {who}: {reason.rstrip('.')}."
 
     def _heading(self, measured: Sequence[Record]) -> str:
         one = measured[-1]
@@ -132,10 +212,12 @@ class _Section:
         versions = one["versions"]
         names = ("torch", "torch_geometric", "numba", "triton", "dgl")
         commits = ", ".join(dict.fromkeys(str(record["commit"]) for record in measured))
+        timed = (record.get("clock", "wall") for record in measured if "seconds" in record)
+        clocks = f"; {' and '.join(dict.fromkeys(timed))} time" if cpu else ""
         return (
             f"**{self.scenario}.** {one['graph']} graph, {one['nodes']:,} nodes, {one['edges']:,} edges with "
             f"loops, {one['in_channels']} → {one['heads']} × {one['out_channels']}. "
-            f"{one['processor'] if cpu else one['device']}{threads}; "
+            f"{one['processor'] if cpu else one['device']}{threads}{clocks}; "
             f"{', '.join(f'{name} {versions[name]}' for name in names if name in versions)}; "
             f"commit {commits}."
         )
@@ -160,7 +242,12 @@ class _Section:
         record = self.records.get((subject, rival, what, regime), {})
         if "ratio" not in record:
             return "–"
-        return _ratio(record) + self._judged(record["ratio"][0], subject, rival, regime, what == WHATS[1])
+        cell = _ratio(record) + self._judged(record["ratio"][0], subject, rival, regime, what == WHATS[1])
+        if "own_part" in record:
+            attention = record["own_part"][0]
+            cell += f"<br>ceiling {record['ceiling'][0]:.2f}, attention {attention:.2f}"
+            cell += self._judged(attention, subject, rival, regime, what == WHATS[1], "attention")
+        return cell
 
     def _memory(self, subject: str, rival: str, backward: bool) -> str:
         regime = MEMORY[self.on]
@@ -170,8 +257,10 @@ class _Section:
             return "–"
         return f"{peer / ours:.1f}{self._judged(peer / ours, subject, rival, regime, backward)}"
 
-    def _judged(self, value: float, subject: str, rival: str, regime: str, backward: bool) -> str:
-        bar = bar_of(self.scenario, subject, rival, regime, backward)
+    def _judged(
+        self, value: float, subject: str, rival: str, regime: str, backward: bool, part: str | None = None
+    ) -> str:
+        bar = bar_of(self.scenario, subject, rival, regime, backward, part)
         if bar is None:
             return ""
         return f"<br>bar {bar:g}: {'met' if value >= bar else '**not met**'}"
@@ -213,8 +302,8 @@ def _number(value: float | None, scale: float) -> str:
     return f"{scaled:,.0f}" if scaled >= 100 else f"{scaled:.3g}"
 
 
-def _pair(values: Sequence[float | None], scale: float) -> str:
-    return "–" if all(v is None for v in values) else " / ".join(_number(v, scale) for v in values)
+def _pair(values: Sequence[float | None], scale: float, between: str = " / ") -> str:
+    return "–" if all(v is None for v in values) else between.join(_number(v, scale) for v in values)
 
 
 def costs(records: Sequence[Record], form: str = "markdown") -> str:
@@ -238,3 +327,7 @@ def _cost(record: Record) -> str:
     speed = f"{record['speed'][0]:.2g}×" if "speed" in record else "–"
     peak = "–" if record["bytes"] is None else f"{record['bytes'] / 1e6:,.0f}"
     return f"{_number(record['seconds'][0], 1e3)}, {speed}, {peak}"
+
+
+# By the kind of records.
+TABLES = {"ops": tables, "threads": threads, "memory": memory}

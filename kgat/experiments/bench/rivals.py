@@ -7,23 +7,24 @@ projections and the bias, with queries, keys and values as its inputs.
 
 from __future__ import annotations
 
+import copy
 import math
 import os
 import shutil
-from collections.abc import Callable, Iterable
-from dataclasses import dataclass
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from functools import partial
 from importlib.util import find_spec
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch.nn.functional import scaled_dot_product_attention
 from torch_geometric import seed_everything
 from torch_geometric.nn import GATConv, GATv2Conv, TransformerConv
-from torch_geometric.utils import scatter, softmax
+from torch_geometric.utils import scatter, softmax, to_torch_csr_tensor
 
 from kgat import KernelGATConv, kernels
+from kgat.experiments.bench import dense, xla
 from kgat.experiments.bench.measure import Candidate, take_turns
 from kgat.experiments.bench.scenarios import SEED, Graph, Scenario
 from kgat.functional import edge_attention
@@ -38,8 +39,16 @@ STYLE = "PyG style"
 COMPILED_STYLE = "compiled PyG style"
 SEGMENTS = "compiled segments"
 SDPA = "masked SDPA"
+FLEX = "flex_attention"
+XLA = "JAX segments"
+TURBO = "turbo-gnn"
+# PyG's layer on edges that come in rows, of which torch-scatter or pyg-lib make faster sums and softmaxes.
+SPARSE_TENSOR = "PyG on SparseTensor"
+PYG_LIB = "PyG with pyg-lib"
+EXACT = "double precision"  # no rival: what is right where rivals differ by their rounding
 
 Attend = Callable[[Gram, Tensor], Tensor]
+Makers = dict[str, Callable[[], Candidate]]
 
 
 @dataclass(frozen=True)
@@ -51,31 +60,44 @@ class Subject:
         kernel (str): The kernel of its score.
         candidates (tuple of str): The ways to run it, ours first.
         core (bool): Whether it is an attention core rather than a layer.
+        options (dict, optional): Further arguments of the kernel. (default: :obj:`{}`)
     """
 
     name: str
     kernel: str
     candidates: tuple[str, ...]
     core: bool
+    options: Mapping[str, Any] = field(default_factory=dict)
 
 
 def _subjects() -> Iterable[Subject]:
-    yield Subject("gat layer", "additive", (OURS, PYG, COMPILED, DGL), core=False)
+    yield Subject("gat layer", "additive", (OURS, PYG, COMPILED, SPARSE_TENSOR, PYG_LIB, DGL), core=False)
     yield Subject("gatv2 layer", "additive_v2", (OURS, PYG, COMPILED), core=False)
-    yield Subject("dot layer", "dot_product", (OURS, PYG, COMPILED), core=False)
-    yield Subject("gat core", "additive", (OURS, STYLE, SEGMENTS), core=True)
-    yield Subject("dot core", "dot_product", (OURS, STYLE, SEGMENTS, SDPA), core=True)
-    for kernel in ("rbf", "laplace", "sinc_product", "spectral"):
-        name = kernel.removesuffix("_product")
-        yield Subject(f"{name} core", kernel, (OURS, STYLE, COMPILED_STYLE), core=True)
+    yield Subject("dot layer", "dot_product", (OURS, PYG, COMPILED, SDPA, FLEX), core=False)
+    styles = (STYLE, COMPILED_STYLE)
+    for kernel in ("spectral", "implicit_spectral"):
+        yield Subject(f"{kernel.replace('_', ' ')} layer", kernel, (OURS, *styles), core=False)
+    yield Subject("gat core", "additive", (OURS, *styles, SEGMENTS, XLA), core=True)
+    yield Subject("dot core", "dot_product", (OURS, *styles, SEGMENTS, XLA, SDPA, FLEX, TURBO), core=True)
+    yield Subject("rbf core", "rbf", (OURS, *styles, SDPA, FLEX), core=True)
+    names = {"sinc_product": "sinc", "copula_spectral": "copula"}
+    for kernel in ("laplace", "sinc_product", "spectral", "implicit_spectral", "copula_spectral"):
+        name = names.get(kernel, kernel.replace("_", " "))
+        yield Subject(f"{name} core", kernel, (OURS, *styles), core=True)
+    squared = {"squared": True}  # which has a logarithm
+    yield Subject("random fourier core", "random_fourier", (OURS, *styles), core=True, options=squared)
 
 
+PACKAGES = {XLA: "jax", SPARSE_TENSOR: "torch_sparse", PYG_LIB: "pyg_lib"}
 SUBJECTS = {subject.name: subject for subject in _subjects()}
 
 
 def fits(name: str, scenario: Scenario) -> bool:
-    r"""Returns whether a candidate is a way to run a scenario: all pairs of nodes are one of small graphs."""
-    return name != SDPA or scenario.graphs > 0
+    r"""Returns whether a candidate is a way to run a scenario: all pairs of nodes are one of small graphs,
+    and turbo-gnn has code for some widths."""
+    if name == TURBO:
+        return scenario.out_channels in (32, 64, 128, 256)
+    return name not in (SDPA, FLEX) or scenario.graphs > 0
 
 
 def not_here(name: str, device: str) -> str | None:
@@ -90,7 +112,15 @@ def not_here(name: str, device: str) -> str | None:
         if find_spec("dgl") is None:
             return "dgl is not installed: see benchmarks/README.md"
         return "DGL as PyPI has it runs on CPUs" if cuda else None
-    if name.startswith("compiled"):
+    if name == TURBO:
+        if not cuda:
+            return "turbo-gnn runs on CUDA devices alone"
+        return None if find_spec("turbo_gnn") else "turbo-gnn is not installed: see benchmarks/README.md"
+    if name in PACKAGES and find_spec(PACKAGES[name]) is None:
+        return f"{PACKAGES[name].replace('_', '-')} is not installed"
+    if name == XLA and cuda:
+        return "JAX is measured on CPUs"
+    if name.startswith("compiled") or name == FLEX:
         if cuda:
             return None if find_spec("triton") else "torch.compile needs triton"
         compilers = filter(None, (os.environ.get("CXX"), "g++", "c++", "clang++", "cl"))
@@ -121,9 +151,9 @@ def linear(scenario: Scenario, graph: Graph, subject: Subject) -> Candidate:
         scenario (Scenario): Decides the width.
         graph (Graph): Holds the features.
         subject (Subject): Decides how many projections there are: one for GAT, two for GATv2 and four for
-            dot-product attention (query, key, value and skip).
+            dot-product attention (query, key, value and skip), one for the others and for cores.
     """
-    count = {"additive": 1, "additive_v2": 2, "dot_product": 4}[subject.kernel] if not subject.core else 1
+    count = 1 if subject.core else {"additive_v2": 2, "dot_product": 4}.get(subject.kernel, 1)
     # As one product, of which there is no copy to be made.
     lin = torch.nn.Linear(graph.x.size(1), count * scenario.heads * scenario.out_channels).to(graph.x.device)
     return Candidate(lin, (graph.x.detach().requires_grad_(),), tuple(lin.parameters()))
@@ -165,24 +195,60 @@ def layers(
     return stock, ours
 
 
-def _layer(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Callable[[], Candidate]]:
+def _layer(subject: Subject, scenario: Scenario, graph: Graph) -> Makers:
     shape = (graph.x.size(1), scenario.out_channels, scenario.heads)
+    stock: Any = None
     # The graphs have their loops: nobody is timed at adding them.
-    stock, ours = layers(subject.kernel, shape, add_self_loops=False)
+    if PYG in subject.candidates:
+        stock, ours = layers(subject.kernel, shape, add_self_loops=False)
+    else:
+        kernel = _kernel(subject, scenario)
+        ours = KernelGATConv(*shape, kernel=kernel, add_self_loops=False).eval()
     x = graph.x.detach().requires_grad_()
-    device = x.device
+    device, edge_index = x.device, graph.edge_index
 
-    def of(layer: torch.nn.Module, call: torch.nn.Module | None = None) -> Candidate:
+    def of(layer: torch.nn.Module, edges: Any = edge_index, call: torch.nn.Module | None = None) -> Candidate:
         layer = layer.to(device)
         run = layer if call is None else call
-        return Candidate(lambda x: run(x, graph.edge_index), (x,), tuple(layer.parameters()))
+        return Candidate(lambda x: run(x, edges), (x,), tuple(layer.parameters()))
+
+    def styled(attend: Attend, compiled: bool = False) -> Candidate:
+        layer = ours.to(device)
+
+        def function(x: Tensor) -> Tensor:
+            query, key, value = layer.project(x, None)
+            return layer._add_base(attend(layer.kernel(query, key), value).flatten(1), x)
+
+        run = torch.compile(function, dynamic=False) if compiled else function
+        return Candidate(run, (x,), tuple(layer.parameters()))
+
+    def exact() -> Candidate:
+        layer = copy.deepcopy(ours).to(device).double()
+        layer.backend = "eager"
+        x = graph.x.detach().double().requires_grad_()
+        return Candidate(lambda x: layer(x, edge_index), (x,), tuple(layer.parameters()))
 
     return {
+        **_in_style(styled, scenario, graph),
         OURS: lambda: of(ours),
+        EXACT: exact,
         PYG: lambda: of(stock),
-        COMPILED: lambda: of(stock, torch.compile(stock, dynamic=False)),  # type: ignore[arg-type]
-        DGL: lambda: _dgl(stock, x, graph.edge_index),
+        COMPILED: lambda: of(stock, call=torch.compile(stock, dynamic=False)),  # type: ignore[arg-type]
+        SPARSE_TENSOR: lambda: of(stock, _sparse_tensor(edge_index, x.size(0))),
+        PYG_LIB: lambda: of(stock, _rows(edge_index, x.size(0))),
+        DGL: lambda: _dgl(stock, x, edge_index),
     }
+
+
+def _rows(edge_index: Tensor, nodes: int) -> Tensor:
+    # They are sorted, and those that are there twice stay: what is called coalesced is not looked at.
+    return to_torch_csr_tensor(edge_index.flip(0), size=(nodes, nodes), is_coalesced=True)
+
+
+def _sparse_tensor(edge_index: Tensor, nodes: int) -> Any:
+    from torch_sparse import SparseTensor
+
+    return SparseTensor(row=edge_index[1], col=edge_index[0], sparse_sizes=(nodes, nodes), is_sorted=True)
 
 
 def _dgl(stock: Any, x: Tensor, edge_index: Tensor) -> Candidate:
@@ -204,10 +270,11 @@ def _dgl(stock: Any, x: Tensor, edge_index: Tensor) -> Candidate:
 
 
 def _kernel(subject: Subject, scenario: Scenario) -> Kernel:
-    return kernels.resolve(subject.kernel, channels=scenario.out_channels, heads=scenario.heads)
+    # In evaluation, where nothing is drawn that would have to be the same for all; it costs the same.
+    return kernels.resolve(subject.kernel, scenario.out_channels, scenario.heads, **subject.options).eval()
 
 
-def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Callable[[], Candidate]]:
+def _core(subject: Subject, scenario: Scenario, graph: Graph) -> Makers:
     device, edge_index = graph.x.device, graph.edge_index
     col, row = edge_index
     nodes = graph.x.size(0)
@@ -218,7 +285,9 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Calla
     shape = (nodes, scenario.heads, scenario.out_channels)
     inputs = tuple(torch.randn(shape, generator=generator).to(device).requires_grad_() for _ in range(count))
 
-    def core(attend: Attend, compiled: bool = False, note: str | None = None) -> Candidate:
+    def core(
+        attend: Attend, compiled: bool = False, note: str | None = None, kernel: Kernel = kernel
+    ) -> Candidate:
         def function(*inputs: Tensor) -> Tensor:
             query, key, value = inputs * 3 if count == 1 else inputs
             return attend(kernel(query, key), value).flatten(1)
@@ -226,36 +295,57 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> dict[str, Calla
         run = torch.compile(function, dynamic=False) if compiled else function
         return Candidate(run, inputs, tuple(kernel.parameters()), note)
 
-    def style(gram: Gram, value: Tensor) -> Tensor:
-        alpha = softmax(gram.at(row, col), row, num_nodes=nodes)
-        message = alpha.unsqueeze(-1) * value.index_select(0, col)
-        return scatter(message, row, dim=0, dim_size=nodes, reduce="sum")
+    def exact() -> Candidate:
+        one = core(
+            lambda gram, value: edge_attention(gram, value, edge_index, backend="eager"),
+            kernel=copy.deepcopy(kernel).double(),
+        )
+        return replace(one, inputs=tuple(x.detach().double().requires_grad_() for x in inputs))
 
     def segments() -> Candidate:
         attends = {name: _segments(row, col, make(row, nodes)) for name, make in FORMULATIONS.items()}
         return fastest({name: core(attend, True, name) for name, attend in attends.items()})
 
-    def dense() -> Candidate:
-        sizes = (scenario.graphs, nodes // scenario.graphs)
-        mask = torch.zeros(nodes, nodes, dtype=torch.bool, device=device)
-        mask[row, col] = True
-        # One block of the diagonal per graph.
-        mask = mask.view(*sizes, *sizes).diagonal(dim1=0, dim2=2).permute(2, 0, 1).unsqueeze(1)
-        mask = mask.contiguous()
+    return {
+        **_in_style(core, scenario, graph),
+        OURS: lambda: core(lambda gram, value: edge_attention(gram, value, edge_index)),
+        EXACT: exact,
+        SEGMENTS: segments,
+        XLA: lambda: xla.segments(kernel, edge_index, inputs),
+        TURBO: lambda: _turbo(edge_index, kernel, inputs),
+    }
 
-        def function(*inputs: Tensor) -> Tensor:
-            query, key, value = (x.unflatten(0, sizes).transpose(1, 2) for x in inputs)
-            out = scaled_dot_product_attention(query, key, value, attn_mask=mask)
-            return out.transpose(1, 2).reshape(nodes, -1)
 
-        return Candidate(function, inputs, tuple(kernel.parameters()))
+def _turbo(edge_index: Tensor, kernel: Kernel, inputs: tuple[Tensor, ...]) -> Candidate:
+    from turbo_gnn import graph_transformer_aggr
+    from turbo_gnn.graph import AdjacencyForwardBackwardWithNodeBuckets
+
+    buckets = AdjacencyForwardBackwardWithNodeBuckets.from_edge_list(
+        edge_index, inputs[0].size(0), quantile=0.95, index_dtype=torch.int32
+    ).to(edge_index.device)
+
+    def function(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+        # What it gathers it calls Q, and K what a node has once.
+        return graph_transformer_aggr(buckets, value, key, query, value, kernel.channels**-0.5).flatten(1)
+
+    return Candidate(function, inputs, tuple(kernel.parameters()))
+
+
+def _in_style(make: Callable[..., Candidate], scenario: Scenario, graph: Graph) -> Makers:
+    # Ways to attend that a layer and a core have in common.
+    col, row = edge_index = graph.edge_index
+    nodes = graph.x.size(0)
+
+    def style(gram: Gram, value: Tensor) -> Tensor:
+        alpha = softmax(gram.at(row, col), row, num_nodes=nodes)
+        message = alpha.unsqueeze(-1) * value.index_select(0, col)
+        return scatter(message, row, dim=0, dim_size=nodes, reduce="sum")
 
     return {
-        OURS: lambda: core(lambda gram, value: edge_attention(gram, value, edge_index)),
-        SDPA: dense,
-        STYLE: lambda: core(style),
-        COMPILED_STYLE: lambda: core(style, compiled=True),
-        SEGMENTS: segments,
+        STYLE: lambda: make(style),
+        COMPILED_STYLE: lambda: make(style, True),
+        SDPA: lambda: make(dense.sdpa(edge_index, nodes, scenario.graphs)),
+        FLEX: lambda: make(dense.flex(edge_index, nodes, scenario.graphs)),
     }
 
 

@@ -23,6 +23,11 @@ LOOKS = {
     "compiled PyG style": ("PyG, torch.compile", PALETTE[2], "D"),
     "compiled segments": ("segments, torch.compile", PALETTE[4], "^"),
     "DGL": ("DGL", PALETTE[3], "v"),
+    "PyG on SparseTensor": ("PyG, torch-sparse", PALETTE[1], "<"),
+    "PyG with pyg-lib": ("PyG, pyg-lib", PALETTE[1], ">"),
+    "JAX segments": ("segments, JAX", PALETTE[5], "P"),
+    "masked SDPA": ("masked SDPA", PALETTE[6], "X"),
+    "flex_attention": ("flex_attention", PALETTE[7], "*"),
 }
 PANELS = 3  # side by side
 DASHED = (0, (3, 2))
@@ -72,7 +77,7 @@ def _panel(axes: Axes, records: Sequence[Record], memory: bool) -> None:
             line = lines.setdefault((record["candidate"], record["regime"]), {})
             line[record["edges"]] = value / 1e6 if memory else 1e3 * value
     for (candidate, regime), points in lines.items():
-        _, color, marker = LOOKS[candidate]
+        _, color, marker = _look(candidate)
         x = sorted(points)
         first = regime == "R1"  # beside R2, which is the harder opponent
         axes.plot(
@@ -88,6 +93,11 @@ def _panel(axes: Axes, records: Sequence[Record], memory: bool) -> None:
         )
     axes.set(xscale="log", yscale="log")
     axes.grid(True)
+
+
+def _look(candidate: str) -> tuple[str, str, str]:
+    # What has no look of its own is another copy of the package.
+    return LOOKS.get(candidate, (candidate, PALETTE[8], "d"))
 
 
 def _same_decades(panels: Sequence[Axes]) -> None:
@@ -108,8 +118,9 @@ def _same_decades(panels: Sequence[Axes]) -> None:
 def _handles(records: Sequence[Record]) -> Iterator[Line2D]:
     shown = set()
     present = {record["candidate"] for record in records}
-    for candidate, (label, color, marker) in LOOKS.items():
-        if candidate in present and label not in shown:
+    for candidate in (*(name for name in LOOKS if name in present), *sorted(present - LOOKS.keys())):
+        label, color, marker = _look(candidate)
+        if label not in shown:
             shown.add(label)
             yield Line2D([], [], color=color, marker=marker, markersize=4.5, label=label)
     if records[0]["on"] == "cpu":

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kgat.ops.cpu import pieces
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.graph.device import available as available
 from kgat.ops.operands import LEARNED_OF_SCORES, TABLE, Operands
@@ -26,7 +27,9 @@ FIXED_SIZES = (8, 16, 32, 64, 128)
 WORK = 1 << 16
 
 
-BY_COLUMN = ("value", "key", "key_bias", "edge_bias", "edge_weight")  # whose gradients one loop writes
+_Fields = Mapping[str, Tensor | int | None]  # in a context
+# Operands with a row for each row of the graph, and for each column.
+OF_ROWS, OF_COLUMNS = ("query", "query_bias"), ("value", "key", "key_bias")
 
 
 def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
@@ -34,7 +37,7 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
     out = x.value.new_empty(adjacency.num_targets, x.heads, x.channels)
     lse = x.value.new_empty(adjacency.num_targets, x.heads)
     if lse.numel() != 0:
-        _run(_loop(recipe, x, "forward"), adjacency, False, x, {"out": out, "lse": lse})
+        _run(_loop(recipe, x, "forward"), adjacency, False, x, {}, {"out": out, "lse": lse})
     return out.to(own), lse
 
 
@@ -53,29 +56,41 @@ def attention_backward(
             name: torch.zeros_like(t, dtype=own if name == "value" else None) for name, t in x.learned.items()
         }
     found = {name: torch.empty_like(t) for name, t in x.learned.items() if name != "weight"}
+    # A projection that is shared has one gradient, which all passes add to.
+    shared: dict[int, str] = {}
+    for name in ("value", "query", "key"):
+        if name in found:
+            found[name] = found[shared.setdefault(id(getattr(x, name)), name)]
     packed = x.value.new_empty(adjacency.num_targets, x.heads, 4)
     of_rows = {"grad": grad, "out": out, "lse": lse, "packed": packed}
     _run(_shared_loop("pack", x.dtype), adjacency, False, x, of_rows)
     dt = None
     if recipe.pair is not None or x.query_bias is not None:
         dt = x.value.new_empty(adjacency.num_edges, x.heads)
-    tensors = {"grad": grad, "packed": packed, "dt": dt}
-    of_columns = {f"d_{name}": found[name] for name in BY_COLUMN if name in found}
-    of_columns |= {"place": adjacency.place}
-    _run(_loop(recipe, x, "backward"), adjacency, True, x, tensors | of_columns)
+    tensors: dict[str, Tensor | int | None] = {
+        "grad": grad,
+        "packed": packed,
+        "dt": dt,
+        "place": adjacency.place,
+    }
+    tensors |= {f"d_{name}": found[name] for name in ("edge_bias", "edge_weight") if name in found}
+    tensors["add"] = int(x.key is x.value)
+    of_columns = {f"d_{name}": found[name] for name in OF_COLUMNS if name in found}
+    _run(_loop(recipe, x, "backward"), adjacency, True, x, tensors, of_columns)
     if x.query_bias is not None:
-        of_bias = {"dt": dt, "d_query_bias": found["query_bias"]}
-        _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, of_bias)
+        of_bias = {"d_query_bias": found["query_bias"]}
+        _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, {"dt": dt}, of_bias)
     if recipe.pair is not None:
-        found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt})
+        add = int(x.query is x.value or x.query is x.key)
+        found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt, "add": add})
     found["value"] = found["value"].to(own)
-    return found
+    return {name: t for name, t in found.items() if name in shared.values() or name not in ("query", "key")}
 
 
 def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
     out = x.value.new_empty(adjacency.num_edges, x.heads)
     if out.numel():
-        _run(_loop(recipe, x, "score"), adjacency, False, x, {"out": out})
+        _run(_loop(recipe, x, "score"), adjacency, False, x, {"out": out}, {})
     return out
 
 
@@ -87,45 +102,60 @@ def score_backward(recipe: Recipe, adjacency: Adjacency, x: Operands, grad: Tens
     d_query, d_key = torch.empty_like(x.query), torch.empty_like(x.key)
     found = _query_gradient(recipe, adjacency, x, d_query, {"dt": grad, "place": adjacency.edge})
     place = adjacency.derive("by column", lambda: adjacency.edge.index_select(0, adjacency.place))
-    _run(_loop(recipe, x, "key_gradient"), adjacency, True, x, {"dt": grad, "place": place, "d_key": d_key})
+    tensors = {"dt": grad, "place": place}
+    _run(_loop(recipe, x, "key_gradient"), adjacency, True, x, tensors, {"d_key": d_key})
     return {**found, "key": d_key}
 
 
 def _query_gradient(
-    recipe: Recipe, adjacency: Adjacency, x: Operands, d_query: Tensor, tensors: dict[str, Tensor | None]
+    recipe: Recipe, adjacency: Adjacency, x: Operands, d_query: Tensor, tensors: _Fields
 ) -> dict[str, Tensor]:
     # Of queries, and of the weight where there is one: in one part per slot, added up in order.
-    parts = None if x.weight is None else x.weight.new_zeros(_slots(adjacency, x), *x.weight.shape)
+    parts = None
+    if x.weight is not None:
+        frame = _frame(adjacency, False, x)
+        slots = max(frame.slots, 0 if frame.pieces is None else frame.pieces.slots)
+        parts = x.weight.new_zeros(slots, *x.weight.shape)
     loop = _loop(recipe, x, "query_gradient")
-    _run(loop, adjacency, False, x, tensors | {"d_query": d_query, "d_weight": parts})
+    _run(loop, adjacency, False, x, {**tensors, "d_weight": parts}, {"d_query": d_query})
     return {"query": d_query} if parts is None else {"query": d_query, "weight": parts.sum(dim=0)}
 
 
-def _slots(adjacency: Adjacency, x: Operands) -> int:
-    _, heads, channels = x.value.shape
-    work = adjacency.num_edges * heads * (x.features + channels)
-    return max(1, min(MAX_SLOTS, work // WORK))
+def _slots(edges: int, x: Operands) -> int:
+    return max(1, min(MAX_SLOTS, edges * x.heads * (x.features + x.channels) // WORK))
 
 
 def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
-    # Rows cut so that each slot has as many edges (and rows) as any other; and the largest degree.
-    cost = pointer + torch.arange(pointer.numel())
+    # Rows cut so that each slot has as many edges (and rows) as any other, of those that are not long; and
+    # the largest degree of these.
+    degree = pointer.diff()
+    degree.masked_fill_(degree > pieces.LONG, 0)
+    cost = torch.cat([degree.new_zeros(1), (degree + 1).cumsum(0)])
     share = torch.linspace(0, 1, slots + 1, dtype=torch.float64).mul(int(cost[-1])).round().long()
-    bounds = torch.searchsorted(cost, share)
-    bounds[0], bounds[-1] = 0, pointer.numel() - 1
-    degree = int(pointer.diff().max()) if pointer.numel() > 1 else 0
-    return bounds, degree
+    cuts = torch.searchsorted(cost, share)
+    cuts[0], cuts[-1] = 0, degree.numel()
+    return torch.stack([cuts[:-1], cuts[1:]], dim=1), int(degree.max()) if degree.numel() else 0
 
 
 class _Frame:
     r"""What stands in the context of all loops over a graph, whatever the numbers on its nodes and edges."""
 
-    def __init__(self, adjacency: Adjacency, by_column: bool, x: Operands) -> None:
+    def __init__(
+        self, adjacency: Adjacency, by_column: bool, x: Operands, of_pieces: pieces.Pieces | None = None
+    ) -> None:
         from kgat.ops.cpu.loops import BUFFERS, FIELDS, scratch_size
 
-        pointer = adjacency.colptr if by_column else adjacency.rowptr
-        self.slots = _slots(adjacency, x)
-        bounds, degree = _bounds(pointer, self.slots)
+        self.by_column, self.pieces, self.of_pieces = by_column, None, of_pieces
+        if of_pieces is None:
+            pointer = adjacency.colptr if by_column else adjacency.rowptr
+            self.tasks = _slots(adjacency.num_edges, x)
+            bounds, degree = _bounds(pointer, self.tasks)
+            cut = pieces.Pieces.of(pointer)
+            self.pieces = None if cut is None else _Frame(adjacency, by_column, x, cut)
+        else:
+            pointer, bounds, degree = of_pieces.ptr, of_pieces.bounds, pieces.LONG
+            self.tasks = _slots(int(degree * len(bounds)), x)
+        self.slots = len(bounds)
         size = scratch_size(degree)
         self.scratch = BUFFERS * size  # of each task
         self.place = {name: place for place, name in enumerate(FIELDS)}
@@ -134,6 +164,7 @@ class _Frame:
             "scratch_size": size,
             "slots": self.slots,
             "bounds": bounds,
+            "longest": pieces.LONG,
             "ptr": pointer,
             "index": adjacency.row if by_column else adjacency.col,
             "edge": adjacency.edge,
@@ -143,30 +174,87 @@ class _Frame:
         }
         self.fields = [known.get(name, 0) for name in FIELDS]
 
+    def run(self, loop: Loop, x: Operands, tensors: _Fields) -> None:
+        r"""Runs a loop over the slots."""
+        tasks = min(torch.get_num_threads(), self.tasks)
+        fields: list[Any] = self.fields.copy()
+        place = self.place
+        for n, operand in zip(self.operands, x, strict=False):
+            if operand is not None:
+                fields[n] = operand
+        for name, tensor in tensors.items():
+            if tensor is not None:
+                fields[place[name]] = tensor
+        # Made anew for each call: two Python threads may be in here at once.
+        fields[place["scratch"]] = torch.empty(tasks * self.scratch, dtype=x.dtype)
+        fields[place["counter"]] = ctypes.c_int64()
+        fields[place["scale"]] = _scale(x.scale, x.dtype)
+        fields[place["keep"]] = _keep(x.dropout)
+        if x.base is not None and x.base.dim() == 3:
+            fields[place["base_step"]] = x.heads * x.channels
+        loop.run(fields, tasks)
+
+
+def _frame(adjacency: Adjacency, by_column: bool, x: Operands) -> _Frame:
+    key = (by_column, x.dtype, *x.value.shape[1:], x.features)
+    return adjacency.derive(key, lambda: _Frame(adjacency, by_column, x))
+
 
 def _run(
-    loop: Loop, adjacency: Adjacency, by_column: bool, x: Operands, tensors: Mapping[str, Tensor | None]
+    loop: Loop,
+    adjacency: Adjacency,
+    by_column: bool,
+    x: Operands,
+    tensors: _Fields,
+    results: Mapping[str, Tensor] | None = None,
 ) -> None:
-    dtype = x.dtype
-    key = (by_column, dtype, *x.value.shape[1:], x.features)
-    frame = adjacency.derive(key, lambda: _Frame(adjacency, by_column, x))
-    tasks = min(torch.get_num_threads(), frame.slots)
-    fields: list[Any] = frame.fields.copy()
-    place = frame.place
-    for n, operand in zip(frame.operands, x, strict=False):
-        if operand is not None:
-            fields[n] = operand
-    for name, tensor in tensors.items():
-        if tensor is not None:
-            fields[place[name]] = tensor
-    # Made anew for each call: two Python threads may be in here at once.
-    fields[place["scratch"]] = torch.empty(tasks * frame.scratch, dtype=dtype)
-    fields[place["counter"]] = ctypes.c_int64()
-    fields[place["scale"]] = _scale(x.scale, dtype)
-    fields[place["keep"]] = _keep(x.dropout)
-    if x.base is not None and x.base.dim() == 3:
-        fields[place["base_step"]] = x.heads * x.channels
-    loop.run(fields, tasks)
+    # 'results' are those with a row for each row that the loop goes over; None if it leaves out no long ones.
+    frame = _frame(adjacency, by_column, x)
+    frame.run(loop, x, tensors if results is None else {**tensors, **results})
+    if results is not None and frame.pieces is not None:
+        _run_pieces(loop, frame, x, tensors, results)
+
+
+def _run_pieces(
+    loop: Loop,
+    frame: _Frame,
+    x: Operands,
+    tensors: _Fields,
+    results: Mapping[str, Tensor],
+) -> None:
+    # As a graph of which the pieces are the rows, whose results are then added up in order.
+    assert frame.pieces is not None
+    cut = frame.pieces.of_pieces
+    assert cut is not None
+    names = OF_COLUMNS if frame.by_column else OF_ROWS
+    node = cut.node[cut.owner]
+    rows = {name: t.index_select(0, node) for name in names if (t := getattr(x, name)) is not None}
+    all_parts = {id(t): t.new_zeros(len(node), *t.shape[1:]) for t in results.values()}
+    parts = {name: all_parts[id(t)] for name, t in results.items()}
+    total = torch.zeros_like(parts["lse"]) if "lse" in parts else None
+    frame.pieces.run(loop, x._replace(**rows, base=None), {**tensors, **parts, "total": total})
+    if total is not None:
+        results["lse"][cut.node] = _join(frame, cut, x, parts.pop("lse"), total)
+        parts["out"] *= total.unsqueeze(-1)
+    for name, part in {id(part): (name, part) for name, part in parts.items()}.values():
+        whole = part.new_zeros(len(cut.node), *part.shape[1:]).index_add_(0, cut.owner, part)
+        if name == "out" and x.base is not None:
+            whole += x.base if x.base.dim() == 2 else x.base[cut.node]
+        if name == "d_query" and tensors.get("add"):
+            whole += results[name][cut.node]
+        results[name][cut.node] = whole
+
+
+def _join(frame: _Frame, cut: pieces.Pieces, x: Operands, lse: Tensor, total: Tensor) -> Tensor:
+    # The log-sum-exp of long rows; leaves in 'total' the part of each piece.
+    whole = lse.new_empty(len(cut.node), x.heads)
+    fields: list[Any] = [0] * len(frame.fields)
+    bounds = torch.tensor([0, len(cut.node)])
+    known = {"counter": ctypes.c_int64(), "slots": 1, "bounds": bounds, "ptr": cut.first, "heads": x.heads}
+    for name, value in {**known, "lse": lse, "total": total, "out": whole}.items():
+        fields[frame.place[name]] = value
+    _shared_loop("join", x.dtype).run(fields, 1)
+    return whole
 
 
 @functools.lru_cache(maxsize=256)

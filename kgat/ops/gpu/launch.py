@@ -1,8 +1,9 @@
 r"""Gives the kernels of a GPU their tensors; :class:`~kgat.ops.backend.Passes` says what functions do.
 
-Light nodes share programs, heavy nodes are cut into parts that are joined in order. Nothing is of the size of
-edges times channels, and there are no atomics: results are the same bit for bit in every run. Triton is
-imported by the first call, not with this module.
+Programs take nodes of about as many edges, heavy nodes are cut into parts that are joined in order. Nothing
+is of the size of edges times channels, and there are no atomics: results are the same bit for bit in every
+run. The host waits for nothing: how many nodes are heavy it does not know, but how many the edges allow.
+Triton is imported by the first call, not with this module.
 """
 
 from __future__ import annotations
@@ -10,7 +11,7 @@ from __future__ import annotations
 import functools
 import math
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -20,12 +21,16 @@ from kgat.ops.operands import LEARNED_OF_SCORES, Operands
 from kgat.ops.recipe import BackendError, Recipe
 from kgat.score.scalar import translate
 
-OF_TARGETS = ("query", "query_bias", "weight")  # sums over the edges of targets; of the others, of sources
+OF_SOURCES = ("value", "key", "key_bias")  # whose gradients are sums over the edges of a source
+OF_TARGETS = ("query", "query_bias")  # and of a target
 
-LIGHT = 8  # Nodes of at most so many edges are packed: a block of edges of their own would be half empty.
 HEAVY = 512  # Nodes of more edges are cut into parts of so many: a hub would outlast all other programs.
-TILE = 2048  # Bytes of edges times features in a block: what one warp holds and still leaves room for others.
-MERGED = 32  # Parts of a heavy node that are joined at a time.
+TILE = 2048  # Bytes of edges times features in a block: what two warps hold and still leave room for others.
+MERGED = 256  # Parts of a heavy node that one program joins.
+SCANNED, SCANS = (
+    4096,
+    256,
+)  # Words of a fingerprint that make a program of their own, and its programs at most.
 WEIGHT_LANES = 4096  # Rows of partial sums of the weight's gradient.
 
 
@@ -41,14 +46,13 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
     lse = size.new(x.link_args, size.targets, x.heads)
     if size.empty:
         return out, lse
-    inputs = _inputs(recipe, adjacency, x)
     partition = _partition(adjacency, adjacency.rowptr)
-    out_parts, lse_parts = partition.parts(lse, x.heads, x.channels), partition.parts(lse, x.heads)
-    split = {"out_parts": out_parts, "lse_parts": lse_parts}
-    inputs |= {"out": out, "lse": lse}
-    for table, light in partition.tables():
-        _launch_lanes(_kernels().attend, size, table, light, inputs if light else inputs | split)
-    _merge(partition, out_parts, out, lse_parts, lse)
+    results = {"out": out, "lse": lse}
+    results |= partition.parts(results, lse.dtype)
+    _launch_lanes(_kernels().attend, size, partition, {**_inputs(recipe, adjacency, x), **results})
+    for table in partition.levels:
+        lanes = len(table) * size.heads
+        _launch_merge(_kernels().merge, len(table), size, table=table, lanes=lanes, **results)
     return out, lse
 
 
@@ -64,12 +68,10 @@ def attention_backward(
     block = _power(size.channels)
     lanes = max(1, 2 * TILE // block)
     sizes = {"rows": lse.numel(), "SIZE": size.channels, "BLOCK": block, "LANES": lanes}
-    _launch(_kernels().dot_rows, _ceil(lse.numel(), lanes), 4, x=grad, y=out, out=mean, **sizes)
+    _launch(_kernels().dot_rows, _ceil(lse.numel(), lanes), warps=4, x=grad, y=out, out=mean, **sizes)
     total = lse.new_empty(adjacency.num_edges, size.heads)
-    results = {f"d_{name}": tensor for name, tensor in made.items() if name not in OF_TARGETS}
     inputs = _inputs(recipe, adjacency, x, derivative=True)
-    _by_source(adjacency, size, results, {**inputs, "lse": lse, "grad": grad, "mean": mean}, total)
-    return made | _by_target(adjacency, size, made, inputs, total)
+    return _backward(adjacency, size, made, {**inputs, "lse": lse, "grad": grad, "mean": mean}, total)
 
 
 def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
@@ -77,8 +79,7 @@ def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
     total = x.link_args.new_empty(adjacency.num_edges, size.heads)
     if not size.empty:
         inputs = _inputs(recipe, adjacency, x, link=False) | {"total": total}
-        for table, light in _partition(adjacency, adjacency.rowptr).tables():
-            _launch_lanes(_kernels().sum_pairs, size, table, light, inputs)
+        _launch_lanes(_kernels().sum_pairs, size, _partition(adjacency, adjacency.rowptr), inputs)
     return total
 
 
@@ -89,60 +90,63 @@ def score_backward(recipe: Recipe, adjacency: Adjacency, x: Operands, grad: Tens
         return made
     total = grad.index_select(0, adjacency.edge)
     inputs = _inputs(recipe, adjacency, x, derivative=True, link=False) | {"value": None, "seed": None}
-    _by_source(adjacency, size, {"d_key": made["key"]}, inputs, total)
-    return made | _by_target(adjacency, size, made, inputs, total)
+    return _backward(adjacency, size, made, inputs, total)
 
 
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
     mask = torch.empty(edges, heads, dtype=torch.float64, device=seed.device)
     more = {"size": mask.numel(), "drop": float(p), "keep": _keep(p), "BLOCK": 1024}
-    _launch(_kernels().write_mask, _ceil(mask.numel(), 1024), 4, seed=seed, mask=mask, **more)
+    _launch(_kernels().write_mask, _ceil(mask.numel(), 1024), warps=4, seed=seed, mask=mask, **more)
     return mask
 
 
-def _by_source(
-    adjacency: Adjacency, size: _Sizes, results: dict[str, Tensor], inputs: dict[str, Any], total: Tensor
-) -> None:
-    partition = _partition(adjacency, adjacency.colptr)
-    split = {
-        f"{name}_parts": partition.parts(total, *results[name].shape[1:])
-        for name in ("d_value", "d_key", "d_key_bias")
-        if name in results
-    }
-    inputs = {**inputs, **results, "row": adjacency.row, "place": adjacency.place, "d_total": total}
-    for table, light in partition.tables():
-        launched = inputs if light else inputs | split
-        _launch_lanes(_kernels().by_source, size, table, light, launched, accumulators=2)
-    for name, parts in split.items():
-        _merge(partition, parts, results[name.removesuffix("_parts")])
+def scan(words: Tensor) -> Tensor:
+    r"""Returns the fingerprint of integers in the order of memory; torch would launch two dozen kernels.
+
+    Shapes:
+        - **words:** :math:`(n)`, **output:** :math:`(2)`, int64
+    """
+    programs = max(1, min(SCANS, words.numel() // SCANNED))
+    sums = words.new_empty(programs, 2, dtype=torch.int64)
+    _launch(_kernels().scan, programs, warps=4, words=words, sums=sums, size=words.numel(), BLOCK=1024)
+    return sums.sum(0) if programs > 1 else sums[0]
 
 
-def _by_target(
+def _backward(
     adjacency: Adjacency, size: _Sizes, made: dict[str, Tensor], inputs: dict[str, Any], total: Tensor
 ) -> dict[str, Tensor]:
+    inputs = {**inputs, **{f"d_{name}": x for name, x in made.items()}, "d_total": total}
+    sides = _partition(adjacency, adjacency.colptr), _partition(adjacency, adjacency.rowptr)
+    split: dict[str, Any] = {}
+    for partition, names in zip(sides, (OF_SOURCES, OF_TARGETS), strict=True):
+        split |= partition.parts({f"d_{name}": made[name] for name in names if name in made}, total.dtype)
+    by_source = {**inputs, **split, "row": adjacency.row, "place": adjacency.place}
+    _launch_lanes(_kernels().by_source, size, sides[0], by_source, accumulators=2)
+    of_targets = [name for name in (*OF_TARGETS, "weight") if name in made]
+    if of_targets:
+        weight = _by_target(size, sides[1], inputs | split)
+        if weight is not None:
+            made["weight"] = weight
+    for source, target in zip(*(partition.levels for partition in sides), strict=True):
+        tables = {"by_source": source, "by_target": target if of_targets else None}
+        lanes = {"by_source_lanes": len(source) * size.heads, "by_target_lanes": len(target) * size.heads}
+        rows = max(len(source), len(target) if of_targets else 0)
+        _launch_merge(_kernels().merge_sums, rows, size, **tables, **lanes, **inputs, **split)
+    return made
+
+
+def _by_target(size: _Sizes, partition: _Partition, inputs: dict[str, Any]) -> Tensor | None:
     # Returns the gradient of the weight, if there is one.
-    results = {f"d_{name}": made[name] for name in ("query", "query_bias") if name in made}
-    if not results:
-        return {}
-    partition = _partition(adjacency, adjacency.rowptr)
-    split = {f"{name}_parts": partition.parts(total, *x.shape[1:]) for name, x in results.items()}
-    inputs = {**inputs, **results, "d_total": total}
-    weights = []
-    for table, light in partition.tables():
-        block, _ = size.block(light)
-        lanes = len(table) * size.heads
-        programs, d_weight = _ceil(lanes, block["LANES"]), None
-        if inputs["weight"] is not None:
-            whole = size.heads // math.gcd(size.heads, block["LANES"])  # lanes are then a multiple of heads
-            programs = _ceil(min(programs, _ceil(WEIGHT_LANES, block["LANES"])), whole) * whole
-            d_weight = total.new_empty(programs * block["LANES"] // size.heads, size.heads, size.features)
-            weights.append(d_weight)
-        rounds = _ceil(lanes, programs * block["LANES"]) if programs else 0
-        launched = inputs | {"rounds": rounds, "d_weight": d_weight} | ({} if light else split)
-        _launch_lanes(_kernels().by_target, size, table, light, launched, programs)
-    for name, parts in split.items():
-        _merge(partition, parts, results[name.removesuffix("_parts")])
-    return {"weight": torch.cat(weights).sum(0)} if weights else {}
+    lanes, block = len(partition.table) * size.heads, size.block()["LANES"]
+    programs, d_weight = _ceil(lanes, block), None
+    if inputs["weight"] is not None:
+        whole = size.heads // math.gcd(size.heads, block)  # lanes are then a multiple of heads
+        programs = _ceil(min(programs, _ceil(WEIGHT_LANES, block)), whole) * whole
+        rows = programs * block // size.heads
+        d_weight = inputs["d_total"].new_empty(rows, size.heads, size.features)
+    rounds = {"rounds": _ceil(lanes, programs * block), "d_weight": d_weight}
+    _launch_lanes(_kernels().by_target, size, partition, inputs | rounds, programs)
+    return None if d_weight is None else d_weight.sum(0)
 
 
 @dataclass(frozen=True)
@@ -169,88 +173,116 @@ class _Sizes:
         make = like.new_zeros if self.empty else like.new_empty
         return make(shape or like.shape)
 
-    def block(self, light: bool, accumulators: int = 1) -> tuple[dict[str, int], int]:
+    def block(self, accumulators: int = 1) -> dict[str, int]:
         r"""Returns the shape of a program's block, and its warps.
 
-        A block holds all features and channels, and fewer edges the more there are. Lanes of light nodes are
-        of any nodes; else they are heads of one node, whose edges are equally many.
+        A block holds all features and channels, and fewer edges the more there are. Programs of one warp
+        would never fill more than half of a multiprocessor.
         """
         wide = max(_power(self.features), _power(self.channels))
         tile = TILE // self.itemsize // accumulators
         room = max(1, tile // wide)
-        if light:
-            slots = min(4, room)
-            lanes = min(32, room // slots)
-        else:
-            lanes = min(self.heads & -self.heads, max(1, room // 8))
-            slots = min(32, room // lanes)
+        slots = min(8 // accumulators, room)
         sizes = {"R": self.features, "C": self.channels, "heads": self.heads}
         blocks = {"BLOCK_R": _power(self.features), "BLOCK_C": _power(self.channels)}
-        # More warps than one only for blocks that cannot be smaller: they would wait for each other.
-        return {**sizes, **blocks, "LANES": lanes, "SLOTS": slots}, max(1, min(8, wide // tile))
+        # More warps than two only for blocks that cannot be smaller: they would wait for each other.
+        warps = max(2, min(8, 2 * wide // tile))
+        return {**sizes, **blocks, "LANES": min(32, room // slots), "SLOTS": slots, "warps": warps}
+
+
+class _Rows(NamedTuple):
+    r"""Rows of what is to be summed, edges of a node or parts of it: of which node, from where, to where.
+
+    Shapes:
+        - **all:** :math:`(S)`
+    """
+
+    node: Tensor
+    begin: Tensor
+    end: Tensor
+
+    def table(self, live: Tensor, part: Tensor | None = None) -> Tensor:
+        r"""Returns them as a kernel reads them; those that are not :obj:`live`, as nobody's."""
+        node = torch.where(live, self.node, -1)
+        part = torch.full_like(node, -1) if part is None else part
+        return torch.stack([node, self.begin, self.end, part], 1).int()
+
+    def cut(self, size: int, most: int, first: int) -> tuple[Tensor, _Rows]:
+        r"""Cuts rows of more than :obj:`size` into parts of so many.
+
+        Args:
+            size (int): How many belong to a part.
+            most (int): How many parts there can be; the host does not know how many there are.
+            first (int): The number of the first part.
+
+        Returns:
+            The table of parts, and the parts of each row as what is to be summed next.
+        """
+        length = self.end - self.begin
+        count = torch.where(length > size, (length + size - 1).div(size, rounding_mode="floor"), 0)
+        end = count.cumsum(0)
+        part = torch.arange(most, device=end.device)
+        owner = torch.searchsorted(end, part, right=True)
+        live = owner < end.numel()
+        owner = owner.clamp(max=end.numel() - 1)
+        node, row_begin, row_end, before = (
+            x.index_select(0, owner) for x in (self.node, self.begin, self.end, end - count)
+        )
+        begin = row_begin + (part - before) * size
+        parts = _Rows(node, begin, torch.minimum(begin + size, row_end)).table(live, part + first)
+        return parts, _Rows(self.node, end - count + first, end + first)
 
 
 @dataclass(frozen=True)
 class _Partition:
-    r"""Segments of edges, as (node, first edge, end, part or -1), and which parts are of which heavy node.
+    r"""Segments of edges, as (node, first edge, end, part or -1): parts of heavy nodes, all other nodes, and
+    segments of parts, level by level, until all are joined.
+
+    Rows whose node is -1 are nobody's. Nodes stand by the power of two that their edges fill, the longest
+    first (what is started last should not take long), and else in their order.
 
     Shapes:
-        - **light, long:** :math:`(S, 4)`, **nodes:** :math:`(K)`, **first:** :math:`(K + 1)`, int32
+        - **table, levels:** :math:`(S, 4)`, int32
     """
 
-    light: Tensor
-    long: Tensor
-    nodes: Tensor
-    first: Tensor
+    table: Tensor
+    levels: tuple[Tensor, ...]
     num_parts: int
 
     @classmethod
-    def of(cls, pointer: Tensor) -> _Partition:
+    def of(cls, pointer: Tensor, edges: int) -> _Partition:
         degree = pointer.diff()
-        light = (degree <= LIGHT).nonzero().squeeze(1)
-        medium = ((degree > LIGHT) & (degree <= HEAVY)).nonzero().squeeze(1)
-        nodes = (degree > HEAVY).nonzero().squeeze(1)
-        count = (degree[nodes] + HEAVY - 1).div(HEAVY, rounding_mode="floor")
-        first = torch.cat([count.new_zeros(1), count.cumsum(0)])
-        node = nodes.repeat_interleave(count)
-        part = torch.arange(node.numel(), device=node.device)
-        begin = pointer[node] + (part - first[:-1].repeat_interleave(count)) * HEAVY
-        heavy = torch.stack([node, begin, torch.minimum(begin + HEAVY, pointer[node + 1]), part], 1)
+        powers = (1 << torch.arange(HEAVY.bit_length() + 1, device=degree.device)).clamp(max=HEAVY)
+        order = torch.bucketize(degree, powers).to(torch.int8).sort(stable=True, descending=True)[1]
+        rows = _Rows(order, pointer[:-1].index_select(0, order), pointer[1:].index_select(0, order))
+        light = rows.table(rows.end - rows.begin <= HEAVY)
+        most = edges // (HEAVY + 1)  # of heavy nodes, which come first
+        parts, rows = _Rows(*(x[:most] for x in rows)).cut(HEAVY, most and most + edges // HEAVY, 0)
+        levels, num_parts, count = [], 0, len(parts)
+        table = torch.cat([parts, light])
+        while count:
+            num_parts += count
+            length = rows.end - rows.begin
+            last = rows.table((length > 0) & (length <= MERGED))
+            more = count // (MERGED + 1)
+            parts, rows = rows.cut(MERGED, more and more + count // MERGED, num_parts)
+            count = len(parts)
+            levels.append(torch.cat([parts, last]))
+        return cls(table, tuple(levels), num_parts)
 
-        def whole(rows: Tensor) -> Tensor:
-            return torch.stack([rows, pointer[rows], pointer[rows + 1], torch.full_like(rows, -1)], 1)
-
-        # The longest first: what is started last should not take long.
-        long = torch.cat([heavy, whole(medium)])
-        return cls(whole(light).int(), long.int(), nodes.int(), first.int(), node.numel())
-
-    def tables(self) -> tuple[tuple[Tensor, bool], tuple[Tensor, bool]]:
-        return (self.long, False), (self.light, True)
-
-    def parts(self, like: Tensor, *shape: int) -> Tensor | None:
-        return like.new_empty(self.num_parts, *shape) if self.num_parts else None
+    def parts(self, results: dict[str, Tensor], dtype: torch.dtype) -> dict[str, Tensor]:
+        r"""Returns room for parts of results, by name."""
+        if not self.num_parts:
+            return {}
+        return {
+            f"{name}_parts": x.new_empty(self.num_parts, *x.shape[1:], dtype=dtype)
+            for name, x in results.items()
+        }
 
 
 def _partition(adjacency: Adjacency, pointer: Tensor) -> _Partition:
-    key = (_Partition, pointer is adjacency.rowptr, LIGHT, HEAVY)
-    return adjacency.derive(key, lambda: _Partition.of(pointer))
-
-
-def _merge(
-    partition: _Partition,
-    parts: Tensor | None,
-    out: Tensor | None,
-    lse_parts: Tensor | None = None,
-    lse: Tensor | None = None,
-) -> None:
-    if parts is None or out is None:
-        return
-    size = out.size(2) if out.dim() == 3 else 1
-    block = _power(size)
-    sizes = {"heads": out.size(1), "SIZE": size, "BLOCK": block, "SLOTS": max(1, min(MERGED, TILE // block))}
-    tensors = {"parts": parts, "lse_parts": lse_parts, "out": out, "lse": lse}
-    table = {"nodes": partition.nodes, "first": partition.first}
-    _launch(_kernels().merge, len(partition.nodes) * out.size(1), 4, **table, **tensors, **sizes)
+    key = (_Partition, pointer is adjacency.rowptr, HEAVY, MERGED)
+    return adjacency.derive(key, lambda: _Partition.of(pointer, adjacency.num_edges))
 
 
 def _inputs(
@@ -301,19 +333,25 @@ def _compiled(text: str, dtype: torch.dtype) -> Any:
 def _launch_lanes(
     kernel: Any,
     size: _Sizes,
-    table: Tensor,
-    light: bool,
+    partition: _Partition,
     arguments: dict[str, Any],
     programs: int | None = None,
     accumulators: int = 1,
 ) -> None:
-    block, warps = size.block(light, accumulators)
-    lanes = len(table) * size.heads
+    block = size.block(accumulators)
+    lanes = len(partition.table) * size.heads
     programs = _ceil(lanes, block["LANES"]) if programs is None else programs
-    _launch(kernel, programs, warps, table=table, lanes=lanes, **arguments, **block)
+    _launch(kernel, programs, table=partition.table, lanes=lanes, **arguments, **block)
 
 
-def _launch(kernel: Any, programs: int, warps: int, **arguments: Any) -> None:
+def _launch_merge(kernel: Any, rows: int, size: _Sizes, **arguments: Any) -> None:
+    block = size.block()
+    slots = min(_power(MERGED), max(1, TILE // max(block["BLOCK_R"], block["BLOCK_C"])))
+    more = {**block, "SIZE": size.channels, "BLOCK": block["BLOCK_C"], "SLOTS": slots, "warps": 4}
+    _launch(kernel, rows * size.heads, **arguments | more)
+
+
+def _launch(kernel: Any, programs: int, *, warps: int, **arguments: Any) -> None:
     if programs == 0:
         return
     named = {name: arguments.get(name) for name in kernel.arg_names}

@@ -2,17 +2,20 @@
 r"""The Triton kernels of :mod:`kgat.ops.gpu`, in the symbols of :mod:`kgat.ops.recipe`.
 
 A *segment* is a run of edges of one node, by target (CSR) or by source (CSC): all of them, or one part of
-those of a heavy node. A *lane* is a segment and a head, heads fastest. A program works on a block of
-``LANES`` lanes by ``SLOTS`` edges by all features: it strides over the edges, each slot with a sum (or a
-softmax) of its own, and joins the slots once at the end. So loops hold no reduction over edges, every row has
-one writer, and every sum has a fixed order.
+those of a heavy node; a row of a table without a node is nobody's. A *lane* is a segment and a head, heads
+fastest. A program works on a block of ``LANES`` lanes by ``SLOTS`` edges by all features: it strides over the
+edges, each slot with a sum (or a softmax) of its own, and joins the slots once at the end. So loops hold no
+reduction over edges, every row has one writer, and every sum has a fixed order.
 
-Whole nodes are written in place, parts to scratch, which :func:`merge` adds up in order. Operands that do not
-exist are :obj:`None`, which Triton specialises on as on any constant.
+Whole nodes are written in place, parts to scratch, which :func:`merge` and :func:`merge_sums` join as a tree:
+some parts at a time to one part more, in order. Operands that do not exist are :obj:`None`, which Triton
+specialises on as on any constant.
 """
 
 import triton
 import triton.language as tl
+
+from kgat.ops.graph import mixing
 
 # The vocabulary of rules. All of it is wrapped: the interpreter exchanges the functions of ``tl`` by name.
 # A choice between two constants is made single precision by Triton: adding a zero of the type wanted to them
@@ -95,10 +98,11 @@ def compiler(function):
 @triton.jit
 def _assign(table, lane, lanes, heads):
     # Offsets of nodes times heads times channels can pass 2^31.
-    live = lane < lanes
     segment = table + lane // heads * 4
     head = lane % heads
-    node = tl.load(segment, mask=live, other=0).to(tl.int64) * heads + head
+    node = tl.load(segment, mask=lane < lanes, other=-1)
+    live = node >= 0
+    node = tl.where(live, node, 0).to(tl.int64) * heads + head
     begin = tl.load(segment + 1, mask=live, other=0)
     end = tl.load(segment + 2, mask=live, other=0)
     part = tl.load(segment + 3, mask=live, other=-1).to(tl.int64)
@@ -168,6 +172,13 @@ def _score(t, b, c, constants, LINK: tl.constexpr, HAS_PAIR: tl.constexpr, INSID
 
 
 @triton.jit
+def _ahead(index, begin, end, step, SLOTS: tl.constexpr):
+    # The neighbours of a step, which are asked for one step before theirs: rows of features wait for them.
+    e = begin[:, None] + step + tl.arange(0, SLOTS)[None, :]
+    return tl.load(index + e, mask=e < end[:, None], other=0)
+
+
+@triton.jit
 def _biases(pointer, index, live):
     if pointer is None:
         return None
@@ -218,10 +229,12 @@ def attend(
     top = tl.full((LANES, SLOTS), float("-inf"), dtype)
     total = tl.full((LANES, SLOTS), 0.0, dtype)
     acc = tl.full((LANES, SLOTS, BLOCK_C), 0.0, dtype)
+    ahead = _ahead(col, begin, end, 0, SLOTS)
     for step in range(0, tl.max(end - begin, axis=0), SLOTS):
         e = begin[:, None] + step + tl.arange(0, SLOTS)[None, :]
         live = e < end[:, None]
-        j = tl.load(col + e, mask=live, other=0).to(tl.int64) * heads + head[:, None]
+        j = ahead.to(tl.int64) * heads + head[:, None]
+        ahead = _ahead(col, begin, end, step + SLOTS, SLOTS)
         origin = tl.load(edge + e, mask=live, other=0).to(tl.int64) * heads + head[:, None]
         t = tl.full((LANES, SLOTS), 0.0, dtype)
         if PAIR is not None:
@@ -260,51 +273,83 @@ def attend(
         tl.store(lse_parts + part, log_part, mask=live_lane & (part >= 0))
 
 
-@triton.jit
+@triton.jit(do_not_specialize=["lanes"])
 def merge(
-    nodes, first,
-    parts, lse_parts, out, lse,
-    heads: tl.constexpr,
-    SIZE: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
+    table, lanes,
+    out, lse, out_parts, lse_parts,
+    heads: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    r"""Joins the parts of heavy nodes, in order: sums them, or averages them by ``exp(lse_parts)``."""
-    dtype: tl.constexpr = parts.dtype.element_ty
-    heavy = tl.program_id(0) // heads
-    head = tl.program_id(0) % heads
-    node = tl.load(nodes + heavy).to(tl.int64) * heads + head
-    begin = tl.load(first + heavy)
-    end = tl.load(first + heavy + 1)
-    channel = tl.arange(0, BLOCK)[None, :]
-    slot = tl.arange(0, SLOTS)
+    r"""Averages the outputs of parts of heavy nodes by ``exp(lse_parts)``, in order."""
+    dtype: tl.constexpr = lse.dtype.element_ty
+    lane = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    live_lane, head, node, begin, end, part = _assign(table, lane, lanes, heads)
+    count = tl.max(end - begin, axis=0)
+    if count == 0:  # nobody's
+        return
+    top = tl.full((1, SLOTS), float("-inf"), dtype)
+    for step in range(0, count, SLOTS):
+        index, live = _parts(begin, end, head, heads, step, SLOTS)
+        top = tl.maximum(top, tl.load(lse_parts + index, mask=live, other=float("-inf")))
+    peak = tl.max(top, axis=1)
+    shift = tl.where(peak == float("-inf"), 0.0, peak)
+    total = tl.full((1, SLOTS), 0.0, dtype)
+    acc = tl.full((1, SLOTS, BLOCK), 0.0, dtype)
+    for step in range(0, count, SLOTS):
+        index, live = _parts(begin, end, head, heads, step, SLOTS)
+        log_part = tl.load(lse_parts + index, mask=live, other=float("-inf"))
+        share = tl.exp(log_part - shift[:, None])
+        total += share
+        acc += _vectors(out_parts, index, live, dtype, SIZE, BLOCK) * share[:, :, None]
+    norm = tl.sum(total, axis=1)
+    empty = norm == 0.0
+    norm = tl.where(empty, 1.0, norm)
+    o = tl.sum(acc, axis=1) / norm[:, None]
+    log_norm = shift + tl.log(norm)
+    _write(out, out_parts, node, part, live_lane, o, SIZE, BLOCK)
+    tl.store(lse + node, log_norm, mask=live_lane & (part < 0))
+    tl.store(lse_parts + part, tl.where(empty, float("-inf"), log_norm), mask=live_lane & (part >= 0))
 
-    if lse_parts is not None:
-        top = tl.full((SLOTS,), float("-inf"), dtype)
-        for step in range(begin, end, SLOTS):
-            live = step + slot < end
-            index = (step + slot).to(tl.int64) * heads + head
-            top = tl.maximum(top, tl.load(lse_parts + index, mask=live, other=float("-inf")))
-        peak = tl.max(top, axis=0)
-        shift = tl.where(peak == float("-inf"), 0.0, peak)
-    total = tl.full((SLOTS,), 0.0, dtype)
-    acc = tl.full((SLOTS, BLOCK), 0.0, dtype)
-    for step in range(begin, end, SLOTS):
-        live = step + slot < end
-        index = (step + slot).to(tl.int64) * heads + head
-        mask = live[:, None] & (channel < SIZE)
-        x = tl.load(parts + index[:, None] * SIZE + channel, mask=mask, other=0.0)
-        if lse_parts is not None:
-            log_part = tl.load(lse_parts + index, mask=live, other=float("-inf"))
-            share = tl.exp(log_part - shift)
-            total += share
-            x = x * share[:, None]
-        acc += x
-    o = tl.sum(acc, axis=0)
-    if lse_parts is not None:
-        norm = tl.sum(total, axis=0)
-        norm = tl.where(norm == 0.0, 1.0, norm)
-        o = o / norm
-        tl.store(lse + node, shift + tl.log(norm))
-    tl.store(out + node * SIZE + tl.arange(0, BLOCK), o, mask=tl.arange(0, BLOCK) < SIZE)
+
+@triton.jit
+def _parts(begin, end, head, heads, step, SLOTS: tl.constexpr):
+    p = begin[:, None] + step + tl.arange(0, SLOTS)[None, :]
+    return p.to(tl.int64) * heads + head[:, None], p < end[:, None]
+
+
+@triton.jit
+def _merge_sum(
+    table, lane, lanes, out, parts,
+    heads: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
+):  # fmt: skip
+    if out is not None:
+        dtype: tl.constexpr = parts.dtype.element_ty
+        live_lane, head, node, begin, end, part = _assign(table, lane, lanes, heads)
+        count = tl.max(end - begin, axis=0)
+        if count > 0:  # else nobody's
+            acc = tl.full((1, SLOTS, BLOCK), 0.0, dtype)
+            for step in range(0, count, SLOTS):
+                index, live = _parts(begin, end, head, heads, step, SLOTS)
+                acc += _vectors(parts, index, live, dtype, SIZE, BLOCK)
+            _write(out, parts, node, part, live_lane, tl.sum(acc, axis=1), SIZE, BLOCK)
+
+
+@triton.jit(do_not_specialize=["by_source_lanes", "by_target_lanes"])
+def merge_sums(
+    by_source, by_source_lanes, by_target, by_target_lanes,
+    d_value, d_key, d_key_bias, d_query, d_query_bias,
+    d_value_parts, d_key_parts, d_key_bias_parts, d_query_parts, d_query_bias_parts,
+    heads: tl.constexpr, R: tl.constexpr, C: tl.constexpr, BLOCK_R: tl.constexpr, BLOCK_C: tl.constexpr,
+    SLOTS: tl.constexpr,
+):  # fmt: skip
+    r"""Adds up the parts of all gradients of heavy nodes, in order."""
+    lane = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
+    if by_source is not None:
+        _merge_sum(by_source, lane, by_source_lanes, d_value, d_value_parts, heads, C, BLOCK_C, SLOTS)
+        _merge_sum(by_source, lane, by_source_lanes, d_key, d_key_parts, heads, R, BLOCK_R, SLOTS)
+        _merge_sum(by_source, lane, by_source_lanes, d_key_bias, d_key_bias_parts, heads, 1, 1, SLOTS)
+    if by_target is not None:
+        _merge_sum(by_target, lane, by_target_lanes, d_query, d_query_parts, heads, R, BLOCK_R, SLOTS)
+        _merge_sum(by_target, lane, by_target_lanes, d_query_bias, d_query_bias_parts, heads, 1, 1, SLOTS)
 
 
 @triton.jit(do_not_specialize=["rows"])
@@ -328,6 +373,33 @@ def write_mask(seed, mask, size, drop, keep: tl.float64, BLOCK: tl.constexpr):
     index = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     keep = tl.full((1,), keep, mask.dtype.element_ty)
     tl.store(mask + index, _kept(seed, index, drop, keep), mask=index < size)
+
+
+_STEP, _FIRST, _SECOND, _THIRD = (
+    tl.constexpr(constant) for constant in (mixing.STEP, mixing.FIRST, mixing.SECOND, mixing.THIRD)
+)
+
+
+@triton.jit
+def _folded(y, BITS: tl.constexpr):
+    return y ^ (y >> BITS)
+
+
+@triton.jit(do_not_specialize=["size"])
+def scan(words, sums, size, BLOCK: tl.constexpr):
+    r"""The sums of :func:`kgat.ops.graph.fingerprint.fingerprint`; a program strides over blocks."""
+    first = tl.full((BLOCK,), 0, tl.uint64)
+    second = tl.full((BLOCK,), 0, tl.uint64)
+    for begin in range(tl.program_id(0) * BLOCK, size, tl.num_programs(0) * BLOCK):
+        place = begin + tl.arange(0, BLOCK).to(tl.int64)
+        x = tl.load(words + place, mask=place < size, other=0).to(tl.int64).to(tl.uint64, bitcast=True)
+        y = x + (place + 1).to(tl.uint64, bitcast=True) * _STEP
+        y = _folded(_folded(_folded(y, 32) * _FIRST, 29) * _SECOND, 32)
+        first += tl.where(place < size, y, 0)
+        second += tl.where(place < size, _folded(y * _THIRD, 32), 0)
+    out = sums + tl.program_id(0) * 2
+    tl.store(out, tl.sum(first, axis=0).to(tl.int64, bitcast=True))
+    tl.store(out + 1, tl.sum(second, axis=0).to(tl.int64, bitcast=True))
 
 
 @triton.jit(do_not_specialize=["lanes"])
@@ -459,6 +531,8 @@ def by_target(
             q = _vectors(query, i[:, None], live_lane[:, None], dtype, R, BLOCK_R)
             query_acc = tl.full((LANES, SLOTS, BLOCK_R), 0.0, dtype)
         bias_acc = tl.full((LANES, SLOTS), 0.0, dtype)
+        if PAIR is not None:
+            ahead = _ahead(col, begin, end, 0, SLOTS)
         for step in range(0, tl.max(end - begin, axis=0), SLOTS):
             e = begin[:, None] + step + tl.arange(0, SLOTS)[None, :]
             live = e < end[:, None]
@@ -466,7 +540,8 @@ def by_target(
             if d_query_bias is not None:
                 bias_acc += dt
             if PAIR is not None:
-                j = tl.load(col + e, mask=live, other=0).to(tl.int64) * heads + head[:, None]
+                j = ahead.to(tl.int64) * heads + head[:, None]
+                ahead = _ahead(col, begin, end, step + SLOTS, SLOTS)
                 k = _vectors(key, j, live, dtype, R, BLOCK_R)
                 slope, _ = D_PAIR(q, k, *pair_constants)
                 slope = dt[:, :, None] * slope

@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from kgat.names import bare
-from kgat.ops.graph.device import compiled, reads_at_once
+from kgat.ops.graph.device import assert_later, blocks, compiled, reads_at_once, recording
 from kgat.ops.graph.fingerprint import fingerprint, on_device
 from kgat.ops.graph.memory import remember
 
@@ -115,7 +115,7 @@ class Adjacency:
         except (IndexError, ValueError) as error:
             raise RuntimeError(CHANGED_BEFORE_BACKWARD) from error
         if not reads_at_once(graph.device):
-            torch._assert_async((adjacency.graph == graph).all(), CHANGED_BEFORE_BACKWARD)
+            assert_later((adjacency.graph == graph).all(), CHANGED_BEFORE_BACKWARD)
         elif not torch.equal(adjacency.graph, graph):
             raise RuntimeError(CHANGED_BEFORE_BACKWARD)
         return adjacency
@@ -131,11 +131,14 @@ class Adjacency:
             key (Hashable): Names the result among others of the same edges.
             build (Callable): Computes it from the edges alone.
         """
-        if key not in self._derived:
-            # It serves training, too, where autograd refuses tensors of inference mode.
-            with torch.inference_mode(False), torch.no_grad():
-                self._derived[key] = build()
-        return self._derived[key]  # type: ignore[no-any-return]
+        if key in self._derived:
+            return self._derived[key]  # type: ignore[no-any-return]
+        # It serves training, too, where autograd refuses tensors of inference mode.
+        with torch.inference_mode(False), torch.no_grad():
+            result = build()
+        if not recording(self.col.device):
+            self._derived[key] = result
+        return result
 
     @classmethod
     def _build(cls, edge_index: Tensor, target: int, num_targets: int, num_sources: int) -> Adjacency:
@@ -156,16 +159,16 @@ class Adjacency:
             fields = sort(*pair, num_targets, num_sources)
             rowptr, col, edge, colptr, row, place = map(torch.from_numpy, fields)
             return cls(rowptr, col, edge, colptr, row, place, graph)
-        row, col = row.long(), col.long()
+        row, col = row.int(), col.int()  # half the digits to sort by
         sorted_row, edge = row.sort(stable=True)
         col = col.index_select(0, edge)
         sorted_col, place = col.sort(stable=True)
         return cls(
             first_of_each(sorted_row, num_targets),
-            col.int(),
+            col,
             edge.int(),
             first_of_each(sorted_col, num_sources),
-            sorted_row.index_select(0, place).int(),
+            sorted_row.index_select(0, place),
             place.int(),
             graph,
         )
@@ -222,6 +225,9 @@ def first_of_each(sorted_index: Tensor, size: int) -> Tensor:
 def check_indices(row: Tensor, col: Tensor, num_targets: int, num_sources: int) -> None:
     r"""Raises an :class:`IndexError` that names the first index outside its range.
 
+    A GPU asserts it when it gets there, without the index: nobody waits. With ``CUDA_LAUNCH_BLOCKING=1`` the
+    host waits anyway, and it is as on the CPU.
+
     Args:
         row (torch.Tensor): Target indices.
         col (torch.Tensor): Source indices.
@@ -231,10 +237,12 @@ def check_indices(row: Tensor, col: Tensor, num_targets: int, num_sources: int) 
     for name, index, bound in (("target", row, num_targets), ("source", col, num_sources)):
         if index.numel() == 0:
             continue
-        low, high = (int(v) for v in torch.aminmax(index))
-        if low < 0 or high >= bound:
-            wrong = low if low < 0 else high
-            raise IndexError(
-                f"Expected {name} indices of 'edge_index' in [0, {bound - 1}] for {bound} {name} nodes "
-                f"(got {wrong}); check that 'edge_index' and the node features belong together"
-            )
+        expected = (
+            f"Expected {name} indices of 'edge_index' in [0, {bound - 1}] for {bound} {name} nodes{{}}; "
+            f"check that 'edge_index' and the node features belong together"
+        )
+        low, high = torch.aminmax(index)
+        if not blocks(index.device):
+            assert_later((low >= 0) & (high < bound), expected.format(""))
+        elif low < 0 or high >= bound:
+            raise IndexError(expected.format(f" (got {int(low if low < 0 else high)})"))

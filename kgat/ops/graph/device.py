@@ -4,9 +4,14 @@ from __future__ import annotations
 
 import functools
 import importlib
+import os
 from types import ModuleType
 
 import torch
+from torch import Tensor
+
+# What CUDA takes of the sentence of an assertion.
+LONGEST = 254
 
 
 def compiled(device: torch.device) -> ModuleType | None:
@@ -35,3 +40,24 @@ def reads_at_once(device: torch.device) -> bool:
     r"""Returns whether the host reads a number of the device without waiting for it, or must wait because the
     device cannot assert."""
     return device.type != "cuda"
+
+
+def blocks(device: torch.device) -> bool:
+    r"""Returns whether the host may read a number of the device: also where the user lets it wait for every
+    launch anyway, to see what fails."""
+    return reads_at_once(device) or os.environ.get("CUDA_LAUNCH_BLOCKING") == "1"
+
+
+def recording(device: torch.device) -> bool:
+    r"""Returns whether a CUDA graph is being recorded: what is launched now computes nothing yet."""
+    return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def assert_later(condition: Tensor, sentence: str) -> None:
+    r"""Lets the device raise a :class:`RuntimeError` when it gets there, unless :obj:`condition` holds.
+
+    Args:
+        condition (torch.Tensor): One bool.
+        sentence (str): What was expected, of which a device says the first :data:`LONGEST` characters.
+    """
+    torch._assert_async(condition, sentence[:LONGEST])

@@ -2,10 +2,15 @@ r"""A number for the content of a tensor: equal contents have equal ones, and ot
 
 from __future__ import annotations
 
+import contextlib
+import functools
+import importlib.util
+from collections.abc import Callable
+
 import torch
 from torch import Tensor
 
-from kgat.ops.graph.device import compiled
+from kgat.ops.graph.device import compiled, recording
 from kgat.ops.graph.mixing import FIRST, SECOND, STEP, THIRD
 
 # As signed numbers: torch multiplies no unsigned ones.
@@ -62,7 +67,21 @@ def on_device(tensor: Tensor) -> Tensor:
     Shapes:
         - **output:** :math:`(2)`, int64
     """
-    return _scan(_words(tensor))
+    words = _words(tensor)
+    scan = _scan if recording(tensor.device) else _scan_of(tensor.device)
+    return scan(words)
+
+
+@functools.cache
+def _scan_of(device: torch.device) -> Callable[[Tensor], Tensor]:
+    # In Triton it is one launch, which is tried once: compilers fail in many ways, and torch goes on without.
+    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
+        with contextlib.suppress(Exception):
+            scan: Callable[[Tensor], Tensor] = importlib.import_module("kgat.ops.gpu.launch").scan
+            words = torch.arange(-9999, 9999, device=device)
+            if torch.equal(scan(words), _scan(words)):
+                return scan
+    return _scan
 
 
 @on_device.register_fake

@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from kgat.ops.graph.device import reads_at_once
+from kgat.ops.graph.device import assert_later, reads_at_once, recording
 from kgat.ops.graph.fingerprint import contents, fingerprint, on_device
 
 T = TypeVar("T")
@@ -62,15 +62,15 @@ class Mark(NamedTuple):
             return False
         if isinstance(self.content, Tensor):
             assert isinstance(other.content, Tensor)
-            torch._assert_async((self.content == other.content).all(), CHANGED)
+            assert_later((self.content == other.content).all(), CHANGED)
             return True
         return self.content == other.content
 
 
 CHANGED = (
-    "Expected edges (or sparse features) as they were when they were first used (got others at the same "
-    "address: something wrote to their memory that torch does not count, such as 'tensor.data' or a view of "
-    "other memory); change them in place through the tensor itself, or make a new tensor"
+    "Expected edges (or sparse features) as they were when first used (got others at the same address: "
+    "something wrote to them that torch does not count, such as 'tensor.data', or a replayed CUDA graph); "
+    "change the tensor itself, or make a new one"
 )
 
 
@@ -134,7 +134,8 @@ def remember(tensor: Tensor, key: Any, build: Callable[[Tensor], T]) -> T:
         copy = _copy(tensor)
         mark = Mark.of(copy, mark.form)
         result = build(copy)
-    _keep(tensor, mark, key, result)
+    if not recording(tensor.device):  # what is recorded holds numbers in replays alone
+        _keep(tensor, mark, key, result)
     return result
 
 

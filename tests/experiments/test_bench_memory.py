@@ -1,0 +1,31 @@
+"""Memory of layers as graphs grow."""
+
+import pytest
+from typer.testing import CliRunner
+
+from kgat.cli.program import app
+from kgat.experiments.ledger import read
+
+
+def test_records_and_their_table(tmp_path):
+    path = tmp_path / "memory.jsonl"
+    arguments = ["--sizes", "0.004x0.02", "--kernels", "additive", "--heads", "2", "--channels", "16"]
+    done = CliRunner().invoke(app, ["bench", "memory", *arguments, "--out", str(path)])
+    assert done.exit_code == 0, done.output
+    (record,) = read(path)
+    assert record["kind"] == "memory"
+    assert (record["nodes"], record["edges"], record["node_bytes"]) == (4_000, 20_000, 4 * 4_000 * 32)
+    assert record["sorted_bytes"] == 2 * 8 * 4_001 + 4 * 4 * 20_000 + 16
+    if record["both_bytes"] is not None:  # a projection, the output, and their gradients
+        assert record["both_bytes"] > 4 * record["node_bytes"] + record["sorted_bytes"]
+        assert record["forward_bytes"] > 2 * record["node_bytes"] + record["sorted_bytes"]
+    table = CliRunner().invoke(app, ["bench", "table", str(path)])
+    assert "| additive | 2 × 16 | 4,000 | 20,000 |" in table.output
+    assert table.output.strip() in done.output
+
+
+@pytest.mark.parametrize("size", ["1", "0x1", "axb"])
+def test_a_size_that_is_none(size):
+    done = CliRunner().invoke(app, ["bench", "memory", "--sizes", size])
+    assert isinstance(done.exception, ValueError)
+    assert "Expected" in str(done.exception)
