@@ -46,6 +46,15 @@ def test_ops():
     assert between("benchmarks/README.md", report.BEGIN, report.END) == report.tables(records)
 
 
+@pytest.mark.parametrize("kind", ["threads", "memory"])
+def test_threads_and_memory(kind):
+    path = ROOT / "benchmarks" / f"{kind}.jsonl"
+    if not path.is_file():
+        pytest.skip(f"nothing is recorded in {path.name} yet")
+    begin, end = (line.replace("ops", kind) for line in (report.BEGIN, report.END))
+    assert between("benchmarks/README.md", begin, end) == report.TABLES[kind](read_results(path, [kind]))
+
+
 def test_regression():
     records = read_results(ROOT / "benchmarks" / "regression" / "results.jsonl", ["regression"])
     text = regression.table(regression.of_setting(records, regression.Setting(epochs=300)))
