@@ -2,8 +2,8 @@ r"""Gives the loops of the CPU their tensors; :class:`~kgat.ops.backend.Passes` 
 
 from __future__ import annotations
 
-import ctypes
 import functools
+from array import array
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -118,7 +118,8 @@ def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
 
 
 class _Frame:
-    r"""What stands in the context of all loops over a graph, whatever the numbers on its nodes and edges."""
+    r"""What stands in the context of all loops over a graph, whatever the numbers on its nodes and edges; and the
+    scratch of those that have run, for the next one."""
 
     def __init__(self, adjacency: Adjacency, by_column: bool, x: Operands) -> None:
         from kgat.ops.cpu.loops import BUFFERS, FIELDS, scratch_size
@@ -127,10 +128,11 @@ class _Frame:
         self.slots = _slots(adjacency, x)
         bounds, degree = _bounds(pointer, self.slots)
         size = scratch_size(degree)
-        self.scratch = BUFFERS * size  # of each task
+        self.size = BUFFERS * size  # of the scratch of each task
         self.place = {name: place for place, name in enumerate(FIELDS)}
-        self.operands = [self.place[name] for name in TABLE]
-        known: dict[str, Tensor | int] = {
+        first = self.place[next(iter(TABLE))]
+        self.operands = slice(first, first + len(TABLE))
+        self.known: dict[str, Tensor | int] = {
             "scratch_size": size,
             "slots": self.slots,
             "bounds": bounds,
@@ -140,33 +142,51 @@ class _Frame:
             "heads": x.heads,
             "channels": x.channels,
             "features": x.features,
+            "keep": -1,
         }
-        self.fields = [known.get(name, 0) for name in FIELDS]
+        fields = [self.known.get(name, 0) for name in FIELDS]
+        self.context = array("q", [x if isinstance(x, int) else x.data_ptr() for x in fields])
+        self.free: list[_Scratch] = []
+
+    def scratch(self, tasks: int, dtype: torch.dtype) -> _Scratch:
+        r"""Returns scratch for a loop, which is to be handed back to :attr:`free`: each that runs has its own, as
+        several threads may be in here at once."""
+        try:
+            scratch = self.free.pop()
+        except IndexError:
+            return _Scratch(torch.empty(tasks * self.size, dtype=dtype))
+        return scratch if scratch.room.numel() >= tasks * self.size else self.scratch(tasks, dtype)
+
+
+class _Scratch:
+    def __init__(self, room: Tensor) -> None:
+        counter = torch.zeros(1, dtype=torch.int64)
+        self.room, self.counter = room, counter.numpy()
+        self.addresses = counter.data_ptr(), room.data_ptr()
 
 
 def _run(
     loop: Loop, adjacency: Adjacency, by_column: bool, x: Operands, tensors: Mapping[str, Tensor | None]
 ) -> None:
     dtype = x.dtype
-    key = (by_column, dtype, *x.value.shape[1:], x.features)
+    key = (_Frame, by_column, dtype, *x.value.shape[1:], x.features)
     frame = adjacency.derive(key, lambda: _Frame(adjacency, by_column, x))
     tasks = min(torch.get_num_threads(), frame.slots)
-    fields: list[Any] = frame.fields.copy()
-    place = frame.place
-    for n, operand in zip(frame.operands, x, strict=False):
-        if operand is not None:
-            fields[n] = operand
+    scratch, scale, place = frame.scratch(tasks, dtype), _scale(x.scale, dtype), frame.place
+    context = frame.context[:]
+    context[frame.operands] = array("q", [0 if t is None else t.data_ptr() for t in x[: len(TABLE)]])
     for name, tensor in tensors.items():
         if tensor is not None:
-            fields[place[name]] = tensor
-    # Made anew for each call: two Python threads may be in here at once.
-    fields[place["scratch"]] = torch.empty(tasks * frame.scratch, dtype=dtype)
-    fields[place["counter"]] = ctypes.c_int64()
-    fields[place["scale"]] = _scale(x.scale, dtype)
-    fields[place["keep"]] = _keep(x.dropout)
+            context[place[name]] = tensor.data_ptr()
+    context[place["counter"]], context[place["scratch"]] = scratch.addresses
+    context[place["scale"]] = scale.data_ptr()
+    if x.dropout > 0:
+        context[place["keep"]] = _keep(x.dropout)
     if x.base is not None and x.base.dim() == 3:
-        fields[place["base_step"]] = x.heads * x.channels
-    loop.run(fields, tasks)
+        context[place["base_step"]] = x.heads * x.channels
+    scratch.counter[0] = 0
+    loop.run(context, tasks)
+    frame.free.append(scratch)
 
 
 @functools.lru_cache(maxsize=256)
