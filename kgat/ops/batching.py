@@ -31,14 +31,23 @@ def is_watched(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling():  # which cannot ask a tensor what follows
         return True
+    functorch = torch._C._functorch
     if (
-        torch.jit.is_tracing()
+        torch._C._is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch.autograd.forward_ad._current_level >= 0
-        or is_mapped(*(t for t in tensors if t is not None))
+        or functorch.peek_interpreter_stack() is not None
     ):
         return True
-    return any(t is not None and (type(t) not in _PLAIN or t.is_neg() or t._is_zerotensor()) for t in tensors)
+    for t in tensors:  # written out: it is asked twice per step and layer
+        if t is not None and (
+            type(t) not in _PLAIN
+            or functorch.is_legacy_batchedtensor(t)
+            or t.is_neg()
+            or t._is_zerotensor()
+        ):
+            return True
+    return False
 
 
 _PLAIN = (Tensor, torch.nn.Parameter)

@@ -75,12 +75,14 @@ class FusedBackend(Passes):
         value, heads = call.value, call.value.size(1)
         if dtype == torch.float64:
             value = value.to(dtype)
+        if call.base is not None and self.adds_base:
+            operands["base"] = call.base
         x = Operands(
             value,
             _constants(() if recipe.pair is None else _pair_args(rule), heads, dtype, value.device),
             _constants(_link_args(rule), heads, dtype, value.device),
-            **{name: tensor.to(dtype) for name, tensor in operands.items()},
-            base=call.base.to(dtype) if call.base is not None and self.adds_base else None,
+            # What has the type is not asked to take it: torch would look it up for a microsecond.
+            **{name: t if t.dtype is dtype else t.to(dtype) for name, t in operands.items()},
             seed=seed,
             scale=1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight),
             dropout=call.dropout,
@@ -88,7 +90,7 @@ class FusedBackend(Passes):
         out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets)
         if call.base is not None and not self.adds_base:
             out = out + call.base
-        return out.to(call.value.dtype)
+        return out if out.dtype is call.value.dtype else out.to(call.value.dtype)
 
 
 @torch.compiler.assume_constant_result
@@ -125,12 +127,12 @@ def _one_pass(call: Call) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
     gram, heads = call.gram, call.value.size(1)
     weight = None if call.edge_log_weight is None else call.edge_log_weight.expand(-1, heads)
     operands: dict[str, Tensor | None] = {}
-    recipe, rule = Recipe(None, IDENTITY), ScoreRule()
     term = _only_term(gram)
     one = None if term is None else _one_rule(call, term, weight)
     if term is None and not torch.compiler.is_compiling():
         for why in _not_in_scalars(gram):
             passes.fall_back("the score of fused attention", why)
+    recipe, rule = _OF_SCORES
     if one is not None:
         operands, recipe = one
         rule = term.rule  # type: ignore[assignment, union-attr]
@@ -149,6 +151,9 @@ def _one_pass(call: Call) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
     return {name: x for name, x in operands.items() if x is not None}, recipe, rule
 
 
+_OF_SCORES = Recipe(None, IDENTITY), ScoreRule()
+
+
 def _one_rule(
     call: Call, term: Term, weight: Tensor | None
 ) -> tuple[dict[str, Tensor | None], Recipe] | None:
@@ -161,11 +166,7 @@ def _one_rule(
     plain = not isinstance(rule.weight, Tensor) and rule.weight == 1.0
     by_bias = rule.pair is ADD and term.query.size(-1) == 1 and plain and key_bias is None
     if by_bias and (outer is None or rule.link is IDENTITY):
-        operands = {
-            "query_bias": term.query.squeeze(-1),
-            "key_bias": term.key.squeeze(-1),
-            "edge_bias": edge_bias,
-        }
+        operands = {"query_bias": term.query, "key_bias": term.key, "edge_bias": edge_bias}
         return operands, Recipe(None, rule.link)
     if inside and outer is not None:
         return None

@@ -98,8 +98,8 @@ class Operands(NamedTuple):
     query: Annotated[Tensor | None, row("N H R", learned=True, when=_paired)] = None
     key: Annotated[Tensor | None, row("M H R", learned=True, when=_paired)] = None
     weight: Annotated[Tensor | None, row("H R", learned=True, when=_weighted)] = None
-    query_bias: Annotated[Tensor | None, row("N H", learned=True, when=_of_biases)] = None
-    key_bias: Annotated[Tensor | None, row("M H", learned=True)] = None
+    query_bias: Annotated[Tensor | None, row("N H", "N H 1", learned=True, when=_of_biases)] = None
+    key_bias: Annotated[Tensor | None, row("M H", "M H 1", learned=True)] = None
     edge_bias: Annotated[Tensor | None, row("E H", learned=True)] = None
     edge_weight: Annotated[Tensor | None, row("E H", learned=True)] = None
     base: Annotated[Tensor | None, row("N H C", "H C")] = None

@@ -257,6 +257,37 @@ def _run_waves(name: str, families: int, size: int, **tensors: Tensor | None) ->
     _shared_loop(name, torch.float32).run(fields, slots)
 
 
+def logits(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns what :func:`kgat.ops.logits.logits` does."""
+    x, first, second = (y.contiguous() for y in (x, first, second))
+    s, t = x.new_empty(*x.shape[:-1], 1), x.new_empty(*x.shape[:-1], 1)
+    _run_logits("logits", x, first, second, s, t, 0, 0)
+    return s, t
+
+
+def logits_backward(
+    x: Tensor, first: Tensor, second: Tensor, d_s: Tensor, d_t: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns the gradients of :func:`logits`."""
+    x, first, second, d_s, d_t = (y.contiguous() for y in (x, first, second, d_s, d_t))
+    d_x, d_vectors = torch.empty_like(x), x.new_zeros(_slots_of_logits(x), 2, *first.shape)
+    _run_logits("logits_backward", x, first, second, d_s, d_t, d_x, d_vectors)
+    d_first, d_second = (d_vectors[0] if len(d_vectors) == 1 else d_vectors.sum(dim=0)).unbind()
+    return d_x, d_first, d_second
+
+
+def _slots_of_logits(x: Tensor) -> int:
+    return max(1, min(MAX_SLOTS, 2 * x.numel() // WORK))
+
+
+def _run_logits(name: str, x: Tensor, *rest: Tensor | int) -> None:
+    heads, channels = x.shape[-2:]
+    slots = _slots_of_logits(x)
+    if x.numel():
+        nodes = x.numel() // (heads * channels)
+        _shared_loop(name, x.dtype).run([x, *rest, nodes, slots, heads, channels], slots)
+
+
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
     keep = _keep(p)
     mask = torch.empty(edges, heads, dtype=torch.float64)
@@ -288,11 +319,11 @@ def _guarded(name: str, dtype: torch.dtype, rule: str | None = None, *sizes: int
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(name: str, dtype: str, rule: str | None, features: int = 0, channels: int = 0) -> Loop:
-    from kgat.ops.cpu import loops, waves
+    from kgat.ops.cpu import logits, loops, waves
     from kgat.ops.cpu.runtime import Loop
 
     if rule is None:  # the same for all rules
-        room = waves if hasattr(waves, name) else loops
+        room = next(room for room in (waves, logits, loops) if hasattr(room, name))
         return Loop(getattr(room, name)(dtype), f"{name} in {dtype}", f"{name}|{dtype}")
     recipe = Recipe.read(rule)
     sizes = (features, channels, recipe.weighted, recipe.bias_inside)
