@@ -39,18 +39,16 @@ def is_watched(*tensors: Tensor | None) -> bool:
         or functorch.peek_interpreter_stack() is not None
     ):
         return True
-    for t in tensors:  # written out: it is asked twice per step and layer
-        if t is not None and (
-            type(t) not in _PLAIN
-            or functorch.is_legacy_batchedtensor(t)
-            or t.is_neg()
-            or t._is_zerotensor()
-        ):
-            return True
-    return False
+    there = [t for t in tensors if t is not None]
+    return (  # without a line of Python per tensor: it is asked at every step of every layer
+        not _PLAIN.issuperset(map(type, there))
+        or any(map(functorch.is_legacy_batchedtensor, there))
+        or any(map(Tensor.is_neg, there))
+        or any(map(Tensor._is_zerotensor, there))
+    )
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = {Tensor, torch.nn.Parameter}
 
 
 def one_by_one(

@@ -132,6 +132,11 @@ class Operands(NamedTuple):
         r"""The operands that there are and that a backward pass computes gradients of, by name."""
         return {name: x for name in LEARNED if (x := getattr(self, name)) is not None}
 
+    def contiguous(self) -> Operands:
+        r"""Returns operands that lie in memory as they are read."""
+        there = [x for x in self if isinstance(x, Tensor)]
+        return self if all(map(Tensor.is_contiguous, there)) else self.map(Tensor.contiguous)
+
     def map(self, function: Callable[[Tensor], Tensor]) -> Operands:
         r"""Applies a function to all tensors that there are."""
         return Operands._make([function(x) if isinstance(x, Tensor) else x for x in self])

@@ -35,7 +35,7 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
     lse = x.value.new_empty(adjacency.num_targets, x.heads)
     if lse.numel() != 0:
         _run(_loop(recipe, x, "forward"), adjacency, False, x, {"out": out, "lse": lse})
-    return out.to(own), lse
+    return out if own is out.dtype else out.to(own), lse
 
 
 def _widened(x: Operands) -> Operands:
@@ -68,7 +68,8 @@ def attention_backward(
         _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, of_bias)
     if recipe.pair is not None:
         found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt})
-    found["value"] = found["value"].to(own)
+    if own is not x.dtype:
+        found["value"] = found["value"].to(own)
     return found
 
 
@@ -259,7 +260,7 @@ def _run_waves(name: str, families: int, size: int, **tensors: Tensor | None) ->
 
 def logits(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     r"""Returns what :func:`kgat.ops.logits.logits` does."""
-    x, first, second = (y.contiguous() for y in (x, first, second))
+    x, first, second = map(Tensor.contiguous, (x, first, second))
     s, t = x.new_empty(*x.shape[:-1], 1), x.new_empty(*x.shape[:-1], 1)
     _run_logits("logits", x, first, second, s, t, 0, 0)
     return s, t
@@ -269,7 +270,7 @@ def logits_backward(
     x: Tensor, first: Tensor, second: Tensor, d_s: Tensor, d_t: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
     r"""Returns the gradients of :func:`logits`."""
-    x, first, second, d_s, d_t = (y.contiguous() for y in (x, first, second, d_s, d_t))
+    x, first, second, d_s, d_t = map(Tensor.contiguous, (x, first, second, d_s, d_t))
     d_x, d_vectors = torch.empty_like(x), x.new_zeros(_slots_of_logits(x), 2, *first.shape)
     _run_logits("logits_backward", x, first, second, d_s, d_t, d_x, d_vectors)
     d_first, d_second = (d_vectors[0] if len(d_vectors) == 1 else d_vectors.sum(dim=0)).unbind()
@@ -285,7 +286,8 @@ def _run_logits(name: str, x: Tensor, *rest: Tensor | int) -> None:
     slots = _slots_of_logits(x)
     if x.numel():
         nodes = x.numel() // (heads * channels)
-        _shared_loop(name, x.dtype).run([x, *rest, nodes, slots, heads, channels], slots)
+        addresses = [y if isinstance(y, int) else y.data_ptr() for y in (x, *rest)]
+        _shared_loop(name, x.dtype).run(array("q", (*addresses, nodes, slots, heads, channels)), slots)
 
 
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
