@@ -252,24 +252,55 @@ def bench_sequences(
     typer.echo(report.costs(records))
 
 
+@bench.command("threads")
+def bench_threads(
+    scenarios: Annotated[str, options.some("Scenarios")] = "arxiv/10,arxiv,hub",
+    subjects: Annotated[str, options.some("Layers and cores")] = "gat layer,dot layer,gat core,dot core",
+    threads: Annotated[int, typer.Option(help="Threads to time against one.", min=2)] = 2,
+    rounds: Rounds = 11,
+    out: Log = None,
+    root: options.Root = None,
+) -> None:
+    r"""Time our layers and attention's own part of them on several threads against one.
+
+    Ratios are the time of one thread over that of several, paired round by round in one process.
+    """
+    from kgat.experiments.bench.threads import bench_threads
+
+    bench_threads(
+        *(options.listed(scenarios), options.listed(subjects), threads, rounds),
+        *(None if root is None else str(root), out),
+        say=lambda record: _print_ratio(
+            f"{record['scenario']}  {record['subject']}, {record['what']}, {record['regime']}, "
+            f"{record['threads']} threads",
+            {**record, "peer": "one"},
+        ),
+    )
+
+
 @bench.command("table")
 def bench_table(
-    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops.")],
+    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops, or threads.")],
     readme: Annotated[Path | None, options.readme_option("ops")] = None,
     figure: Picture = None,
 ) -> None:
-    r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure."""
+    r"""Print the tables of kgat bench ops in Markdown, or write them into a README, and draw the figure.
+
+    Those of kgat bench threads stand between lines of their own, with 'threads' in place of 'ops'.
+    """
     from kgat.experiments.bench import report
     from kgat.experiments.ledger import read_results
     from kgat.experiments.plots import save
     from kgat.experiments.plots.ops import ops
 
     records = read_results(results, ["ops"])
-    text = report.tables(records)
+    kinds = {record.get("kind") for record in records}
+    kind = next((kind for kind in report.TABLES if kind in kinds), "ops")
+    text = report.TABLES[kind](records)
     if readme is None:
         typer.echo(text)
     else:
-        replace_tables(readme, text, report.BEGIN, report.END)
+        replace_tables(readme, text, *(line.replace("ops", kind) for line in (report.BEGIN, report.END)))
     if figure is not None:
         save(figure, ops(records))
         typer.echo(figure)

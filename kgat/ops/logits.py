@@ -1,8 +1,8 @@
 r"""The logits of additive attention: inner products of each node's heads with two vectors.
 
 On the CPU one compiled pass over the nodes makes both, and another all of their gradients: of a small graph,
-the ops of torch that do as much take longer than attention. Elsewhere, and inside of compilers and transforms,
-torch's ops do.
+the ops of torch that do as much take longer than attention. Elsewhere, and inside of compilers and
+transforms, torch's ops do.
 """
 
 from __future__ import annotations
@@ -62,19 +62,20 @@ class _Logits(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, d_s: Tensor, d_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        tensors = ctx.saved_tensors
-        if torch.is_grad_enabled() or is_watched(*tensors, d_s, d_t) or not _in_one_pass(*tensors, d_s, d_t):
-            return _gradients(*tensors, d_s, d_t)
+        x, first, second = ctx.saved_tensors
+        tensors = (x, first, second, d_s, d_t)
+        if torch.is_grad_enabled() or is_watched(*tensors) or not _in_one_pass(*tensors):
+            return _gradients(*tensors)
         from kgat.ops.cpu.launch import logits_backward as compiled
 
-        return compiled(*tensors, d_s, d_t)
+        return compiled(*tensors)
 
 
 def _gradients(
     x: Tensor, first: Tensor, second: Tensor, d_s: Tensor, d_t: Tensor
 ) -> tuple[Tensor, Tensor, Tensor]:
-    # In ops of torch, of which there are derivatives: one pass over the nodes for both gradients of theirs, one
-    # product for those of both vectors.
+    # In ops of torch, of which there are derivatives: one pass over the nodes for both gradients of theirs,
+    # one product for those of both vectors.
     d_x = torch.addcmul(d_s * first, d_t, second)
     # Of the product of all heads with all heads, those of a head with itself.
     heads, channels = first.shape

@@ -46,9 +46,7 @@ class Address:
 
     def __init__(self, name, x):
         self.name = name
-        self.array = (
-            x.detach().view(-1).numpy() if isinstance(x, torch.Tensor) else np.frombuffer(x, np.int64)
-        )
+        self.array = x.detach().view(-1).numpy()
 
 
 def pointer(address, element):
@@ -160,8 +158,8 @@ class _Frame(cpu._Frame):
     """With addresses that know: it is not that of compiled loops."""
 
 
-def _is_empty(x):
-    return isinstance(x, torch.Tensor) and x.numel() == 0
+def _read(name, x):
+    return 0 if x.numel() == 0 else Address(name, x)
 
 
 class _Loop:
@@ -171,9 +169,10 @@ class _Loop:
     def run(self, values, tasks):
         named = zip(self._fields, values, strict=True)
         # A tensor without elements has the address 0, too.
-        context = [x if type(x) is int else 0 if _is_empty(x.of) else Address(name, x.of) for name, x in named]
+        context = [x if type(x) is int else _read(name, x.of) for name, x in named]
         scratch = context[self._fields.index("scratch")]
-        scratch.array.fill(math.nan)
+        if scratch != 0:
+            scratch.array.fill(math.nan)
         with np.errstate(all="ignore"):
             # The last task does all the work: the first could not tell where its scratch begins.
             self._function(tasks - 1, tasks, context)

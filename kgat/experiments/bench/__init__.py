@@ -6,6 +6,7 @@ Each says what is measured, of which candidates on what:
 - :mod:`~kgat.experiments.bench.epoch`: a training epoch against one of stock GAT, in the process at hand;
 - :mod:`~kgat.experiments.bench.loader`: drawing a mini-batch against the training step it feeds;
 - :mod:`~kgat.experiments.bench.firstcall`: what is compiled at the first use of a kernel, in fresh processes;
+- :mod:`~kgat.experiments.bench.threads`: our layers and cores on several threads against one;
 - :mod:`~kgat.experiments.bench.ops`: layers and attention cores against all rivals, at several sizes, in
   fresh processes, each of which does what :mod:`~kgat.experiments.bench.contest` says;
 - :mod:`~kgat.experiments.bench.sequences`: attention on sequences of growing length, in fresh processes.

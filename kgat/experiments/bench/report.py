@@ -1,4 +1,4 @@
-r"""Tables of ``kgat bench ops``, ``epoch`` and ``sequences``, from their records alone."""
+r"""Tables of ``kgat bench ops``, ``epoch``, ``threads`` and ``sequences``, from their records alone."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from typing import Any
 import kgat
 from kgat.experiments.table import Table, render
 
-BEGIN, END = "<!-- ops:begin -->", "<!-- ops:end -->"
+BEGIN, END = "<!-- ops:begin -->", "<!-- ops:end -->"  # of other kinds, theirs in place of ops
 
 OURS = "ours"
 WHATS = ("forward", "forward+backward")
@@ -96,6 +96,24 @@ def _epochs(records: Sequence[Record]) -> Iterator[str | Table]:
             for (dataset, features, threads), record in last.items()
         ]
         yield Table(head, lines, names=2)
+
+
+def threads(records: Sequence[Record], form: str = "markdown") -> str:
+    r"""Returns how many times longer one thread takes than several. Of repeated records the last counts.
+
+    Args:
+        records (list of dict): What :func:`kgat.experiments.bench.threads.bench_threads` returned.
+        form (str, optional): As of :func:`kgat.experiments.table.render`. (default: :obj:`"markdown"`)
+    """
+    cells: dict[tuple[str, ...], dict[tuple[str, str], str]] = {}
+    for record in records:
+        if record.get("kind") == "threads":
+            line = (record["scenario"], record["subject"], str(record["threads"]))
+            cells.setdefault(line, {})[record["what"], record["regime"]] = _ratio(record)
+    columns = [(what, regime) for what in WHATS for regime in TIMES["cpu"]]
+    head = ["graph", "ours", "threads", *(", ".join(column) for column in columns)]
+    rows = [[*line, *(found.get(column, "–") for column in columns)] for line, found in cells.items()]
+    return render([Table(head, rows, names=3)], form)
 
 
 class _Section:
@@ -238,3 +256,7 @@ def _cost(record: Record) -> str:
     speed = f"{record['speed'][0]:.2g}×" if "speed" in record else "–"
     peak = "–" if record["bytes"] is None else f"{record['bytes'] / 1e6:,.0f}"
     return f"{_number(record['seconds'][0], 1e3)}, {speed}, {peak}"
+
+
+# By the kind of records.
+TABLES = {"ops": tables, "threads": threads}

@@ -36,6 +36,8 @@ class Scenario:
         large (bool, optional): Whether it is for a GPU only. (default: :obj:`False`)
         graphs (int, optional): How many rings of equal size it is made of, a batch of small molecules; one
             graph of any shape if 0. (default: :obj:`0`)
+        hub (int, optional): How many of the edges lead to one node, and as many from another, each from or to
+            any node. (default: :obj:`0`)
     """
 
     name: str
@@ -47,6 +49,7 @@ class Scenario:
     real: str | None = None
     large: bool = False
     graphs: int = 0
+    hub: int = 0
 
     def not_here(self, device: str) -> str | None:
         r"""Returns why it is not measured on a device, if it is not."""
@@ -65,6 +68,8 @@ class Scenario:
         paths = None if self.real is None else _present(self.real, root)
         if self.graphs:
             return Graph("rings", x.to(device), _rings(self.nodes, self.nodes // self.graphs, device))
+        if self.hub:
+            return Graph("hub", x.to(device), _hub(self.nodes, self.hub, device))
         if self.real is None or paths is None:
             edge_index = _draw(self.nodes, (self.edges - self.nodes) // 2, device)
             return Graph("synthetic", x.to(device), edge_index)
@@ -103,6 +108,7 @@ SCENARIOS = {
         Scenario("molecules", 2048, 6144, 64, 4, 16, graphs=128),
         Scenario("cora", 2708, 13264, 1433, 8, 8, real="Cora"),
         Scenario("arxiv/10", 17000, 250000, 128, 4, 64),
+        Scenario("hub", 20000, 1020000, 128, 4, 64, hub=500_000),
         Scenario("arxiv", 169343, 2484941, 128, 4, 64, real="ogbn-arxiv"),
         Scenario("products", 2449029, 126167053, 100, 4, 64, large=True),
     )
@@ -164,6 +170,16 @@ def _rings(nodes: int, size: int, device: str) -> Tensor:
     node = torch.arange(nodes, device=device)
     after = node - node % size + (node + 1) % size
     return _both_ways(torch.stack([node, after]), nodes, distinct=True)
+
+
+def _hub(nodes: int, edges: int, device: str) -> Tensor:
+    generator = torch.Generator(device).manual_seed(SEED)
+    ends = torch.randint(nodes, (2, edges), generator=generator, device=device)
+    loops = torch.arange(nodes, device=device)
+    source = torch.cat([ends[0], torch.ones_like(ends[1]), loops])
+    target = torch.cat([torch.zeros_like(ends[0]), ends[1], loops])
+    order = (target * nodes + source).argsort()
+    return torch.stack([source[order], target[order]])
 
 
 def _both_ways(edges: Tensor, nodes: int, distinct: bool = False) -> Tensor:

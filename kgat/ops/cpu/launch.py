@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kgat.ops.cpu import pieces
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.graph.device import available as available
 from kgat.ops.operands import LEARNED_OF_SCORES, TABLE, Operands
@@ -26,7 +27,8 @@ FIXED_SIZES = (8, 16, 32, 64, 128)
 WORK = 1 << 16
 
 
-BY_COLUMN = ("value", "key", "key_bias", "edge_bias", "edge_weight")  # whose gradients one loop writes
+# Operands with a row for each row of the graph, and for each column.
+OF_ROWS, OF_COLUMNS = ("query", "query_bias"), ("value", "key", "key_bias")
 
 
 def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
@@ -34,7 +36,7 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
     out = x.value.new_empty(adjacency.num_targets, x.heads, x.channels)
     lse = x.value.new_empty(adjacency.num_targets, x.heads)
     if lse.numel() != 0:
-        _run(_loop(recipe, x, "forward"), adjacency, False, x, {"out": out, "lse": lse})
+        _run(_loop(recipe, x, "forward"), adjacency, False, x, {}, {"out": out, "lse": lse})
     return out if own is out.dtype else out.to(own), lse
 
 
@@ -59,13 +61,13 @@ def attention_backward(
     dt = None
     if recipe.pair is not None or x.query_bias is not None:
         dt = x.value.new_empty(adjacency.num_edges, x.heads)
-    tensors = {"grad": grad, "packed": packed, "dt": dt}
-    of_columns = {f"d_{name}": found[name] for name in BY_COLUMN if name in found}
-    of_columns |= {"place": adjacency.place}
-    _run(_loop(recipe, x, "backward"), adjacency, True, x, tensors | of_columns)
+    tensors = {"grad": grad, "packed": packed, "dt": dt, "place": adjacency.place}
+    tensors |= {f"d_{name}": found[name] for name in ("edge_bias", "edge_weight") if name in found}
+    of_columns = {f"d_{name}": found[name] for name in OF_COLUMNS if name in found}
+    _run(_loop(recipe, x, "backward"), adjacency, True, x, tensors, of_columns)
     if x.query_bias is not None:
-        of_bias = {"dt": dt, "d_query_bias": found["query_bias"]}
-        _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, of_bias)
+        of_bias = {"d_query_bias": found["query_bias"]}
+        _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, {"dt": dt}, of_bias)
     if recipe.pair is not None:
         found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt})
     if own is not x.dtype:
@@ -76,7 +78,7 @@ def attention_backward(
 def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
     out = x.value.new_empty(adjacency.num_edges, x.heads)
     if out.numel():
-        _run(_loop(recipe, x, "score"), adjacency, False, x, {"out": out})
+        _run(_loop(recipe, x, "score"), adjacency, False, x, {"out": out}, {})
     return out
 
 
@@ -88,7 +90,8 @@ def score_backward(recipe: Recipe, adjacency: Adjacency, x: Operands, grad: Tens
     d_query, d_key = torch.empty_like(x.query), torch.empty_like(x.key)
     found = _query_gradient(recipe, adjacency, x, d_query, {"dt": grad, "place": adjacency.edge})
     place = adjacency.derive("by column", lambda: adjacency.edge.index_select(0, adjacency.place))
-    _run(_loop(recipe, x, "key_gradient"), adjacency, True, x, {"dt": grad, "place": place, "d_key": d_key})
+    tensors = {"dt": grad, "place": place}
+    _run(_loop(recipe, x, "key_gradient"), adjacency, True, x, tensors, {"d_key": d_key})
     return {**found, "key": d_key}
 
 
@@ -96,38 +99,52 @@ def _query_gradient(
     recipe: Recipe, adjacency: Adjacency, x: Operands, d_query: Tensor, tensors: dict[str, Tensor | None]
 ) -> dict[str, Tensor]:
     # Of queries, and of the weight where there is one: in one part per slot, added up in order.
-    parts = None if x.weight is None else x.weight.new_zeros(_slots(adjacency, x), *x.weight.shape)
+    parts = None
+    if x.weight is not None:
+        frame = _frame(adjacency, False, x)
+        slots = max(frame.slots, 0 if frame.pieces is None else frame.pieces.slots)
+        parts = x.weight.new_zeros(slots, *x.weight.shape)
     loop = _loop(recipe, x, "query_gradient")
-    _run(loop, adjacency, False, x, tensors | {"d_query": d_query, "d_weight": parts})
+    _run(loop, adjacency, False, x, tensors | {"d_weight": parts}, {"d_query": d_query})
     return {"query": d_query} if parts is None else {"query": d_query, "weight": parts.sum(dim=0)}
 
 
-def _slots(adjacency: Adjacency, x: Operands) -> int:
-    _, heads, channels = x.value.shape
-    work = adjacency.num_edges * heads * (x.features + channels)
-    return max(1, min(MAX_SLOTS, work // WORK))
+def _slots(edges: int, x: Operands) -> int:
+    return max(1, min(MAX_SLOTS, edges * x.heads * (x.features + x.channels) // WORK))
 
 
 def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
-    # Rows cut so that each slot has as many edges (and rows) as any other; and the largest degree.
-    cost = pointer + torch.arange(pointer.numel())
+    # Rows cut so that each slot has as many edges (and rows) as any other, of those that are not long; and
+    # the largest degree of these.
+    degree = pointer.diff()
+    degree.masked_fill_(degree > pieces.LONG, 0)
+    cost = torch.cat([degree.new_zeros(1), (degree + 1).cumsum(0)])
     share = torch.linspace(0, 1, slots + 1, dtype=torch.float64).mul(int(cost[-1])).round().long()
-    bounds = torch.searchsorted(cost, share)
-    bounds[0], bounds[-1] = 0, pointer.numel() - 1
-    degree = int(pointer.diff().max()) if pointer.numel() > 1 else 0
-    return bounds, degree
+    cuts = torch.searchsorted(cost, share)
+    cuts[0], cuts[-1] = 0, degree.numel()
+    return torch.stack([cuts[:-1], cuts[1:]], dim=1), int(degree.max()) if degree.numel() else 0
 
 
 class _Frame:
-    r"""What stands in the context of all loops over a graph, whatever the numbers on its nodes and edges; and the
-    scratch of those that have run, for the next one."""
+    r"""What stands in the context of all loops over a graph, whatever the numbers on its nodes and edges;
+    and the scratch of those that have run, for the next one."""
 
-    def __init__(self, adjacency: Adjacency, by_column: bool, x: Operands) -> None:
+    def __init__(
+        self, adjacency: Adjacency, by_column: bool, x: Operands, of_pieces: pieces.Pieces | None = None
+    ) -> None:
         from kgat.ops.cpu.loops import BUFFERS, FIELDS, scratch_size
 
-        pointer = adjacency.colptr if by_column else adjacency.rowptr
-        self.slots = _slots(adjacency, x)
-        bounds, degree = _bounds(pointer, self.slots)
+        self.by_column, self.pieces, self.of_pieces = by_column, None, of_pieces
+        if of_pieces is None:
+            pointer = adjacency.colptr if by_column else adjacency.rowptr
+            self.tasks = _slots(adjacency.num_edges, x)
+            bounds, degree = _bounds(pointer, self.tasks)
+            cut = pieces.Pieces.of(pointer)
+            self.pieces = None if cut is None else _Frame(adjacency, by_column, x, cut)
+        else:
+            pointer, bounds, degree = of_pieces.ptr, of_pieces.bounds, pieces.LONG
+            self.tasks = _slots(int(degree * len(bounds)), x)
+        self.slots = len(bounds)
         size = scratch_size(degree)
         self.size = BUFFERS * size  # of the scratch of each task
         self.place = {name: place for place, name in enumerate(FIELDS)}
@@ -137,6 +154,7 @@ class _Frame:
             "scratch_size": size,
             "slots": self.slots,
             "bounds": bounds,
+            "longest": pieces.LONG,
             "ptr": pointer,
             "index": adjacency.row if by_column else adjacency.col,
             "edge": adjacency.edge,
@@ -147,16 +165,35 @@ class _Frame:
         }
         fields = [self.known.get(name, 0) for name in FIELDS]
         self.context = array("q", [x if isinstance(x, int) else x.data_ptr() for x in fields])
-        self.free: list[_Scratch] = []
+        self._free: list[_Scratch] = []
 
-    def scratch(self, tasks: int, dtype: torch.dtype) -> _Scratch:
-        r"""Returns scratch for a loop, which is to be handed back to :attr:`free`: each that runs has its own, as
-        several threads may be in here at once."""
+    def run(self, loop: Loop, x: Operands, *tensors: Mapping[str, Tensor | None]) -> None:
+        r"""Runs a loop over the slots."""
+        tasks = min(torch.get_num_threads(), self.tasks)
+        scratch, scale, place = self._scratch(tasks, x.dtype), _scale(x.scale, x.dtype), self.place
+        context = self.context[:]
+        context[self.operands] = array("q", [0 if t is None else t.data_ptr() for t in x[: len(TABLE)]])
+        for some in tensors:
+            for name, tensor in some.items():
+                if tensor is not None:
+                    context[place[name]] = tensor.data_ptr()
+        context[place["counter"]], context[place["scratch"]] = scratch.addresses
+        context[place["scale"]] = scale.data_ptr()
+        if x.dropout > 0:
+            context[place["keep"]] = _keep(x.dropout)
+        if x.base is not None and x.base.dim() == 3:
+            context[place["base_step"]] = x.heads * x.channels
+        scratch.counter[0] = 0
+        loop.run(context, tasks)
+        self._free.append(scratch)
+
+    def _scratch(self, tasks: int, dtype: torch.dtype) -> _Scratch:
+        # Each loop that runs has its own: several threads may be in here at once.
         try:
-            scratch = self.free.pop()
+            scratch = self._free.pop()
         except IndexError:
             return _Scratch(torch.empty(tasks * self.size, dtype=dtype))
-        return scratch if scratch.room.numel() >= tasks * self.size else self.scratch(tasks, dtype)
+        return scratch if scratch.room.numel() >= tasks * self.size else self._scratch(tasks, dtype)
 
 
 class _Scratch:
@@ -166,28 +203,71 @@ class _Scratch:
         self.addresses = counter.data_ptr(), room.data_ptr()
 
 
+def _frame(adjacency: Adjacency, by_column: bool, x: Operands) -> _Frame:
+    key = (_Frame, by_column, x.dtype, *x.value.shape[1:], x.features)
+    return adjacency.derive(key, lambda: _Frame(adjacency, by_column, x))
+
+
 def _run(
-    loop: Loop, adjacency: Adjacency, by_column: bool, x: Operands, tensors: Mapping[str, Tensor | None]
+    loop: Loop,
+    adjacency: Adjacency,
+    by_column: bool,
+    x: Operands,
+    tensors: Mapping[str, Tensor | None],
+    results: Mapping[str, Tensor] | None = None,
 ) -> None:
-    dtype = x.dtype
-    key = (_Frame, by_column, dtype, *x.value.shape[1:], x.features)
-    frame = adjacency.derive(key, lambda: _Frame(adjacency, by_column, x))
-    tasks = min(torch.get_num_threads(), frame.slots)
-    scratch, scale, place = frame.scratch(tasks, dtype), _scale(x.scale, dtype), frame.place
-    context = frame.context[:]
-    context[frame.operands] = array("q", [0 if t is None else t.data_ptr() for t in x[: len(TABLE)]])
+    # 'results' are those with a row for each row that the loop goes over; None if it leaves out no long ones.
+    frame = _frame(adjacency, by_column, x)
+    frame.run(loop, x, tensors, results or {})
+    if results is not None and frame.pieces is not None:
+        _run_pieces(loop, frame, x, tensors, results)
+
+
+def _run_pieces(
+    loop: Loop,
+    frame: _Frame,
+    x: Operands,
+    tensors: Mapping[str, Tensor | None],
+    results: Mapping[str, Tensor],
+) -> None:
+    # As a graph of which the pieces are the rows, whose results are then added up in order.
+    assert frame.pieces is not None
+    cut = frame.pieces.of_pieces
+    assert cut is not None
+    names = OF_COLUMNS if frame.by_column else OF_ROWS
+    node = cut.node[cut.owner]
+    rows = {name: t.index_select(0, node) for name in names if (t := getattr(x, name)) is not None}
+    parts = {name: t.new_zeros(len(node), *t.shape[1:]) for name, t in results.items()}
+    total = torch.zeros_like(parts["lse"]) if "lse" in parts else None
+    frame.pieces.run(loop, x._replace(**rows, base=None), {**tensors, **parts, "total": total})
+    if total is not None:
+        results["lse"][cut.node] = _join(frame, cut, x, parts.pop("lse"), total)
+        parts["out"] *= total.unsqueeze(-1)
+    for name, part in parts.items():
+        whole = part.new_zeros(len(cut.node), *part.shape[1:]).index_add_(0, cut.owner, part)
+        if name == "out" and x.base is not None:
+            whole += x.base if x.base.dim() == 2 else x.base[cut.node]
+        results[name][cut.node] = whole
+
+
+def _join(frame: _Frame, cut: pieces.Pieces, x: Operands, lse: Tensor, total: Tensor) -> Tensor:
+    # The log-sum-exp of long rows; leaves in 'total' the part of each piece.
+    whole = lse.new_empty(len(cut.node), x.heads)
+    counter, bounds = torch.zeros(1, dtype=torch.int64), torch.tensor([0, len(cut.node)])
+    tensors = {
+        "counter": counter,
+        "bounds": bounds,
+        "ptr": cut.first,
+        "lse": lse,
+        "total": total,
+        "out": whole,
+    }
+    context = array("q", [0]) * len(frame.place)
+    context[frame.place["slots"]], context[frame.place["heads"]] = 1, x.heads
     for name, tensor in tensors.items():
-        if tensor is not None:
-            context[place[name]] = tensor.data_ptr()
-    context[place["counter"]], context[place["scratch"]] = scratch.addresses
-    context[place["scale"]] = scale.data_ptr()
-    if x.dropout > 0:
-        context[place["keep"]] = _keep(x.dropout)
-    if x.base is not None and x.base.dim() == 3:
-        context[place["base_step"]] = x.heads * x.channels
-    scratch.counter[0] = 0
-    loop.run(context, tasks)
-    frame.free.append(scratch)
+        context[frame.place[name]] = tensor.data_ptr()
+    _shared_loop("join", x.dtype).run(context, 1)
+    return whole
 
 
 @functools.lru_cache(maxsize=256)

@@ -1,5 +1,5 @@
-r"""The loops of :mod:`kgat.ops.logits` on the CPU: both inner products of a row in one reading of it, and all of
-their gradients in another."""
+r"""The loops of :mod:`kgat.ops.logits` on the CPU: both inner products of a row in one reading of it, and all
+of their gradients in another."""
 
 from __future__ import annotations
 

@@ -3,7 +3,8 @@ r"""The loops of fused attention on the CPU; :mod:`kgat.ops.recipe` has the form
 Rows (or columns) are worked on in blocks of about :data:`BLOCK` edges, one head at a time: all scores of a
 block stand in one buffer, so that link and exponential run over it as vectors, and what a block gathers twice
 is still in cache the second time. Four edges are worked on at once. One task writes a row, in a fixed order:
-the result does not depend on the number of threads.
+the result does not depend on the number of threads. Rows of more than so many edges are left out: their
+:mod:`~kgat.ops.cpu.pieces` are rows of a second run.
 """
 
 from __future__ import annotations
@@ -25,18 +26,18 @@ AHEAD = 24  # edges between a prefetch and its use
 # Places in the context of a loop: addresses (0 for what is absent) and sizes.
 _OF_GRADIENTS = ("query", "key", "weight", "query_bias", "key_bias", "edge_bias", "edge_weight", "value")
 FIELDS = (
-    *("counter", "slots", "bounds", "scratch", "scratch_size"),
+    *("counter", "slots", "bounds", "longest", "scratch", "scratch_size"),
     *("ptr", "index", "edge", "place", "heads", "features", "channels"),
     *TABLE,
-    *("scale", "keep", "base_step", "out", "lse", "grad", "packed", "dt"),
+    *("scale", "keep", "base_step", "out", "lse", "total", "grad", "packed", "dt"),
     *(f"d_{name}" for name in _OF_GRADIENTS),
 )
 (
-    COUNTER, SLOTS, BOUNDS, SCRATCH, SCRATCH_SIZE,
+    COUNTER, SLOTS, BOUNDS, LONGEST, SCRATCH, SCRATCH_SIZE,
     PTR, INDEX, EDGE, PLACE, HEADS, FEATURES, CHANNELS,
     VALUE, PAIR_ARGS, LINK_ARGS,
     QUERY, KEY, WEIGHT, QUERY_BIAS, KEY_BIAS, EDGE_BIAS, EDGE_WEIGHT, BASE, SEED,
-    SCALE, KEEP, BASE_STEP, OUT, LSE, GRAD, PACKED, DT,
+    SCALE, KEEP, BASE_STEP, OUT, LSE, TOTAL, GRAD, PACKED, DT,
     D_QUERY, D_KEY, D_WEIGHT, D_QUERY_BIAS, D_KEY_BIAS, D_EDGE_BIAS, D_EDGE_WEIGHT, D_VALUE,
 ) = range(len(FIELDS))  # fmt: skip
 
@@ -295,7 +296,11 @@ class Kernels:
                     for e in range(u, last):
                         w[e] = exp(s[e] - own)
                         total += w[e]
-                if total == number(0):  # no edges, or none that weighs anything
+                if ctx[TOTAL] != 0:  # a piece of a row, whose sums are yet to be joined
+                    pointer(ctx[TOTAL], f)[i * heads + h] = total
+                    lse[i * heads + h] = own
+                    share[i - start] = number(1) / total if total != number(0) else number(0)
+                elif total == number(0):  # no edges, or none that weighs anything
                     lse[i * heads + h] = number(0)
                     share[i - start] = number(0)
                 else:
@@ -619,8 +624,9 @@ class Kernels:
                 limit = min(end, start + BLOCK)
                 while stop < limit and ptr[stop + 1] - ptr[start] <= BLOCK:
                     stop += 1
-                for h in range(heads):
-                    block(ctx, scratch, slot, start, stop, h)
+                if ptr[stop] - ptr[start] <= ctx[LONGEST]:
+                    for h in range(heads):
+                        block(ctx, scratch, slot, start, stop, h)
                 start = stop
 
         return _over_slots(blocks)
@@ -634,7 +640,7 @@ def _over_slots(work: Any) -> Callable[..., None]:
                 slot = next_slot(pointer(ctx[COUNTER], _i64))
                 if slot >= ctx[SLOTS]:
                     break
-                work(ctx, task, slot, bounds[slot], bounds[slot + 1])
+                work(ctx, task, slot, bounds[2 * slot], bounds[2 * slot + 1])
 
     return loop
 
@@ -691,11 +697,43 @@ def sum_rows(dtype: str) -> Callable[..., None]:
         heads, ptr = ctx[HEADS], pointer(ctx[PTR], _i64)
         dt, out = pointer(ctx[DT], f), pointer(ctx[D_QUERY_BIAS], f)
         for i in range(start, stop):
+            if ptr[i + 1] - ptr[i] <= ctx[LONGEST]:
+                for h in range(heads):
+                    total = number(0)
+                    for e in range(ptr[i], ptr[i + 1]):
+                        total += dt[e * heads + h]
+                    out[i * heads + h] = total
+
+    return _over_slots(rows)
+
+
+def join(dtype: str) -> Callable[..., None]:
+    r"""By long rows: :math:`\lambda`, and in place of the sum of a piece the part of the row that it is."""
+    f = np.float32(0) if dtype == "float32" else np.float64(0)
+    number = type(f)
+    exp, log = VOCABULARY[dtype]["exp"], VOCABULARY[dtype]["log"]
+    lowest = number(-np.inf)
+
+    @plain
+    def rows(ctx, task, slot, start, stop):
+        heads, first = ctx[HEADS], pointer(ctx[PTR], _i64)
+        top, total, lse = pointer(ctx[LSE], f), pointer(ctx[TOTAL], f), pointer(ctx[OUT], f)
+        for i in range(start, stop):
             for h in range(heads):
-                total = number(0)
-                for e in range(ptr[i], ptr[i + 1]):
-                    total += dt[e * heads + h]
-                out[i * heads + h] = total
+                most = lowest
+                for n in range(first[i], first[i + 1]):
+                    p = n * heads + h
+                    most = top[p] if total[p] != number(0) and top[p] > most else most
+                most = most if most > lowest else number(0)
+                whole = number(0)
+                for n in range(first[i], first[i + 1]):
+                    p = n * heads + h
+                    total[p] = total[p] * exp(top[p] - most) if total[p] != number(0) else number(0)
+                    whole += total[p]
+                lse[i * heads + h] = most + log(whole) if whole != number(0) else number(0)
+                for n in range(first[i], first[i + 1]):
+                    p = n * heads + h
+                    total[p] = total[p] / whole if whole != number(0) else number(0)
 
     return _over_slots(rows)
 

@@ -1,0 +1,116 @@
+r"""How much faster several threads are than one: ``kgat bench threads``."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import asdict, dataclass
+from functools import partial
+from pathlib import Path
+from typing import Any
+
+import torch
+
+from kgat.experiments.bench import measure, rivals, worker
+from kgat.experiments.bench.contest import BOTH, FORWARD
+from kgat.experiments.bench.rivals import OURS, SUBJECTS
+from kgat.experiments.bench.scenarios import SCENARIOS, named
+from kgat.experiments.circumstances import circumstances
+from kgat.experiments.ledger import append
+
+DEFAULT = ("gat layer", "dot layer", "gat core", "dot core")
+REGIMES = ("R1", "R2")
+
+Record = dict[str, Any]
+
+
+@dataclass(frozen=True)
+class Question:
+    r"""What a process is asked.
+
+    Args:
+        scenario (str): Name of the graph.
+        subject (str): Name of a layer, or of the core that is attention's own part of it.
+        regime (str): How memory is allocated, one of :data:`REGIMES`.
+        threads (int): Number of threads that are timed against one.
+        rounds (int): Number of rounds.
+        root (str, optional): Folder of the data sets.
+    """
+
+    scenario: str
+    subject: str
+    regime: str
+    threads: int
+    rounds: int
+    root: str | None
+    device = "cpu"
+
+
+def bench_threads(
+    scenarios: Sequence[str],
+    subjects: Sequence[str] = DEFAULT,
+    threads: int = 2,
+    rounds: int = 11,
+    root: str | None = None,
+    path: Path | None = None,
+    say: Callable[[Record], None] = lambda record: None,
+) -> list[Record]:
+    r"""Times our layers and attention cores on one thread and on several, in turns in one process.
+
+    Args:
+        scenarios (list of str): Names of graphs.
+        subjects (list of str, optional): Names of layers and cores. (default: :data:`DEFAULT`)
+        threads (int, optional): Number of threads. (default: :obj:`2`)
+        rounds (int, optional): Number of rounds. (default: :obj:`11`)
+        root (str, optional): Folder of the data sets. (default: :obj:`None`)
+        path (Path, optional): The file of records; none is written if :obj:`None`. (default: :obj:`None`)
+        say (callable, optional): Called with each record. (default: does nothing)
+
+    Returns:
+        list of dict: Records of kind :obj:`"threads"`: how many times longer one thread takes.
+
+    Raises:
+        ValueError: If a name is unknown, or there are fewer than two threads.
+    """
+    if threads < 2:
+        raise ValueError(f"Expected at least 2 threads to time against one (got {threads})")
+    records: list[Record] = []
+    for scenario in named(scenarios, SCENARIOS, "scenarios", some=True):
+        for subject in named(subjects, SUBJECTS, "subjects"):
+            for regime in REGIMES:
+                question = Question(scenario.name, subject.name, regime, threads, rounds, root)
+                for record in worker.ask(__name__, question, regime):
+                    records.append(record)
+                    say(record)
+                    if path is not None:
+                        append(path, record)
+    return records
+
+
+def answers(question: Question) -> Iterator[Record]:
+    r"""Answers in a fresh process."""
+    scenario = SCENARIOS[question.scenario]
+    graph = scenario.load(question.root, "cpu")
+    ours = rivals.build(SUBJECTS[question.subject], scenario, graph, [OURS])[OURS]
+    grad = torch.randn_like(ours.forward())
+
+    def run(threads: int, step: measure.Step) -> None:
+        torch.set_num_threads(threads)
+        step()
+
+    steps: dict[str, measure.Step] = {FORWARD: ours.forward, BOTH: partial(ours.forward_and_backward, grad)}
+    for what, step in steps.items():
+        turns = {number: partial(run, number, step) for number in (1, question.threads)}
+        seconds = measure.take_turns(
+            {str(number): turn for number, turn in turns.items()},
+            *(ours.clear, float("inf"), "cpu", question.rounds + 2),
+        )
+        one, several = (values[2:] for values in seconds.values())
+        asked = {name: value for name, value in asdict(question).items() if name != "root"}
+        yield {
+            **{"kind": "threads", **asked, "what": what, "nodes": graph.x.size(0)},
+            **{"edges": graph.edge_index.size(1), "graph": graph.source},
+            **measure.verdict(measure.ratios(one, several)),
+            "seconds": measure.spread(several),
+            "cores": torch.multiprocessing.cpu_count(),
+            **{name: value for name, value in circumstances("cpu").items() if name != "threads"},
+        }
