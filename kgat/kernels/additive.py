@@ -78,7 +78,7 @@ class Additive(Kernel):
             return None
         if x_query is not x_key or weight_query is not weight_key:
             s, t = x_query @ _folded(weight_query, self.att_query), x_key @ _folded(weight_key, self.att_key)
-        elif not is_watched(x_query) and x_query.size(0) * self.heads * self.channels <= SMALL:
+        elif not torch.compiler.is_compiling() and x_query.size(0) * self.heads * self.channels <= SMALL:
             return None
         elif is_watched(x_query) or torch.is_autocast_enabled(x_query.device.type):
             both = _folded(weight_query, self.att_query), _folded(weight_query, self.att_key)

@@ -9,6 +9,7 @@ the pass takes that as its edge bias.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -77,10 +78,12 @@ class FusedBackend(Passes):
             value = value.to(dtype)
         if call.base is not None and self.adds_base:
             operands["base"] = call.base
+        args = () if recipe.pair is None else _pair_args(rule), _link_args(rule)
+        of_pair, of_link = _constants(args, heads, dtype, value.device)
         x = Operands(
             value,
-            _constants(() if recipe.pair is None else _pair_args(rule), heads, dtype, value.device),
-            _constants(_link_args(rule), heads, dtype, value.device),
+            of_pair,
+            of_link,
             # What has the type is not asked to take it: torch would look it up for a microsecond.
             **{name: t if t.dtype is dtype else t.to(dtype) for name, t in operands.items()},
             seed=seed,
@@ -114,7 +117,7 @@ def edge_score(term: Term, call: Call) -> Tensor:
     dtype = score_dtype(term.query, term.key, weight)
     query, key = term.query.to(dtype), term.key.to(dtype)
     recipe = Recipe(rule.pair, IDENTITY, weight is not None)
-    args = _constants(_pair_args(rule), query.size(1), dtype, query.device)
+    (args,) = _constants((_pair_args(rule),), query.size(1), dtype, query.device)
     weight = None if weight is None else weight.to(dtype).expand(query.shape[1:])
     return passes.edge_score(call.edge_index, query, key, weight, args, recipe.text, call.target)[0]  # type: ignore[no-any-return]
 
@@ -228,11 +231,20 @@ def _with_defaults(function: Pair | Link, args: tuple[Argument, ...], operands: 
     return (*args, *(function.in_scalars.__defaults__ or ())[-missing:])
 
 
-def _constants(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Two rows always, because compiled code takes two.
-    if all(isinstance(arg, float | int) for arg in args):
-        of_numbers = _numbers if is_watched() else _fixed
-        return of_numbers(args, heads, dtype, device)  # type: ignore[arg-type]
+def _constants(
+    functions: Sequence[tuple[Argument, ...]], heads: int, dtype: torch.dtype, device: torch.device
+) -> list[Tensor]:
+    # Of each function two rows always, because compiled code takes two.
+    of_numbers = _numbers if is_watched() else _fixed
+    return [
+        _stacked(args, heads, dtype, device)
+        if any(isinstance(arg, Tensor) for arg in args)
+        else of_numbers(args, heads, dtype, device)  # type: ignore[arg-type]
+        for args in functions
+    ]
+
+
+def _stacked(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     rows = [torch.as_tensor(arg, dtype=dtype, device=device).expand(heads) for arg in args]
     rows += [torch.zeros(heads, dtype=dtype, device=device)] * (2 - len(rows))
     return torch.stack(rows)

@@ -40,14 +40,12 @@ def logit(x: Tensor, vector: Tensor) -> Tensor:
     return (x * vector).sum(dim=-1, keepdim=True)
 
 
-def _in_one_pass(*tensors: Tensor) -> bool:
-    dtype = tensors[0].dtype
-    return (
-        tensors[0].device.type == "cpu"
-        and dtype in (torch.float32, torch.float64)
-        and all(x.dtype is dtype for x in tensors)
-        and available() is None
-    )
+def _in_one_pass(x: Tensor, first: Tensor, second: Tensor) -> bool:
+    types = {x.dtype, first.dtype, second.dtype}
+    return types <= _TYPES and len(types) == 1 and x.device.type == "cpu" and available() is None
+
+
+_TYPES = {torch.float32, torch.float64}
 
 
 class _Logits(torch.autograd.Function):
@@ -64,7 +62,7 @@ class _Logits(torch.autograd.Function):
     def backward(ctx: Any, d_s: Tensor, d_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, first, second = ctx.saved_tensors
         tensors = (x, first, second, d_s, d_t)
-        if torch.is_grad_enabled() or is_watched(*tensors) or not _in_one_pass(*tensors):
+        if torch.is_grad_enabled() or is_watched(*tensors) or not _in_one_pass(*tensors[:3]):
             return _gradients(*tensors)
         from kgat.ops.cpu.launch import logits_backward as compiled
 

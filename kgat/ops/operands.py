@@ -134,7 +134,7 @@ class Operands(NamedTuple):
 
     def contiguous(self) -> Operands:
         r"""Returns operands that lie in memory as they are read."""
-        there = [x for x in self if isinstance(x, Tensor)]
+        there: Any = [x for x in self[: len(TABLE)] if x is not None]
         return self if all(map(Tensor.is_contiguous, there)) else self.map(Tensor.contiguous)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Operands:

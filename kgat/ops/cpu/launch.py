@@ -172,7 +172,8 @@ class _Frame:
         tasks = min(torch.get_num_threads(), self.tasks)
         scratch, scale, place = self._scratch(tasks, x.dtype), _scale(x.scale, x.dtype), self.place
         context = self.context[:]
-        context[self.operands] = array("q", [0 if t is None else t.data_ptr() for t in x[: len(TABLE)]])
+        operands: Any = x[: len(TABLE)]
+        context[self.operands] = array("q", [0 if t is None else t.data_ptr() for t in operands])
         for some in tensors:
             for name, tensor in some.items():
                 if tensor is not None:
