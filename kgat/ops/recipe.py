@@ -27,7 +27,6 @@ Backward, with :math:`\mathbf{g} = \partial L / \partial \mathbf{o}`, from what 
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 
@@ -55,7 +54,7 @@ class Recipe:
     weighted: bool = False
     bias_inside: bool = False
 
-    @functools.cached_property
+    @property
     def text(self) -> str:
         r"""The recipe as an op of torch can take it."""
         pair = "" if self.pair is None else self.pair.key
