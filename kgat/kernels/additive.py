@@ -12,8 +12,12 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.kernel import Kernel, number
 from kgat.ops.batching import is_watched
+from kgat.ops.logits import logit, logits
 from kgat.score.gram import ComposedGram, LazyGram
 from kgat.score.rules import ADD, LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
+
+# Numbers of projections that stay in a cache: to read them once more costs less than other products.
+SMALL = 1 << 19
 
 
 class Additive(Kernel):
@@ -61,11 +65,9 @@ class Additive(Kernel):
         glorot(self.att_query)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        if key is query and not is_watched(query):  # a compiler brings the passes together by itself
-            s, t = _BothLogits.apply(query, self.att_query, self.att_key)  # type: ignore[no-untyped-call]
-        else:
-            s, t = _logits(query, self.att_query), _logits(key, self.att_key)
-        return self._of(s.unsqueeze(-1), t.unsqueeze(-1))
+        if key is query:
+            return self._of(*logits(query, self.att_query, self.att_key))
+        return self._of(logit(query, self.att_query), logit(key, self.att_key))
 
     def of_features(
         self, x_query: Tensor, weight_query: Tensor, x_key: Tensor, weight_key: Tensor
@@ -76,6 +78,8 @@ class Additive(Kernel):
             return None
         if x_query is not x_key or weight_query is not weight_key:
             s, t = x_query @ _folded(weight_query, self.att_query), x_key @ _folded(weight_key, self.att_key)
+        elif not torch.compiler.is_compiling() and x_query.size(0) * self.heads * self.channels <= SMALL:
+            return None
         elif is_watched(x_query) or torch.is_autocast_enabled(x_query.device.type):
             both = _folded(weight_query, self.att_query), _folded(weight_query, self.att_key)
             s, t = (x_query @ torch.cat(both, dim=-1)).split(self.heads, dim=-1)
@@ -86,33 +90,6 @@ class Additive(Kernel):
     def _of(self, s: Tensor, t: Tensor) -> LazyGram:
         rule = ScoreRule(ADD, LEAKY_RELU, link_args=(self.negative_slope,), edge_bias_inside=True)
         return LazyGram.of(s, t, rule)
-
-
-def _logits(x: Tensor, att: Tensor) -> Tensor:
-    # A batched product of so narrow matrices takes five times as long as this sum.
-    return (x * att).sum(dim=-1)
-
-
-class _BothLogits(torch.autograd.Function):
-    r"""The logits of nodes that are queries and keys: one pass over the nodes for both gradients of theirs,
-    one matrix product for those of both vectors; by themselves they take half as long again."""
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, att_query: Tensor, att_key: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
-        ctx.save_for_backward(x, att_query, att_key)
-        return _logits(x, att_query), _logits(x, att_key)
-
-    @staticmethod
-    def backward(ctx: Any, d_s: Tensor, d_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
-        x, att_query, att_key = ctx.saved_tensors
-        d_x = torch.addcmul(d_s.unsqueeze(-1) * att_query, d_t.unsqueeze(-1), att_key)
-        # Of the product of all heads with all heads, those of a head with itself.
-        heads, channels = att_query.shape
-        both = torch.cat([d_s, d_t], dim=-1).reshape(-1, 2 * heads)
-        product = both.T @ x.reshape(-1, heads * channels)
-        own = product.view(2, heads, heads, channels).diagonal(dim1=1, dim2=2)  # [2, C, H]
-        d_query, d_key = own.transpose(1, 2)
-        return d_x, d_query, d_key
 
 
 class _FoldedLogits(torch.autograd.Function):
@@ -212,7 +189,7 @@ class GatedAdditive(Additive):
     """
 
     def lift(self, query: Tensor, key: Tensor) -> ComposedGram:  # type: ignore[override]
-        s, t = _logits(query, self.att_query).unsqueeze(-1), _logits(key, self.att_key).unsqueeze(-1)
+        s, t = logit(query, self.att_query), logit(key, self.att_key)
         parts = LazyGram.of(s, t, ScoreRule(ADD)), LazyGram.of(query, key)
         slope = self.negative_slope
         return ComposedGram(parts, lambda total, logit: F.leaky_relu(total * logit.sigmoid(), slope))

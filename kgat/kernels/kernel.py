@@ -8,6 +8,7 @@ import math
 import operator
 import warnings
 from collections.abc import Sequence
+from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -56,6 +57,15 @@ class Context(NamedTuple):
 
 
 NOTHING = Context()
+
+
+def _without_autocast(device: str) -> AbstractContextManager[Any]:
+    # Where it is off anyway, to switch it off would take longer than many a lift.
+    on = torch.compiler.is_compiling() or torch.is_autocast_enabled(device)
+    return torch.autocast(device, enabled=False) if on else _NOTHING_TO_DO
+
+
+_NOTHING_TO_DO = nullcontext()
 
 
 class Kernel(KnowsArguments):
@@ -222,7 +232,7 @@ class Kernel(KnowsArguments):
                     f"channels={self.channels}] (got {list(x.shape)}); build the kernel with the "
                     f"heads and channels of its input"
                 )
-        with torch.autocast(query.device.type, enabled=False):
+        with _without_autocast(query.device.type):
             sides = self.scaled(at_least_single(query), at_least_single(key))
             if context.whole is not None and self.input_scale is not None:
                 query, key, own = context.whole

@@ -20,6 +20,7 @@ from kgat.score.gram import ComposedGram, Gram, HeadsGram, LazyGram, SumGram
 from kgat.score.rules import Link, Pair, ScoreRule
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+_OF_PARTS = (SumGram, ComposedGram, HeadsGram)
 VARIADIC = 0x04 | 0x08  # of code objects: *args and **kwargs
 
 
@@ -33,7 +34,7 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
     Raises:
         ValueError: If operands do not fit together, with their names and shapes.
     """
-    if isinstance(gram, SumGram | ComposedGram | HeadsGram):
+    if isinstance(gram, _OF_PARTS):
         if not gram.parts:
             raise ValueError("Expected a kernel of at least one part (got none)")
         sizes = [check_gram(part, device) for part in gram.parts]
@@ -250,7 +251,7 @@ def check_unbatched(gram: Gram) -> None:
     Raises:
         ValueError: If there are any.
     """
-    if isinstance(gram, SumGram | ComposedGram | HeadsGram):
+    if isinstance(gram, _OF_PARTS):
         for part in gram.parts:
             check_unbatched(part)
     elif isinstance(gram, LazyGram):

@@ -31,17 +31,24 @@ def is_watched(*tensors: Tensor | None) -> bool:
     """
     if torch.compiler.is_compiling():  # which cannot ask a tensor what follows
         return True
+    functorch = torch._C._functorch
     if (
-        torch.jit.is_tracing()
+        torch._C._is_tracing()
         or torch._C._len_torch_dispatch_stack() > 0
         or torch.autograd.forward_ad._current_level >= 0
-        or is_mapped(*(t for t in tensors if t is not None))
+        or functorch.peek_interpreter_stack() is not None
     ):
         return True
-    return any(t is not None and (type(t) not in _PLAIN or t.is_neg() or t._is_zerotensor()) for t in tensors)
+    there = [t for t in tensors if t is not None]
+    return (  # without a line of Python per tensor: it is asked at every step of every layer
+        not _PLAIN.issuperset(map(type, there))
+        or any(map(functorch.is_legacy_batchedtensor, there))
+        or any(map(Tensor.is_neg, there))
+        or any(map(Tensor._is_zerotensor, there))
+    )
 
 
-_PLAIN = (Tensor, torch.nn.Parameter)
+_PLAIN = {Tensor, torch.nn.Parameter}
 
 
 def one_by_one(

@@ -134,5 +134,6 @@ def score_dtype(*tensors: Tensor | None) -> torch.dtype:
     types = [t.dtype for t in tensors if t is not None]
     wide = types[0]
     for dtype in types[1:]:
-        wide = torch.promote_types(wide, dtype)
+        if dtype is not wide:
+            wide = torch.promote_types(wide, dtype)
     return torch.float32 if wide in (torch.float16, torch.bfloat16) else wide

@@ -192,8 +192,8 @@ def call_of(
         - **edge_index:** :math:`(2, E)`, **mask:** :math:`(E, H)`
     """
     link_args = _constants(x.link_args, recipe.link.in_scalars, 1)
+    a, b = (None if bias is None else bias.flatten(1) for bias in (x.query_bias, x.key_bias))
     if recipe.pair is None:
-        a, b = x.query_bias, x.key_bias
         a = x.value.new_zeros(num_targets, x.heads) if a is None else a
         b = x.value.new_zeros(x.value.shape[:2]) if b is None else b
         rule = ScoreRule(ADD, recipe.link, link_args=link_args, edge_bias_inside=True)
@@ -204,7 +204,7 @@ def call_of(
         pair_args = _constants(x.pair_args, recipe.pair.in_scalars, 2)
         weight = x.scale if x.weight is None else x.weight if x.scale == 1.0 else x.scale * x.weight
         rule = ScoreRule(recipe.pair, recipe.link, weight, pair_args, link_args, recipe.bias_inside)
-        gram = LazyGram.of(x.query, x.key, rule, key_bias=x.key_bias)
+        gram = LazyGram.of(x.query, x.key, rule, key_bias=b)
     factor = x.edge_weight
     if mask is not None:
         factor = mask.to(x.value.dtype) if factor is None else factor * mask

@@ -9,6 +9,7 @@ the pass takes that as its edge bias.
 from __future__ import annotations
 
 import functools
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor
@@ -75,12 +76,16 @@ class FusedBackend(Passes):
         value, heads = call.value, call.value.size(1)
         if dtype == torch.float64:
             value = value.to(dtype)
+        if call.base is not None and self.adds_base:
+            operands["base"] = call.base
+        args = () if recipe.pair is None else _pair_args(rule), _link_args(rule)
+        of_pair, of_link = _constants(args, heads, dtype, value.device)
         x = Operands(
             value,
-            _constants(() if recipe.pair is None else _pair_args(rule), heads, dtype, value.device),
-            _constants(_link_args(rule), heads, dtype, value.device),
-            **{name: tensor.to(dtype) for name, tensor in operands.items()},
-            base=call.base.to(dtype) if call.base is not None and self.adds_base else None,
+            of_pair,
+            of_link,
+            # What has the type is not asked to take it: torch would look it up for a microsecond.
+            **{name: t if t.dtype is dtype else t.to(dtype) for name, t in operands.items()},
             seed=seed,
             scale=1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight),
             dropout=call.dropout,
@@ -88,7 +93,7 @@ class FusedBackend(Passes):
         out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets)
         if call.base is not None and not self.adds_base:
             out = out + call.base
-        return out.to(call.value.dtype)
+        return out if out.dtype is call.value.dtype else out.to(call.value.dtype)
 
 
 @torch.compiler.assume_constant_result
@@ -112,7 +117,7 @@ def edge_score(term: Term, call: Call) -> Tensor:
     dtype = score_dtype(term.query, term.key, weight)
     query, key = term.query.to(dtype), term.key.to(dtype)
     recipe = Recipe(rule.pair, IDENTITY, weight is not None)
-    args = _constants(_pair_args(rule), query.size(1), dtype, query.device)
+    (args,) = _constants((_pair_args(rule),), query.size(1), dtype, query.device)
     weight = None if weight is None else weight.to(dtype).expand(query.shape[1:])
     return passes.edge_score(call.edge_index, query, key, weight, args, recipe.text, call.target)[0]  # type: ignore[no-any-return]
 
@@ -125,12 +130,12 @@ def _one_pass(call: Call) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
     gram, heads = call.gram, call.value.size(1)
     weight = None if call.edge_log_weight is None else call.edge_log_weight.expand(-1, heads)
     operands: dict[str, Tensor | None] = {}
-    recipe, rule = Recipe(None, IDENTITY), ScoreRule()
     term = _only_term(gram)
     one = None if term is None else _one_rule(call, term, weight)
     if term is None and not torch.compiler.is_compiling():
         for why in _not_in_scalars(gram):
             passes.fall_back("the score of fused attention", why)
+    recipe, rule = _OF_SCORES
     if one is not None:
         operands, recipe = one
         rule = term.rule  # type: ignore[assignment, union-attr]
@@ -149,6 +154,9 @@ def _one_pass(call: Call) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
     return {name: x for name, x in operands.items() if x is not None}, recipe, rule
 
 
+_OF_SCORES = Recipe(None, IDENTITY), ScoreRule()
+
+
 def _one_rule(
     call: Call, term: Term, weight: Tensor | None
 ) -> tuple[dict[str, Tensor | None], Recipe] | None:
@@ -161,11 +169,7 @@ def _one_rule(
     plain = not isinstance(rule.weight, Tensor) and rule.weight == 1.0
     by_bias = rule.pair is ADD and term.query.size(-1) == 1 and plain and key_bias is None
     if by_bias and (outer is None or rule.link is IDENTITY):
-        operands = {
-            "query_bias": term.query.squeeze(-1),
-            "key_bias": term.key.squeeze(-1),
-            "edge_bias": edge_bias,
-        }
+        operands = {"query_bias": term.query, "key_bias": term.key, "edge_bias": edge_bias}
         return operands, Recipe(None, rule.link)
     if inside and outer is not None:
         return None
@@ -227,11 +231,20 @@ def _with_defaults(function: Pair | Link, args: tuple[Argument, ...], operands: 
     return (*args, *(function.in_scalars.__defaults__ or ())[-missing:])
 
 
-def _constants(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # Two rows always, because compiled code takes two.
-    if all(isinstance(arg, float | int) for arg in args):
-        of_numbers = _numbers if is_watched() else _fixed
-        return of_numbers(args, heads, dtype, device)  # type: ignore[arg-type]
+def _constants(
+    functions: Sequence[tuple[Argument, ...]], heads: int, dtype: torch.dtype, device: torch.device
+) -> list[Tensor]:
+    # Of each function two rows always, because compiled code takes two.
+    of_numbers = _numbers if is_watched() else _fixed
+    return [
+        _stacked(args, heads, dtype, device)
+        if any(isinstance(arg, Tensor) for arg in args)
+        else of_numbers(args, heads, dtype, device)  # type: ignore[arg-type]
+        for args in functions
+    ]
+
+
+def _stacked(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     rows = [torch.as_tensor(arg, dtype=dtype, device=device).expand(heads) for arg in args]
     rows += [torch.zeros(heads, dtype=dtype, device=device)] * (2 - len(rows))
     return torch.stack(rows)

@@ -98,8 +98,8 @@ class Operands(NamedTuple):
     query: Annotated[Tensor | None, row("N H R", learned=True, when=_paired)] = None
     key: Annotated[Tensor | None, row("M H R", learned=True, when=_paired)] = None
     weight: Annotated[Tensor | None, row("H R", learned=True, when=_weighted)] = None
-    query_bias: Annotated[Tensor | None, row("N H", learned=True, when=_of_biases)] = None
-    key_bias: Annotated[Tensor | None, row("M H", learned=True)] = None
+    query_bias: Annotated[Tensor | None, row("N H", "N H 1", learned=True, when=_of_biases)] = None
+    key_bias: Annotated[Tensor | None, row("M H", "M H 1", learned=True)] = None
     edge_bias: Annotated[Tensor | None, row("E H", learned=True)] = None
     edge_weight: Annotated[Tensor | None, row("E H", learned=True)] = None
     base: Annotated[Tensor | None, row("N H C", "H C")] = None
@@ -131,6 +131,11 @@ class Operands(NamedTuple):
     def learned(self) -> dict[str, Tensor]:
         r"""The operands that there are and that a backward pass computes gradients of, by name."""
         return {name: x for name in LEARNED if (x := getattr(self, name)) is not None}
+
+    def contiguous(self) -> Operands:
+        r"""Returns operands that lie in memory as they are read."""
+        there: Any = [x for x in self[: len(TABLE)] if x is not None]
+        return self if all(map(Tensor.is_contiguous, there)) else self.map(Tensor.contiguous)
 
     def map(self, function: Callable[[Tensor], Tensor]) -> Operands:
         r"""Applies a function to all tensors that there are."""

@@ -81,7 +81,7 @@ def _attention(
     edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_targets: int
 ) -> tuple[Tensor, Tensor, Tensor]:
     adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
-    out, lse = on(edge_index.device).attention(recipe, adjacency, x.map(Tensor.contiguous))
+    out, lse = on(edge_index.device).attention(recipe, adjacency, x.contiguous())
     return out, lse, adjacency.graph
 
 
@@ -118,7 +118,7 @@ def _attention_backward(
 ) -> dict[str, Tensor]:
     adjacency = Adjacency.again(edge_index, target, num_targets, x.value.size(0), graph)
     results = (out.contiguous(), lse.contiguous(), grad.contiguous())
-    return on(edge_index.device).attention_backward(recipe, adjacency, x.map(Tensor.contiguous), *results)
+    return on(edge_index.device).attention_backward(recipe, adjacency, x.contiguous(), *results)
 
 
 @edge_attention_backward.register_fake
@@ -134,7 +134,7 @@ def edge_score(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
     x, _, target = _read_scores(inputs)
     assert x.query is not None
     adjacency = Adjacency.of(edge_index, target, x.query.size(0), x.value.size(0))
-    score = on(edge_index.device).score(recipe, adjacency, x.map(Tensor.contiguous))
+    score = on(edge_index.device).score(recipe, adjacency, x.contiguous())
     return score, adjacency.graph.clone()
 
 
@@ -154,7 +154,7 @@ def edge_score_backward(
     assert x.query is not None
     adjacency = Adjacency.again(edge_index, target, x.query.size(0), x.value.size(0), graph)
     backend = on(edge_index.device)
-    found = backend.score_backward(recipe, adjacency, x.map(Tensor.contiguous), grad.contiguous())
+    found = backend.score_backward(recipe, adjacency, x.contiguous(), grad.contiguous())
     return _without_gaps(LEARNED_OF_SCORES, found, x.query)
 
 
@@ -206,7 +206,7 @@ def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
                 found = _attention_backward(*saved, x, Recipe.read(text), target, num_targets)
             else:
                 results = edge_attention_backward(*saved, *x, text, target, num_targets)
-                found = dict(zip(LEARNED, results, strict=True))
+                found = {name: d for name, d in zip(LEARNED, results, strict=True) if name in x.learned}
         except BackendError as error:
             fall_back("the backward of fused attention", error)
             leaves = {name: leaf.detach().requires_grad_() for name, leaf in x.learned.items()}
@@ -214,11 +214,8 @@ def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
                 found = _through_eager(grad, x._replace(**leaves), text, edges)  # type: ignore[arg-type]
             found = {name: None if d is None else d.detach() for name, d in found.items()}
     of_base = None if x.base is None else grad.sum(dim=0) if x.base.dim() == 2 else grad
-    gradients = [
-        None if t is None else of_base if name == "base" else found.get(name)
-        for name, t in zip(Operands._fields, x, strict=True)
-    ]
-    return (None, *gradients, None, None, None)
+    found = {**found, "base": of_base}
+    return (None, *map(found.get, Operands._fields), None, None, None)
 
 
 def _score_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:

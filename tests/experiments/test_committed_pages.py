@@ -54,6 +54,15 @@ def test_epochs():
     assert between("benchmarks/README.md", *report.markers("epochs")) == said
 
 
+@pytest.mark.parametrize("kind", ["threads", "memory"])
+def test_threads_and_memory(kind):
+    path = ROOT / "benchmarks" / f"{kind}.jsonl"
+    if not path.is_file():
+        pytest.skip(f"nothing is recorded in {path.name} yet")
+    begin, end = (line.replace("ops", kind) for line in (report.BEGIN, report.END))
+    assert between("benchmarks/README.md", begin, end) == report.TABLES[kind](read_results(path, [kind]))
+
+
 def test_regression():
     records = read_results(ROOT / "benchmarks" / "regression" / "results.jsonl", ["regression"])
     text = regression.table(regression.of_setting(records, regression.Setting(epochs=300)))

@@ -150,4 +150,4 @@ def test_a_long_row_is_the_work_of_many(by_column, hubs):
     ptr = sorted_edges.colptr if by_column else sorted_edges.rowptr
     long = ptr.diff()[ptr.diff() > BLOCK]
     assert frame.pieces.slots == (-(-long // BLOCK)).sum() >= 4
-    assert frame.scratch < 8 * BLOCK
+    assert frame.size < 8 * BLOCK

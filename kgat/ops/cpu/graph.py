@@ -2,8 +2,8 @@ r"""What the room of graphs computes on the CPU, compiled: the order of edges, a
 
 from __future__ import annotations
 
-import ctypes
 import functools
+from array import array
 from typing import Any
 
 import numpy as np
@@ -78,9 +78,9 @@ def _dealt_out(key: Array, other: Array, size: int) -> tuple[Array, ...]:
 def scan(words: Tensor) -> tuple[int, int]:
     r"""Returns both sums of :func:`kgat.ops.graph.fingerprint.fingerprint` over a contiguous tensor of
     integers."""
-    sums = (ctypes.c_int64 * 2)()
-    scanning(words.dtype).run([words, ctypes.addressof(sums), words.numel()], 1)
-    return sums[0], sums[1]
+    context = array("q", (words.data_ptr(), words.numel(), 0, 0))
+    scanning(words.dtype).run(context, 1)
+    return context[2], context[3]
 
 
 @plain
@@ -178,9 +178,9 @@ def scanning(dtype: torch.dtype) -> Loop:
     number = np.dtype(name).type(0)
 
     def scan_words(begin, end, ctx):  # type: ignore[no-untyped-def]
-        words, sums = pointer(ctx[0], number), pointer(ctx[1], _i64)
+        words = pointer(ctx[0], number)
         first, second = np.uint64(0), np.uint64(0)
-        for n in range(ctx[2]):
+        for n in range(ctx[1]):
             y = np.uint64(words[n]) + np.uint64(n + 1) * _STEP
             y = (y ^ (y >> _FOLD)) * _FIRST
             y = (y ^ (y >> _TURN)) * _SECOND
@@ -188,7 +188,7 @@ def scanning(dtype: torch.dtype) -> Loop:
             z = y * _THIRD
             first += y
             second += z ^ (z >> _FOLD)
-        sums[0] = first
-        sums[1] = second
+        ctx[2] = first
+        ctx[3] = second
 
     return Loop(scan_words, f"fingerprint of {name}", f"scan|{name}")

@@ -2,8 +2,8 @@ r"""Gives the loops of the CPU their tensors; :class:`~kgat.ops.backend.Passes` 
 
 from __future__ import annotations
 
-import ctypes
 import functools
+from array import array
 from collections.abc import Mapping
 from typing import TYPE_CHECKING, Any
 
@@ -38,7 +38,7 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
     lse = x.value.new_empty(adjacency.num_targets, x.heads)
     if lse.numel() != 0:
         _run(_loop(recipe, x, "forward"), adjacency, False, x, {}, {"out": out, "lse": lse})
-    return out.to(own), lse
+    return out if own is out.dtype else out.to(own), lse
 
 
 def _widened(x: Operands) -> Operands:
@@ -83,7 +83,8 @@ def attention_backward(
     if recipe.pair is not None:
         add = int(x.query is x.value or x.query is x.key)
         found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt, "add": add})
-    found["value"] = found["value"].to(own)
+    if own is not x.dtype:
+        found["value"] = found["value"].to(own)
     return {name: t for name, t in found.items() if name in shared.values() or name not in ("query", "key")}
 
 
@@ -138,7 +139,8 @@ def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
 
 
 class _Frame:
-    r"""What stands in the context of all loops over a graph, whatever the numbers on its nodes and edges."""
+    r"""What stands in the context of all loops over a graph, whatever the numbers on its nodes and edges;
+    and the scratch of those that have run, for the next one."""
 
     def __init__(
         self, adjacency: Adjacency, by_column: bool, x: Operands, of_pieces: pieces.Pieces | None = None
@@ -157,10 +159,11 @@ class _Frame:
             self.tasks = _slots(int(degree * len(bounds)), x)
         self.slots = len(bounds)
         size = scratch_size(degree)
-        self.scratch = BUFFERS * size  # of each task
+        self.size = BUFFERS * size  # of the scratch of each task
         self.place = {name: place for place, name in enumerate(FIELDS)}
-        self.operands = [self.place[name] for name in TABLE]
-        known: dict[str, Tensor | int] = {
+        first = self.place[next(iter(TABLE))]
+        self.operands = slice(first, first + len(TABLE))
+        self.known: dict[str, Tensor | int] = {
             "scratch_size": size,
             "slots": self.slots,
             "bounds": bounds,
@@ -171,32 +174,51 @@ class _Frame:
             "heads": x.heads,
             "channels": x.channels,
             "features": x.features,
+            "keep": -1,
         }
-        self.fields = [known.get(name, 0) for name in FIELDS]
+        fields = [self.known.get(name, 0) for name in FIELDS]
+        self.context = array("q", [x if isinstance(x, int) else x.data_ptr() for x in fields])
+        self._free: list[_Scratch] = []
 
-    def run(self, loop: Loop, x: Operands, tensors: _Fields) -> None:
+    def run(self, loop: Loop, x: Operands, *tensors: _Fields) -> None:
         r"""Runs a loop over the slots."""
         tasks = min(torch.get_num_threads(), self.tasks)
-        fields: list[Any] = self.fields.copy()
-        place = self.place
-        for n, operand in zip(self.operands, x, strict=False):
-            if operand is not None:
-                fields[n] = operand
-        for name, tensor in tensors.items():
-            if tensor is not None:
-                fields[place[name]] = tensor
-        # Made anew for each call: two Python threads may be in here at once.
-        fields[place["scratch"]] = torch.empty(tasks * self.scratch, dtype=x.dtype)
-        fields[place["counter"]] = ctypes.c_int64()
-        fields[place["scale"]] = _scale(x.scale, x.dtype)
-        fields[place["keep"]] = _keep(x.dropout)
+        scratch, scale, place = self._scratch(tasks, x.dtype), _scale(x.scale, x.dtype), self.place
+        context = self.context[:]
+        operands: Any = x[: len(TABLE)]
+        context[self.operands] = array("q", [0 if t is None else t.data_ptr() for t in operands])
+        for some in tensors:
+            for name, tensor in some.items():
+                if tensor is not None:
+                    context[place[name]] = tensor if isinstance(tensor, int) else tensor.data_ptr()
+        context[place["counter"]], context[place["scratch"]] = scratch.addresses
+        context[place["scale"]] = scale.data_ptr()
+        if x.dropout > 0:
+            context[place["keep"]] = _keep(x.dropout)
         if x.base is not None and x.base.dim() == 3:
-            fields[place["base_step"]] = x.heads * x.channels
-        loop.run(fields, tasks)
+            context[place["base_step"]] = x.heads * x.channels
+        scratch.counter[0] = 0
+        loop.run(context, tasks)
+        self._free.append(scratch)
+
+    def _scratch(self, tasks: int, dtype: torch.dtype) -> _Scratch:
+        # Each loop that runs has its own: several threads may be in here at once.
+        try:
+            scratch = self._free.pop()
+        except IndexError:
+            return _Scratch(torch.empty(tasks * self.size, dtype=dtype))
+        return scratch if scratch.room.numel() >= tasks * self.size else self._scratch(tasks, dtype)
+
+
+class _Scratch:
+    def __init__(self, room: Tensor) -> None:
+        counter = torch.zeros(1, dtype=torch.int64)
+        self.room, self.counter = room, counter.numpy()
+        self.addresses = counter.data_ptr(), room.data_ptr()
 
 
 def _frame(adjacency: Adjacency, by_column: bool, x: Operands) -> _Frame:
-    key = (by_column, x.dtype, *x.value.shape[1:], x.features)
+    key = (_Frame, by_column, x.dtype, *x.value.shape[1:], x.features)
     return adjacency.derive(key, lambda: _Frame(adjacency, by_column, x))
 
 
@@ -210,7 +232,7 @@ def _run(
 ) -> None:
     # 'results' are those with a row for each row that the loop goes over; None if it leaves out no long ones.
     frame = _frame(adjacency, by_column, x)
-    frame.run(loop, x, tensors if results is None else {**tensors, **results})
+    frame.run(loop, x, tensors, results or {})
     if results is not None and frame.pieces is not None:
         _run_pieces(loop, frame, x, tensors, results)
 
@@ -248,12 +270,20 @@ def _run_pieces(
 def _join(frame: _Frame, cut: pieces.Pieces, x: Operands, lse: Tensor, total: Tensor) -> Tensor:
     # The log-sum-exp of long rows; leaves in 'total' the part of each piece.
     whole = lse.new_empty(len(cut.node), x.heads)
-    fields: list[Any] = [0] * len(frame.fields)
-    bounds = torch.tensor([0, len(cut.node)])
-    known = {"counter": ctypes.c_int64(), "slots": 1, "bounds": bounds, "ptr": cut.first, "heads": x.heads}
-    for name, value in {**known, "lse": lse, "total": total, "out": whole}.items():
-        fields[frame.place[name]] = value
-    _shared_loop("join", x.dtype).run(fields, 1)
+    counter, bounds = torch.zeros(1, dtype=torch.int64), torch.tensor([0, len(cut.node)])
+    tensors = {
+        "counter": counter,
+        "bounds": bounds,
+        "ptr": cut.first,
+        "lse": lse,
+        "total": total,
+        "out": whole,
+    }
+    context = array("q", [0]) * len(frame.place)
+    context[frame.place["slots"]], context[frame.place["heads"]] = 1, x.heads
+    for name, tensor in tensors.items():
+        context[frame.place[name]] = tensor.data_ptr()
+    _shared_loop("join", x.dtype).run(context, 1)
     return whole
 
 
@@ -325,6 +355,38 @@ def _run_waves(name: str, families: int, size: int, **tensors: Tensor | None) ->
     _shared_loop(name, torch.float32).run(fields, slots)
 
 
+def logits(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns what :func:`kgat.ops.logits.logits` does."""
+    x, first, second = map(Tensor.contiguous, (x, first, second))
+    s, t = x.new_empty(*x.shape[:-1], 1), x.new_empty(*x.shape[:-1], 1)
+    _run_logits("logits", x, first, second, s, t, 0, 0)
+    return s, t
+
+
+def logits_backward(
+    x: Tensor, first: Tensor, second: Tensor, d_s: Tensor, d_t: Tensor
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns the gradients of :func:`logits`."""
+    x, first, second, d_s, d_t = map(Tensor.contiguous, (x, first, second, d_s, d_t))
+    d_x, d_vectors = torch.empty_like(x), x.new_zeros(_slots_of_logits(x), 2, *first.shape)
+    _run_logits("logits_backward", x, first, second, d_s, d_t, d_x, d_vectors)
+    d_first, d_second = (d_vectors[0] if len(d_vectors) == 1 else d_vectors.sum(dim=0)).unbind()
+    return d_x, d_first, d_second
+
+
+def _slots_of_logits(x: Tensor) -> int:
+    return max(1, min(MAX_SLOTS, 2 * x.numel() // WORK))
+
+
+def _run_logits(name: str, x: Tensor, *rest: Tensor | int) -> None:
+    heads, channels = x.shape[-2:]
+    slots = _slots_of_logits(x)
+    if x.numel():
+        nodes = x.numel() // (heads * channels)
+        addresses = [y if isinstance(y, int) else y.data_ptr() for y in (x, *rest)]
+        _shared_loop(name, x.dtype).run(array("q", (*addresses, nodes, slots, heads, channels)), slots)
+
+
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
     keep = _keep(p)
     mask = torch.empty(edges, heads, dtype=torch.float64)
@@ -356,11 +418,11 @@ def _guarded(name: str, dtype: torch.dtype, rule: str | None = None, *sizes: int
 
 @functools.lru_cache(maxsize=1024)
 def _compiled(name: str, dtype: str, rule: str | None, features: int = 0, channels: int = 0) -> Loop:
-    from kgat.ops.cpu import loops, waves
+    from kgat.ops.cpu import logits, loops, waves
     from kgat.ops.cpu.runtime import Loop
 
     if rule is None:  # the same for all rules
-        room = waves if hasattr(waves, name) else loops
+        room = next(room for room in (waves, logits, loops) if hasattr(room, name))
         return Loop(getattr(room, name)(dtype), f"{name} in {dtype}", f"{name}|{dtype}")
     recipe = Recipe.read(rule)
     sizes = (features, channels, recipe.weighted, recipe.bias_inside)

@@ -16,6 +16,7 @@ import numpy as np
 
 from kgat.ops.cpu.math import VOCABULARY, apart, compile_rule, inlined, plain
 from kgat.ops.cpu.runtime import chunk, next_slot, pointer, prefetch, shift
+from kgat.ops.operands import TABLE
 from kgat.ops.recipe import Recipe
 
 BLOCK = 512  # edges and rows: scratch holds numbers of either
@@ -27,17 +28,16 @@ _OF_GRADIENTS = ("query", "key", "weight", "query_bias", "key_bias", "edge_bias"
 FIELDS = (
     *("counter", "slots", "bounds", "longest", "scratch", "scratch_size"),
     *("ptr", "index", "edge", "place", "heads", "features", "channels"),
-    *("query", "key", "weight", "pair_args", "link_args"),
-    *("query_bias", "key_bias", "edge_bias", "edge_weight", "value"),
-    *("scale", "keep", "seed", "base", "base_step", "out", "lse", "total", "grad", "packed", "dt", "add"),
+    *TABLE,
+    *("scale", "keep", "base_step", "out", "lse", "total", "grad", "packed", "dt", "add"),
     *(f"d_{name}" for name in _OF_GRADIENTS),
 )
 (
     COUNTER, SLOTS, BOUNDS, LONGEST, SCRATCH, SCRATCH_SIZE,
     PTR, INDEX, EDGE, PLACE, HEADS, FEATURES, CHANNELS,
-    QUERY, KEY, WEIGHT, PAIR_ARGS, LINK_ARGS,
-    QUERY_BIAS, KEY_BIAS, EDGE_BIAS, EDGE_WEIGHT, VALUE,
-    SCALE, KEEP, SEED, BASE, BASE_STEP, OUT, LSE, TOTAL, GRAD, PACKED, DT, ADD,
+    VALUE, PAIR_ARGS, LINK_ARGS,
+    QUERY, KEY, WEIGHT, QUERY_BIAS, KEY_BIAS, EDGE_BIAS, EDGE_WEIGHT, BASE, SEED,
+    SCALE, KEEP, BASE_STEP, OUT, LSE, TOTAL, GRAD, PACKED, DT, ADD,
     D_QUERY, D_KEY, D_WEIGHT, D_QUERY_BIAS, D_KEY_BIAS, D_EDGE_BIAS, D_EDGE_WEIGHT, D_VALUE,
 ) = range(len(FIELDS))  # fmt: skip
 

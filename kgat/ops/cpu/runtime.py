@@ -15,6 +15,7 @@ import os
 import sys
 import threading
 import time
+from array import array
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -126,28 +127,23 @@ class Loop:
         logger.info("compiled %s in %.2f s", label, time.perf_counter() - start)
         return code
 
-    def run(self, fields: Sequence[Any], tasks: int) -> None:
+    def run(self, fields: Sequence[Any] | array[int], tasks: int) -> None:
         r"""Runs ``function(begin, end, context)`` on pieces of ``[0, tasks)``, on torch's threads.
 
         Args:
-            fields (list): What stands in the context: numbers, and tensors, arrays and objects of ctypes by
-                their addresses; 0 where there is none.
+            fields (list or array): What stands in the context: numbers, and tensors, arrays and objects of
+                ctypes by their addresses; 0 where there is none. An array holds the addresses.
             tasks (int): Number of tasks.
         """
-        context = _numbers(len(fields))(
-            *[x if type(x) is int else x.data_ptr() if type(x) is Tensor else _address(x) for x in fields]
-        )
+        if type(fields) is not array:
+            fields = array("q", [x if type(x) is int else _address(x) for x in fields])
+        context = fields.buffer_info()[0]
         if tasks <= 1 or _forked or (parallel_for := _parallel_for()) is None:
             self._call(0, tasks, context)
             return
         error = parallel_for(0, tasks, 1, self.address, context)
         if error:
             raise RuntimeError(f"torch_parallel_for failed with code {error}")
-
-
-@functools.cache
-def _numbers(count: int) -> Any:
-    return ctypes.c_int64 * count
 
 
 def _address(x: Any) -> int:

@@ -78,7 +78,6 @@ class Adjacency:
             ValueError: If :obj:`edge_index` is no list of edges, or there are about :math:`2^{31}` edges or
                 nodes, or more.
         """
-        check_edges(edge_index)
         return remember(
             edge_index,
             (cls, target, num_targets, num_sources),
@@ -116,7 +115,7 @@ class Adjacency:
             raise RuntimeError(CHANGED_BEFORE_BACKWARD) from error
         if not reads_at_once(graph.device):
             assert_later((adjacency.graph == graph).all(), CHANGED_BEFORE_BACKWARD)
-        elif not torch.equal(adjacency.graph, graph):
+        elif graph is not adjacency.graph and not torch.equal(adjacency.graph, graph):
             raise RuntimeError(CHANGED_BEFORE_BACKWARD)
         return adjacency
 
@@ -142,6 +141,7 @@ class Adjacency:
 
     @classmethod
     def _build(cls, edge_index: Tensor, target: int, num_targets: int, num_sources: int) -> Adjacency:
+        check_edges(edge_index)
         row, col = edge_index[target], edge_index[1 - target]
         check_indices(row, col, num_targets, num_sources)
         largest = max(row.numel(), num_targets, num_sources)
