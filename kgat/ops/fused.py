@@ -19,6 +19,7 @@ from kgat.ops.backend import Passes, named
 from kgat.ops.batching import is_watched
 from kgat.ops.call import Call, check_scores, score_dtype
 from kgat.ops.eager import edge_softmax
+from kgat.ops.graph.device import recording
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import Recipe
 from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram, Term
@@ -229,23 +230,27 @@ def _with_defaults(function: Pair | Link, args: tuple[Argument, ...], operands: 
 
 def _constants(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     # Two rows always, because compiled code takes two.
-    if all(isinstance(arg, float | int) for arg in args):
-        of_numbers = _numbers if is_watched() else _fixed
-        return of_numbers(args, heads, dtype, device)  # type: ignore[arg-type]
-    rows = [torch.as_tensor(arg, dtype=dtype, device=device).expand(heads) for arg in args]
-    rows += [torch.zeros(heads, dtype=dtype, device=device)] * (2 - len(rows))
-    return torch.stack(rows)
+    numbers = all(isinstance(arg, float | int) for arg in args)
+    rows = _fixed if numbers and not is_watched() and not recording(device) else _rows
+    return rows(args, heads, dtype, device)
 
 
-def _numbers(args: tuple[float, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    numbers = [[float(arg)] for arg in args] + [[0.0]] * (2 - len(args))
-    return torch.tensor(numbers, dtype=dtype, device=device).expand(2, heads).contiguous()
+def _rows(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # A number is filled in: a copy of it would wait for the device.
+    return torch.stack(
+        [
+            arg.to(device, dtype).expand(heads)
+            if isinstance(arg, Tensor)
+            else torch.full((heads,), float(arg), dtype=dtype, device=device)
+            for arg in (*args, *[0.0] * (2 - len(args)))
+        ]
+    )
 
 
 @functools.lru_cache(maxsize=256)
-def _fixed(args: tuple[float, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _fixed(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # it serves training, too
-        return _numbers(args, heads, dtype, device)
+        return _rows(args, heads, dtype, device)
 
 
 def _scores(gram: Gram, call: Call) -> Tensor:
