@@ -20,6 +20,7 @@ from kgat.ops.backend import Passes, named
 from kgat.ops.batching import is_watched
 from kgat.ops.call import Call, check_scores, score_dtype
 from kgat.ops.eager import edge_softmax
+from kgat.ops.graph.device import recording
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import Recipe
 from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram, Term
@@ -235,30 +236,29 @@ def _constants(
     functions: Sequence[tuple[Argument, ...]], heads: int, dtype: torch.dtype, device: torch.device
 ) -> list[Tensor]:
     # Of each function two rows always, because compiled code takes two.
-    of_numbers = _numbers if is_watched() else _fixed
+    of_numbers = _rows if is_watched() or recording(device) else _fixed
     return [
-        _stacked(args, heads, dtype, device)
-        if any(isinstance(arg, Tensor) for arg in args)
-        else of_numbers(args, heads, dtype, device)  # type: ignore[arg-type]
+        (_rows if any(isinstance(arg, Tensor) for arg in args) else of_numbers)(args, heads, dtype, device)
         for args in functions
     ]
 
 
-def _stacked(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    rows = [torch.as_tensor(arg, dtype=dtype, device=device).expand(heads) for arg in args]
-    rows += [torch.zeros(heads, dtype=dtype, device=device)] * (2 - len(rows))
-    return torch.stack(rows)
-
-
-def _numbers(args: tuple[float, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    numbers = [[float(arg)] for arg in args] + [[0.0]] * (2 - len(args))
-    return torch.tensor(numbers, dtype=dtype, device=device).expand(2, heads).contiguous()
+def _rows(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    # A number is filled in: a copy of it would wait for the device.
+    return torch.stack(
+        [
+            arg.to(device, dtype).expand(heads)
+            if isinstance(arg, Tensor)
+            else torch.full((heads,), float(arg), dtype=dtype, device=device)
+            for arg in (*args, *[0.0] * (2 - len(args)))
+        ]
+    )
 
 
 @functools.lru_cache(maxsize=256)
-def _fixed(args: tuple[float, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+def _fixed(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
     with torch.inference_mode(False):  # it serves training, too
-        return _numbers(args, heads, dtype, device)
+        return _rows(args, heads, dtype, device)
 
 
 def _scores(gram: Gram, call: Call) -> Tensor:

@@ -217,7 +217,9 @@ def test_a_switch_is_no_order():
 
 
 def test_bad_options():
-    for dropout in (-0.1, 1.0, float("nan")):
+    with pytest.raises(ValueError, match=r"Expected a finite number as 'dropout' \(got nan\)"):
+        Magnitude(4, dropout=math.nan)
+    for dropout in (-0.1, 1.0):
         with pytest.raises(ValueError, match=rf"'dropout' in \[0, 1\) \(got {dropout}\)"):
             Magnitude(4, dropout=dropout)
     with pytest.raises(ValueError, match=r"Expected 'p' of at least 1 \(got 0.5\)"):

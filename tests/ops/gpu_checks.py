@@ -14,6 +14,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from kgat.kernels import kan
 from kgat.nn.edges import _WEIGHTS
+from kgat.ops import fused
 from kgat.ops.arguments import _LOG_WEIGHT
 from kgat.ops.gpu import launch as gpu
 from kgat.ops.graph import adjacency as graph_adjacency
@@ -557,6 +558,17 @@ def test_recorded_graphs_are_not_remembered(monkeypatch):
 def test_sentences_fit_into_an_assertion_of_a_device():
     for sentence in (graph_memory.CHANGED, graph_adjacency.CHANGED_BEFORE_BACKWARD, _WEIGHTS, _LOG_WEIGHT):
         assert len(sentence) <= graph_device.LONGEST, sentence
+
+
+@pytest.mark.parametrize("args", [(0.2,), (0.2, torch.tensor([1.0, 2.0, 3.0], dtype=torch.float64)), ()])
+def test_constants_of_a_rule_are_not_copied_to_a_device(monkeypatch, args):
+    monkeypatch.setattr(fused, "recording", lambda device: True)  # what is recorded is not kept either
+    with Watched() as watched:
+        rows = fused._constants(args, 3, torch.float32, torch.device("cpu"))
+    assert watched.waits() == []
+    wanted = [torch.as_tensor(arg).expand(3) for arg in (*args, 0.0, 0.0)]
+    torch.testing.assert_close(rows, torch.stack(wanted[:2]).float())
+    assert fused._constants(args, 3, torch.float32, torch.device("cpu")) is not rows
 
 
 @pytest.mark.parametrize("size", [0, 1, 1023, 1025, 9001])
