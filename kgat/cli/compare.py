@@ -69,7 +69,7 @@ def compare(
             "choose one: kernel{rbf,dot}, or kernel alone for the usual ones."
         ),
     ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
-    seeds: options.Seeds = 5,
+    seeds: options.Seeds = 10,
     out: Annotated[
         Path | None, typer.Option(help="Folder of results, figures and report. Default: runs/DATASET.")
     ] = None,
@@ -106,6 +106,11 @@ def compare(
     Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated.
     Prints a table and draws figures and a report beside the results.
     """
+    from kgat.experiments.processes import start_server
+
+    # Beside what this process imports and loads.
+    if jobs != 1 and not device.startswith("cuda") and (threads or os.cpu_count() or 1) > 1:
+        start_server()
     from kgat.experiments.compare import compare as run_all
     from kgat.experiments.records import RESULTS
 
