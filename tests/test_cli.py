@@ -373,17 +373,23 @@ def test_nothing_to_show_is_an_error(capsys, tmp_path, arguments, content):
 
 
 @pytest.mark.parametrize(
-    ("options", "servers"),
+    ("told", "options", "servers"),
     [
-        (["--threads", "2"], 1),
-        (["--jobs", "2"], 1),
-        (["--jobs", "1"], 0),
-        (["--threads", "1"], 0),
-        (["--device", "cuda"], 0),
+        ("", [], 1),
+        ("1", [], 0),
+        ("2,1", [], 1),
+        ("1", ["--threads", "2"], 1),
+        ("2", ["--threads", "1"], 0),
+        ("1", ["--jobs", "2"], 1),
+        ("2", ["--jobs", "1"], 0),
+        ("", ["--jobs", "2", "--threads", "2"], 0),  # no forks: each has several threads
+        ("2", ["--device", "cuda"], 0),
     ],
 )
-def test_processes_of_several_jobs_import_while_this_one_does(capsys, monkeypatch, options, servers):
+def test_processes_of_several_jobs_import_while_this_one_does(capsys, monkeypatch, told, options, servers):
     asked, seeds = [], []
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
     monkeypatch.setattr(processes, "start_server", lambda: asked.append(1))
     monkeypatch.setattr(cli_options, "check_device", lambda device: None)
     monkeypatch.setattr(cli_options, "set_threads", lambda threads: None)

@@ -1,6 +1,7 @@
 r"""``kgat compare``: models × seeds, then table, figures and report."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -108,8 +109,7 @@ def compare(
     """
     from kgat.experiments.processes import start_server
 
-    # Beside what this process imports and loads.
-    if jobs != 1 and not device.startswith("cuda") and (threads or os.cpu_count() or 1) > 1:
+    if _forks(jobs, threads, device):  # beside what this process imports and loads
         start_server()
     from kgat.experiments.compare import compare as run_all
     from kgat.experiments.records import RESULTS
@@ -141,3 +141,14 @@ def compare(
     folder = Path("runs") / records[-1]["dataset"] if out is None else out
     print_tables(records)
     typer.echo(f"{folder / RESULTS}  {folder / 'report.html'}")
+
+
+def _forks(jobs: int | None, threads: int | None, device: str) -> bool:
+    r"""Whether there will be several runs at once with a thread each, as far as can be told without torch."""
+    if jobs == 1 or device.startswith("cuda"):
+        return False
+    cores = os.cpu_count() or 1
+    if jobs is not None:
+        return (threads or cores // jobs) <= 1
+    told = re.match(r"\d+", os.environ.get("OMP_NUM_THREADS", ""))
+    return (threads or (int(told[0]) if told else cores)) > 1
