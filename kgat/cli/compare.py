@@ -107,10 +107,7 @@ def compare(
     Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated.
     Prints a table and draws figures and a report beside the results.
     """
-    from kgat.experiments.processes import start_server
-
-    if _forks(jobs, threads, device):  # beside what this process imports and loads
-        start_server()
+    _start_server(jobs, threads, device)
     from kgat.experiments.compare import compare as run_all
     from kgat.experiments.records import RESULTS
 
@@ -143,12 +140,18 @@ def compare(
     typer.echo(f"{folder / RESULTS}  {folder / 'report.html'}")
 
 
-def _forks(jobs: int | None, threads: int | None, device: str) -> bool:
-    r"""Whether there will be several runs at once with a thread each, as far as can be told without torch."""
+def _start_server(jobs: int | None, threads: int | None, device: str) -> None:
+    r"""Has the server of processes import what they need beside this one, where there will be several runs at
+    once with a thread each, as far as can be told without torch."""
     if jobs == 1 or device.startswith("cuda"):
-        return False
+        return
     cores = os.cpu_count() or 1
-    if jobs is not None:
-        return (threads or cores // jobs) <= 1
-    told = re.match(r"\d+", os.environ.get("OMP_NUM_THREADS", ""))
-    return (threads or (int(told[0]) if told else cores)) > 1
+    if jobs is None:
+        told = re.match(r"\d+", os.environ.get("OMP_NUM_THREADS", ""))
+        forks = (threads or (int(told[0]) if told else cores)) > 1
+    else:
+        forks = (threads or cores // jobs) <= 1
+    if forks:
+        from kgat.experiments.processes import start_server
+
+        start_server()
