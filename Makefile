@@ -46,9 +46,10 @@ compare: $(VENV)/.kgat
 evidence: $(VENV)/.kgat-tuning
 	KGAT="$(abspath $(BIN))/kgat" evidence/run
 
-# One thread per test process: the tensors are tiny, and two processes share two cores well.
+# One thread per test process: the tensors are tiny, and two processes share two cores well. Each takes neighbours,
+# which use the same compiled loops and fixtures; dealt out in turns, both would make them, or wait for each other.
 test: $(VENV)/.kgat-dev
-	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 $(ARGS)
+	OMP_NUM_THREADS=1 $(BIN)/pytest -n 2 --dist worksteal $(ARGS)
 
 lint: $(VENV)/.kgat-dev
 	$(BIN)/ruff format --check .

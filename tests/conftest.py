@@ -3,6 +3,9 @@ from pathlib import Path
 
 import pytest
 
+# Inductor would start compilers of its own beside the test processes, each of which imports torch.
+os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
+
 
 @pytest.fixture(scope="session", autouse=True)
 def own_root(tmp_path_factory):

@@ -15,8 +15,9 @@ import typer
 
 import kgat
 from kgat import cli
+from kgat.cli import options as cli_options
 from kgat.cli import program
-from kgat.experiments import compare, ledger, pages, training
+from kgat.experiments import compare, ledger, pages, processes, training
 
 pytestmark = pytest.mark.versions
 
@@ -369,6 +370,38 @@ def test_nothing_to_show_is_an_error(capsys, tmp_path, arguments, content):
     assert out == ""
     assert re.fullmatch(r"kgat: error: Expected runs in .* .got none.; run: kgat compare.*\n", err)
     assert len(list(tmp_path.iterdir())) == 1
+
+
+@pytest.mark.parametrize(
+    ("told", "options", "servers"),
+    [
+        ("", [], 1),
+        ("1", [], 0),
+        ("2,1", [], 1),
+        ("1", ["--threads", "2"], 1),
+        ("2", ["--threads", "1"], 0),
+        ("1", ["--jobs", "2"], 1),
+        ("2", ["--jobs", "1"], 0),
+        ("", ["--jobs", "2", "--threads", "2"], 0),  # no forks: each has several threads
+        ("2", ["--device", "cuda"], 0),
+    ],
+)
+def test_processes_of_several_jobs_import_while_this_one_does(capsys, monkeypatch, told, options, servers):
+    asked, seeds = [], []
+    monkeypatch.setenv("OMP_NUM_THREADS", told)
+    monkeypatch.setattr(os, "cpu_count", lambda: 2)
+    monkeypatch.setattr(processes, "start_server", lambda: asked.append(1))
+    monkeypatch.setattr(cli_options, "check_device", lambda device: None)
+    monkeypatch.setattr(cli_options, "set_threads", lambda threads: None)
+
+    def ended(*arguments, **_):
+        seeds.append(arguments[2])
+        raise ValueError("Expected no more")
+
+    monkeypatch.setattr(compare, "compare", ended)
+    assert run(capsys, "compare", *options)[::2] == (2, "kgat: error: Expected no more\n")
+    assert len(asked) == servers
+    assert seeds == [10]
 
 
 @pytest.mark.skipif(sys.platform == "win32", reason="needs POSIX signals")

@@ -1,6 +1,7 @@
 r"""``kgat compare``: models × seeds, then table, figures and report."""
 
 import os
+import re
 from pathlib import Path
 from typing import Annotated
 
@@ -69,7 +70,7 @@ def compare(
             "choose one: kernel{rbf,dot}, or kernel alone for the usual ones."
         ),
     ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
-    seeds: options.Seeds = 5,
+    seeds: options.Seeds = 10,
     out: Annotated[
         Path | None, typer.Option(help="Folder of results, figures and report. Default: runs/DATASET.")
     ] = None,
@@ -106,6 +107,7 @@ def compare(
     Results go to OUT/results.jsonl, one line per run; runs that are there already are not repeated.
     Prints a table and draws figures and a report beside the results.
     """
+    _start_server(jobs, threads, device)
     from kgat.experiments.compare import compare as run_all
     from kgat.experiments.records import RESULTS
 
@@ -136,3 +138,20 @@ def compare(
     folder = Path("runs") / records[-1]["dataset"] if out is None else out
     print_tables(records)
     typer.echo(f"{folder / RESULTS}  {folder / 'report.html'}")
+
+
+def _start_server(jobs: int | None, threads: int | None, device: str) -> None:
+    r"""Has the server of processes import what they need beside this one, where there will be several runs at
+    once with a thread each, as far as can be told without torch."""
+    if jobs == 1 or device.startswith("cuda"):
+        return
+    cores = os.cpu_count() or 1
+    if jobs is None:
+        told = re.match(r"\d+", os.environ.get("OMP_NUM_THREADS", ""))
+        forks = (threads or (int(told[0]) if told else cores)) > 1
+    else:
+        forks = (threads or cores // jobs) <= 1
+    if forks:
+        from kgat.experiments.processes import start_server
+
+        start_server()

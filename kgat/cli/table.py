@@ -139,12 +139,25 @@ def expect_runs(records: list[dict[str, Any]], folders: list[Path]) -> None:
 
 def print_tables(records: list[dict[str, Any]]) -> None:
     from kgat.experiments.table import terminal
-    from kgat.experiments.tables import contended_line, laid_out, outdated_line, table, tables, tuning_line
+    from kgat.experiments.tables import (
+        allocator_line,
+        contended_line,
+        laid_out,
+        outdated_line,
+        table,
+        tables,
+        tuning_line,
+    )
 
     out = console()
     for title, own in tables(records).items():
         runs = [record for record in own if record.get("kind") == "run"]
         out.print(terminal(laid_out(table(own), runs[0]["metric"], title)))
-        said = (outdated_line(runs).replace("*", ""), tuning_line(runs), contended_line(own))
+        said = (
+            outdated_line(runs).replace("*", ""),
+            tuning_line(runs),
+            allocator_line(own),
+            contended_line(own),
+        )
         for line in filter(None, said):
             out.print(line, markup=False, highlight=False)

@@ -51,7 +51,7 @@ DEFAULT_MODELS = ("gat", "gatv2", "dot", "rbf", "rbf*lp", "spectral")
 def compare(
     dataset: str | Task | GraphTask | LinkTask,
     models: Models = DEFAULT_MODELS,
-    seeds: int = 5,
+    seeds: int = 10,
     out: str | os.PathLike[str] | None = None,
     root: str | os.PathLike[str] | None = None,
     overrides: Mapping[str, Any] | None = None,
@@ -97,7 +97,7 @@ def compare(
             are called: ``{"mine": factory, "rbf": "rbf"}``. With several :obj:`jobs`, a factory must be
             importable: at the top of a module. With :obj:`trials`, also families,
             :obj:`"kernel{rbf,dot}"` or ``{"kernel": ["rbf", "dot"]}``.
-        seeds (int, optional): Number of seeds, counted from 0. (default: :obj:`5`)
+        seeds (int, optional): Number of seeds, counted from 0. (default: :obj:`10`)
         out (str or Path, optional): The folder of the results; ``runs/DATASET`` if :obj:`None`.
             (default: :obj:`None`)
         root (str or Path, optional): The folder of the data sets. (default: :obj:`None`)
@@ -319,7 +319,7 @@ def _checked(
             "preprocessing)"
         )
     if seeds < 1:
-        raise ValueError(f"Expected at least one seed (got {seeds}); pass --seeds 5")
+        raise ValueError(f"Expected at least one seed (got {seeds}); pass --seeds 10")
     if jobs is not None and jobs < 1:
         raise ValueError(f"Expected at least one job (got {jobs}); pass --jobs 1")
     if not models:
@@ -480,14 +480,16 @@ def _train(
 
 
 def _measure(engine: Engine, config: Config, models: Mapping[str, str], rounds: int) -> None:
-    task, device, mark, *_ = engine.shared
+    task, device, mark, _, own, _ = engine.shared
 
     def is_there(_: str) -> bool:
         return has_cost(engine.records, task.name, list(models))
 
     for _ in engine.ledger.claim(["cost"], str, is_there, engine.waiting):
         engine.progress.note("measuring time and memory of an epoch")
-        engine.keep({**measure_cost(task, config, models, rounds, device=device), **mark})
+        # Here, where there is one process: what trains there need not be known to another.
+        cost = measure_cost(task, config, models, rounds, device=device, alone=engine.workers > 1, own=own)
+        engine.keep({**cost, **mark})
 
 
 def _described(records: Sequence[Record]) -> Iterator[str]:
@@ -528,7 +530,8 @@ def draw(records: Sequence[Record], folder: Path, formats: Sequence[str] = ("png
     from kgat.experiments import plots, report
 
     try:
-        return [*plots.save_all(records, folder, formats), report.write(records, folder)]
+        paths = plots.save_all(records, folder, formats)
+        return [*paths, report.write(records, folder, paths)]
     except MALFORMED as error:
         path = Path(folder) / RESULTS
         for number, record in numbered(path) if path.exists() else []:

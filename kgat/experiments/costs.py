@@ -3,6 +3,7 @@ r"""What a training epoch of each model costs, next to stock GAT."""
 import tempfile
 import warnings
 from collections.abc import Iterator, Mapping, Sequence
+from concurrent.futures.process import BrokenProcessPool
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -11,11 +12,12 @@ import torch
 from torch_geometric import seed_everything
 
 from kgat.datasets import VISIBLE
+from kgat.experiments import allocator, processes
 from kgat.experiments.bench import measure, worker
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import SETTINGS, Config
 from kgat.experiments.records import BASELINE
-from kgat.experiments.registry import is_found, resolve_model
+from kgat.experiments.registry import Model, given, is_found, resolve_model
 from kgat.experiments.training import build, trainer_of
 
 Record = Mapping[str, Any]
@@ -31,6 +33,8 @@ def measure_cost(
     rounds: int = ROUNDS,
     *,
     device: str = "cpu",
+    alone: bool = False,
+    own: Mapping[str, Model] | None = None,
 ) -> dict[str, Any]:
     r"""Measures a training epoch of each model against that of stock GAT.
 
@@ -48,6 +52,10 @@ def measure_cost(
         rounds (int, optional): Number of rounds, fewer if they last more than a minute.
             (default: :obj:`20`)
         device (str, optional): Where to train. (default: :obj:`"cpu"`)
+        alone (bool, optional): Whether time is taken in a process of its own, whose freed memory stays with
+            it, as that of the processes that train: for all models alike. (default: :obj:`False`)
+        own (dict, optional): Models of the user's own, which that process has to know, see
+            :func:`kgat.experiments.registry.given`. (default: :obj:`None`)
 
     Returns:
         dict: A record of kind :obj:`"cost"`.
@@ -60,19 +68,22 @@ def measure_cost(
         for name, model in {BASELINE: BASELINE, **models}.items()
     }
     visible = task.visible(task.split(config.seed))
-    trainers = {}
-    for name, of_model in configs.items():
-        seed_everything(config.seed)
-        trainers[name] = trainer_of(build(task, of_model).to(device), visible, of_model)
-        for _ in range(3):  # the first steps build caches and optimiser state
-            trainers[name].step()
-
-    steps = {name: trainer.step for name, trainer in trainers.items()}
-    seconds = measure.take_turns(steps, lambda: None, ROUND_SECONDS, device, most=rounds)
-    if device.startswith("cuda"):
-        peaks = {name: measure.peak_bytes(step, device) for name, step in steps.items()}
+    peaks: Mapping[str, int | None]
+    if alone and not device.startswith("cuda"):
+        threads = torch.get_num_threads()
+        asked = (own or {}, visible, configs)
+        seconds, kept = processes.alone(_seconds_alone, *asked, rounds, threads=threads)
+        try:
+            peaks = processes.alone(_peaks_alone, *asked, threads=threads)
+        except (BrokenProcessPool, MemoryError, RuntimeError) as error:
+            peaks = _unknown(error)
     else:
-        peaks = _peaks(visible, configs)
+        steps = _steps(visible, configs, device)
+        seconds, kept = _seconds(steps, rounds, device), False
+        if device.startswith("cuda"):
+            peaks = {name: measure.peak_bytes(step, device) for name, step in steps.items()}
+        else:
+            peaks = _peaks(visible, configs)
 
     of_models: dict[str, Any] = {}
     for name in configs:
@@ -91,8 +102,39 @@ def measure_cost(
         "models": of_models,
         "baseline": BASELINE,
         "rounds": len(seconds[BASELINE]),
+        **({"allocator": "recycling"} if kept else {}),
         **circumstances(device),
     }
+
+
+def _steps(visible: Any, configs: Mapping[str, Config], device: str) -> dict[str, measure.Step]:
+    steps: dict[str, measure.Step] = {}
+    for name, config in configs.items():
+        seed_everything(config.seed)
+        steps[name] = trainer_of(build(visible, config).to(device), visible, config).step
+        for _ in range(3):  # the first steps build caches and optimiser state
+            steps[name]()
+    return steps
+
+
+def _seconds(steps: Mapping[str, measure.Step], rounds: int, device: str) -> dict[str, list[float]]:
+    return measure.take_turns(steps, lambda: None, ROUND_SECONDS, device, most=rounds)
+
+
+def _seconds_alone(
+    own: Mapping[str, Model], visible: Any, configs: Mapping[str, Config], rounds: int
+) -> tuple[dict[str, list[float]], bool]:
+    with given(own):
+        return _seconds(_steps(visible, configs, "cpu"), rounds, "cpu"), allocator.recycles()
+
+
+def _peaks_alone(
+    own: Mapping[str, Model], visible: Any, configs: Mapping[str, Config]
+) -> dict[str, int | None]:
+    allocator.gives_back()
+    measure.limit_memory()
+    with given(own):
+        return dict(_peak_of_each(visible, configs))
 
 
 def has_cost(records: Sequence[Record], dataset: str, models: Sequence[str]) -> bool:
@@ -128,19 +170,28 @@ def _peaks(visible: Any, configs: Mapping[str, Config]) -> dict[str, int | None]
         try:
             return {answer["model"]: answer["bytes"] for answer in worker.ask(__name__, question, "memory")}
         except ChildProcessError as error:
-            warnings.warn(f"peak memory could not be measured: {error}", stacklevel=2)
-            return {}
+            return _unknown(error)
+
+
+def _unknown(error: Exception) -> dict[str, int | None]:
+    warnings.warn(f"peak memory could not be measured: {error}", stacklevel=3)
+    return {}
 
 
 def answers(question: Question) -> Iterator[dict[str, Any]]:
     r"""Yields the peak of each model, in a process of :func:`kgat.experiments.bench.worker.ask`."""
     asked = torch.load(question.path, weights_only=True)
     visible = VISIBLE[asked["level"]](**asked["visible"])
-    for name, settings in asked["configs"].items():
-        config = Config.from_dict(settings)
+    configs = {name: Config.from_dict(settings) for name, settings in asked["configs"].items()}
+    for name, peak in _peak_of_each(visible, configs):
+        yield {"model": name, "bytes": peak}
+
+
+def _peak_of_each(visible: Any, configs: Mapping[str, Config]) -> Iterator[tuple[str, int | None]]:
+    for name, config in configs.items():
         seed_everything(config.seed)
         trainer = trainer_of(build(visible, config), visible, config)
         for _ in range(2):
             trainer.step()
         trainer.optimizer.zero_grad()
-        yield {"model": name, "bytes": measure.peak_bytes(trainer.step, question.device)}
+        yield name, measure.peak_bytes(trainer.step, "cpu")

@@ -4,10 +4,7 @@ A job has a key, a label, and a function that makes its records. What the file h
 again, also where several processes work at one file (see :mod:`kgat.experiments.ledger`).
 """
 
-import multiprocessing
 import os
-import signal
-import threading
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
 from concurrent.futures import Future, ProcessPoolExecutor
@@ -18,7 +15,7 @@ from functools import partial
 from operator import attrgetter
 from typing import Any, NamedTuple, Self
 
-from kgat.experiments import ledger
+from kgat.experiments import ledger, processes
 from kgat.experiments.ledger import Interrupted, Ledger
 from kgat.experiments.progress import Progress, progress
 from kgat.experiments.records import COMPARISON
@@ -68,7 +65,8 @@ class Engine:
             :obj:`None` for one that finishes nothing. (default: the entry :obj:`"key"`)
         shared (tuple, optional): First arguments of all jobs, sent to a process once. (default: :obj:`()`)
         workers (int, optional): How many jobs run at once, each in a process of its own with as many threads
-            as this one; records come in the order of jobs. (default: :obj:`1`)
+            as this one, see :mod:`kgat.experiments.processes`; records come in the order of jobs.
+            (default: :obj:`1`)
         fresh (bool, optional): Whether records that are there finish nothing. (default: :obj:`False`)
         repeats (bool, optional): Whether records whose key is there are kept, too. (default: :obj:`False`)
         title (str, optional): What stands before the bar. (default: :obj:`""`)
@@ -202,13 +200,8 @@ class Engine:
 
         self.progress.note(f"{self.workers} runs at once")
         if self._executor is None:  # its processes serve all calls of 'run'
-            # An executor notices a worker that was killed, which a pool waits for without end.
-            self._executor = ProcessPoolExecutor(
-                self.workers,
-                multiprocessing.get_context("spawn"),  # a fork of threads that hold locks may hang
-                initializer=_start_worker,
-                initargs=(self.shared, torch.get_num_threads()),
-            )
+            threads = torch.get_num_threads()
+            self._executor = processes.started(self.workers, threads, _share, self.shared)
         executor = self._executor
         # Results are kept in the order of the jobs.
         under_way: deque[tuple[Job, Future[list[Record]]]] = deque()
@@ -227,7 +220,8 @@ class Engine:
 
         try:
             for job in self.ledger.claim(left, KEY, self.finished, self.waiting, keep_all):
-                under_way.append((job, _without_interrupts(partial(executor.submit, _work, job))))
+                with processes.without_interrupts():
+                    under_way.append((job, executor.submit(_work, job)))
                 while under_way and (busy() >= self.workers or under_way[0][1].done()):
                     keep_first()
             keep_all()
@@ -238,42 +232,16 @@ class Engine:
                 "less memory"
             ) from error
         except BaseException:
-            for process in multiprocessing.active_children():
-                process.kill()
+            processes.kill_all()
             raise
-
-
-def _without_interrupts(start: Callable[[], Any]) -> Any:
-    # Ctrl-C reaches all processes of a terminal. It is the parent's to handle: those that start now are born
-    # deaf to it, and it waits for them to be there.
-    if not hasattr(signal, "pthread_sigmask"):
-        return start()
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
-    try:
-        return start()
-    finally:
-        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 _shared: tuple[Any, ...]  # by all jobs of a worker process
 
 
-def _start_worker(shared: tuple[Any, ...], threads: int) -> None:
-    import torch
-
+def _share(shared: tuple[Any, ...]) -> None:
     global _shared
-    signal.signal(signal.SIGINT, signal.SIG_IGN)  # Ctrl-C is the parent's to handle
-    torch.set_num_threads(threads)
     _shared = shared
-    threading.Thread(target=_end_with_parent, daemon=True).start()
-
-
-def _end_with_parent() -> None:
-    # A parent that is killed tells nobody. Its claims end with it, so that others do this work anew.
-    parent = multiprocessing.parent_process()
-    if parent is not None:
-        parent.join()
-        os._exit(1)
 
 
 def _work(job: Job) -> list[Record]:

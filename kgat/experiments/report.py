@@ -12,6 +12,7 @@ from kgat.experiments import plots
 from kgat.experiments.records import BASELINE
 from kgat.experiments.table import Cell, Table, html_table, shown
 from kgat.experiments.tables import (
+    allocator_line,
     contended_line,
     laid_out,
     level_of,
@@ -29,12 +30,15 @@ Record = Mapping[str, Any]
 STYLE = Path(__file__).with_name("report.css").read_text(encoding="utf8")
 
 
-def write(records: Sequence[Record], folder: str | os.PathLike[str]) -> Path:
+def write(records: Sequence[Record], folder: str | os.PathLike[str], drawn: Iterable[Path] = ()) -> Path:
     r"""Writes :obj:`report.html`: a page that needs no other file, no network and no script.
 
     Args:
         records (list of dict): The records of a comparison.
         folder (str or Path): Where to write; made if missing.
+        drawn (list of Path, optional): Files of figures of these records, as
+            :func:`kgat.experiments.plots.save_all` returns them; what is not among them is drawn.
+            (default: :obj:`()`)
 
     Returns:
         Path: The file.
@@ -42,15 +46,16 @@ def write(records: Sequence[Record], folder: str | os.PathLike[str]) -> Path:
     folder = Path(folder)
     make_folder(folder)
     path = folder / "report.html"
-    write_atomically(path, page(records).encode())
+    write_atomically(path, page(records, drawn).encode())
     return path
 
 
-def page(records: Sequence[Record]) -> str:
+def page(records: Sequence[Record], drawn: Iterable[Path] = ()) -> str:
     r"""Returns the report as HTML.
 
     Args:
         records (list of dict): The records of a comparison.
+        drawn (list of Path, optional): As in :func:`write`. (default: :obj:`()`)
 
     Example:
         >>> "No runs yet" in page([])
@@ -59,7 +64,8 @@ def page(records: Sequence[Record]) -> str:
     names = plots.datasets(records)
     title = f"kgat: attention as kernels on {', '.join(names)}" if names else "kgat: no runs"
     nothing = ["<p>No runs yet. Run <code>kgat compare</code> and come back.</p>"]
-    sections = [section for name in names for section in _dataset(records, name)]
+    files = {path.name: path for path in drawn}
+    sections = [section for name in names for section in _dataset(records, name, files)]
     body = [f"<h1>{escape(title)}</h1>", *([*sections, _provenance(records)] if names else nothing)]
     return (
         '<!DOCTYPE html>\n<html lang="en">\n<head>\n<meta charset="utf-8">\n'
@@ -73,19 +79,22 @@ def page(records: Sequence[Record]) -> str:
     )
 
 
-def _dataset(records: Sequence[Record], dataset: str) -> list[str]:
+def _dataset(records: Sequence[Record], dataset: str, drawn: Mapping[str, Path]) -> list[str]:
     of_dataset = [record for record in records if record.get("dataset") == dataset]
     runs = runs_in(of_dataset)
     parts = [f"<h2>{escape(dataset)}</h2>"]
     if runs:
         parts += [_protocol(runs), "<h3>Results</h3>", _results(of_dataset, plots.styles(records))]
-        parts += _paragraphs(contended_line(of_dataset))
+        parts += _paragraphs(allocator_line(of_dataset), contended_line(of_dataset))
     parts.append("<h3>Figures</h3>")
-    for draw in plots.FIGURES.values():
-        figure = draw(records, dataset)  # all records, so that colours agree between data sets
-        if figure is not None:
+    for name, draw in plots.FIGURES.items():
+        path = drawn.get(plots.file_name(dataset, name))
+        # Of all records, so that colours agree between data sets.
+        figure = draw(records, dataset) if path is None else None
+        content = path.read_bytes() if path else plots.png(figure) if figure else None
+        if content is not None:
             head, text = escape(draw.title), escape(draw.caption)
-            data = base64.b64encode(plots.png(figure)).decode()
+            data = base64.b64encode(content).decode()
             parts.append(
                 f'<figure><div class="wide"><img alt="{head} on {escape(dataset)}" '
                 f'src="data:image/png;base64,{data}"></div>'

@@ -1,6 +1,8 @@
 import dataclasses
+import sys
 
 import pytest
+import torch
 from made_runs import make_cost
 from made_tasks import make_task
 
@@ -31,6 +33,14 @@ def trained(monkeypatch):
 
     monkeypatch.setattr(comparing, "train", train)
     return done
+
+
+class MadeModel(torch.nn.Linear):
+    def __init__(self, in_channels, out_channels):
+        super().__init__(in_channels, out_channels)
+
+    def forward(self, x, edge_index):
+        return super().forward(x)
 
 
 def run(out, models=("gat", "rbf"), seeds=2, **kwargs):
@@ -153,6 +163,20 @@ def test_runs_at_once_give_the_same_records(tmp_path):
         volatile = {"seconds", "epoch_seconds", "date"}
         files.append([{k: v for k, v in record.items() if k not in volatile} for record in found])
     assert files[0] == files[1]
+
+
+def test_costs_of_runs_at_once_are_measured_apart_in_one_way_for_all(tmp_path):
+    models = {"gat": "gat", "mine": MadeModel}
+    found = compare(make_task(), models, 1, tmp_path, overrides=FAST, rounds=2, figures=False, jobs=2)
+    cost = found[-1]
+    assert list(cost["models"]) == ["gat", "mine"]
+    if sys.platform == "linux":
+        assert cost["allocator"] == "recycling"
+        assert all(entry["peak_bytes"] is not None for entry in cost["models"].values())
+        assert "for all models alike" in tables.allocator_line(found)
+    (alone,) = (r for r in run(tmp_path / "one", rounds=2, seeds=1) if r["kind"] == "cost")
+    assert "allocator" not in alone
+    assert tables.allocator_line([alone]) == ""
 
 
 def test_an_error_in_one_of_the_runs_at_once_arrives(tmp_path):
@@ -459,7 +483,7 @@ def test_cost_has_the_settings_of_kernel_models(tmp_path, monkeypatch):
 def test_cost_is_measured_once(tmp_path, monkeypatch):
     asked = []
 
-    def cost(task, config, models, rounds, *, device):
+    def cost(task, config, models, rounds, **kwargs):
         asked.append(list(models))
         return make_cost("karate", **dict.fromkeys(models, (1.0, None)))
 

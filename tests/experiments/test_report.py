@@ -35,6 +35,18 @@ def comparison(*models, dataset="Cora"):
     ]
 
 
+def test_what_is_drawn_already_is_not_drawn_again(tmp_path):
+    records = comparison("gat", "rbf")
+    drawn = tmp_path / "Cora-accuracy.png"
+    drawn.write_bytes(b"a picture")
+    data = base64.b64encode(b"a picture").decode()
+    text = report.page(records, [drawn])
+    assert text.count(f"base64,{data}") == 1
+    assert text.count("<figure>") == report.page(records).count("<figure>") > 1
+    written = plots.save_all(records, tmp_path)
+    assert report.page(records, written) == report.page(records)
+
+
 class Tags(HTMLParser):
     def __init__(self, text):
         super().__init__()
