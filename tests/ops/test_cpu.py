@@ -1,12 +1,14 @@
 """The compiled loops of the CPU against the formulas of kgat/ops/recipe.py."""
 
 import dataclasses
+import gc
 import inspect
 import logging
 import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -17,6 +19,7 @@ from kgat.functional import edge_attention
 from kgat.kernels import RBF, Additive
 from kgat.ops import fused, passes
 from kgat.ops.cpu import launch as cpu
+from kgat.ops.cpu.runtime import Loop
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import BackendError, Recipe
@@ -570,3 +573,56 @@ def test_a_nan_stays_one_beside_any_number(function, side):
     found, expected = (edge_attention(gram, value, edge_index, backend=name) for name in ("cpu", "eager"))
     assert expected.isnan().sum() == 1
     torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The scratch that is made, as weak references."""
+    known = []
+
+    class Scratch(cpu._Scratch):
+        def __init__(self, room):
+            super().__init__(room)
+            known.append(weakref.ref(self))
+
+    monkeypatch.setattr(cpu, "_Scratch", Scratch)
+    monkeypatch.setattr(cpu, "WORK", 1)
+    return known
+
+
+def attend(edges):
+    torch.manual_seed(0)
+    x = torch.randn(60, 2, 8)
+    return edge_attention(RBF(8, 2)(x, x), x, edges, backend="cpu")
+
+
+def test_scratch_is_kept_with_the_graph_and_freed_with_it(made, monkeypatch):
+    def on_a_graph():
+        edges = torch.randint(0, 60, (2, 500))
+        expected, again = attend(edges), attend(edges)
+        count = len(made)
+        monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+        return expected, again, attend(edges), count, len(made)  # of which the last takes more of it
+
+    expected, again, more, *counts = on_a_graph()
+    assert torch.equal(again, expected)
+    assert torch.equal(more, expected)
+    assert counts == [1, 2]
+    gc.collect()
+    assert [one() for one in made] == [None, None]
+
+
+def test_two_that_run_at_once_share_no_scratch(made, monkeypatch):
+    edges, within, original = torch.randint(0, 60, (2, 500)), [], Loop.run
+    expected = attend(edges)
+
+    def nested(self, fields, tasks):  # another call on the same graph, in the middle of one
+        if len(within) == 0 and len(fields) > 20:  # none that reads the edges
+            within.append(None)
+            within[0] = attend(edges)
+        original(self, fields, tasks)
+
+    monkeypatch.setattr(Loop, "run", nested)
+    assert torch.equal(attend(edges), expected)
+    assert torch.equal(within[0], expected)
+    assert len(made) == 2
