@@ -597,17 +597,17 @@ def attend(edges):
 
 
 def test_scratch_is_kept_with_the_graph_and_freed_with_it(made, monkeypatch):
-    def on_a_graph():
-        edges = torch.randint(0, 60, (2, 500))
-        expected, again = attend(edges), attend(edges)
-        count = len(made)
-        monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
-        return expected, again, attend(edges), count, len(made)  # of which the last takes more of it
-
-    expected, again, more, *counts = on_a_graph()
-    assert torch.equal(again, expected)
-    assert torch.equal(more, expected)
-    assert counts == [1, 2]
+    recipe, edges = Recipe(rules.MUL, rules.IDENTITY), [(j, j * 7 % 60) for j in range(60)]
+    edge_index, sorted_edges = adjacency(60, 60, edges)
+    x = operands(recipe, 60, 60, len(edges), torch.float64)
+    outs = [cpu.attention(recipe, sorted_edges, x)[0] for _ in range(2)]
+    assert len(made) == 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    outs.append(cpu.attention(recipe, sorted_edges, x)[0])  # which takes more of it
+    assert len(made) == 2
+    assert torch.equal(outs[1], outs[0])
+    assert torch.equal(outs[2], outs[0])
+    del edge_index, sorted_edges
     gc.collect()
     assert [one() for one in made] == [None, None]
 
