@@ -1,12 +1,14 @@
 """The compiled loops of the CPU against the formulas of kgat/ops/recipe.py."""
 
 import dataclasses
+import gc
 import inspect
 import logging
 import os
 import subprocess
 import sys
 import threading
+import weakref
 
 import numpy as np
 import pytest
@@ -20,6 +22,7 @@ from kgat.ops import fused, passes
 from kgat.ops.cpu import CPU, pieces
 from kgat.ops.cpu import launch as cpu
 from kgat.ops.cpu.loops import BLOCK
+from kgat.ops.cpu.runtime import Loop
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import BackendError, Recipe
@@ -617,3 +620,56 @@ def test_a_nan_stays_one_beside_any_number(function, side):
     found, expected = (edge_attention(gram, value, edge_index, backend=name) for name in ("cpu", "eager"))
     assert expected.isnan().sum() == 1
     torch.testing.assert_close(found, expected, equal_nan=True)
+
+
+@pytest.fixture
+def made(monkeypatch):
+    """The scratch that is made, as weak references."""
+    known = []
+
+    class Scratch(cpu._Scratch):
+        def __init__(self, room):
+            super().__init__(room)
+            known.append(weakref.ref(self))
+
+    monkeypatch.setattr(cpu, "_Scratch", Scratch)
+    monkeypatch.setattr(cpu, "WORK", 1)
+    return known
+
+
+def attend(edges):
+    torch.manual_seed(0)
+    x = torch.randn(60, 2, 8)
+    return edge_attention(RBF(8, 2)(x, x), x, edges, backend="cpu")
+
+
+def test_scratch_is_kept_with_the_graph_and_freed_with_it(made, monkeypatch):
+    recipe, edges = Recipe(rules.MUL, rules.IDENTITY), [(j, j * 7 % 60) for j in range(60)]
+    edge_index, sorted_edges = adjacency(60, 60, edges)
+    x = operands(recipe, 60, 60, len(edges), torch.float64)
+    outs = [cpu.attention(recipe, sorted_edges, x)[0] for _ in range(2)]
+    assert len(made) == 1
+    monkeypatch.setattr(torch, "get_num_threads", lambda: 5)
+    outs.append(cpu.attention(recipe, sorted_edges, x)[0])  # which takes more of it
+    assert len(made) == 2
+    assert torch.equal(outs[1], outs[0])
+    assert torch.equal(outs[2], outs[0])
+    del edge_index, sorted_edges
+    gc.collect()
+    assert [one() for one in made] == [None, None]
+
+
+def test_two_that_run_at_once_share_no_scratch(made, monkeypatch):
+    edges, within, original = torch.randint(0, 60, (2, 500)), [], Loop.run
+    expected = attend(edges)
+
+    def nested(self, fields, tasks):  # another call on the same graph, in the middle of one
+        if len(within) == 0 and len(fields) > 20:  # none that reads the edges
+            within.append(None)
+            within[0] = attend(edges)
+        original(self, fields, tasks)
+
+    monkeypatch.setattr(Loop, "run", nested)
+    assert torch.equal(attend(edges), expected)
+    assert torch.equal(within[0], expected)
+    assert len(made) == 2
