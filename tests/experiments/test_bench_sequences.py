@@ -106,7 +106,7 @@ def test_speed_is_that_of_turns_with_torch(monkeypatch):
     def take(*seconds):
         turns = iter(seconds)
         for module in (sequences, measure):
-            monkeypatch.setattr(module, "seconds_of", lambda step, device: next(turns))
+            monkeypatch.setattr(module, "seconds_of", lambda step, device, clock="wall": next(turns))
 
     # In reversed order every other round.
     take(0.1, 0.1, *(0.4, 0.1), *(0.1, 0.2), *(0.4, 0.1), *(0.1, 0.4), *(0.4, 0.2))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import functools
 import importlib
+import importlib.util
 import os
 from types import ModuleType
 
@@ -51,6 +52,11 @@ def blocks(device: torch.device) -> bool:
 def recording(device: torch.device) -> bool:
     r"""Returns whether a CUDA graph is being recorded: what is launched now computes nothing yet."""
     return device.type == "cuda" and torch.cuda.is_current_stream_capturing()
+
+
+def runs_triton(device: torch.device) -> bool:
+    r"""Returns whether programs of Triton may run there."""
+    return device.type == "cuda" and importlib.util.find_spec("triton") is not None
 
 
 def assert_later(condition: Tensor, sentence: str) -> None:

@@ -2,16 +2,18 @@ r"""A number for the content of a tensor: equal contents have equal ones, and ot
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import importlib.util
+import importlib
+import logging
 from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
-from kgat.ops.graph.device import compiled, recording
+from kgat.ops.graph.device import compiled, recording, runs_triton
 from kgat.ops.graph.mixing import FIRST, SECOND, STEP, THIRD
+
+logger = logging.getLogger("kgat")
 
 # As signed numbers: torch multiplies no unsigned ones.
 _STEP, _FIRST, _SECOND, _THIRD = (constant - (1 << 64) for constant in (STEP, FIRST, SECOND, THIRD))
@@ -75,12 +77,16 @@ def on_device(tensor: Tensor) -> Tensor:
 @functools.cache
 def _scan_of(device: torch.device) -> Callable[[Tensor], Tensor]:
     # In Triton it is one launch, which is tried once: compilers fail in many ways, and torch goes on without.
-    if device.type == "cuda" and importlib.util.find_spec("triton") is not None:
-        with contextlib.suppress(Exception):
+    if runs_triton(device):
+        try:
             scan: Callable[[Tensor], Tensor] = importlib.import_module("kgat.ops.gpu.launch").scan
             words = torch.arange(-9999, 9999, device=device)
             if torch.equal(scan(words), _scan(words)):
                 return scan
+            why = "it gives other numbers"
+        except Exception as error:  # noqa: BLE001  # compilers fail in many ways; torch goes on without
+            why = f"{type(error).__name__}: {error}"
+        logger.warning("kgat looks at edges through torch, in more launches, without Triton (%s)", why)
     return _scan
 
 
