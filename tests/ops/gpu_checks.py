@@ -568,7 +568,7 @@ def test_constants_of_a_rule_are_not_copied_to_a_device(monkeypatch, args):
     assert watched.waits() == []
     wanted = [torch.as_tensor(arg).expand(3) for arg in (*args, 0.0, 0.0)]
     torch.testing.assert_close(rows, torch.stack(wanted[:2]).float())
-    assert fused._constants(args, 3, torch.float32, torch.device("cpu")) is not rows
+    assert fused._constants([args], 3, torch.float32, torch.device("cpu"))[0] is not rows
 
 
 @pytest.mark.parametrize("size", [0, 1, 1023, 1025, 9001])
