@@ -33,6 +33,9 @@ NEAR = 0.6  # of a name that may be meant, in the measure of difflib: its own de
 _KINDS = {int: "a whole number", float: "a number", bool: "true or false", str: "a name"}
 
 
+_CHANGED = re.compile(r"(.+?)[-_\s]+(\d+)[-_\s]+(labels|edges|noise)", re.I)
+
+
 class UnknownName(ValueError):
     r"""A name that nobody knows."""
 
@@ -544,3 +547,15 @@ def _quoted(items: Iterable[Any]) -> str:
 def _title(factory: Callable[..., Any]) -> str:
     named = factory.func if isinstance(factory, functools.partial) else factory
     return getattr(named, "__name__", repr(factory))
+
+
+def change_of(name: str) -> tuple[str, int, str] | None:
+    r"""Returns the graph, the amount and the change that the name of a data set speaks of: see
+    :func:`kgat.datasets.changed`.
+
+    Example:
+        >>> change_of("Cora-5-labels"), change_of("Cora")
+        (('Cora', 5, 'labels'), None)
+    """
+    match = _CHANGED.fullmatch(name.strip())
+    return None if match is None else (match[1], int(match[2]), match[3].lower())

@@ -3,7 +3,6 @@ r"""Graphs with fewer labels, with edges that mean nothing, or with noise in the
 from __future__ import annotations
 
 import dataclasses
-import re
 from functools import partial
 
 import numpy as np
@@ -14,22 +13,9 @@ from torch_geometric.utils import coalesce
 from kgat.datasets import splits
 from kgat.datasets.task import Split, Task
 
-__all__ = ["CHANGES", "change_of", "changed"]
+__all__ = ["changed"]
 
-CHANGES = ("labels", "edges", "noise")
-_NAME = re.compile(rf"(.+?)[-_\s]+(\d+)[-_\s]+({'|'.join(CHANGES)})", re.I)
 POOL, VAL = 100, 30  # nodes of a class that may be for training, and that are for validating
-
-
-def change_of(name: str) -> tuple[str, int, str] | None:
-    r"""Returns the graph, the amount and the change that a name speaks of.
-
-    Example:
-        >>> change_of("Cora-5-labels"), change_of("Cora")
-        (('Cora', 5, 'labels'), None)
-    """
-    match = _NAME.fullmatch(name.strip())
-    return None if match is None else (match[1], int(match[2]), match[3].lower())
 
 
 def changed(task: Task, amount: int, change: str) -> Task:

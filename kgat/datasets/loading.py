@@ -6,10 +6,10 @@ import re
 from typing import Any
 
 from kgat.datasets import collections, graphs, links
-from kgat.datasets.changed import change_of, changed
+from kgat.datasets.changed import changed
 from kgat.datasets.link_task import link_task
 from kgat.datasets.source import resolve
-from kgat.names import normalized
+from kgat.names import change_of, normalized
 
 __all__ = ["load", "names"]
 

@@ -15,11 +15,10 @@ from typing import Any
 import torch
 from torch_geometric.resolver import normalize_string
 
-from kgat.datasets.changed import change_of
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.schedulers import build_scheduler
 from kgat.models.link_predictor import DECODERS
-from kgat.names import converted, unknown
+from kgat.names import change_of, converted, unknown
 from kgat.nn.start import STARTS
 
 __all__ = ["SETTINGS", "Config", "differing", "on_data", "on_task", "protocol", "read_protocols", "stored"]

@@ -5,11 +5,11 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from kgat.datasets.changed import change_of
 from kgat.experiments.records import BASELINE
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, spread
 from kgat.measures import Measure, measure_of
+from kgat.names import change_of
 
 __all__ = ["AXES", "blocks", "sweeps"]
 

@@ -6,8 +6,8 @@ from torch_geometric.data import Data
 from torch_geometric.utils import contains_self_loops, is_undirected
 
 from kgat.datasets import changed, from_data, load
-from kgat.datasets.changed import change_of
 from kgat.experiments.config import protocol
+from kgat.names import change_of
 
 pytestmark = pytest.mark.quick
 

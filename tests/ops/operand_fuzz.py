@@ -480,6 +480,8 @@ def _op_cases(title, op, given):
         if isinstance(x, torch.Tensor):
             for change, make in SAME.items():
                 yield f"{title}: {name}: {change}", same({**given, name: make(x)})
+            if title.startswith("edge_attention ") and name in ("query_bias", "key_bias"):
+                yield f"{title}: {name}: a column", same({**given, name: x.unsqueeze(-1)})
             kinds = [strange] if name in ("edge_index", "seed", "grad") else [TYPES, strange]
             for change, y in changes(x, *kinds):
                 if y.shape == x.shape and y.dtype == x.dtype and y.layout == x.layout:
@@ -506,6 +508,8 @@ def _is_another_call(title, name, x, y):
     # Of other nodes or edges, and as right as the first.
     if name == "base":
         return y.shape == x.shape[1:]
+    if name in ("query_bias", "key_bias") and y.shape == (*x.shape, 1):
+        return y.dtype == x.dtype and y.layout == x.layout
     if title.startswith("edge_score") and x.dtype == y.dtype and x.layout == y.layout and x.dim() == y.dim():
         if name == "edge_index":
             return title == "edge_score" and y.size(0) == 2
