@@ -18,6 +18,7 @@ from oracle import adjacency, attention, scores
 from kgat import KernelGATConv, kernels
 from kgat.functional import edge_attention
 from kgat.kernels import RBF, Additive
+from kgat.nn.edges import _sparse
 from kgat.ops import fused, passes
 from kgat.ops.cpu import CPU, pieces
 from kgat.ops.cpu import launch as cpu
@@ -681,7 +682,7 @@ def test_what_loops_read_is_no_matter_of_defaults(kernel, default, monkeypatch):
     # Of those of torch: by another type numbers were others, by another device there was none.
     monkeypatch.setattr(pieces, "LONG", BLOCK)
     torch.manual_seed(0)
-    edges = torch.stack(
+    edge_index = torch.stack(
         [torch.randint(0, 20, (2000,)), torch.arange(2000) % 20 * (torch.arange(2000) % 3 // 2)]
     )
     conv, x = KernelGATConv(16, 5, heads=2, kernel=kernel, dropout=0.3), torch.randn(20, 16)
@@ -689,7 +690,7 @@ def test_what_loops_read_is_no_matter_of_defaults(kernel, default, monkeypatch):
     def found():
         torch.manual_seed(1)
         conv.zero_grad()
-        out, (_, alpha) = conv(x, edges.clone(), return_attention_weights=True)
+        out, (_, alpha) = conv(x, edge_index.clone(), return_attention_weights=True)
         out.backward(out.detach())
         return [out, alpha, *(p.grad for p in conv.parameters() if p.grad is not None)]
 
@@ -704,3 +705,14 @@ def test_what_loops_read_is_no_matter_of_defaults(kernel, default, monkeypatch):
         finally:
             torch.set_default_dtype(torch.float32)
     assert all(map(torch.equal, others, expected))
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_csc, torch.sparse_coo])
+def test_sparse_matrices_are_where_their_values_are(layout):
+    torch.manual_seed(0)
+    index, value = torch.tensor([[0, 1, 2], [0, 1, 2]]), torch.randn(3)
+    like = torch.eye(3).to_sparse(layout=layout)
+    with torch.device("meta"):
+        found = _sparse(index, value, like)
+    assert found.device == value.device
+    assert torch.equal(found.to_dense(), value.diag())
