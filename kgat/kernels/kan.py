@@ -121,8 +121,8 @@ class _KANLayer(torch.nn.Module):
     def knots(self, like: Tensor) -> Tensor:
         r"""Returns the grid over [-1, 1] and as many intervals on each side as a spline overlaps, in the
         precision of a tensor: a module that changes its own would keep the digits of its first."""
-        steps = torch.arange(-self.spline_order, self.grid_size + self.spline_order + 1).to(like)
-        return 2.0 / self.grid_size * steps - 1.0
+        steps = torch.arange(-self.spline_order, self.grid_size + self.spline_order + 1, device=like.device)
+        return 2.0 / self.grid_size * steps.to(like) - 1.0
 
     def forward(self, x: Tensor, part: slice = slice(None)) -> Tensor:
         dtype = torch.promote_types(x.dtype, self.base.dtype)

@@ -217,10 +217,11 @@ def _sparse(index: Tensor, value: Tensor, like: Tensor) -> Tensor:
     rows, cols = like.shape[:2]
     size = (rows, cols, *value.shape[1:])
     if like.layout == torch.sparse_csr:
-        return torch.sparse_csr_tensor(index2ptr(row, rows), col, value, size)
+        return torch.sparse_csr_tensor(index2ptr(row, rows), col, value, size, device=value.device)
     if like.layout == torch.sparse_csc:
-        return torch.sparse_csc_tensor(index2ptr(col, cols), row, value, size)
-    return torch.sparse_coo_tensor(torch.stack([row, col]), value, size, is_coalesced=True)
+        return torch.sparse_csc_tensor(index2ptr(col, cols), row, value, size, device=value.device)
+    places = torch.stack([row, col])
+    return torch.sparse_coo_tensor(places, value, size, device=value.device, is_coalesced=True)
 
 
 def with_self_loops_beside(edges: Edges, num_nodes: int, fill_value: FillValue) -> Edges:

@@ -87,7 +87,9 @@ def drop_features(x: Tensor, p: float) -> Tensor:
     if x.layout != torch.sparse_csr:
         return dropout(x, p)
     values = dropout(x.values(), p)
-    dropped = torch.sparse_csr_tensor(x.crow_indices(), x.col_indices(), values, size=x.shape)
+    dropped = torch.sparse_csr_tensor(
+        x.crow_indices(), x.col_indices(), values, size=x.shape, device=x.device
+    )
     if lasting(x):  # its transpose is that of x, but for the values
         keep(dropped, Transpose, remember(x, Transpose, Transpose.of))
     return dropped
@@ -119,4 +121,4 @@ def select_rows(x: Tensor, index: Tensor) -> Tensor:
     # The entries of a row are next to each other: where it begins, and how far each entry is from there.
     entry = torch.arange(int(rows[-1]), device=x.device) + torch.repeat_interleave(begin - rows[:-1], count)
     columns, values = x.col_indices().index_select(0, entry), x.values().index_select(0, entry)
-    return torch.sparse_csr_tensor(rows, columns, values, size=(index.numel(), x.size(1)))
+    return torch.sparse_csr_tensor(rows, columns, values, size=(index.numel(), x.size(1)), device=x.device)

@@ -34,6 +34,6 @@ def dropout(x: Tensor, p: float) -> Tensor:
     plain = x.device.type == "cpu" and x.is_floating_point() and 0 < drops < 2**16
     if not plain or torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
         return F.dropout(x, p)
-    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64).random_(-(2**63), None)
+    words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
     keep = words.view(torch.int16)[: x.numel()].view(x.shape) >= drops - 2**15
     return x * keep.to(x.dtype).mul_(2**16 / (2**16 - drops))

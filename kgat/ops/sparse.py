@@ -40,8 +40,10 @@ with warnings.catch_warnings():
 def _matrix(structure: Structure, values: Tensor, transposed: bool) -> Tensor:
     n, m = structure.num_rows, structure.num_cols
     if transposed:
-        return torch.sparse_csr_tensor(structure.colptr, structure.csc_row, values, size=(m, n))
-    return torch.sparse_csr_tensor(structure.rowptr, structure.col, values, size=(n, m))
+        return torch.sparse_csr_tensor(
+            structure.colptr, structure.csc_row, values, size=(m, n), device=values.device
+        )
+    return torch.sparse_csr_tensor(structure.rowptr, structure.col, values, size=(n, m), device=values.device)
 
 
 def _full_precision() -> torch.autocast:

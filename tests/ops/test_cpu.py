@@ -15,9 +15,10 @@ import pytest
 import torch
 from oracle import adjacency, attention, scores
 
-from kgat import kernels
+from kgat import KernelGATConv, kernels
 from kgat.functional import edge_attention
 from kgat.kernels import RBF, Additive
+from kgat.nn.edges import _sparse
 from kgat.ops import fused, passes
 from kgat.ops.cpu import CPU, pieces
 from kgat.ops.cpu import launch as cpu
@@ -541,7 +542,7 @@ def test_loops_that_one_process_compiled_live_together_in_another(tmp_path):
     # What is in two object files may have one name, unless it is of no one else's business.
     code = """
 import torch
-from kgat import kernels
+from kgat import KernelGATConv, kernels
 from kgat.functional import edge_attention
 
 torch.manual_seed(0)
@@ -673,3 +674,45 @@ def test_two_that_run_at_once_share_no_scratch(made, monkeypatch):
     assert torch.equal(attend(edges), expected)
     assert torch.equal(within[0], expected)
     assert len(made) == 2
+
+
+@pytest.mark.parametrize("kernel", ["additive", "spectral", "implicit", "rbf*l1.5", "kan"])
+@pytest.mark.parametrize("default", [torch.device("meta"), torch.float64])
+def test_what_loops_read_is_no_matter_of_defaults(kernel, default, monkeypatch):
+    # Of those of torch: by another type numbers were others, by another device there was none.
+    monkeypatch.setattr(pieces, "LONG", BLOCK)
+    torch.manual_seed(0)
+    edge_index = torch.stack(
+        [torch.randint(0, 20, (2000,)), torch.arange(2000) % 20 * (torch.arange(2000) % 3 // 2)]
+    )
+    conv, x = KernelGATConv(16, 5, heads=2, kernel=kernel, dropout=0.3), torch.randn(20, 16)
+
+    def found():
+        torch.manual_seed(1)
+        conv.zero_grad()
+        out, (_, alpha) = conv(x, edge_index.clone(), return_attention_weights=True)
+        out.backward(out.detach())
+        return [out, alpha, *(p.grad for p in conv.parameters() if p.grad is not None)]
+
+    expected = found()
+    if isinstance(default, torch.device):
+        with default:
+            others = found()
+    else:
+        torch.set_default_dtype(default)
+        try:
+            others = found()
+        finally:
+            torch.set_default_dtype(torch.float32)
+    assert all(map(torch.equal, others, expected))
+
+
+@pytest.mark.parametrize("layout", [torch.sparse_csr, torch.sparse_csc, torch.sparse_coo])
+def test_sparse_matrices_are_where_their_values_are(layout):
+    torch.manual_seed(0)
+    index, value = torch.tensor([[0, 1, 2], [0, 1, 2]]), torch.randn(3)
+    like = torch.eye(3).to_sparse(layout=layout)
+    with torch.device("meta"):
+        found = _sparse(index, value, like)
+    assert found.device == value.device
+    assert torch.equal(found.to_dense(), value.diag())

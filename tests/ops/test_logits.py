@@ -14,7 +14,7 @@ def draw(*shape, dtype=torch.float64):
     return [torch.randn(s, dtype=dtype, requires_grad=True) for s in (shape, shape[-2:], shape[-2:])]
 
 
-@pytest.mark.parametrize("shape", [(5, 3, 4), (2, 5, 3, 20), (0, 3, 4), (5, 1, 1)])
+@pytest.mark.parametrize("shape", [(5, 3, 4), (2, 5, 3, 20), (0, 3, 4), (5, 1, 1), (5, 3, 0)])
 @pytest.mark.parametrize("slots", [1, 7])
 def test_values_and_gradients(shape, slots, monkeypatch):
     monkeypatch.setattr(launch, "_slots_of_logits", lambda x: slots)

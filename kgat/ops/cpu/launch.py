@@ -132,8 +132,8 @@ def _bounds(pointer: Tensor, slots: int) -> tuple[Tensor, int]:
     degree = pointer.diff()
     degree.masked_fill_(degree > pieces.LONG, 0)
     cost = torch.cat([degree.new_zeros(1), (degree + 1).cumsum(0)])
-    share = torch.linspace(0, 1, slots + 1, dtype=torch.float64).mul(int(cost[-1])).round().long()
-    cuts = torch.searchsorted(cost, share)
+    share = torch.linspace(0, 1, slots + 1, dtype=torch.float64, device="cpu")
+    cuts = torch.searchsorted(cost, share.mul(int(cost[-1])).round().long())
     cuts[0], cuts[-1] = 0, degree.numel()
     return torch.stack([cuts[:-1], cuts[1:]], dim=1), int(degree.max()) if degree.numel() else 0
 
@@ -206,13 +206,13 @@ class _Frame:
         try:
             scratch = self._free.pop()
         except IndexError:
-            return _Scratch(torch.empty(tasks * self.size, dtype=dtype))
+            return _Scratch(torch.empty(tasks * self.size, dtype=dtype, device="cpu"))
         return scratch if scratch.room.numel() >= tasks * self.size else self._scratch(tasks, dtype)
 
 
 class _Scratch:
     def __init__(self, room: Tensor) -> None:
-        counter = torch.zeros(1, dtype=torch.int64)
+        counter = torch.zeros(1, dtype=torch.int64, device="cpu")
         self.room, self.counter = room, counter.numpy()
         self.addresses = counter.data_ptr(), room.data_ptr()
 
@@ -270,7 +270,7 @@ def _run_pieces(
 def _join(frame: _Frame, cut: pieces.Pieces, x: Operands, lse: Tensor, total: Tensor) -> Tensor:
     # The log-sum-exp of long rows; leaves in 'total' the part of each piece.
     whole = lse.new_empty(len(cut.node), x.heads)
-    counter, bounds = torch.zeros(1, dtype=torch.int64), torch.tensor([0, len(cut.node)])
+    counter, bounds = cut.node.new_zeros(1), cut.node.new_tensor([0, len(cut.node)])
     tensors = {
         "counter": counter,
         "bounds": bounds,
@@ -289,7 +289,7 @@ def _join(frame: _Frame, cut: pieces.Pieces, x: Operands, lse: Tensor, total: Te
 
 @functools.lru_cache(maxsize=256)
 def _scale(scale: float, dtype: torch.dtype) -> Tensor:
-    return torch.tensor([scale], dtype=dtype)
+    return torch.tensor([scale], dtype=dtype, device="cpu")
 
 
 def circle(x: Tensor, omega: Tensor | None, families: int) -> Tensor:
@@ -341,9 +341,9 @@ def _run_waves(name: str, families: int, size: int, **tensors: Tensor | None) ->
     slots = _slots_of_waves(x, families * size)
     arguments: Mapping[str, Any] = {
         **tensors,
-        "scale": torch.tensor([size**-0.5 / families]),
+        "scale": _scale(size**-0.5 / families, x.dtype),
         # Made anew for each call: two Python threads may be in here at once.
-        "scratch": torch.empty(slots * BUFFERS * families * size),
+        "scratch": x.new_empty(slots * BUFFERS * families * size),
         "nodes": x.numel() // (heads * channels),
         "slots": slots,
         "heads": heads,
@@ -358,7 +358,8 @@ def _run_waves(name: str, families: int, size: int, **tensors: Tensor | None) ->
 def logits(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     r"""Returns what :func:`kgat.ops.logits.logits` does."""
     x, first, second = map(Tensor.contiguous, (x, first, second))
-    s, t = x.new_empty(*x.shape[:-1], 1), x.new_empty(*x.shape[:-1], 1)
+    new = x.new_empty if x.numel() else x.new_zeros  # without channels, a sum of nothing
+    s, t = new(*x.shape[:-1], 1), new(*x.shape[:-1], 1)
     _run_logits("logits", x, first, second, s, t, 0, 0)
     return s, t
 
@@ -389,7 +390,7 @@ def _run_logits(name: str, x: Tensor, *rest: Tensor | int) -> None:
 
 def dropout_mask(edges: int, heads: int, p: float, seed: Tensor) -> Tensor:
     keep = _keep(p)
-    mask = torch.empty(edges, heads, dtype=torch.float64)
+    mask = torch.empty(edges, heads, dtype=torch.float64, device="cpu")
     _shared_loop("draws", mask.dtype).run([int(seed), keep, mask], mask.numel())
     return mask.mul_(2**32 / keep if keep else 0.0)
 

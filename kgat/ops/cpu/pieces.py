@@ -51,7 +51,7 @@ class Pieces(NamedTuple):
         count = (degree + LONG - 1) // LONG
         first = torch.cat([count.new_zeros(1), (count + 1).cumsum(0)])
         owner = torch.repeat_interleave(count + 1)
-        rank = torch.arange(owner.numel()) - first[owner]
+        rank = torch.arange(owner.numel(), device=owner.device) - first[owner]
         piece = (rank < count[owner]).nonzero()
         return cls(
             node,

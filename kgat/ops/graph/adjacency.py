@@ -183,7 +183,9 @@ CHANGED_BEFORE_BACKWARD = (
 
 def _graph(edge_index: Tensor) -> Tensor:
     at_once = reads_at_once(edge_index.device)
-    return torch.tensor(fingerprint(edge_index)) if at_once else on_device(edge_index)
+    return (
+        torch.tensor(fingerprint(edge_index), device=edge_index.device) if at_once else on_device(edge_index)
+    )
 
 
 def check_edges(edge_index: Tensor) -> None:

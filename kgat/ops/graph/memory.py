@@ -163,7 +163,10 @@ def _keep(tensor: Tensor, mark: Mark, key: Any, result: Any) -> None:
 def _copy(tensor: Tensor) -> Tensor:
     if tensor.layout == torch.sparse_csr:  # the values are not asked for
         places = tensor.crow_indices().clone(), tensor.col_indices().clone()
-        return torch.sparse_csr_tensor(*places, tensor.values(), size=tensor.shape, check_invariants=False)
+        size, device = tensor.shape, tensor.device
+        return torch.sparse_csr_tensor(
+            *places, tensor.values(), size=size, device=device, check_invariants=False
+        )
     return tensor.clone()
 
 

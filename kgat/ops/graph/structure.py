@@ -132,4 +132,4 @@ class Transpose:
     def apply(self, values: Tensor) -> Tensor:
         r"""Returns the transpose of the matrix that holds :obj:`values`."""
         entries = values.index_select(0, self.perm)
-        return torch.sparse_csr_tensor(self.rowptr, self.col, entries, size=self.size)
+        return torch.sparse_csr_tensor(self.rowptr, self.col, entries, size=self.size, device=entries.device)
