@@ -7,11 +7,12 @@ started anew.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
@@ -59,6 +60,9 @@ class Processes(ProcessPoolExecutor):
         self._began = context.Event()
         super().__init__(workers, context, initializer=_start, initargs=(self._began, *arguments))
         self._expected = f"{workers} processes that live" if workers > 1 else "a process that lives"
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        return super().submit(_with_errors_in_words, function, *arguments, **named)
 
     def why_broken(self, better: str) -> str:
         r"""Says why one ended before its time, and what to do; :obj:`better` is how to run it again."""
@@ -130,6 +134,19 @@ def without_interrupts() -> Iterator[None]:
 
 def _nothing() -> None:
     pass
+
+
+def _with_errors_in_words(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    try:
+        return function(*arguments, **named)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # noqa: BLE001  # whatever it is
+            # The parent cannot make it anew, such as one with more arguments than its text, and would take
+            # this process to be broken.
+            raise RuntimeError(f"{type(error).__qualname__}: {error}") from error
+        raise
 
 
 def _start(
