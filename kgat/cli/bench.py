@@ -165,7 +165,7 @@ def _read_size(text: str) -> tuple[int, int]:
     nodes, _, edges = text.partition("x")
     try:
         return round(float(nodes) * 1e6), round(float(edges) * 1e6)
-    except ValueError:
+    except (ValueError, OverflowError):
         raise ValueError(f"Expected millions of nodes x edges (got '{text}'); e.g. 2.4x60") from None
 
 

@@ -26,12 +26,23 @@ def properties(
     """
     import json
 
+    from kgat.atomic import make_folder
     from kgat.datasets import load
     from kgat.experiments.ledger import append, read_results
     from kgat.experiments.properties import properties as measured
 
-    there = {record["dataset"] for record in read_results(out)} if out is not None and out.exists() else set()
-    for name in filter(None, (part.strip() for part in datasets.split(","))):
+    if not (names := options.listed(datasets)):
+        raise ValueError(f"Expected the name of a data set (got '{datasets}'); name some: digits,wine")
+    there = set()
+    if out is not None:
+        if out.is_dir():
+            raise ValueError(
+                f"Expected a file (got the folder '{out}'); name one in it: {out / 'graphs.jsonl'}"
+            )
+        make_folder(out.parent)
+        of_file = read_results(out) if out.exists() else []
+        there = {record["dataset"] for record in of_file if record.get("kind") == "graph"}
+    for name in names:
         task = load(name, root)
         if task.name in there:
             continue

@@ -59,7 +59,12 @@ def table(
 
     if published or verdict or sweep:
         chosen = {"published": published, "verdict": verdict, "sweep": sweep}
-        print_judgements(folders, readme, [name for name, is_chosen in chosen.items() if is_chosen], figure)
+        names = [name for name, is_chosen in chosen.items() if is_chosen]
+        if form not in (None, "markdown"):
+            raise ValueError(
+                f"Expected --format markdown with --{names[0]} (got {form}); there is no other of it"
+            )
+        print_judgements(folders, readme, names, figure)
         return
     if figure is not None:
         raise ValueError(
@@ -82,10 +87,12 @@ def print_judgements(folders: list[Path], readme: Path | None, names: list[str],
     from kgat.experiments.ledger import read_results
     from kgat.experiments.tables import result_files
 
+    if figure is not None:
+        expect_drawn(names, figure)
     records = [record for path in result_files(folders) for record in read_results(path)]
     expect_runs(records, folders)
-    for name in names:
-        text = judgement(name, records)
+    # All of them before a page is changed.
+    for name, text in [(name, judgement(name, records)) for name in names]:
         if readme is None:
             typer.echo(text)
         else:
@@ -102,9 +109,35 @@ def judgement(name: str, records: list[dict[str, Any]]) -> str:
     if name == "published":
         return agreement(records)
     if name == "sweep":
-        return render(sweep.blocks(sweep.sweeps(records)))
+        found = sweep.sweeps(records)
+        if not any(len(of_models) > 1 for _, amounts in found.values() for of_models in amounts.values()):
+            raise ValueError(
+                "Expected runs of gat and others on data sets such as Cora-5-labels (got "
+                f"{_named(records, 'dataset')}); run: kgat compare --dataset Cora-5-labels --models gat,rbf"
+            )
+        return render(sweep.blocks(found))
     judged = verdict.verdicts(records)
+    if not judged:
+        raise ValueError(
+            f"Expected runs of '{verdict.FAMILY}' and of {' or '.join(verdict.STOCK)} (got "
+            f"{_named(records, 'model')}); run: kgat compare --models gat,gatv2,kernel --trials 12"
+        )
     return render([*verdict.blocks(judged), *properties.blocks(records, judged)])
+
+
+def _named(records: list[dict[str, Any]], entry: str) -> str:
+    return ", ".join(dict.fromkeys(r[entry] for r in records if r.get("kind") == "run"))
+
+
+def expect_drawn(names: list[str], path: Path) -> None:
+    from kgat.experiments.plots.look import expect_formats
+
+    chosen = [name for name in names if name in ("verdict", "sweep")]
+    if len(chosen) != 1:
+        raise ValueError(
+            f"Expected one of --verdict and --sweep with --figure (got {len(chosen)}); choose one"
+        )
+    expect_formats([path.suffix.removeprefix(".").lower() or "png"])
 
 
 def draw_judgement(records: list[dict[str, Any]], names: list[str], path: Path) -> None:
@@ -112,14 +145,9 @@ def draw_judgement(records: list[dict[str, Any]], names: list[str], path: Path) 
     from kgat.experiments.plots.sweep import sweep
     from kgat.experiments.plots.verdict import verdict
 
-    figures = {"verdict": verdict, "sweep": sweep}
-    chosen = [name for name in names if name in figures]
-    if len(chosen) != 1:
-        raise ValueError(
-            f"Expected one of --verdict and --sweep with --figure (got {len(chosen)}); choose one"
-        )
-    drawn = save(path, figures[chosen[0]](records))
-    typer.echo(str(drawn) if drawn else f"no runs for the figure of --{chosen[0]}: none is drawn")
+    name, figure = ("verdict", verdict) if "verdict" in names else ("sweep", sweep)
+    drawn = save(path, figure(records))
+    typer.echo(str(drawn) if drawn else f"no runs for the figure of --{name}: none is drawn")
 
 
 def replace_tables(readme: Path, text: str, begin: str, end: str) -> None:

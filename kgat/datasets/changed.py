@@ -15,6 +15,7 @@ from kgat.datasets.task import Split, Task
 
 __all__ = ["changed"]
 
+MOST = 10_000  # per cent
 POOL, VAL = 100, 30  # nodes of a class that may be for training, and that are for validating
 
 
@@ -50,6 +51,8 @@ def changed(task: Task, amount: int, change: str) -> Task:
         raise ValueError(f"Expected nodes of one graph for '{name}' (got {type(task).__name__}); name one")
     if amount < 1:
         raise ValueError(f"Expected at least 1 in '{name}' (got {amount}); name the data set alone for none")
+    if amount > MOST and change != "labels":
+        raise ValueError(f"Expected at most {MOST} % (got {amount} in '{name}'); ask for less")
     done = {"labels": _with_labels, "edges": _with_edges, "noise": _with_noise}[change](task, amount, name)
     return dataclasses.replace(done, name=name)
 

@@ -72,7 +72,10 @@ def measure_cost(
     if alone and not device.startswith("cuda"):
         threads = torch.get_num_threads()
         asked = (own or {}, visible, configs)
-        seconds, kept = processes.alone(_seconds_alone, *asked, rounds, threads=threads)
+        try:
+            seconds, kept = processes.alone(_seconds_alone, *asked, rounds, threads=threads)
+        except BrokenProcessPool as error:
+            raise OSError(str(error)) from error  # as that of the processes that train
         try:
             peaks = processes.alone(_peaks_alone, *asked, threads=threads)
         except (BrokenProcessPool, MemoryError, RuntimeError) as error:

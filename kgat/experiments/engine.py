@@ -7,7 +7,7 @@ again, also where several processes work at one file (see :mod:`kgat.experiments
 import os
 from collections import deque
 from collections.abc import Callable, Hashable, Iterable, Mapping, Sequence
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future
 from concurrent.futures.process import BrokenProcessPool
 from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass
@@ -112,9 +112,11 @@ class Engine:
         self._counted: set[Hashable] = set()
         self._begun = self._indexed = 0  # from which record on they count, and up to which 'keys' has them
         self._keys: set[Hashable] = set()
-        self._executor: ProcessPoolExecutor | None = None
+        self._executor: processes.Processes | None = None
 
     def __enter__(self) -> Self:
+        if self.workers > 1:
+            processes.expect_main()
         with ExitStack() as stack:
             stack.enter_context(self.ledger)
             self.progress = stack.enter_context(progress(self.title, self.total, shown=self.shown))
@@ -226,11 +228,7 @@ class Engine:
                     keep_first()
             keep_all()
         except BrokenProcessPool as error:
-            raise OSError(
-                f"Expected {self.workers} processes that live (got one that was ended, by hand or for lack "
-                "of memory); run the same command again: it goes on where it stopped, with fewer --jobs on "
-                "less memory"
-            ) from error
+            raise OSError(executor.why_broken("with fewer --jobs on less memory")) from error
         except BaseException:
             processes.kill_all()
             raise

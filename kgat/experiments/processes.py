@@ -7,21 +7,24 @@ started anew.
 
 import multiprocessing
 import os
+import pickle
 import signal
 import sys
 import threading
 from collections.abc import Callable, Iterator, Mapping
-from concurrent.futures import ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures.process import BrokenProcessPool
 from contextlib import contextmanager
 from multiprocessing.context import BaseContext
 from typing import Any, TypeVar
 
 from kgat.experiments import allocator
 
-__all__ = ["alone", "kill_all", "start_server", "started", "without_interrupts"]
+__all__ = ["Processes", "alone", "expect_main", "kill_all", "start_server", "started", "without_interrupts"]
 
 T = TypeVar("T")
 FORKS = sys.platform == "linux"
+GUARD = "put what the script runs below if __name__ == '__main__':"
 IMPORTED = "kgat.experiments.compare"  # by the server: all that experiments have in common
 
 
@@ -37,7 +40,44 @@ def start_server() -> None:
         forkserver.ensure_running()
 
 
-def started(workers: int, threads: int, prepare: Callable[..., object], *given: Any) -> Any:
+def expect_main() -> None:
+    r"""Raises an error in a process that is only just importing the script that started it: a script that is
+    not guarded runs there once more, and would wait for what the first of them does."""
+    if getattr(multiprocessing.current_process(), "_inheriting", False):
+        raise RuntimeError(f"Expected a script that processes can import (got one that starts some); {GUARD}")
+
+
+class Processes(ProcessPoolExecutor):
+    r"""An executor that can say why its processes ended.
+
+    Args:
+        workers (int): How many there are.
+        context (BaseContext): How they start.
+        *arguments: Those of what each of them begins with.
+    """
+
+    def __init__(self, workers: int, context: BaseContext, *arguments: Any) -> None:
+        self._began = context.Event()
+        super().__init__(workers, context, initializer=_start, initargs=(self._began, *arguments))
+        self._expected = f"{workers} processes that live" if workers > 1 else "a process that lives"
+
+    def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        return super().submit(_with_errors_in_words, function, *arguments, **named)
+
+    def why_broken(self, better: str) -> str:
+        r"""Says why one ended before its time, and what to do; :obj:`better` is how to run it again."""
+        if self._began.is_set():
+            return (
+                f"Expected {self._expected} (got one that was ended, by hand or for lack of memory); run the "
+                f"same command again: it goes on where it stopped, {better}"
+            )
+        return (
+            f"Expected {self._expected} (got one that ended before it began, as all do of a script that runs "
+            f"where it is imported); {GUARD}"
+        )
+
+
+def started(workers: int, threads: int, prepare: Callable[..., object], *given: Any) -> Processes:
     r"""Returns an executor of processes, whose freed memory stays with them.
 
     Args:
@@ -50,22 +90,23 @@ def started(workers: int, threads: int, prepare: Callable[..., object], *given: 
     if threads == 1 and FORKS:
         start_server()
         context = multiprocessing.get_context("forkserver")
-    arguments = (dict(os.environ), threads, prepare, given)
     # An executor notices a worker that was killed, which a pool waits for without end.
-    return ProcessPoolExecutor(workers, context, initializer=_start, initargs=arguments)
+    return Processes(workers, context, dict(os.environ), threads, prepare, given)
 
 
 def alone(function: Callable[..., T], *arguments: Any, threads: int) -> T:
     r"""Returns what a function returns in a process of its own.
 
     Raises:
-        BrokenProcessPool: If that process ends before.
+        BrokenProcessPool: If that process ends before; the message says what to do.
     """
     with started(1, threads, _nothing) as executor:
         try:
             with without_interrupts():
                 answer = executor.submit(function, *arguments)
-            return answer.result()  # type: ignore[no-any-return]
+            return answer.result()
+        except BrokenProcessPool as error:
+            raise BrokenProcessPool(executor.why_broken("with more memory free")) from error
         except KeyboardInterrupt:
             kill_all()
             raise
@@ -95,9 +136,27 @@ def _nothing() -> None:
     pass
 
 
+def _with_errors_in_words(function: Callable[..., T], *arguments: Any, **named: Any) -> T:
+    try:
+        return function(*arguments, **named)
+    except Exception as error:
+        try:
+            pickle.loads(pickle.dumps(error))
+        except Exception:  # noqa: BLE001  # whatever it is
+            # The parent cannot make it anew, such as one with more arguments than its text, and would take
+            # this process to be broken.
+            raise RuntimeError(f"{type(error).__qualname__}: {error}") from error
+        raise
+
+
 def _start(
-    environment: Mapping[str, str], threads: int, prepare: Callable[..., object], given: tuple[Any, ...]
+    began: Any,
+    environment: Mapping[str, str],
+    threads: int,
+    prepare: Callable[..., object],
+    given: tuple[Any, ...],
 ) -> None:
+    began.set()
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     threading.Thread(target=_end_with_parent, daemon=True).start()
     # The server has that of the moment when it started.

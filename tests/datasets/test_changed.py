@@ -97,3 +97,11 @@ def test_noise_has_the_deviation_that_it_says(digits):
 def test_errors(name, said):
     with pytest.raises(ValueError, match=said):
         load(name)
+
+
+@pytest.mark.parametrize("change", ["edges", "noise"])
+def test_an_amount_has_an_end(change):
+    # Far beyond it there are more edges than memory holds, or than an integer of 64 bits counts.
+    for amount in (10_001, 10**20):
+        with pytest.raises(ValueError, match=rf"Expected at most 10000 % \(got {amount} in 'digits-"):
+            load(f"digits-{amount}-{change}")

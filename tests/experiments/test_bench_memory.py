@@ -24,7 +24,7 @@ def test_records_and_their_table(tmp_path):
     assert table.output.strip() in done.output
 
 
-@pytest.mark.parametrize("size", ["1", "0x1", "axb"])
+@pytest.mark.parametrize("size", ["infx1", "1", "0x1", "axb"])
 def test_a_size_that_is_none(size):
     done = CliRunner().invoke(app, ["bench", "memory", "--sizes", size])
     assert isinstance(done.exception, ValueError)

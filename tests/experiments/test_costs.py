@@ -1,3 +1,5 @@
+import os
+import signal
 from pathlib import Path
 
 import pytest
@@ -37,3 +39,16 @@ def test_peak_memory_grows_with_the_width():
     assert peaks["gat"] > edges * 64 * 4  # one tensor of a row per edge
     assert 2 < peaks["wide"] / peaks["gat"] < 8
     assert peaks["again"] / peaks["gat"] == pytest.approx(1.0, abs=0.1)
+
+
+def killed(*_):
+    os.kill(os.getpid(), signal.SIGKILL)
+
+
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
+def test_a_killed_process_of_measurement_is_an_error_with_advice(monkeypatch):
+    # Not a traceback: all runs are there, and the same command measures once more.
+    monkeypatch.setattr(costs, "_seconds_alone", killed)
+    task = datasets.load("digits")
+    with pytest.raises(OSError, match=r"Expected a process that lives .*it goes on where it stopped"):
+        measure_cost(task, Config.of("digits", "gat"), ["gat"], 1, alone=True)

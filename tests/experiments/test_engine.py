@@ -127,6 +127,33 @@ def test_a_killed_worker_is_an_error_with_advice(path):
         engine.run(jobs(1, 2, work=killed))
 
 
+UNGUARDED = """
+import sys
+from kgat.experiments.engine import Engine, Job
+
+def square(number, note):
+    yield {"key": number, "square": number**2}
+
+with Engine(sys.argv[1], 2, workers=2) as engine:
+    engine.run([Job(number, "", square, (number,)) for number in (1, 2)])
+"""
+
+
+def test_a_script_that_is_not_guarded_is_told_so(tmp_path):
+    # Its processes import it, and would wait there for jobs that their parent waits for.
+    (script := tmp_path / "script.py").write_text(UNGUARDED)
+    environment = {**os.environ, "PYTHONPATH": str(Path(kgat.__file__).parents[1])}
+    ran = subprocess.run(
+        [sys.executable, script, tmp_path / "results.jsonl"],
+        env=environment,
+        capture_output=True,
+        text=True,
+        timeout=100,
+    )
+    assert ran.returncode == 1
+    assert "put what the script runs below if __name__ == '__main__':" in ran.stderr.splitlines()[-1]
+
+
 STAYING = """
 import os, sys, time
 from pathlib import Path

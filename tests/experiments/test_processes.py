@@ -6,6 +6,7 @@ import pytest
 import torch
 
 from kgat.experiments import allocator, processes
+from kgat.experiments.engine import Engine, Job
 
 linux = pytest.mark.skipif(sys.platform != "linux", reason="needs glibc")
 
@@ -45,6 +46,28 @@ def failing():
 def test_what_is_raised_there_arrives():
     with pytest.raises(ValueError, match=r"Expected another \(got this\)"):
         processes.alone(failing, threads=1)
+
+
+class OfTwo(Exception):
+    def __init__(self, text, number):
+        super().__init__(text)
+        self.number = number
+
+
+def failing_by_its_own(*_, note=None):
+    raise OfTwo("this is why", 2)
+
+
+def test_an_error_that_cannot_be_sent_arrives_in_words(tmp_path):
+    # Python cannot make it anew here, for which it takes the process to be broken.
+    with pytest.raises(RuntimeError, match=r"OfTwo: this is why"):
+        processes.alone(failing_by_its_own, threads=1)
+    jobs = [Job(number, "", failing_by_its_own) for number in (1, 2)]
+    with (
+        pytest.raises(RuntimeError, match=r"OfTwo: this is why"),
+        Engine(tmp_path / "a.jsonl", 2, workers=2) as engine,
+    ):
+        engine.run(jobs)
 
 
 def faults(kept):

@@ -118,3 +118,19 @@ def test_the_command_adds_what_a_file_lacks(tmp_path, capsys):
     (tmp_path / "results.jsonl").write_text("".join(json.dumps(run) + "\n" for run in make_runs(["wine"])))
     assert not cli.main(["table", str(tmp_path), str(path), "--verdict"])
     assert "| wine | −3.0 | 178 | 3 |" in capsys.readouterr().out
+
+
+def test_runs_of_a_data_set_are_not_its_properties(tmp_path):
+    (path := tmp_path / "results.jsonl").write_text(json.dumps(make_runs(["wine"])[0]) + "\n")
+    assert not cli.main(["properties", "wine", "--out", str(path)])
+    assert json.loads(path.read_text().splitlines()[-1])["kind"] == "graph"
+
+
+def test_no_names_and_no_file_are_said(tmp_path, capsys):
+    for arguments, expected in (
+        ([" , "], "Expected the name of a data set (got ' , ')"),
+        (["wine", "--out", str(tmp_path)], "Expected a file (got the folder"),
+    ):
+        assert cli.main(["properties", *arguments]) == 2
+        assert expected in capsys.readouterr().err
+    assert not cli.main(["properties", "wine", "--out", str(tmp_path / "new" / "graphs.jsonl")])

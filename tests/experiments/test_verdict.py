@@ -25,6 +25,7 @@ def runs(dataset, scores, vals=None, metric="accuracy", seeds=10, noise=0.01):
     return records
 
 
+NAMES = ("verdict", "sweep", "published")
 THREE = {"gat": 0.5, "gatv2": 0.4, "kernel": 0.6}
 
 
@@ -113,3 +114,21 @@ def test_the_command_writes_page_and_figure(tmp_path, capsys):
     assert (tmp_path / "verdict.png").stat().st_size > 1000
     assert cli.main(["table", str(tmp_path), "--figure", str(tmp_path / "verdict.png")])
     assert "Expected --verdict or --sweep with --figure" in capsys.readouterr().err
+
+
+def test_a_page_keeps_its_tables_where_there_is_nothing_to_judge(tmp_path, capsys):
+    records = runs("made", {"gat": 0.5, "rbf": 0.5})
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in records))
+    page = tmp_path / "page.md"
+    page.write_text(before := "".join(f"<!-- {n}:begin -->\nkept\n<!-- {n}:end -->\n" for n in NAMES))
+    for options, expected in (
+        (["--verdict"], "Expected runs of 'kernel' and of gat or gatv2 (got gat, rbf); run: kgat compare"),
+        (["--sweep"], "Expected runs of gat and others on data sets such as Cora-5-labels (got made)"),
+        (["--verdict", "--format", "latex"], "Expected --format markdown with --verdict (got latex)"),
+        (["--verdict", "--figure", str(tmp_path / "a.txt")], "Expected a format of figures"),
+        (["--verdict", "--sweep", "--figure", str(tmp_path / "a.png")], "Expected one of --verdict and"),
+        (["--published", "--figure", str(tmp_path / "a.png")], "Expected one of --verdict and"),
+    ):
+        assert cli.main(["table", str(tmp_path), "--readme", str(page), *options]) == 2
+        assert expected in capsys.readouterr().err
+        assert page.read_text() == before
