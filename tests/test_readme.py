@@ -15,6 +15,7 @@ import typer
 
 import kgat
 from kgat import kernels, positions
+from kgat.cli.program import app
 from kgat.experiments.config import SETTINGS
 
 ROOT = Path(__file__).parents[1]
@@ -271,3 +272,12 @@ def test_tables_are_generated():
     for page, marker in (("README.md", "overview"), ("results/README.md", "results")):
         text = (ROOT / page).read_text(encoding="utf8")
         assert text.count(f"<!-- {marker}:begin -->") == text.count(f"<!-- {marker}:end -->") == 1
+
+
+def test_the_list_of_commands_has_all():
+    table = (ROOT / "docs" / "how-to" / "command-line.md").read_text(encoding="utf8").partition("\n## ")[0]
+    named = set(re.findall(r"`(kgat [a-z ]+)`", table))
+    command = typer.main.get_command(app)
+    every = {f"kgat {name}" for name in command.commands if name != "bench"}
+    every |= {f"kgat bench {name}" for name in command.commands["bench"].commands}
+    assert every <= named, every - named
