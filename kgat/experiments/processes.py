@@ -62,6 +62,7 @@ class Processes(ProcessPoolExecutor):
         self._expected = f"{workers} processes that live" if workers > 1 else "a process that lives"
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
+        r"""Lets a process call a function, whose errors arrive in words where they cannot be sent."""
         return super().submit(_with_errors_in_words, function, *arguments, **named)
 
     def why_broken(self, better: str) -> str:

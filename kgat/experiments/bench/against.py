@@ -17,7 +17,7 @@ from typing import Any
 import torch
 
 from kgat.experiments.bench import contest, measure, worker
-from kgat.experiments.bench.contest import MEMORY, Answers, Question
+from kgat.experiments.bench.contest import MEMORY, Answers
 from kgat.experiments.bench.rivals import OURS
 from kgat.experiments.circumstances import commit_of
 
@@ -37,11 +37,11 @@ def name_of(folder: str) -> str:
     return f"kgat {commit_of(root) or root.name}"
 
 
-def answers(question: Question, environment: Mapping[str, str]) -> Answers:
+def answers(question: contest.Question, environment: Mapping[str, str]) -> Answers:
     r"""Answers a question of which the second candidate is another copy.
 
     Args:
-        question (Question): The job, with the folder of the other copy.
+        question (contest.Question): The job, with the folder of the other copy.
         environment (dict): More variables; of folders for compiled code each copy has its own.
 
     Raises:
@@ -49,7 +49,7 @@ def answers(question: Question, environment: Mapping[str, str]) -> Answers:
     """
     alone = replace(question, candidates=[OURS], other=None)
 
-    def process(name: str, asked: Question) -> worker.Process:
+    def process(name: str, asked: contest.Question) -> worker.Process:
         other = None if name == OURS else question.other
         places = {key: path if other is None else f"{path}-other" for key, path in environment.items()}
         return worker.Process(contest.__name__, asked, question.regime, places, other)
@@ -82,13 +82,13 @@ def _talk(process: worker.Process, *words: Any) -> dict[str, Any]:
     return next(answer for answer in process.answers() if "say" not in answer)
 
 
-def _refused(question: Question, unequal: str) -> Answers:
+def _refused(question: contest.Question, unequal: str) -> Answers:
     for what in question.whats:
         yield {"record": {**question.key(question.candidates[1], what), "skipped": unequal, "unequal": True}}
 
 
 def _turns(
-    question: Question, what: str, sides: Mapping[str, Callable[..., Any]], about: Mapping[str, Any]
+    question: contest.Question, what: str, sides: Mapping[str, Callable[..., Any]], about: Mapping[str, Any]
 ) -> Answers:
     def turn(name: str, repeats: int) -> float:
         return float(sides[name](what, repeats)["seconds"])
