@@ -501,6 +501,8 @@ sys.exit(main())
         ("kgat.cli.compare", ["compare"], ": it goes on where it stopped"),
         ("torch", ["compare", "--dataset", "karate"], ": it goes on where it stopped"),
         ("kgat.experiments.tables", ["table", "."], ""),
+        ("torch", ["bench", "memory"], ": it goes on where it stopped"),
+        ("torch", ["bench", "layers"], ""),
     ],
 )
 def test_a_stop_has_one_answer_wherever_it_comes(tmp_path, number, place, command, said):

@@ -2,8 +2,8 @@ r"""The command line: ``kgat compare | train | info | plot | regress | paper | t
 
 A command is a file of its own here, with a function (or a group of commands) of the file's name and
 :obj:`ORDER`, its place in the help; one that keeps its results one by one also says :obj:`RESUMES = True`,
-which is what an interrupt answers. The folder is searched for them; commands import what they run only when
-they run.
+or, a group, the names of those that do, which is what an interrupt answers. The folder is searched for them;
+commands import what they run only when they run.
 """
 
 from typing import Any

@@ -11,7 +11,7 @@ from kgat.cli.table import replace_tables
 __all__ = ["bench"]
 
 ORDER = 80
-RESUMES = True
+RESUMES = ("ops", "sequences", "threads", "memory")
 
 Rounds = Annotated[int, typer.Option(help="Rounds per measurement.", min=1)]
 Log = Annotated[
@@ -22,6 +22,7 @@ Results = Annotated[
 ]
 OneThread = Annotated[int, typer.Option(help="CPU threads of torch.", min=1)]
 Where = Annotated[str, typer.Option(help="Where to run: cpu, cuda, cuda:1, ...")]
+Fresh = Annotated[bool, typer.Option("--fresh", help="Measure again what the file holds.")]
 Picture = Annotated[Path | None, typer.Option(help="A PNG file to draw time and memory into.")]
 
 bench = typer.Typer(help="Time and memory of our layers and attention cores next to others.")
@@ -220,7 +221,7 @@ def bench_ops(
     ] = 20.0,
     threads: OneThread = 1,
     device: Where = "cpu",
-    fresh: Annotated[bool, typer.Option("--fresh", help="Measure again what the file holds.")] = False,
+    fresh: Fresh = False,
 ) -> None:
     r"""Time and weigh layers and attention cores against all rivals, at several sizes.
 
@@ -281,10 +282,12 @@ def bench_threads(
     rounds: Rounds = 11,
     out: Log = None,
     root: options.Root = None,
+    fresh: Fresh = False,
 ) -> None:
     r"""Time our layers and attention's own part of them on several threads against one.
 
-    Ratios are the time of one thread over that of several, paired round by round in one process.
+    Ratios are the time of one thread over that of several, paired round by round in one process. What --out
+    holds is not measured again.
     """
     from kgat.experiments.bench.threads import bench_threads
 
@@ -292,6 +295,7 @@ def bench_threads(
         *(options.listed(scenarios), options.listed(subjects), threads, rounds),
         *(None if root is None else str(root), out),
         shown=True,
+        fresh=fresh,
     )
 
 
@@ -305,17 +309,19 @@ def bench_memory(
     channels: Annotated[int, typer.Option(help="Channels of a head.", min=1)] = 64,
     out: Log = None,
     threads: OneThread = 1,
+    fresh: Fresh = False,
 ) -> None:
     r"""Weigh forward and backward of a layer as graphs grow, and time the sorting of their edges.
 
-    Each size runs in a fresh process. Memory is the largest in use above features, edges and weights.
+    Each size runs in a fresh process. Memory is the largest in use above features, edges and weights. What
+    --out holds is not measured again.
     """
     from kgat.experiments.bench import report
     from kgat.experiments.bench.memory import bench_memory
 
     wanted = [_read_size(size) for size in options.listed(sizes)]
     settings: dict[str, Any] = {"heads": heads, "channels": channels, "threads": threads}
-    records = bench_memory(wanted, options.listed(kernels), out, shown=True, **settings)
+    records = bench_memory(wanted, options.listed(kernels), out, shown=True, fresh=fresh, **settings)
     typer.echo(report.memory(records))
 
 

@@ -75,7 +75,7 @@ def _missing() -> int:
 
 def _answer(given: list[str], said: str) -> int:
     number = _received[0] if _received else signal.SIGINT
-    after = ": it goes on where it stopped" if any(map(_resumes, given[:1])) else ""
+    after = ": it goes on where it stopped" if _resumes(given) else ""
     said = said or f"interrupted; run the same command again{after}"
     line = f"kgat: {' '.join(said.split())}\n"
     # Past the buffers of Python, which the interrupted code may hold.
@@ -83,13 +83,15 @@ def _answer(given: list[str], said: str) -> int:
     return 128 + number
 
 
-def _resumes(command: str) -> bool:
+def _resumes(given: list[str]) -> bool:
     # The file of a command says it; it is read, not imported, as the interrupt may have cut the import short.
+    command, part = [*given, "", ""][:2]
     path = os.path.join(os.path.dirname(__file__), f"{command}.py")
     if not (command.isidentifier() and os.path.isfile(path)):
         return False
     with open(path, encoding="utf8") as file:
-        return "RESUMES = True\n" in file
+        said = next((line for line in file if line.startswith("RESUMES = ")), "")
+    return said == "RESUMES = True\n" or f'"{part}"' in said
 
 
 def _plain_stderr() -> bool:

@@ -4,10 +4,11 @@ import pytest
 from typer.testing import CliRunner
 
 from kgat.cli.program import app
+from kgat.experiments.bench import memory
 from kgat.experiments.ledger import read
 
 
-def test_records_and_their_table(tmp_path):
+def test_records_and_their_table(tmp_path, monkeypatch):
     path = tmp_path / "memory.jsonl"
     arguments = ["--sizes", "0.004x0.02", "--kernels", "additive", "--heads", "2", "--channels", "16"]
     done = CliRunner().invoke(app, ["bench", "memory", *arguments, "--out", str(path)])
@@ -22,6 +23,14 @@ def test_records_and_their_table(tmp_path):
     table = CliRunner().invoke(app, ["bench", "table", str(path)])
     assert "| additive | 2 × 16 | 4,000 | 20,000 |" in table.output
     assert table.output.strip() in done.output
+    with monkeypatch.context() as patch:
+        patch.setattr(memory.worker, "ask", lambda *_: pytest.fail("measured again"))
+        again = CliRunner().invoke(app, ["bench", "memory", *arguments, "--out", str(path)])
+        assert again.exit_code == 0, again.output
+    assert read(path) == [record]
+    monkeypatch.setattr(memory.worker, "ask", lambda *_: [{**record, "both_bytes": None}])
+    CliRunner().invoke(app, ["bench", "memory", *arguments, "--out", str(path), "--fresh"])
+    assert [found["both_bytes"] for found in read(path)] == [record["both_bytes"], None]
 
 
 @pytest.mark.parametrize("size", ["infx1", "1", "0x1", "axb"])

@@ -27,6 +27,13 @@ def test_records_and_their_table(tmp_path, here):
         (what, regime) for regime in ("R1", "R2") for what in ("forward", "forward+backward")
     ]
     assert all(record["kind"] == "threads" and record["threads"] == 2 for record in records)
+    # What is there is not measured again, half of an answer is.
+    kept = path.read_text().splitlines(keepends=True)
+    path.write_text("".join(kept[:3]))
+    again = threads.bench_threads(["tiny"], ["gat core"], rounds=1, path=path)
+    assert again[:2] == records[:2]
+    assert [record["regime"] for record in read(path)] == ["R1", "R1", "R2", "R2", "R2"]
+    path.write_text("".join(kept))
     page.write_text("above\n<!-- threads:begin -->\nold\n<!-- threads:end -->\nbelow\n")
     done = CliRunner().invoke(app, ["bench", "table", str(path), "--readme", str(page)])
     assert done.exit_code == 0, done.output

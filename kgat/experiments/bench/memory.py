@@ -52,6 +52,7 @@ def bench_memory(
     kernels: Sequence[str] = KERNELS,
     path: Path | None = None,
     shown: bool = False,
+    fresh: bool = False,
     **options: Any,
 ) -> list[Record]:
     r"""Weighs forward and backward of a layer on graphs of some sizes, each in a process of its own.
@@ -61,6 +62,7 @@ def bench_memory(
         kernels (list of str, optional): Kernels of the layer. (default: :data:`KERNELS`)
         path (Path, optional): The file of records; none is written if :obj:`None`. (default: :obj:`None`)
         shown (bool, optional): Whether to show a progress bar. (default: :obj:`False`)
+        fresh (bool, optional): Whether to measure also what the file holds. (default: :obj:`False`)
         **options (optional): More of :class:`Question`.
 
     Returns:
@@ -81,10 +83,14 @@ def bench_memory(
         for question in questions:
             label = f"{question.kernel}, {question.nodes:,} nodes, {question.edges:,} edges"
             bar.note(label)
-            (answer,) = worker.ask(__name__, question, "memory")
-            records.append({"kind": "memory", **asdict(question), **answer})
-            if path is not None:
-                append(path, records[-1])
+            known = [] if fresh else worker.there(path, "memory", asdict(question))
+            if known:
+                records.append(known[-1])
+            else:
+                (answer,) = worker.ask(__name__, question, "memory")
+                records.append({"kind": "memory", **asdict(question), **answer})
+                if path is not None:
+                    append(path, records[-1])
             bar.done(label, [_line(records[-1])], everywhere=True)
     return records
 

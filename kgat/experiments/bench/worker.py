@@ -27,6 +27,7 @@ import torch
 
 import kgat
 from kgat.experiments.bench import measure
+from kgat.experiments.ledger import read
 
 # What each regime sets. R1 is malloc as it comes: glibc gives blocks above 32 MB back when they are freed,
 # and every such temporary is paid for by page faults. R2 keeps them, as a caching allocator would. For peaks,
@@ -48,6 +49,20 @@ OF_ANOTHER = (
     "from kgat.experiments.bench.worker import main; main()"
 )
 TOLD: SimpleQueue[Any] = SimpleQueue()  # what the parent says to this process while it works
+
+
+def there(path: Path | None, kind: str, asked: Mapping[str, Any]) -> list[dict[str, Any]]:
+    r"""Returns the records of a file that answer a question.
+
+    Args:
+        path (Path, optional): The file; there may be none.
+        kind (str): The kind of record.
+        asked (dict): What the record must hold.
+    """
+    if path is None or not path.exists():
+        return []
+    wanted = {"kind": kind, **asked}.items()
+    return [record for record in read(path) if all(record.get(name) == value for name, value in wanted)]
 
 
 def ask(
