@@ -15,8 +15,8 @@ MAPPED = 32 * 2**20  # glibc takes no more; above it a block is the system's own
 
 def recycles() -> bool:
     r"""Has freed memory stay with this process, to be used again. Else glibc gives the end of its heap back
-    after each step of a layer that has a row per edge, and takes it anew, page by page, in the next: a fifth
-    of an epoch of stock GAT on Cora. Says whether it could."""
+    after each step of a layer that has a row per edge, and takes it anew, page by page, in the next. Says
+    whether it could."""
     return _set({MMAP_THRESHOLD: MAPPED, TRIM_THRESHOLD: LARGEST})
 
 

@@ -54,7 +54,7 @@ def append(path: str | os.PathLike[str], record: Mapping[str, Any]) -> None:
         >>> read(path)
         [{'kind': 'run', 'test': 0.5}]
     """
-    line = json.dumps(record, allow_nan=False).encode() + b"\n"
+    line = json.dumps(record, allow_nan=False, separators=(",", ":")).encode() + b"\n"
     # Unbuffered, so that a line goes out in one piece even if the process is stopped here.
     with writing(path), Path(path).open("ab", buffering=0) as file:
         _lock(file, exclusive=True)

@@ -3,8 +3,7 @@
 import pytest
 import torch
 from checked_loops import checked
-from oracle import adjacency, attention
-from test_cpu import H, check, for_torch, operands
+from test_cpu import check, check_dropout_and_base
 
 from kgat.ops.cpu import launch as cpu
 from kgat.ops.recipe import Recipe
@@ -38,20 +37,7 @@ def test_many_slots_dropout_and_base(recipe, monkeypatch):
     monkeypatch.setattr(torch, "get_num_threads", lambda: 3)
     targets, sources = 3_100, 3_200
     edges = [(j * 31 % sources, j * 17 % targets // 3) for j in range(700)]
-    edge_index, sorted_edges = adjacency(targets, sources, edges)
-    x = operands(recipe, targets, sources, len(edges), torch.float64, features=2, channels=2)
-    x = x._replace(dropout=0.3, seed=torch.tensor([4]), base=torch.randn(targets, H, 2).double())
-    mask = cpu.dropout_mask(len(edges), H, 0.3, x.seed)
-    leaves, y = for_torch(recipe, x)
-    expected, _ = attention(recipe, edge_index, targets, y, mask)
-    slope = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
-    grads = torch.autograd.grad(expected, list(leaves.values()), slope, allow_unused=True)
-    with checked():
-        out, lse = cpu.attention(recipe, sorted_edges, x)
-        found = cpu.attention_backward(recipe, sorted_edges, x, out, lse, slope)
-    torch.testing.assert_close(out, expected + x.base)
-    for name, grad in zip(leaves, grads, strict=True):
-        torch.testing.assert_close(found[name], grad)
+    check_dropout_and_base(recipe, targets, sources, edges, 2, (targets,), checked())
 
 
 @pytest.mark.parametrize(

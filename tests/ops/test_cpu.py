@@ -101,6 +101,24 @@ def for_torch(recipe, x):
     return leaves, x._replace(**leaves, **constants)
 
 
+def check_dropout_and_base(recipe, targets, sources, edges, channels, base, around):
+    """Compares with the formula in double precision, the loops within 'around'."""
+    edge_index, sorted_edges = adjacency(targets, sources, edges)
+    x = operands(recipe, targets, sources, len(edges), torch.float64, channels=channels)
+    x = x._replace(dropout=0.3, seed=torch.tensor([4]), base=torch.randn(*base, H, channels).double())
+    mask = cpu.dropout_mask(len(edges), H, 0.3, x.seed)
+    leaves, y = for_torch(recipe, x)
+    expected, _ = attention(recipe, edge_index, targets, y, mask)
+    slope = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
+    grads = torch.autograd.grad(expected, list(leaves.values()), slope, allow_unused=True)
+    with around:
+        out, lse = cpu.attention(recipe, sorted_edges, x)
+        found = cpu.attention_backward(recipe, sorted_edges, x, out, lse, slope)
+    torch.testing.assert_close(out, expected + x.base)
+    for name, grad in zip(leaves, grads, strict=True):
+        torch.testing.assert_close(found[name], grad)
+
+
 def check(recipe, graph, dtype, rtol, atol, extras=True, features=R, channels=C):
     targets, sources, edges = GRAPHS[graph]
     edge_index, sorted_edges = adjacency(targets, sources, edges)

@@ -1,10 +1,21 @@
 """Long rows in pieces: the numbers of the formula, and the same bits on any number of threads."""
 
+from contextlib import nullcontext
+
 import pytest
 import torch
 from checked_loops import checked
 from oracle import adjacency, attention
-from test_cpu import GRAPHS, RECIPES, H, check, for_torch, operands, threads  # noqa: F401
+from test_cpu import (  # noqa: F401
+    GRAPHS,
+    RECIPES,
+    H,
+    check,
+    check_dropout_and_base,
+    for_torch,
+    operands,
+    threads,
+)
 
 from kgat.functional import edge_attention
 from kgat.ops.cpu import launch as cpu
@@ -56,19 +67,7 @@ def test_stays_inside_of_every_buffer(recipe, hubs):
 @pytest.mark.parametrize("base", [(), (50,)])
 def test_dropout_and_base(base, hubs):
     recipe = Recipe(rules.ABS_DIFFERENCE, rules.IDENTITY, weighted=True)
-    edge_index, sorted_edges = adjacency(50, 60, HUBS)
-    x = operands(recipe, 50, 60, len(HUBS), torch.float64, channels=5)
-    x = x._replace(dropout=0.3, seed=torch.tensor([4]), base=torch.randn(*base, H, 5).double())
-    mask = cpu.dropout_mask(len(HUBS), H, 0.3, x.seed)
-    leaves, y = for_torch(recipe, x)
-    expected, _ = attention(recipe, edge_index, 50, y, mask)
-    slope = torch.linspace(-1, 1, expected.numel(), dtype=torch.float64).view_as(expected)
-    grads = torch.autograd.grad(expected, list(leaves.values()), slope)
-    out, lse = cpu.attention(recipe, sorted_edges, x)
-    found = cpu.attention_backward(recipe, sorted_edges, x, out, lse, slope)
-    torch.testing.assert_close(out, expected + x.base)
-    for name, grad in zip(leaves, grads, strict=True):
-        torch.testing.assert_close(found[name], grad)
+    check_dropout_and_base(recipe, 50, 60, HUBS, 5, base, nullcontext())
 
 
 @pytest.mark.parametrize(
