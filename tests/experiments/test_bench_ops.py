@@ -162,6 +162,8 @@ def test_rounding_is_no_difference():
     assert measure.check_equal(other, ours, lambda: truth) is None
     assert "from double precision 0.02, ours 0.002" in measure.check_equal(wrong, ours, lambda: truth)
     assert "from double precision 0.002, ours 0.02" in measure.check_equal(ours, wrong, lambda: truth)
+    # Two that are as wrong as each other are not right.
+    assert "0.03, ours 0.02" in measure.check_equal([1.03 * truth[0]], [0.98 * truth[0]], lambda: truth)
 
 
 @pytest.mark.parametrize("subject", SUBJECTS)

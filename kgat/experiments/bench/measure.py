@@ -25,6 +25,7 @@ COPY_BYTES = 1 << 28  # larger than any cache
 TOLERANCE = 1e-3  # of the largest value: sums of thousands of single-precision numbers in another order
 
 ALIKE = 4.0  # times: the largest rounding errors of two right answers, where one number of millions decides
+STEEPEST = 1e-2  # of the largest value: more than that no rounding explains, however alike two answers are
 
 # What seconds are of. Where one thread works, those of the CPU are what the work costs, and what others do on
 # the machine is not counted; where several do, what counts is when the last of them is done.
@@ -339,7 +340,8 @@ def check_equal(found: list[Tensor], expected: list[Tensor], exact: Callable[[],
         return None
     truth = [x.to(found[0].dtype) for x in exact()[: len(found)]]
     theirs, ours = (difference(values, truth)[0] for values in (found, expected))
-    if theirs <= ALIKE * ours and ours <= ALIKE * theirs:
+    alike = theirs <= ALIKE * ours and ours <= ALIKE * theirs
+    if alike and max(theirs, ours) <= STEEPEST:
         return None
     return (
         f"Expected equal {what} before timing (got {error:.2g} of the largest apart; from double precision "
