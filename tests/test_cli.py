@@ -430,7 +430,7 @@ def test_a_stopped_comparison_goes_on(capsys, tmp_path, number, jobs):
     )
     try:
         deadline = time.monotonic() + 120
-        while not path.exists() or path.read_bytes().count(b'"kind": "run"') < 3:
+        while not path.exists() or path.read_bytes().count(b'"kind":"run"') < 3:
             assert process.poll() is None, process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.05)
