@@ -66,8 +66,8 @@ BatchSize = Annotated[
 Neighbors = Annotated[
     str | None,
     typer.Option(
-        help="Neighbours to draw for each layer of a step of nodes, e.g. 15,10; -1: all. Default: all. Needs "
-        "--batch-size."
+        help="Neighbours to draw for each layer of a step of nodes or links, e.g. 15,10; -1: all. "
+        "Default: all. Needs --batch-size."
     ),
 ]
 Seeds = Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)]

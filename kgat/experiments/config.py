@@ -120,8 +120,8 @@ class Config:
         decoder (str, optional): How two nodes become a link, see :class:`~kgat.models.LinkPredictor`:
             :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
         neighbors (str, optional): How many neighbours a step with a :obj:`batch_size` draws for each layer of
-            a task on nodes, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all, as
-            :obj:`None` does throughout. (default: :obj:`None`)
+            a task on nodes or links, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all,
+            as :obj:`None` does throughout. (default: :obj:`None`)
         clip (float, optional): Norm that the gradient of a step is scaled down to where it is larger.
             (default: :obj:`None`)
         scheduler (str, optional): How the learning rate changes from epoch to epoch, see

@@ -163,7 +163,7 @@ def test_positions_are_those_of_random_walks(name):
     torch.testing.assert_close(found, expected)
     record = run(task, config)
     assert record["config"]["position_dim"] == 3
-    with pytest.raises(ValueError, match=r"no 'position_dim' of nodes .*batches \(got 3\)"):
+    with pytest.raises(ValueError, match=r"no 'position_dim' where a step draws neighbours \(got 3\)"):
         run(task, make_config(name, position_dim=3, batch_size=4))
 
 
