@@ -66,8 +66,9 @@ def compare(
             "heterogeneous graphs), a module or kernel of one's own by path (mypkg.nets:MyNet[depth=3]), any "
             "kernel (rbf, dot, spectral, ...), products (rbf*laplace), L^p magnitudes (rbf*l2, rbf*lp), "
             "arguments of a kernel (spectral[num_features=4]*l2), projections (rbf@separate, "
-            "rbf*l2@shared_qk). An unknown one lists them all. With --trials also families, of which they "
-            "choose one: kernel{rbf,dot}, or kernel alone for the usual ones."
+            "rbf*l2@shared_qk), settings of one model alone (rbf@start=unit). An unknown one lists them all. "
+            "With --trials also families, of which they choose one: kernel{rbf,dot}, or kernel alone for the "
+            "usual ones."
         ),
     ] = "gat,gatv2,dot,rbf,rbf*lp,spectral",
     seeds: options.Seeds = 10,

@@ -18,6 +18,14 @@ def table(
         list[Path], typer.Argument(help="Folders with results.jsonl, or above such, or files.")
     ],
     readme: Annotated[Path | None, options.readme_option("results", "overview")] = None,
+    questions: Annotated[
+        bool,
+        typer.Option(
+            "--questions",
+            help="Whether a setting helps, of models such as rbf@start=median beside rbf, as Markdown; with "
+            "--readme between <!-- questions:begin --> and <!-- questions:end -->.",
+        ),
+    ] = False,
     sweep: Annotated[
         bool,
         typer.Option(
@@ -57,9 +65,8 @@ def table(
     from kgat.experiments.pages import BEGIN, END, OVERVIEW
     from kgat.experiments.tables import readme_tables, result_files
 
-    if published or verdict or sweep:
-        chosen = {"published": published, "verdict": verdict, "sweep": sweep}
-        names = [name for name, is_chosen in chosen.items() if is_chosen]
+    chosen = {"published": published, "verdict": verdict, "sweep": sweep, "questions": questions}
+    if names := [name for name, is_chosen in chosen.items() if is_chosen]:
         if form not in (None, "markdown"):
             raise ValueError(
                 f"Expected --format markdown with --{names[0]} (got {form}); there is no other of it"
@@ -102,12 +109,20 @@ def print_judgements(folders: list[Path], readme: Path | None, names: list[str],
 
 
 def judgement(name: str, records: list[dict[str, Any]]) -> str:
-    from kgat.experiments import properties, sweep, verdict
+    from kgat.experiments import properties, questions, sweep, verdict
     from kgat.experiments.published import agreement
     from kgat.experiments.table import render
 
     if name == "published":
         return agreement(records)
+    if name == "questions":
+        answered = questions.answers(records)
+        if not answered:
+            raise ValueError(
+                "Expected runs of models with a setting in their name, and without (got "
+                f"{_named(records, 'model')}); run: kgat compare --models rbf,rbf@start=median"
+            )
+        return render(questions.blocks(answered))
     if name == "sweep":
         found = sweep.sweeps(records)
         if not any(len(of_models) > 1 for _, amounts in found.values() for of_models in amounts.values()):

@@ -186,7 +186,9 @@ def compare(
             chosen = _run_all(engine, plan, seeds, figures)
             if rounds:
                 # Of a model that takes all settings, or what was set for others would be lost.
-                candidates = [*plan.protocols, Config.of(task.name, BASELINE, overrides=overrides)]
+                bare = [c.model.partition("@")[0] for c in plan.protocols if resolve_model(c.model).settings]
+                usual = [Config.of(task.name, name, overrides=overrides) for name in (BASELINE, *bare)]
+                candidates = [c for c in plan.protocols if not resolve_model(c.model).settings] + usual
                 config = min(candidates, key=lambda config: len(resolve_model(config.model).fixed))
                 _measure(engine, config, {name: config.model for name, config in chosen.items()}, rounds)
             if figures:
@@ -568,7 +570,7 @@ def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
                 )
             raise ValueError(
                 f"Expected a kernel model that leaves '{setting}' open because it is set (got "
-                f"{', '.join(names)}); stock layers and projections in a name leave no choice"
+                f"{', '.join(names)}); stock layers and what stands in a name leave no choice"
             )
 
 

@@ -112,7 +112,7 @@ class Config:
             (:obj:`"loss"`), or of the last one that had both at once when it came (:obj:`"both"`), which an
             early epoch with a lucky metric can keep from ever happening again. (default: :obj:`"metric"`)
         start (str, optional): How scores of a kernel model start, see :class:`~kgat.nn.KernelGATConv`:
-            :obj:`"unit"` or :obj:`None`. Stock models have no choice. (default: :obj:`None`)
+            :obj:`"unit"`, :obj:`"median"` or :obj:`None`. Stock models have no choice. (default: :obj:`None`)
         batch_size (int, optional): Nodes, graphs or pairs of nodes in a step; all at once if :obj:`None`.
             (default: :obj:`None`)
         pooling (str, optional): How nodes become a graph, see :class:`~kgat.models.GraphReadout`.
@@ -266,6 +266,7 @@ class Config:
 
 _GIVEN = ("dataset", "model", "seed", "data", "code")  # what a comparison is of is no setting
 SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name not in _GIVEN)
+TYPES = {field.name: field.type for field in dataclasses.fields(Config)}
 
 
 def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None = None) -> dict[str, Any]:

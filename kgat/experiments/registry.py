@@ -70,6 +70,7 @@ class Model:
             (default: :obj:`None`)
         types (str, optional): Which graphs it takes: those of :obj:`"one"` type of nodes and edges, of
             :obj:`"several"`, or :obj:`"any"`. (default: :obj:`"any"`)
+        settings (dict, optional): Settings that its name says. (default: :obj:`{}`)
     """
 
     name: str
@@ -79,6 +80,7 @@ class Model:
     instead: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     code: str | None = None
     types: str = "any"
+    settings: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     @property
     def has_kernel(self) -> bool:
@@ -92,8 +94,10 @@ class Model:
 
     @property
     def fixed(self) -> dict[str, Any]:
-        r"""The settings that it does not take, with the values that then stand for them."""
-        return {name: value for name, value in {**WITHOUT, **self.instead}.items() if name not in self.takes}
+        r"""The settings that it does not leave open: those of its name, and those that it does not take, with
+        the values that then stand for them."""
+        usual = {**WITHOUT, **self.instead}
+        return {n: value for n, value in usual.items() if n not in self.takes} | dict(self.settings)
 
     @property
     def asks(self) -> tuple[str, ...]:
@@ -567,17 +571,19 @@ def resolve_model(name: str) -> Model:
     one type of nodes to another. ``package.module:Class`` is a module or a kernel of one's own, as is a
     factory at such a path. What :func:`kgat.kernels.resolve` takes as a name is a model where
     it is nowhere negative: ``rbf``, ``rbf*laplace``, ``spectral[num_features=4]*l1.5``. Projections of
-    :class:`~kgat.nn.KernelGATConv` may stand at the end: ``rbf@separate``, ``spectral*lp@shared_qk``.
+    :class:`~kgat.nn.KernelGATConv` may stand at the end: ``rbf@separate``, ``spectral*lp@shared_qk``; and any
+    setting that a model takes, so that one table can hold it with several: ``rbf@start=unit``,
+    ``gat@heads=1@lr=0.01``.
 
     The name of the model then has all that was given, also where it is the default, with arguments in the
-    order of the class. Projections in a name go before the setting :obj:`projections`.
+    order of the class. What stands in a name goes before what is set for all models.
 
     Args:
         name (str): The name; case, ``-``, ``_`` and spaces do not matter.
 
     Raises:
-        ValueError: If there is no such model, argument or projections, with the choices; if a value is not
-            possible.
+        ValueError: If there is no such model, argument, projections or setting, with the choices; if a value
+            is not possible.
 
     Example:
         >>> resolve_model("RBF * Lp").kwargs
@@ -590,7 +596,12 @@ def resolve_model(name: str) -> Model:
 
 @functools.cache
 def _resolved(name: str) -> Model:
-    text, at, projections = (part.strip() for part in name.partition("@"))
+    text, *ends = (part.strip() for part in name.split("@"))
+    at = [end for end in ends if "=" not in end]
+    return _with_settings(_with_projections(text, at, name), [end for end in ends if "=" in end], name)
+
+
+def _with_projections(text: str, at: list[str], name: str) -> Model:
     model = _stock_with_arguments(text) or _by_path(text)
     if model is not None:
         if at:
@@ -617,7 +628,7 @@ def _resolved(name: str) -> Model:
     if not at:
         return model
     known = {names.normalized(choice): choice for choice in PROJECTIONS}
-    if names.normalized(projections) not in known:
+    if names.normalized(projections := "@".join(at)) not in known:
         names.unknown("projections after '@'", name, PROJECTIONS)
     chosen = known[names.normalized(projections)]
     return dataclasses.replace(
@@ -626,6 +637,28 @@ def _resolved(name: str) -> Model:
         kwargs={**model.kwargs, "projections": chosen},
         takes=tuple(name for name in model.takes if name != "projections"),
     )
+
+
+def _with_settings(model: Model, ends: list[str], name: str) -> Model:
+    # Not at the top: settings name models.
+    from kgat.experiments.config import SETTINGS, TYPES
+
+    # One table has one rule for the weights that are kept.
+    open_ = {names.normalized(s): s for s in SETTINGS if s not in model.fixed and s != "keep"}
+    settings: dict[str, Any] = {}
+    for key, _, value in (end.partition("=") for end in ends):
+        setting = open_.pop(names.normalized(key), None)
+        if setting is None:
+            what = f"settings after '@' that '{model.name}' leaves open, each once"
+            names.unknown(what, name, open_.values(), part=key)
+        settings[setting] = names.converted(
+            setting, TYPES[setting], value.strip(), f"@{{}}=VALUE in '{name}'"
+        )
+    if not settings:
+        return model
+    settings = {setting: settings[setting] for setting in SETTINGS if setting in settings}
+    said = [f"{setting}={names.shown(value)}" for setting, value in settings.items()]
+    return dataclasses.replace(model, name="@".join([model.name, *said]), settings=settings)
 
 
 _KERNELS_OF_STOCK = {"gat": "additive", "gatv2": "additive_v2"}

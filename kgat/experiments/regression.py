@@ -306,8 +306,8 @@ def _checked(model: str) -> str:
         resolved = resolve_model(model)
         if resolved.fixed:
             raise ValueError(
-                f"Expected a kernel model (got '{model}'); stock layers are for graphs, and projections in a "
-                "name too: here they are separate"
+                f"Expected a kernel model (got '{model}'); stock layers are for graphs, and so are "
+                "projections and settings in a name"
             )
         return resolved.name
     if find_spec("gpytorch") is None:

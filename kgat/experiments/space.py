@@ -1,6 +1,5 @@
 r"""What trials search: a range or choices per setting, as declared in ``space.toml`` or said by the user."""
 
-import dataclasses
 import os
 import re
 import tomllib
@@ -9,7 +8,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from kgat.experiments.config import SETTINGS, Config
+from kgat.experiments.config import SETTINGS, TYPES
 from kgat.experiments.registry import argument_named
 from kgat.names import converted, shown, unknown
 
@@ -18,7 +17,6 @@ __all__ = ["Choices", "Dimension", "Range", "read_space"]
 DIGITS = 3  # of a number drawn from a range: it is written in tables and typed again
 WIDE = 10  # times the lower end, from which on a range is searched in logarithms
 WHERE = "--search {}=VALUE,VALUE"
-TYPES = {field.name: field.type for field in dataclasses.fields(Config)}
 
 
 @dataclass(frozen=True)

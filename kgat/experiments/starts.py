@@ -31,7 +31,6 @@ from kgat.experiments.table import Cell, Table, code, interval, number, render
 from kgat.experiments.trainer import inputs_of
 from kgat.experiments.training import begun, build, fit
 from kgat.functional import edge_softmax
-from kgat.nn.start import STARTS
 
 SCORES, VALIDATION, PAGE = "scores.jsonl", "validation.jsonl", "README.md"
 MODELS = ("rbf", "rbf*l1", "dot", "spectral")
@@ -227,7 +226,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     tasks = [load(dataset, options.root) for dataset in options.datasets or datasets]
     overrides = dict(override.split("=", 1) for override in options.set)
     # Seed by seed, so that one that is stopped is balanced.
-    every = itertools.product(range(options.seeds or seeds), tasks, options.models, STARTS)
+    every = itertools.product(range(options.seeds or seeds), tasks, options.models, (None, "unit"))
     configs = [
         Config.of(task.name, model, seed, {**overrides, "start": start}) for seed, task, model, start in every
     ]

@@ -1,9 +1,13 @@
 r"""What is said of differences between paired runs."""
 
 import math
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
+from operator import itemgetter
+from typing import TypeVar
 
 import numpy as np
+
+T = TypeVar("T", bound=Hashable)
 
 # With this many pairs or fewer, the exact distribution is enumerated; above, it is a normal one. The same
 # number as scipy's, whose name for the normal one depends on its version.
@@ -49,7 +53,7 @@ def wilcoxon(differences: np.ndarray) -> float | None:
     return float(min(1.0, 2 * tail / ways.sum()))
 
 
-def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
+def holm(p_values: Mapping[T, float | None]) -> dict[T, float | None]:
     r"""Adjusts p-values for their number after Holm (1979).
 
     Args:
@@ -59,8 +63,8 @@ def holm(p_values: Mapping[str, float | None]) -> dict[str, float | None]:
         >>> holm({"a": 0.01, "b": 0.04, "c": None})
         {'a': 0.02, 'b': 0.04, 'c': None}
     """
-    known = sorted((p, name) for name, p in p_values.items() if p is not None)
-    adjusted: dict[str, float | None] = dict.fromkeys(p_values)
+    known = sorted(((p, name) for name, p in p_values.items() if p is not None), key=itemgetter(0))
+    adjusted: dict[T, float | None] = dict.fromkeys(p_values)
     largest = 0.0
     for rank, (p, name) in enumerate(known):
         largest = max(largest, min(1.0, (len(known) - rank) * p))

@@ -18,7 +18,19 @@ from kgat.names import unknown
 if TYPE_CHECKING:
     from rich.table import Table as RichTable
 
-__all__ = ["FORMATS", "Cell", "Table", "code", "interval", "number", "pivot", "render", "spread", "terminal"]
+__all__ = [
+    "FORMATS",
+    "Cell",
+    "Table",
+    "code",
+    "interval",
+    "number",
+    "pivot",
+    "probability",
+    "render",
+    "spread",
+    "terminal",
+]
 
 NONE = "–"
 
@@ -86,6 +98,12 @@ def code(name: str, color: str | None = None) -> Cell:
 def number(value: float | None, form: str, scale: float = 1) -> Cell:
     r"""Returns one number as a cell."""
     return Cell(shown(value, form, scale), {"": _scaled(value, scale)})
+
+
+def probability(value: float | None) -> Cell:
+    r"""Returns a p-value as a cell."""
+    small = value is not None and value < 0.001
+    return Cell("< 0.001", {"": value}) if small else number(value, "{:.3f}")
 
 
 def spread(

@@ -3,7 +3,7 @@ r"""Tables of runs: means, paired differences to stock GAT, costs."""
 import math
 import os
 from collections.abc import Hashable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -14,7 +14,7 @@ from kgat.experiments.config import differing, protocol, stored
 from kgat.experiments.ledger import read_results
 from kgat.experiments.records import BASELINE, CONTENDED, RESULTS
 from kgat.experiments.summary import Summary, summarise
-from kgat.experiments.table import Table, code, interval, number, pivot, render, spread
+from kgat.experiments.table import Table, code, interval, number, pivot, probability, render, spread
 from kgat.measures import Measure, measure_of
 from kgat.names import shown
 
@@ -165,22 +165,20 @@ def laid_out(
     head = ["model", "seeds", f"test {measure.label}{measure.unit}{better}"]
     head += [f"difference to {baseline} [95 %]", "p", f"val{measure.unit}"]
     head += ["epoch time", "memory", "parameters"]
-    lines = []
-    for row in rows:
-        p_value = number(row.p_value, "{:.3f}")
-        lines.append(
-            [
-                code(row.label, (colors or {}).get(row.model)),
-                number(row.n, "{}"),
-                spread(row.mean, row.std, form, scale),
-                interval(row.difference, row.ci_low, row.ci_high, signed, scale),
-                p_value if row.p_value is None or row.p_value >= 0.001 else replace(p_value, text="< 0.001"),
-                number(row.val_mean, form, scale),
-                number(row.epoch_ratio, "{:.2f}×"),
-                number(row.memory_ratio, "{:.2f}×"),
-                number(row.parameters, "{:,}"),
-            ]
-        )
+    lines = [
+        [
+            code(row.label, (colors or {}).get(row.model)),
+            number(row.n, "{}"),
+            spread(row.mean, row.std, form, scale),
+            interval(row.difference, row.ci_low, row.ci_high, signed, scale),
+            probability(row.p_value),
+            number(row.val_mean, form, scale),
+            number(row.epoch_ratio, "{:.2f}×"),
+            number(row.memory_ratio, "{:.2f}×"),
+            number(row.parameters, "{:,}"),
+        ]
+        for row in rows
+    ]
     return Table(head, lines, title=title)
 
 

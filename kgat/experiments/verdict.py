@@ -12,7 +12,7 @@ import numpy as np
 
 from kgat.experiments.statistics import holm, wilcoxon
 from kgat.experiments.summary import Summary, summarise
-from kgat.experiments.table import Cell, Table, code, interval, number, spread
+from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
 from kgat.measures import Measure, measure_of
 
 __all__ = ["Ranks", "Verdict", "blocks", "ranks", "verdicts"]
@@ -249,8 +249,6 @@ def _row(verdict: Verdict, names: Sequence[str]) -> list[Cell | str]:
         code(verdict.chosen) if verdict.chosen else "–",
         interval(contest.difference, contest.ci_low, contest.ci_high, signed, scale),
         f"{better} : {worse}",
-        number(verdict.p_value, "{:.3f}")
-        if verdict.p_value is None or verdict.p_value >= 0.001
-        else Cell("< 0.001", {"": verdict.p_value}),
+        probability(verdict.p_value),
         verdict.outcome,
     ]

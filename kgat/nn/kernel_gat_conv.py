@@ -104,8 +104,10 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
             that scores have a standard deviation of 1 over the edges (of a bounded kernel, the nearest that
             it reaches; :class:`~kgat.kernels.ScaledCosine` changes its :math:`\beta` instead). Without it,
             scores may start so close to each other that attention is a mean, or so far apart that it is a
-            maximum. Scales are buffers, no parameters, and part of the state dict;
-            :func:`kgat.nn.calibrate` sets them by hand. Additive kernels and
+            maximum. With :obj:`"median"` the median score over the edges is :math:`-1/2` instead, for each
+            factor that is translation-invariant: the median heuristic, by which the median distance is the
+            lengthscale of :class:`~kgat.kernels.RBF`. Scales are buffers, no parameters, and part of the
+            state dict; :func:`kgat.nn.calibrate` sets them by hand. Additive kernels and
             :class:`~kgat.kernels.KANScore` keep the start of their papers, and
             :class:`~kgat.kernels.LeakyCosine`, :class:`~kgat.kernels.L2Distance` and
             :class:`~kgat.kernels.Constant` have no scale to set.

@@ -15,7 +15,7 @@ from kgat.ops.graph.adjacency import check_indices
 
 __all__ = ["STARTS", "calibrate"]
 
-STARTS = (None, "unit")
+STARTS = (None, "unit", "median")
 
 # Scales are 2^(n / STEPS) with whole n. The deviation of a score that is quadratic in its inputs is then met
 # within some per cent, and rounding, which differs between devices and numbers of threads, stays out of it.
@@ -73,12 +73,16 @@ def fit(
     r"""Sets the scales of a layer that has none yet; nothing to do for another.
 
     .. math::
-        \mathrm{std}_{(i, j) \in \mathcal{E}} \, \log k(s_h \mathbf{q}_{ih}, s_h \mathbf{k}_{jh}) = 1
+        \text{unit:} \quad \mathrm{std}_{(i, j) \in \mathcal{E}} \,
+        \log k(s_h \mathbf{q}_{ih}, s_h \mathbf{k}_{jh}) &= 1 \\
+        \text{median:} \quad \mathrm{median}_{(i, j) \in \mathcal{E}} \,
+        \log k(s_h \mathbf{q}_{ih}, s_h \mathbf{k}_{jh}) &= -\tfrac{1}{2}
 
-    Each factor and summand is brought to a deviation of 1 on the edges, head by head, and then, by a common
-    factor, all of them together. Where 1 cannot be reached, it is the nearest that can. Scales stay open, so
-    that the next pass tries again, if there are fewer than two edges with finite features or all scores are
-    alike.
+    Each factor and summand is brought to this on the edges, head by head, and then, to a deviation of 1, by a
+    common factor, all of them together. A median of :math:`-1/2` is what :class:`~kgat.kernels.RBF` has if
+    its lengthscale is the median distance; kernels that are not translation-invariant are left alone. Where
+    the value cannot be reached, it is the nearest that can. Scales stay open, so that the next pass tries
+    again, if there are fewer than two edges with finite features or all scores are alike.
 
     The kernels are asked in evaluation mode, so that nothing is drawn. With :mod:`torch.distributed` all
     processes take the scales of the first one: all must come here together.
@@ -128,11 +132,12 @@ def fit(
             sides.append((t_query.index_select(0, row), t_key.index_select(0, col)))
             nodes.append((t_query, t_key))
         entries = list(zip(_kernels(layer), sides, nodes, strict=True))
+        is_median = layer.start == "median"
         if any(type(kernel) is PerHead for kernel, *_ in entries):  # heads know nothing of each other
             for single in [one for entry in entries for one in _by_heads(*entry)]:
-                _fit([single], context, row, col)
+                _fit([single], context, row, col, is_median)
         else:
-            _fit(entries, context, row, col)
+            _fit(entries, context, row, col, is_median)
 
 
 Pair = tuple[Tensor, Tensor]
@@ -146,7 +151,7 @@ def _by_heads(kernel: Kernel, side: Pair, nodes: Pair) -> list[Entry]:
     return list(zip(kernel.parts, of_side, of_nodes, strict=True))
 
 
-def _fit(entries: list[Entry], context: Context, row: Tensor, col: Tensor) -> None:
+def _fit(entries: list[Entry], context: Context, row: Tensor, col: Tensor, is_median: bool) -> None:
     scaled = [part for kernel, *_ in entries for part in parts(kernel) if part.scalable]
     if not scaled:
         return
@@ -159,7 +164,7 @@ def _fit(entries: list[Entry], context: Context, row: Tensor, col: Tensor) -> No
     }
     operands, within = _finite(operands, Context(context.batch_at(row, col)))
     query = operands[0][1]
-    exponents = _shared(_fitted(operands, scaled, within, whole), len(scaled), query)
+    exponents = _shared(_fitted(operands, scaled, within, whole, is_median), len(scaled), query)
     if exponents is None:
         return
     for kernel, own in zip(scaled, exponents, strict=True):
@@ -205,6 +210,7 @@ def _fitted(
     scaled: list[Kernel],
     context: Context,
     whole: dict[Kernel, tuple[Tensor, Tensor, Context]],
+    is_median: bool,
 ) -> list[list[int]] | None:
     if operands[0][1].size(0) < 2 or not any(_varies(x) for _, *pair in operands for x in pair):
         return None
@@ -225,16 +231,20 @@ def _fitted(
         return part.forward(by_query, by_key, sides).paired()
 
     def measured(part: Kernel, exponents: list[int]) -> list[float]:
-        return _deviations(score(part, exponents))
+        scores = score(part, exponents)
+        return _medians(scores) if is_median else _deviations(scores)
 
+    # Not of a distance, a score has no lengthscale.
+    asked = [part for part in scaled if part.translation_invariant] if is_median else scaled
     with _evaluated([kernel for kernel, *_ in operands]):
         for part in scaled:
             part.input_scale = None
-        alone = {part: _solved(partial(measured, part), heads) for part in scaled}
-        found = {part: [0 if n is None else n for n in own] for part, own in alone.items()}
-        if all(n is None for own in alone.values() for n in own):
+        alone = {part: _solved(partial(measured, part), heads) for part in asked}
+        found = {part: [0 if n is None else n for n in alone.get(part, [0] * heads)] for part in scaled}
+        if asked and all(n is None for own in alone.values() for n in own):
             return None
-        if len(scaled) > 1 and len(scaled) == len(inputs):  # what is left alone would not give way
+        # What is left alone would not give way.
+        if not is_median and 1 < len(scaled) == len(inputs):
 
             def together(common: list[int]) -> list[float]:
                 def scored(part: Kernel) -> Tensor:
@@ -261,6 +271,13 @@ def _deviations(score: Tensor) -> list[float]:
     deviation = score.std(dim=0, unbiased=False)
     deviation = torch.where(deviation > 32 * torch.finfo(score.dtype).eps * largest, deviation, 0.0)
     return torch.where(largest.isfinite(), deviation, math.inf).tolist()
+
+
+def _medians(score: Tensor) -> list[float]:
+    # 1 for a median of -1/2. A node beside itself says nothing of distances.
+    return (
+        (-2.0 * torch.where(score == 0.0, math.nan, score).nanmedian(dim=0).values).nan_to_num(0.0).tolist()
+    )
 
 
 def _solved(deviations: Callable[[list[int]], list[float]], heads: int) -> list[int | None]:
@@ -344,7 +361,7 @@ def load(layer: torch.nn.Module, state: dict[str, Any], prefix: str, *_: Any) ->
 
 
 def calibrate(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
-    r"""Sets the scales of all layers with ``start="unit"`` anew: runs the model once, without gradients and
+    r"""Sets the scales of all layers with a :obj:`start` anew: runs the model once, without gradients and
     in the mode that it is in.
 
     The first forward pass does the same by itself. Call this before a model is compiled, exported, copied for
@@ -372,8 +389,8 @@ def calibrate(model: torch.nn.Module, *args: Any, **kwargs: Any) -> None:
     }
     if not layers:
         raise ValueError(
-            f"Expected a layer with start='unit' (got none in '{type(model).__name__}'); build it with that "
-            "argument"
+            f"Expected a layer with start='unit' or 'median' (got none in '{type(model).__name__}'); build "
+            "it with that argument"
         )
     for layer in layers.values():
         reopen(layer)

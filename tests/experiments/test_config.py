@@ -151,7 +151,7 @@ def test_start_is_that_of_kernel_models():
     assert unit.as_dict()["start"] == "unit"
     assert unit.key != make_config("rbf").key
     assert make_config("gat", start="unit") == make_config("gat")
-    with pytest.raises(ValueError, match=r"'start' as one of none, unit \(got two\).*--set start="):
+    with pytest.raises(ValueError, match=r"'start' as one of none, unit, median \(got two\).*--set start="):
         make_config("rbf", start="two")
 
 

@@ -8,6 +8,7 @@ from made_tasks import make_config, make_task
 
 from kgat import kernels
 from kgat.experiments import registry, training
+from kgat.experiments.config import SETTINGS, Config
 from kgat.experiments.registry import MODELS, resolve_model
 from kgat.experiments.trainer import inputs_of
 
@@ -89,6 +90,31 @@ def test_every_kernel_is_a_model_or_can_be_negative():
     assert built == set(kernels.names()) - signed
 
 
+@pytest.mark.parametrize(
+    ("name", "canonical", "settings"),
+    [
+        ("RBF @ Kernel-LR = 10.0", "rbf@kernel_lr=10", {"kernel_lr": 10.0}),
+        ("gat@lr=0.010@heads=1", "gat@heads=1@lr=0.01", {"heads": 1, "lr": 0.01}),
+        ("rbf@start=median@separate", "rbf@separate@start=median", {"start": "median"}),
+        (
+            "rbf*lp@norm=layer_norm[mode=node]",
+            "rbf*lp@norm=layer_norm[mode=node]",
+            {"norm": "layer_norm[mode=node]"},
+        ),
+        ("appnp[K=5]@dropout=0", "appnp[K=5]@dropout=0", {"dropout": 0.0}),
+    ],
+)
+def test_settings_in_a_name_go_before_those_of_all(name, canonical, settings):
+    of_all = {"lr": 0.5, "heads": 2}
+    config = Config.of("Cora", name, overrides=of_all)
+    assert config.model == canonical == Config.of("Cora", canonical).model
+    assert {setting: getattr(config, setting) for setting in settings} == settings
+    usual = Config.of("Cora", canonical.partition("@")[0], overrides=of_all)
+    differing = {s for s in SETTINGS if getattr(config, s) != getattr(usual, s)}
+    assert differing == set(settings)
+    assert resolve_model(canonical).build(config, 5, 3) is not None
+
+
 @pytest.mark.parametrize("name", ["", "*", "gta", "cosine", "rff", "rbf*", "rbf*cosine"])
 def test_unknown_models(name):
     with pytest.raises(ValueError, match=r"Expected .* model .*gat, gatv2"):
@@ -114,6 +140,12 @@ def test_unknown_models(name):
         ("rbf@", "projections after '@'"),
         ("rbf@separate@shared", "projections after '@'"),
         ("rbf@separate*l2", "projections after '@'"),
+        ("rbf@sart=unit", r"settings after '@' that 'rbf' leaves open, each once .*did you mean 'start'\?$"),
+        ("rbf@separate@projections=shared", "that 'rbf@separate' leaves open"),
+        ("gat@start=unit", "that 'gat' leaves open"),
+        ("rbf@lr=1@LR=2", "each once"),
+        ("rbf@keep=loss", "that 'rbf' leaves open"),  # one table has one rule
+        ("rbf@lr=fast", r"'lr' as a number .got 'fast'.*@lr=VALUE in 'rbf@lr=fast'"),
         ("rbf[lengthscale=1", r"NAME\[ARGUMENT=VALUE"),
         ("rb[lengthscale=1]f", "name of a model"),
         ("[lengthscale=1]", "name of a model"),

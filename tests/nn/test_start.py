@@ -69,6 +69,34 @@ def test_scores_start_with_a_deviation_of_one(kernel):
         assert ((deviation - 1.0).abs() < 0.08).all(), (size, deviation)
 
 
+@pytest.mark.parametrize("kernel", ["rbf", "laplace", "spectral", "additive*rbf", "rbf|laplace", "rbf*dot"])
+def test_a_start_by_the_median(kernel):
+    x, edge_index = graph(edges=50)  # more loops than edges, of which the median would be zero
+    conv = made(kernel, start="median", backend="eager")
+    conv.eval()(50.0 * x, edge_index)
+    query, key, _ = conv.project(50.0 * x)
+    for part in conv.kernel.parts if "*" in kernel else [conv.kernel]:
+        if part.scalable and not part.translation_invariant:
+            assert (part.input_scale == 1.0).all()
+        elif part.scalable or "|" in kernel:
+            median = part(query, key).at(*edge_index.flip(0)).median(dim=0).values
+            assert median.tolist() == pytest.approx([-0.5] * 3, abs=0.03)
+
+
+def test_the_median_distance_is_the_lengthscale_by_hand():
+    conv = KernelGATConv(1, 1, kernel="rbf", kernel_kwargs={"lengthscale": 3.0}, start="median", bias=False)
+    torch.nn.init.ones_(conv.lin.weight)
+    x = torch.tensor([[0.0], [1.0], [6.0], [13.0]])  # distances 1, 5 and 7 beside the loops
+    conv(x, torch.tensor([[0, 1, 2], [1, 2, 3]]))
+    assert 3.0 / float(conv.kernel.input_scale) == pytest.approx(5.0, rel=0.02)
+
+
+def test_a_start_by_the_median_leaves_what_has_no_distance():
+    conv = made("dot", start="median")
+    conv(*graph())
+    assert (conv.kernel.input_scale == 1.0).all()  # set, so that no pass tries again
+
+
 @pytest.mark.parametrize(
     "changes",
     [
@@ -280,9 +308,11 @@ def test_additive_layers_stay_drop_ins():
     conv = KernelGATConv.from_gat(stock, start="unit")
     assert torch.equal(conv(x, edge_index), KernelGATConv.from_gat(stock)(x, edge_index))
     assert set(conv.state_dict()) == set(KernelGATConv(7, 5, 3).state_dict())
-    with pytest.raises(ValueError, match=r"'start' as one of None, 'unit' .got 'one'."):
+    with pytest.raises(ValueError, match=r"'start' as one of None, 'unit', 'median' .got 'one'."):
         KernelGATConv(7, 5, start="one")
-    with pytest.raises(ValueError, match=r"Expected a layer with start='unit' .got none in 'GATConv'."):
+    with pytest.raises(
+        ValueError, match=r"Expected a layer with start='unit' or 'median' .got none in 'GATConv'."
+    ):
         calibrate(stock, x, edge_index)
 
 
