@@ -15,7 +15,7 @@ from kgat.loader.neighbor_sampler import NeighborSampler, is_sorted
 from kgat.models import AttentionGNN, LinkPredictor
 from kgat.nn.linear import select_rows
 
-__all__ = ["LinkBatchTrainer"]
+__all__ = ["LinkBatchTrainer", "nodes_of"]
 
 
 class LinkBatchTrainer(LinkTrainer):
@@ -58,16 +58,17 @@ class LinkBatchTrainer(LinkTrainer):
     def validation(self) -> tuple[Tensor, Tensor]:
         self.model.eval()  # also where a loss of training was not finite
         decode: Any = self.module.decode
-        return decode(_nodes_of(self.module, self.inputs), self.val_pairs), self.val_y
+        return decode(nodes_of(self.module, self.inputs), self.val_pairs), self.val_y
 
     @staticmethod
     def outputs(model: torch.nn.Module, task: Any, split: Any) -> dict[str, Tensor]:
         device = next(model.parameters()).device
-        nodes = _nodes_of(model, inputs_of(task.visible(split), device))
+        nodes = nodes_of(model, inputs_of(task.visible(split), device))
         decode: Any = model.decode
         return {part: decode(nodes, getattr(split, part).index.to(device)).cpu() for part in PARTS}
 
 
-def _nodes_of(model: Any, inputs: Inputs) -> Tensor:
+def nodes_of(model: Any, inputs: Inputs) -> Tensor:
+    r"""Returns what a model of links says of all nodes over all neighbours, layer by layer where it can."""
     by_layer = isinstance(model, LinkPredictor) and isinstance(model.encoder, AttentionGNN)
     return inferred(model.encoder if by_layer else model, inputs)

@@ -20,6 +20,7 @@ from kgat.datasets.task import PARTS
 from kgat.experiments import training
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.config import Config
+from kgat.experiments.link_batch_trainer import nodes_of
 from kgat.experiments.trainer import inputs_of
 from kgat.models.inference import EDGES
 
@@ -230,9 +231,13 @@ class Trained:
     def _of_pairs(self, graph: Any, ids: Sequence[Any], path: Path) -> Answers:
         index = read_pairs(path, list(map(str, ids)), self.encoding.read)
         device = next(self.model.parameters()).device
-        x, edge_index, kwargs = inputs_of(graph, device)
+        x, edge_index, kwargs = inputs = inputs_of(graph, device)
         with torch.no_grad():
-            scores = self.model(x, edge_index, **kwargs, pairs=index.to(device)).cpu()
+            if self.config.neighbors is not None or edge_index.size(1) > EDGES:
+                decode: Any = self.model.decode
+                scores = decode(nodes_of(self.model, inputs), index.to(device)).cpu()
+            else:
+                scores = self.model(x, edge_index, **kwargs, pairs=index.to(device)).cpu()
         ends = {"source": index[0], "target": index[1]}
         return Answers(self, {name: [ids[i] for i in end.tolist()] for name, end in ends.items()}, scores)
 
