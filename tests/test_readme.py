@@ -16,7 +16,7 @@ import typer
 import kgat
 from kgat import kernels, positions
 from kgat.cli.program import app
-from kgat.experiments.config import SETTINGS
+from kgat.experiments.settings import SETTINGS
 
 ROOT = Path(__file__).parents[1]
 WRITTEN = sorted(
