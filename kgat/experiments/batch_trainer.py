@@ -40,6 +40,11 @@ class BatchTrainer(Trainer):
                 f"Expected no 'position_dim' of nodes that are trained on in batches (got "
                 f"{self.config.position_dim}): walks leave what is sampled; leave it out, or batch_size"
             )
+        if self.config.global_attention is not None:
+            raise ValueError(
+                f"Expected no 'global_attention' of nodes that are trained on in batches (got "
+                f"{self.config.global_attention}): it is over all nodes; leave it out, or batch_size"
+            )
         super().prepare(visible)
         self.x: Any
         self.x, edge_index, kwargs = self.train_inputs
