@@ -59,6 +59,16 @@ def table(
             "of them is named beside the folders, say what goes with the gain.",
         ),
     ] = False,
+    family: Annotated[
+        str,
+        typer.Option(
+            help="With --verdict: the models or families that are judged, separated by commas, each alone."
+        ),
+    ] = "kernel",
+    against: Annotated[
+        str,
+        typer.Option(help="With --verdict: against which, the one of them that validation prefers."),
+    ] = "gat,gatv2",
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
     from kgat.experiments.ledger import read_results
@@ -71,7 +81,7 @@ def table(
             raise ValueError(
                 f"Expected --format markdown with --{names[0]} (got {form}); there is no other of it"
             )
-        print_judgements(folders, readme, names, figure)
+        print_judgements(folders, readme, names, figure, options.listed(family), options.listed(against))
         return
     if figure is not None:
         raise ValueError(
@@ -90,16 +100,28 @@ def table(
         print_tables(records)
 
 
-def print_judgements(folders: list[Path], readme: Path | None, names: list[str], figure: Path | None) -> None:
+def print_judgements(
+    folders: list[Path],
+    readme: Path | None,
+    names: list[str],
+    figure: Path | None,
+    family: list[str],
+    against: list[str],
+) -> None:
     from kgat.experiments.ledger import read_results
     from kgat.experiments.tables import result_files
 
     if figure is not None:
         expect_drawn(names, figure)
+        if "verdict" in names and (family, against) != (["kernel"], ["gat", "gatv2"]):
+            raise ValueError(
+                f"Expected the usual --family and --against with --figure (got {','.join(family)} against "
+                f"{','.join(against)}); the figure is drawn of kernel against gat and gatv2 alone"
+            )
     records = [record for path in result_files(folders) for record in read_results(path)]
     expect_runs(records, folders)
     # All of them before a page is changed.
-    for name, text in [(name, judgement(name, records)) for name in names]:
+    for name, text in [(name, judgement(name, records, family, against)) for name in names]:
         if readme is None:
             typer.echo(text)
         else:
@@ -108,7 +130,7 @@ def print_judgements(folders: list[Path], readme: Path | None, names: list[str],
         draw_judgement(records, names, figure)
 
 
-def judgement(name: str, records: list[dict[str, Any]]) -> str:
+def judgement(name: str, records: list[dict[str, Any]], family: list[str], against: list[str]) -> str:
     from kgat.experiments import properties, questions, sweep, verdict
     from kgat.experiments.published import agreement
     from kgat.experiments.table import render
@@ -131,13 +153,17 @@ def judgement(name: str, records: list[dict[str, Any]]) -> str:
                 f"{_named(records, 'dataset')}); run: kgat compare --dataset Cora-5-labels --models gat,rbf"
             )
         return render(sweep.blocks(found))
-    judged = verdict.verdicts(records)
-    if not judged:
-        raise ValueError(
-            f"Expected runs of '{verdict.FAMILY}' and of {' or '.join(verdict.STOCK)} (got "
-            f"{_named(records, 'model')}); run: kgat compare --models gat,gatv2,kernel --trials 12"
-        )
-    return render([*verdict.blocks(judged), *properties.blocks(records, judged)])
+    laid_out = []
+    for each in family:
+        judged = verdict.verdicts(records, each, against)
+        if not judged:
+            usual = each == verdict.FAMILY
+            raise ValueError(
+                f"Expected runs of '{each}' and of {' or '.join(against)} (got {_named(records, 'model')}); "
+                f"run: kgat compare --models {','.join([*against, each])}{' --trials 12' * usual}"
+            )
+        laid_out += [*verdict.blocks(judged), *properties.blocks(records, judged)]
+    return render(laid_out)
 
 
 def _named(records: list[dict[str, Any]], entry: str) -> str:

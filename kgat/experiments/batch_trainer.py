@@ -108,12 +108,17 @@ def neighbors_of(config: Config) -> list[int]:
     r"""Returns how many neighbours a step draws for each layer, -1 for all.
 
     Raises:
-        ValueError: If the settings ask for positions, which need the whole graph.
+        ValueError: If the settings ask for positions or attention over all nodes, which need the whole graph.
     """
     if config.position_dim is not None:
         raise ValueError(
             f"Expected no 'position_dim' where a step draws neighbours (got {config.position_dim}): walks "
             "leave what is sampled; leave it out, or batch_size"
+        )
+    if config.global_attention is not None:
+        raise ValueError(
+            f"Expected no 'global_attention' where a step draws neighbours (got {config.global_attention}): "
+            "it is over all nodes; leave it out, or batch_size"
         )
     if config.neighbors is None:
         return [-1] * config.num_layers

@@ -31,7 +31,7 @@ ADDED |= {"batch_size": None, "pooling": "mean", "decoder": "dot", "data": None,
 ADDED |= {"clip": None, "scheduler": None, "precision": "fp32", "compile": False, "accumulate": 1}
 ADDED |= {"neighbors": None}
 ADDED |= {"attention_dropout": None, "pre_linear": False, "jk": None, "position_dim": None}
-ADDED |= {"add_self_loops": True, "kernel_lr": 1.0}
+ADDED |= {"add_self_loops": True, "kernel_lr": 1.0, "global_attention": None}
 KEEP = ("both", "loss", "metric")
 PRECISIONS = ("fp32", "bf16")
 JK = (None, "last", "cat", "max", "lstm")
@@ -94,6 +94,9 @@ class Config(Settings):
         position_dim (int, optional): Steps of a random walk, whose chances to be back at a node are its
             positional encoding: a kernel of its own multiplies that of a kernel model, see
             :class:`~kgat.nn.KernelGATConv`; other models have it as further features. (default: :obj:`None`)
+        global_attention (str, optional): The kernel of attention over all nodes beside that over edges, or
+            :obj:`"primal"`, see :class:`~kgat.models.KernelGAT`; also of ``gat`` and ``gatv2``.
+            (default: :obj:`None`)
         projections (str, optional): Which projections of a kernel model are shared, see
             :class:`~kgat.nn.KernelGATConv`; the model's own if :obj:`None`. Stock models have no
             choice. (default: :obj:`None`)

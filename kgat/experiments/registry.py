@@ -41,7 +41,16 @@ __all__ = [
 SIMPLE = ("hidden_channels", "num_layers", "dropout", "input_dropout")
 FRAME = (*SIMPLE, "act", "norm", "residual", "pre_linear", "jk", "position_dim")
 LOOPS = "add_self_loops"
-STOCK = (*FRAME, "heads", "out_heads", "attention_dropout", LOOPS, "value_dropout", "kernel_lr")
+STOCK = (
+    *FRAME,
+    "global_attention",
+    "heads",
+    "out_heads",
+    "attention_dropout",
+    LOOPS,
+    "value_dropout",
+    "kernel_lr",
+)
 KERNEL = (*STOCK, "projections", "decay_kernels", "start")
 # What decides how a model is trained, not how it is built.
 OF_TRAINING = ("decay_kernels", "kernel_lr")
@@ -51,7 +60,7 @@ WITHOUT: dict[str, Any] = {
     **{"norm": None, "residual": False, "heads": 1, "out_heads": 1, "value_dropout": 0.0},
     **{"projections": None, "decay_kernels": True, "start": None, "kernel_lr": 1.0},
     **{"attention_dropout": None, "pre_linear": False, "jk": None, "add_self_loops": True},
-    **{"position_dim": None},
+    **{"position_dim": None, "global_attention": None},
 }
 # What a constructor may ask for of a task; the last two are those of a heterogeneous graph.
 SIZES = ("in_channels", "out_channels", "edge_dim", "deg", "metadata", "target")

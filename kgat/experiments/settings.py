@@ -28,6 +28,7 @@ class Settings:
     jk: str | None = None
     add_self_loops: bool = True
     position_dim: int | None = None
+    global_attention: str | None = None
     projections: str | None = None
     lr: float = 0.005
     kernel_lr: float = 1.0

@@ -170,24 +170,36 @@ def blocks(judged: Sequence[Verdict]) -> list[str | Table]:
     Args:
         judged (list of Verdict): What :func:`verdicts` returned.
     """
-    names = list(dict.fromkeys(name for verdict in judged for name in verdict.summaries))
+    family = judged[0].family
+    names = [*dict.fromkeys(n for verdict in judged for n in verdict.summaries if n != family), family]
+    tuned = any(verdict.chosen for verdict in judged)
+    other = f"the {_others(names)} with the better" if len(names) > 2 else f"{_others(names)}, with its"
     return [
-        _sentence(judged),
+        _sentence(judged, names),
         *_rank_sentence(ranks(judged)),
-        Table(_head(names), [_row(v, names) for v in judged]),
-        NOTE,
+        Table(_head(names, tuned), [_row(v, names, tuned) for v in judged]),
+        TRIALS * tuned + NOTE.format(other),
     ]
 
 
-NOTE = (
+TRIALS = (
     "Every family had equal trials on validation nodes, in which settings and, of `kernel`, the kernel were "
-    "chosen. Test metric, mean ± unbiased standard deviation over seeds. Difference: to the stock layer with "
-    "the better mean *validation* score (**bold**), paired by seed, with a 95 % t-interval. p: Wilcoxon "
-    "signed-rank test, adjusted over graphs after Holm; an outcome is a win or a loss at p ≤ 0.05."
+    "chosen. "
+)
+NOTE = (
+    "Test metric, mean ± unbiased standard deviation over seeds. Difference: to {} mean *validation* score "
+    "(**bold**), paired by seed, with a 95 % t-interval. p: Wilcoxon signed-rank test, adjusted over graphs "
+    "after Holm; an outcome is a win or a loss at p ≤ 0.05."
 )
 
 
-def _sentence(judged: Sequence[Verdict]) -> str:
+def _others(names: Sequence[str]) -> str:
+    if {*names[:-1]} <= {*STOCK}:  # the family stands last
+        return "stock layer"
+    return " or ".join(f"`{name}`" for name in names[:-1])
+
+
+def _sentence(judged: Sequence[Verdict], names: Sequence[str]) -> str:
     of = {
         outcome: [v.dataset for v in judged if v.outcome == outcome]
         for outcome in ("win", "tie", "loss", "open")
@@ -199,11 +211,12 @@ def _sentence(judged: Sequence[Verdict]) -> str:
         outcome: f" ({', '.join(names)})" if names and outcome != "tie" else ""
         for outcome, names in of.items()
     }
+    family = "the kernel family" if judged[0].family == FAMILY else f"`{judged[0].family}`"
+    chosen = f"the {_others(names)} that validation prefers" if len(names) > 2 else f"`{names[0]}`"
     still = f" {len(of['open'])} more have too few seeds for a test." if of["open"] else ""
     return (
-        f"On {tested} graphs the kernel family is significantly better than the stock layer that validation "
-        f"prefers on {len(of['win'])}{which['win']}, worse on {len(of['loss'])}{which['loss']}, and neither "
-        f"on {len(of['tie'])}.{still}"
+        f"On {tested} graphs {family} is significantly better than {chosen} on {len(of['win'])}"
+        f"{which['win']}, worse on {len(of['loss'])}{which['loss']}, and neither on {len(of['tie'])}.{still}"
     )
 
 
@@ -219,12 +232,12 @@ def _rank_sentence(ranked: Ranks | None) -> list[str]:
     ]
 
 
-def _head(names: Sequence[str]) -> list[str]:
+def _head(names: Sequence[str], tuned: bool) -> list[str]:
     return [
         "graph",
         "seeds",
         *(f"`{name}`" for name in names),
-        "chosen kernel",
+        *["chosen kernel"] * tuned,
         "difference [95 %]",
         "better : worse",
         "p",
@@ -232,7 +245,7 @@ def _head(names: Sequence[str]) -> list[str]:
     ]
 
 
-def _row(verdict: Verdict, names: Sequence[str]) -> list[Cell | str]:
+def _row(verdict: Verdict, names: Sequence[str], tuned: bool) -> list[Cell | str]:
     measure, contest = verdict.measure, verdict.contest
     form, signed, scale = measure.form(), measure.form(signed=True), measure.scale
     unit = "" if measure.percent else f" ({', '.join(filter(None, (measure.label, measure.direction)))})"
@@ -246,7 +259,7 @@ def _row(verdict: Verdict, names: Sequence[str]) -> list[Cell | str]:
         verdict.dataset + unit,
         number(min(summary.n for summary in verdict.summaries.values()), "{}"),
         *scores,
-        code(verdict.chosen) if verdict.chosen else "–",
+        *[code(verdict.chosen) if verdict.chosen else "–"] * tuned,
         interval(contest.difference, contest.ci_low, contest.ci_high, signed, scale),
         f"{better} : {worse}",
         probability(verdict.p_value),

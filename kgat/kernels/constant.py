@@ -17,7 +17,9 @@ class Constant(Kernel):
         \log k(\mathbf{q}, \mathbf{k}) = \log w
 
     It cancels where weights are normalised: alone it is the mean over neighbours, and as a factor it changes
-    nothing. In a sum it says how much each summand counts: ``constant*rbf + constant*additive`` learns it.
+    nothing. In a sum it says how much each summand counts: ``constant*rbf + constant*additive`` learns it, a
+    convex combination, as the sum of the weights cancels, too. It is positive definite where all summands
+    are, and runs as one pass over the edges for each of them.
 
     Use it when several similarities may matter, and it is not known how much each does; ``constant`` alone is
     the plain mean that a learned attention has to beat.

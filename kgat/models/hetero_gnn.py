@@ -57,7 +57,7 @@ class HeteroGNN(torch.nn.Module):
         **kwargs: Any,
     ) -> None:
         super().__init__()
-        for name in ("jk", "pre_linear", "position_dim"):
+        for name in ("jk", "pre_linear", "position_dim", "global_attention"):
             if value := kwargs.pop(name, None):
                 raise ValueError(
                     f"Expected no '{name}' of a heterogeneous model (got '{value}'); leave it out"

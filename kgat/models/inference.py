@@ -10,6 +10,7 @@ from torch import Tensor
 from torch_geometric.index import index2ptr
 
 from kgat.kernels import Kernel, PerHead, Product, Sum
+from kgat.nn import GlobalAttention
 from kgat.nn.edges import Edges
 from kgat.nn.linear import select_rows
 from kgat.nn.start import is_open
@@ -81,9 +82,9 @@ def by_slices(
 
 
 def needs_all(conv: torch.nn.Module) -> bool:
-    r"""Whether a layer needs all nodes at once: its kernel computes something from all of them, as
-    data-dependent laws do from means, or its start is still to be set."""
-    if getattr(conv, "start", None) is not None and is_open(conv):
+    r"""Whether a layer needs all nodes at once: it attends to all, its kernel computes something from all of
+    them, as data-dependent laws do from means, or its start is still to be set."""
+    if isinstance(conv, GlobalAttention) or (getattr(conv, "start", None) is not None and is_open(conv)):
         return True
     kernels = [part for part in conv.modules() if isinstance(part, Kernel)]
     return any(

@@ -18,7 +18,7 @@ from kgat.models.inference import EDGES, ROWS, by_slices, check_bounds, needs_al
 from kgat.models.pretrained import Pretrained
 from kgat.moved import old_names
 from kgat.names import arguments_of
-from kgat.nn import KernelGATConv
+from kgat.nn import GlobalAttention, KernelAttention, KernelGATConv, PrimalAttention
 from kgat.nn.edges import read_edges
 from kgat.nn.linear import Linear, drop_features
 from kgat.ops.dropout import dropout
@@ -60,6 +60,7 @@ class AttentionGNN(BasicGNN):
         value_dropout: float = 0.0,
         attention_dropout: float | None = None,
         pre_linear: bool = False,
+        global_attention: str | None = None,
         norm: str | Callable[..., Any] | None = None,
         norm_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
@@ -68,6 +69,8 @@ class AttentionGNN(BasicGNN):
         self.out_heads = heads if out_heads is None else out_heads
         self.value_dropout = value_dropout
         self.attention_dropout = dropout if attention_dropout is None else attention_dropout
+        self.pre_linear = pre_linear
+        self.global_attention = global_attention
         if isinstance(norm, str):
             norm, said = _norm(norm, hidden_channels)
             norm_kwargs = {**(norm_kwargs or {}), **said} or None
@@ -94,7 +97,12 @@ class AttentionGNN(BasicGNN):
         self._trim_nodes, self._trim_edges = _TrimRows(), _TrimRows()
         # The same cheap dropout and sparse product for all layers alike, so that only attention differs.
         self.dropout = _Dropout(dropout)
-        for module in self.convs[0].children():
+        if global_attention is not None and not any(isinstance(c, GlobalAttention) for c in self.convs):
+            raise ValueError(
+                f"Expected a layer between hidden ones for global_attention='{global_attention}' (got "
+                f"{num_layers} without); pass pre_linear=True, jk='last' or more layers"
+            )
+        for module in getattr(self.convs[0], "local", self.convs[0]).children():
             if type(module) is PyGLinear:
                 module.__class__ = Linear
 
@@ -127,7 +135,24 @@ class AttentionGNN(BasicGNN):
         )
         if self.value_dropout > 0.0:
             self._drop_values(conv)
-        return conv
+        if self.global_attention is None or last or not (self.pre_linear or len(self.convs)):
+            return conv
+        return GlobalAttention(conv, self._attention(self.global_attention, in_channels))  # type: ignore[arg-type, return-value]
+
+    def _attention(self, kernel: str, channels: int) -> torch.nn.Module:
+        if kernel == "primal":
+            return PrimalAttention(channels, self.heads)
+        return KernelAttention(channels, self.heads, kernel=kernel, dropout=self.attention_dropout)
+
+    @property
+    def penalised(self) -> bool:
+        r"""Whether a part of it has a penalty for ``losses``."""
+        return any(getattr(part, "penalised", False) for part in self.modules() if part is not self)
+
+    def _takes(self, conv: torch.nn.Module) -> tuple[str, ...]:
+        # By name, of what belongs to nodes or graphs.
+        others = ("batch", "losses") if isinstance(conv, GlobalAttention) else ()
+        return tuple(dict.fromkeys((*self.conv_takes, *others)))
 
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters anew."""
@@ -191,7 +216,8 @@ class AttentionGNN(BasicGNN):
         """
         # It is traced: no looking into tensors, and what is not given may be a proxy of nothing.
         for name, extra in (("losses", losses), ("position", position)):
-            if name not in self.conv_takes and isinstance(extra, (list, Tensor)):
+            known = any(name in self._takes(conv) for conv in self.convs)
+            if not known and isinstance(extra, (list, Tensor)):
                 raise TypeError(f"Expected no '{name}' (got one); layers of {type(self).__name__} take none")
         x = self._entered(self.drop_input(x))
         xs: list[Tensor] = []
@@ -208,7 +234,7 @@ class AttentionGNN(BasicGNN):
             if self.supports_edge_weight:
                 given["edge_weight"] = edge_weight
             joining = {"batch": batch, "losses": losses, "position": position}
-            given |= {name: joining[name] for name in self.conv_takes if joining[name] is not None}
+            given |= {name: joining[name] for name in self._takes(conv) if joining[name] is not None}
             x = conv(x, edge_index, **given)
             if i < self.num_layers - 1 or self.jk_mode is not None:
                 x = self._activated(x, norm, batch, batch_size)
@@ -292,7 +318,7 @@ class AttentionGNN(BasicGNN):
         check_bounds(rows, edges)
         if self.training:
             raise ValueError("Expected a model in evaluation mode (got one in training); call model.eval()")
-        first: Any = self.convs[0]
+        first: Any = getattr(self.convs[0], "local", self.convs[0])
         if first.flow != "source_to_target":
             raise ValueError(
                 f"Expected flow='source_to_target' (got '{first.flow}'); call the model, which takes it"
@@ -303,6 +329,7 @@ class AttentionGNN(BasicGNN):
         of_nodes: dict[str, Any] = {
             name: value for name, value in joining.items() if value is not None and name in self.conv_takes
         }
+        given = {name: value for name, value in joining.items() if value is not None}
         if position is not None and "position" not in self.conv_takes:
             raise TypeError(f"Expected no 'position' (got one); layers of {type(self).__name__} take none")
         of_edges = {"edge_attr": edge_attr}
@@ -312,7 +339,8 @@ class AttentionGNN(BasicGNN):
         xs: list[Tensor] = []
         for i, (conv, norm) in enumerate(zip(self.convs, self.norms, strict=True)):
             if needs_all(conv):
-                x = conv(x, edge_index, **of_edges, **of_nodes)
+                of_all = {name: given[name] for name in self._takes(conv) if name in given}
+                x = conv(x, edge_index, **of_edges, **of_all)
             else:
                 x = by_slices(conv, x, read, of_nodes, rows, edges)
             if i < self.num_layers - 1 or self.jk_mode is not None:
@@ -343,6 +371,10 @@ class KernelGAT(Pretrained, AttentionGNN):
             (default: :obj:`None`)
         pre_linear (bool, optional): Whether a linear map to the hidden width, and dropout, come before the
             first layer. (default: :obj:`False`)
+        global_attention (str, optional): The kernel of attention over all nodes of a graph, or
+            :obj:`"primal"` for :class:`~kgat.nn.PrimalAttention`, which is linear in their number. Layers
+            between hidden ones add it to their output, see :class:`~kgat.nn.GlobalAttention`: all but the
+            first (with ``pre_linear``, it too) and the last (with ``jk``, it too). (default: :obj:`None`)
         norm (str or Callable, optional): Normalisation, as PyG resolves it, with arguments where there are
             some: :obj:`"layer_norm[mode=node]"`. (default: :obj:`None`)
         norm_kwargs (dict, optional): Further arguments of it. (default: :obj:`None`)

@@ -24,8 +24,8 @@ class GlobalAttention(torch.nn.Module):
 
     Args:
         local (torch.nn.Module): A layer called as ``local(x, edge_index)``, such as
-            :class:`~kgat.nn.KernelGATConv`; it is also given :obj:`edge_attr` if there is any, and
-            :obj:`batch` and :obj:`losses` if it takes them.
+            :class:`~kgat.nn.KernelGATConv`; it is also given :obj:`edge_attr` if there is any,
+            :obj:`batch` and :obj:`losses` if it takes them, and what else is given by name.
         attention (torch.nn.Module): A layer called like :class:`torch.nn.MultiheadAttention` with
             ``batch_first=True``, such as :class:`~kgat.nn.PrimalAttention`; it is also given :obj:`losses` if
             it takes them.
@@ -73,6 +73,7 @@ class GlobalAttention(torch.nn.Module):
         edge_attr: OptTensor = None,
         batch: OptTensor = None,
         losses: list[Tensor] | None = None,
+        **kwargs: Any,
     ) -> Tensor:
         r"""Runs the forward pass of the module.
 
@@ -84,6 +85,7 @@ class GlobalAttention(torch.nn.Module):
                 graph if :obj:`None`. (default: :obj:`None`)
             losses (list of torch.Tensor, optional): Takes the penalties of both layers.
                 (default: :obj:`None`)
+            **kwargs (optional): What :obj:`local` takes beside these, such as :obj:`position`.
         """
         size = getattr(self.attention, "embed_dim", x.size(-1))
         if x.dim() != 2 or x.size(1) != size:
@@ -96,7 +98,7 @@ class GlobalAttention(torch.nn.Module):
                 f"Expected 'batch' of shape [N={x.size(0)}], the graph of each node (got {list(batch.shape)})"
             )
         given = {} if edge_attr is None else {"edge_attr": edge_attr}
-        given |= _taken(self._local_takes, batch=batch, losses=losses)
+        given |= kwargs | _taken(self._local_takes, batch=batch, losses=losses)
         near = self.local(x, edge_index, **given)
         far = self._attend(x, batch, losses)
         if near.shape != far.shape:

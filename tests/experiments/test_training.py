@@ -167,6 +167,22 @@ def test_positions_are_those_of_random_walks(name):
         run(task, make_config(name, position_dim=3, batch_size=4))
 
 
+@pytest.mark.parametrize("name", ["rbf", "gat"])
+@pytest.mark.parametrize("kernel", ["primal", "dot"])
+def test_attention_over_all_nodes_can_be_trained(name, kernel):
+    task = make_task()
+    config = make_config(f"{name}@global_attention={kernel}@pre_linear=true", max_epochs=2)
+    plain = make_config(name, pre_linear=True)
+    assert "global_attention" not in plain.as_dict()  # keys of older runs stay
+    model = training.build(task, config)
+    assert sum(p.numel() for p in model.parameters()) > sum(
+        p.numel() for p in training.build(task, plain).parameters()
+    )
+    assert run(task, config)["config"]["global_attention"] == kernel
+    with pytest.raises(ValueError, match=rf"no 'global_attention' where a step draws neighbours \(got {kernel}\)"):
+        run(task, make_config(name, pre_linear=True, global_attention=kernel, batch_size=4))
+
+
 def test_positions_are_those_of_the_graph_that_is_given():
     model = training.build(make_task(), make_config("rbf", position_dim=2)).eval()
     x, path = torch.randn(4, make_task().data.x.size(1)), torch.tensor([[0, 1, 1, 2], [1, 0, 2, 1]])

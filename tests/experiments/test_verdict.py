@@ -97,6 +97,30 @@ def test_the_table_marks_the_stock_layer_and_the_kernel():
     assert "| 0 : 10 | 0.002 | loss |" in render(blocks(verdicts(records)))
 
 
+def test_any_model_is_judged_against_any_others(tmp_path, capsys):
+    scores = {"gat": 0.5, "rbf": 0.6, "rbf|additive": 0.7, "dot": 0.5}
+    records = [{**r, "model": model} for model in scores for r in runs("made", {"gat": scores[model]})]
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    options = ["--verdict", "--against", "gat,rbf", "--family"]
+    cli.main(["table", str(tmp_path), *options, "rbf|additive,dot"])
+    said = capsys.readouterr().out
+    assert (
+        "On 1 graphs `rbf|additive` is significantly better than the `gat` or `rbf` that validation" in said
+    )
+    assert "| graph | seeds | `gat` | `rbf` | `rbf\\|additive` | difference [95 %] | better : worse |" in said
+    assert "mean ± unbiased" in said
+    assert "equal trials" not in said
+    assert said.count("| made | 10 |") == 2
+    assert cli.main(["table", str(tmp_path), *options, "laplace"])
+    assert (
+        "Expected runs of 'laplace' and of gat or rbf (got gat, rbf, rbf|additive, dot); run: kgat compare"
+        in (capsys.readouterr().err)
+    )
+    assert cli.main(["table", str(tmp_path), *options, "dot", "--figure", str(tmp_path / "a.png")])
+    assert "Expected the usual --family" in capsys.readouterr().err
+    assert "is significantly better than `gat` on 1" in blocks(verdicts(records, "rbf", ["gat"]))[0]
+
+
 def test_the_figure_has_graphs_in_order_and_no_errors_of_regression():
     records = runs("lost", {**THREE, "kernel": 0.1}) + runs("won", THREE) + runs("rmse", THREE, metric="rmse")
     axes = figure_of(records).axes[0]

@@ -10,6 +10,7 @@ from kgat.kernels import (
     RBF,
     RFA,
     Additive,
+    Constant,
     CopulaSpectral,
     Cosine,
     DotProduct,
@@ -93,6 +94,9 @@ COMPOSITES = {
     "(dot+rbf)*additive": lambda c, h: (DotProduct(c, h) + RBF(c, h)) * Additive(c, h),
     "additive*(dot+(rbf+laplace)*laplace)": lambda c, h: (
         Additive(c, h) * Sum(DotProduct(c, h), Product(RBF(c, h) + Laplace(c, h), Laplace(c, h)))
+    ),
+    "constant*additive+constant*rbf": lambda c, h: (
+        Constant(c, h, 3.0) * Additive(c, h) + Constant(c, h) * RBF(c, h)
     ),
     "(dot+rbf)*(dot+laplace)": lambda c, h: (
         (DotProduct(c, h) + RBF(c, h)) * (DotProduct(c, h) + Laplace(c, h))

@@ -10,6 +10,7 @@ from torch_geometric.utils import k_hop_subgraph
 from kgat import KernelGAT, KernelGATConv
 from kgat.experiments.stock import StockGAT, StockGATv2
 from kgat.loader import NeighborLoader
+from kgat.nn import GlobalAttention
 
 pytestmark = pytest.mark.quick
 
@@ -260,3 +261,57 @@ def test_arguments_of_the_stack_that_do_not_fit():
         KernelGAT((6, 7), 8, 2, 3, pre_linear=True)
     with pytest.raises(ValueError, match=r"'layer_norm\[mood=node\]'.*did you mean 'mode'"):
         KernelGAT(6, 8, 2, 3, norm="layer_norm[mood=node]")
+
+
+# --- Attention over all nodes -----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("stack", [KernelGAT, StockGAT])
+def test_attention_over_all_nodes_is_added_between_hidden_layers(stack):
+    model = stack(16, 16, 3, 5, heads=4, out_heads=1, norm="layer_norm", global_attention="rbf").eval()
+    first, middle, last = model.convs  # the first is not one, although its channels do not change
+    assert [isinstance(conv, GlobalAttention) for conv in model.convs] == [False, True, False]
+    h = model.act(model.norms[0](first(X, EDGES)))
+    tokens = h.unsqueeze(0)
+    far = middle.attention(tokens, tokens, tokens)[0].squeeze(0)
+    h = model.act(model.norms[1](middle.local(h, EDGES) + far))
+    torch.testing.assert_close(model(X, EDGES), last(h, EDGES))
+
+
+@pytest.mark.parametrize(("options", "places"), [({"pre_linear": True}, [0]), ({"jk": "last"}, [1])])
+def test_other_layers_between_hidden_ones(options, places):
+    model = KernelGAT(16, 24, 2, 5, heads=4, kernel="rbf", global_attention="dot", **options)
+    assert [place for place, conv in enumerate(model.convs) if isinstance(conv, GlobalAttention)] == places
+    assert model(X.to_sparse_csr(), EDGES).shape == (30, 5)
+
+
+@pytest.mark.parametrize("name", ["primal", "laplace"])
+def test_inference_with_attention_over_all_nodes(name):
+    options = {"global_attention": name, "position_dim": 3, "pre_linear": True}
+    model = KernelGAT(16, 24, 3, 5, heads=4, kernel="rbf", **options).eval()
+    of_nodes = {"position": torch.rand(30, 3), "batch": torch.arange(30) // 10}
+    kept = EDGES[:, EDGES[0] // 10 == EDGES[1] // 10]
+    out = model(X, kept, **of_nodes)
+    torch.testing.assert_close(model.inference(X, kept, rows=7, **of_nodes), out, atol=1e-5, rtol=1e-5)
+    one = kept[:, kept[0] < 10]  # no graph sees another
+    torch.testing.assert_close(model(X[:10], one, position=of_nodes["position"][:10]), out[:10])
+
+
+@pytest.mark.parametrize("stack", [KernelGAT, StockGAT])
+def test_penalties_of_primal_attention_reach_the_loss(stack):
+    model = stack(16, 24, 3, 5, heads=4, global_attention="primal")
+    assert model.penalised
+    assert not stack(16, 24, 3, 5, heads=4, global_attention="dot").penalised
+    losses = []
+    model(X, EDGES, losses=losses)
+    assert len(losses) == 1
+    with pytest.raises(TypeError, match="no 'losses'"):
+        StockGAT(16, 24, 3, 5, heads=4)(X, EDGES, losses=[])
+
+
+def test_no_layer_for_attention_over_all_nodes(tmp_path):
+    with pytest.raises(ValueError, match=r"between hidden ones for global_attention='dot' \(got 2 without\)"):
+        KernelGAT(16, 24, 2, 5, heads=4, global_attention="dot")
+    model = KernelGAT(16, 24, 3, 5, heads=4, kernel="rbf", global_attention="primal").eval()
+    model.save_pretrained(tmp_path)
+    torch.testing.assert_close(KernelGAT.from_pretrained(tmp_path)(X, EDGES), model(X, EDGES))
