@@ -211,11 +211,11 @@ def resolve_paper(name: str) -> Paper:
 def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     r"""Returns the arguments of :class:`~kgat.models.KernelTransformer` that make an attention.
 
-    Places are added to the tokens unless the attention says otherwise. ``"primal+"`` is softmax attention in
-    all layers but the last. Primal attention has no more components than a head has channels: more would not
-    be of low rank, and the paper's heads are wider. Each primal layer adds a KSVD loss of its own, and the
-    paper's scripts take the mean over these layers: the weight of one is that of the script over their
-    number.
+    Places are added to the tokens unless the attention says otherwise; a list of one position is that of each
+    layer, of a decoder too. ``"primal+"`` is softmax attention in all layers but the last. Primal attention
+    has no more components than a head has channels: more would not be of low rank, and the paper's heads are
+    wider. Each primal layer adds a KSVD loss of its own, and the paper's scripts take the mean over these
+    layers: the weight of one is that of the script over their number.
 
     Args:
         dataset (str): The data set, which some arguments depend on.
@@ -227,7 +227,10 @@ def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> d
         ['kernel', 'primal']
     """
     kwargs = {"position": "sum", **attention}
-    name = kwargs.get("attention")
+    position, name = kwargs["position"], kwargs.get("attention")
+    if isinstance(position, (list, tuple)) and len(position) == 1:
+        stacks = 2 if _GROUPS.get(dataset) == "translation" else 1
+        kwargs["position"] = [*position] * (stacks * setting.num_layers)
     of_attention: dict[str, Any] = {}
     # Primal attention has no weights to drop, and its maps are not those of the other papers.
     if setting.attention_dropout is not None and name != "primal":
