@@ -17,7 +17,7 @@ def claims(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="approximation, density, heads, spectra, copula, definite, orders, degrees, "
+            help="approximation, density, heads, images, spectra, copula, definite, orders, degrees, "
             "translation, positions, values, language; in this order of their cost, all if none is given."
         ),
     ] = None,

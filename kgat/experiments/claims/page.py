@@ -266,6 +266,11 @@ def _heads(records: Sequence[Record]) -> Iterator[str]:
         yield f"attention on {ups} of {len(of_sets)} sets ({numbers})."
 
 
+def _images(records: Sequence[Record]) -> Iterator[str]:
+    yield from _ranked(records)
+    yield from _heads(records)
+
+
 def _spectra(records: Sequence[Record]) -> Iterator[str]:
     primal = ("primal", "primal, no KSVD", "primal+", "primal+, no KSVD")
     last = means(records, lambda run: run["layers"][-1]["effective_rank"], ("softmax", *primal))
@@ -368,6 +373,7 @@ SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
     "approximation": _approximation,
     "density": _density,
     "heads": _heads,
+    "images": _images,
     "spectra": _spectra,
     "copula": _copula,
     "definite": _definite,
