@@ -37,7 +37,7 @@ ABSENT = {
     "EthanolConcentration", "FaceDetection", "Heartbeat", "PEMS-SF", "SelfRegulationSCP1",
     "SelfRegulationSCP2", "SpokenArabicDigits",
 }  # fmt: skip
-TEXTS = {"SST2", "SST2_glue", "PTB", "Multi30k", "ListOps"}
+OTHERS = {"SST2", "SST2_glue", "PTB", "Multi30k", "ListOps", "digits"}
 
 HEADER = """#a comment – with a dash
 @problemName Tiny
@@ -95,7 +95,7 @@ def load_real(name, root, **options):
 
 def test_names():
     assert len(sequence_names()) == len(set(sequence_names()))
-    assert set(sequence_names()) == {*SERIES, *ABSENT, *TEXTS}
+    assert set(sequence_names()) == {*SERIES, *ABSENT, *OTHERS}
 
 
 def test_names_and_options_are_checked(tmp_path):
@@ -338,6 +338,42 @@ def test_real_series(name, data_root):
     for part in task.parts.values():
         assert torch.bincount(part.y, minlength=classes).min() > 0
         assert part.inputs.x.dtype == torch.float32
+
+
+# --- Digits -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_patches_are_those_of_the_images(patch):
+    sklearn = pytest.importorskip("sklearn.datasets")
+    task = load_sequences("digits", patch=patch)
+    side = 8 // patch
+    wanted = {}
+    for image, label in zip(
+        *(getattr(sklearn.load_digits(), name) for name in ("images", "target")), strict=True
+    ):
+        wanted[image.tobytes()] = label
+    seen = set()
+    for part in task.parts.values():
+        assert part.inputs.x.shape[1:] == (side**2, patch**2)
+        for x, label in zip(part.inputs.x, part.y.tolist(), strict=True):
+            rows = [
+                torch.cat([x[side * i + j].view(patch, patch) for j in range(side)], 1) for i in range(side)
+            ]
+            image = (16 * torch.cat(rows)).double().numpy().tobytes()
+            assert wanted[image] == label
+            seen.add(image)
+    assert seen == set(wanted)
+    assert [len(part) for part in task.parts.values()] == [1078, 359, 360]
+
+
+def test_digits_have_parts_of_their_seed_and_whole_patches():
+    pytest.importorskip("sklearn")
+    first, again, other = (load_sequences("digits", seed=seed).test.y for seed in (0, 0, 1))
+    assert first.equal(again)
+    assert not first.equal(other)
+    with pytest.raises(ValueError, match=r"'patch' to divide 8 pixels \(got 3\)"):
+        load_sequences("digits", patch=3)
 
 
 # --- ListOps ----------------------------------------------------------------------------------------------

@@ -135,6 +135,18 @@ def test_every_attention_is_trained(paper, variant, kind):
     assert bool(losses) == penalised
 
 
+def test_images_have_a_token_of_their_class():
+    setting = dataclasses.replace(TINY, pooling="cls")
+    model = build(series(), arguments("digits", SOFTMAX, setting), setting)
+    assert model.cls.shape == (TINY.embed_dim,)
+    assert model.transformer.position.t.size(0) == series().max_len + 1
+    logits, y = answer(model, series().test)
+    assert logits.shape == (len(y), 2)
+    for scale in ("small", "full"):
+        assert sequences.settings_of("digits", scale).pooling == "cls"
+    assert sequences.settings_of("ERing").pooling == "flatten"
+
+
 def test_arguments_are_those_of_the_paper():
     wide = dataclasses.replace(TINY, embed_dim=512, num_heads=8, num_layers=3)
     assert arguments("Handwriting", {"attention": "primal+"}, wide) == {

@@ -29,7 +29,8 @@ def build(task: SequenceTask, attention: Mapping[str, Any], setting: Setting) ->
     r"""Builds the model of a task.
 
     Series are classified as `"Primal-Attention" <https://arxiv.org/abs/2305.19798>`_ does it: learned places,
-    GELU, and all tokens flattened; sentences and expressions by the mean of their tokens.
+    GELU, and all tokens flattened, or as vision transformers classify images, by a token of the class;
+    sentences and expressions by the mean of their tokens.
 
     Args:
         task (SequenceTask): The task.
@@ -54,11 +55,13 @@ def build(task: SequenceTask, attention: Mapping[str, Any], setting: Setting) ->
     if task.kind == "translation":
         return Translator(len(words), len(target_words), tied=setting.tied, **sizes, **attention)
     learned = words is None or setting.learned_positions
+    image = words is None and setting.pooling == "cls"
     if learned and attention.get("position") == "sum":
-        sizes["position_kwargs"] = {"max_length": task.max_len}
+        sizes["position_kwargs"] = {"max_length": (task.max_len or 0) + image}
     if words is not None:
         return SequenceClassifier(classes, vocab_size=len(words), **sizes, **attention)
-    sizes.update(act="gelu", pooling="flatten", max_len=task.max_len, input_scale=setting.embed_dim**0.5)
+    scale = 1.0 if image else setting.embed_dim**0.5
+    sizes.update(act="gelu", pooling=setting.pooling, max_len=task.max_len, input_scale=scale)
     return SequenceClassifier(classes, in_channels=task.in_channels, **sizes, **attention)
 
 

@@ -52,6 +52,7 @@ class Setting:
         norm_first (bool): Whether branches are normalised where they begin.
         learned_positions (bool): Whether places that are added to tokens of sentences and expressions are
             learned, as those of series are, and not sinusoidal.
+        pooling (str): What is read of a series or an image, see :class:`~kgat.models.SequenceClassifier`.
         tied (bool): Whether the last map of a language model or translator is the embedding.
         num_features (int): Number :math:`S` of frequencies of spectral kernels.
         optimizer (str): ``"adam"``, ``"adamw"`` or ``"radam"``.
@@ -85,6 +86,7 @@ class Setting:
     attention_bias: bool = True
     norm_first: bool = False
     learned_positions: bool = False
+    pooling: str = "flatten"
     tied: bool = False
     num_features: int = 32
     optimizer: str = "adam"
@@ -169,6 +171,7 @@ _GROUPS = {
     "SST2_glue": "sentences",
     "PTB": "language_model",
     "Multi30k": "translation",
+    "digits": "images",
 }
 
 
@@ -183,6 +186,7 @@ def settings_of(dataset: str, scale: str = "small") -> Setting:
     * PTB: the small FourierFormer for WikiText-103, whose 500,000 steps became 100 epochs of a smaller text;
     * Multi30k: fairseq's recipe for IWSLT'14, which Transformer Dissection is said to use; 128 sentences are
       about its 4,096 tokens;
+    * digits: DeiT-tiny, in which FourierFormer classifies ImageNet, without its augmentation;
     * sentences: nobody's, as no size of such a model is published.
 
     Args:
@@ -211,11 +215,11 @@ def resolve_paper(name: str) -> Paper:
 def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     r"""Returns the arguments of :class:`~kgat.models.KernelTransformer` that make an attention.
 
-    Places are added to the tokens unless the attention says otherwise. ``"primal+"`` is softmax attention in
-    all layers but the last. Primal attention has no more components than a head has channels: more would not
-    be of low rank, and the paper's heads are wider. Each primal layer adds a KSVD loss of its own, and the
-    paper's scripts take the mean over these layers: the weight of one is that of the script over their
-    number.
+    Places are added to the tokens unless the attention says otherwise; a list of one position is that of each
+    layer, of a decoder too. ``"primal+"`` is softmax attention in all layers but the last. Primal attention
+    has no more components than a head has channels: more would not be of low rank, and the paper's heads are
+    wider. Each primal layer adds a KSVD loss of its own, and the paper's scripts take the mean over these
+    layers: the weight of one is that of the script over their number.
 
     Args:
         dataset (str): The data set, which some arguments depend on.
@@ -227,7 +231,10 @@ def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> d
         ['kernel', 'primal']
     """
     kwargs = {"position": "sum", **attention}
-    name = kwargs.get("attention")
+    position, name = kwargs["position"], kwargs.get("attention")
+    if isinstance(position, (list, tuple)) and len(position) == 1:
+        stacks = 2 if _GROUPS.get(dataset) == "translation" else 1
+        kwargs["position"] = [*position] * (stacks * setting.num_layers)
     of_attention: dict[str, Any] = {}
     # Primal attention has no weights to drop, and its maps are not those of the other papers.
     if setting.attention_dropout is not None and name != "primal":
