@@ -74,11 +74,11 @@ class FusedBackend(Passes):
     def _attend(self, call: Call, seed: Tensor | None) -> Tensor:
         operands, recipe, rule = _one_pass(call)
         dtype = score_dtype(call.value, *operands.values())
-        value, heads = call.value, call.value.size(1)
+        value, heads, base = call.value, call.value.size(1), call.base
         if dtype == torch.float64:
             value = value.to(dtype)
-        if call.base is not None and self.adds_base:
-            operands["base"] = call.base
+        if base is not None and base.dtype is not dtype:
+            base = base.to(dtype)
         args = () if recipe.pair is None else _pair_args(rule), _link_args(rule)
         of_pair, of_link = _constants(args, heads, dtype, value.device)
         x = Operands(
@@ -91,9 +91,7 @@ class FusedBackend(Passes):
             scale=1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight),
             dropout=call.dropout,
         )
-        out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets)
-        if call.base is not None and not self.adds_base:
-            out = out + call.base
+        out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets, base)
         return out if out.dtype is call.value.dtype else out.to(call.value.dtype)
 
 

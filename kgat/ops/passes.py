@@ -65,14 +65,10 @@ def _like(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @_op("edge_attention", _PASS, 3)
 def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the output, the log-sum-exp of the scores and the fingerprint of the edges."""
+    r"""Returns the averages, the log-sum-exp of the scores (both in their type) and the fingerprint of the
+    edges."""
     x, text, target, num_targets = _read(inputs)
     recipe = check_pass(x, edge_index, text, target, num_targets)
-    backend = on(edge_index.device)
-    if x.base is not None and not backend.adds_base:
-        raise ValueError(
-            f"Expected no 'base' on {backend.device} (got {list(x.base.shape)}); add it afterwards"
-        )
     out, lse, graph = _attention(edge_index, x, recipe, target, num_targets)
     return out, lse, graph.clone()
 
@@ -88,7 +84,7 @@ def _attention(
 @edge_attention.register_fake
 def _(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     x, _, _, num_targets = _read(inputs)
-    out = x.value.new_empty(num_targets, x.value.size(1), x.value.size(2))
+    out = x.link_args.new_empty(num_targets, x.value.size(1), x.value.size(2))
     lse = x.link_args.new_empty(num_targets, x.value.size(1))
     return out, lse, edge_index.new_empty(2, dtype=torch.int64)
 
@@ -213,8 +209,6 @@ def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
             with torch.enable_grad():
                 found = _through_eager(grad, x._replace(**leaves), text, edges)  # type: ignore[arg-type]
             found = {name: None if d is None else d.detach() for name, d in found.items()}
-    of_base = None if x.base is None else grad.sum(dim=0) if x.base.dim() == 2 else grad
-    found = {**found, "base": of_base}
     return (None, *map(found.get, Operands._fields), None, None, None)
 
 
@@ -240,8 +234,11 @@ edge_score.register_autograd(_score_gradients, setup_context=_save)
 # --- The short way ----------------------------------------------------------------------------------------
 
 
-def attend(edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_targets: int) -> Tensor:
-    r"""Returns the output of :func:`edge_attention` for operands that are known to fit.
+def attend(
+    edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_targets: int, base: Tensor | None
+) -> Tensor:
+    r"""Returns the averages of :func:`edge_attention`, of operands that are known to fit, plus the base, in
+    the type of values.
 
     Where nobody looks at ops, neither a compiler nor a mode, a transform or a class of tensors of its own,
     it goes without one: to dispatch an op that is written in Python, and its derivative, takes longer than
@@ -249,27 +246,39 @@ def attend(edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_tar
     """
     inputs = (edge_index, *x, recipe.text, target, num_targets)
     tensors: Sequence[Any] = x[: len(TABLE)]
-    if is_watched(edge_index, *tensors):
-        return edge_attention(*inputs)[0]  # type: ignore[no-any-return]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return EdgeAttention.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
-    return _attention(edge_index, x, recipe, target, num_targets)[0]
+    if is_watched(edge_index, base, *tensors):
+        return _based(edge_attention(*inputs)[0], base, x.value.dtype)
+    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in (base, *tensors)):
+        return EdgeAttention.apply(base, *inputs)  # type: ignore[no-any-return, no-untyped-call]
+    return _based(_attention(edge_index, x, recipe, target, num_targets)[0], base, x.value.dtype)
+
+
+def _based(out: Tensor, base: Tensor | None, dtype: torch.dtype) -> Tensor:
+    # Rounded once, and apart from what backward takes differences of: they would be lost beside a large base.
+    if base is not None:
+        out = out + base
+    return out if out.dtype is dtype else out.to(dtype)
 
 
 class EdgeAttention(torch.autograd.Function):
-    r"""What :func:`edge_attention` is to autograd."""
+    r"""What :func:`edge_attention` is to autograd, with the sum with a base."""
 
     @staticmethod
-    def forward(ctx: Any, edge_index: Tensor, *inputs: Any) -> Tensor:  # type: ignore[override]
+    def forward(ctx: Any, base: Tensor | None, edge_index: Tensor, *inputs: Any) -> Tensor:  # type: ignore[override]
         x, text, target, num_targets = _read(inputs)
         out, lse, graph = _attention(edge_index, x, Recipe.read(text), target, num_targets)
         tensors = len(TABLE)
         ctx.save_for_backward(out, lse, graph, edge_index, *inputs[:tensors])
         ctx.rest = inputs[tensors:]
         ctx.shared = [name for name in ("query", "key") if getattr(x, name) is x.value]
+        ctx.base_dim = 0 if base is None or not ctx.needs_input_grad[0] else base.dim()
+        out = _based(out, base, x.value.dtype)
         return out
 
-    backward = staticmethod(_attention_gradients)
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        of_base = None if ctx.base_dim == 0 else grad.sum(dim=0) if ctx.base_dim == 2 else grad
+        return (of_base, *_attention_gradients(ctx, grad))
 
 
 def _is_differentiated(grad: Tensor, x: Operands) -> bool:
