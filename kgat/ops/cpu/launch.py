@@ -361,12 +361,14 @@ def logits(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def logits_backward(
-    x: Tensor, first: Tensor, second: Tensor, d_s: Tensor, d_t: Tensor
+    x: Tensor, first: Tensor, second: Tensor, d_s: Tensor, d_t: Tensor, to: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the gradients of :func:`logits`."""
+    r"""Returns the gradients of :func:`logits`, that of the nodes added to another one that is contiguous."""
     x, first, second, d_s, d_t = map(Tensor.contiguous, (x, first, second, d_s, d_t))
-    d_x, d_vectors = torch.empty_like(x), x.new_zeros(_slots_of_logits(x), 2, *first.shape)
-    _run_logits("logits_backward", x, first, second, d_s, d_t, d_x, d_vectors)
+    d_x = torch.empty_like(x) if to is None else to
+    d_vectors = x.new_zeros(_slots_of_logits(x), 2, *first.shape)
+    name = "logits_backward" if to is None else "logits_backward_added"
+    _run_logits(name, x, first, second, d_s, d_t, d_x, d_vectors)
     d_first, d_second = (d_vectors[0] if len(d_vectors) == 1 else d_vectors.sum(dim=0)).unbind()
     return d_x, d_first, d_second
 
