@@ -47,6 +47,11 @@ class Process:
         r"""How it ended; :obj:`None` before that."""
         return self._process.exitcode
 
+    @property
+    def pid(self):
+        r"""Its number."""
+        return self._process.pid
+
     def kill(self):
         self._process.kill()
 
