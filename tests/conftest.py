@@ -43,7 +43,7 @@ def warm_workers(monkeypatch):
 
     from kgat.experiments.bench import worker
 
-    # In a process that is there already, the functions of the allocator say what the variables of a regime would.
+    # In a process that is there, functions of the allocator say what the variables of a regime would have.
     said = {"R2": "recycles", "memory": "gives_back"}
 
     class Popen(warm_process.Process):

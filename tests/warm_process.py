@@ -52,6 +52,9 @@ class Process:
         r"""Its number."""
         return self._process.pid
 
+    def send_signal(self, number):
+        os.kill(self.pid, number)
+
     def kill(self):
         self._process.kill()
 
