@@ -10,6 +10,7 @@ import os
 import oracle
 import pytest
 import torch
+import triton_interpreter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kgat.kernels import kan
@@ -28,6 +29,8 @@ from kgat.score.scalar import maximum, where
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
+if INTERPRETED:
+    triton_interpreter.patch_once()
 # The interpreter computes what a GPU computes for parts of blocks that nobody reads.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
