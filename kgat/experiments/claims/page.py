@@ -382,6 +382,7 @@ SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
     "translation": _translation,
     "positions": partial(_ranked, base="none"),
     "values": partial(_ranked, base="sum in layers, v1"),
+    "memory": partial(_ranked, base="segments of 16"),
     "language": partial(_ranked, base="none"),
 }
 TABLES: Mapping[str, Callable[[Sequence[Record]], list[str | Table]]] = {
