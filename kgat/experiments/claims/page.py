@@ -379,6 +379,7 @@ SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
     "definite": _definite,
     "orders": _orders,
     "degrees": _degrees,
+    "listops": _ranked,
     "translation": _translation,
     "positions": partial(_ranked, base="none"),
     "values": partial(_ranked, base="sum in layers, v1"),
