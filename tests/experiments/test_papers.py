@@ -220,6 +220,7 @@ def test_settings_are_checked():
         ({"clip": "0"}, "finite 'clip' above 0, or none"),
         ({"norm_first": "1"}, "'norm_first' as true or false"),
         ({"schedule": "step"}, "'schedule' as one of .*got 'step'"),
+        ({"pooling": "max"}, "'pooling' as one of .*got 'max'"),
         ({"optimizer": "sgd"}, "'optimizer' as one of .*got 'sgd'"),
     ):
         with pytest.raises(ValueError, match=message):
