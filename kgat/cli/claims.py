@@ -18,7 +18,8 @@ def claims(
         list[str] | None,
         typer.Argument(
             help="approximation, density, heads, images, spectra, copula, definite, orders, degrees, "
-            "translation, positions, values, language; in this order of their cost, all if none is given."
+            "listops, translation, positions, values, memory, language; in this order of their cost, all if "
+            "none is given."
         ),
     ] = None,
     root: options.Root = None,

@@ -114,5 +114,5 @@ def _expect_taken(model: str, settings: Mapping[str, Any]) -> None:
                 )
             raise ValueError(
                 f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
-                "leave it out for stock layers and where the name says it"
+                "leave it out for stock layers, settings and projections in a name"
             )

@@ -570,7 +570,7 @@ def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
                 )
             raise ValueError(
                 f"Expected a kernel model that leaves '{setting}' open because it is set (got "
-                f"{', '.join(names)}); stock layers and what stands in a name leave no choice"
+                f"{', '.join(names)}); stock layers, settings and projections in a name leave no choice"
             )
 
 

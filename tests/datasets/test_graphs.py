@@ -16,7 +16,7 @@ from torch_geometric.utils import coalesce, remove_self_loops, to_undirected
 
 from kgat.datasets import graphs
 from kgat.datasets.files import checksums
-from kgat.datasets.graphs import load, names, ogb, reddit
+from kgat.datasets.graphs import load, names, nearest, ogb, reddit
 from kgat.datasets.source import discover
 
 NAMES = {
@@ -24,7 +24,7 @@ NAMES = {
     "PubMed-geom-gcn", "CitationFull-Cora", "Cora_ML", "CitationFull-CiteSeer", "DBLP",
     "CitationFull-PubMed", "Computers", "Photo", "CS", "Physics", "Computers-60-20-20", "Photo-60-20-20",
     "CS-60-20-20", "Physics-60-20-20", "wine", "breast_cancer", "diabetes", "PenDigits-nearest",
-    "JapaneseVowels-nearest", "ogbn-arxiv-structure", "Texas", "Cornell", "Wisconsin",
+    "JapaneseVowels-nearest", "SST2-nearest", "ogbn-arxiv-structure", "Texas", "Cornell", "Wisconsin",
     "chameleon", "squirrel", "chameleon_filtered", "squirrel_filtered", "Actor", "roman_empire",
     "amazon_ratings", "minesweeper", "tolokers", "questions", "cornell5", "johnshopkins55",
     "amherst41", "reed98", "penn94", "genius", "FacebookPagePage", "WikiCS", "Flickr", "Reddit",
@@ -191,6 +191,27 @@ def test_series_as_graphs_of_their_nearest_points(name, points, classes, data_ro
     # What is near is alike: the edges know more than the classes do.
     source, target = task.data.edge_index
     assert (task.data.y[source] == task.data.y[target]).float().mean() > 0.8
+
+
+def test_sentences_as_a_graph_of_their_nearest(tmp_path):
+    # Zipf's words, so that some occur in one sentence alone, which has no features then.
+    rng = np.random.default_rng(0)
+    (source,) = (source for source in nearest.SOURCES if source.name == "SST2-nearest")
+    for file, count in zip(source.files, (40, 10, 20), strict=True):
+        lines = [f"{' '.join(f'w{n}' for n in rng.zipf(1.3, 9))} !\t{rng.integers(2)}" for _ in range(count)]
+        (tmp_path / file.path).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / file.path).write_text("\n".join([*lines[:-1], f"odd\t{count % 2}"]) + "\n")
+    graph = source.read([tmp_path / file.path for file in source.files])
+    x = torch.from_numpy(graph.x.toarray())
+    assert [[part.sum() for part in parts[1:]] for parts in graph.parts] == [[40, 10, 20]]
+    assert (len(graph.y), graph.y[-1]) == (70, 0)
+    lengths = x.square().sum(dim=1)
+    assert ((lengths - 1).abs().lt(1e-9) | (lengths == 0)).all()
+    assert (x > 0).sum(dim=0).min() == 2  # "odd" is in three
+    near = (x @ x.T).fill_diagonal_(-1.0).topk(8).values
+    for node in range(70):
+        cosines = x[graph.col[graph.row == node]] @ x[node]
+        torch.testing.assert_close(cosines.sort(descending=True).values, near[node])
 
 
 def test_shares_of_all_nodes(data_root):

@@ -8,7 +8,9 @@ import pytest
 import torch
 
 from kgat import cli
-from kgat.datasets import load_sequences
+from kgat.datasets import SequenceTask, load_sequences
+from kgat.datasets.sequence_task import Padded, Pairs, Stream
+from kgat.datasets.vocabulary import SPECIALS, Words
 from kgat.experiments import claims, sequences
 from kgat.experiments.claims import approximation, density, page
 from kgat.experiments.ledger import read
@@ -40,6 +42,36 @@ def test_every_claim_can_be_trained(claim):
             if isinstance(position := kwargs.get("position"), (list, tuple)):
                 stacks = 2 if dataset == "Multi30k" else 1  # of encoder and decoder
                 assert len(position) == stacks * setting.num_layers
+
+
+WORDS = Words([*SPECIALS, "a", "b"])
+SENTENCES = Padded(torch.tensor([[2, 4, 5, 3], [2, 5, 3, 0]]), torch.tensor([4, 3]))
+PARTS = {
+    "PTB": ("language_model", Stream(torch.arange(44) % 6)),
+    "Multi30k": ("translation", Pairs(SENTENCES, SENTENCES, ("a b", "b"))),
+}
+
+
+@pytest.mark.parametrize(
+    ("claim", "dataset", "variant"),
+    [
+        (name, dataset, variant)
+        for name in ("translation", "positions", "values", "memory", "language")
+        for dataset in claims.CLAIMS[name].datasets
+        for variant in claims.CLAIMS[name].variants
+    ],
+)
+def test_every_variant_of_texts_can_be_trained(claim, dataset, variant):
+    kind, part = PARTS[dataset]
+    text = SequenceTask(dataset, kind, part, part, part, "", "", vocabulary=WORDS, target_vocabulary=WORDS)
+    setting = dataclasses.replace(TINY, block=5, batch_size=2, epochs=1)
+    kwargs = sequences.arguments(dataset, claims.CLAIMS[claim].variants[variant], setting)
+    torch.manual_seed(0)
+    model = sequences.build(text, kwargs, setting)
+    fitted = sequences.fit(model, part, part, setting, generator=torch.Generator().manual_seed(0))
+    assert math.isfinite(fitted.val)
+    if dataset == "Multi30k":  # search goes token by token
+        assert len(model.translate(SENTENCES.x, bos=2, eos=3, max_len=4)) == 2
 
 
 def test_the_ksvd_loss_is_off_without_it():

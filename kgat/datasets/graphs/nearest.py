@@ -1,5 +1,5 @@
-r"""Points as graphs, with edges to the nearest ones: tables of scikit-learn, and simple features of series of
-the UEA archive."""
+r"""Points as graphs, with edges to the nearest ones: tables of scikit-learn, simple features of series of the
+UEA archive, and words of sentences. (Of places on a map scikit-learn brings no data.)"""
 
 from functools import partial
 from pathlib import Path
@@ -9,6 +9,8 @@ import numpy as np
 from kgat.datasets import splits
 from kgat.datasets.files import RawFile, raw_files, read_npz
 from kgat.datasets.graph import Graph, neighbourhood
+from kgat.datasets.sequences.sst2 import SOURCES as SENTENCES
+from kgat.datasets.sequences.sst2 import sentences
 from kgat.datasets.sequences.uea import UEA
 from kgat.datasets.series import read_ts
 from kgat.datasets.source import GraphSource
@@ -31,6 +33,21 @@ def _moments(paths: list[Path]) -> Graph:
     x = np.stack([np.concatenate([x.mean(axis=0), x.std(axis=0)]) for part in parts for x in part.x])
     labels = np.array([label for part in parts for label in part.labels])
     return neighbourhood(x, np.unique(labels, return_inverse=True)[1])
+
+
+def _words(paths: list[Path]) -> Graph:
+    from sklearn.feature_extraction.text import TfidfVectorizer
+    from sklearn.neighbors import kneighbors_graph
+
+    parts = list(map(sentences, paths))
+    rows = [row for part in parts for row in part]
+    # The texts are split at spaces already, also of signs.
+    words = TfidfVectorizer(token_pattern=r"\S+", min_df=2, sublinear_tf=True)
+    x = words.fit_transform([text for text, _ in rows])
+    edges = kneighbors_graph(x, n_neighbors=8, metric="cosine").tocoo()
+    part = np.repeat(np.arange(3), list(map(len, parts)))
+    y = np.array([int(label) for _, label in rows])
+    return Graph(x, edges.row, edges.col, y, [("published", part == 0, part == 1, part == 2)])
 
 
 EDGES = "standardised; edges to the 8 nearest"
@@ -89,5 +106,14 @@ SOURCES = [
         ),
         rule=partial(splits.per_class_train, train=10, val=150),
         needs=("sklearn",),
+    ),
+    GraphSource(
+        name="SST2-nearest",
+        read=_words,
+        citation=SENTENCES[0].citation,
+        features="TF-IDF of words that occur in two sentences or more, of any part; edges to the 8 nearest "
+        "by cosine",
+        files=SENTENCES[0].files,
+        needs=("sklearn", "scipy"),
     ),
 ]

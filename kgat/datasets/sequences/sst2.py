@@ -14,21 +14,24 @@ GITHUB = "https://raw.githubusercontent.com"
 PAPER = "Socher et al., Recursive Deep Models for Semantic Compositionality (2013)"
 
 
+def sentences(path: Path) -> list[list[str]]:
+    r"""Returns the lines of a file of sentences: each a text, and 0 or 1."""
+    rows = [line.rsplit("\t", 1) for line in read_lines(path)]
+    header = rows[:1] == [["sentence", "label"]]
+    rows = rows[header:]
+    for number, row in enumerate(rows, start=1 + header):
+        if len(row) != 2 or row[1] not in ("0", "1") or not row[0].strip():
+            raise ValueError(
+                f"Expected a sentence, a tab and 0 or 1 in line {number} of '{path}' (got "
+                f"{row[-1][:40]!r}); the file is truncated or corrupt: delete it and load again"
+            )
+    if not rows:
+        raise ValueError(f"Expected sentences in '{path}' (got none); delete it and load again")
+    return rows
+
+
 def _read(source: SequenceSource, paths: list[Path], *, min_count: int = 2) -> SequenceTask:
-    parts = []
-    for path in paths:
-        rows = [line.rsplit("\t", 1) for line in read_lines(path)]
-        header = rows[:1] == [["sentence", "label"]]
-        rows = rows[header:]
-        for number, row in enumerate(rows, start=1 + header):
-            if len(row) != 2 or row[1] not in ("0", "1") or not row[0].strip():
-                raise ValueError(
-                    f"Expected a sentence, a tab and 0 or 1 in line {number} of '{path}' (got "
-                    f"{row[-1][:40]!r}); the file is truncated or corrupt: delete it and load again"
-                )
-        if not rows:
-            raise ValueError(f"Expected sentences in '{path}' (got none); delete it and load again")
-        parts.append(rows)
+    parts = list(map(sentences, paths))
     words = Words.of([text for text, _ in parts[0]], min_count, (PAD, UNK))
     train, val, test = (
         Labelled(

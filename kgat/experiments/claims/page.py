@@ -379,9 +379,11 @@ SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
     "definite": _definite,
     "orders": _orders,
     "degrees": _degrees,
+    "listops": _ranked,
     "translation": _translation,
     "positions": partial(_ranked, base="none"),
     "values": partial(_ranked, base="sum in layers, v1"),
+    "memory": partial(_ranked, base="segments of 16"),
     "language": partial(_ranked, base="none"),
 }
 TABLES: Mapping[str, Callable[[Sequence[Record]], list[str | Table]]] = {

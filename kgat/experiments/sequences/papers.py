@@ -14,6 +14,7 @@ import torch
 from torch_geometric.resolver import normalize_string
 
 from kgat.datasets.sequences import resolve_source
+from kgat.models.sequence_classifier import POOLINGS
 from kgat.names import converted, one_of, unknown
 
 BASELINE = "softmax"
@@ -74,7 +75,7 @@ class Setting:
         options (dict): Options of :func:`kgat.datasets.load_sequences`.
 
     Raises:
-        ValueError: If the optimiser or the schedule is unknown, or a number is out of range.
+        ValueError: If the optimiser, the schedule or the pooling is unknown, or a number is out of range.
     """
 
     embed_dim: int = 64
@@ -107,7 +108,7 @@ class Setting:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
+        for name, known in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES), ("pooling", POOLINGS)):
             one_of(name, getattr(self, name), known)
         for names, fits, said in _RANGES:
             for name in names:
