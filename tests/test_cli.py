@@ -38,8 +38,8 @@ def run(capsys, *arguments):
     [
         (["compare", "--dataset", "Corra"], "Expected the name of a data set .*Cora"),
         (["compare", "--models", "gat,gta"], "Expected the name of a model .got 'gta'.*gatv2"),
-        (["compare", "--models", ","], "Expected names separated by commas .got ','.; leave it out"),
-        (["bench", "ops", "--regimes", " ,"], "Expected names separated by commas .got ' ,'.; leave it out"),
+        (["compare", "--models", ","], "Expected names separated by commas .got ','.; name some"),
+        (["bench", "ops", "--regimes", " ,"], "Expected names separated by commas .got ' ,'.; name some"),
         (["compare", "--set", "lr"], "Expected KEY=VALUE after --set .got 'lr'"),
         (["compare", "--set", "lrr=1"], "Expected settings that exist.*got 'lrr'.*lr, weight.*mean 'lr'"),
         (["compare", "--set", "lr=fast"], "Expected 'lr' as a number .got 'fast'"),

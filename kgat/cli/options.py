@@ -333,5 +333,5 @@ def listed(names: str) -> list[str]:
     parts = re.split(r",(?![^\[\]]*\])(?![^{}]*\})", names)
     given = [name.strip() for name in parts if name.strip()]
     if names.strip() and not given:  # nothing would mean all
-        raise ValueError(f"Expected names separated by commas (got '{names}'); leave it out for the default")
+        raise ValueError(f"Expected names separated by commas (got '{names}'); name some")
     return given

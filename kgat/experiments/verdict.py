@@ -115,9 +115,9 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
         measure = measure_of(some["metric"])
         best = max(stocks, key=lambda model: measure.sign * _validation(runs_of[model].values(), measure))
         tests = {model: {pair: run["test"] for pair, run in runs.items()} for model, runs in runs_of.items()}
-        of_all = summarise(tests, best)
-        summaries = {model: of_all[model] for model in (*stocks, family)}
-        floors = {model: summary for model, summary in of_all.items() if model not in summaries}
+        # Apart: p-values are adjusted for what is compared with a baseline.
+        floors = summarise({model: tests.pop(model) for model in FLOORS if model in tests}, best)
+        summaries = summarise({model: tests[model] for model in (*stocks, family)}, best)
         chosen = some["config"]["model"] if "family" in some else None
         differences = tuple(
             score - tests[best][pair]

@@ -128,7 +128,7 @@ def test_runs_of_a_data_set_are_not_its_properties(tmp_path):
 
 def test_no_names_and_no_file_are_said(tmp_path, capsys):
     for arguments, expected in (
-        ([" , "], "Expected the name of a data set (got ' , ')"),
+        ([" , "], "Expected names separated by commas (got ' , ')"),
         (["wine", "--out", str(tmp_path)], "Expected a file (got the folder"),
     ):
         assert cli.main(["properties", *arguments]) == 2
