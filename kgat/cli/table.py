@@ -12,6 +12,16 @@ __all__ = ["expect_runs", "print_tables", "replace_tables", "table"]
 
 ORDER = 70
 
+Family = Annotated[
+    str,
+    typer.Option(
+        help="With --verdict: the models or families that are judged, separated by commas, each alone."
+    ),
+]
+Against = Annotated[
+    str, typer.Option(help="With --verdict: against which, the one of them that validation prefers.")
+]
+
 
 def table(
     folders: Annotated[
@@ -59,16 +69,8 @@ def table(
             "of them is named beside the folders, say what goes with the gain.",
         ),
     ] = False,
-    family: Annotated[
-        str,
-        typer.Option(
-            help="With --verdict: the models or families that are judged, separated by commas, each alone."
-        ),
-    ] = "kernel",
-    against: Annotated[
-        str,
-        typer.Option(help="With --verdict: against which, the one of them that validation prefers."),
-    ] = "gat,gatv2",
+    family: Family = "kernel",
+    against: Against = "gat,gatv2",
 ) -> None:
     r"""Print the tables of comparisons, or write them into a README."""
     from kgat.experiments.ledger import read_results

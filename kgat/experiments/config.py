@@ -17,6 +17,7 @@ from torch_geometric.resolver import normalize_string
 
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.schedulers import build_scheduler
+from kgat.experiments.settings import SETTINGS, Settings
 from kgat.models.link_predictor import DECODERS
 from kgat.names import change_of, converted, unknown
 from kgat.nn.start import STARTS
@@ -57,7 +58,7 @@ RANGES: tuple[tuple[tuple[str, ...], Callable[[Any], bool], str], ...] = (
 
 
 @dataclass(frozen=True)
-class Config:
+class Config(Settings):
     r"""Everything that decides how a run goes, but the data themselves.
 
     :meth:`of` fills in the protocol of a data set from ``protocols.toml``.
@@ -148,46 +149,6 @@ class Config:
         (0.01, 8, 0.0005)
     """
 
-    dataset: str
-    model: str
-    seed: int = 0
-    hidden_channels: int = 64
-    heads: int = 8
-    out_heads: int = 1
-    num_layers: int = 2
-    dropout: float = 0.5
-    input_dropout: float = 0.5
-    value_dropout: float = 0.0
-    act: str = "elu"
-    norm: str | None = None
-    residual: bool = False
-    attention_dropout: float | None = None
-    pre_linear: bool = False
-    jk: str | None = None
-    add_self_loops: bool = True
-    position_dim: int | None = None
-    global_attention: str | None = None
-    projections: str | None = None
-    lr: float = 0.005
-    kernel_lr: float = 1.0
-    weight_decay: float = 5e-4
-    decay_kernels: bool = True
-    max_epochs: int = 1000
-    patience: int = 100
-    keep: str = "metric"
-    start: str | None = None
-    batch_size: int | None = None
-    pooling: str = "mean"
-    decoder: str = "dot"
-    neighbors: str | None = None
-    clip: float | None = None
-    scheduler: str | None = None
-    precision: str = "fp32"
-    compile: bool = False
-    accumulate: int = 1
-    data: str | None = None
-    code: str | None = None
-
     def __post_init__(self) -> None:
         for field in dataclasses.fields(self):
             value = converted(field.name, field.type, getattr(self, field.name))
@@ -266,11 +227,6 @@ class Config:
         r"""Identifies the run: equal for equal settings, and for no others."""
         text = json.dumps(self.as_dict(), sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()[:16]
-
-
-_GIVEN = ("dataset", "model", "seed", "data", "code")  # what a comparison is of is no setting
-SETTINGS = tuple(field.name for field in dataclasses.fields(Config) if field.name not in _GIVEN)
-TYPES = {field.name: field.type for field in dataclasses.fields(Config)}
 
 
 def on_data(overrides: Mapping[str, Any], digest: str | None, target: str | None = None) -> dict[str, Any]:

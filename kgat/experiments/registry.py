@@ -20,6 +20,7 @@ from torch import Tensor
 
 from kgat import kernels, names
 from kgat.experiments import stock
+from kgat.experiments.settings import SETTINGS, TYPES
 from kgat.experiments.source_digest import digest
 from kgat.experiments.walk_encoding import WalkEncoding
 from kgat.models import AttentionGNN, HeteroGNN, KernelGAT, KernelHeteroGAT
@@ -649,9 +650,6 @@ def _with_projections(text: str, at: list[str], name: str) -> Model:
 
 
 def _with_settings(model: Model, ends: list[str], name: str) -> Model:
-    # Not at the top: settings name models.
-    from kgat.experiments.config import SETTINGS, TYPES
-
     # One table has one rule for the weights that are kept.
     open_ = {names.normalized(s): s for s in SETTINGS if s not in model.fixed and s != "keep"}
     settings: dict[str, Any] = {}

@@ -8,8 +8,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
-from kgat.experiments.config import SETTINGS, TYPES
 from kgat.experiments.registry import argument_named
+from kgat.experiments.settings import SETTINGS, TYPES
 from kgat.names import converted, shown, unknown
 
 __all__ = ["Choices", "Dimension", "Range", "read_space"]
