@@ -1,5 +1,7 @@
 import os
+import subprocess
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -32,3 +34,43 @@ def data_root(tmp_path_factory):
         for file in files:
             (target / file).symlink_to(Path(folder) / file)
     return root
+
+
+@pytest.fixture
+def warm_workers(monkeypatch):
+    r"""Has benchmarks ask processes that need not import torch, which takes seconds."""
+    import warm_process
+
+    from kgat.experiments.bench import worker
+
+    # In a process that is there, functions of the allocator say what the variables of a regime would have.
+    said = {"R2": "recycles", "memory": "gives_back"}
+
+    class Popen(warm_process.Process):
+        def __init__(self, command, *, env, stderr, **_):
+            regime = {n: v for n, v in env.items() if n.startswith("MALLOC_")}
+            word = said.get(next(name for name, its in worker.REGIMES.items() if its == regime), "")
+            super().__init__(WORKER, word, *command[3:], **env)
+            self._errors = stderr
+
+        def wait(self):
+            self._process.join()
+            self._errors.write(self.stderr.read())
+            return self.returncode
+
+        def poll(self):
+            return self.returncode
+
+    monkeypatch.setattr(worker, "subprocess", SimpleNamespace(Popen=Popen, PIPE=subprocess.PIPE))
+
+
+WORKER = """
+import os, sys
+from kgat.experiments import allocator
+from kgat.experiments.bench.worker import main
+
+os.setsid()  # a group of its own
+if word := sys.argv.pop(1):
+    getattr(allocator, word)()
+main()
+"""

@@ -12,6 +12,7 @@ import made_graphs
 import made_runs
 import pytest
 import typer
+from warm_process import Process
 
 import kgat
 from kgat import cli
@@ -37,7 +38,8 @@ def run(capsys, *arguments):
     [
         (["compare", "--dataset", "Corra"], "Expected the name of a data set .*Cora"),
         (["compare", "--models", "gat,gta"], "Expected the name of a model .got 'gta'.*gatv2"),
-        (["compare", "--models", ","], "Expected at least one model"),
+        (["compare", "--models", ","], "Expected names separated by commas .got ','.; leave it out"),
+        (["bench", "ops", "--regimes", " ,"], "Expected names separated by commas .got ' ,'.; leave it out"),
         (["compare", "--set", "lr"], "Expected KEY=VALUE after --set .got 'lr'"),
         (["compare", "--set", "lrr=1"], "Expected settings that exist.*got 'lrr'.*lr, weight.*mean 'lr'"),
         (["compare", "--set", "lr=fast"], "Expected 'lr' as a number .got 'fast'"),
@@ -409,29 +411,13 @@ def test_processes_of_several_jobs_import_while_this_one_does(capsys, monkeypatc
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_a_stopped_comparison_goes_on(capsys, tmp_path, number, jobs):
     path = tmp_path / "out/results.jsonl"
-    root = Path(kgat.__file__).resolve().parents[1]
-    process = subprocess.Popen(
-        [
-            sys.executable,
-            "-m",
-            "kgat",
-            *KARATE,
-            "--seeds",
-            "2000",
-            "--out",
-            str(path.parent),
-            "--jobs",
-            str(jobs),
-        ],
-        env={**os.environ, "PYTHONPATH": str(root), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
+    code = "import runpy; runpy.run_module('kgat', run_name='__main__', alter_sys=True)"
+    arguments = [*KARATE, "--seeds", 2000, "--out", path.parent, "--jobs", jobs]
+    process = Process(code, *arguments, OMP_NUM_THREADS="1")
     try:
         deadline = time.monotonic() + 120
         while not path.exists() or path.read_bytes().count(b'"kind":"run"') < 3:
-            assert process.poll() is None, process.stderr.read()
+            assert process.returncode is None, process.stderr.read()
             assert time.monotonic() < deadline
             time.sleep(0.05)
         process.send_signal(number)

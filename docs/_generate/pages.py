@@ -10,6 +10,7 @@ ROOT = Path(__file__).parents[2]
 
 # Page of the repository -> page of the site.
 PAGES = {
+    "evidence/README.md": "results/where.md",
     "results/README.md": "results/graphs.md",
     "ablation/README.md": "results/ablation.md",
     "ablation/start/README.md": "results/start.md",

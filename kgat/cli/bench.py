@@ -325,12 +325,35 @@ def bench_memory(
     typer.echo(report.memory(records))
 
 
+@bench.command("comparison")
+def bench_comparison(
+    against: Annotated[Path, typer.Option(help="The folder of another copy of the package.")],
+    arguments: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="-- [OPTIONS OF COMPARE]...", help="What follows 'kgat compare'."),
+    ] = None,
+    rounds: Rounds = 3,
+    out: Log = None,
+) -> None:
+    r"""Time a whole 'kgat compare', from its start to its end, beside that of another copy of the package.
+
+    Both take turns, after each has run once with one seed. Results are thrown away. For example:
+    kgat bench comparison --against ../before -- --dataset Cora --models gat,rbf --seeds 3
+    """
+    from kgat.experiments.bench import report
+    from kgat.experiments.bench.comparison import bench_comparison
+
+    typer.echo(report.comparisons([bench_comparison(arguments or [], against, rounds, out, shown=True)]))
+
+
 @bench.command("table")
 def bench_table(
-    results: Annotated[Path, typer.Argument(help="The JSON lines of kgat bench ops, threads or memory.")],
+    results: Annotated[
+        Path, typer.Argument(help="The JSON lines of kgat bench ops, threads, memory or comparison.")
+    ],
     readme: Annotated[Path | None, options.readme_option("NAME")] = None,
     name: Annotated[
-        str | None, typer.Option(help="The NAME in the Markdown file. Default: ops, threads or memory.")
+        str | None, typer.Option(help="The NAME in the Markdown file. Default: what kind of records it is.")
     ] = None,
     figure: Picture = None,
 ) -> None:

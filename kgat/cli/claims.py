@@ -17,8 +17,9 @@ def claims(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="approximation, density, heads, spectra, copula, definite, orders, degrees, positions, "
-            "language; in this order of their cost, all if none is given."
+            help="approximation, density, heads, images, spectra, copula, definite, orders, degrees, "
+            "listops, translation, positions, values, memory, language; in this order of their cost, all if "
+            "none is given."
         ),
     ] = None,
     root: options.Root = None,

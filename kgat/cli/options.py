@@ -66,8 +66,8 @@ BatchSize = Annotated[
 Neighbors = Annotated[
     str | None,
     typer.Option(
-        help="Neighbours to draw for each layer of a step of nodes, e.g. 15,10; -1: all. Default: all. Needs "
-        "--batch-size."
+        help="Neighbours to draw for each layer of a step of nodes or links, e.g. 15,10; -1: all. "
+        "Default: all. Needs --batch-size."
     ),
 ]
 Seeds = Annotated[int, typer.Option(help="Number of seeds, counted from 0.", min=1)]
@@ -331,4 +331,7 @@ def check_device(device: str) -> None:
 def listed(names: str) -> list[str]:
     # Commas in brackets are between the arguments of a kernel, in braces between the models of a family.
     parts = re.split(r",(?![^\[\]]*\])(?![^{}]*\})", names)
-    return [name.strip() for name in parts if name.strip()]
+    given = [name.strip() for name in parts if name.strip()]
+    if names.strip() and not given:  # nothing would mean all
+        raise ValueError(f"Expected names separated by commas (got '{names}'); leave it out for the default")
+    return given

@@ -12,6 +12,39 @@ __all__ = ["expect_runs", "print_tables", "replace_tables", "table"]
 
 ORDER = 70
 
+Questions = Annotated[
+    bool,
+    typer.Option(
+        "--questions",
+        help="Whether a setting helps, of models such as rbf@start=median beside rbf, as Markdown; with "
+        "--readme between <!-- questions:begin --> and <!-- questions:end -->.",
+    ),
+]
+Sweep = Annotated[
+    bool,
+    typer.Option(
+        "--sweep",
+        help="The gain over stock GAT against the labels, edges at random or noise of data sets such as "
+        "Cora-5-labels, as Markdown; with --readme between <!-- sweep:begin --> and <!-- sweep:end -->.",
+    ),
+]
+Published = Annotated[
+    bool,
+    typer.Option(
+        "--published",
+        help="Stock GAT beside what papers report of it, as Markdown; with --readme between "
+        "<!-- published:begin --> and <!-- published:end -->.",
+    ),
+]
+Verdict = Annotated[
+    bool,
+    typer.Option(
+        "--verdict",
+        help="The family of kernels against stock layers, over all graphs, as Markdown; with --readme "
+        "between <!-- verdict:begin --> and <!-- verdict:end -->. Lines of kgat properties, if a file "
+        "of them is named beside the folders, say what goes with the gain.",
+    ),
+]
 Family = Annotated[
     str,
     typer.Option(
@@ -19,7 +52,8 @@ Family = Annotated[
     ),
 ]
 Against = Annotated[
-    str, typer.Option(help="With --verdict: against which, the one of them that validation prefers.")
+    str,
+    typer.Option(help="With --verdict: against which, the one of them that validation prefers."),
 ]
 
 
@@ -28,22 +62,8 @@ def table(
         list[Path], typer.Argument(help="Folders with results.jsonl, or above such, or files.")
     ],
     readme: Annotated[Path | None, options.readme_option("results", "overview")] = None,
-    questions: Annotated[
-        bool,
-        typer.Option(
-            "--questions",
-            help="Whether a setting helps, of models such as rbf@start=median beside rbf, as Markdown; with "
-            "--readme between <!-- questions:begin --> and <!-- questions:end -->.",
-        ),
-    ] = False,
-    sweep: Annotated[
-        bool,
-        typer.Option(
-            "--sweep",
-            help="The gain over stock GAT against the labels, edges at random or noise of data sets such as "
-            "Cora-5-labels, as Markdown; with --readme between <!-- sweep:begin --> and <!-- sweep:end -->.",
-        ),
-    ] = False,
+    questions: Questions = False,
+    sweep: Sweep = False,
     figure: Annotated[
         Path | None,
         typer.Option(help="With --verdict or --sweep: draw its figure into this PNG, SVG or PDF file."),
@@ -52,23 +72,8 @@ def table(
     markdown: Annotated[
         bool, typer.Option("--markdown", help="Print Markdown: the same as --format markdown.")
     ] = False,
-    published: Annotated[
-        bool,
-        typer.Option(
-            "--published",
-            help="Stock GAT beside what papers report of it, as Markdown; with --readme between "
-            "<!-- published:begin --> and <!-- published:end -->.",
-        ),
-    ] = False,
-    verdict: Annotated[
-        bool,
-        typer.Option(
-            "--verdict",
-            help="The family of kernels against stock layers, over all graphs, as Markdown; with --readme "
-            "between <!-- verdict:begin --> and <!-- verdict:end -->. Lines of kgat properties, if a file "
-            "of them is named beside the folders, say what goes with the gain.",
-        ),
-    ] = False,
+    published: Published = False,
+    verdict: Verdict = False,
     family: Family = "kernel",
     against: Against = "gat,gatv2",
 ) -> None:

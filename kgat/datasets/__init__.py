@@ -30,6 +30,7 @@ from kgat.datasets.own import (
     read_graphs,
     read_pairs,
     read_unlabelled,
+    read_unlabelled_types,
     save_mapped,
     structural_features,
 )
@@ -78,6 +79,7 @@ __all__ = [
     "read_graphs",
     "read_pairs",
     "read_unlabelled",
+    "read_unlabelled_types",
     "save_mapped",
     "save_submission",
     "sequence_names",

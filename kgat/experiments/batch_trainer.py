@@ -9,13 +9,14 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from kgat.datasets.task import PARTS
+from kgat.experiments.config import Config
 from kgat.experiments.trainer import Inputs, Trainer, inputs_of
 from kgat.loader import NeighborLoader
 from kgat.loader.neighbor_sampler import is_sorted
 from kgat.models import AttentionGNN, StandardizedOutput
 from kgat.nn.linear import select_rows
 
-__all__ = ["BatchTrainer"]
+__all__ = ["BatchTrainer", "inferred", "neighbors_of"]
 
 
 class BatchTrainer(Trainer):
@@ -35,28 +36,14 @@ class BatchTrainer(Trainer):
     level: ClassVar[str] = "node"
 
     def prepare(self, visible: Any) -> None:
-        if self.config.position_dim is not None:
-            raise ValueError(
-                f"Expected no 'position_dim' of nodes that are trained on in batches (got "
-                f"{self.config.position_dim}): walks leave what is sampled; leave it out, or batch_size"
-            )
-        if self.config.global_attention is not None:
-            raise ValueError(
-                f"Expected no 'global_attention' of nodes that are trained on in batches (got "
-                f"{self.config.global_attention}): it is over all nodes; leave it out, or batch_size"
-            )
         super().prepare(visible)
         self.x: Any
         self.x, edge_index, kwargs = self.train_inputs
-        config = self.config
-        neighbors = [-1] * config.num_layers
-        if config.neighbors is not None:
-            neighbors = [int(count) for count in config.neighbors.split(",")]
         self.loader = NeighborLoader(
             self.graph(edge_index, kwargs),
-            neighbors,
+            neighbors_of(self.config),
             input_nodes=self.seeds(),
-            seed=config.seed,
+            seed=self.config.seed,
             is_sorted=isinstance(edge_index, Tensor) and is_sorted(edge_index),
             **self.order(),
         )
@@ -109,15 +96,37 @@ class BatchTrainer(Trainer):
 
     def validation(self) -> tuple[Tensor, Tensor]:
         self.model.eval()  # also where a loss of training was not finite
-        return _inferred(self.module, self.val_inputs).index_select(0, self.val_nodes), self.val_y
+        return inferred(self.module, self.val_inputs).index_select(0, self.val_nodes), self.val_y
 
     @staticmethod
     def outputs(model: torch.nn.Module, task: Any, split: Any) -> dict[str, Tensor]:
         inputs = inputs_of(task.data, next(model.parameters()).device)
-        return dict.fromkeys(PARTS, _inferred(model, inputs).cpu())
+        return dict.fromkeys(PARTS, inferred(model, inputs).cpu())
 
 
-def _inferred(model: torch.nn.Module, inputs: Inputs) -> Tensor:
+def neighbors_of(config: Config) -> list[int]:
+    r"""Returns how many neighbours a step draws for each layer, -1 for all.
+
+    Raises:
+        ValueError: If the settings ask for positions or attention over all nodes, which need the whole graph.
+    """
+    if config.position_dim is not None:
+        raise ValueError(
+            f"Expected no 'position_dim' where a step draws neighbours (got {config.position_dim}): walks "
+            "leave what is sampled; leave it out, or batch_size"
+        )
+    if config.global_attention is not None:
+        raise ValueError(
+            f"Expected no 'global_attention' where a step draws neighbours (got {config.global_attention}): "
+            "it is over all nodes; leave it out, or batch_size"
+        )
+    if config.neighbors is None:
+        return [-1] * config.num_layers
+    return [int(count) for count in config.neighbors.split(",")]
+
+
+def inferred(model: torch.nn.Module, inputs: Inputs) -> Tensor:
+    r"""Returns what a model says of all nodes over all neighbours, layer by layer where it can."""
     x, edge_index, kwargs = inputs
     stack = model.model if isinstance(model, StandardizedOutput) else model
     infers: Any = model

@@ -22,7 +22,7 @@ from kgat.models.link_predictor import DECODERS
 from kgat.names import change_of, converted, unknown
 from kgat.nn.start import STARTS
 
-__all__ = ["SETTINGS", "Config", "differing", "on_data", "on_task", "protocol", "read_protocols", "stored"]
+__all__ = ["Config", "differing", "on_data", "on_task", "protocol", "read_protocols", "stored"]
 
 # Settings that came after results were published, with the value of records that lack them: it is left out
 # of records, so that a run keeps its key, whatever the default is today.
@@ -124,8 +124,8 @@ class Config(Settings):
         decoder (str, optional): How two nodes become a link, see :class:`~kgat.models.LinkPredictor`:
             :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
         neighbors (str, optional): How many neighbours a step with a :obj:`batch_size` draws for each layer of
-            a task on nodes, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all, as
-            :obj:`None` does throughout. (default: :obj:`None`)
+            a task on nodes or links, as in :obj:`"15,10"`, the first for the nodes of the step; -1 takes all,
+            as :obj:`None` does throughout. (default: :obj:`None`)
         clip (float, optional): Norm that the gradient of a step is scaled down to where it is larger.
             (default: :obj:`None`)
         scheduler (str, optional): How the learning rate changes from epoch to epoch, see

@@ -15,9 +15,10 @@ from kgat.datasets import VISIBLE
 from kgat.experiments import allocator, processes
 from kgat.experiments.bench import measure, worker
 from kgat.experiments.circumstances import circumstances
-from kgat.experiments.config import SETTINGS, Config
+from kgat.experiments.config import Config
 from kgat.experiments.records import BASELINE
 from kgat.experiments.registry import Model, given, is_found, resolve_model
+from kgat.experiments.settings import SETTINGS
 from kgat.experiments.training import build, trainer_of
 
 Record = Mapping[str, Any]

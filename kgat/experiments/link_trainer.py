@@ -57,13 +57,18 @@ class LinkTrainer(Trainer):
     def train_batches(self) -> Iterator[tuple[Tensor, Tensor, list[Tensor]]]:
         size = self.config.batch_size or self.train_size
         order = torch.randperm(self.train_size).to(self.device)
-        x, edge_index, kwargs = self.inputs
         for index in order.split(size):
             drawn = negatives(index.numel(), self.num_nodes, self.known)
             pairs = torch.cat([self.edges[:, index], drawn], dim=1)
             y = torch.cat([torch.ones(index.numel()), torch.zeros(index.numel())]).to(self.device)
             penalties: list[Tensor] = []
-            yield self.model(x, edge_index, **kwargs, pairs=pairs, **self.losses(penalties)), y, penalties
+            yield self.scores(pairs, **self.losses(penalties)), y, penalties
+
+    def scores(self, pairs: Tensor, **losses: list[Tensor]) -> Tensor:
+        r"""Returns the scores of pairs of a step."""
+        x, edge_index, kwargs = self.inputs
+        scores: Tensor = self.model(x, edge_index, **kwargs, pairs=pairs, **losses)
+        return scores
 
     def validation(self) -> tuple[Tensor, Tensor]:
         x, edge_index, kwargs = self.inputs

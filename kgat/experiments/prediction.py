@@ -6,20 +6,31 @@ import csv
 import io
 import json
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch_geometric.data import HeteroData
 
 from kgat.atomic import write_atomically
-from kgat.datasets import Encoding, Graphs, load, read_graphs, read_pairs, read_unlabelled
+from kgat.datasets import (
+    Encoding,
+    Graphs,
+    load,
+    read_graphs,
+    read_pairs,
+    read_unlabelled,
+    read_unlabelled_types,
+)
+from kgat.datasets.own.hetero import expect_types
 from kgat.datasets.task import PARTS
 from kgat.experiments import training
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.config import Config
+from kgat.experiments.link_batch_trainer import nodes_of
 from kgat.experiments.trainer import inputs_of
 from kgat.models.inference import EDGES
 
@@ -75,6 +86,21 @@ class Predictions:
             ) from None
 
 
+@dataclass(frozen=True)
+class Types:
+    r"""What a model knows of a heterogeneous graph.
+
+    Args:
+        target (str): The type of nodes that it answers for.
+        features (dict): The number of features by type of nodes.
+        edge_features (dict): That by type of edges, 0 for none.
+    """
+
+    target: str
+    features: Mapping[str, int]
+    edge_features: Mapping[Any, int]
+
+
 @dataclass(frozen=True, eq=False)
 class Trained:
     r"""A model that ``kgat train --out`` wrote, with what was done to its data.
@@ -86,6 +112,7 @@ class Trained:
         kind (str): The kind of the task.
         encoding (Encoding): How its data became numbers.
         classes (list of str): The names of classes, labels or values.
+        types (Types, optional): Of a heterogeneous graph, its types. (default: :obj:`None`)
     """
 
     model: torch.nn.Module
@@ -94,6 +121,7 @@ class Trained:
     kind: str
     encoding: Encoding
     classes: Sequence[str]
+    types: Types | None = None
 
     @classmethod
     def load(cls, folder: str | os.PathLike[str], device: str = "cpu") -> Trained:
@@ -111,12 +139,18 @@ class Trained:
         model = training.restore(folder).to(device)
         path = folder / training.CONFIG
         description = json.loads(path.read_text(encoding="utf8"))
+        types, usual = None, {}
         if "target" in description:
-            raise NotImplementedError(
-                f"Expected a model of graphs with one type of nodes (got one of heterogeneous graphs in "
-                f"'{folder}'); call the model of kgat.experiments.training.restore with features and edges"
+            widths = {tuple(edge): width for edge, width in description.get("edge_dim") or []}
+            edges = map(tuple, description["metadata"][1])
+            types = Types(
+                description["target"],
+                description["in_channels"],
+                {edge: widths.get(edge, 0) for edge in edges},
             )
-        usual = {"features": description["in_channels"], "edge_features": description.get("edge_dim") or 0}
+        else:
+            sizes = {"in_channels": "features", "edge_dim": "edge_features"}
+            usual = {name: description.get(size) or 0 for size, name in sizes.items()}
         data = description.get("data", {})
         try:
             encoding = Encoding.of(data.get("encoding", usual))
@@ -127,7 +161,7 @@ class Trained:
             ) from error
         classes = data.get("classes") or list(map(str, range(description["out_channels"])))
         level, kind = description.get("level", "node"), description.get("kind", "multiclass")
-        return cls(model, Config.from_dict(description["config"]), level, kind, encoding, classes)
+        return cls(model, Config.from_dict(description["config"]), level, kind, encoding, classes, types)
 
     def on_data(
         self, path: str | os.PathLike[str], pairs: str | os.PathLike[str] | None = None, **options: Any
@@ -149,6 +183,15 @@ class Trained:
                 raise ValueError(f"Expected no '{name}' of whole graphs (got one); leave it out")
             names, several = read_graphs(Path(path))
             return self._of_graphs(Graphs.of(str(path), several), names, f"'{path}'")
+        if self.types is not None:
+            for name in options:
+                raise ValueError(
+                    f"Expected no '{name}' of a heterogeneous graph (got one), a .pt file; leave it out"
+                )
+            graph, names_of = read_unlabelled_types(
+                Path(path), self.types.features, self.types.edge_features, self.encoding.directed
+            )
+            return self._of_target(graph, names_of.get(self.types.target))
         task = read_unlabelled(path, self.encoding, **options)
         ids = task.data.get("node_id") or range(task.data.x.size(0))
         if self.level == "node":
@@ -188,8 +231,17 @@ class Trained:
                 f"Expected a data set of {self.level}s, which the model was trained on (got '{task.name}' of "
                 f"{task.level}s); choose another"
             )
+        if (self.types is None) != (getattr(task, "target", None) is None):
+            of = "several types" if self.types is None else "one type"
+            raise ValueError(
+                f"Expected a graph as the model was trained on (got '{task.name}', of {of} of nodes); choose "
+                "another"
+            )
         if self.level == "graph":
             return self._of_graphs(task.graphs, range(len(task.graphs)), f"'{task.name}'")
+        if self.types is not None:
+            expect_types(task.data, f"'{task.name}'", self.types.features, self.types.edge_features)
+            return self._of_target(task.data)
         self._expect_sizes(task.data, f"'{task.name}'")
         nodes = range(task.data.x.size(0))
         if self.level == "node":
@@ -221,6 +273,12 @@ class Trained:
             names = {"graph": graphs, "id": ids}
         return Answers(self, names, output)
 
+    def _of_target(self, graph: HeteroData, ids: Sequence[Any] | None = None) -> Answers:
+        x, edge_index, kwargs = inputs_of(graph, next(self.model.parameters()).device)
+        with torch.no_grad():
+            output = self.model(x, edge_index, **kwargs).cpu()
+        return Answers(self, {"id": range(output.size(0)) if ids is None else ids}, output)
+
     def _of_graphs(self, graphs: Graphs, names: Sequence[Any], source: str) -> Answers:
         self._expect_sizes(graphs, source)
         with torch.no_grad():
@@ -230,9 +288,13 @@ class Trained:
     def _of_pairs(self, graph: Any, ids: Sequence[Any], path: Path) -> Answers:
         index = read_pairs(path, list(map(str, ids)), self.encoding.read)
         device = next(self.model.parameters()).device
-        x, edge_index, kwargs = inputs_of(graph, device)
+        x, edge_index, kwargs = inputs = inputs_of(graph, device)
         with torch.no_grad():
-            scores = self.model(x, edge_index, **kwargs, pairs=index.to(device)).cpu()
+            if self.config.neighbors is not None or edge_index.size(1) > EDGES:
+                decode: Any = self.model.decode
+                scores = decode(nodes_of(self.model, inputs), index.to(device)).cpu()
+            else:
+                scores = self.model(x, edge_index, **kwargs, pairs=index.to(device)).cpu()
         ends = {"source": index[0], "target": index[1]}
         return Answers(self, {name: [ids[i] for i in end.tolist()] for name, end in ends.items()}, scores)
 

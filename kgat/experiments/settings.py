@@ -1,4 +1,4 @@
-r"""The settings of a run, by name and type: what a model's name may say as well as a protocol."""
+r"""The settings of a run: their names, types and defaults."""
 
 import dataclasses
 from dataclasses import dataclass
@@ -8,11 +8,7 @@ __all__ = ["SETTINGS", "TYPES", "Settings"]
 
 @dataclass(frozen=True)
 class Settings:
-    r"""The fields of :class:`~kgat.experiments.config.Config`, which checks them.
-
-    Args:
-        *args: As :class:`~kgat.experiments.config.Config`.
-    """
+    r"""What :class:`~kgat.experiments.config.Config` explains and checks."""
 
     dataset: str
     model: str

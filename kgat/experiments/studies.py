@@ -17,10 +17,11 @@ from typing import Any
 
 import torch
 
-from kgat.experiments.config import SETTINGS, Config, stored
+from kgat.experiments.config import Config, stored
 from kgat.experiments.families import Family
 from kgat.experiments.pruner import Pruner
 from kgat.experiments.registry import open_arguments, resolve_model, with_arguments
+from kgat.experiments.settings import SETTINGS
 from kgat.experiments.space import Choices, Dimension, Range
 from kgat.experiments.training import build
 from kgat.experiments.tuning import FIRST_SEED

@@ -444,7 +444,9 @@ def _of_level(runs: Sequence[Record]) -> str:
     values = _joined(shown(stored(run["config"], setting)) for run in runs)
     sizes = _joined(shown(stored(run["config"], "batch_size")) for run in runs)
     step = f", all {level}s" if sizes == "none" else f", {sizes} {level}s"
-    return f"; {setting} {values}{step} in a step"
+    drawn = {shown(stored(run["config"], "neighbors") or "all").replace(",", ", ") for run in runs} - {"all"}
+    around = f" with {' or '.join(sorted(drawn))} neighbours" if drawn else ""
+    return f"; {setting} {values}{step}{around} in a step"
 
 
 def _joined(texts: Iterable[str], by: str = " or ") -> str:

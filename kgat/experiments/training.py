@@ -25,6 +25,7 @@ from kgat.experiments.distributed_checkpoint import DistributedCheckpoint
 from kgat.experiments.distributed_trainer import DistributedTrainer
 from kgat.experiments.graph_trainer import GraphTrainer
 from kgat.experiments.hetero_batch_trainer import HeteroBatchTrainer
+from kgat.experiments.link_batch_trainer import LinkBatchTrainer
 from kgat.experiments.link_trainer import LinkTrainer
 from kgat.experiments.loop import Diverged, Epoch, Fitted
 from kgat.experiments.registry import resolve_model
@@ -61,6 +62,8 @@ def _trainer_class(task: Any, config: Config | None) -> type[Trainer]:
                 )
             return HeteroBatchTrainer
         return BatchTrainer if distributed.world_size() == 1 else DistributedTrainer
+    if config.neighbors is not None and level == "link":
+        return LinkBatchTrainer
     if config.neighbors is not None:
         raise ValueError(
             f"Expected no 'neighbors' of a task on {level}s (got {config.neighbors}); it takes whole graphs: "

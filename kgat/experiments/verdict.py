@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import statistics
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -21,6 +21,7 @@ Record = Mapping[str, Any]
 
 STOCK = ("gat", "gatv2")
 FAMILY = "kernel"
+FLOORS = ("gcn", "mlp")  # without attention, and without edges
 LEVEL = 0.05
 
 
@@ -37,6 +38,7 @@ class Verdict:
         p_value (float, optional): Of the family against :obj:`stock`, adjusted over graphs after Holm.
         differences (tuple of float): Test scores of the family minus those of :obj:`stock`, seed by seed.
         family (str): The family.
+        floors (dict): What is said of models that are shown beside, in no test.
     """
 
     dataset: str
@@ -47,6 +49,7 @@ class Verdict:
     p_value: float | None
     differences: tuple[float, ...]
     family: str
+    floors: Mapping[str, Summary]
 
     @property
     def contest(self) -> Summary:
@@ -100,7 +103,7 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
     """
     of_graphs: dict[str, dict[str, dict[Any, Record]]] = {}
     for record in records:
-        if record.get("kind") == "run" and record["model"] in (family, *stock):
+        if record.get("kind") == "run" and record["model"] in (family, *stock, *FLOORS):
             runs = of_graphs.setdefault(record["dataset"], {}).setdefault(record["model"], {})
             runs[record["seed"], record["split"]] = record  # of repeated ones the last
     judged = {}
@@ -111,19 +114,21 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
         some = next(iter(runs_of[family].values()))
         measure = measure_of(some["metric"])
         best = max(stocks, key=lambda model: measure.sign * _validation(runs_of[model].values(), measure))
-        tests = {m: {pair: run["test"] for pair, run in runs_of[m].items()} for m in (*stocks, family)}
+        tests = {model: {pair: run["test"] for pair, run in runs.items()} for model, runs in runs_of.items()}
+        of_all = summarise(tests, best)
+        summaries = {model: of_all[model] for model in (*stocks, family)}
+        floors = {model: summary for model, summary in of_all.items() if model not in summaries}
         chosen = some["config"]["model"] if "family" in some else None
         differences = tuple(
             score - tests[best][pair]
             for pair, score in tests[family].items()
             if score is not None and tests[best].get(pair) is not None
         )
-        judged[dataset] = (measure, summarise(tests, best), best, chosen, differences)
-    adjusted = holm({dataset: wilcoxon(np.array(of_pairs)) for dataset, (*_, of_pairs) in judged.items()})
-    return [
-        Verdict(dataset, measure, summaries, best, chosen, adjusted[dataset], differences, family)
-        for dataset, (measure, summaries, best, chosen, differences) in judged.items()
-    ]
+        judged[dataset] = Verdict(
+            dataset, measure, summaries, best, chosen, None, differences, family, floors
+        )
+    adjusted = holm({dataset: wilcoxon(np.array(of.differences)) for dataset, of in judged.items()})
+    return [replace(of, p_value=adjusted[dataset]) for dataset, of in judged.items()]
 
 
 def _validation(runs: Iterable[Record], measure: Measure) -> float:
@@ -172,12 +177,14 @@ def blocks(judged: Sequence[Verdict]) -> list[str | Table]:
     """
     family = judged[0].family
     names = [*dict.fromkeys(n for verdict in judged for n in verdict.summaries if n != family), family]
+    floors = [name for name in FLOORS if any(name in verdict.floors for verdict in judged)]
     tuned = any(verdict.chosen for verdict in judged)
     other = f"the {_others(names)} with the better" if len(names) > 2 else f"{_others(names)}, with its"
     return [
         _sentence(judged, names),
         *_rank_sentence(ranks(judged)),
-        Table(_head(names, tuned), [_row(v, names, tuned) for v in judged]),
+        *_floor_sentence(judged, floors),
+        Table(_head(names, floors, tuned), [_row(v, names, floors, tuned) for v in judged]),
         TRIALS * tuned + NOTE.format(other),
     ]
 
@@ -232,11 +239,27 @@ def _rank_sentence(ranked: Ranks | None) -> list[str]:
     ]
 
 
-def _head(names: Sequence[str], tuned: bool) -> list[str]:
+def _floor_sentence(judged: Sequence[Verdict], floors: Sequence[str]) -> list[str]:
+    if not floors:
+        return []
+    ahead = []
+    having = [verdict for verdict in judged if verdict.floors]
+    for verdict in having:
+        of_all = {**verdict.summaries, **verdict.floors}
+        scores = {name: verdict.measure.sign * s.mean for name, s in of_all.items() if s.mean is not None}
+        ahead += [verdict.dataset] * (max(scores, key=scores.__getitem__, default=None) in verdict.floors)
+    which = f" ({', '.join(ahead)})" if ahead else ""
+    return [
+        f"{' and '.join(f'`{name}`' for name in floors)} have no attention and stand beside, in no test: on "
+        f"{len(ahead)} of {len(having)} graphs{which} one of them has the best mean test score."
+    ]
+
+
+def _head(names: Sequence[str], floors: Sequence[str], tuned: bool) -> list[str]:
     return [
         "graph",
         "seeds",
-        *(f"`{name}`" for name in names),
+        *(f"`{name}`" for name in (*names, *floors)),
         *["chosen kernel"] * tuned,
         "difference [95 %]",
         "better : worse",
@@ -245,13 +268,13 @@ def _head(names: Sequence[str], tuned: bool) -> list[str]:
     ]
 
 
-def _row(verdict: Verdict, names: Sequence[str], tuned: bool) -> list[Cell | str]:
+def _row(verdict: Verdict, names: Sequence[str], floors: Sequence[str], tuned: bool) -> list[Cell | str]:
     measure, contest = verdict.measure, verdict.contest
     form, signed, scale = measure.form(), measure.form(signed=True), measure.scale
     unit = "" if measure.percent else f" ({', '.join(filter(None, (measure.label, measure.direction)))})"
     scores: list[Cell | str] = []
-    for name in names:
-        summary = verdict.summaries.get(name)
+    for name in (*names, *floors):
+        summary = {**verdict.summaries, **verdict.floors}.get(name)
         cell = spread(None, None, form) if summary is None else spread(summary.mean, summary.std, form, scale)
         scores.append(Cell(f"**{cell.text}**", cell.values) if name == verdict.stock else cell)
     better, worse = (contest.ups, contest.downs)[:: measure.sign]

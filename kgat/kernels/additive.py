@@ -13,7 +13,7 @@ from torch_geometric.nn.inits import glorot
 from kgat.kernels.kernel import Kernel, number
 from kgat.ops.batching import is_watched
 from kgat.ops.logits import logit, logits
-from kgat.score.gram import ComposedGram, LazyGram
+from kgat.score.gram import ComposedGram, LazyGram, LogitGram
 from kgat.score.rules import ADD, LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
 
 # Numbers of projections that stay in a cache: to read them once more costs less than other products.
@@ -66,7 +66,10 @@ class Additive(Kernel):
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         if key is query:
-            return self._of(*logits(query, self.att_query, self.att_key))
+            nodes = query, self.att_query, self.att_key
+            if torch.is_grad_enabled() and type(self)._of is Additive._of and not is_watched(*nodes):
+                return LogitGram.of_nodes(*nodes, self._rule, logits)
+            return self._of(*logits(*nodes))
         return self._of(logit(query, self.att_query), logit(key, self.att_key))
 
     def of_features(
@@ -87,9 +90,12 @@ class Additive(Kernel):
             s, t = _FoldedLogits.apply(x_query, weight_query, self.att_query, self.att_key)  # type: ignore[no-untyped-call]
         return self._of(s.unsqueeze(-1), t.unsqueeze(-1))
 
+    @property
+    def _rule(self) -> ScoreRule:
+        return ScoreRule(ADD, LEAKY_RELU, link_args=(self.negative_slope,), edge_bias_inside=True)
+
     def _of(self, s: Tensor, t: Tensor) -> LazyGram:
-        rule = ScoreRule(ADD, LEAKY_RELU, link_args=(self.negative_slope,), edge_bias_inside=True)
-        return LazyGram.of(s, t, rule)
+        return LazyGram.of(s, t, self._rule)
 
 
 class _FoldedLogits(torch.autograd.Function):

@@ -13,7 +13,7 @@ from torch.nn import LayerNorm, ModuleList
 from kgat import positions
 from kgat.kernels import KernelLike
 from kgat.models.pretrained import Pretrained
-from kgat.nn import KernelDecoderLayer, KernelEncoderLayer
+from kgat.nn import KernelAttention, KernelDecoderLayer, KernelEncoderLayer, SegmentMemory
 from kgat.nn.attention import AttentionLike, accepts, is_primal
 from kgat.nn.nested import to_nested, unnested
 from kgat.positions import Position, PositionLike
@@ -221,6 +221,7 @@ class KernelTransformer(Pretrained):
         causal: bool | None = None,
         losses: list[Tensor] | None = None,
         cache: list[Any] | None = None,
+        memory: list[SegmentMemory] | None = None,
     ) -> Tensor:
         r"""Runs the encoder.
 
@@ -233,17 +234,29 @@ class KernelTransformer(Pretrained):
                 (default: :obj:`None`)
             cache (list, optional): What :meth:`empty_cache` returned; it remembers earlier tokens, and
                 :obj:`x` holds those that follow. (default: :obj:`None`)
+            memory (list, optional): What :meth:`empty_memory` returned; :obj:`x` is the next segment of each
+                text, whose tokens see the states that it kept of those before. Places that are added to
+                tokens begin anew with each segment. (default: :obj:`None`)
 
         Shapes:
             - **x, output:** :math:`(B, N, F)`, **padding_mask:** :math:`(B, N)`
+
+        Raises:
+            ValueError: If there is padding beside a memory.
         """
+        if memory is not None and (x.is_nested or padding_mask is not None):
+            raise ValueError(
+                "Expected segments without padding beside a memory (got some); cut texts into segments of "
+                "one length"
+            )
         if x.is_nested:
             padded, hidden = unnested("padding_mask", x, padding_mask, self.embed_dim)
             return to_nested(self.encode(padded, hidden, causal, losses, cache), x)
         causal = self.causal if causal is None else causal
         x = self._enter(x, 0 if cache is None else len(cache[0]))
-        for layer, held in zip(self.encoder, cache or [None] * len(self.encoder), strict=True):
-            x = layer(x, None, padding_mask, causal, losses=losses, cache=held)
+        none = [None] * len(self.encoder)
+        for layer, held, kept in zip(self.encoder, cache or none, memory or none, strict=True):
+            x = layer(x, None, padding_mask, causal, losses=losses, cache=held, memory=kept)
         return self.encoder_norm(x)
 
     def decode(
@@ -293,6 +306,22 @@ class KernelTransformer(Pretrained):
         layers = self.decoder if len(self.decoder) else self.encoder
         caches = [layer.empty_cache() for layer in layers]  # type: ignore[operator]
         return None if any(cache is None for cache in caches) else caches
+
+    def empty_memory(self, size: int) -> list[SegmentMemory]:
+        r"""Returns an empty memory per layer of the encoder, for a text that comes segment by segment.
+
+        Args:
+            size (int): How many states each keeps.
+
+        Raises:
+            ValueError: If an attention module cannot see other tokens than those that look, or :obj:`size` is
+                negative.
+        """
+        for layer in self.encoder:
+            if not isinstance(layer.self_attn, KernelAttention):
+                name = type(layer.self_attn).__name__
+                raise ValueError(f"Expected KernelAttention in all layers with a memory (got {name})")
+        return [SegmentMemory(size) for _ in self.encoder]
 
     def _enter(self, x: Tensor, start: int) -> Tensor:
         if self.position is not None:

@@ -13,6 +13,7 @@ from kgat.models.decoding import evaluating
 from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.pretrained import Pretrained
 from kgat.models.token_embedding import TokenEmbedding
+from kgat.nn import SegmentMemory
 
 
 class LanguageModel(Pretrained):
@@ -36,6 +37,9 @@ class LanguageModel(Pretrained):
         norm_first (bool, optional): As in :class:`~kgat.models.KernelTransformer`. (default: :obj:`False`)
         tied (bool, optional): Whether :math:`\mathbf{W}` is the embedding, without :math:`\mathbf{b}`.
             (default: :obj:`False`)
+        memory (int, optional): How many states of earlier segments of a text each layer sees, as in
+            `"Transformer-XL" <https://arxiv.org/abs/1901.02860>`_, where :meth:`empty_memory` is handed
+            over with each. (default: :obj:`0`)
         device (torch.device, optional): Where the parameters live. (default: :obj:`None`)
         dtype (torch.dtype, optional): Their type. (default: :obj:`None`)
         **kwargs (optional): Keyword arguments of :class:`~kgat.models.KernelTransformer`: ``attention``,
@@ -68,6 +72,7 @@ class LanguageModel(Pretrained):
         norm_first: bool = False,
         *,
         tied: bool = False,
+        memory: int = 0,
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
         **kwargs: Any,
@@ -79,11 +84,17 @@ class LanguageModel(Pretrained):
             causal=True,
             **kwargs,
         )
+        self.memory = memory
+        self.empty_memory()  # says what is wrong with it
         self.out = None if tied else Linear(embed_dim, vocab_size)
         self.to(device=device, dtype=dtype)
 
     def forward(
-        self, tokens: Tensor, losses: list[Tensor] | None = None, cache: list[Any] | None = None
+        self,
+        tokens: Tensor,
+        losses: list[Tensor] | None = None,
+        cache: list[Any] | None = None,
+        memory: list[SegmentMemory] | None = None,
     ) -> Tensor:
         r"""Returns the logits of the token that follows each token.
 
@@ -95,12 +106,19 @@ class LanguageModel(Pretrained):
                 (default: :obj:`None`)
             cache (list, optional): What ``transformer.empty_cache()`` returned, for tokens that follow those
                 of earlier calls. (default: :obj:`None`)
+            memory (list, optional): What :meth:`empty_memory` returned, for the next segment of each text.
+                (default: :obj:`None`)
 
         Shapes:
             - **tokens:** :math:`(B, N)`, **output:** :math:`(B, N, V)`
         """
-        h = self.transformer.encode(self.embed(tokens), losses=losses, cache=cache)
+        h = self.transformer.encode(self.embed(tokens), losses=losses, cache=cache, memory=memory)
         return self.embed.logits(h) if self.out is None else self.out(h)
+
+    def empty_memory(self) -> list[SegmentMemory] | None:
+        r"""Returns an empty memory per layer, to be passed with every segment of a text; :obj:`None` if the
+        model has none."""
+        return None if self.memory == 0 else self.transformer.empty_memory(self.memory)
 
     @torch.no_grad()
     def generate(

@@ -28,7 +28,7 @@ class LinkPredictor(torch.nn.Module):
 
     Args:
         encoder (torch.nn.Module): The model :math:`f` of nodes, called with features, edges, and those of
-            :obj:`edge_attr` and :obj:`losses` that it takes.
+            :obj:`edge_attr`, :obj:`losses` and what a sampler says of its hops that it takes.
         channels (int): Columns of its output.
         decoder (str, optional): :obj:`"dot"` or :obj:`"mlp"`. (default: :obj:`"dot"`)
 
@@ -66,6 +66,8 @@ class LinkPredictor(torch.nn.Module):
         edge_attr: OptTensor = None,
         pairs: OptTensor = None,
         losses: list[Tensor] | None = None,
+        num_sampled_nodes_per_hop: list[int] | None = None,
+        num_sampled_edges_per_hop: list[int] | None = None,
     ) -> Tensor:
         r"""Scores pairs.
 
@@ -75,8 +77,15 @@ class LinkPredictor(torch.nn.Module):
             edge_attr (torch.Tensor, optional): Edge features. (default: :obj:`None`)
             pairs (torch.Tensor, optional): The pairs. (default: :obj:`None`)
             losses (list of torch.Tensor, optional): Takes the penalties of kernels. (default: :obj:`None`)
+            num_sampled_nodes_per_hop (list of int, optional): As in PyG: what no layer needs any more is left
+                out, so that the nodes of pairs are among the first ones. (default: :obj:`None`)
+            num_sampled_edges_per_hop (list of int, optional): Likewise. (default: :obj:`None`)
         """
-        nodes = encode(self.encoder, self.takes, x, edge_index, edge_attr=edge_attr, losses=losses)
+        hops = {
+            "num_sampled_nodes_per_hop": num_sampled_nodes_per_hop,
+            "num_sampled_edges_per_hop": num_sampled_edges_per_hop,
+        }
+        nodes = encode(self.encoder, self.takes, x, edge_index, edge_attr=edge_attr, losses=losses, **hops)
         return nodes if pairs is None else self.decode(nodes, pairs)
 
     def decode(self, nodes: Tensor, pairs: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ from kgat.nn.kernel_attention import KernelAttention
 from kgat.nn.kernel_gat_conv import KernelGATConv
 from kgat.nn.key_value_cache import KeyValueCache
 from kgat.nn.primal_attention import PrimalAttention
+from kgat.nn.segment_memory import SegmentMemory
 from kgat.nn.start import calibrate as calibrate  # no layer, so that it is not in the list
 
 __all__ = [
@@ -19,4 +20,5 @@ __all__ = [
     "KernelGATConv",
     "KeyValueCache",
     "PrimalAttention",
+    "SegmentMemory",
 ]

@@ -10,6 +10,7 @@ from torch import Tensor
 
 from kgat.nn.attention import AttentionLike, attend, build, empty_cache
 from kgat.nn.key_value_cache import KeyValueCache
+from kgat.nn.segment_memory import SegmentMemory
 from kgat.nn.transformer_layer import TransformerLayer
 
 
@@ -114,6 +115,7 @@ class KernelEncoderLayer(TransformerLayer):
         *,
         losses: list[Tensor] | None = None,
         cache: KeyValueCache | None = None,
+        memory: SegmentMemory | None = None,
     ) -> Tensor:
         r"""Runs the forward pass of the module.
 
@@ -128,15 +130,29 @@ class KernelEncoderLayer(TransformerLayer):
                 (default: :obj:`None`)
             cache (KeyValueCache, optional): Keys and values of earlier tokens, see :meth:`empty_cache`;
                 :obj:`src` then holds only the tokens that follow. (default: :obj:`None`)
+            memory (SegmentMemory, optional): Tokens of earlier segments, which those of this one see too;
+                masks are of them all. It needs :obj:`is_causal`. (default: :obj:`None`)
 
         Shapes:
             - **src, output:** :math:`(B, N, F)`, **src_mask:** :math:`(N, N)` or :math:`(B H, N, N)`
             - **src_key_padding_mask:** :math:`(B, N)`
+
+        Raises:
+            ValueError: If there is a memory beside a cache, or tokens of a segment see later ones.
         """
+        if memory is not None and (cache is not None or not is_causal):
+            raise ValueError(
+                f"Expected is_causal=True and no cache beside a memory (got is_causal={is_causal} and "
+                f"{'no' if cache is None else 'a'} cache); a memory holds what came before a segment"
+            )
+        seen = None if memory is None else memory.extend(src)
 
         def attention(x: Tensor) -> Tensor:
             mask, padding = src_mask, src_key_padding_mask
-            return attend(self.self_attn, x, x, mask, padding, is_causal, losses, cache)
+            key = x
+            if seen is not None:
+                key = self.norm1(seen) if self.norm_first else seen
+            return attend(self.self_attn, x, key, mask, padding, is_causal, losses, cache)
 
         x = self._added(src, self.norm1, attention)
         return self._added(x, self.norm2, self._feed_forward)

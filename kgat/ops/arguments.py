@@ -16,7 +16,7 @@ from kgat.names import bare
 from kgat.ops.call import Call
 from kgat.ops.graph.adjacency import check_edges
 from kgat.ops.require import require
-from kgat.score.gram import ComposedGram, Gram, HeadsGram, LazyGram, SumGram
+from kgat.score.gram import ComposedGram, Gram, HeadsGram, LazyGram, LogitGram, SumGram
 from kgat.score.rules import Link, Pair, ScoreRule
 
 FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
@@ -48,6 +48,9 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
                     f"{sizes[0]} and {size}); all operands of a kernel are of the same nodes and heads"
                 )
         return sizes[0]
+    if isinstance(gram, LogitGram) and gram.nodes is not None:
+        check_tensor("query", gram.nodes[0], device)
+        return gram.size
     if isinstance(gram, LazyGram):
         _check_sides(gram)
         targets, sources, heads = gram.size
@@ -254,6 +257,8 @@ def check_unbatched(gram: Gram) -> None:
     if isinstance(gram, _OF_PARTS):
         for part in gram.parts:
             check_unbatched(part)
+    elif isinstance(gram, LogitGram) and gram.nodes is not None and gram.nodes[0].dim() == 3:
+        return
     elif isinstance(gram, LazyGram):
         biases = [b for b in (gram.query_bias, gram.key_bias) if b is not None]
         if any(t.query.dim() != 3 or t.key.dim() != 3 for t in gram.terms) or any(

@@ -77,14 +77,9 @@ class Passes(Backend):
     Operands are contiguous, on that device and of float32 or float64; values may be of a half type, and are
     then summed in float32. Results do not depend on the run, on the number of threads or on chance beyond the
     seed: the same operands give the same bits.
-
-    Attributes:
-        adds_base (bool): Whether passes take :attr:`~kgat.ops.operands.Operands.base`; it is otherwise added
-            to what comes out. (default: :obj:`False`)
     """
 
     device: ClassVar[str]
-    adds_base: ClassVar[bool] = False
 
     def is_here(self) -> bool:
         device = self.device == "cpu" or torch.get_device_module(self.device).is_available()
@@ -105,7 +100,8 @@ class Passes(Backend):
             x (Operands): The tensors.
 
         Shapes:
-            - **output:** :math:`(N, H, C)`, of the type of values, and :math:`(N, H)`, of that of scores
+            - **output:** :math:`(N, H, C)` and :math:`(N, H)`, both of the type of scores: backward takes
+              differences of :math:`\mathbf{o}` that are lost when it is rounded to that of values
 
         Raises:
             BackendError: If it cannot be compiled, as all of these functions.

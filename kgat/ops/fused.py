@@ -23,7 +23,7 @@ from kgat.ops.eager import edge_softmax
 from kgat.ops.graph.device import recording
 from kgat.ops.operands import Operands
 from kgat.ops.recipe import Recipe
-from kgat.score.gram import ComposedGram, Gram, LazyGram, SumGram, Term
+from kgat.score.gram import ComposedGram, Gram, LazyGram, LogitGram, SumGram, Term
 from kgat.score.rules import ADD, DROPOUT, IDENTITY, Argument, Link, Pair, ScoreRule
 
 # Scores of a rule that is not compiled are computed for so many bytes of gathered features at a time; what
@@ -72,13 +72,15 @@ class FusedBackend(Passes):
         return out, alpha
 
     def _attend(self, call: Call, seed: Tensor | None) -> Tensor:
-        operands, recipe, rule = _one_pass(call)
-        dtype = score_dtype(call.value, *operands.values())
-        value, heads = call.value, call.value.size(1)
+        gram = _of_nodes(call) if self.device == "cpu" else None
+        operands, recipe, rule = _one_pass(call) if gram is None else _but_logits(call, gram)
+        first = call.value if gram is None or gram.nodes is None else gram.nodes[0]
+        dtype = score_dtype(first, call.value, *operands.values())
+        value, heads, base = call.value, call.value.size(1), call.base
         if dtype == torch.float64:
             value = value.to(dtype)
-        if call.base is not None and self.adds_base:
-            operands["base"] = call.base
+        if base is not None and base.dtype is not dtype:
+            base = base.to(dtype)
         args = () if recipe.pair is None else _pair_args(rule), _link_args(rule)
         of_pair, of_link = _constants(args, heads, dtype, value.device)
         x = Operands(
@@ -91,9 +93,7 @@ class FusedBackend(Passes):
             scale=1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight),
             dropout=call.dropout,
         )
-        out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets)
-        if call.base is not None and not self.adds_base:
-            out = out + call.base
+        out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets, base, gram)
         return out if out.dtype is call.value.dtype else out.to(call.value.dtype)
 
 
@@ -156,6 +156,27 @@ def _one_pass(call: Call) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
 
 
 _OF_SCORES = Recipe(None, IDENTITY), ScoreRule()
+
+
+def _of_nodes(call: Call) -> LogitGram | None:
+    # The Gram matrix, if the pass may make its logits: in their own type, which no other operand widens, and
+    # unless they are there already.
+    gram = call.gram
+    if not isinstance(gram, LogitGram) or gram.nodes is None or "terms" in vars(gram):
+        return None
+    x, first, second = gram.nodes
+    alike = x.dtype is first.dtype is second.dtype and x.device == first.device == second.device
+    others = (call.value, call.edge_bias, call.edge_weight)
+    return gram if alike and call.edge_log_weight is None and score_dtype(x, *others) is x.dtype else None
+
+
+def _but_logits(call: Call, gram: LogitGram) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
+    rule, operands = gram.rule, {}
+    if call.edge_bias is not None:
+        operands["edge_bias"] = call.edge_bias
+    if call.edge_weight is not None:
+        operands["edge_weight"] = call.edge_weight.expand(-1, call.value.size(1))
+    return operands, Recipe(None, rule.link), rule
 
 
 def _one_rule(

@@ -31,6 +31,8 @@ def logits(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     """
     if is_watched(x, first, second):  # a compiler brings the passes together by itself
         return logit(x, first), logit(x, second)
+    if not torch.is_grad_enabled():
+        return forward(x, first, second)
     return _Logits.apply(x, first, second)  # type: ignore[no-any-return, no-untyped-call]
 
 
@@ -40,7 +42,8 @@ def logit(x: Tensor, vector: Tensor) -> Tensor:
     return (x * vector).sum(dim=-1, keepdim=True)
 
 
-def _in_one_pass(x: Tensor, first: Tensor, second: Tensor) -> bool:
+def in_one_pass(x: Tensor, first: Tensor, second: Tensor) -> bool:
+    r"""Returns whether a compiled pass takes these operands of :func:`logits`."""
     types = {x.dtype, first.dtype, second.dtype}
     return types <= _TYPES and len(types) == 1 and x.device.type == "cpu" and available() is None
 
@@ -52,21 +55,45 @@ class _Logits(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:  # type: ignore[override]
         ctx.save_for_backward(x, first, second)
-        if not _in_one_pass(x, first, second):
-            return logit(x, first), logit(x, second)
-        from kgat.ops.cpu.launch import logits as compiled
-
-        return compiled(x, first, second)
+        return forward(x, first, second)
 
     @staticmethod
     def backward(ctx: Any, d_s: Tensor, d_t: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         x, first, second = ctx.saved_tensors
-        tensors = (x, first, second, d_s, d_t)
-        if torch.is_grad_enabled() or is_watched(*tensors) or not _in_one_pass(*tensors[:3]):
-            return _gradients(*tensors)
-        from kgat.ops.cpu.launch import logits_backward as compiled
+        return backward(x, first, second, d_s, d_t)
 
-        return compiled(*tensors)
+
+def forward(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
+    r"""Returns :func:`logits` of what nobody looks at, without a graph for backward where a pass is
+    compiled."""
+    if not in_one_pass(x, first, second):
+        return logit(x, first), logit(x, second)
+    from kgat.ops.cpu.launch import logits as compiled
+
+    return compiled(x, first, second)
+
+
+def backward(
+    x: Tensor, first: Tensor, second: Tensor, d_s: Tensor, d_t: Tensor, to: Tensor | None = None
+) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns the gradients of :func:`logits`.
+
+    Args:
+        x (torch.Tensor): Nodes.
+        first (torch.Tensor): :math:`\mathbf{a}`.
+        second (torch.Tensor): :math:`\mathbf{b}`.
+        d_s (torch.Tensor): The gradient of the first.
+        d_t (torch.Tensor): That of the second.
+        to (torch.Tensor, optional): Another gradient of the nodes, which theirs may be added to in place.
+            (default: :obj:`None`)
+    """
+    tensors = (x, first, second, d_s, d_t)
+    if torch.is_grad_enabled() or is_watched(*tensors, to) or not in_one_pass(x, first, second):
+        d_x, *of_vectors = _gradients(*tensors)
+        return (d_x if to is None else to + d_x, *of_vectors)  # type: ignore[return-value]
+    from kgat.ops.cpu.launch import logits_backward as compiled
+
+    return compiled(*tensors, to)
 
 
 def _gradients(

@@ -85,8 +85,6 @@ class Operands(NamedTuple):
         key_bias (torch.Tensor, optional): :math:`b`.
         edge_bias (torch.Tensor, optional): :math:`c`, in the caller's order of edges.
         edge_weight (torch.Tensor, optional): :math:`w_e`, in the caller's order of edges.
-        base (torch.Tensor, optional): Added to :math:`\mathbf{o}`, by backends that say so; then
-            :math:`D_i = \langle \mathbf{g}_i, \mathbf{o}_i - \mathbf{base}_i \rangle`.
         seed (torch.Tensor, optional): The key of the dropout mask.
         scale (float): :math:`\gamma`.
         dropout (float): :math:`p`.
@@ -102,7 +100,6 @@ class Operands(NamedTuple):
     key_bias: Annotated[Tensor | None, row("M H", "M H 1", learned=True)] = None
     edge_bias: Annotated[Tensor | None, row("E H", learned=True)] = None
     edge_weight: Annotated[Tensor | None, row("E H", learned=True)] = None
-    base: Annotated[Tensor | None, row("N H C", "H C")] = None
     seed: Annotated[Tensor | None, row("1", type="int64")] = None
     scale: float = 1.0
     dropout: float = 0.0
@@ -151,7 +148,7 @@ LEARNED = tuple(name for name, known in TABLE.items() if known.learned)
 OF_SCORES = ("query", "key", "weight", "pair_args")
 LEARNED_OF_SCORES = OF_SCORES[:3]
 # What backward takes beside the operands, of a pass and of the sums of pairs.
-RESULTS = {"grad": row("N H C", type="float"), "out": row("N H C", type="value"), "lse": row("N H")}
+RESULTS = {"grad": row("N H C", type="float"), "out": row("N H C"), "lse": row("N H")}
 RESULTS_OF_SCORES = {"grad": row("E H")}
 _EDGES = row("2 E", type="index")
 
@@ -198,8 +195,6 @@ def check_pass(
         sizes: dict[str, int] = {"N": num_targets, "H": x.heads, "C": x.channels}
         for (name, wanted), result in zip(RESULTS.items(), results, strict=True):
             _check_row(name, wanted, result, sizes, x.dtype, edge_index.device)
-        if results[1].dtype != x.value.dtype:
-            _refuse("out", f"of the type of 'value', {bare(x.value.dtype)}", results[1])
     return known
 
 

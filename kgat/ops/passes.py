@@ -15,6 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kgat.ops import logits
 from kgat.ops.backend import on
 from kgat.ops.batching import is_watched, one_by_one
 from kgat.ops.eager import EAGER, call_of
@@ -30,6 +31,7 @@ from kgat.ops.operands import (
     schema,
 )
 from kgat.ops.recipe import BackendError, Recipe
+from kgat.score.gram import LogitGram
 
 logger = logging.getLogger("kgat")
 
@@ -65,14 +67,10 @@ def _like(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @_op("edge_attention", _PASS, 3)
 def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the output, the log-sum-exp of the scores and the fingerprint of the edges."""
+    r"""Returns the averages, the log-sum-exp of the scores (both in their type) and the fingerprint of the
+    edges."""
     x, text, target, num_targets = _read(inputs)
     recipe = check_pass(x, edge_index, text, target, num_targets)
-    backend = on(edge_index.device)
-    if x.base is not None and not backend.adds_base:
-        raise ValueError(
-            f"Expected no 'base' on {backend.device} (got {list(x.base.shape)}); add it afterwards"
-        )
     out, lse, graph = _attention(edge_index, x, recipe, target, num_targets)
     return out, lse, graph.clone()
 
@@ -88,7 +86,7 @@ def _attention(
 @edge_attention.register_fake
 def _(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     x, _, _, num_targets = _read(inputs)
-    out = x.value.new_empty(num_targets, x.value.size(1), x.value.size(2))
+    out = x.link_args.new_empty(num_targets, x.value.size(1), x.value.size(2))
     lse = x.link_args.new_empty(num_targets, x.value.size(1))
     return out, lse, edge_index.new_empty(2, dtype=torch.int64)
 
@@ -191,7 +189,13 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
-    out, lse, graph, edge_index, *tensors = ctx.saved_tensors  # a checkpoint gives them once
+    found = _gradients_of(grad, ctx.saved_tensors, ctx)
+    return (None, *map(found.get, Operands._fields), None, None, None)
+
+
+def _gradients_of(grad: Tensor, saved: tuple[Tensor, ...], ctx: Any) -> Mapping[str, Tensor | None]:
+    # 'saved' is asked for once, and not of a context that a checkpoint fills: it would do all over again.
+    out, lse, graph, edge_index, *tensors = saved
     x, text, target, num_targets = _read((*tensors, *ctx.rest))
     x = x._replace(**dict.fromkeys(ctx.shared, x.value))  # type: ignore[arg-type]
     edges = (edge_index, target, num_targets)
@@ -200,12 +204,12 @@ def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
         Adjacency.again(*edges, x.value.size(0), graph)
         found = _through_eager(grad, x, text, edges)
     else:
-        saved = (grad, out, lse, graph, edge_index)
+        results_of_forward = (grad, out, lse, graph, edge_index)
         try:
             if not is_watched(grad, edge_index, *tensors):
-                found = _attention_backward(*saved, x, Recipe.read(text), target, num_targets)
+                found = _attention_backward(*results_of_forward, x, Recipe.read(text), target, num_targets)
             else:
-                results = edge_attention_backward(*saved, *x, text, target, num_targets)
+                results = edge_attention_backward(*results_of_forward, *x, text, target, num_targets)
                 found = {name: d for name, d in zip(LEARNED, results, strict=True) if name in x.learned}
         except BackendError as error:
             fall_back("the backward of fused attention", error)
@@ -213,9 +217,7 @@ def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
             with torch.enable_grad():
                 found = _through_eager(grad, x._replace(**leaves), text, edges)  # type: ignore[arg-type]
             found = {name: None if d is None else d.detach() for name, d in found.items()}
-    of_base = None if x.base is None else grad.sum(dim=0) if x.base.dim() == 2 else grad
-    found = {**found, "base": of_base}
-    return (None, *map(found.get, Operands._fields), None, None, None)
+    return found
 
 
 def _score_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
@@ -240,36 +242,87 @@ edge_score.register_autograd(_score_gradients, setup_context=_save)
 # --- The short way ----------------------------------------------------------------------------------------
 
 
-def attend(edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_targets: int) -> Tensor:
-    r"""Returns the output of :func:`edge_attention` for operands that are known to fit.
+def attend(
+    edge_index: Tensor,
+    x: Operands,
+    recipe: Recipe,
+    target: int,
+    num_targets: int,
+    base: Tensor | None,
+    gram: LogitGram | None = None,
+) -> Tensor:
+    r"""Returns the averages of :func:`edge_attention`, of operands that are known to fit, plus the base, in
+    the type of values. Both biases may be the logits that a Gram matrix is made of.
 
     Where nobody looks at ops, neither a compiler nor a mode, a transform or a class of tensors of its own,
     it goes without one: to dispatch an op that is written in Python, and its derivative, takes longer than
     attention on a small graph.
     """
+    nodes = () if gram is None or gram.nodes is None else gram.nodes
+    tensors: Sequence[Any] = (base, *nodes, *x[: len(TABLE)])
+    watched = is_watched(edge_index, *tensors)
+    learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
+    if gram is not None and (watched or not learns or not logits.in_one_pass(*nodes)):
+        ((s, t, _),) = gram.terms
+        nodes, x = (), x._replace(query_bias=s, key_bias=t)
     inputs = (edge_index, *x, recipe.text, target, num_targets)
-    tensors: Sequence[Any] = x[: len(TABLE)]
-    if is_watched(edge_index, *tensors):
-        return edge_attention(*inputs)[0]  # type: ignore[no-any-return]
-    if torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors):
-        return EdgeAttention.apply(*inputs)  # type: ignore[no-any-return, no-untyped-call]
-    return _attention(edge_index, x, recipe, target, num_targets)[0]
+    if watched:
+        return _based(edge_attention(*inputs)[0], base, x.value.dtype)
+    if learns:
+        return EdgeAttention.apply(base, *(nodes or (None, None, None)), *inputs)  # type: ignore[no-any-return, no-untyped-call]
+    return _based(_attention(edge_index, x, recipe, target, num_targets)[0], base, x.value.dtype)
+
+
+def _based(out: Tensor, base: Tensor | None, dtype: torch.dtype) -> Tensor:
+    # Rounded once, and apart from what backward takes differences of: they would be lost beside a large base.
+    if base is not None:
+        out = out + base
+    return out if out.dtype is dtype else out.to(dtype)
 
 
 class EdgeAttention(torch.autograd.Function):
-    r"""What :func:`edge_attention` is to autograd."""
+    r"""What :func:`edge_attention` is to autograd, with the logits ahead of it and the sum with a base."""
 
     @staticmethod
-    def forward(ctx: Any, edge_index: Tensor, *inputs: Any) -> Tensor:  # type: ignore[override]
+    def forward(  # type: ignore[override]
+        ctx: Any,
+        base: Tensor | None,
+        nodes: Tensor | None,
+        first: Tensor | None,
+        second: Tensor | None,
+        edge_index: Tensor,
+        *inputs: Any,
+    ) -> Tensor:
         x, text, target, num_targets = _read(inputs)
+        if nodes is not None and first is not None and second is not None:
+            s, t = logits.forward(nodes, first, second)
+            x = x._replace(query_bias=s, key_bias=t)
         out, lse, graph = _attention(edge_index, x, Recipe.read(text), target, num_targets)
         tensors = len(TABLE)
-        ctx.save_for_backward(out, lse, graph, edge_index, *inputs[:tensors])
+        ctx.save_for_backward(nodes, first, second, out, lse, graph, edge_index, *x[:tensors])
         ctx.rest = inputs[tensors:]
+        ctx.nodes_are_values = nodes is x.value
         ctx.shared = [name for name in ("query", "key") if getattr(x, name) is x.value]
-        return out
+        ctx.base_dim = 0 if base is None or not ctx.needs_input_grad[0] else base.dim()
+        return _based(out, base, x.value.dtype)
 
-    backward = staticmethod(_attention_gradients)
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]
+        of_base = None if ctx.base_dim == 0 else grad.sum(dim=0) if ctx.base_dim == 2 else grad
+        nodes, first, second, *saved = ctx.saved_tensors
+        if nodes is None:
+            found = _gradients_of(grad, saved, ctx)
+            return (of_base, None, None, None, None, *map(found.get, Operands._fields), None, None, None)
+        at = 4 + Operands._fields.index("query_bias")
+        if torch.is_grad_enabled():
+            saved[at], saved[at + 1] = logits.logits(nodes, first, second)
+        found = dict(_gradients_of(grad, saved, ctx))
+        d_s, d_t = found.pop("query_bias", None), found.pop("key_bias", None)
+        of_nodes: tuple[Tensor | None, ...] = (None, None, None)
+        if d_s is not None and d_t is not None:
+            value = found.pop("value", None) if ctx.nodes_are_values else None
+            of_nodes = logits.backward(nodes, first, second, d_s, d_t, value)
+        return (of_base, *of_nodes, None, *map(found.get, Operands._fields), None, None, None)
 
 
 def _is_differentiated(grad: Tensor, x: Operands) -> bool:

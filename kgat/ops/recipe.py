@@ -12,7 +12,8 @@ where a recipe says what is in and what joins inside the link. A query bias outs
 the softmax: it is left out. :math:`m` is the dropout mask over :math:`1 - p`.
 
 Backward, with :math:`\mathbf{g} = \partial L / \partial \mathbf{o}`, from what forward saved,
-:math:`\mathbf{o}` and :math:`\lambda`:
+:math:`\mathbf{o}` and :math:`\lambda`, in the type of scores and without what is added to it afterwards:
+differences :math:`w_e m_e \delta_e - D_i` are lost where :math:`D_i` is rounded more than they are.
 
 .. math::
     D_i &= \langle \mathbf{g}_i, \mathbf{o}_i \rangle, \qquad

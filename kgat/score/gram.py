@@ -342,6 +342,68 @@ class LazyGram(Gram):
         )
 
 
+class LogitGram(LazyGram):
+    r"""The Gram matrix of one term, whose operands are inner products of nodes with two vectors.
+
+    They are computed when somebody asks for :attr:`terms`: a fused pass computes them by itself, and their
+    gradients with its own.
+
+    Attributes:
+        nodes (tuple of torch.Tensor, optional): Nodes and both vectors; :obj:`None` of what was made of it
+            by :func:`dataclasses.replace`. (default: :obj:`None`)
+        rule (ScoreRule): How the inner products are combined.
+
+    Shapes:
+        - **nodes:** :math:`(*, N, H, D)` and twice :math:`(H, D)`
+    """
+
+    nodes: tuple[Tensor, Tensor, Tensor] | None = None
+    rule: ScoreRule
+    _logits: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]]
+
+    @classmethod
+    def of_nodes(
+        cls,
+        x: Tensor,
+        first: Tensor,
+        second: Tensor,
+        rule: ScoreRule,
+        logits: Callable[[Tensor, Tensor, Tensor], tuple[Tensor, Tensor]],
+    ) -> LogitGram:
+        r"""Returns it for nodes that are both queries and keys.
+
+        Args:
+            x (torch.Tensor): The nodes.
+            first (torch.Tensor): The vector of queries.
+            second (torch.Tensor): That of keys.
+            rule (ScoreRule): How both inner products are combined.
+            logits (Callable): ``logits(x, first, second)`` computes them.
+        """
+        gram = cls()
+        del vars(gram)["terms"]
+        vars(gram).update(nodes=(x, first, second), rule=rule, _logits=logits)
+        return gram
+
+    @functools.cached_property
+    def terms(self) -> tuple[Term, ...]:  # type: ignore[override]
+        assert self.nodes is not None
+        # Whoever asks first may do so without gradients, and others afterwards.
+        with torch.inference_mode(False), torch.enable_grad():
+            query, key = self._logits(*self.nodes)
+        return (Term(query, key, self.rule),)
+
+    @property
+    def signed(self) -> bool:
+        return super().signed if self.nodes is None else self.rule.link.signed
+
+    @property
+    def size(self) -> tuple[int, int, int]:
+        if self.nodes is None:
+            return super().size
+        nodes, heads = self.nodes[0].shape[-3:-1]
+        return nodes, nodes, heads
+
+
 class _Parts(Gram):
     # Several Gram matrices of the same nodes, whose scores become one.
     parts: tuple[Gram, ...]

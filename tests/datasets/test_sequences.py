@@ -1,7 +1,10 @@
+import ast
+import os
 import re
 import subprocess
 import sys
 from importlib.util import find_spec
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -12,7 +15,7 @@ from kgat.datasets.files import checksums
 from kgat.datasets.sequence_task import Labelled, Padded, SequenceTask, Stream
 from kgat.datasets.sequences import listops
 from kgat.datasets.series import read_ts
-from kgat.datasets.vocabulary import Words
+from kgat.datasets.vocabulary import BytePairs, Words
 
 needs_tokenizers = pytest.mark.skipif(find_spec("tokenizers") is None, reason="tokenizers is not installed")
 
@@ -37,7 +40,7 @@ ABSENT = {
     "EthanolConcentration", "FaceDetection", "Heartbeat", "PEMS-SF", "SelfRegulationSCP1",
     "SelfRegulationSCP2", "SpokenArabicDigits",
 }  # fmt: skip
-TEXTS = {"SST2", "SST2_glue", "PTB", "Multi30k", "ListOps"}
+OTHERS = {"SST2", "SST2_glue", "PTB", "Multi30k", "ListOps", "digits"}
 
 HEADER = """#a comment – with a dash
 @problemName Tiny
@@ -95,7 +98,7 @@ def load_real(name, root, **options):
 
 def test_names():
     assert len(sequence_names()) == len(set(sequence_names()))
-    assert set(sequence_names()) == {*SERIES, *ABSENT, *TEXTS}
+    assert set(sequence_names()) == {*SERIES, *ABSENT, *OTHERS}
 
 
 def test_names_and_options_are_checked(tmp_path):
@@ -340,6 +343,42 @@ def test_real_series(name, data_root):
         assert part.inputs.x.dtype == torch.float32
 
 
+# --- Digits -----------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("patch", [2, 4])
+def test_patches_are_those_of_the_images(patch):
+    sklearn = pytest.importorskip("sklearn.datasets")
+    task = load_sequences("digits", patch=patch)
+    side = 8 // patch
+    wanted = {}
+    for image, label in zip(
+        *(getattr(sklearn.load_digits(), name) for name in ("images", "target")), strict=True
+    ):
+        wanted[image.tobytes()] = label
+    seen = set()
+    for part in task.parts.values():
+        assert part.inputs.x.shape[1:] == (side**2, patch**2)
+        for x, label in zip(part.inputs.x, part.y.tolist(), strict=True):
+            rows = [
+                torch.cat([x[side * i + j].view(patch, patch) for j in range(side)], 1) for i in range(side)
+            ]
+            image = (16 * torch.cat(rows)).double().numpy().tobytes()
+            assert wanted[image] == label
+            seen.add(image)
+    assert seen == set(wanted)
+    assert [len(part) for part in task.parts.values()] == [1078, 359, 360]
+
+
+def test_digits_have_parts_of_their_seed_and_whole_patches():
+    pytest.importorskip("sklearn")
+    first, again, other = (load_sequences("digits", seed=seed).test.y for seed in (0, 0, 1))
+    assert first.equal(again)
+    assert not first.equal(other)
+    with pytest.raises(ValueError, match=r"'patch' to divide 8 pixels \(got 3\)"):
+        load_sequences("digits", patch=3)
+
+
 # --- ListOps ----------------------------------------------------------------------------------------------
 
 
@@ -420,13 +459,30 @@ def test_the_share_of_operators():
     assert deep == ["0"]  # no operator that deep, and nothing is drawn to decide it
 
 
-def test_expressions_are_those_of_the_seed():
-    code = "from kgat.datasets.listops import generate; print(' '.join(generate(1, (5, 12), seed=0)[0]))"
-    said = {
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        for _ in "ab"
-    }
-    assert said == {" ".join(listops.generate(1, (5, 12), seed=0)[0]) + "\n"}
+def drawn():
+    r"""What must not depend on how a process orders what is hashed: an expression, and merges of
+    letters where they can be made."""
+    texts = [f"{chr(97 + i % 7)}{chr(97 + i % 5)} {i}" for i in range(500)]
+    merges = BytePairs(texts, 80).tokenizer.get_vocab() if find_spec("tokenizers") else {}
+    return listops.generate(1, (5, 12), seed=0)[0], sorted(merges.items())
+
+
+@pytest.fixture(scope="module")
+def drawn_elsewhere():
+    r"""The same in a process with another order."""
+    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH"), os.getcwd()])]
+    done = subprocess.run(
+        [sys.executable, "-c", "import test_sequences; print(test_sequences.drawn())"],
+        env={**os.environ, "PYTHONHASHSEED": "17", "PYTHONPATH": os.pathsep.join(paths)},
+        capture_output=True,
+        text=True,
+        check=True,
+    )
+    return ast.literal_eval(done.stdout)
+
+
+def test_expressions_are_those_of_the_seed(drawn_elsewhere):
+    assert drawn_elsewhere[0] == drawn()[0]
     assert listops.generate(3, (5, 30), seed=0) != listops.generate(3, (5, 30), seed=1)
 
 
@@ -570,18 +626,9 @@ def test_a_missing_package_is_named(tmp_path, monkeypatch):
 
 
 @needs_tokenizers
-def test_merges_are_the_same_in_each_process():
-    code = (
-        "from kgat.datasets.vocabulary import BytePairs\n"
-        "texts = [f'{chr(97 + i % 7)}{chr(97 + i % 5)} {i}' for i in range(500)]\n"
-        "print(sorted(BytePairs(texts, 80).tokenizer.get_vocab().items()))"
-    )
-    said = [
-        subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
-        for _ in "ab"
-    ]
-    assert said[0] == said[1]
-    assert said[0].count("(") == 80
+def test_merges_are_the_same_in_each_process(drawn_elsewhere):
+    assert drawn_elsewhere[1] == drawn()[1]
+    assert len(drawn_elsewhere[1]) == 80
 
 
 def test_words():

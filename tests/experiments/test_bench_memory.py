@@ -8,7 +8,7 @@ from kgat.experiments.bench import memory
 from kgat.experiments.ledger import read
 
 
-def test_records_and_their_table(tmp_path, monkeypatch):
+def test_records_and_their_table(warm_workers, tmp_path, monkeypatch):
     path = tmp_path / "memory.jsonl"
     arguments = ["--sizes", "0.03x0.1", "--kernels", "additive", "--heads", "2", "--channels", "16"]
     done = CliRunner().invoke(app, ["bench", "memory", *arguments, "--out", str(path)])

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 
 from kgat import cli
 from kgat.experiments import ledger
@@ -349,9 +350,9 @@ def test_a_fresh_process_answers():
 
 
 def test_a_process_leaves_with_its_parent():
-    command = [sys.executable, "-m", "kgat.experiments.bench.worker", contest.__name__]
-    command.append(json.dumps(dataclasses.asdict(question())))
-    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, timeout=60, check=False)
+    asked = json.dumps(dataclasses.asdict(question()))
+    code = "from kgat.experiments.bench.worker import main; main()"
+    done = warm_process.run(code, contest.__name__, asked, check=False)
     assert done.returncode == worker.ORPHANED
 
 
@@ -387,8 +388,7 @@ def test_a_process_fails_before_memory_does():
         "try: torch.empty(tenth, dtype=torch.uint8)\n"
         "except contest.FAILURES as error: print(contest._reason(error))"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout == "out of memory\n"
+    assert warm_process.run(code).stdout == "out of memory\n"
 
 
 # --- Measuring --------------------------------------------------------------------------------------------

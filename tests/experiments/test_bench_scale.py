@@ -25,7 +25,7 @@ def test_drawn_degrees_follow_a_power_law(tmp_path):
     assert len(np.unique(np.concatenate(parts))) == 400
 
 
-def test_each_phase_has_a_record(tmp_path, capsys, monkeypatch):
+def test_each_phase_has_a_record(warm_workers, tmp_path, capsys, monkeypatch):
     in_a_process = scale._asked
 
     def asked(question):  # a phase of one process in this one, which has all loaded

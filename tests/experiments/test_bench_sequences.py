@@ -116,7 +116,7 @@ def test_speed_is_that_of_turns_with_torch(monkeypatch):
     assert answer(Question("rbf", 4, "time", 4, 2, "cpu", 1, 1.0)) == {"seconds": [0.1, 0.1, 0.1]}
 
 
-def test_a_measurement_in_its_own_process():
+def test_a_measurement_in_its_own_process(warm_workers):
     for what in ("time", "memory"):
         found = sequences.ask(Question("primal", 20, what, 8, 2, "cpu", 1, 60.0))
         assert list(found) == {"time": ["seconds", "speed"], "memory": ["bytes"]}[what]

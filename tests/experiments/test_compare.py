@@ -166,7 +166,7 @@ def test_runs_at_once_give_the_same_records(tmp_path):
     assert files[0] == files[1]
 
 
-def test_costs_of_runs_at_once_are_measured_apart_in_one_way_for_all(tmp_path):
+def test_costs_of_runs_at_once_are_measured_apart_in_one_way_for_all(warm_workers, tmp_path):
     models = {"gat": "gat", "mine": MadeModel}
     found = compare(make_task(), models, 1, tmp_path, overrides=FAST, rounds=2, figures=False, jobs=2)
     cost = found[-1]

@@ -12,7 +12,7 @@ from kgat.experiments.costs import measure_cost
 FAST = {"max_epochs": 3, "hidden_channels": 8, "heads": 2}
 
 
-def test_cost_is_a_ratio_to_the_baseline():
+def test_cost_is_a_ratio_to_the_baseline(warm_workers):
     task = datasets.load("karate")
     config = Config.of("karate", "rbf", overrides=FAST)
     record = measure_cost(task, config, ["rbf", "dot"], rounds=4)
@@ -27,7 +27,7 @@ def test_cost_is_a_ratio_to_the_baseline():
 
 
 @pytest.mark.skipif(not Path("/proc/self/clear_refs").exists(), reason="needs Linux")
-def test_peak_memory_grows_with_the_width():
+def test_peak_memory_grows_with_the_width(warm_workers):
     task = datasets.load("digits")
     visible = task.visible(task.split(0))
     configs = {

@@ -9,17 +9,13 @@ from pathlib import Path
 import distributed_run
 import pytest
 import torch
+import warm_process
 
 from kgat import cli
 
 SCRIPT = Path(__file__).with_name("distributed_run.py")
 SETTINGS = {"max_epochs": 4, "batch_size": 3, "neighbors": "-1,-1", "heads": 2, "hidden_channels": 8}
 CERTAIN = {"dropout": 0.0, "input_dropout": 0.0}
-
-
-def environment(**more):
-    root = Path(__file__).parents[2]
-    return {**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(root), **more}
 
 
 def run(folder, jobs):
@@ -34,12 +30,10 @@ def run(folder, jobs):
     started = []
     for rank in range(2):
         names = {"RANK": str(rank), "LOCAL_RANK": str(rank), "WORLD_SIZE": "2", "MASTER_ADDR": "127.0.0.1"}
-        arguments = [sys.executable, str(SCRIPT), str(folder), json.dumps(numbered)]
-        started.append(
-            subprocess.Popen(arguments, env=environment(**names), stdout=subprocess.PIPE, text=True)
-        )
+        code = SCRIPT.read_text(encoding="utf8")
+        started.append(warm_process.Process(code, folder, json.dumps(numbered), **names))
     try:
-        said = [process.communicate(timeout=500)[0].splitlines() for process in started]
+        said = [process.communicate()[0].splitlines() for process in started]
     finally:
         for process in started:
             process.kill()
@@ -132,7 +126,7 @@ def test_torchrun_trains_and_one_process_writes(tmp_path):
     arguments = [*arguments.split(), "--set", "max_epochs=2", "--out", str(tmp_path / "out")]
     done = subprocess.run(
         [sys.executable, "-m", "torch.distributed.run", *arguments],
-        env=environment(),
+        env={**os.environ, "OMP_NUM_THREADS": "1", "PYTHONPATH": str(Path(__file__).parents[2])},
         capture_output=True,
         text=True,
         timeout=500,

@@ -11,13 +11,14 @@ from kgat.experiments.checkpoint import fingerprint
 from kgat.experiments.compare import compare
 from kgat.experiments.concurrency import memory_of_run
 from kgat.experiments.config import Config, on_data
+from kgat.experiments.prediction import Trained
 from kgat.models import HeteroGNN, KernelHeteroGAT
 
 WRITES, CITES = ("author", "writes", "paper"), ("paper", "cites", "paper")
 N = 60
 
 
-def make(**options):
+def raw():
     generator = torch.Generator().manual_seed(0)
     data = HeteroData()
     data["paper"].y = torch.arange(N) % 3
@@ -27,7 +28,11 @@ def make(**options):
     data[WRITES].edge_index = torch.stack([torch.arange(2 * N) % 12, torch.arange(2 * N) % N])
     data[CITES].edge_index = torch.randint(N, (2, 150), generator=generator)
     data[CITES].edge_attr = torch.rand(150, generator=generator)
-    return from_data(data, name="drawn", directed=False, **options)
+    return data
+
+
+def make(**options):
+    return from_data(raw(), name="drawn", directed=False, **options)
 
 
 TASK = make()
@@ -140,6 +145,70 @@ class Narrow(Own):
 class OfOneType(Own):
     def forward(self, x, edge_index, batch):
         return x
+
+
+@pytest.fixture
+def predicting(tmp_path):
+    r"""A model of papers whose authors have no features, what it says of them, and the file of the graph."""
+
+    def without_features():
+        data = raw()
+        del data["author"].x
+        data["author"].num_nodes = 12
+        data["paper"].node_id = [f"p{number}" for number in range(N)]
+        return data
+
+    task = from_data(without_features(), name="drawn", directed=False)
+    record, model = training.train(task, config("rbf", task))
+    training.save(tmp_path / "model", model, task, record)
+    data = without_features()
+    del data["paper"].y, data["paper"].value
+    torch.save(data.to_dict(), tmp_path / "graph.pt")
+    return Trained.load(tmp_path / "model"), training.outputs(model, task, task.split(0))["test"], data
+
+
+def test_predictions_for_a_graph_of_types(predicting, tmp_path):
+    trained, wanted, _ = predicting
+    answers = trained.on_data(tmp_path / "graph.pt")
+    torch.testing.assert_close(answers.output, wanted)
+    assert list(answers.names["id"])[:2] == ["p0", "p1"]
+    assert set(answers.table().columns["prediction"]) <= {"0", "1", "2"}
+
+
+def test_graphs_of_other_types_are_refused(predicting, tmp_path):
+    trained, _, data = predicting
+
+    def refused(change, message):
+        changed = data.clone()
+        change(changed)
+        torch.save(changed.to_dict(), tmp_path / "graph.pt")
+        with pytest.raises(ValueError, match=message):
+            trained.on_data(tmp_path / "graph.pt")
+
+    def narrow(data):
+        data["paper"].x = data["paper"].x[:, :3]
+
+    def further(data):
+        data["venue"].x = torch.ones(2, 1)
+
+    def lost(data):
+        del data[CITES]
+
+    def unweighted(data):
+        del data[CITES].edge_attr
+
+    # Authors have the mean of their papers.
+    refused(narrow, r"Expected 4 features of type paper as in training \(got 3 in ")
+    refused(further, r"types of nodes of training, author, paper, in .* \(got author, paper, venue\)")
+    refused(lost, r"types of edges of training, .*'cites'.* \(got \('author', 'writes', 'paper'\), ")
+    refused(unweighted, r"Expected 1 features of type \('paper', 'cites', 'paper'\) .*got 0")
+    torch.save(load("karate").data.to_dict(), tmp_path / "graph.pt")
+    with pytest.raises(ValueError, match=r"Expected a HeteroData in .*got a Data"):
+        trained.on_data(tmp_path / "graph.pt")
+    with pytest.raises(ValueError, match="no 'drop' of a heterogeneous graph"):
+        trained.on_data(tmp_path / "graph.pt", drop=["shoe"])
+    with pytest.raises(ValueError, match=r"as the model was trained on \(got 'karate', of one type"):
+        trained.on_dataset("karate")
 
 
 def test_a_comparison_with_models_of_ones_own(tmp_path):

@@ -1,18 +1,15 @@
 import errno
 import json
 import math
-import os
 import shutil
 import signal
-import subprocess
-import sys
 import time
 from collections import Counter
 from pathlib import Path
 
 import pytest
+from warm_process import Process
 
-import kgat
 from kgat.atomic import write_atomically
 from kgat.experiments import ledger
 from kgat.experiments.ledger import Ledger
@@ -107,8 +104,6 @@ def test_atomic_write_is_all_or_nothing(tmp_path, monkeypatch):
 
 # Jobs of several processes
 
-ROOT = Path(kgat.__file__).resolve().parents[1]
-
 # A process that says what it begins, and takes its time.
 WORKER = """
 import sys, time
@@ -136,24 +131,14 @@ print(sorted(record["key"] for record in found if record["kind"] == "run"))
 """
 
 
-def start(code, *arguments):
-    return subprocess.Popen(
-        [sys.executable, "-c", code, *map(str, arguments)],
-        env={**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"},
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-    )
-
-
 def end(process):
-    out, err = process.communicate(timeout=300)
+    out, err = process.communicate()
     return process.returncode, out.split("\n")[:-1], err
 
 
 def test_processes_share_the_jobs(tmp_path):
     path = tmp_path / "results.jsonl"
-    processes = [start(WORKER, path, 30, 0.02, -1) for _ in range(3)]
+    processes = [Process(WORKER, path, 30, 0.02, -1) for _ in range(3)]
     begun = []
     for process in processes:
         code, out, err = end(process)
@@ -167,17 +152,17 @@ def test_processes_share_the_jobs(tmp_path):
 @pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="needs POSIX signals")
 def test_the_job_of_a_process_that_was_killed_is_done_by_another(tmp_path):
     path = tmp_path / "results.jsonl"
-    first = start(WORKER, path, 6, 0.02, 3)
+    first = Process(WORKER, path, 6, 0.02, 3)
     try:
         for _ in range(4):
             last = first.stdout.readline()
         assert last == "3\n"  # it has claimed this one and will not come back from it
-        second = start(WORKER, path, 6, 0.02, -1)
+        second = Process(WORKER, path, 6, 0.02, -1)
         while path.read_bytes().count(b"\n") < 5:  # all but that one
-            assert second.poll() is None
+            assert second.returncode is None
             time.sleep(0.02)
         time.sleep(0.2)
-        assert second.poll() is None  # it waits for the result
+        assert second.returncode is None  # it waits for the result
     finally:
         first.kill()
         first.communicate()
@@ -187,7 +172,7 @@ def test_the_job_of_a_process_that_was_killed_is_done_by_another(tmp_path):
 
 
 def test_comparisons_of_two_processes_share_the_runs(tmp_path):
-    processes = [start(COMPARISON, tmp_path) for _ in range(2)]
+    processes = [Process(COMPARISON, tmp_path) for _ in range(2)]
     answers = [end(process) for process in processes]
     assert [code for code, _, _ in answers] == [0, 0], answers
     assert answers[0][1] == answers[1][1]

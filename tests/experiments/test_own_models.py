@@ -172,7 +172,7 @@ def test_a_digest_follows_the_code(tmp_path):
     assert of(NETS, "Wide") != of(NETS.replace("depth: int = 1", "depth: int = 2"), "Wide")  # its base
 
 
-def test_factories_in_a_comparison(tmp_path):
+def test_factories_in_a_comparison(warm_workers, tmp_path):
     models = {"mine": lambda in_channels, out_channels: Net(in_channels, out_channels, 0.0), "rbf": "rbf"}
     run = functools.partial(compare, make_task(), seeds=2, out=tmp_path, overrides=FAST, rounds=2)
     records = run(models)

@@ -135,6 +135,50 @@ def test_every_attention_is_trained(paper, variant, kind):
     assert bool(losses) == penalised
 
 
+@pytest.mark.parametrize(
+    ("size", "rows", "block"), [(83, 4, 5), (31, 4, 30), (7, 4, 2), (3, 4, 5), (9, 1, 3)]
+)
+def test_segments_go_on_where_those_before_ended(size, rows, block):
+    setting = dataclasses.replace(TINY, batch_size=rows, block=block)
+    text = torch.arange(size)
+    texts = {}
+    for batch in batches(Stream(text), setting, segments=True):
+        assert 2 <= batch.size(1) <= block + 1
+        of_rows = texts.setdefault(len(batch), [[] for _ in batch])
+        for seen, row in zip(of_rows, batch, strict=True):
+            assert not seen or int(row[0]) == seen[-1]
+            seen += row[1:].tolist()
+    predicted = sorted(token for of_rows in texts.values() for seen in of_rows for token in seen)
+    assert predicted == list(range(1, size))
+
+
+def test_a_memory_of_all_scores_each_row_as_a_whole():
+    task = language()
+    torch.manual_seed(0)
+    attention = {"kernel": "rbf", "position": "transformer_xl", "memory": 99}
+    model = build(task, arguments("PTB", attention, TINY), TINY)
+    in_segments = evaluate(model, task.train, TINY)
+    rows = dataclasses.replace(TINY, block=99)
+    assert in_segments == pytest.approx(evaluate(model, task.train, rows), rel=1e-5)
+    model.memory = 0
+    assert in_segments != pytest.approx(evaluate(model, task.train, TINY), rel=1e-3)
+    model.memory = 2
+    fitted = fit(model, task.train, task.val, TINY, generator=torch.Generator().manual_seed(0))
+    assert len(fitted.curve) == TINY.epochs
+
+
+def test_images_have_a_token_of_their_class():
+    setting = dataclasses.replace(TINY, pooling="cls")
+    model = build(series(), arguments("digits", SOFTMAX, setting), setting)
+    assert model.cls.shape == (TINY.embed_dim,)
+    assert model.transformer.position.t.size(0) == series().max_len + 1
+    logits, y = answer(model, series().test)
+    assert logits.shape == (len(y), 2)
+    for scale in ("small", "full"):
+        assert sequences.settings_of("digits", scale).pooling == "cls"
+    assert sequences.settings_of("ERing").pooling == "flatten"
+
+
 def test_arguments_are_those_of_the_paper():
     wide = dataclasses.replace(TINY, embed_dim=512, num_heads=8, num_layers=3)
     assert arguments("Handwriting", {"attention": "primal+"}, wide) == {
@@ -176,6 +220,7 @@ def test_settings_are_checked():
         ({"clip": "0"}, "finite 'clip' above 0, or none"),
         ({"norm_first": "1"}, "'norm_first' as true or false"),
         ({"schedule": "step"}, "'schedule' as one of .*got 'step'"),
+        ({"pooling": "max"}, "'pooling' as one of .*got 'max'"),
         ({"optimizer": "sgd"}, "'optimizer' as one of .*got 'sgd'"),
     ):
         with pytest.raises(ValueError, match=message):

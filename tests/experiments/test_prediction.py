@@ -230,7 +230,7 @@ def test_whole_graphs(tmp_path):
         trained.on_data(tmp_path / "narrow.pt")
 
 
-def test_links(tmp_path):
+def test_links(monkeypatch, tmp_path):
     task = load("karate-links")
     wanted = trained_on(task, tmp_path / "model")
     trained = Trained.load(tmp_path / "model")
@@ -250,6 +250,9 @@ def test_links(tmp_path):
     assert torch.equal(
         trained.on_data(tmp_path / "graph.pt", pairs=tmp_path / "pairs.csv").output, answers.output
     )
+    monkeypatch.setattr(prediction, "EDGES", 0)  # as of a large graph: layer by layer
+    by_layer = trained.on_dataset(pairs=tmp_path / "pairs.csv").output
+    torch.testing.assert_close(by_layer, answers.output)
     with pytest.raises(ValueError, match=r"Expected pairs of nodes to score \(got none\).*--pairs"):
         trained.on_data(tmp_path / "graph.pt")
     (tmp_path / "pairs.csv").write_text("source,target\n3,34\n")

@@ -8,8 +8,9 @@ from made_tasks import make_config, make_task
 
 from kgat import kernels
 from kgat.experiments import registry, training
-from kgat.experiments.config import SETTINGS, Config
+from kgat.experiments.config import Config
 from kgat.experiments.registry import MODELS, resolve_model
+from kgat.experiments.settings import SETTINGS
 from kgat.experiments.trainer import inputs_of
 
 ROOT = Path(__file__).parents[2]

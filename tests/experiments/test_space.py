@@ -1,6 +1,7 @@
 import pytest
 
-from kgat.experiments.config import SETTINGS, Config
+from kgat.experiments.config import Config
+from kgat.experiments.settings import SETTINGS
 from kgat.experiments.space import Choices, Range, read_space
 
 

@@ -163,7 +163,7 @@ def test_positions_are_those_of_random_walks(name):
     torch.testing.assert_close(found, expected)
     record = run(task, config)
     assert record["config"]["position_dim"] == 3
-    with pytest.raises(ValueError, match=r"no 'position_dim' of nodes .*batches \(got 3\)"):
+    with pytest.raises(ValueError, match=r"no 'position_dim' where a step draws neighbours \(got 3\)"):
         run(task, make_config(name, position_dim=3, batch_size=4))
 
 
@@ -179,7 +179,7 @@ def test_attention_over_all_nodes_can_be_trained(name, kernel):
         p.numel() for p in training.build(task, plain).parameters()
     )
     assert run(task, config)["config"]["global_attention"] == kernel
-    with pytest.raises(ValueError, match=rf"no 'global_attention' of nodes .*batches \(got {kernel}\)"):
+    with pytest.raises(ValueError, match=rf"no 'global_attention' where .* neighbours \(got {kernel}\)"):
         run(task, make_config(name, pre_linear=True, global_attention=kernel, batch_size=4))
 
 

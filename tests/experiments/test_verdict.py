@@ -43,6 +43,20 @@ def test_a_family_wins_loses_and_ties():
     assert "neither on 1. 1 more have too few seeds" in said
 
 
+def test_floors_stand_beside_in_no_test():
+    plain = verdicts(runs("made", THREE) + runs("other", THREE))
+    judged = verdicts(runs("made", {**THREE, "gcn": 0.7, "mlp": 0.1}, {"gcn": 0.9}) + runs("other", THREE))
+    for with_floors, without in zip(judged, plain, strict=True):
+        assert (with_floors.stock, with_floors.p_value) == (without.stock, without.p_value)
+        assert with_floors.summaries == without.summaries
+    assert ranks(judged) == ranks(plain)
+    assert set(judged[0].floors) == {"gcn", "mlp"}
+    text = render(blocks(judged))
+    assert "on 1 of 1 graphs (made) one of them has the best mean test score" in text
+    assert "| `gat` | `gatv2` | `kernel` | `gcn` | `mlp` |" in text
+    assert "best mean" not in render(blocks(plain))
+
+
 def test_validation_picks_the_stock_layer_whatever_the_test_says():
     judged = verdicts(runs("made", THREE, {"gat": 0.5, "gatv2": 0.6, "kernel": 0.7}))
     assert judged[0].stock == "gatv2"

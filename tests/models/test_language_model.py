@@ -130,3 +130,51 @@ def test_the_last_to_end_puts_a_model_back():
     second.__exit__(None, None, None)
     assert model[0].training
     assert not model[1].training
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+@pytest.mark.parametrize("variant", ["fourier txl", "grouped symmetric"])
+def test_segments_with_a_memory_of_all_are_the_whole_text(variant, norm_first):
+    model = build(variant, memory=N, norm_first=norm_first)
+    tokens, memory = torch.randint(V, (B, N)), model.empty_memory()
+    found = [model(segment, memory=memory) for segment in tokens.split([1, 3, 2], dim=1)]
+    torch.testing.assert_close(torch.cat(found, dim=1), model(tokens))
+    assert [kept.states.size(1) for kept in memory] == [N, N]
+    assert not any(kept.states.requires_grad for kept in memory)
+
+
+def test_what_a_memory_lost_is_not_seen():
+    model = build("fourier txl", memory=2)
+    first = torch.randint(V, (2, B, 4))
+    first[1, :, 2:] = first[0, :, 2:]
+    second, found = torch.randint(V, (B, 3)), []
+    for segment in first:
+        memory = model.empty_memory()
+        model(segment, memory=memory)
+        memory[1].states = None  # the second layer's states have seen the whole segment
+        found.append(model(second, memory=memory))
+    torch.testing.assert_close(*found)
+    assert not torch.allclose(found[0], model(second))
+
+
+def test_memory_is_asked_for():
+    model = build()
+    assert model.empty_memory() is None
+    with pytest.raises(
+        ValueError, match=r"KernelAttention in all layers with a memory \(got PrimalAttention\)"
+    ):
+        build("primal last", memory=3)
+    with pytest.raises(ValueError, match=r"memory of at least 0 states \(got -1\)"):
+        build(memory=-1)
+    model = build("fourier txl", memory=2)
+    memory, tokens = model.empty_memory(), torch.randint(V, (B, N))
+    model(tokens, memory=memory)
+    with pytest.raises(
+        ValueError, match=rf"shape \[B={B}, N, F=12\] .*begin other texts with an empty memory"
+    ):
+        model(tokens[:2], memory=memory)
+    for given in ({"padding_mask": torch.zeros(B, N, dtype=torch.bool)}, {"causal": False}):
+        with pytest.raises(ValueError, match="beside a memory"):
+            model.transformer.encode(torch.randn(B, N, 12).double(), memory=model.empty_memory(), **given)
+    with pytest.raises(ValueError, match="a cache"):
+        model(tokens, cache=model.transformer.empty_cache(), memory=model.empty_memory())

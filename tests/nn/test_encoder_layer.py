@@ -6,7 +6,15 @@ import pytest
 import torch
 from torch.utils.checkpoint import checkpoint
 
-from kgat.nn import FourierAttention, KernelAttention, KernelDecoderLayer, KernelEncoderLayer, PrimalAttention
+from kgat import positions
+from kgat.nn import (
+    FourierAttention,
+    KernelAttention,
+    KernelDecoderLayer,
+    KernelEncoderLayer,
+    PrimalAttention,
+    SegmentMemory,
+)
 from kgat.nn.attention import accepts, resolve
 
 B, N, F, H = 3, 5, 12, 3
@@ -404,3 +412,20 @@ def test_device_and_type_of_every_layer():
         assert {p.dtype for p in layer.parameters()} == {torch.float64}
     for layer in made_with():
         assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("cpu", torch.float32)}
+
+
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_memory_is_the_set_filter_of_transformer_xl(norm_first):
+    torch.manual_seed(0)
+    layer = KernelEncoderLayer(12, 3, 8, dropout=0.0, norm_first=norm_first, attention="rbf").double()
+    before, size, after = 5, 3, 4
+    x, memory = torch.randn(2, before + after, 12).double(), SegmentMemory(size)
+    layer(x[:, :before], is_causal=True, memory=memory)
+    places = range(-before, after)
+    out = [
+        layer(x[:, before:], is_causal=True, memory=memory),
+        layer(x, src_mask=~positions.memory(size)(places, places))[:, before:],
+    ]
+    torch.testing.assert_close(*out)
+    weights = layer.self_attn.in_proj_weight
+    torch.testing.assert_close(*(torch.autograd.grad(o.square().sum(), weights)[0] for o in out))

@@ -9,6 +9,7 @@ from torch_geometric.nn import GATConv
 from torch_geometric.utils import add_self_loops, remove_self_loops
 
 from kgat import KernelGAT, KernelGATConv, kernels
+from kgat.experiments import processes
 from kgat.nn import calibrate, start
 from kgat.nn.start import named_scaled, parts
 
@@ -520,16 +521,17 @@ def _join(rank, path, queue):
 
 
 def test_processes_take_the_scales_of_the_first(tmp_path):
-    context = torch.multiprocessing.get_context("spawn")
+    processes.start_server()
+    context = torch.multiprocessing.get_context("forkserver" if processes.FORKS else "spawn")
     queue = context.Queue()
-    processes = [context.Process(target=_join, args=(rank, tmp_path / "store", queue)) for rank in range(2)]
-    for process in processes:
+    joined = [context.Process(target=_join, args=(rank, tmp_path / "store", queue)) for rank in range(2)]
+    for process in joined:
         process.start()
     found = {}
     for _ in range(6):
         sizes, rank, scale = queue.get(timeout=120)
         found.setdefault(sizes, {})[rank] = scale
-    for process in processes:
+    for process in joined:
         process.join()
         assert process.exitcode == 0
     assert all(pair[0] == pair[1] for pair in found.values())

@@ -10,6 +10,7 @@ import os
 import oracle
 import pytest
 import torch
+import triton_interpreter
 from torch.utils._python_dispatch import TorchDispatchMode
 
 from kgat.kernels import kan
@@ -28,6 +29,8 @@ from kgat.score.scalar import maximum, where
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
+if INTERPRETED:
+    triton_interpreter.patch_once()
 # The interpreter computes what a GPU computes for parts of blocks that nobody reads.
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 
@@ -292,13 +295,12 @@ def test_half_values_are_summed_in_single_precision(tiny_blocks, dtype):
     wanted = expect(recipe, edge_index, 6, x._replace(value=value.float()), grad.float())
     eps = torch.finfo(dtype).eps
     once = 1.01 if INTERPRETED else 0.51  # the interpreter cuts what a GPU rounds
-    assert out.dtype == dtype
-    torch.testing.assert_close(out.float(), wanted[0], rtol=once * eps, atol=1e-6)
+    assert out.dtype == torch.float32
+    torch.testing.assert_close(out, wanted[0], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(lse, wanted[1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(gradients["value"].float(), wanted[2]["value"], rtol=once * eps, atol=1e-6)
-    for name in ("query", "key", *ALL):  # their D_i is made of rounded outputs
-        size = wanted[2][name].abs().max().item()
-        torch.testing.assert_close(gradients[name], wanted[2][name], rtol=eps, atol=4 * eps * size)
+    for name in ("query", "key", *ALL):  # their D_i is not made of rounded averages
+        torch.testing.assert_close(gradients[name], wanted[2][name], rtol=1e-4, atol=1e-4)
 
 
 def the_mask(seed, drop, sources=16, targets=6):

@@ -400,7 +400,6 @@ def attention_arguments(paired):
         "key_bias": draw(M, H),
         "edge_bias": draw(E, H),
         "edge_weight": draw(E, H, seed=1),
-        "base": draw(N, H, C, seed=1),
         "pair_args": torch.full((2, H), 0.2),
         "link_args": torch.full((2, H), 0.2),
         "edge_index": edges(),
@@ -488,7 +487,7 @@ def _op_cases(title, op, given):
                     continue
                 if not _is_another_call(title, name, x, y):
                     yield f"{title}: {name}: {change}", refused({**given, name: y})
-            if name not in ("key_bias", "edge_bias", "edge_weight", "base"):
+            if name not in ("key_bias", "edge_bias", "edge_weight"):
                 yield f"{title}: {name}: None", refused({**given, name: None})
         elif x is None:
             yield f"{title}: {name}: too many", refused({**given, name: draw(N, H, R)})
@@ -506,8 +505,6 @@ def _op_cases(title, op, given):
 
 def _is_another_call(title, name, x, y):
     # Of other nodes or edges, and as right as the first.
-    if name == "base":
-        return y.shape == x.shape[1:]
     if name in ("query_bias", "key_bias") and y.shape == (*x.shape, 1):
         return y.dtype == x.dtype and y.layout == x.layout
     if title.startswith("edge_score") and x.dtype == y.dtype and x.layout == y.layout and x.dim() == y.dim():

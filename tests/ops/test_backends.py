@@ -1,5 +1,7 @@
 r"""Every backend computes what the loops of ``ops/reference.py`` compute: values and all gradients."""
 
+import copy
+
 import pytest
 import torch
 from hypothesis import given, settings
@@ -9,7 +11,7 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from kgat import kernels
 from kgat.functional import edge_attention, explain
 from kgat.kernels import RBF, Additive, DotProduct, Magnitude
-from kgat.ops import eager, fused
+from kgat.ops import eager, fused, passes
 
 H, D, C = 3, 5, 4
 
@@ -329,3 +331,74 @@ def test_a_target_all_of_whose_edges_are_removed_gets_0(backend, kernel):
         else:
             torch.testing.assert_close(grad[~removed], of_kept)
             assert not grad[removed].any()
+
+
+ROUTES = {
+    "cpu": ("cpu", lambda patch: None),
+    "cpu, as an op": ("cpu", lambda patch: patch.setattr(passes, "is_watched", lambda *_: True)),
+    "cpu, scores in parts": ("cpu", lambda patch: patch.setattr(fused, "CHUNK_BYTES", 1)),
+    "eager": ("eager", lambda patch: None),
+    "eager, scattered": ("eager", lambda patch: patch.setattr(eager, "sorts_edges", lambda value: False)),
+    "reference": ("reference", lambda patch: None),
+}
+BASES = [((2, 3), 1.0), ((9, 2, 3), 100.0), ((2, 3), 1e4)]
+
+
+def small_gradients(module, backend, dtype, base=None, dropout=0.0, stored=None, values=(0.0, 1e-3)):
+    """With values of a mean and a spread; rounded as they are stored, if in another type."""
+    torch.manual_seed(0)
+    x, v, slope = torch.randn(9, 2, 4), values[0] + values[1] * torch.randn(9, 2, 3), torch.randn(9, 2, 3)
+    x, v, slope = (t.to(stored or dtype).to(dtype) for t in (x, v, slope))
+    v = v if dtype == torch.float64 else v.to(stored or dtype)
+    edge_index, x, v = torch.randint(9, (2, 40)), x.requires_grad_(), v.requires_grad_()
+    module = copy.deepcopy(module).to(dtype)
+    base = None if base is None else torch.full(*base, dtype=v.dtype).requires_grad_()
+    out = edge_attention(module(x, x), v, edge_index, backend=backend, dropout=dropout, base=base)
+    found = torch.autograd.grad(out, (x, v, *module.parameters()), slope.to(out.dtype), allow_unused=True)
+    return [g for g in found if g is not None]
+
+
+def worst(found, expected):
+    return max(
+        ((f.double() - e.double()).norm() / e.double().norm().clamp_min(1e-5)).item()
+        for f, e in zip(found, expected, strict=True)
+    )
+
+
+@pytest.mark.parametrize("route", ROUTES)
+@pytest.mark.parametrize("name", [n for n in kernels.__all__ if n != "Kernel"])
+def test_gradients_lose_nothing_beside_a_large_base(name, route, monkeypatch):
+    torch.manual_seed(1)
+    module = built(name, 4, 2).eval()
+    backend, change = ROUTES[route]
+    if module(torch.zeros(2, 2, 4), torch.zeros(2, 2, 4)).signed:
+        pytest.skip("it has no scores: it can be negative")
+    expected = small_gradients(module, "eager", torch.float64)
+    change(monkeypatch)
+    plain = small_gradients(module, backend, torch.float32)
+    assert worst(plain, expected) < 1e-4
+    for base in BASES:
+        for found, wanted in zip(small_gradients(module, backend, torch.float32, base), plain, strict=True):
+            assert torch.equal(found, wanted)
+
+
+@pytest.mark.parametrize("route", ["cpu", "cpu, as an op"])
+def test_dropout_beside_a_large_base(route, monkeypatch):
+    ROUTES[route][1](monkeypatch)
+    for kernel in (Additive(4, 2), RBF(4, 2)):
+        expected = small_gradients(kernel, "cpu", torch.float64, dropout=0.4)
+        for base in BASES:
+            assert worst(small_gradients(kernel, "cpu", torch.float32, base, dropout=0.4), expected) < 1e-4
+
+
+@pytest.mark.parametrize("route", ["cpu", "cpu, as an op", "eager, scattered"])
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_gradients_are_not_made_of_rounded_outputs(dtype, route, monkeypatch):
+    # Values of about 1 that differ by some steps of their type: their averages, rounded, are almost the same.
+    backend, change = ROUTES[route]
+    change(monkeypatch)
+    for kernel in (Additive(4, 2), RBF(4, 2), DotProduct(4, 2)):
+        for base in (None, ((9, 2, 3), 100.0)):
+            expected = small_gradients(kernel, "eager", torch.float64, None, 0.0, dtype, (1.0, 0.03))
+            found = small_gradients(kernel, backend, torch.float32, base, 0.0, dtype, (1.0, 0.03))
+            assert worst(found[:1], expected[:1]) < 1e-3  # what is not of the values' type

@@ -5,14 +5,13 @@ import gc
 import inspect
 import logging
 import os
-import subprocess
-import sys
 import threading
 import weakref
 
 import numpy as np
 import pytest
 import torch
+import warm_process
 from oracle import adjacency, attention, scores
 
 from kgat import KernelGATConv, kernels
@@ -101,11 +100,11 @@ def for_torch(recipe, x):
     return leaves, x._replace(**leaves, **constants)
 
 
-def check_dropout_and_base(recipe, targets, sources, edges, channels, base, around):
+def check_dropout(recipe, targets, sources, edges, channels, around):
     """Compares with the formula in double precision, the loops within 'around'."""
     edge_index, sorted_edges = adjacency(targets, sources, edges)
     x = operands(recipe, targets, sources, len(edges), torch.float64, channels=channels)
-    x = x._replace(dropout=0.3, seed=torch.tensor([4]), base=torch.randn(*base, H, channels).double())
+    x = x._replace(dropout=0.3, seed=torch.tensor([4]))
     mask = cpu.dropout_mask(len(edges), H, 0.3, x.seed)
     leaves, y = for_torch(recipe, x)
     expected, _ = attention(recipe, edge_index, targets, y, mask)
@@ -114,7 +113,7 @@ def check_dropout_and_base(recipe, targets, sources, edges, channels, base, arou
     with around:
         out, lse = cpu.attention(recipe, sorted_edges, x)
         found = cpu.attention_backward(recipe, sorted_edges, x, out, lse, slope)
-    torch.testing.assert_close(out, expected + x.base)
+    torch.testing.assert_close(out, expected)
     for name, grad in zip(leaves, grads, strict=True):
         torch.testing.assert_close(found[name], grad)
 
@@ -260,7 +259,7 @@ def test_a_forked_child_can_use_it(tmp_path):
         "status = os.waitpid(child, 0)[1]\n"
         "assert os.waitstatus_to_exitcode(status) == 0, status\n"
     )
-    subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+    warm_process.run(code)
 
 
 def test_a_second_process_compiles_nothing(tmp_path):
@@ -274,19 +273,7 @@ def test_a_second_process_compiles_nothing(tmp_path):
         "from kgat.ops.cpu.runtime import Loop\n"
         "print(Loop.compiled)\n"
     )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
-    counts = [
-        int(
-            subprocess.run(
-                [sys.executable, "-c", code],
-                check=True,
-                capture_output=True,
-                text=True,
-                env=environment,
-            ).stdout
-        )
-        for _ in range(2)
-    ]
+    counts = [int(warm_process.run(code, NUMBA_CACHE_DIR=str(tmp_path)).stdout) for _ in range(2)]
     assert counts[0] > 0
     assert counts[1] == 0
 
@@ -302,7 +289,7 @@ def test_it_works_where_nothing_can_be_kept_on_disk():
         "out = edge_attention(Magnitude(3)(x, x), x, torch.tensor([[0], [1]]), backend='cpu')\n"
         "assert out.tolist() == [[[0.0] * 3], [[1.0] * 3]], out\n"
     )
-    subprocess.run([sys.executable, "-c", code], check=True, timeout=120)
+    warm_process.run(code)
 
 
 def test_dropout_is_a_mask_of_its_seed():
@@ -571,10 +558,8 @@ for name in ("dot_product", "elu_plus_one", "laplace"):
     found = [(out, *torch.autograd.grad(out.square().sum(), x)) for out in found]
     torch.testing.assert_close(*found, msg=lambda m: f"{name}: {m}")
 """
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(tmp_path)}
     for _ in ("compiled", "loaded"):
-        done = subprocess.run([sys.executable, "-c", code], env=environment, capture_output=True, text=True)
-        assert done.returncode == 0, done.stderr
+        warm_process.run(code, NUMBA_CACHE_DIR=str(tmp_path))
 
 
 def _random_edges(random, dtype):

@@ -2,14 +2,12 @@
 
 import logging
 import os
-import subprocess
-import sys
-from pathlib import Path
 
 import numba
 import numpy as np
 import pytest
 import torch
+import warm_process
 
 from kgat import KernelGATConv
 from kgat.ops.cpu import cache as cpu_cache
@@ -207,18 +205,11 @@ def test_several_processes_write_at_once(folder):
         "        if n % 3 == 0:\n"
         "            path.unlink(missing_ok=True)\n"
     )
-    paths = [str(Path(__file__).parent), *filter(None, [os.environ.get("PYTHONPATH"), os.getcwd()])]
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder), "PYTHONPATH": os.pathsep.join(paths)}
-    processes = [
-        subprocess.Popen(
-            [sys.executable, "-W", "ignore", "-c", code], env=environment, stderr=subprocess.PIPE
-        )
-        for _ in range(3)
-    ]
+    processes = [warm_process.Process(code, NUMBA_CACHE_DIR=str(folder)) for _ in range(3)]
     for process in processes:
-        _, error = process.communicate(timeout=300)
-        assert process.returncode == 0, error.decode()
-        assert b"damaged" not in error
+        _, error = process.communicate()
+        assert process.returncode == 0, error
+        assert "damaged" not in error
     run()
     assert run() == 0
     assert {path.suffix for path in folder.rglob("*") if path.is_file()} == {".code", ".lock"}
@@ -236,18 +227,13 @@ def test_processes_that_start_at_once_compile_once(folder):
         "edge_attention(gram, x, edges, backend='cpu').sum().backward()\n"
         "print(Loop.compiled)\n"
     )
-    environment = {**os.environ, "NUMBA_CACHE_DIR": str(folder)}
-    pipe = subprocess.PIPE
-    processes = [
-        subprocess.Popen([sys.executable, "-c", code], env=environment, stdin=pipe, stdout=pipe, text=True)
-        for _ in range(3)
-    ]
+    processes = [warm_process.Process(code, NUMBA_CACHE_DIR=str(folder)) for _ in range(3)]
     for process in processes:
         process.stdout.readline()
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
-    counts = [int(process.communicate(timeout=300)[0]) for process in processes]
+    counts = [int(process.communicate()[0]) for process in processes]
     assert sum(counts) == len(files(folder)) > 0
 
 

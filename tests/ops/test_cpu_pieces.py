@@ -11,7 +11,7 @@ from test_cpu import (  # noqa: F401
     RECIPES,
     H,
     check,
-    check_dropout_and_base,
+    check_dropout,
     for_torch,
     operands,
     threads,
@@ -64,10 +64,9 @@ def test_stays_inside_of_every_buffer(recipe, hubs):
         check(recipe, "hubs", torch.float64, 1e-9, 1e-9, features=3, channels=2)
 
 
-@pytest.mark.parametrize("base", [(), (50,)])
-def test_dropout_and_base(base, hubs):
+def test_dropout(hubs):
     recipe = Recipe(rules.ABS_DIFFERENCE, rules.IDENTITY, weighted=True)
-    check_dropout_and_base(recipe, 50, 60, HUBS, 5, base, nullcontext())
+    check_dropout(recipe, 50, 60, HUBS, 5, nullcontext())
 
 
 @pytest.mark.parametrize(

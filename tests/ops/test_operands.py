@@ -1,12 +1,11 @@
 """Operands of every wrong kind: a sentence or the reference's numbers, never a crash, never other numbers."""
 
-import subprocess
-import sys
 from functools import partial
 from pathlib import Path
 
 import pytest
 import torch
+import warm_process
 
 from kgat.functional import dense_attention, edge_attention
 from kgat.score.gram import LazyGram, SumGram
@@ -18,9 +17,7 @@ FUZZ = Path(__file__).with_name("operand_fuzz.py")
 def test_fuzz_of_wrong_operands():
     wrong, first = [], 0
     while True:
-        run = subprocess.run(
-            [sys.executable, str(FUZZ), str(first)], capture_output=True, text=True, check=False
-        )
+        run = warm_process.run(FUZZ.read_text(encoding="utf8"), first, check=False)
         lines = run.stdout.splitlines()
         wrong += [line for line in lines if line.startswith("wrong")]
         if lines and lines[-1].startswith("done"):

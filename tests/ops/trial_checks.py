@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import triton_interpreter
 from torch.utils.checkpoint import checkpoint
 
 from kgat.functional import edge_attention
@@ -22,6 +23,8 @@ from kgat.score.scalar import where
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 DEVICE = "cpu" if INTERPRETED else "cuda"
+if INTERPRETED:
+    triton_interpreter.patch_once()
 FUSED = "cpu" if INTERPRETED else "gpu"  # what chooses tensors of the device
 pytestmark = pytest.mark.filterwarnings("ignore::RuntimeWarning")
 

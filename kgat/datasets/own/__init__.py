@@ -14,7 +14,7 @@ from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.graphs import read_graphs, read_pairs
 from kgat.datasets.own.mapped import load_mapped, save_mapped
 from kgat.datasets.own.networks import from_networkx
-from kgat.datasets.own.read import read_graph, read_unlabelled
+from kgat.datasets.own.read import read_graph, read_unlabelled, read_unlabelled_types
 from kgat.datasets.own.structure import structural_features
 from kgat.datasets.own.tables import from_pandas
 
@@ -33,6 +33,7 @@ __all__ = [
     "read_graphs",
     "read_pairs",
     "read_unlabelled",
+    "read_unlabelled_types",
     "save_mapped",
     "structural_features",
 ]

@@ -2,7 +2,7 @@ r"""From a heterogeneous graph as its owner gives it to a task."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch
@@ -14,12 +14,13 @@ from kgat.datasets.hetero_task import HeteroTask, check_edges_of_type
 from kgat.datasets.own.averaged_features import averaged_features
 from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.edges import first_of_each
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.labels import METRIC_OF, target_of
 from kgat.datasets.own.raw import RawGraph, counted
 from kgat.datasets.own.splits import SHARES, splits_of
 from kgat.names import unknown
 
-__all__ = ["make_hetero_task", "target_in"]
+__all__ = ["expect_types", "make_hetero_task", "prepared", "target_in"]
 
 
 def target_in(data: HeteroData, target: str, source: str) -> tuple[str, str]:
@@ -78,15 +79,9 @@ def make_hetero_task(
         )
     target = target_of(raw, kind)
     splits, said = splits_of(raw, target, split=split, time=time, group=group, shares=shares)
-    graph, steps = _cleaned(data, raw.source)
-    if directed is False:
-        graph = ToUndirected()(graph)
-        steps.append("each type of edges in both directions")
-    lacking = [of for of in graph.node_types if "x" not in graph[of]]
-    if lacking:
-        graph = averaged_features(graph)
-        steps.append(f"features of {', '.join(lacking)} are means of neighbours")
+    graph, steps = prepared(data, raw.source, directed)
     graph[target_type].y = target.y
+    graph[target_type].encoding = Encoding(directed=directed).as_dict()
     for key, value in {**raw.extra, "target": raw.label, "classes": list(target.classes)}.items():
         graph[target_type][key] = value
     metric = METRIC_OF[target.kind] if metric is None else metric
@@ -109,6 +104,55 @@ def make_hetero_task(
         digest=digest_of(content),
         target=target_type,
     )
+
+
+def expect_types(
+    data: HeteroData,
+    source: str,
+    features: Mapping[str, int],
+    edge_features: Mapping[tuple[str, str, str], int],
+) -> None:
+    r"""Refuses a graph whose types or features are not those that a model was trained on.
+
+    Args:
+        data (torch_geometric.data.HeteroData): The graph.
+        source (str): Where it comes from.
+        features (dict): How many features each type of nodes had.
+        edge_features (dict): How many each type of edges had, 0 for none.
+    """
+    for what, there, known in (
+        ("nodes", data.node_types, features),
+        ("edges", data.edge_types, edge_features),
+    ):
+        if set(there) != set(known):
+            expected, got = (", ".join(map(str, sorted(types))) or "none" for types in (known, there))
+            raise ValueError(
+                f"Expected the types of {what} of training, {expected}, in {source} (got {got}); pass all of "
+                "them and no other"
+            )
+    attr = data.collect("edge_attr", allow_empty=True)
+    widths = [(name, data[name].x.size(1), number) for name, number in features.items()]
+    for edge, number in edge_features.items():
+        widths.append((str(edge), attr[edge].size(1) if edge in attr else 0, number))
+    for of, width, trained in widths:
+        if width != trained:
+            raise ValueError(
+                f"Expected {trained} features of type {of} as in training (got {width} in {source}); pass "
+                "the same ones in the same order"
+            )
+
+
+def prepared(data: HeteroData, source: str, directed: bool | None) -> tuple[HeteroData, list[str]]:
+    r"""Returns the graph as models take it, and what was done to it."""
+    graph, steps = _cleaned(data, source)
+    if directed is False:
+        graph = ToUndirected()(graph)
+        steps.append("each type of edges in both directions")
+    lacking = [of for of in graph.node_types if "x" not in graph[of]]
+    if lacking:
+        graph = averaged_features(graph)
+        steps.append(f"features of {', '.join(lacking)} are means of neighbours")
+    return graph, steps
 
 
 def _cleaned(data: HeteroData, source: str) -> tuple[HeteroData, list[str]]:

@@ -4,20 +4,23 @@ from __future__ import annotations
 
 import dataclasses
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
+
+from torch_geometric.data import HeteroData
 
 from kgat.datasets.own.arrays import read_arrays
 from kgat.datasets.own.data import SeveralGraphs, from_data, read_data
 from kgat.datasets.own.encoding import Encoding
+from kgat.datasets.own.hetero import expect_types, prepared
 from kgat.datasets.own.mapped import is_mapped, load_mapped
 from kgat.datasets.own.networks import NETWORKS, from_networkx, read_network
 from kgat.datasets.own.several import from_several, graphs_at
 from kgat.datasets.own.tables import TABLES, from_pandas, read_table, table_in
 from kgat.datasets.task import Task
 
-__all__ = ["read_graph", "read_unlabelled"]
+__all__ = ["read_graph", "read_unlabelled", "read_unlabelled_types"]
 
 # Which options belong to which files; all others belong to all.
 OF_TABLES = ("drop", "categories", "fill", "id")
@@ -157,6 +160,42 @@ def read_unlabelled(path: str | os.PathLike[str], like: Encoding, **options: Any
         known = ()
     read = {name: value for name, value in like.read.items() if name in known}
     return read_graph(path, like=like, **read | options)
+
+
+def read_unlabelled_types(
+    path: Path,
+    features: Mapping[str, int],
+    edge_features: Mapping[tuple[str, str, str], int],
+    directed: bool | None = None,
+) -> tuple[HeteroData, dict[str, Sequence[Any]]]:
+    r"""Reads a heterogeneous graph that a trained model is to predict on; its labels do not count.
+
+    Args:
+        path (Path): The file that holds a :class:`~torch_geometric.data.HeteroData`.
+        features (dict): How many features each type of nodes had in training.
+        edge_features (dict): How many each type of edges had, 0 for none.
+        directed (bool, optional): As it was in training. (default: :obj:`None`)
+
+    Returns:
+        (torch_geometric.data.HeteroData, dict): The graph as training had it, and by type of nodes the ids
+        that the graph names.
+
+    Raises:
+        ValueError: If types or features are not those of training.
+    """
+    source = f"'{path}'"
+    data = read_data(path)
+    if not isinstance(data, HeteroData):
+        raise ValueError(
+            f"Expected a HeteroData in {source}, as the model was trained on (got a {type(data).__name__}); "
+            "give its nodes and edges types"
+        )
+    ids: dict[str, Sequence[Any]] = {
+        name: list(data[name].node_id) for name in data.node_types if "node_id" in data[name]
+    }
+    graph, _ = prepared(data, source, directed)
+    expect_types(graph, source, features, edge_features)
+    return graph, ids
 
 
 def _refuse(path: Path, options: dict[str, Any], names: Sequence[str]) -> None:

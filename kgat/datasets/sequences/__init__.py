@@ -18,7 +18,7 @@ __all__ = ["SEQUENCES", "load_sequences", "resolve_source", "sequence_names"]
 
 # The order of names that lists have; what is in no such file comes after them.
 SEQUENCES: tuple[SequenceSource, ...] = discover(
-    __name__, __path__, first=("uea", "sst2", "ptb", "multi30k", "listops")
+    __name__, __path__, first=("uea", "sst2", "ptb", "multi30k", "listops", "digits")
 )
 
 
@@ -39,7 +39,8 @@ def load_sequences(name: str, root: str | os.PathLike[str] | None = None, **opti
     part, a fifth of each class, so that the test is there to be read once. They are standardised with the
     statistics of what is left for training, and validation and test series are clipped to the longest of the
     official training part, as in `"Primal-Attention" <https://arxiv.org/abs/2305.19798>`_. ListOps is
-    generated, see :func:`kgat.datasets.sequences.listops.generate`. The other sets have their official parts,
+    generated, see :func:`kgat.datasets.sequences.listops.generate`. The digits are images that scikit-learn
+    ships, as sequences of patches; their parts are drawn. The other sets have their official parts,
     and vocabularies that are made of the training part alone: words for SST-2 and the Penn Treebank, byte
     pairs for Multi30k, whose test is that of 2016.
 
@@ -55,6 +56,8 @@ def load_sequences(name: str, root: str | os.PathLike[str] | None = None, **opti
             - ListOps: :obj:`seed` (default: :obj:`0`) of the expressions; :obj:`lengths`, their fewest and
               most tokens (default: :obj:`(100, 300)`; Long Range Arena has :obj:`(501, 1999)`); :obj:`sizes`
               of the three parts (default: :obj:`(4000, 500, 500)`; there :obj:`(96000, 2000, 2000)`);
+            - digits: :obj:`seed` (default: :obj:`0`) of the parts; :obj:`patch`, pixels along the side of a
+              patch (default: :obj:`2`);
             - SST-2: :obj:`min_count`, how often a word must occur to be known (default: :obj:`2`);
             - Multi30k: :obj:`vocab_size` (default: :obj:`4000`); :obj:`shared`, whether both languages have
               one vocabulary (default: :obj:`True`).

@@ -1,4 +1,4 @@
-r"""Tables of ``kgat bench ops``, ``epoch``, ``threads`` and ``sequences``, from their records alone."""
+r"""Tables of ``kgat bench``, from its records alone."""
 
 from __future__ import annotations
 
@@ -177,6 +177,28 @@ def memory(records: Sequence[Record], form: str = "markdown") -> str:
     return render([Table(head, [[*key, *row] for key, row in rows.items()], names=2)], form)
 
 
+def comparisons(records: Sequence[Record], form: str = "markdown") -> str:
+    r"""Returns how many times longer comparisons take with another copy. Of repeated records the last counts.
+
+    Args:
+        records (list of dict): What :func:`kgat.experiments.bench.comparison.bench_comparison` returned.
+        form (str, optional): As of :func:`kgat.experiments.table.render`. (default: :obj:`"markdown"`)
+    """
+    rows: dict[tuple[str, ...], list[str]] = {}
+    for record in records:
+        if record.get("kind") == "comparison":
+            both = (record["work"], record["candidate_work"])
+            key = (f"`{' '.join(['kgat compare', *record['arguments']])}`", record["candidate"])
+            rows[key] = [
+                *(" / ".join(f"{work[what]:,}" for work in both) for what in ("runs", "epochs")),
+                *(_ratio(record[clock]) for clock in ("wall", "cpu")),
+                _number(_middle(record["wall"], "seconds"), 1),
+            ]
+    head = ["command", "against", "runs, ours / theirs", "epochs, ours / theirs"]
+    head += ["by the clock", "CPU time", "ours, s by the clock"]
+    return render([Table(head, [[*key, *row] for key, row in rows.items()], names=2)], form)
+
+
 class _Section:
     r"""One scenario on one device.
 
@@ -330,4 +352,4 @@ def _cost(record: Record) -> str:
 
 
 # By the kind of records.
-TABLES = {"ops": tables, "threads": threads, "memory": memory}
+TABLES = {"ops": tables, "threads": threads, "memory": memory, "comparison": comparisons}

@@ -3,6 +3,7 @@ r"""What is claimed, and the records that it is judged by: ``claims.toml``."""
 from __future__ import annotations
 
 import dataclasses
+import json
 import tomllib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -136,7 +137,8 @@ def lines(claim: Claim, folder: Path, changes: Mapping[str, str] | None = None) 
             f"{claim.name} --out {folder}"
         )
     changed = {dataset: claim.setting(dataset).with_changes(changes or {}) for dataset in claim.datasets}
-    settings = {dataset: dataclasses.asdict(setting) for dataset, setting in changed.items()}
+    # As records hold them: JSON has no tuples.
+    settings = json.loads(json.dumps({name: dataclasses.asdict(one) for name, one in changed.items()}))
     return [
         record
         for record in records

@@ -3,6 +3,7 @@ r"""What the records of a claim show: figures, and sentences that follow from th
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from functools import partial
 from itertools import product
 from statistics import mean, median
 from typing import Any
@@ -265,6 +266,11 @@ def _heads(records: Sequence[Record]) -> Iterator[str]:
         yield f"attention on {ups} of {len(of_sets)} sets ({numbers})."
 
 
+def _images(records: Sequence[Record]) -> Iterator[str]:
+    yield from _ranked(records)
+    yield from _heads(records)
+
+
 def _spectra(records: Sequence[Record]) -> Iterator[str]:
     primal = ("primal", "primal, no KSVD", "primal+", "primal+, no KSVD")
     last = means(records, lambda run: run["layers"][-1]["effective_rank"], ("softmax", *primal))
@@ -313,7 +319,8 @@ def _definite(records: Sequence[Record]) -> Iterator[str]:
 def _orders(records: Sequence[Record]) -> Iterator[str]:
     of_sets: dict[str, dict[str, list[float]]] = {}
     for score in _scores(records):
-        of_sets.setdefault(score["dataset"], {}).setdefault(score["model"], []).append(score["test"])
+        if score["model"] != "softmax":
+            of_sets.setdefault(score["dataset"], {}).setdefault(score["model"], []).append(score["test"])
     apart, complete = [], []
     for dataset, one in of_sets.items():
         if len(one) < 4 or min(map(len, one.values())) < 2:
@@ -324,6 +331,11 @@ def _orders(records: Sequence[Record]) -> Iterator[str]:
             apart.append(dataset)
     yield "The best and the worst p are farther apart than twice the largest standard deviation over seeds on"
     yield f"{len(apart)} of {len(complete)} sets ({', '.join(apart) or NONE})."
+
+
+def _translation(records: Sequence[Record]) -> Iterator[str]:
+    yield from _ranked(records)
+    yield from _orders(records)
 
 
 def _degrees(records: Sequence[Record]) -> Iterator[str]:
@@ -341,24 +353,38 @@ def _degrees(records: Sequence[Record]) -> Iterator[str]:
         yield "exponential."
 
 
-def _positions(records: Sequence[Record]) -> Iterator[str]:
+def _ranked(records: Sequence[Record], base: str = "softmax") -> Iterator[str]:
+    tests = {(score["dataset"], score["model"], score["seed"]): score["test"] for score in _scores(records)}
     for dataset, one in means(records, lambda run: run["test"]).items():
-        larger = next(record["metric"] for record in records) != "perplexity"
-        order = sorted(one, key=one.__getitem__, reverse=larger)
-        yield f"From best to worst on {dataset}: {', '.join(f'{name} {one[name]:.1f}' for name in order)}."
+        metric = next(record["metric"] for record in records if record["dataset"] == dataset)
+        sign, scale = -1.0 if metric == "perplexity" else 1.0, 100.0 if metric == "accuracy" else 1.0
+        order = sorted(one, key=lambda name, one=one, sign=sign: -sign * one[name])  # type: ignore[misc]
+        said = ", ".join(f"{name} {scale * one[name]:.1f}" for name in order)
+        yield f"From best to worst on {dataset} ({UNITS[metric]}, means over seeds): {said}."
+        better = []
+        for name in [name for name in one if name != base]:
+            seeds = [seed for d, n, seed in tests if (d, n) == (dataset, name) and (d, base, seed) in tests]
+            gains = [sign * (tests[dataset, name, seed] - tests[dataset, base, seed]) for seed in seeds]
+            better.append(f"{name} in {sum(gain > 0.0 for gain in gains)} of {len(gains)}")
+        yield f"Seeds in which one is better than {base}: {', '.join(better)}."
 
 
 SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
     "approximation": _approximation,
     "density": _density,
     "heads": _heads,
+    "images": _images,
     "spectra": _spectra,
     "copula": _copula,
     "definite": _definite,
     "orders": _orders,
     "degrees": _degrees,
-    "positions": _positions,
-    "language": _positions,
+    "listops": _ranked,
+    "translation": _translation,
+    "positions": partial(_ranked, base="none"),
+    "values": partial(_ranked, base="sum in layers, v1"),
+    "memory": partial(_ranked, base="segments of 16"),
+    "language": partial(_ranked, base="none"),
 }
 TABLES: Mapping[str, Callable[[Sequence[Record]], list[str | Table]]] = {
     "approximation": _approximation_table,

@@ -18,7 +18,7 @@ from kgat.experiments.loop import Diverged, Epoch
 from kgat.experiments.sequences.papers import OPTIMIZERS, Setting
 from kgat.kernels import Kernel
 from kgat.models import LanguageModel, SequenceClassifier, Translator
-from kgat.nn import PrimalAttention
+from kgat.nn import PrimalAttention, SegmentMemory
 
 POOL = 50  # batches among which sequences are sorted by length
 
@@ -29,7 +29,8 @@ def build(task: SequenceTask, attention: Mapping[str, Any], setting: Setting) ->
     r"""Builds the model of a task.
 
     Series are classified as `"Primal-Attention" <https://arxiv.org/abs/2305.19798>`_ does it: learned places,
-    GELU, and all tokens flattened; sentences and expressions by the mean of their tokens.
+    GELU, and all tokens flattened, or as vision transformers classify images, by a token of the class;
+    sentences and expressions by the mean of their tokens.
 
     Args:
         task (SequenceTask): The task.
@@ -54,11 +55,13 @@ def build(task: SequenceTask, attention: Mapping[str, Any], setting: Setting) ->
     if task.kind == "translation":
         return Translator(len(words), len(target_words), tied=setting.tied, **sizes, **attention)
     learned = words is None or setting.learned_positions
+    image = words is None and setting.pooling == "cls"
     if learned and attention.get("position") == "sum":
-        sizes["position_kwargs"] = {"max_length": task.max_len}
+        sizes["position_kwargs"] = {"max_length": (task.max_len or 0) + image}
     if words is not None:
         return SequenceClassifier(classes, vocab_size=len(words), **sizes, **attention)
-    sizes.update(act="gelu", pooling="flatten", max_len=task.max_len, input_scale=setting.embed_dim**0.5)
+    scale = 1.0 if image else setting.embed_dim**0.5
+    sizes.update(act="gelu", pooling=setting.pooling, max_len=task.max_len, input_scale=scale)
     return SequenceClassifier(classes, in_channels=task.in_channels, **sizes, **attention)
 
 
@@ -108,7 +111,7 @@ def fit(
         weight_decay=setting.weight_decay,
     )
     # Batches of a language model differ by one between epochs; the last steps are at the end of the schedule.
-    total = setting.epochs * sum(1 for _ in batches(train, setting, torch.Generator()))
+    total = setting.epochs * sum(1 for _ in _with_memory(model, train, setting, torch.Generator()))
     if setting.steps is not None:
         total = min(total, setting.steps)
     schedule = torch.optim.lr_scheduler.LambdaLR(optimizer, lambda step: rate(step, total, setting))
@@ -126,13 +129,13 @@ def fit(
         nonlocal done
         model.train()
         last = 0.0
-        for batch in batches(train, setting, generator):
+        for batch, memory in _with_memory(model, train, setting, generator):
             if setting.steps is not None and done == setting.steps:
                 break
             done += 1
             optimizer.zero_grad()
             losses: list[Tensor] = []
-            logits, y = answer(model, batch, device, losses)
+            logits, y = answer(model, batch, device, losses, memory)
             loss = F.cross_entropy(logits, y, label_smoothing=setting.label_smoothing)
             if not math.isfinite(last := loss.item()):
                 raise Diverged("training loss", last)
@@ -183,13 +186,14 @@ def rate(step: int, total: int, setting: Setting) -> float:
 
 
 def batches(
-    part: Part, setting: Setting, generator: torch.Generator | None = None
+    part: Part, setting: Setting, generator: torch.Generator | None = None, *, segments: bool = False
 ) -> Iterator[Labelled | Pairs | Tensor]:
     r"""Yields a part in batches, in random order if there is a generator.
 
     Sequences of about one length go together. A stream is cut into rows of :obj:`block` tokens and the one
     that follows, so that every token but the first is predicted once; in random order, the first cut is
-    anywhere within a block.
+    anywhere within a block. As :obj:`segments`, each row of a batch goes on where that of the batch before
+    ended, and nothing else is random; texts of a batch of another size begin anew.
     """
     if isinstance(part, Stream):
         tokens, block = part.tokens, setting.block
@@ -200,6 +204,9 @@ def batches(
             )
         if generator is not None:
             tokens = tokens[int(torch.randint(min(block, len(tokens) - 1), (), generator=generator)) :]
+        if segments:
+            yield from _segments(tokens, block, setting.batch_size)
+            return
         whole = (len(tokens) - 1) // block
         if whole > 0:
             rows = tokens.unfold(0, block + 1, block)
@@ -220,11 +227,30 @@ def batches(
         yield part.take(indices[place])
 
 
+def _segments(tokens: Tensor, block: int, rows: int) -> Iterator[Tensor]:
+    length = (len(tokens) - 1) // rows  # of each of as many texts; what is left is one more
+    texts = tokens.unfold(0, length + 1, length)[:rows] if length > 0 else tokens.new_empty(0, 1)
+    for part in (texts, tokens[rows * length :].unsqueeze(0)):
+        yield from (part[:, i : i + block + 1] for i in range(0, part.size(1) - 1, block))
+
+
+def _with_memory(
+    model: torch.nn.Module, part: Part, setting: Setting, generator: torch.Generator | None = None
+) -> Iterator[tuple[Labelled | Pairs | Tensor, list[SegmentMemory] | None]]:
+    segments = isinstance(model, LanguageModel) and model.memory > 0
+    memory, rows = None, 0
+    for batch in batches(part, setting, generator, segments=segments):
+        if segments and len(batch) != rows:
+            memory, rows = model.empty_memory(), len(batch)  # type: ignore[operator]
+        yield batch, memory
+
+
 def answer(
     model: torch.nn.Module,
     batch: Labelled | Pairs | Tensor,
     device: str = "cpu",
     losses: list[Tensor] | None = None,
+    memory: list[SegmentMemory] | None = None,
 ) -> tuple[Tensor, Tensor]:
     r"""Returns the logits of a batch and what they should say, one row per sequence or per token.
 
@@ -236,7 +262,7 @@ def answer(
         return logits, batch.y.to(device)
     if isinstance(batch, Tensor):
         rows = batch.to(device)
-        return model(rows[:, :-1], losses=losses).flatten(0, 1), rows[:, 1:].flatten()
+        return model(rows[:, :-1], losses=losses, memory=memory).flatten(0, 1), rows[:, 1:].flatten()
     target, shifted = batch.target.x.to(device), Padded(batch.target.x[:, :-1], batch.target.lengths - 1)
     paddings = (_padding(batch.source, device), _padding(shifted, device))
     logits = model(batch.source.x.to(device), target[:, :-1], *paddings, losses=losses)
@@ -256,8 +282,8 @@ def evaluate(
     r"""Returns the mean negative log-likelihood, per sequence or per token, and the accuracy."""
     model.eval()
     nats, hits, count = 0.0, 0, 0
-    for batch in batches(part, setting):
-        logits, y = answer(model, batch, device)
+    for batch, memory in _with_memory(model, part, setting):
+        logits, y = answer(model, batch, device, memory=memory)
         nats += float(F.cross_entropy(logits.float(), y, reduction="sum"))
         hits += int((logits.argmax(-1) == y).sum())
         count += len(y)

@@ -14,6 +14,7 @@ import torch
 from torch_geometric.resolver import normalize_string
 
 from kgat.datasets.sequences import resolve_source
+from kgat.models.sequence_classifier import POOLINGS
 from kgat.names import converted, one_of, unknown
 
 BASELINE = "softmax"
@@ -52,6 +53,7 @@ class Setting:
         norm_first (bool): Whether branches are normalised where they begin.
         learned_positions (bool): Whether places that are added to tokens of sentences and expressions are
             learned, as those of series are, and not sinusoidal.
+        pooling (str): What is read of a series or an image, see :class:`~kgat.models.SequenceClassifier`.
         tied (bool): Whether the last map of a language model or translator is the embedding.
         num_features (int): Number :math:`S` of frequencies of spectral kernels.
         optimizer (str): ``"adam"``, ``"adamw"`` or ``"radam"``.
@@ -73,7 +75,7 @@ class Setting:
         options (dict): Options of :func:`kgat.datasets.load_sequences`.
 
     Raises:
-        ValueError: If the optimiser or the schedule is unknown, or a number is out of range.
+        ValueError: If the optimiser, the schedule or the pooling is unknown, or a number is out of range.
     """
 
     embed_dim: int = 64
@@ -85,6 +87,7 @@ class Setting:
     attention_bias: bool = True
     norm_first: bool = False
     learned_positions: bool = False
+    pooling: str = "flatten"
     tied: bool = False
     num_features: int = 32
     optimizer: str = "adam"
@@ -105,7 +108,7 @@ class Setting:
     options: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self) -> None:
-        for name, known in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES)):
+        for name, known in (("optimizer", tuple(OPTIMIZERS)), ("schedule", SCHEDULES), ("pooling", POOLINGS)):
             one_of(name, getattr(self, name), known)
         for names, fits, said in _RANGES:
             for name in names:
@@ -169,6 +172,7 @@ _GROUPS = {
     "SST2_glue": "sentences",
     "PTB": "language_model",
     "Multi30k": "translation",
+    "digits": "images",
 }
 
 
@@ -183,6 +187,7 @@ def settings_of(dataset: str, scale: str = "small") -> Setting:
     * PTB: the small FourierFormer for WikiText-103, whose 500,000 steps became 100 epochs of a smaller text;
     * Multi30k: fairseq's recipe for IWSLT'14, which Transformer Dissection is said to use; 128 sentences are
       about its 4,096 tokens;
+    * digits: DeiT-tiny, in which FourierFormer classifies ImageNet, without its augmentation;
     * sentences: nobody's, as no size of such a model is published.
 
     Args:
@@ -211,11 +216,11 @@ def resolve_paper(name: str) -> Paper:
 def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> dict[str, Any]:
     r"""Returns the arguments of :class:`~kgat.models.KernelTransformer` that make an attention.
 
-    Places are added to the tokens unless the attention says otherwise. ``"primal+"`` is softmax attention in
-    all layers but the last. Primal attention has no more components than a head has channels: more would not
-    be of low rank, and the paper's heads are wider. Each primal layer adds a KSVD loss of its own, and the
-    paper's scripts take the mean over these layers: the weight of one is that of the script over their
-    number.
+    Places are added to the tokens unless the attention says otherwise; a list of one position is that of each
+    layer, of a decoder too. ``"primal+"`` is softmax attention in all layers but the last. Primal attention
+    has no more components than a head has channels: more would not be of low rank, and the paper's heads are
+    wider. Each primal layer adds a KSVD loss of its own, and the paper's scripts take the mean over these
+    layers: the weight of one is that of the script over their number.
 
     Args:
         dataset (str): The data set, which some arguments depend on.
@@ -227,7 +232,10 @@ def arguments(dataset: str, attention: Mapping[str, Any], setting: Setting) -> d
         ['kernel', 'primal']
     """
     kwargs = {"position": "sum", **attention}
-    name = kwargs.get("attention")
+    position, name = kwargs["position"], kwargs.get("attention")
+    if isinstance(position, (list, tuple)) and len(position) == 1:
+        stacks = 2 if _GROUPS.get(dataset) == "translation" else 1
+        kwargs["position"] = [*position] * (stacks * setting.num_layers)
     of_attention: dict[str, Any] = {}
     # Primal attention has no weights to drop, and its maps are not those of the other papers.
     if setting.attention_dropout is not None and name != "primal":

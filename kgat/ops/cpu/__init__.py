@@ -10,7 +10,6 @@ class CPU(FusedBackend):
     r"""The loops of :mod:`kgat.ops.cpu.loops`."""
 
     name = device = "cpu"
-    adds_base = True
 
     available = staticmethod(launch.available)
     attention = staticmethod(launch.attention)

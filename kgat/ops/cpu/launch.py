@@ -33,12 +33,12 @@ OF_ROWS, OF_COLUMNS = ("query", "query_bias"), ("value", "key", "key_bias")
 
 
 def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
-    own, x = x.value.dtype, _widened(x)
+    x = _widened(x)
     out = x.value.new_empty(adjacency.num_targets, x.heads, x.channels)
     lse = x.value.new_empty(adjacency.num_targets, x.heads)
     if lse.numel() != 0:
         _run(_loop(recipe, x, "forward"), adjacency, False, x, {}, {"out": out, "lse": lse})
-    return out if own is out.dtype else out.to(own), lse
+    return out, lse
 
 
 def _widened(x: Operands) -> Operands:
@@ -49,8 +49,8 @@ def attention_backward(
     recipe: Recipe, adjacency: Adjacency, x: Operands, out: Tensor, lse: Tensor, grad: Tensor
 ) -> dict[str, Tensor]:
     own, x = x.value.dtype, _widened(x)
-    if own is not x.dtype or grad.dtype is not own:
-        out, grad = out.to(x.dtype), grad.to(x.dtype)
+    if grad.dtype is not x.dtype:
+        grad = grad.to(x.dtype)
     if adjacency.num_edges == 0 or x.heads == 0:
         return {
             name: torch.zeros_like(t, dtype=own if name == "value" else None) for name, t in x.learned.items()
@@ -195,8 +195,6 @@ class _Frame:
         context[place["scale"]] = scale.data_ptr()
         if x.dropout > 0:
             context[place["keep"]] = _keep(x.dropout)
-        if x.base is not None and x.base.dim() == 3:
-            context[place["base_step"]] = x.heads * x.channels
         scratch.counter[0] = 0
         loop.run(context, tasks)
         self._free.append(scratch)
@@ -254,14 +252,12 @@ def _run_pieces(
     all_parts = {id(t): t.new_zeros(len(node), *t.shape[1:]) for t in results.values()}
     parts = {name: all_parts[id(t)] for name, t in results.items()}
     total = torch.zeros_like(parts["lse"]) if "lse" in parts else None
-    frame.pieces.run(loop, x._replace(**rows, base=None), {**tensors, **parts, "total": total})
+    frame.pieces.run(loop, x._replace(**rows), {**tensors, **parts, "total": total})
     if total is not None:
         results["lse"][cut.node] = _join(frame, cut, x, parts.pop("lse"), total)
         parts["out"] *= total.unsqueeze(-1)
     for name, part in {id(part): (name, part) for name, part in parts.items()}.values():
         whole = part.new_zeros(len(cut.node), *part.shape[1:]).index_add_(0, cut.owner, part)
-        if name == "out" and x.base is not None:
-            whole += x.base if x.base.dim() == 2 else x.base[cut.node]
         if name == "d_query" and tensors.get("add"):
             whole += results[name][cut.node]
         results[name][cut.node] = whole
@@ -365,12 +361,14 @@ def logits(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def logits_backward(
-    x: Tensor, first: Tensor, second: Tensor, d_s: Tensor, d_t: Tensor
+    x: Tensor, first: Tensor, second: Tensor, d_s: Tensor, d_t: Tensor, to: Tensor | None = None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the gradients of :func:`logits`."""
+    r"""Returns the gradients of :func:`logits`, that of the nodes added to another one that is contiguous."""
     x, first, second, d_s, d_t = map(Tensor.contiguous, (x, first, second, d_s, d_t))
-    d_x, d_vectors = torch.empty_like(x), x.new_zeros(_slots_of_logits(x), 2, *first.shape)
-    _run_logits("logits_backward", x, first, second, d_s, d_t, d_x, d_vectors)
+    d_x = torch.empty_like(x) if to is None else to
+    d_vectors = x.new_zeros(_slots_of_logits(x), 2, *first.shape)
+    name = "logits_backward" if to is None else "logits_backward_added"
+    _run_logits(name, x, first, second, d_s, d_t, d_x, d_vectors)
     d_first, d_second = (d_vectors[0] if len(d_vectors) == 1 else d_vectors.sum(dim=0)).unbind()
     return d_x, d_first, d_second
 

@@ -25,6 +25,14 @@ def _two_products(x, a, b, zero, size):
 
 
 @apart
+def _two_gradients_added(out, d_a, d_b, x, a, b, s, t, size):
+    for c in range(size):
+        out[c] += s * a[c] + t * b[c]
+        d_a[c] += s * x[c]
+        d_b[c] += t * x[c]
+
+
+@apart
 def _two_gradients(out, d_a, d_b, x, a, b, s, t, size):
     for c in range(size):
         out[c] = s * a[c] + t * b[c]
@@ -49,6 +57,15 @@ def logits(dtype: str) -> Callable[..., None]:
 
 def logits_backward(dtype: str) -> Callable[..., None]:
     r"""The gradients of nodes and, for each slot, of both vectors."""
+    return _gradients(dtype, _two_gradients)
+
+
+def logits_backward_added(dtype: str) -> Callable[..., None]:
+    r"""As :func:`logits_backward`, to nodes that have a gradient already."""
+    return _gradients(dtype, _two_gradients_added)
+
+
+def _gradients(dtype: str, of_row: Callable[..., None]) -> Callable[..., None]:
     f = np.float32(0) if dtype == "float32" else np.float64(0)
 
     def loop(begin, end, ctx):
@@ -62,7 +79,7 @@ def logits_backward(dtype: str) -> Callable[..., None]:
             )
             for row in range(rows * slot // ctx[SLOTS], rows * (slot + 1) // ctx[SLOTS]):
                 h = row % heads
-                _two_gradients(
+                of_row(
                     chunk(d_x, row, channels),
                     *(chunk(d_a, h, channels), chunk(d_b, h, channels), chunk(x, row, channels)),
                     *(chunk(a, h, channels), chunk(b, h, channels), s[row], t[row], channels),

@@ -29,15 +29,15 @@ FIELDS = (
     *("counter", "slots", "bounds", "longest", "scratch", "scratch_size"),
     *("ptr", "index", "edge", "place", "heads", "features", "channels"),
     *TABLE,
-    *("scale", "keep", "base_step", "out", "lse", "total", "grad", "packed", "dt", "add"),
+    *("scale", "keep", "out", "lse", "total", "grad", "packed", "dt", "add"),
     *(f"d_{name}" for name in _OF_GRADIENTS),
 )
 (
     COUNTER, SLOTS, BOUNDS, LONGEST, SCRATCH, SCRATCH_SIZE,
     PTR, INDEX, EDGE, PLACE, HEADS, FEATURES, CHANNELS,
     VALUE, PAIR_ARGS, LINK_ARGS,
-    QUERY, KEY, WEIGHT, QUERY_BIAS, KEY_BIAS, EDGE_BIAS, EDGE_WEIGHT, BASE, SEED,
-    SCALE, KEEP, BASE_STEP, OUT, LSE, TOTAL, GRAD, PACKED, DT, ADD,
+    QUERY, KEY, WEIGHT, QUERY_BIAS, KEY_BIAS, EDGE_BIAS, EDGE_WEIGHT, SEED,
+    SCALE, KEEP, OUT, LSE, TOTAL, GRAD, PACKED, DT, ADD,
     D_QUERY, D_KEY, D_WEIGHT, D_QUERY_BIAS, D_KEY_BIAS, D_EDGE_BIAS, D_EDGE_WEIGHT, D_VALUE,
 ) = range(len(FIELDS))  # fmt: skip
 
@@ -69,12 +69,6 @@ def _kept(seed, counter, keep):
     x = _mix(np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed))
     x = _mix(x ^ (np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(0x2545F4914F6CDD1D)))
     return (x >> np.uint64(32)) < np.uint64(keep)
-
-
-@apart
-def _copy(out, x, size):
-    for c in range(size):
-        out[c] = x[c]
 
 
 @apart
@@ -317,14 +311,11 @@ class Kernels:
                 factor = pointer(ctx[EDGE_WEIGHT], f)
                 for e in range(n):
                     w[e] *= factor[np.int64(edge[first + e]) * heads + h]
-            v, out, base = pointer(ctx[VALUE], f), pointer(ctx[OUT], f), pointer(ctx[BASE], f)
+            v, out = pointer(ctx[VALUE], f), pointer(ctx[OUT], f)
             for i in range(start, stop):
                 o = chunk(out, i * heads + h, channels)
-                if ctx[BASE] != 0:
-                    _copy(o, shift(base, i * ctx[BASE_STEP] + h * channels), channels)
-                else:
-                    for c in range(channels):
-                        o[c] = number(0)
+                for c in range(channels):
+                    o[c] = number(0)
                 e, last, part = ptr[i], ptr[i + 1], share[i - start]
                 while e + 4 <= last:
                     _fetch(v, col, e, ptr[stop], heads, h, channels)
@@ -671,16 +662,12 @@ def pack(dtype: str) -> Callable[..., None]:
     def rows(ctx, task, slot, start, stop):
         heads, channels, lse = ctx[HEADS], ctx[CHANNELS], pointer(ctx[LSE], f)
         a, packed = pointer(ctx[QUERY_BIAS], f), pointer(ctx[PACKED], f)
-        g, out, base = pointer(ctx[GRAD], f), pointer(ctx[OUT], f), pointer(ctx[BASE], f)
+        g, out = pointer(ctx[GRAD], f), pointer(ctx[OUT], f)
         for row in range(start * heads, stop * heads):
             own, other = chunk(g, row, channels), chunk(out, row, channels)
             total = number(0)
             for c in range(channels):
                 total += own[c] * other[c]
-            if ctx[BASE] != 0:
-                added = shift(base, row // heads * ctx[BASE_STEP] + row % heads * channels)
-                for c in range(channels):
-                    total -= own[c] * added[c]
             packed[row * 4] = a[row] if ctx[QUERY_BIAS] != 0 else number(0)
             packed[row * 4 + 1] = lse[row]
             packed[row * 4 + 2] = total

@@ -42,7 +42,7 @@ def _kernels() -> Any:
 
 def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
     size = _Sizes.of(adjacency, x)
-    out = size.new(x.value, size.targets, x.heads, x.channels)
+    out = size.new(x.link_args, size.targets, x.heads, x.channels)
     lse = size.new(x.link_args, size.targets, x.heads)
     if size.empty:
         return out, lse
@@ -63,7 +63,7 @@ def attention_backward(
     made = {name: size.new(tensor) for name, tensor in x.learned.items()}
     if size.empty:
         return made
-    grad = grad.contiguous()
+    grad = grad.to(x.value.dtype).contiguous()  # of the sum in that type: edges gather half as much
     mean = torch.empty_like(lse)
     block = _power(size.channels)
     lanes = max(1, 2 * TILE // block)

@@ -209,11 +209,7 @@ def _failure(trial: Trial, pair_args: list[list[float]], link_args: list[list[fl
         raise
     except Exception as error:  # noqa: BLE001  # compilers fail in many ways; eager goes on without them
         return f"{type(error).__name__}: {error}"
-    rounded = None
-    if not trial.scores and trial.value_dtype != trial.dtype:
-        rounded = computed["output"]
-        exact = _expected(trial, edge_index, x, grad, mask, torch.float64, rounded)
-    plain = _expected(trial, edge_index, x, grad, mask, trial.dtype, rounded)
+    plain = _expected(trial, edge_index, x, grad, mask, trial.dtype)
     differences = (
         _difference(name, computed[name], wanted, plain[name].double(), *_TOLERANCE[computed[name].dtype])
         for name, wanted in exact.items()
@@ -236,16 +232,9 @@ def _computed(trial: Trial, edge_index: Tensor, x: Operands, grad: Tensor) -> di
 
 
 def _expected(
-    trial: Trial,
-    edge_index: Tensor,
-    x: Operands,
-    grad: Tensor,
-    mask: Tensor | None,
-    dtype: torch.dtype,
-    rounded: Tensor | None = None,
+    trial: Trial, edge_index: Tensor, x: Operands, grad: Tensor, mask: Tensor | None, dtype: torch.dtype
 ) -> dict[str, Tensor]:
-    # The same of the eager backend on the CPU, in this type. Backward takes D_i from the output as it was
-    # rounded: what that adds to D_i, it takes from the gradients of lambda_i.
+    # The same of the eager backend on the CPU, in this type.
     def cast(tensor: Tensor) -> Tensor:
         return tensor.detach().to(dtype)
 
@@ -255,12 +244,7 @@ def _expected(
         del leaves["value"]
     call = call_of(Recipe.read(trial.recipe), x, edge_index, 1, TARGETS, mask)
     result = call.gram.at(call.row, call.col) if trial.scores else EAGER.edge_attention(call)
-    loss = (cast(grad) * result).sum()
-    if rounded is not None:
-        more = (cast(grad) * (cast(rounded) - result.detach())).sum(dim=-1)
-        total = torch.zeros_like(more).index_add(0, call.row, call.scores().exp())
-        loss = loss - (more * torch.where(total > 0.0, total, 1.0).log()).sum()
-    gradients = torch.autograd.grad(loss, list(leaves.values()), allow_unused=True)
+    gradients = torch.autograd.grad(result, list(leaves.values()), cast(grad), allow_unused=True)
     results = {"sums" if trial.scores else "output": result.detach()}
     for (name, tensor), gradient in zip(leaves.items(), gradients, strict=True):
         results[name] = torch.zeros_like(tensor) if gradient is None else gradient

@@ -1,0 +1,65 @@
+r"""Hidden states of earlier segments, which tokens of the next one see too."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import torch
+from torch import Tensor
+
+
+@dataclass
+class SegmentMemory:
+    r"""What a layer of `"Transformer-XL" <https://arxiv.org/abs/1901.02860>`_ keeps of a text that comes
+    segment by segment: its last inputs, without their gradients.
+
+    .. math::
+        \mathbf{y}_i = \sum_{j \in S_1 \cup S_{\mathrm{mem}}} \alpha_{ij} \mathbf{W}_v \mathbf{x}_j, \qquad
+        S_1 = \{j : 0 \le j \le i\}, \quad S_{\mathrm{mem}} = \{-m, \dots, -1\}
+
+    with places counted from the start of the segment: the set filter that `"Transformer Dissection"
+    <https://arxiv.org/abs/1908.11775>`_ finds best (:func:`kgat.positions.memory`). The caller makes one per
+    layer (:meth:`kgat.KernelTransformer.empty_memory`) and hands it over with every segment. Unlike a
+    :class:`KeyValueCache`, it holds states that are projected anew, so that weights learn from what they do
+    to it.
+
+    Args:
+        size (int): How many states :math:`m` it keeps.
+
+    Raises:
+        ValueError: If :obj:`size` is negative.
+
+    Example:
+        >>> import torch
+        >>> from kgat.nn import SegmentMemory
+        >>> memory = SegmentMemory(3)
+        >>> [memory.extend(torch.randn(2, 2, 8)).size(1) for _ in range(3)]
+        [2, 4, 5]
+    """
+
+    size: int
+    states: Tensor | None = field(default=None, init=False)  # [B, up to m, F]
+
+    def __post_init__(self) -> None:
+        if self.size < 0:
+            raise ValueError(f"Expected a memory of at least 0 states (got {self.size}); 0 keeps nothing")
+
+    def extend(self, x: Tensor) -> Tensor:
+        r"""Returns what is kept with the states of a segment behind it, and keeps the last of all.
+
+        Shapes:
+            - **x:** :math:`(B, N, F)`, **output:** :math:`(B, M + N, F)` with :math:`M \le m`
+
+        Raises:
+            ValueError: If the segment is not of the rows of those before.
+        """
+        if self.states is not None:
+            if x.dim() != 3 or x.shape[::2] != self.states.shape[::2]:
+                raise ValueError(
+                    f"Expected segments of shape [B={self.states.size(0)}, N, F={self.states.size(2)}] after "
+                    f"those before (got {list(x.shape)}); begin other texts with an empty memory"
+                )
+            x = torch.cat([self.states, x], dim=1)
+        if self.size > 0:
+            self.states = x[:, -self.size :].detach()
+        return x
