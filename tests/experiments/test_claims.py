@@ -199,9 +199,9 @@ def test_sentences_of_orders_compare_with_the_spread_of_seeds():
 @pytest.mark.parametrize(
     ("metric", "first", "better"),
     [
-        ("bleu", "(BLEU, means over seeds): sum 25.0", "sum in 1 of 2"),
-        ("perplexity", "(perplexity, means over seeds): none 20.0", "sum in 0 of 2"),
-        ("accuracy", "(accuracy in %, means over seeds): sum 2500.0", "sum in 1 of 2"),
+        ("bleu", "(BLEU, means over seeds): sum (25.0); none", "sum in 1 of 2"),
+        ("perplexity", "(perplexity, means over seeds): none (20.0); sum", "sum in 0 of 2"),
+        ("accuracy", "(accuracy in %, means over seeds): sum (2500.0); none", "sum in 1 of 2"),
     ],
 )
 def test_order_of_variants_is_that_of_the_metric(metric, first, better):
@@ -248,6 +248,8 @@ def test_figures_of_every_claim_with_layers():
         if records:
             drawn = claims.figures(claim, records)
             assert drawn
+            if name == "images":
+                assert set(drawn) == {"images.png", "images-heads-distance.png", "images-heads-relative.png"}
             assert all(file.startswith(name) for file in drawn)
             assert list(page.SENTENCES[name](records))
 

@@ -69,6 +69,8 @@ def _figures(name: str, records: Sequence[Record]) -> Iterator[tuple[str, Any, S
             yield f"-{field}", plots.layer_values, values  # type: ignore[attr-defined]
     else:
         yield "", plots.variant_scores, [*_scores(records)]  # type: ignore[attr-defined]
+    if name == "images":  # a claim about scores and heads
+        yield from ((f"-heads{end}", *drawn) for end, *drawn in _figures("heads", records))
 
 
 # Numbers of layers that figures show, and how they are called there.
@@ -359,14 +361,14 @@ def _ranked(records: Sequence[Record], base: str = "softmax") -> Iterator[str]:
         metric = next(record["metric"] for record in records if record["dataset"] == dataset)
         sign, scale = -1.0 if metric == "perplexity" else 1.0, 100.0 if metric == "accuracy" else 1.0
         order = sorted(one, key=lambda name, one=one, sign=sign: -sign * one[name])  # type: ignore[misc]
-        said = ", ".join(f"{name} {scale * one[name]:.1f}" for name in order)
+        said = "; ".join(f"{name} ({scale * one[name]:.1f})" for name in order)
         yield f"From best to worst on {dataset} ({UNITS[metric]}, means over seeds): {said}."
         better = []
         for name in [name for name in one if name != base]:
             seeds = [seed for d, n, seed in tests if (d, n) == (dataset, name) and (d, base, seed) in tests]
             gains = [sign * (tests[dataset, name, seed] - tests[dataset, base, seed]) for seed in seeds]
             better.append(f"{name} in {sum(gain > 0.0 for gain in gains)} of {len(gains)}")
-        yield f"Seeds in which one is better than {base}: {', '.join(better)}."
+        yield f"Seeds in which one is better than {base}: {'; '.join(better)}."
 
 
 SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
