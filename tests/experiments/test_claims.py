@@ -181,6 +181,9 @@ def test_sentences_count_sets_that_have_all():
     said = " ".join(page._heads(records))
     assert "with Fourier attention than with softmax attention on 1 of 1 sets (A 2 and 1)" in said
     assert "on 0 of 1 sets (A 1 and 2)" in said
+    assert "perplexity" not in said
+    words = [{**record, "metric": "perplexity"} for record in records[:2]]
+    assert "on A (perplexity, means over seeds): softmax (0.5); fourier (0.5)" in " ".join(page._heads(words))
     assert list(page._heads(records[2:])) == []
 
 

@@ -266,6 +266,7 @@ def _heads(records: Sequence[Record]) -> Iterator[str]:
         ups, numbers = _compared(of_sets, "fourier", "softmax")
         yield f"{said.capitalize()}, mean over layers, is larger with Fourier attention than with softmax"
         yield f"attention on {ups} of {len(of_sets)} sets ({numbers})."
+    yield from _ranked([record for record in records if record["metric"] == "perplexity"])
 
 
 def _images(records: Sequence[Record]) -> Iterator[str]:
@@ -380,13 +381,13 @@ SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
     "copula": _copula,
     "definite": _definite,
     "orders": _orders,
-    "degrees": _degrees,
     "listops": _ranked,
-    "translation": _translation,
-    "positions": partial(_ranked, base="none"),
+    "degrees": _degrees,
     "values": partial(_ranked, base="sum in layers, v1"),
     "memory": partial(_ranked, base="segments of 16"),
+    "positions": partial(_ranked, base="none"),
     "language": partial(_ranked, base="none"),
+    "translation": _translation,
 }
 TABLES: Mapping[str, Callable[[Sequence[Record]], list[str | Table]]] = {
     "approximation": _approximation_table,
