@@ -17,8 +17,8 @@ def claims(
     names: Annotated[
         list[str] | None,
         typer.Argument(
-            help="approximation, density, heads, images, spectra, copula, definite, orders, degrees, "
-            "listops, translation, positions, values, memory, language; in this order of their cost, all if "
+            help="approximation, density, heads, images, spectra, copula, definite, orders, listops, "
+            "degrees, values, memory, positions, language, translation; in this order of their cost, all if "
             "none is given."
         ),
     ] = None,

@@ -181,6 +181,9 @@ def test_sentences_count_sets_that_have_all():
     said = " ".join(page._heads(records))
     assert "with Fourier attention than with softmax attention on 1 of 1 sets (A 2 and 1)" in said
     assert "on 0 of 1 sets (A 1 and 2)" in said
+    assert "perplexity" not in said
+    words = [{**record, "metric": "perplexity"} for record in records[:2]]
+    assert "on A (perplexity, means over seeds): softmax (0.5); fourier (0.5)" in " ".join(page._heads(words))
     assert list(page._heads(records[2:])) == []
 
 
@@ -199,9 +202,9 @@ def test_sentences_of_orders_compare_with_the_spread_of_seeds():
 @pytest.mark.parametrize(
     ("metric", "first", "better"),
     [
-        ("bleu", "(BLEU, means over seeds): sum 25.0", "sum in 1 of 2"),
-        ("perplexity", "(perplexity, means over seeds): none 20.0", "sum in 0 of 2"),
-        ("accuracy", "(accuracy in %, means over seeds): sum 2500.0", "sum in 1 of 2"),
+        ("bleu", "(BLEU, means over seeds): sum (25.0); none", "sum in 1 of 2"),
+        ("perplexity", "(perplexity, means over seeds): none (20.0); sum", "sum in 0 of 2"),
+        ("accuracy", "(accuracy in %, means over seeds): sum (2500.0); none", "sum in 1 of 2"),
     ],
 )
 def test_order_of_variants_is_that_of_the_metric(metric, first, better):
@@ -248,6 +251,8 @@ def test_figures_of_every_claim_with_layers():
         if records:
             drawn = claims.figures(claim, records)
             assert drawn
+            if name == "images":
+                assert set(drawn) == {"images.png", "images-heads-distance.png", "images-heads-relative.png"}
             assert all(file.startswith(name) for file in drawn)
             assert list(page.SENTENCES[name](records))
 

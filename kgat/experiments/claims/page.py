@@ -69,6 +69,8 @@ def _figures(name: str, records: Sequence[Record]) -> Iterator[tuple[str, Any, S
             yield f"-{field}", plots.layer_values, values  # type: ignore[attr-defined]
     else:
         yield "", plots.variant_scores, [*_scores(records)]  # type: ignore[attr-defined]
+    if name == "images":  # a claim about scores and heads
+        yield from ((f"-heads{end}", *drawn) for end, *drawn in _figures("heads", records))
 
 
 # Numbers of layers that figures show, and how they are called there.
@@ -264,6 +266,7 @@ def _heads(records: Sequence[Record]) -> Iterator[str]:
         ups, numbers = _compared(of_sets, "fourier", "softmax")
         yield f"{said.capitalize()}, mean over layers, is larger with Fourier attention than with softmax"
         yield f"attention on {ups} of {len(of_sets)} sets ({numbers})."
+    yield from _ranked([record for record in records if record["metric"] == "perplexity"])
 
 
 def _images(records: Sequence[Record]) -> Iterator[str]:
@@ -359,14 +362,14 @@ def _ranked(records: Sequence[Record], base: str = "softmax") -> Iterator[str]:
         metric = next(record["metric"] for record in records if record["dataset"] == dataset)
         sign, scale = -1.0 if metric == "perplexity" else 1.0, 100.0 if metric == "accuracy" else 1.0
         order = sorted(one, key=lambda name, one=one, sign=sign: -sign * one[name])  # type: ignore[misc]
-        said = ", ".join(f"{name} {scale * one[name]:.1f}" for name in order)
+        said = "; ".join(f"{name} ({scale * one[name]:.1f})" for name in order)
         yield f"From best to worst on {dataset} ({UNITS[metric]}, means over seeds): {said}."
         better = []
         for name in [name for name in one if name != base]:
             seeds = [seed for d, n, seed in tests if (d, n) == (dataset, name) and (d, base, seed) in tests]
             gains = [sign * (tests[dataset, name, seed] - tests[dataset, base, seed]) for seed in seeds]
             better.append(f"{name} in {sum(gain > 0.0 for gain in gains)} of {len(gains)}")
-        yield f"Seeds in which one is better than {base}: {', '.join(better)}."
+        yield f"Seeds in which one is better than {base}: {'; '.join(better)}."
 
 
 SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
@@ -378,13 +381,13 @@ SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
     "copula": _copula,
     "definite": _definite,
     "orders": _orders,
-    "degrees": _degrees,
     "listops": _ranked,
-    "translation": _translation,
-    "positions": partial(_ranked, base="none"),
+    "degrees": _degrees,
     "values": partial(_ranked, base="sum in layers, v1"),
     "memory": partial(_ranked, base="segments of 16"),
+    "positions": partial(_ranked, base="none"),
     "language": partial(_ranked, base="none"),
+    "translation": _translation,
 }
 TABLES: Mapping[str, Callable[[Sequence[Record]], list[str | Table]]] = {
     "approximation": _approximation_table,
