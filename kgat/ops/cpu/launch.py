@@ -65,10 +65,12 @@ def attention_backward(
     packed = x.value.new_empty(adjacency.num_targets, x.heads, 4)
     of_rows = {"grad": grad, "out": out, "lse": lse, "packed": packed}
     rows, addresses = _frame(adjacency, False, x), _addresses(x)
-    _run(_shared_loop("pack", x.dtype), rows, x, addresses, of_rows)
     dt = None
     if recipe.pair is not None or x.query_bias is not None:
         dt = x.value.new_empty(adjacency.num_edges, x.heads)
+    of_bias = {"d_query_bias": found["query_bias"]} if x.query_bias is not None else {}
+    context = rows.context_of(x, addresses, of_rows, {"dt": dt}, of_bias)
+    rows.run(_shared_loop("pack", x.dtype), x, context)
     tensors: dict[str, Tensor | int | None] = {
         "grad": grad,
         "packed": packed,
@@ -81,8 +83,10 @@ def attention_backward(
     columns = _frame(adjacency, True, x)
     _run(_loop(recipe, x, "backward"), columns, x, addresses, tensors, of_columns)
     if x.query_bias is not None:
-        of_bias = {"d_query_bias": found["query_bias"]}
-        _run(_shared_loop("sum_rows", x.dtype), rows, x, addresses, {"dt": dt}, of_bias)
+        sum_rows = _shared_loop("sum_rows", x.dtype)
+        rows.run(sum_rows, x, context)
+        if rows.pieces is not None:
+            _run_pieces(sum_rows, rows, x, {"dt": dt}, of_bias)
     if recipe.pair is not None:
         add = int(x.query is x.value or x.query is x.key)
         found |= _query_gradient(recipe, rows, x, found["query"], {"dt": dt, "add": add})
@@ -183,20 +187,24 @@ class _Frame:
         self.context = array("q", [x if isinstance(x, int) else x.data_ptr() for x in fields])
         self._free: list[_Scratch] = []
 
-    def run(self, loop: Loop, x: Operands, addresses: Any, *tensors: _Fields) -> None:
-        r"""Runs a loop over the slots."""
-        tasks = min(torch.get_num_threads(), self.tasks)
-        scratch, scale, place = self._scratch(tasks, x.dtype), _scale(x.scale, x.dtype), self.place
-        context = self.context[:]
+    def context_of(self, x: Operands, addresses: Any, *tensors: _Fields) -> Any:
+        r"""Returns a context for some loops over these operands and tensors."""
+        context, place = self.context[:], self.place
         context[self.operands] = addresses
         for some in tensors:
             for name, tensor in some.items():
                 if tensor is not None:
                     context[place[name]] = tensor if isinstance(tensor, int) else tensor.data_ptr()
-        context[place["counter"]], context[place["scratch"]] = scratch.addresses
-        context[place["scale"]] = scale.data_ptr()
+        context[place["scale"]] = _scale(x.scale, x.dtype).data_ptr()
         if x.dropout > 0:
             context[place["keep"]] = _keep(x.dropout)
+        return context
+
+    def run(self, loop: Loop, x: Operands, context: Any) -> None:
+        r"""Runs a loop over the slots."""
+        tasks = min(torch.get_num_threads(), self.tasks)
+        scratch, place = self._scratch(tasks, x.dtype), self.place
+        context[place["counter"]], context[place["scratch"]] = scratch.addresses
         scratch.counter[0] = 0
         loop.run(context, tasks)
         self._free.append(scratch)
@@ -233,11 +241,11 @@ def _run(
     x: Operands,
     addresses: Any,
     tensors: _Fields,
-    results: Mapping[str, Tensor] | None = None,
+    results: Mapping[str, Tensor],
 ) -> None:
-    # 'results' are those with a row for each row that the loop goes over; None if it leaves out no long ones.
-    frame.run(loop, x, addresses, tensors, results or {})
-    if results is not None and frame.pieces is not None:
+    # 'results' are those with a row for each row that the loop goes over.
+    frame.run(loop, x, frame.context_of(x, addresses, tensors, results))
+    if frame.pieces is not None:
         _run_pieces(loop, frame, x, tensors, results)
 
 
@@ -259,7 +267,8 @@ def _run_pieces(
     parts = {name: all_parts[id(t)] for name, t in results.items()}
     total = torch.zeros_like(parts["lse"]) if "lse" in parts else None
     x = x._replace(**rows)
-    frame.pieces.run(loop, x, _addresses(x), {**tensors, **parts, "total": total})
+    of_pieces = {**tensors, **parts, "total": total}
+    frame.pieces.run(loop, x, frame.pieces.context_of(x, _addresses(x), of_pieces))
     if total is not None:
         results["lse"][cut.node] = _join(frame, cut, x, parts.pop("lse"), total)
         parts["out"] *= total.unsqueeze(-1)
