@@ -34,8 +34,9 @@ OF_ROWS, OF_COLUMNS = ("query", "query_bias"), ("value", "key", "key_bias")
 
 def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
     x = _widened(x)
-    out = x.value.new_empty(adjacency.num_targets, x.heads, x.channels)
-    lse = x.value.new_empty(adjacency.num_targets, x.heads)
+    _, heads, channels = x.value.shape
+    out = x.value.new_empty(adjacency.num_targets, heads, channels)
+    lse = x.value.new_empty(adjacency.num_targets, heads)
     if lse.numel() != 0:
         frame = _frame(adjacency, False, x)
         _run(_loop(recipe, x, "forward"), frame, x, _addresses(x), {}, {"out": out, "lse": lse})
@@ -43,16 +44,18 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
 
 
 def _widened(x: Operands) -> Operands:
-    return x if x.value.dtype is x.dtype else x._replace(value=x.value.to(x.dtype))
+    dtype = x.dtype
+    return x if x.value.dtype is dtype else x._replace(value=x.value.to(dtype))
 
 
 def attention_backward(
     recipe: Recipe, adjacency: Adjacency, x: Operands, out: Tensor, lse: Tensor, grad: Tensor
 ) -> dict[str, Tensor]:
     own, x = x.value.dtype, _widened(x)
-    if grad.dtype is not x.dtype:
-        grad = grad.to(x.dtype)
-    if adjacency.num_edges == 0 or x.heads == 0:
+    dtype, heads = x.value.dtype, x.heads
+    if grad.dtype is not dtype:
+        grad = grad.to(dtype)
+    if adjacency.num_edges == 0 or heads == 0:
         return {
             name: torch.zeros_like(t, dtype=own if name == "value" else None) for name, t in x.learned.items()
         }
@@ -62,15 +65,15 @@ def attention_backward(
     for name in ("value", "query", "key"):
         if name in found:
             found[name] = found[shared.setdefault(id(getattr(x, name)), name)]
-    packed = x.value.new_empty(adjacency.num_targets, x.heads, 4)
+    packed = x.value.new_empty(adjacency.num_targets, heads, 4)
     of_rows = {"grad": grad, "out": out, "lse": lse, "packed": packed}
     rows, addresses = _frame(adjacency, False, x), _addresses(x)
     dt = None
     if recipe.pair is not None or x.query_bias is not None:
-        dt = x.value.new_empty(adjacency.num_edges, x.heads)
+        dt = x.value.new_empty(adjacency.num_edges, heads)
     of_bias = {"d_query_bias": found["query_bias"]} if x.query_bias is not None else {}
     context = rows.context_of(x, addresses, of_rows, {"dt": dt}, of_bias)
-    rows.run(_shared_loop("pack", x.dtype), x, context)
+    rows.run(_shared_loop("pack", dtype), context)
     tensors: dict[str, Tensor | int | None] = {
         "grad": grad,
         "packed": packed,
@@ -83,14 +86,14 @@ def attention_backward(
     columns = _frame(adjacency, True, x)
     _run(_loop(recipe, x, "backward"), columns, x, addresses, tensors, of_columns)
     if x.query_bias is not None:
-        sum_rows = _shared_loop("sum_rows", x.dtype)
-        rows.run(sum_rows, x, context)
+        sum_rows = _shared_loop("sum_rows", dtype)
+        rows.run(sum_rows, context)
         if rows.pieces is not None:
             _run_pieces(sum_rows, rows, x, {"dt": dt}, of_bias)
     if recipe.pair is not None:
         add = int(x.query is x.value or x.query is x.key)
         found |= _query_gradient(recipe, rows, x, found["query"], {"dt": dt, "add": add})
-    if own is not x.dtype:
+    if own is not dtype:
         found["value"] = found["value"].to(own)
     return {name: t for name, t in found.items() if name in shared.values() or name not in ("query", "key")}
 
@@ -154,7 +157,7 @@ class _Frame:
     ) -> None:
         from kgat.ops.cpu.loops import BUFFERS, FIELDS, scratch_size
 
-        self.by_column, self.pieces, self.of_pieces = by_column, None, of_pieces
+        self.by_column, self.dtype, self.pieces, self.of_pieces = by_column, x.dtype, None, of_pieces
         if of_pieces is None:
             pointer = adjacency.colptr if by_column else adjacency.rowptr
             self.tasks = _slots(adjacency.num_edges, x)
@@ -195,27 +198,27 @@ class _Frame:
             for name, tensor in some.items():
                 if tensor is not None:
                     context[place[name]] = tensor if isinstance(tensor, int) else tensor.data_ptr()
-        context[place["scale"]] = _scale(x.scale, x.dtype).data_ptr()
+        context[place["scale"]] = _scale(x.scale, self.dtype).data_ptr()
         if x.dropout > 0:
             context[place["keep"]] = _keep(x.dropout)
         return context
 
-    def run(self, loop: Loop, x: Operands, context: Any) -> None:
+    def run(self, loop: Loop, context: Any) -> None:
         r"""Runs a loop over the slots."""
         tasks = min(torch.get_num_threads(), self.tasks)
-        scratch, place = self._scratch(tasks, x.dtype), self.place
+        scratch, place = self._scratch(tasks), self.place
         context[place["counter"]], context[place["scratch"]] = scratch.addresses
         scratch.counter[0] = 0
         loop.run(context, tasks)
         self._free.append(scratch)
 
-    def _scratch(self, tasks: int, dtype: torch.dtype) -> _Scratch:
+    def _scratch(self, tasks: int) -> _Scratch:
         # Each loop that runs has its own: several threads may be in here at once.
         try:
             scratch = self._free.pop()
         except IndexError:
-            return _Scratch(torch.empty(tasks * self.size, dtype=dtype, device="cpu"))
-        return scratch if scratch.room.numel() >= tasks * self.size else self._scratch(tasks, dtype)
+            return _Scratch(torch.empty(tasks * self.size, dtype=self.dtype, device="cpu"))
+        return scratch if scratch.room.numel() >= tasks * self.size else self._scratch(tasks)
 
 
 class _Scratch:
@@ -244,7 +247,7 @@ def _run(
     results: Mapping[str, Tensor],
 ) -> None:
     # 'results' are those with a row for each row that the loop goes over.
-    frame.run(loop, x, frame.context_of(x, addresses, tensors, results))
+    frame.run(loop, frame.context_of(x, addresses, tensors, results))
     if frame.pieces is not None:
         _run_pieces(loop, frame, x, tensors, results)
 
@@ -268,7 +271,7 @@ def _run_pieces(
     total = torch.zeros_like(parts["lse"]) if "lse" in parts else None
     x = x._replace(**rows)
     of_pieces = {**tensors, **parts, "total": total}
-    frame.pieces.run(loop, x, frame.pieces.context_of(x, _addresses(x), of_pieces))
+    frame.pieces.run(loop, frame.pieces.context_of(x, _addresses(x), of_pieces))
     if total is not None:
         results["lse"][cut.node] = _join(frame, cut, x, parts.pop("lse"), total)
         parts["out"] *= total.unsqueeze(-1)
@@ -372,7 +375,7 @@ def logits(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     x, first, second = map(Tensor.contiguous, (x, first, second))
     new = x.new_empty if x.numel() else x.new_zeros  # without channels, a sum of nothing
     s, t = new(*x.shape[:-1], 1), new(*x.shape[:-1], 1)
-    _run_logits("logits", x, first, second, s, t, 0, 0)
+    _run_logits("logits", _slots_of_logits(x), x, first, second, s, t, 0, 0)
     return s, t
 
 
@@ -382,18 +385,11 @@ def logits_backward(
     r"""Returns the gradients of :func:`logits`, that of the nodes added to another one that is contiguous."""
     x, first, second, d_s, d_t = map(Tensor.contiguous, (x, first, second, d_s, d_t))
     d_x = torch.empty_like(x) if to is None else to
-    d_vectors = x.new_zeros(_slots_of_logits(x), 2, *first.shape)
-    _run_logits(
-        "logits_backward" if to is None else "logits_backward_added",
-        x,
-        first,
-        second,
-        d_s,
-        d_t,
-        d_x,
-        d_vectors,
-    )
-    d_first, d_second = (d_vectors[0] if len(d_vectors) == 1 else d_vectors.sum(dim=0)).unbind()
+    slots = _slots_of_logits(x)
+    d_vectors = x.new_zeros(slots, 2, *first.shape)
+    name = "logits_backward" if to is None else "logits_backward_added"
+    _run_logits(name, slots, x, first, second, d_s, d_t, d_x, d_vectors)
+    d_first, d_second = (d_vectors[0] if slots == 1 else d_vectors.sum(dim=0)).unbind()
     return d_x, d_first, d_second
 
 
@@ -401,11 +397,10 @@ def _slots_of_logits(x: Tensor) -> int:
     return max(1, min(MAX_SLOTS, 2 * x.numel() // WORK))
 
 
-def _run_logits(name: str, x: Tensor, *rest: Tensor | int) -> None:
+def _run_logits(name: str, slots: int, x: Tensor, *rest: Tensor | int) -> None:
     heads, channels = x.shape[-2:]
-    slots = _slots_of_logits(x)
-    if x.numel():
-        nodes = x.numel() // (heads * channels)
+    if numbers := x.numel():
+        nodes = numbers // (heads * channels)
         addresses = [y if isinstance(y, int) else y.data_ptr() for y in (x, *rest)]
         _shared_loop(name, x.dtype).run(array("q", (*addresses, nodes, slots, heads, channels)), slots)
 
@@ -423,8 +418,8 @@ def _keep(p: float) -> int:
 
 def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:
     features, channels = x.features, x.channels if name in ("forward", "backward") else 0
-    features, channels = (size if size in FIXED_SIZES else 0 for size in (features, channels))
-    return _guarded(name, x.dtype, recipe.text, features, channels)
+    sizes = features if features in FIXED_SIZES else 0, channels if channels in FIXED_SIZES else 0
+    return _guarded(name, x.dtype, recipe.text, *sizes)
 
 
 def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
