@@ -36,8 +36,11 @@ def choose(call: Call, backend: str | None = None) -> Backend:
         NotImplementedError: If the named backend cannot run the call, with every backend's reasons.
     """
     if backend is None:
+        device = call.value.device.type
         for known in BACKENDS:
-            if not known.on_request and not known.reasons(call):
+            if known.on_request or known.device not in (None, device):
+                continue
+            if not known.reasons(call):
                 return known
         raise NotImplementedError(f"Expected a backend for {call} (got none). {explain(call)}")
     known = named(backend)

@@ -34,6 +34,9 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
     Raises:
         ValueError: If operands do not fit together, with their names and shapes.
     """
+    if type(gram) is LogitGram and gram.nodes is not None:  # whose operands are yet to be made
+        check_tensor("query", gram.nodes[0], device)
+        return gram.size
     if isinstance(gram, _OF_PARTS):
         if not gram.parts:
             raise ValueError("Expected a kernel of at least one part (got none)")
@@ -48,9 +51,6 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
                     f"{sizes[0]} and {size}); all operands of a kernel are of the same nodes and heads"
                 )
         return sizes[0]
-    if isinstance(gram, LogitGram) and gram.nodes is not None:
-        check_tensor("query", gram.nodes[0], device)
-        return gram.size
     if isinstance(gram, LazyGram):
         _check_sides(gram)
         targets, sources, heads = gram.size
@@ -254,11 +254,11 @@ def check_unbatched(gram: Gram) -> None:
     Raises:
         ValueError: If there are any.
     """
+    if type(gram) is LogitGram and gram.nodes is not None and gram.nodes[0].dim() == 3:
+        return
     if isinstance(gram, _OF_PARTS):
         for part in gram.parts:
             check_unbatched(part)
-    elif isinstance(gram, LogitGram) and gram.nodes is not None and gram.nodes[0].dim() == 3:
-        return
     elif isinstance(gram, LazyGram):
         biases = [b for b in (gram.query_bias, gram.key_bias) if b is not None]
         if any(t.query.dim() != 3 or t.key.dim() != 3 for t in gram.terms) or any(

@@ -74,15 +74,17 @@ class FusedBackend(Passes):
     def _attend(self, call: Call, seed: Tensor | None) -> Tensor:
         gram = _of_nodes(call) if self.device == "cpu" else None
         operands, recipe, rule = _one_pass(call) if gram is None else _but_logits(call, gram)
-        first = call.value if gram is None or gram.nodes is None else gram.nodes[0]
-        dtype = score_dtype(first, call.value, *operands.values())
+        nodes = () if gram is None or gram.nodes is None else gram.nodes
+        dtype = score_dtype(call.value, *nodes[:1], *operands.values())
         value, heads, base = call.value, call.value.size(1), call.base
         if dtype == torch.float64:
             value = value.to(dtype)
         if base is not None and base.dtype is not dtype:
             base = base.to(dtype)
         args = () if recipe.pair is None else _pair_args(rule), _link_args(rule)
-        of_pair, of_link = _constants(args, heads, dtype, value.device)
+        of_rule = [arg for part in args for arg in part if isinstance(arg, Tensor)]
+        watched = is_watched(call.edge_index, value, base, *nodes, *operands.values(), *of_rule)
+        of_pair, of_link = _constants(args, heads, dtype, value.device, watched)
         x = Operands(
             value,
             of_pair,
@@ -93,7 +95,7 @@ class FusedBackend(Passes):
             scale=1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight),
             dropout=call.dropout,
         )
-        out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets, base, gram)
+        out = passes.attend(call.edge_index, x, recipe, call.target, call.num_targets, base, watched, gram)
         return out if out.dtype is call.value.dtype else out.to(call.value.dtype)
 
 
@@ -118,7 +120,8 @@ def edge_score(term: Term, call: Call) -> Tensor:
     dtype = score_dtype(term.query, term.key, weight)
     query, key = term.query.to(dtype), term.key.to(dtype)
     recipe = Recipe(rule.pair, IDENTITY, weight is not None)
-    (args,) = _constants((_pair_args(rule),), query.size(1), dtype, query.device)
+    watched = is_watched(query, key, weight)
+    (args,) = _constants((_pair_args(rule),), query.size(1), dtype, query.device, watched)
     weight = None if weight is None else weight.to(dtype).expand(query.shape[1:])
     return passes.edge_score(call.edge_index, query, key, weight, args, recipe.text, call.target)[0]  # type: ignore[no-any-return]
 
@@ -254,10 +257,14 @@ def _with_defaults(function: Pair | Link, args: tuple[Argument, ...], operands: 
 
 
 def _constants(
-    functions: Sequence[tuple[Argument, ...]], heads: int, dtype: torch.dtype, device: torch.device
+    functions: Sequence[tuple[Argument, ...]],
+    heads: int,
+    dtype: torch.dtype,
+    device: torch.device,
+    watched: bool,
 ) -> list[Tensor]:
     # Of each function two rows always, because compiled code takes two.
-    of_numbers = _rows if is_watched() or recording(device) else _fixed
+    of_numbers = _rows if watched or recording(device) else _fixed
     return [
         (_rows if any(isinstance(arg, Tensor) for arg in args) else of_numbers)(args, heads, dtype, device)
         for args in functions

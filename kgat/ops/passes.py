@@ -71,16 +71,16 @@ def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Te
     edges."""
     x, text, target, num_targets = _read(inputs)
     recipe = check_pass(x, edge_index, text, target, num_targets)
-    out, lse, graph = _attention(edge_index, x, recipe, target, num_targets)
-    return out, lse, graph.clone()
+    out, lse, adjacency = _attention(edge_index, x, recipe, target, num_targets)
+    return out, lse, adjacency.graph.clone()
 
 
 def _attention(
     edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_targets: int
-) -> tuple[Tensor, Tensor, Tensor]:
+) -> tuple[Tensor, Tensor, Adjacency]:
     adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
     out, lse = on(edge_index.device).attention(recipe, adjacency, x.contiguous())
-    return out, lse, adjacency.graph
+    return out, lse, adjacency
 
 
 @edge_attention.register_fake
@@ -113,10 +113,12 @@ def _attention_backward(
     recipe: Recipe,
     target: int,
     num_targets: int,
+    known: Adjacency | None = None,
 ) -> dict[str, Tensor]:
-    adjacency = Adjacency.again(edge_index, target, num_targets, x.value.size(0), graph)
+    if known is None or not known.is_of(edge_index):
+        known = Adjacency.again(edge_index, target, num_targets, x.value.size(0), graph)
     results = (out.contiguous(), lse.contiguous(), grad.contiguous())
-    return on(edge_index.device).attention_backward(recipe, adjacency, x.contiguous(), *results)
+    return on(edge_index.device).attention_backward(recipe, known, x.contiguous(), *results)
 
 
 @edge_attention_backward.register_fake
@@ -184,7 +186,7 @@ for _each in (edge_attention, edge_attention_backward, edge_score, edge_score_ba
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     tensors = 1 + (len(TABLE) if len(output) == 3 else len(OF_SCORES))
     ctx.save_for_backward(*(output if len(output) == 3 else output[1:]), *inputs[:tensors])
-    ctx.rest, ctx.shared = inputs[tensors:], ()
+    ctx.rest, ctx.shared, ctx.adjacency = inputs[tensors:], (), None
     ctx.mark_non_differentiable(*output[1:])
 
 
@@ -207,7 +209,8 @@ def _gradients_of(grad: Tensor, saved: tuple[Tensor, ...], ctx: Any) -> Mapping[
         results_of_forward = (grad, out, lse, graph, edge_index)
         try:
             if not is_watched(grad, edge_index, *tensors):
-                found = _attention_backward(*results_of_forward, x, Recipe.read(text), target, num_targets)
+                rest = (Recipe.read(text), target, num_targets, ctx.adjacency)
+                found = _attention_backward(*results_of_forward, x, *rest)
             else:
                 results = edge_attention_backward(*results_of_forward, *x, text, target, num_targets)
                 found = {name: d for name, d in zip(LEARNED, results, strict=True) if name in x.learned}
@@ -249,18 +252,18 @@ def attend(
     target: int,
     num_targets: int,
     base: Tensor | None,
+    watched: bool,
     gram: LogitGram | None = None,
 ) -> Tensor:
     r"""Returns the averages of :func:`edge_attention`, of operands that are known to fit, plus the base, in
     the type of values. Both biases may be the logits that a Gram matrix is made of.
 
-    Where nobody looks at ops, neither a compiler nor a mode, a transform or a class of tensors of its own,
-    it goes without one: to dispatch an op that is written in Python, and its derivative, takes longer than
-    attention on a small graph.
+    Where nobody looks at ops (:func:`~kgat.ops.batching.is_watched`), neither a compiler nor a mode, a
+    transform or a class of tensors of its own, it goes without one: to dispatch an op that is written in
+    Python, and its derivative, takes longer than attention on a small graph.
     """
     nodes = () if gram is None or gram.nodes is None else gram.nodes
     tensors: Sequence[Any] = (base, *nodes, *x[: len(TABLE)])
-    watched = is_watched(edge_index, *tensors)
     learns = torch.is_grad_enabled() and any(t is not None and t.requires_grad for t in tensors)
     if gram is not None and (watched or not learns or not logits.in_one_pass(*nodes)):
         ((s, t, _),) = gram.terms
@@ -297,9 +300,10 @@ class EdgeAttention(torch.autograd.Function):
         if nodes is not None and first is not None and second is not None:
             s, t = logits.forward(nodes, first, second)
             x = x._replace(query_bias=s, key_bias=t)
-        out, lse, graph = _attention(edge_index, x, Recipe.read(text), target, num_targets)
+        out, lse, adjacency = _attention(edge_index, x, Recipe.read(text), target, num_targets)
         tensors = len(TABLE)
-        ctx.save_for_backward(nodes, first, second, out, lse, graph, edge_index, *x[:tensors])
+        ctx.save_for_backward(nodes, first, second, out, lse, adjacency.graph, edge_index, *x[:tensors])
+        ctx.adjacency = adjacency
         ctx.rest = inputs[tensors:]
         ctx.nodes_are_values = nodes is x.value
         ctx.shared = [name for name in ("query", "key") if getattr(x, name) is x.value]

@@ -28,6 +28,7 @@ differences :math:`w_e m_e \delta_e - D_i` are lost where :math:`D_i` is rounded
 
 from __future__ import annotations
 
+import functools
 import re
 from dataclasses import dataclass
 
@@ -55,7 +56,7 @@ class Recipe:
     weighted: bool = False
     bias_inside: bool = False
 
-    @property
+    @functools.cached_property
     def text(self) -> str:
         r"""The recipe as an op of torch can take it."""
         pair = "" if self.pair is None else self.pair.key

@@ -566,11 +566,11 @@ def test_sentences_fit_into_an_assertion_of_a_device():
 def test_constants_of_a_rule_are_not_copied_to_a_device(monkeypatch, args):
     monkeypatch.setattr(fused, "recording", lambda device: True)  # what is recorded is not kept either
     with Watched() as watched:
-        (rows,) = fused._constants([args], 3, torch.float32, torch.device("cpu"))
+        (rows,) = fused._constants([args], 3, torch.float32, torch.device("cpu"), False)
     assert watched.waits() == []
     wanted = [torch.as_tensor(arg).expand(3) for arg in (*args, 0.0, 0.0)]
     torch.testing.assert_close(rows, torch.stack(wanted[:2]).float())
-    assert fused._constants([args], 3, torch.float32, torch.device("cpu"))[0] is not rows
+    assert fused._constants([args], 3, torch.float32, torch.device("cpu"), False)[0] is not rows
 
 
 @pytest.mark.parametrize("size", [0, 1, 1023, 1025, 9001])

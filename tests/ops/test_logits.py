@@ -1,12 +1,17 @@
 """Both logits of a node in one pass, against the ops of torch that say the same."""
 
+from dataclasses import replace
+
 import pytest
 import torch
 from torch.autograd import forward_ad
 
+from kgat.functional import edge_attention
+from kgat.kernels import RBF, Additive
 from kgat.ops import logits as module
 from kgat.ops.cpu import launch
 from kgat.ops.logits import logit, logits
+from kgat.score.gram import LazyGram, SumGram
 
 
 def draw(*shape, dtype=torch.float64):
@@ -62,3 +67,51 @@ def test_the_pass_is_compiled(monkeypatch):
     monkeypatch.setattr(module, "logit", lambda *_: pytest.fail("by ops of torch"))
     monkeypatch.setattr(module, "_gradients", lambda *_: pytest.fail("by ops of torch"))
     sum(y.sum() for y in logits(x, a, b)).backward()
+
+
+@pytest.mark.parametrize("shared", [True, False])
+@pytest.mark.parametrize("extras", [True, False])
+def test_attention_makes_logits_and_their_gradients_by_itself(shared, extras, monkeypatch):
+    torch.manual_seed(0)
+    kernel, edges = Additive(4, 2).double(), torch.randint(6, (2, 20))
+    x, v = (torch.randn(6, 2, 4, dtype=torch.float64, requires_grad=True) for _ in range(2))
+    wanted = [x, *kernel.parameters(), *([] if shared else [v])]
+    v, options = x if shared else v, {}
+    if extras:
+        shapes = {"edge_bias": (20, 2), "edge_weight": (20, 2), "base": (2, 4)}
+        options = {name: torch.randn(s, dtype=torch.float64).requires_grad_() for name, s in shapes.items()}
+        wanted += options.values()
+
+    def gradients(gram):
+        out = edge_attention(gram, v, edges, **options)
+        first = torch.autograd.grad(out, wanted, out.detach(), retain_graph=True)
+        again = torch.autograd.grad(out, wanted, out, create_graph=True)
+        second = torch.autograd.grad(sum(g.square().sum() for g in again), wanted, allow_unused=True)
+        return out, *first, *again, *(torch.zeros(()) if g is None else g for g in second)
+
+    gram = kernel(x, x)
+    with monkeypatch.context() as patch:
+        patch.setattr(module._Logits, "apply", lambda *_: pytest.fail("logits with a node of their own"))
+        edge_attention(gram, v, edges, **options).sum().backward()
+    assert "terms" not in vars(gram)
+    for found, expected in zip(gradients(gram), gradients(LazyGram(gram.terms)), strict=True):
+        torch.testing.assert_close(found, expected)
+
+
+def test_operands_of_whoever_asks_first_have_gradients():
+    torch.manual_seed(0)
+    kernel, x = Additive(4, 2), torch.randn(5, 2, 4, requires_grad=True)
+    row = torch.arange(5)
+    gram, expected = kernel(x, x), kernel(x, x.clone()).at(row, row)
+    with torch.no_grad():
+        torch.testing.assert_close(gram.at(row, row), expected)
+    for made in (
+        gram,
+        gram * RBF(4, 2)(x, x),
+        SumGram((gram, gram)),
+        replace(gram, query_bias=torch.ones(5, 2)),
+    ):
+        assert made.size == (5, 5, 2)
+        total = made.at(row, row).sum()
+        found, *_ = torch.autograd.grad(total, (x, kernel.att_key), retain_graph=True)
+        assert found.abs().sum() > 0

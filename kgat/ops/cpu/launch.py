@@ -34,24 +34,28 @@ OF_ROWS, OF_COLUMNS = ("query", "query_bias"), ("value", "key", "key_bias")
 
 def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
     x = _widened(x)
-    out = x.value.new_empty(adjacency.num_targets, x.heads, x.channels)
-    lse = x.value.new_empty(adjacency.num_targets, x.heads)
+    _, heads, channels = x.value.shape
+    out = x.value.new_empty(adjacency.num_targets, heads, channels)
+    lse = x.value.new_empty(adjacency.num_targets, heads)
     if lse.numel() != 0:
-        _run(_loop(recipe, x, "forward"), adjacency, False, x, {}, {"out": out, "lse": lse})
+        frame = _frame(adjacency, False, x)
+        _run(_loop(recipe, x, "forward"), frame, x, _addresses(x), {}, {"out": out, "lse": lse})
     return out, lse
 
 
 def _widened(x: Operands) -> Operands:
-    return x if x.value.dtype is x.dtype else x._replace(value=x.value.to(x.dtype))
+    dtype = x.dtype
+    return x if x.value.dtype is dtype else x._replace(value=x.value.to(dtype))
 
 
 def attention_backward(
     recipe: Recipe, adjacency: Adjacency, x: Operands, out: Tensor, lse: Tensor, grad: Tensor
 ) -> dict[str, Tensor]:
     own, x = x.value.dtype, _widened(x)
-    if grad.dtype is not x.dtype:
-        grad = grad.to(x.dtype)
-    if adjacency.num_edges == 0 or x.heads == 0:
+    dtype, heads = x.value.dtype, x.heads
+    if grad.dtype is not dtype:
+        grad = grad.to(dtype)
+    if adjacency.num_edges == 0 or heads == 0:
         return {
             name: torch.zeros_like(t, dtype=own if name == "value" else None) for name, t in x.learned.items()
         }
@@ -61,12 +65,15 @@ def attention_backward(
     for name in ("value", "query", "key"):
         if name in found:
             found[name] = found[shared.setdefault(id(getattr(x, name)), name)]
-    packed = x.value.new_empty(adjacency.num_targets, x.heads, 4)
+    packed = x.value.new_empty(adjacency.num_targets, heads, 4)
     of_rows = {"grad": grad, "out": out, "lse": lse, "packed": packed}
-    _run(_shared_loop("pack", x.dtype), adjacency, False, x, of_rows)
+    rows, addresses = _frame(adjacency, False, x), _addresses(x)
     dt = None
     if recipe.pair is not None or x.query_bias is not None:
-        dt = x.value.new_empty(adjacency.num_edges, x.heads)
+        dt = x.value.new_empty(adjacency.num_edges, heads)
+    of_bias = {"d_query_bias": found["query_bias"]} if x.query_bias is not None else {}
+    context = rows.context_of(x, addresses, of_rows, {"dt": dt}, of_bias)
+    rows.run(_shared_loop("pack", dtype), context)
     tensors: dict[str, Tensor | int | None] = {
         "grad": grad,
         "packed": packed,
@@ -76,14 +83,17 @@ def attention_backward(
     tensors |= {f"d_{name}": found[name] for name in ("edge_bias", "edge_weight") if name in found}
     tensors["add"] = int(x.key is x.value)
     of_columns = {f"d_{name}": found[name] for name in OF_COLUMNS if name in found}
-    _run(_loop(recipe, x, "backward"), adjacency, True, x, tensors, of_columns)
+    columns = _frame(adjacency, True, x)
+    _run(_loop(recipe, x, "backward"), columns, x, addresses, tensors, of_columns)
     if x.query_bias is not None:
-        of_bias = {"d_query_bias": found["query_bias"]}
-        _run(_shared_loop("sum_rows", x.dtype), adjacency, False, x, {"dt": dt}, of_bias)
+        sum_rows = _shared_loop("sum_rows", dtype)
+        rows.run(sum_rows, context)
+        if rows.pieces is not None:
+            _run_pieces(sum_rows, rows, x, {"dt": dt}, of_bias)
     if recipe.pair is not None:
         add = int(x.query is x.value or x.query is x.key)
-        found |= _query_gradient(recipe, adjacency, x, found["query"], {"dt": dt, "add": add})
-    if own is not x.dtype:
+        found |= _query_gradient(recipe, rows, x, found["query"], {"dt": dt, "add": add})
+    if own is not dtype:
         found["value"] = found["value"].to(own)
     return {name: t for name, t in found.items() if name in shared.values() or name not in ("query", "key")}
 
@@ -91,7 +101,7 @@ def attention_backward(
 def score(recipe: Recipe, adjacency: Adjacency, x: Operands) -> Tensor:
     out = x.value.new_empty(adjacency.num_edges, x.heads)
     if out.numel():
-        _run(_loop(recipe, x, "score"), adjacency, False, x, {"out": out}, {})
+        _run(_loop(recipe, x, "score"), _frame(adjacency, False, x), x, _addresses(x), {"out": out}, {})
     return out
 
 
@@ -101,24 +111,24 @@ def score_backward(recipe: Recipe, adjacency: Adjacency, x: Operands, grad: Tens
     if grad.numel() == 0:
         return {name: torch.zeros_like(t) for name, t in x.learned.items() if name in LEARNED_OF_SCORES}
     d_query, d_key = torch.empty_like(x.query), torch.empty_like(x.key)
-    found = _query_gradient(recipe, adjacency, x, d_query, {"dt": grad, "place": adjacency.edge})
+    rows, columns = _frame(adjacency, False, x), _frame(adjacency, True, x)
+    found = _query_gradient(recipe, rows, x, d_query, {"dt": grad, "place": adjacency.edge})
     place = adjacency.derive("by column", lambda: adjacency.edge.index_select(0, adjacency.place))
     tensors = {"dt": grad, "place": place}
-    _run(_loop(recipe, x, "key_gradient"), adjacency, True, x, tensors, {"d_key": d_key})
+    _run(_loop(recipe, x, "key_gradient"), columns, x, _addresses(x), tensors, {"d_key": d_key})
     return {**found, "key": d_key}
 
 
 def _query_gradient(
-    recipe: Recipe, adjacency: Adjacency, x: Operands, d_query: Tensor, tensors: _Fields
+    recipe: Recipe, frame: _Frame, x: Operands, d_query: Tensor, tensors: _Fields
 ) -> dict[str, Tensor]:
     # Of queries, and of the weight where there is one: in one part per slot, added up in order.
     parts = None
     if x.weight is not None:
-        frame = _frame(adjacency, False, x)
         slots = max(frame.slots, 0 if frame.pieces is None else frame.pieces.slots)
         parts = x.weight.new_zeros(slots, *x.weight.shape)
     loop = _loop(recipe, x, "query_gradient")
-    _run(loop, adjacency, False, x, {**tensors, "d_weight": parts}, {"d_query": d_query})
+    _run(loop, frame, x, _addresses(x), {**tensors, "d_weight": parts}, {"d_query": d_query})
     return {"query": d_query} if parts is None else {"query": d_query, "weight": parts.sum(dim=0)}
 
 
@@ -147,7 +157,7 @@ class _Frame:
     ) -> None:
         from kgat.ops.cpu.loops import BUFFERS, FIELDS, scratch_size
 
-        self.by_column, self.pieces, self.of_pieces = by_column, None, of_pieces
+        self.by_column, self.dtype, self.pieces, self.of_pieces = by_column, x.dtype, None, of_pieces
         if of_pieces is None:
             pointer = adjacency.colptr if by_column else adjacency.rowptr
             self.tasks = _slots(adjacency.num_edges, x)
@@ -180,32 +190,35 @@ class _Frame:
         self.context = array("q", [x if isinstance(x, int) else x.data_ptr() for x in fields])
         self._free: list[_Scratch] = []
 
-    def run(self, loop: Loop, x: Operands, *tensors: _Fields) -> None:
-        r"""Runs a loop over the slots."""
-        tasks = min(torch.get_num_threads(), self.tasks)
-        scratch, scale, place = self._scratch(tasks, x.dtype), _scale(x.scale, x.dtype), self.place
-        context = self.context[:]
-        operands: Any = x[: len(TABLE)]
-        context[self.operands] = array("q", [0 if t is None else t.data_ptr() for t in operands])
+    def context_of(self, x: Operands, addresses: Any, *tensors: _Fields) -> Any:
+        r"""Returns a context for some loops over these operands and tensors."""
+        context, place = self.context[:], self.place
+        context[self.operands] = addresses
         for some in tensors:
             for name, tensor in some.items():
                 if tensor is not None:
                     context[place[name]] = tensor if isinstance(tensor, int) else tensor.data_ptr()
-        context[place["counter"]], context[place["scratch"]] = scratch.addresses
-        context[place["scale"]] = scale.data_ptr()
+        context[place["scale"]] = _scale(x.scale, self.dtype).data_ptr()
         if x.dropout > 0:
             context[place["keep"]] = _keep(x.dropout)
+        return context
+
+    def run(self, loop: Loop, context: Any) -> None:
+        r"""Runs a loop over the slots."""
+        tasks = min(torch.get_num_threads(), self.tasks)
+        scratch, place = self._scratch(tasks), self.place
+        context[place["counter"]], context[place["scratch"]] = scratch.addresses
         scratch.counter[0] = 0
         loop.run(context, tasks)
         self._free.append(scratch)
 
-    def _scratch(self, tasks: int, dtype: torch.dtype) -> _Scratch:
+    def _scratch(self, tasks: int) -> _Scratch:
         # Each loop that runs has its own: several threads may be in here at once.
         try:
             scratch = self._free.pop()
         except IndexError:
-            return _Scratch(torch.empty(tasks * self.size, dtype=dtype, device="cpu"))
-        return scratch if scratch.room.numel() >= tasks * self.size else self._scratch(tasks, dtype)
+            return _Scratch(torch.empty(tasks * self.size, dtype=self.dtype, device="cpu"))
+        return scratch if scratch.room.numel() >= tasks * self.size else self._scratch(tasks)
 
 
 class _Scratch:
@@ -220,18 +233,22 @@ def _frame(adjacency: Adjacency, by_column: bool, x: Operands) -> _Frame:
     return adjacency.derive(key, lambda: _Frame(adjacency, by_column, x))
 
 
+def _addresses(x: Operands) -> Any:
+    operands: Any = x[: len(TABLE)]
+    return array("q", [0 if t is None else t.data_ptr() for t in operands])
+
+
 def _run(
     loop: Loop,
-    adjacency: Adjacency,
-    by_column: bool,
+    frame: _Frame,
     x: Operands,
+    addresses: Any,
     tensors: _Fields,
-    results: Mapping[str, Tensor] | None = None,
+    results: Mapping[str, Tensor],
 ) -> None:
-    # 'results' are those with a row for each row that the loop goes over; None if it leaves out no long ones.
-    frame = _frame(adjacency, by_column, x)
-    frame.run(loop, x, tensors, results or {})
-    if results is not None and frame.pieces is not None:
+    # 'results' are those with a row for each row that the loop goes over.
+    frame.run(loop, frame.context_of(x, addresses, tensors, results))
+    if frame.pieces is not None:
         _run_pieces(loop, frame, x, tensors, results)
 
 
@@ -252,7 +269,9 @@ def _run_pieces(
     all_parts = {id(t): t.new_zeros(len(node), *t.shape[1:]) for t in results.values()}
     parts = {name: all_parts[id(t)] for name, t in results.items()}
     total = torch.zeros_like(parts["lse"]) if "lse" in parts else None
-    frame.pieces.run(loop, x._replace(**rows), {**tensors, **parts, "total": total})
+    x = x._replace(**rows)
+    of_pieces = {**tensors, **parts, "total": total}
+    frame.pieces.run(loop, frame.pieces.context_of(x, _addresses(x), of_pieces))
     if total is not None:
         results["lse"][cut.node] = _join(frame, cut, x, parts.pop("lse"), total)
         parts["out"] *= total.unsqueeze(-1)
@@ -356,7 +375,7 @@ def logits(x: Tensor, first: Tensor, second: Tensor) -> tuple[Tensor, Tensor]:
     x, first, second = map(Tensor.contiguous, (x, first, second))
     new = x.new_empty if x.numel() else x.new_zeros  # without channels, a sum of nothing
     s, t = new(*x.shape[:-1], 1), new(*x.shape[:-1], 1)
-    _run_logits("logits", x, first, second, s, t, 0, 0)
+    _run_logits("logits", _slots_of_logits(x), x, first, second, s, t, 0, 0)
     return s, t
 
 
@@ -366,10 +385,11 @@ def logits_backward(
     r"""Returns the gradients of :func:`logits`, that of the nodes added to another one that is contiguous."""
     x, first, second, d_s, d_t = map(Tensor.contiguous, (x, first, second, d_s, d_t))
     d_x = torch.empty_like(x) if to is None else to
-    d_vectors = x.new_zeros(_slots_of_logits(x), 2, *first.shape)
+    slots = _slots_of_logits(x)
+    d_vectors = x.new_zeros(slots, 2, *first.shape)
     name = "logits_backward" if to is None else "logits_backward_added"
-    _run_logits(name, x, first, second, d_s, d_t, d_x, d_vectors)
-    d_first, d_second = (d_vectors[0] if len(d_vectors) == 1 else d_vectors.sum(dim=0)).unbind()
+    _run_logits(name, slots, x, first, second, d_s, d_t, d_x, d_vectors)
+    d_first, d_second = (d_vectors[0] if slots == 1 else d_vectors.sum(dim=0)).unbind()
     return d_x, d_first, d_second
 
 
@@ -377,11 +397,10 @@ def _slots_of_logits(x: Tensor) -> int:
     return max(1, min(MAX_SLOTS, 2 * x.numel() // WORK))
 
 
-def _run_logits(name: str, x: Tensor, *rest: Tensor | int) -> None:
+def _run_logits(name: str, slots: int, x: Tensor, *rest: Tensor | int) -> None:
     heads, channels = x.shape[-2:]
-    slots = _slots_of_logits(x)
-    if x.numel():
-        nodes = x.numel() // (heads * channels)
+    if numbers := x.numel():
+        nodes = numbers // (heads * channels)
         addresses = [y if isinstance(y, int) else y.data_ptr() for y in (x, *rest)]
         _shared_loop(name, x.dtype).run(array("q", (*addresses, nodes, slots, heads, channels)), slots)
 
@@ -399,8 +418,8 @@ def _keep(p: float) -> int:
 
 def _loop(recipe: Recipe, x: Operands, name: str) -> Loop:
     features, channels = x.features, x.channels if name in ("forward", "backward") else 0
-    features, channels = (size if size in FIXED_SIZES else 0 for size in (features, channels))
-    return _guarded(name, x.dtype, recipe.text, features, channels)
+    sizes = features if features in FIXED_SIZES else 0, channels if channels in FIXED_SIZES else 0
+    return _guarded(name, x.dtype, recipe.text, *sizes)
 
 
 def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
@@ -409,17 +428,18 @@ def _shared_loop(name: str, dtype: torch.dtype) -> Loop:
 
 def _guarded(name: str, dtype: torch.dtype, rule: str | None = None, *sizes: int) -> Loop:
     try:
-        return _compiled(name, str(dtype).removeprefix("torch."), rule, *sizes)
+        return _compiled(name, dtype, rule, *sizes)
     except (RuntimeError, TypeError, OSError) as error:
         what = name if rule is None else Recipe.read(rule)
         raise BackendError(f"LLVM could not compile {what}: {error}") from error
 
 
 @functools.lru_cache(maxsize=1024)
-def _compiled(name: str, dtype: str, rule: str | None, features: int = 0, channels: int = 0) -> Loop:
+def _compiled(name: str, kind: torch.dtype, rule: str | None, features: int = 0, channels: int = 0) -> Loop:
     from kgat.ops.cpu import logits, loops, waves
     from kgat.ops.cpu.runtime import Loop
 
+    dtype = str(kind).removeprefix("torch.")
     if rule is None:  # the same for all rules
         room = next(room for room in (waves, logits, loops) if hasattr(room, name))
         return Loop(getattr(room, name)(dtype), f"{name} in {dtype}", f"{name}|{dtype}")

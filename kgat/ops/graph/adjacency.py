@@ -119,6 +119,17 @@ class Adjacency:
             raise RuntimeError(CHANGED_BEFORE_BACKWARD)
         return adjacency
 
+    def is_of(self, edge_index: Tensor) -> bool:
+        r"""Returns whether these are the edges, if that is to be had by one reading; else :obj:`False`, and
+        :meth:`again` finds out."""
+        if not reads_at_once(edge_index.device) or edge_index.dtype is not torch.int64:
+            return False
+        return edge_index.is_contiguous() and fingerprint(edge_index) == self._words
+
+    @cached_property
+    def _words(self) -> tuple[int, ...]:
+        return tuple(self.graph.tolist())
+
     @cached_property
     def _derived(self) -> dict[Any, Any]:
         return {}
