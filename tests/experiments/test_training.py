@@ -179,7 +179,9 @@ def test_attention_over_all_nodes_can_be_trained(name, kernel):
         p.numel() for p in training.build(task, plain).parameters()
     )
     assert run(task, config)["config"]["global_attention"] == kernel
-    with pytest.raises(ValueError, match=rf"no 'global_attention' where a step draws neighbours \(got {kernel}\)"):
+    with pytest.raises(
+        ValueError, match=rf"no 'global_attention' where a step draws neighbours \(got {kernel}\)"
+    ):
         run(task, make_config(name, pre_linear=True, global_attention=kernel, batch_size=4))
 
 
