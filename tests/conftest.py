@@ -11,7 +11,7 @@ os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
 
 
 def pytest_collection_finish():
-    r"""Leaves torch and the tests to themselves: each look of the collector through them takes half a second."""
+    r"""Has the collector leave out torch and the tests: a look through them takes half a second."""
     gc.collect()
     gc.freeze()
 
