@@ -72,7 +72,7 @@ def test_a_saved_model_answers_alike(metric, tmp_path):
     assert evaluate(restore(tmp_path), task, split) == evaluate(model, task, split)
 
 
-def test_comparison_goes_to_a_report(tmp_path):
+def test_comparison_goes_to_a_report(warm_workers, tmp_path):
     overrides = {"max_epochs": 2, "hidden_channels": 8, "heads": 2}
     records = compare.compare(make_graph_task("rmse"), ["rbf"], 2, tmp_path, overrides=overrides, rounds=2)
     assert {record["kind"] for record in records} == {"run", "cost", "attention"}

@@ -90,7 +90,7 @@ def test_a_saved_model_answers_alike(tmp_path):
     assert evaluate(restore(tmp_path), task, task.split(0)) == evaluate(model, task, task.split(0))
 
 
-def test_comparison_goes_to_a_report(tmp_path):
+def test_comparison_goes_to_a_report(warm_workers, tmp_path):
     overrides = {"max_epochs": 2, "hidden_channels": 8, "heads": 2}
     task = link_task(make_task(), "mrr")
     records = compare.compare(task, ["rbf"], 2, tmp_path, overrides=overrides, rounds=2)

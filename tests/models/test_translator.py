@@ -1,3 +1,4 @@
+import functools
 import itertools
 
 import pytest
@@ -51,20 +52,29 @@ def test_greedy_translation_takes_the_likeliest_token(variant, seed):
     assert model.training
 
 
+@functools.cache
+def scored(variant, seed, length):
+    r"""The log-probability of each translation of each source."""
+    model = build(variant, seed)
+    others = [token for token in range(V) if token != EOS]
+    sentences = [
+        (*words, EOS) for size in range(length) for words in itertools.product(others, repeat=size)
+    ] + list(itertools.product(others, repeat=length))
+    return [
+        {sentence: log_probability(model, tokens[None], padding[None], sentence) for sentence in sentences}
+        for tokens, padding in zip(source(), PADDING, strict=True)
+    ]
+
+
 @pytest.mark.parametrize("length_penalty", [0.0, 1.0, 2.0])
 @pytest.mark.parametrize("seed", [0, 1, 2])
 @pytest.mark.parametrize("variant", ["table", "symmetric", "primal"])
 def test_a_wide_beam_finds_the_best_of_all(variant, seed, length_penalty):
     model, length = build(variant, seed), 3
-    others = [token for token in range(V) if token != EOS]
-    sentences = [
-        (*words, EOS) for size in range(length) for words in itertools.product(others, repeat=size)
-    ] + list(itertools.product(others, repeat=length))
     expected = []
-    for tokens, padding in zip(source(), PADDING, strict=True):
-        scores = [log_probability(model, tokens[None], padding[None], sentence) for sentence in sentences]
-        best = max(range(len(scores)), key=lambda i: scores[i] / len(sentences[i]) ** length_penalty)
-        expected.append([token for token in sentences[best] if token != EOS])
+    for scores in scored(variant, seed, length):
+        best = max(scores, key=lambda sentence: scores[sentence] / len(sentence) ** length_penalty)
+        expected.append([token for token in best if token != EOS])
     found = model.translate(
         source(), BOS, EOS, length, PADDING, beam=V**length, length_penalty=length_penalty
     )

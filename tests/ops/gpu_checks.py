@@ -81,10 +81,15 @@ CASES = {
 
 @pytest.fixture
 def tiny_blocks(monkeypatch):
-    r"""Makes heavy nodes of a small graph, loops of several steps and rounds, and levels of parts."""
+    r"""Makes heavy nodes of a small graph, and loops of several steps and rounds."""
     monkeypatch.setattr(gpu, "HEAVY", 6)
     monkeypatch.setattr(gpu, "TILE", 256)
     monkeypatch.setattr(gpu, "WEIGHT_LANES", 1)
+
+
+@pytest.fixture
+def tiny_trees(tiny_blocks, monkeypatch):
+    r"""Makes levels of parts as well, which are joined in one way whatever the rule."""
     monkeypatch.setattr(gpu, "MERGED", 2)
 
 
@@ -218,7 +223,7 @@ GRAPHS = {
 
 
 @pytest.mark.parametrize("graph", GRAPHS)
-def test_every_graph(tiny_blocks, graph):
+def test_every_graph(tiny_trees, graph):
     compare(Recipe(rules.MUL, rules.LOG_SQUARE, weighted=True), ALL, *GRAPHS[graph], torch.float64)
     compare(Recipe(None, rules.LEAKY_RELU), ("query_bias", "key_bias"), *GRAPHS[graph], torch.float64)
 
@@ -241,7 +246,7 @@ def test_bounds_do_not_change_what_is_computed(monkeypatch):
         compare(recipe, ALL, 7, 6, HUBS, torch.float64)
 
 
-def test_two_runs_are_equal_bit_for_bit(tiny_blocks):
+def test_two_runs_are_equal_bit_for_bit(tiny_trees):
     recipe = Recipe(rules.LEAKY_RELU_SUM, rules.IDENTITY, weighted=True)
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
     x = draw(recipe, ALL, 7, 6, len(HUBS), torch.float32, dropout=0.3, seed=torch.tensor([5]))
@@ -253,7 +258,7 @@ def test_two_runs_are_equal_bit_for_bit(tiny_blocks):
         assert torch.equal(one[2][name], two[2][name]), name
 
 
-def test_rows_without_a_finite_score(tiny_blocks):
+def test_rows_without_a_finite_score(tiny_trees):
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
     grad = torch.randn(6, 3, 5, dtype=torch.float64)
     for recipe in (Recipe(rules.MUL, rules.IDENTITY), Recipe(rules.MUL, rules.LEAKY_RELU, bias_inside=True)):
@@ -274,7 +279,7 @@ def test_rows_without_a_finite_score(tiny_blocks):
         assert not gradients["edge_bias"][x.edge_bias == -torch.inf].any()
 
 
-def test_infinite_slope_without_weight_is_no_gradient(tiny_blocks):
+def test_infinite_slope_without_weight_is_no_gradient(tiny_trees):
     recipe = Recipe(rules.MUL, rules.LOG)
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
     x = draw(recipe, (), 7, 6, len(HUBS), torch.float64)
@@ -286,7 +291,7 @@ def test_infinite_slope_without_weight_is_no_gradient(tiny_blocks):
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=["half", "bfloat16"])
-def test_half_values_are_summed_in_single_precision(tiny_blocks, dtype):
+def test_half_values_are_summed_in_single_precision(tiny_trees, dtype):
     recipe = Recipe(rules.MUL, rules.IDENTITY)
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
     x = draw(recipe, ALL, 7, 6, len(HUBS), torch.float32)
@@ -351,7 +356,7 @@ def test_mask_belongs_to_the_edge_of_the_caller():
     close(run(recipe, edge_index, 6, 16, x, grad), expect(recipe, edge_index, 6, x, grad, mask), 1e-9, 1e-9)
 
 
-def test_dropping_all_gives_zeros(tiny_blocks):
+def test_dropping_all_gives_zeros(tiny_trees):
     recipe = Recipe(rules.MUL, rules.IDENTITY)
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
     x = draw(recipe, ALL, 7, 6, len(HUBS), torch.float64, dropout=1.0, seed=torch.tensor([3]))
@@ -365,7 +370,7 @@ def test_dropping_all_gives_zeros(tiny_blocks):
 @pytest.mark.parametrize(
     "pair", [*PAIRS, kan._SILU_SUM, *kan._SPLINE_SUMS.values()], ids=lambda pair: pair.name
 )
-def test_scores_alone(tiny_blocks, pair, weighted):
+def test_scores_alone(tiny_trees, pair, weighted):
     recipe = Recipe(pair, rules.SIGNED, weighted)  # a link that cannot be compiled, and need not
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
     adjacency = gpu.Adjacency.of(edge_index.to(DEVICE), 1, 6, 7)
@@ -395,7 +400,7 @@ def test_scores_of_no_edges():
     assert not any(gradient.any() for gradient in found.values())
 
 
-def test_gradient_that_is_an_expanded_number(tiny_blocks):
+def test_gradient_that_is_an_expanded_number(tiny_trees):
     recipe = Recipe(rules.MUL, rules.IDENTITY)
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
     x = draw(recipe, ALL, 7, 6, len(HUBS), torch.float64)
