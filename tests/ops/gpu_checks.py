@@ -370,7 +370,9 @@ def test_dropping_all_gives_zeros(tiny_trees):
 @pytest.mark.parametrize(
     "pair", [*PAIRS, kan._SILU_SUM, *kan._SPLINE_SUMS.values()], ids=lambda pair: pair.name
 )
-def test_scores_alone(tiny_trees, pair, weighted):
+def test_scores_alone(tiny_blocks, monkeypatch, pair, weighted):
+    if pair is rules.MUL:
+        monkeypatch.setattr(gpu, "MERGED", 2)
     recipe = Recipe(pair, rules.SIGNED, weighted)  # a link that cannot be compiled, and need not
     edge_index, _ = oracle.adjacency(6, 7, HUBS)
     adjacency = gpu.Adjacency.of(edge_index.to(DEVICE), 1, 6, 7)
