@@ -26,6 +26,9 @@ class SegmentMemory:
     Args:
         size (int): How many states :math:`m` it keeps.
 
+    Shapes:
+        - **states:** :math:`(B, M, F)` with :math:`M \le m`, :obj:`None` before the first segment
+
     Raises:
         ValueError: If :obj:`size` is negative.
 
