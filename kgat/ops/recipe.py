@@ -28,7 +28,6 @@ differences :math:`w_e m_e \delta_e - D_i` are lost where :math:`D_i` is rounded
 
 from __future__ import annotations
 
-import functools
 import re
 from dataclasses import dataclass
 
@@ -56,7 +55,7 @@ class Recipe:
     weighted: bool = False
     bias_inside: bool = False
 
-    @functools.cached_property
+    @property
     def text(self) -> str:
         r"""The recipe as an op of torch can take it."""
         pair = "" if self.pair is None else self.pair.key
