@@ -512,6 +512,13 @@ def _is_another_call(title, name, x, y):
             return title == "edge_score" and y.size(0) == 2
         if name in ("query", "key"):
             return y.size(0) >= x.size(0) - 1 and y.shape[1:] == x.shape[1:]
+    if (
+        title.startswith("edge_attention ")
+        and name == "value"
+        and y.dtype == x.dtype
+        and y.layout == x.layout
+    ):
+        return y.dim() == x.dim() and y.shape[:2] == x.shape[:2]  # as many channels as are to be averaged
     return name == "value" and y.dtype in (torch.float16, torch.bfloat16)
 
 
