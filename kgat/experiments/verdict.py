@@ -212,7 +212,7 @@ def _sentence(judged: Sequence[Verdict], names: Sequence[str]) -> str:
         for outcome in ("win", "tie", "loss", "open")
     }
     if len(judged) == len(of["open"]):
-        return f"On none of {len(judged)} graphs are there enough seeds for a test."
+        return f"On none of {len(judged)} graph{'s' * (len(judged) != 1)} are there enough seeds for a test."
     tested = len(judged) - len(of["open"])
     which = {
         outcome: f" ({', '.join(names)})" if names and outcome != "tie" else ""
@@ -222,8 +222,9 @@ def _sentence(judged: Sequence[Verdict], names: Sequence[str]) -> str:
     chosen = f"the {_others(names)} that validation prefers" if len(names) > 2 else f"`{names[0]}`"
     still = f" {len(of['open'])} more have too few seeds for a test." if of["open"] else ""
     return (
-        f"On {tested} graphs {family} is significantly better than {chosen} on {len(of['win'])}"
-        f"{which['win']}, worse on {len(of['loss'])}{which['loss']}, and neither on {len(of['tie'])}.{still}"
+        f"On {tested} graph{'s' * (tested != 1)} {family} is significantly better than {chosen} on "
+        f"{len(of['win'])}{which['win']}, worse on {len(of['loss'])}{which['loss']}, and neither on "
+        f"{len(of['tie'])}.{still}"
     )
 
 

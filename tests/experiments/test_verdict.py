@@ -118,9 +118,7 @@ def test_any_model_is_judged_against_any_others(tmp_path, capsys):
     options = ["--verdict", "--against", "gat,rbf", "--family"]
     cli.main(["table", str(tmp_path), *options, "rbf|additive,dot"])
     said = capsys.readouterr().out
-    assert (
-        "On 1 graphs `rbf|additive` is significantly better than the `gat` or `rbf` that validation" in said
-    )
+    assert "On 1 graph `rbf|additive` is significantly better than the `gat` or `rbf` that validation" in said
     assert "| graph | seeds | `gat` | `rbf` | `rbf\\|additive` | difference [95 %] | better : worse |" in said
     assert "mean ± unbiased" in said
     assert "equal trials" not in said

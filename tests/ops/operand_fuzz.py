@@ -512,7 +512,7 @@ def _is_another_call(title, name, x, y):
             return title == "edge_score" and y.size(0) == 2
         if name in ("query", "key"):
             return y.size(0) >= x.size(0) - 1 and y.shape[1:] == x.shape[1:]
-    alike = y.dim() == 3 and y.dtype == x.dtype and y.layout == x.layout and y.shape[:2] == x.shape[:2]
+    alike = y.dim() == 3 and y.shape[:2] == x.shape[:2] and y.dtype == x.dtype and y.layout == x.layout
     if name == "value" and title.startswith("edge_attention ") and alike:
         return True  # of as many channels as it likes
     return name == "value" and y.dtype in (torch.float16, torch.bfloat16)
