@@ -107,6 +107,25 @@ class Passes(Backend):
             BackendError: If it cannot be compiled, as all of these functions.
         """
 
+    def attention_and_base(
+        self, recipe: Recipe, adjacency: Adjacency, x: Operands, base: Tensor | None, keeps: bool
+    ) -> tuple[Tensor, Tensor, Tensor]:
+        r"""Computes what :meth:`attention` does, and :math:`\mathbf{o}` plus a base.
+
+        Args:
+            recipe (Recipe): What to compute.
+            adjacency (Adjacency): The edges.
+            x (Operands): The tensors.
+            base (torch.Tensor, optional): What is added, of the type of scores.
+            keeps (bool): Whether :math:`\mathbf{o}` is asked for beside a base; else it may be overwritten.
+
+        Shapes:
+            - **base:** :math:`(H, C)` or :math:`(N, H, C)`
+            - **output:** as of :meth:`attention`, and the sum, as :math:`\mathbf{o}`
+        """
+        out, lse = self.attention(recipe, adjacency, x)
+        return out, lse, out if base is None else out + base
+
     @abstractmethod
     def attention_backward(
         self, recipe: Recipe, adjacency: Adjacency, x: Operands, out: Tensor, lse: Tensor, grad: Tensor

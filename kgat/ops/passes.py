@@ -71,16 +71,9 @@ def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Te
     edges."""
     x, text, target, num_targets = _read(inputs)
     recipe = check_pass(x, edge_index, text, target, num_targets)
-    out, lse, adjacency = _attention(edge_index, x, recipe, target, num_targets)
-    return out, lse, adjacency.graph.clone()
-
-
-def _attention(
-    edge_index: Tensor, x: Operands, recipe: Recipe, target: int, num_targets: int
-) -> tuple[Tensor, Tensor, Adjacency]:
     adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
     out, lse = on(edge_index.device).attention(recipe, adjacency, x.contiguous())
-    return out, lse, adjacency
+    return out, lse, adjacency.graph.clone()
 
 
 @edge_attention.register_fake
@@ -273,13 +266,19 @@ def attend(
         return _based(edge_attention(*inputs)[0], base, x.value.dtype)
     if learns:
         return EdgeAttention.apply(base, *(nodes or (None, None, None)), *inputs)  # type: ignore[no-any-return, no-untyped-call]
-    return _based(_attention(edge_index, x, recipe, target, num_targets)[0], base, x.value.dtype)
+    adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
+    backend, dtype = on(edge_index.device), x.value.dtype
+    return _rounded(
+        backend.attention_and_base(recipe, adjacency, x.contiguous(), base, keeps=False)[2], dtype
+    )
 
 
 def _based(out: Tensor, base: Tensor | None, dtype: torch.dtype) -> Tensor:
     # Rounded once, and apart from what backward takes differences of: they would be lost beside a large base.
-    if base is not None:
-        out = out + base
+    return _rounded(out if base is None else out + base, dtype)
+
+
+def _rounded(out: Tensor, dtype: torch.dtype) -> Tensor:
     return out if out.dtype is dtype else out.to(dtype)
 
 
@@ -300,7 +299,9 @@ class EdgeAttention(torch.autograd.Function):
         if nodes is not None and first is not None and second is not None:
             s, t = logits.forward(nodes, first, second)
             x = x._replace(query_bias=s, key_bias=t)
-        out, lse, adjacency = _attention(edge_index, x, Recipe.read(text), target, num_targets)
+        adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
+        backend, recipe = on(edge_index.device), Recipe.read(text)
+        out, lse, summed = backend.attention_and_base(recipe, adjacency, x.contiguous(), base, keeps=True)
         tensors = len(TABLE)
         ctx.save_for_backward(nodes, first, second, out, lse, adjacency.graph, edge_index, *x[:tensors])
         ctx.adjacency = adjacency
@@ -308,7 +309,7 @@ class EdgeAttention(torch.autograd.Function):
         ctx.nodes_are_values = nodes is x.value
         ctx.shared = [name for name in ("query", "key") if getattr(x, name) is x.value]
         ctx.base_dim = 0 if base is None or not ctx.needs_input_grad[0] else base.dim()
-        return _based(out, base, x.value.dtype)
+        return _rounded(summed, x.value.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]

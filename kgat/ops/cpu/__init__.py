@@ -13,6 +13,7 @@ class CPU(FusedBackend):
 
     available = staticmethod(launch.available)
     attention = staticmethod(launch.attention)
+    attention_and_base = staticmethod(launch.attention_and_base)
     attention_backward = staticmethod(launch.attention_backward)
     score = staticmethod(launch.score)
     score_backward = staticmethod(launch.score_backward)

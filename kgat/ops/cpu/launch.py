@@ -33,14 +33,36 @@ OF_ROWS, OF_COLUMNS = ("query", "query_bias"), ("value", "key", "key_bias")
 
 
 def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
+    return attention_and_base(recipe, adjacency, x, None, False)[:2]
+
+
+def attention_and_base(
+    recipe: Recipe, adjacency: Adjacency, x: Operands, base: Tensor | None, keeps: bool
+) -> tuple[Tensor, Tensor, Tensor]:
     x = _widened(x)
     _, heads, channels = x.value.shape
     out = x.value.new_empty(adjacency.num_targets, heads, channels)
     lse = x.value.new_empty(adjacency.num_targets, heads)
+    summed = out if base is None or not keeps else torch.empty_like(out)
     if lse.numel() != 0:
-        frame = _frame(adjacency, False, x)
-        _run(_loop(recipe, x, "forward"), frame, x, _addresses(x), {}, {"out": out, "lse": lse})
-    return out, lse
+        frame, loop, results = (
+            _frame(adjacency, False, x),
+            _loop(recipe, x, "forward"),
+            {"out": out, "lse": lse},
+        )
+        added: dict[str, Tensor | int | None] = {}
+        if base is not None:
+            base = base.contiguous()
+            step = heads * channels if base.dim() == 3 else 0
+            added = {"base": base, "base_step": step, "sum": summed}
+        frame.run(loop, frame.context_of(x, _addresses(x), added, results))
+        if frame.pieces is not None:
+            _run_pieces(loop, frame, x, {}, results)
+            assert frame.pieces.of_pieces is not None
+            if base is not None:
+                node = frame.pieces.of_pieces.node
+                summed[node] = out[node] + (base if base.dim() == 2 else base[node])
+    return out, lse, summed
 
 
 def _widened(x: Operands) -> Operands:

@@ -29,7 +29,7 @@ FIELDS = (
     *("counter", "slots", "bounds", "longest", "scratch", "scratch_size"),
     *("ptr", "index", "edge", "place", "heads", "features", "channels"),
     *TABLE,
-    *("scale", "keep", "out", "lse", "total", "grad", "packed", "dt", "add"),
+    *("scale", "keep", "base", "base_step", "sum", "out", "lse", "total", "grad", "packed", "dt", "add"),
     *(f"d_{name}" for name in _OF_GRADIENTS),
 )
 (
@@ -37,7 +37,7 @@ FIELDS = (
     PTR, INDEX, EDGE, PLACE, HEADS, FEATURES, CHANNELS,
     VALUE, PAIR_ARGS, LINK_ARGS,
     QUERY, KEY, WEIGHT, QUERY_BIAS, KEY_BIAS, EDGE_BIAS, EDGE_WEIGHT, SEED,
-    SCALE, KEEP, OUT, LSE, TOTAL, GRAD, PACKED, DT, ADD,
+    SCALE, KEEP, BASE, BASE_STEP, SUM, OUT, LSE, TOTAL, GRAD, PACKED, DT, ADD,
     D_QUERY, D_KEY, D_WEIGHT, D_QUERY_BIAS, D_KEY_BIAS, D_EDGE_BIAS, D_EDGE_WEIGHT, D_VALUE,
 ) = range(len(FIELDS))  # fmt: skip
 
@@ -69,6 +69,12 @@ def _kept(seed, counter, keep):
     x = _mix(np.uint64(counter) * np.uint64(0x9E3779B97F4A7C15) + np.uint64(seed))
     x = _mix(x ^ (np.uint64(seed) * np.uint64(0xD1342543DE82EF95) + np.uint64(0x2545F4914F6CDD1D)))
     return (x >> np.uint64(32)) < np.uint64(keep)
+
+
+@apart
+def _add(out, x, y, size):
+    for c in range(size):
+        out[c] = x[c] + y[c]
 
 
 @apart
@@ -312,6 +318,7 @@ class Kernels:
                 for e in range(n):
                     w[e] *= factor[np.int64(edge[first + e]) * heads + h]
             v, out = pointer(ctx[VALUE], f), pointer(ctx[OUT], f)
+            base, summed = pointer(ctx[BASE], f), pointer(ctx[SUM], f)
             for i in range(start, stop):
                 o = chunk(out, i * heads + h, channels)
                 for c in range(channels):
@@ -331,6 +338,9 @@ class Kernels:
                     row_of_v = chunk(v, np.int64(col[e]) * heads + h, channels)
                     _axpy1(o, row_of_v, w[e - first] * part, channels)
                     e += 1
+                if ctx[SUM] != 0:  # apart from what backward takes differences of, while it is in the cache
+                    own = shift(base, i * ctx[BASE_STEP] + h * channels)
+                    _add(chunk(summed, i * heads + h, channels), o, own, channels)
 
         return self._over_blocks(block)
 
