@@ -12,7 +12,7 @@ from torch import Tensor
 
 from kgat.datasets import Task
 from kgat.experiments.statistics import holm
-from kgat.experiments.table import Table, number
+from kgat.experiments.table import Cell, Table, number
 from kgat.experiments.verdict import Verdict
 
 __all__ = ["PROPERTIES", "blocks", "properties", "rule_of_thumb"]
@@ -118,6 +118,8 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
         return []
     names.sort(key=lambda name: -gains[name])
     head = ["graph", "gain, points", "nodes", "classes", *PROPERTIES.values()]
+    head += ["entropy of attention, stock", "and kernel"] * any(v.entropies for v in percent)
+    of_verdicts = {verdict.dataset: verdict for verdict in percent}
     rows = [
         [
             name,
@@ -125,11 +127,16 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
             number(of_graphs[name]["nodes"], "{:,}"),
             number(of_graphs[name]["classes"], "{}"),
             *(number(of_graphs[name][entry], "{:.3g}") for entry in PROPERTIES),
+            *_entropies(of_verdicts[name]) * (len(head) > 4 + len(PROPERTIES)),
         ]
         for name in names
     ]
     measured = {name: {entry: of_graphs[name][entry] for entry in PROPERTIES} for name in names}
     return [Table(head, rows), _correlations(measured, gains), rule_of_thumb(measured, gains)]
+
+
+def _entropies(verdict: Verdict) -> list[Cell]:
+    return [number(verdict.entropies.get(model), "{:.3f}") for model in (verdict.stock, verdict.family)]
 
 
 def _correlations(measured: Mapping[str, Mapping[str, float | None]], gains: Mapping[str, float]) -> str:

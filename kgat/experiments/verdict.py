@@ -39,6 +39,8 @@ class Verdict:
         differences (tuple of float): Test scores of the family minus those of :obj:`stock`, seed by seed.
         family (str): The family.
         floors (dict): What is said of models that are shown beside, in no test.
+        entropies (dict): Of models whose attention was looked at: the mean over layers and heads of its
+            entropy, where 1 is a plain mean over neighbours.
     """
 
     dataset: str
@@ -50,6 +52,7 @@ class Verdict:
     differences: tuple[float, ...]
     family: str
     floors: Mapping[str, Summary]
+    entropies: Mapping[str, float]
 
     @property
     def contest(self) -> Summary:
@@ -102,7 +105,10 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
         [('wine', 'gat', 'win', 0.001953125)]
     """
     of_graphs: dict[str, dict[str, dict[Any, Record]]] = {}
+    entropies: dict[str, dict[str, float]] = {}
     for record in records:
+        if record.get("kind") == "attention" and (entropy := _entropy(record)) is not None:
+            entropies.setdefault(record["dataset"], {})[record["model"]] = entropy
         if record.get("kind") == "run" and record["model"] in (family, *stock, *FLOORS):
             runs = of_graphs.setdefault(record["dataset"], {}).setdefault(record["model"], {})
             runs[record["seed"], record["split"]] = record  # of repeated ones the last
@@ -125,10 +131,20 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
             if score is not None and tests[best].get(pair) is not None
         )
         judged[dataset] = Verdict(
-            dataset, measure, summaries, best, chosen, None, differences, family, floors
+            *(dataset, measure, summaries, best, chosen, None, differences, family, floors),
+            entropies.get(dataset, {}),
         )
     adjusted = holm({dataset: wilcoxon(np.array(of.differences)) for dataset, of in judged.items()})
     return [replace(of, p_value=adjusted[dataset]) for dataset, of in judged.items()]
+
+
+def _entropy(attention: Record) -> float | None:
+    layers = [
+        statistics.fmean(known)
+        for layer in attention["layers"]
+        if (known := [entropy for entropy in layer["entropy"] if entropy is not None])
+    ]
+    return statistics.fmean(layers) if layers else None
 
 
 def _validation(runs: Iterable[Record], measure: Measure) -> float:

@@ -120,6 +120,25 @@ def test_the_command_adds_what_a_file_lacks(tmp_path, capsys):
     assert "| wine | −3.0 | 178 | 3 |" in capsys.readouterr().out
 
 
+def test_entropies_of_attention_stand_beside(tmp_path, capsys):
+    path = tmp_path / "graphs.jsonl"
+    assert not cli.main(["properties", "wine", "--out", str(path)])
+    looks = [
+        {"kind": "attention", "dataset": "wine", "model": model, "seed": 0, "layers": layers}
+        for model, layers in (
+            ("gat", [{"heads": 2, "entropy": [0.5, None]}, {"heads": 1, "entropy": [1.0]}]),
+            ("kernel", [{"heads": 2, "entropy": [None, None]}, {"heads": 2, "entropy": [0.25, 0.75]}]),
+        )
+    ]
+    records = make_runs(["wine"]) + looks
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(record) + "\n" for record in records))
+    capsys.readouterr()
+    assert not cli.main(["table", str(tmp_path), str(path), "--verdict"])
+    out = capsys.readouterr().out
+    assert "| entropy of attention, stock | and kernel |" in out
+    assert "| 0.750 | 0.500 |" in out
+
+
 def test_runs_of_a_data_set_are_not_its_properties(tmp_path):
     (path := tmp_path / "results.jsonl").write_text(json.dumps(make_runs(["wine"])[0]) + "\n")
     assert not cli.main(["properties", "wine", "--out", str(path)])

@@ -150,7 +150,7 @@ def test_arguments_of_a_kernel_go_before_the_setting():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"kernel model .got 'dot@separate'.; .*projections in a name"):
+    with pytest.raises(ValueError, match=r"kernel model .got 'dot@separate'.; .*projections and settings in a name"):
         regression.check_models(["dot@separate"])
     with pytest.raises(
         ValueError, match=r"regression set \(got 'diabetis'\); choose from: airline.*mean 'diabetes'"
@@ -193,7 +193,7 @@ def test_models_go_by_one_name_each(tmp_path):
     ("arguments", "message"),
     [
         (["--models", ""], "Expected at least one model (got none); pass --models dot,rbf*l2"),
-        (["--datasets", ","], "Expected at least one data set (got none); choose from: airline, co2"),
+        (["--datasets", ""], "Expected at least one data set (got none); choose from: airline, co2"),
         (["--out", "FILE"], "Expected a folder that can be written (got 'FILE'"),
         (["--readme", "FILE"], "Expected the lines '<!-- regression:begin -->' and"),
     ],

@@ -261,8 +261,8 @@ def answer(
         logits = model(batch.inputs.x.to(device), _padding(batch.inputs, device), losses=losses)
         return logits, batch.y.to(device)
     if isinstance(batch, Tensor):
-        rows = batch.to(device)
-        return model(rows[:, :-1], losses=losses, memory=memory).flatten(0, 1), rows[:, 1:].flatten()
+        rows, kept = batch.to(device), {} if memory is None else {"memory": memory}  # few models take one
+        return model(rows[:, :-1], losses=losses, **kept).flatten(0, 1), rows[:, 1:].flatten()
     target, shifted = batch.target.x.to(device), Padded(batch.target.x[:, :-1], batch.target.lengths - 1)
     paddings = (_padding(batch.source, device), _padding(shifted, device))
     logits = model(batch.source.x.to(device), target[:, :-1], *paddings, losses=losses)
