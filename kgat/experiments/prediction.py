@@ -260,9 +260,7 @@ class Trained:
         self.encoding.expect_sizes(source, graph.x.size(1), width)
 
     def _of_nodes(self, task: Any, ids: Sequence[Any]) -> Answers:
-        by_layer = self.config.batch_size is not None or task.data.edge_index.size(1) > EDGES
-        # Encodings are handed to the model's call, which knows the whole graph.
-        by_layer = by_layer and self.config.position_dim is None
+        by_layer = self._by_layer(task.data.edge_index, self.config.batch_size is not None)
         with torch.no_grad():
             trainer = BatchTrainer if by_layer else training.TRAINERS["node"]
             output = trainer.outputs(self.model, task, None)[PARTS[0]]
@@ -273,8 +271,16 @@ class Trained:
             names = {"graph": graphs, "id": ids}
         return Answers(self, names, output)
 
+    def _by_layer(self, edge_index: Tensor, is_sampled: bool) -> bool:
+        # Encodings are handed to the model's call, which knows the whole graph.
+        return (is_sampled or edge_index.size(1) > EDGES) and self.config.position_dim is None
+
     def _of_target(self, graph: HeteroData, ids: Sequence[Any] | None = None) -> Answers:
+        assert self.types is not None
         x, edge_index, kwargs = inputs_of(graph, next(self.model.parameters()).device)
+        # Some layers number types as they come: in the order of training.
+        x = {name: x[name] for name in self.types.features}
+        edge_index = {edge: edge_index[edge] for edge in self.types.edge_features}
         with torch.no_grad():
             output = self.model(x, edge_index, **kwargs).cpu()
         return Answers(self, {"id": range(output.size(0)) if ids is None else ids}, output)
@@ -290,7 +296,7 @@ class Trained:
         device = next(self.model.parameters()).device
         x, edge_index, kwargs = inputs = inputs_of(graph, device)
         with torch.no_grad():
-            if self.config.neighbors is not None or edge_index.size(1) > EDGES:
+            if self._by_layer(edge_index, self.config.neighbors is not None):
                 decode: Any = self.model.decode
                 scores = decode(nodes_of(self.model, inputs), index.to(device)).cpu()
             else:

@@ -11,6 +11,7 @@ from kgat.experiments.config import Config
 from kgat.experiments.statistics import holm
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
+from kgat.experiments.tables import expect_one_kind
 from kgat.experiments.verdict import LEVEL
 from kgat.measures import Measure, measure_of
 from kgat.names import shown
@@ -74,6 +75,10 @@ def answers(records: Iterable[Record]) -> list[Answer]:
     Returns:
         list of Answer: Question by question, in the order of :data:`QUESTIONS`.
 
+    Raises:
+        ValueError: If runs of the two models on a graph are not of one kind
+            (:func:`~kgat.experiments.tables.expect_one_kind`).
+
     Example:
         >>> run = {"kind": "run", "dataset": "wine", "metric": "accuracy", "split": "0"}
         >>> models = {"rbf": 0.5, "rbf@shared_qk": 0.625}.items()
@@ -83,7 +88,9 @@ def answers(records: Iterable[Record]) -> list[Answer]:
     """
     scores: dict[str, dict[str, dict[str, dict[Hashable, float | None]]]] = {}
     measures: dict[str, Measure] = {}
+    of_graphs: dict[str, list[Record]] = {}
     for run in (record for record in records if record.get("kind") == "run"):
+        of_graphs.setdefault(run["dataset"], []).append(run)
         measures[run["dataset"]] = measure_of(run["metric"])
         for part in PARTS:
             of_part = scores.setdefault(run["dataset"], {}).setdefault(part, {})
@@ -91,11 +98,14 @@ def answers(records: Iterable[Record]) -> list[Answer]:
     changes: dict[str, list[tuple[str, str, str]]] = {setting: [] for setting in QUESTIONS}
     for dataset, of_parts in scores.items():
         for model in of_parts["test"]:
-            default, _, change = model.rpartition("@")
-            if default in of_parts["test"]:
-                setting, is_said, _ = change.partition("=")
-                of_setting = changes.setdefault(setting if is_said else "projections", [])
-                of_setting.append((dataset, model, default))
+            name, *said = model.split("@")  # in the order of all settings, whichever of them is the change
+            for change in said:
+                default = "@".join([name, *(other for other in said if other != change)])
+                if default in of_parts["test"]:
+                    expect_one_kind([run for run in of_graphs[dataset] if run["model"] in (default, model)])
+                    setting, is_said, _ = change.partition("=")
+                    of_setting = changes.setdefault(setting if is_said else "projections", [])
+                    of_setting.append((dataset, model, default))
     answered = []
     for setting, of_setting in changes.items():
         summaries = {
@@ -162,10 +172,12 @@ def _sentence(of_model: Sequence[Answer]) -> str:
 
 
 def _decision(of_setting: Sequence[Answer]) -> str:
-    by_model: dict[str, list[str]] = {}
+    graphs = {answer.dataset for answer in of_setting}
+    by_model: dict[str, set[str]] = {}
     for answer in of_setting:
-        by_model.setdefault(answer.model, []).append(answer.outcome("val"))
-    better = [f"`{model}`" for model, outcomes in by_model.items() if set(outcomes) == {"helped"}]
+        helped = {answer.dataset} if answer.outcome("val") == "helped" else set()
+        by_model.setdefault(answer.model, set()).update(helped)
+    better = [f"`{model}`" for model, helped in by_model.items() if helped == graphs]
     setting = of_setting[0].setting
     usual = getattr(Config, setting, None)
     if usual is None and setting in (of_layer := inspect.signature(KernelGATConv).parameters):

@@ -56,14 +56,13 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
         baseline (str, optional): What the others are compared with. (default: :obj:`"gat"`)
 
     Raises:
-        ValueError: If the records are of several data sets, if some runs were tuned and others not, or with
-            another budget, if they kept weights by several rules, or if a model has runs of several settings.
+        ValueError: If the records are of several data sets, or not of one kind (:func:`expect_one_kind`).
     """
     runs = runs_in(records)
     datasets = _distinct(runs, "dataset")
     if len(datasets) > 1:
         raise ValueError(f"Expected records of one data set (got {', '.join(datasets)}); pass those of one")
-    _expect_one_kind(runs)
+    expect_one_kind(runs)
     by_model: dict[str, dict[Hashable, Record]] = {}
     for run in runs:  # a later run of the same seed replaces an earlier one
         by_model.setdefault(run["model"], {})[run["seed"], run["split"]] = run
@@ -97,9 +96,23 @@ def _chosen_model(run: Record) -> str | None:
     return None if model == run["model"] else str(model)
 
 
-def _expect_one_kind(runs: Sequence[Record]) -> None:
+def expect_one_kind(runs: Sequence[Record]) -> None:
+    r"""Checks that runs on a data set may stand in one table.
+
+    Args:
+        runs (list of dict): The runs.
+
+    Raises:
+        ValueError: If they are scored by several metrics, if some were tuned and others not, or with another
+            budget, if they kept weights by several rules, or if a model has runs of several settings.
+    """
     first: dict[str, Record] = {}
     for run in runs:
+        if run["metric"] != runs[0]["metric"]:
+            raise ValueError(
+                f"Expected runs on '{run['dataset']}' with one metric (got '{runs[0]['model']}' with "
+                f"{runs[0]['metric']} and '{run['model']}' with {run['metric']}); show them in tables apart"
+            )
         kept, other_kept = (stored(record.get("config") or {}, "keep") for record in (runs[0], run))
         if kept != other_kept:
             raise ValueError(

@@ -13,6 +13,7 @@ import numpy as np
 from kgat.experiments.statistics import holm, wilcoxon
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
+from kgat.experiments.tables import expect_one_kind
 from kgat.measures import Measure, measure_of
 
 __all__ = ["Ranks", "Verdict", "blocks", "ranks", "verdicts"]
@@ -97,6 +98,10 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
     Returns:
         list of Verdict: The graphs that have runs of the family and of a stock layer, as they came.
 
+    Raises:
+        ValueError: If what is compared on a graph is not of one kind
+            (:func:`~kgat.experiments.tables.expect_one_kind`).
+
     Example:
         >>> run = {"kind": "run", "dataset": "wine", "metric": "accuracy", "split": "0", "val": 0.5}
         >>> scores = {"gat": 0.5, "kernel": 0.625}.items()
@@ -106,10 +111,11 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
     """
     of_graphs: dict[str, dict[str, dict[Any, Record]]] = {}
     entropies: dict[str, dict[str, float]] = {}
+    beside = [model for model in FLOORS if model not in (family, *stock)]
     for record in records:
         if record.get("kind") == "attention" and (entropy := _entropy(record)) is not None:
             entropies.setdefault(record["dataset"], {})[record["model"]] = entropy
-        if record.get("kind") == "run" and record["model"] in (family, *stock, *FLOORS):
+        if record.get("kind") == "run" and record["model"] in (family, *stock, *beside):
             runs = of_graphs.setdefault(record["dataset"], {}).setdefault(record["model"], {})
             runs[record["seed"], record["split"]] = record  # of repeated ones the last
     judged = {}
@@ -117,12 +123,13 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
         stocks = [model for model in stock if model in runs_of]
         if not stocks or family not in runs_of:
             continue
+        expect_one_kind([run for model in (*stocks, family) for run in runs_of[model].values()])
         some = next(iter(runs_of[family].values()))
         measure = measure_of(some["metric"])
         best = max(stocks, key=lambda model: measure.sign * _validation(runs_of[model].values(), measure))
         tests = {model: {pair: run["test"] for pair, run in runs.items()} for model, runs in runs_of.items()}
         # Apart: p-values are adjusted for what is compared with a baseline.
-        floors = summarise({model: tests.pop(model) for model in FLOORS if model in tests}, best)
+        floors = summarise({model: tests.pop(model) for model in beside if model in tests}, best)
         summaries = summarise({model: tests[model] for model in (*stocks, family)}, best)
         chosen = some["config"]["model"] if "family" in some else None
         differences = tuple(
@@ -257,19 +264,28 @@ def _rank_sentence(ranked: Ranks | None) -> list[str]:
 
 
 def _floor_sentence(judged: Sequence[Verdict], floors: Sequence[str]) -> list[str]:
-    if not floors:
-        return []
     ahead = []
-    having = [verdict for verdict in judged if verdict.floors]
-    for verdict in having:
-        of_all = {**verdict.summaries, **verdict.floors}
+    # A mean of fewer seeds is one of other splits.
+    complete = [
+        (verdict, {name: s for name, s in verdict.floors.items() if s.n - s.lost >= _seeds(verdict)})
+        for verdict in judged
+    ]
+    having = [(verdict, of_floors) for verdict, of_floors in complete if of_floors]
+    if not having:
+        return []
+    for verdict, of_floors in having:
+        of_all = {**verdict.summaries, **of_floors}
         scores = {name: verdict.measure.sign * s.mean for name, s in of_all.items() if s.mean is not None}
-        ahead += [verdict.dataset] * (max(scores, key=scores.__getitem__, default=None) in verdict.floors)
+        ahead += [verdict.dataset] * (max(scores, key=scores.__getitem__, default=None) in of_floors)
     which = f" ({', '.join(ahead)})" if ahead else ""
     return [
         f"{' and '.join(f'`{name}`' for name in floors)} have no attention and stand beside, in no test: on "
         f"{len(ahead)} of {len(having)} graphs{which} one of them has the best mean test score."
     ]
+
+
+def _seeds(verdict: Verdict) -> int:
+    return min(summary.n for summary in verdict.summaries.values())
 
 
 def _head(names: Sequence[str], floors: Sequence[str], tuned: bool) -> list[str]:
@@ -297,7 +313,7 @@ def _row(verdict: Verdict, names: Sequence[str], floors: Sequence[str], tuned: b
     better, worse = (contest.ups, contest.downs)[:: measure.sign]
     return [
         verdict.dataset + unit,
-        number(min(summary.n for summary in verdict.summaries.values()), "{}"),
+        number(_seeds(verdict), "{}"),
         *scores,
         *[code(verdict.chosen) if verdict.chosen else "–"] * tuned,
         interval(contest.difference, contest.ci_low, contest.ci_high, signed, scale),

@@ -139,7 +139,7 @@ def is_sorted(edge_index: Tensor) -> bool:
     Shapes:
         - **edge_index:** :math:`(2, E)`
     """
-    return bool(loops.in_order(edge_index[1].numpy()))
+    return bool(loops.in_order(edge_index[1].cpu().numpy()))
 
 
 class NeighborSampler(BaseSampler):

@@ -85,6 +85,8 @@ class LinkPredictor(torch.nn.Module):
             "num_sampled_nodes_per_hop": num_sampled_nodes_per_hop,
             "num_sampled_edges_per_hop": num_sampled_edges_per_hop,
         }
+        # One that takes anything may hand them to a part of itself, and its other parts see all edges.
+        hops = hops if hops.keys() <= self.takes else {}
         nodes = encode(self.encoder, self.takes, x, edge_index, edge_attr=edge_attr, losses=losses, **hops)
         return nodes if pairs is None else self.decode(nodes, pairs)
 

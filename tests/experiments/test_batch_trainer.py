@@ -20,7 +20,8 @@ def trainers(model, sparse=False, edge_dim=None, **settings):
     task.data.x = task.data.x.double()
     if edge_dim is not None:
         task.data.edge_attr = torch.rand_like(task.data.edge_attr).double()
-    configs = [make_config(model, **NO_DROPOUT, **more) for more in ({}, settings)]
+    of_both = {name: settings[name] for name in ("jk",) if name in settings}
+    configs = [make_config(model, **NO_DROPOUT, **more) for more in (of_both, settings)]
     built = [training.build(task, configs[0]).double() for _ in configs]
     built[1].load_state_dict(built[0].state_dict())
     visible = task.visible(task.split(0))
@@ -39,6 +40,16 @@ def test_all_neighbours_of_all_nodes_give_the_gradients_of_the_full_batch(model,
         losses[-1].backward()
         gradients.append([parameter.grad for parameter in trainer.model.parameters()])
     torch.testing.assert_close(*losses, rtol=1e-12, atol=1e-12)
+    torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-12)
+
+
+@pytest.mark.parametrize("jk", ["last", "cat", "max", "lstm"])
+def test_layers_that_are_joined_are_of_the_nodes_of_a_step(jk):
+    gradients = []
+    for trainer in trainers("rbf", jk=jk, batch_size=1000, neighbors="-1,-1"):
+        (output, y, _), *_ = trainer.train_batches()
+        trainer.loss(output, y).backward()
+        gradients.append([parameter.grad for parameter in trainer.model.parameters()])
     torch.testing.assert_close(*gradients, rtol=1e-11, atol=1e-12)
 
 

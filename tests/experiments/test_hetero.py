@@ -175,6 +175,37 @@ def test_predictions_for_a_graph_of_types(predicting, tmp_path):
     assert set(answers.table().columns["prediction"]) <= {"0", "1", "2"}
 
 
+@pytest.mark.parametrize("model", ["rbf", "rgcn", "hgt", "sage"])
+def test_types_may_come_in_another_order(model, tmp_path):
+    record, trained = training.train(TASK, config(model))
+    training.save(tmp_path / "model", trained, TASK, record)
+    data, other = raw(), HeteroData()
+    other["author"].x, other["paper"].x = data["author"].x, data["paper"].x
+    for edge in (CITES, WRITES):
+        other[edge].edge_index = data[edge].edge_index
+    other[CITES].edge_attr = data[CITES].edge_attr
+    torch.save(other.to_dict(), tmp_path / "graph.pt")
+    answers = Trained.load(tmp_path / "model").on_data(tmp_path / "graph.pt")
+    wanted = training.outputs(trained, TASK, TASK.split(0))["test"]
+    torch.testing.assert_close(answers.output, wanted, rtol=0, atol=0)
+
+
+def test_ids_and_features_of_types_are_read_or_refused(predicting, tmp_path):
+    trained, _, data = predicting
+    data["paper"].node_id = torch.arange(N) + 100
+    torch.save(data.to_dict(), tmp_path / "graph.pt")
+    assert trained.on_data(tmp_path / "graph.pt").table().columns["id"][:2] == [100, 101]
+    data["paper"].node_id = ["a", "b"]
+    torch.save(data.to_dict(), tmp_path / "graph.pt")
+    with pytest.raises(ValueError, match=r"'node_id' for the 60 nodes of .*type 'paper' \(got 2\)"):
+        trained.on_data(tmp_path / "graph.pt")
+    del data["paper"].node_id
+    data["paper"].x[3, 1] = float("nan")
+    torch.save(data.to_dict(), tmp_path / "graph.pt")
+    with pytest.raises(ValueError, match=r"Expected finite features in .*type '.*' \(got nan at node"):
+        trained.on_data(tmp_path / "graph.pt")
+
+
 def test_graphs_of_other_types_are_refused(predicting, tmp_path):
     trained, _, data = predicting
 

@@ -33,10 +33,11 @@ def double(visible):
 
 @pytest.mark.parametrize("name", MODELS)
 @pytest.mark.parametrize("decoder", ["dot", "mlp"])
-def test_all_neighbours_give_the_gradients_of_the_whole_graph(name, decoder):
+@pytest.mark.parametrize("jk", [None, "cat"])
+def test_all_neighbours_give_the_gradients_of_the_whole_graph(name, decoder, jk):
     gradients = []
     for neighbors in (None, "-1,-1"):
-        task, config, model = make(name, neighbors, decoder=decoder)
+        task, config, model = make(name, neighbors, decoder=decoder, jk=jk)
         visible = double(task.visible(task.split(0)))
         trainer = training.trainer_of(model, visible, config)
         assert type(trainer) is (LinkTrainer if neighbors is None else LinkBatchTrainer)
@@ -50,7 +51,8 @@ def test_all_neighbours_give_the_gradients_of_the_whole_graph(name, decoder):
         torch.testing.assert_close(sampled, whole, rtol=1e-9, atol=1e-11)
 
 
-@pytest.mark.parametrize("name", ["rbf", "gatv2"])
+# 'appnp' takes anything, and spreads what its linear layers say along all edges.
+@pytest.mark.parametrize("name", ["rbf", "gatv2", "appnp"])
 def test_sampled_links_train_and_are_scored_exactly(name):
     task, config, _ = make(name, "2,1", max_epochs=2, dropout=0.5)
     record, trained = training.train(task, config)

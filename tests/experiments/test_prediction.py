@@ -203,6 +203,26 @@ def test_large_graphs_with_walks_are_answered_for(tmp_path, monkeypatch, model):
     assert torch.equal(Trained.load(tmp_path / "model").on_data(tmp_path / "people").output, wanted)
 
 
+@pytest.mark.parametrize("model", ["rbf", "gat"])
+def test_links_of_large_graphs_with_walks_are_answered_for(tmp_path, monkeypatch, model):
+    trained_on(load("karate-links"), tmp_path / "model", model, position_dim=2)
+    (tmp_path / "pairs.csv").write_text("source,target\n3,5\n5,3\n0,33\n")
+    trained = Trained.load(tmp_path / "model")
+    wanted = trained.on_dataset(pairs=tmp_path / "pairs.csv").output
+    monkeypatch.setattr(prediction, "EDGES", 10)
+    assert torch.equal(trained.on_dataset(pairs=tmp_path / "pairs.csv").output, wanted)
+
+
+def test_ids_may_be_a_tensor(tmp_path):
+    graph = Data(x=torch.rand(9, 2), edge_index=torch.tensor([[0], [1]]), y=torch.arange(9) % 2)
+    graph.node_id = torch.arange(9) + 100
+    torch.save(graph.to_dict(), tmp_path / "graph.pt")
+    task = read_graph(tmp_path / "graph.pt")
+    trained_on(task, tmp_path / "model")
+    answers = Trained.load(tmp_path / "model").on_data(tmp_path / "graph.pt")
+    assert [line.split(",")[0] for line in answers.table().text().splitlines()[1:3]] == ["100", "101"]
+
+
 def test_whole_graphs(tmp_path):
     for metric in ("accuracy", "rmse"):
         task = make_graph_task(metric)

@@ -40,6 +40,32 @@ def test_a_change_of_a_change_is_compared_with_the_first():
     assert found.summaries["test"][found.model].difference == pytest.approx(0.1)
 
 
+def test_any_of_several_settings_may_be_the_change():
+    made = runs("one", {"start=unit": 0.1, "lr=1@start=unit": 0.2, "shared_qk@start=unit": 0.3})
+    found = answers([record for record in made if record["model"] != "rbf"])
+    assert [(a.setting, a.model, a.default) for a in found] == [
+        ("projections", "rbf@shared_qk@start=unit", "rbf@start=unit"),
+        ("lr", "rbf@lr=1@start=unit", "rbf@start=unit"),
+    ]
+
+
+def test_runs_of_two_kinds_are_not_compared():
+    records = runs("one", {"start=unit": 0.1})
+    with pytest.raises(ValueError, match=r"one metric \(got 'rbf' with accuracy and 'rbf@start=unit'"):
+        answers(records[:10] + [{**record, "metric": "rmse"} for record in records[10:]])
+    tuned = {"settings": 4, "seeds": 2, "space": {"lr": [0.01]}}
+    with pytest.raises(ValueError, match="equally tuned"):
+        answers(records[:10] + [{**record, "tuned": tuned} for record in records[10:]])
+    with pytest.raises(ValueError, match=r"'rbf' on 'one' with equal settings \(got lr=0.005 and"):
+        answers([*records, make_run("rbf", 0, 0.9, dataset="one", lr=0.5)])
+
+
+def test_a_change_that_lacks_a_graph_has_not_helped_on_every_one():
+    made = runs("one", {"start=unit": 0.1, "start=median": 0.1}) + runs("two", {"start=median": 0.1})
+    said = render(blocks(answers(made)))
+    assert "validation says on every graph that `rbf@start=median` is better." in said
+
+
 def test_validation_decides_and_errors_are_better_when_small():
     records = runs("one", {"start=unit": -0.1}, val_gains={"start=unit": 0.1})
     (found,) = answers(records)

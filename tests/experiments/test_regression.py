@@ -150,7 +150,9 @@ def test_arguments_of_a_kernel_go_before_the_setting():
 
 
 def test_bad_input():
-    with pytest.raises(ValueError, match=r"kernel model .got 'dot@separate'.; .*projections and settings in a name"):
+    with pytest.raises(
+        ValueError, match=r"kernel model .got 'dot@separate'.; .*projections and settings in a name"
+    ):
         regression.check_models(["dot@separate"])
     with pytest.raises(
         ValueError, match=r"regression set \(got 'diabetis'\); choose from: airline.*mean 'diabetes'"

@@ -57,6 +57,31 @@ def test_floors_stand_beside_in_no_test():
     assert "best mean" not in render(blocks(plain))
 
 
+def test_a_floor_that_is_compared_is_no_floor():
+    records = runs("made", {**THREE, "gcn": 0.7, "mlp": 0.1}, {"gcn": 0.9})
+    (judged,) = verdicts(records, "kernel", ["gat", "gcn"])
+    assert (judged.stock, judged.outcome, set(judged.floors)) == ("gcn", "loss", {"mlp"})
+    (judged,) = verdicts(records, "mlp", ["gat"])
+    assert (judged.outcome, set(judged.summaries), set(judged.floors)) == ("loss", {"gat", "mlp"}, {"gcn"})
+
+
+def test_a_floor_of_fewer_seeds_is_ahead_of_nobody():
+    (lucky,) = runs("made", {"gcn": 0.9}, seeds=1)
+    (judged,) = verdicts([*runs("made", {**THREE, "mlp": 0.1}), lucky])
+    assert "on 0 of 1 graphs one of them has the best mean" in render(blocks([judged]))
+    (judged,) = verdicts([*runs("made", THREE), lucky])
+    assert "best mean" not in render(blocks([judged]))
+
+
+def test_runs_of_two_kinds_are_not_judged():
+    budget = {"settings": 4, "seeds": 2, "space": {"lr": [0.01]}}
+    tuned = [{**record, "tuned": budget} for record in runs("made", {"kernel": 0.6})]
+    with pytest.raises(ValueError, match="Expected runs on 'made' that are equally tuned"):
+        verdicts(runs("made", {"gat": 0.5}) + tuned)
+    with pytest.raises(ValueError, match="Expected runs on 'made' with one metric"):
+        verdicts(runs("made", {"gat": 0.5}) + runs("made", {"kernel": 0.6}, metric="rmse"))
+
+
 def test_validation_picks_the_stock_layer_whatever_the_test_says():
     judged = verdicts(runs("made", THREE, {"gat": 0.5, "gatv2": 0.6, "kernel": 0.7}))
     assert judged[0].stock == "gatv2"

@@ -337,9 +337,24 @@ def test_what_is_as_late_as_the_seed_is_drawn():
         assert sample(sampler, [0], torch.tensor([limit])).edge.tolist() == expected
 
 
+class Elsewhere:
+    r"""A tensor on a device whose memory NumPy cannot read."""
+
+    def __init__(self, tensor):
+        self.tensor = tensor
+
+    def __getitem__(self, index):
+        return Elsewhere(self.tensor[index])
+
+    def cpu(self):
+        return self.tensor
+
+
 @pytest.mark.parametrize(
     ("target", "expected"),
     [([], True), ([3], True), ([0, 0, 2], True), ([0, 2, 1], False), ([2, 0, 2], False)],
 )
 def test_whether_edges_are_sorted_by_target(target, expected):
-    assert is_sorted(torch.tensor([[0] * len(target), target], dtype=torch.long)) is expected
+    edge_index = torch.tensor([[0] * len(target), target], dtype=torch.long)
+    assert is_sorted(edge_index) is expected
+    assert is_sorted(Elsewhere(edge_index)) is expected

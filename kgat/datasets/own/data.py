@@ -20,7 +20,7 @@ from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, several
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 
-__all__ = ["SeveralGraphs", "from_data", "read_data", "read_several"]
+__all__ = ["SeveralGraphs", "from_data", "names_of", "read_data", "read_several"]
 
 
 def from_data(
@@ -160,10 +160,20 @@ def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: s
         source=source,
         masks=_masks(data, source, nodes),
         extra={
-            **({"node_id": list(data["node_id"])} if "node_id" in data else {}),
+            **({"node_id": names_of(data["node_id"], nodes, source)} if "node_id" in data else {}),
             **(several(data[graphs]) if graphs is not None else {}),
         },
     )
+
+
+def names_of(ids: Any, nodes: int, source: str) -> list[Any]:
+    r"""Returns the names of nodes, whatever holds them."""
+    names = ids.tolist() if isinstance(ids, Tensor | np.ndarray) else list(ids)
+    if len(names) != nodes:
+        raise ValueError(
+            f"Expected 'node_id' for the {nodes} nodes of {source} (got {len(names)}); pass one per node"
+        )
+    return names
 
 
 def _is_amount(labels: Array, missing: Array) -> bool:

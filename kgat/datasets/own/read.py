@@ -11,14 +11,14 @@ from typing import Any
 from torch_geometric.data import HeteroData
 
 from kgat.datasets.own.arrays import read_arrays
-from kgat.datasets.own.data import SeveralGraphs, from_data, read_data
+from kgat.datasets.own.data import SeveralGraphs, from_data, names_of, read_data
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.hetero import expect_types, prepared
 from kgat.datasets.own.mapped import is_mapped, load_mapped
 from kgat.datasets.own.networks import NETWORKS, from_networkx, read_network
 from kgat.datasets.own.several import from_several, graphs_at
 from kgat.datasets.own.tables import TABLES, from_pandas, read_table, table_in
-from kgat.datasets.task import Task
+from kgat.datasets.task import Task, check_features
 
 __all__ = ["read_graph", "read_unlabelled", "read_unlabelled_types"]
 
@@ -181,7 +181,8 @@ def read_unlabelled_types(
         that the graph names.
 
     Raises:
-        ValueError: If types or features are not those of training.
+        ValueError: If types or features are not those of training; if a feature is not finite, or nodes have
+            more or fewer ids.
     """
     source = f"'{path}'"
     data = read_data(path)
@@ -190,11 +191,13 @@ def read_unlabelled_types(
             f"Expected a HeteroData in {source}, as the model was trained on (got a {type(data).__name__}); "
             "give its nodes and edges types"
         )
-    ids: dict[str, Sequence[Any]] = {
-        name: list(data[name].node_id) for name in data.node_types if "node_id" in data[name]
-    }
     graph, _ = prepared(data, source, directed)
     expect_types(graph, source, features, edge_features)
+    ids: dict[str, Sequence[Any]] = {}
+    for name in graph.node_types:
+        check_features(f"{path}, type '{name}'", graph[name].x)
+        if "node_id" in data[name]:
+            ids[name] = names_of(data[name].node_id, graph[name].x.size(0), f"{source}, type '{name}'")
     return graph, ids
 
 
