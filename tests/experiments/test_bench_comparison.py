@@ -38,7 +38,7 @@ def copies(monkeypatch, tmp_path):
 def test_whole_comparisons_take_turns(copies, tmp_path, capsys):
     path = tmp_path / "comparison.jsonl"
     before = copies("before", seconds=1.0, epochs=4)
-    options = ["--dataset", "Cora", "--seeds", "2"]
+    options = ["--dataset", "Cora", "--root", str(tmp_path), "--seeds", "2"]
     command = ["bench", "comparison", "--against", str(before), "--rounds", "2", "--out", str(path), "--"]
     assert cli.main([*command, *options]) == 0
     (record,) = (json.loads(line) for line in path.read_text().splitlines())
@@ -50,6 +50,13 @@ def test_whole_comparisons_take_turns(copies, tmp_path, capsys):
     out = capsys.readouterr().out
     assert "| `kgat compare --dataset Cora --seeds 2` | kgat before | 2 / 2 | 6 / 8 |" in out
     assert report.TABLES["comparison"]([record]) in out
+
+
+def test_time_of_servers_that_outlive_the_command_counts(copies):
+    work = "import time; end = time.process_time() + 0.5\nwhile time.process_time() < end: pass"
+    outlives = f"import subprocess; subprocess.Popen([sys.executable, '-c', {work!r}])"
+    record = comparison.bench_comparison(["--seeds", "1"], copies("before", last=outlives), rounds=1)
+    assert record["cpu"]["seconds"][0] * record["cpu"]["ratio"][0] > 0.5
 
 
 def test_a_comparison_that_fails_says_why(copies):
