@@ -116,10 +116,10 @@ def _run(folder: Path, arguments: Sequence[str]) -> tuple[dict[str, float], dict
     r"""Runs a comparison; returns its seconds by each clock, and how much it trained."""
     with tempfile.TemporaryDirectory() as place:
         command = [sys.executable, "-m", "kgat", "compare", *arguments, "--out", place]
+        environment = {**os.environ, "PYTHONPATH": str(folder)}
+        watched = [sys.executable, "-c", WATCHER, *command]
         done = subprocess.run(
-            [sys.executable, "-c", WATCHER, *command],
-            **{"cwd": place, "env": {**os.environ, "PYTHONPATH": str(folder)}},
-            **{"capture_output": True, "text": True, "check": False},
+            watched, cwd=place, env=environment, capture_output=True, text=True, check=False
         )
         if done.returncode:
             last = "".join(done.stderr.strip().splitlines()[-1:])
