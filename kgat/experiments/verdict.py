@@ -13,7 +13,6 @@ import numpy as np
 from kgat.experiments.statistics import holm, wilcoxon
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
-from kgat.experiments.tables import expect_one_kind
 from kgat.measures import Measure, measure_of
 
 __all__ = ["Ranks", "Verdict", "blocks", "ranks", "verdicts"]
@@ -109,6 +108,9 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
         >>> [(v.dataset, v.stock, v.outcome, v.p_value) for v in verdicts(runs)]
         [('wine', 'gat', 'win', 0.001953125)]
     """
+    # Figures of verdicts are drawn without torch, which tables need for their settings.
+    from kgat.experiments.tables import expect_one_kind
+
     of_graphs: dict[str, dict[str, dict[Any, Record]]] = {}
     entropies: dict[str, dict[str, float]] = {}
     beside = [model for model in FLOORS if model not in (family, *stock)]

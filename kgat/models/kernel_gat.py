@@ -230,6 +230,8 @@ class AttentionGNN(BasicGNN):
                 edge_attr = self._trim_edges(i, num_sampled_edges_per_hop, edge_attr)
                 batch = self._trim_nodes(i, num_sampled_nodes_per_hop, batch)
                 position = self._trim_nodes(i, num_sampled_nodes_per_hop, position)
+                if self.jk_mode is not None:
+                    xs = [self._trim_nodes(i, num_sampled_nodes_per_hop, of_layer) for of_layer in xs]
             given: dict[str, Any] = {"edge_attr": edge_attr}
             if self.supports_edge_weight:
                 given["edge_weight"] = edge_weight
@@ -239,8 +241,6 @@ class AttentionGNN(BasicGNN):
             if i < self.num_layers - 1 or self.jk_mode is not None:
                 x = self._activated(x, norm, batch, batch_size)
                 xs.append(x)
-        if num_sampled_nodes_per_hop is not None and self.jk_mode is not None:
-            xs = [of_layer[: x.size(0)] for of_layer in xs]  # the first ones are those that are left
         x = self.jk(xs) if hasattr(self, "jk") else x
         return self.lin(x) if hasattr(self, "lin") else x  # type: ignore[no-any-return]
 
