@@ -8,7 +8,7 @@ from torch import Tensor
 from torch_geometric import EdgeIndex
 from torch_geometric.index import index2ptr
 from torch_geometric.typing import Adj, Size, SparseTensor
-from torch_geometric.utils import add_self_loops, to_edge_index
+from torch_geometric.utils import add_self_loops, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.loop import compute_loop_attr
 
 from kgat.ops.graph.adjacency import check_edges
@@ -16,14 +16,6 @@ from kgat.ops.graph.memory import remember
 from kgat.ops.require import require
 
 FillValue = float | Tensor | str
-
-
-def is_torch_sparse_tensor(adjacency: Adj) -> bool:
-    r"""Returns what PyG's function does, which reads a layout up to three times, at once."""
-    return isinstance(adjacency, Tensor) and adjacency.layout in _SPARSE
-
-
-_SPARSE = {torch.sparse_coo, torch.sparse_csr, torch.sparse_csc}
 
 
 @dataclass(frozen=True, eq=False)

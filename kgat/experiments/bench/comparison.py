@@ -75,18 +75,13 @@ def bench_comparison(
             bar.note(f"{name} compiles")
             _run(folder, [*arguments, "--seeds", "1"])
 
-        def turn(name: str) -> float:
-            bar.note(name)
-            seconds, work[name] = _run(folders[name], arguments)
-            spent[name].append(seconds)
-            bar.done(
-                name, [f"  {seconds['wall']:.1f} s, {seconds['cpu']:.1f} s of CPU time"], everywhere=True
-            )
-            return seconds["wall"]
-
         for number in range(rounds):
             for name in list(folders)[:: 1 if number % 2 == 0 else -1]:
-                turn(name)
+                bar.note(name)
+                seconds, work[name] = _run(folders[name], arguments)
+                spent[name].append(seconds)
+                said = f"  {seconds['wall']:.1f} s, {seconds['cpu']:.1f} s of CPU time"
+                bar.done(name, [said], everywhere=True)
     record: Record = {"kind": "comparison", "arguments": _told(arguments), "candidate": candidate}
     record |= {
         "rounds": rounds,
