@@ -44,6 +44,10 @@ def run(capsys, *arguments):
         (["compare", "--set", "lrr=1"], "Expected settings that exist.*got 'lrr'.*lr, weight.*mean 'lr'"),
         (["compare", "--set", "lr=fast"], "Expected 'lr' as a number .got 'fast'"),
         (["compare", "--device", "gpu"], "Expected a device that is here .got 'gpu'"),
+        (
+            ["compare", "--models", "rbf@start=medain"],
+            "got medain.; change it in the name 'rbf@start=medain'",
+        ),
         (["compare", "--seeds", "0"], "--seeds"),
         (["compare", "--tune", "1"], "Expected at least 2 settings .*got 1.; pass --tune 8"),
         (["compare", "--models", "gat@separate"], "Expected the name of a kernel .*stock layer"),

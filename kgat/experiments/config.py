@@ -175,9 +175,9 @@ class Config(Settings):
 
     def _expect(self, name: str, fits: bool, what: str) -> None:
         if not fits:
-            raise ValueError(
-                f"Expected '{name}' {what} (got {getattr(self, name)}); change it with --set {name}=VALUE"
-            )
+            is_named = f"@{name}=" in self.model  # which goes before what is set
+            where = f"in the name '{self.model}'" if is_named else f"with --set {name}=VALUE"
+            raise ValueError(f"Expected '{name}' {what} (got {getattr(self, name)}); change it {where}")
 
     @classmethod
     def of(
