@@ -607,6 +607,8 @@ def resolve_model(name: str) -> Model:
 @functools.cache
 def _resolved(name: str) -> Model:
     text, *ends = (part.strip() for part in name.split("@"))
+    if all("=" in end for end in ends):  # projections have a shorter name
+        ends = [re.sub(r"(?i)^projections\s*=\s*", "", end) for end in ends]
     at = [end for end in ends if "=" not in end]
     return _with_settings(_with_projections(text, at, name), [end for end in ends if "=" in end], name)
 

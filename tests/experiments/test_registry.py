@@ -34,6 +34,7 @@ ABSENT = {"gp-rbf", "gp-sm"}  # Gaussian processes, of 'kgat regress' alone
         ("(rbf + dot) * lp", "(rbf+dot)*lp", {}),
         ("rbf@separate", "rbf@separate", {"projections": "separate"}),
         ("RBF * laplace @ Shared-QK", "rbf*laplace@shared_qk", {"projections": "shared_qk"}),
+        ("rbf@Projections = shared_qk", "rbf@shared_qk", {"projections": "shared_qk"}),
         ("spectral[num_features=4]", "spectral[num_features=4]", {}),
         ("rbf[lengthscale=2]*spectral[num_features=4]", "rbf[lengthscale=2]*spectral[num_features=4]", {}),
         ("random_fourier[squared=true]", "random_fourier[squared=true]", {}),
