@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 
 from kgat.ops.cpu import pieces
+from kgat.ops.cpu.recycled import Recycled
 from kgat.ops.graph.adjacency import Adjacency
 from kgat.ops.graph.device import available as available
 from kgat.ops.operands import LEARNED_OF_SCORES, TABLE, Operands
@@ -43,7 +44,9 @@ def attention_and_base(
     _, heads, channels = x.value.shape
     out = x.value.new_empty(adjacency.num_targets, heads, channels)
     lse = x.value.new_empty(adjacency.num_targets, heads)
-    summed = out if base is None or not keeps else torch.empty_like(out)
+    summed = out
+    if base is not None and keeps:  # what backward alone reads
+        out = _recycled(adjacency).empty(out, *out.shape)
     if lse.numel() != 0:
         frame, loop, results = (
             _frame(adjacency, False, x),
@@ -63,6 +66,10 @@ def attention_and_base(
                 node = frame.pieces.of_pieces.node
                 summed[node] = out[node] + (base if base.dim() == 2 else base[node])
     return out, lse, summed
+
+
+def _recycled(adjacency: Adjacency) -> Recycled:
+    return adjacency.derive(Recycled, Recycled)
 
 
 def _widened(x: Operands) -> Operands:
@@ -87,12 +94,13 @@ def attention_backward(
     for name in ("value", "query", "key"):
         if name in found:
             found[name] = found[shared.setdefault(id(getattr(x, name)), name)]
-    packed = x.value.new_empty(adjacency.num_targets, heads, 4)
+    recycled = _recycled(adjacency)
+    packed = recycled.empty(x.value, adjacency.num_targets, heads, 4)
     of_rows = {"grad": grad, "out": out, "lse": lse, "packed": packed}
     rows, addresses = _frame(adjacency, False, x), _addresses(x)
     dt = None
     if recipe.pair is not None or x.query_bias is not None:
-        dt = x.value.new_empty(adjacency.num_edges, heads)
+        dt = recycled.empty(x.value, adjacency.num_edges, heads)
     of_bias = {"d_query_bias": found["query_bias"]} if x.query_bias is not None else {}
     context = rows.context_of(x, addresses, of_rows, {"dt": dt}, of_bias)
     rows.run(_shared_loop("pack", dtype), context)

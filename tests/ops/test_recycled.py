@@ -1,0 +1,142 @@
+import threading
+
+import pytest
+import torch
+from torch.utils.checkpoint import checkpoint
+
+from kgat.kernels import RBF, Additive, DotProduct
+from kgat.nn import KernelGATConv
+from kgat.ops.cpu import recycled
+from kgat.ops.cpu.recycled import KEPT, Recycled
+
+EDGES = torch.randint(40, (2, 300), generator=torch.Generator().manual_seed(0))
+
+
+@pytest.fixture
+def everything(monkeypatch):
+    monkeypatch.setattr(recycled, "LEAST", 1)
+
+
+def test_memory_is_taken_again_once_nobody_has_it(everything):
+    memory, like = Recycled(), torch.empty(0)
+    first = memory.empty(like, 3, 4)
+    place = first.data_ptr()
+    view = first.view(-1)[2:]
+    del first
+    assert memory.empty(like, 3, 4).data_ptr() != place  # a view is an owner
+    del view
+    again = [memory.empty(like, 3, 4) for _ in range(2)]
+    assert place in [x.data_ptr() for x in again]
+    assert again[0].data_ptr() != again[1].data_ptr()
+    assert memory.empty(like, 4, 3).shape == (4, 3)
+    assert memory.empty(like.double(), 3, 4).dtype == torch.float64
+
+
+def test_no_more_is_kept_than_so_many(everything):
+    memory, like = Recycled(), torch.empty(0)
+    held = [memory.empty(like, 5) for _ in range(3 * KEPT)]
+    assert len({x.data_ptr() for x in held}) == len(held)
+    assert sum(map(len, memory._tensors.values())) == KEPT
+
+
+def test_small_and_huge_tensors_are_left_to_the_allocator():
+    memory, like = Recycled(), torch.empty(0)
+    memory.empty(like, recycled.LEAST - 1)
+    memory.empty(like, recycled.MOST + 1)
+    assert not memory._tensors
+
+
+def gradients(layer, x, edge_index=EDGES, slope=1.0):
+    x = x.clone().requires_grad_()
+    (layer(x, edge_index).pow(2).sum() * slope).backward()
+    return x.grad
+
+
+@pytest.mark.parametrize("kernel", [Additive, DotProduct, RBF])
+def test_graphs_of_autograd_do_not_share_it(kernel, everything, monkeypatch):
+    torch.manual_seed(0)
+    layer = KernelGATConv(6, 5, heads=3, kernel=kernel)
+    torch.nn.init.normal_(layer.bias)
+    inputs = [torch.randn(40, 6) for _ in range(4)]
+    with monkeypatch.context() as patch:
+        patch.setattr(recycled, "LEAST", recycled.MOST)
+        expected = [gradients(layer, x) for x in inputs]
+    leaves = [x.clone().requires_grad_() for x in inputs]
+    outs = [layer(x, EDGES).pow(2).sum() for x in leaves]  # all forwards before any backward
+    for out in reversed(outs):
+        out.backward(retain_graph=True)
+    for x, grad in zip(leaves, expected, strict=True):
+        assert torch.equal(x.grad, grad)
+        gradients(layer, torch.randn(40, 6))  # writes to what is free
+    for out in outs:
+        out.backward()
+    for x, grad in zip(leaves, expected, strict=True):
+        assert torch.equal(x.grad, 2 * grad)
+
+
+@pytest.mark.parametrize("kernel", [Additive, RBF])
+def test_checkpoints_and_hooks_keep_it(kernel, everything):
+    torch.manual_seed(0)
+    layer = KernelGATConv(6, 6, heads=1, kernel=kernel)
+    torch.nn.init.normal_(layer.bias)
+    x = torch.randn(40, 6)
+
+    def twice(x):
+        return layer(layer(x, EDGES).tanh(), EDGES)
+
+    expected, found = x.clone().requires_grad_(), x.clone().requires_grad_()
+    twice(expected).pow(2).sum().backward()
+    checkpoint(twice, found, use_reentrant=False).pow(2).sum().backward()
+    assert torch.equal(found.grad, expected.grad)
+    stored = []  # by hooks that keep the tensors themselves
+
+    def pack(tensor):
+        stored.append(tensor)
+        return len(stored) - 1
+
+    found = x.clone().requires_grad_()
+    with torch.autograd.graph.saved_tensors_hooks(pack, stored.__getitem__):
+        out = twice(found).pow(2).sum()
+    for _ in range(3):
+        gradients(layer, torch.randn(40, 6))
+    out.backward()
+    assert torch.equal(found.grad, expected.grad)
+
+
+def test_threads_do_not_share_it(everything):
+    torch.manual_seed(0)
+    layer = KernelGATConv(6, 5, heads=3, kernel="rbf")
+    torch.nn.init.normal_(layer.bias)
+    inputs = [torch.randn(40, 6) for _ in range(4)]
+
+    def grads_of(x):
+        leaf = x.clone().requires_grad_()
+        (grad,) = torch.autograd.grad(layer(leaf, EDGES).pow(2).sum(), leaf)
+        return grad
+
+    expected, wrong = [grads_of(x) for x in inputs], []
+
+    def work(n):
+        wrong.extend(n for _ in range(50) if not torch.equal(grads_of(inputs[n]), expected[n]))
+
+    threads = [threading.Thread(target=work, args=(n,)) for n in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert not wrong
+
+
+@pytest.mark.parametrize("bias", [False, True])
+@pytest.mark.parametrize("kernel", [Additive, DotProduct, RBF])
+def test_activations_in_place_are_those_out_of_place(kernel, bias):
+    torch.manual_seed(0)
+    layer = KernelGATConv(6, 5, heads=3, kernel=kernel, bias=bias, dropout=0.3)
+    x, found = torch.randn(40, 6), []
+    for inplace in (False, True):
+        leaf = x.clone().requires_grad_()
+        torch.manual_seed(1)
+        out = torch.nn.functional.elu(layer(leaf, EDGES), inplace=inplace)
+        found.append(torch.autograd.grad(out.pow(2).sum(), [leaf, *layer.parameters()]))
+    for grad, expected in zip(*reversed(found), strict=True):
+        torch.testing.assert_close(grad, expected)
