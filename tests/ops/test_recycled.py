@@ -46,6 +46,43 @@ def test_small_and_huge_tensors_are_left_to_the_allocator():
     assert not memory._tensors
 
 
+def test_memory_that_was_shared_or_shrunk_is_not_taken_again(everything):
+    memory, like = Recycled(), torch.empty(0)
+    for change in (torch.Tensor.share_memory_, lambda x: x.untyped_storage().resize_(4)):
+        tensor = memory.empty(like, 7)
+        change(tensor)
+        place = tensor.data_ptr()
+        del tensor
+        again = memory.empty(like, 7)
+        assert again.data_ptr() != place
+        assert again.untyped_storage().nbytes() == 28
+        assert not again.is_shared()
+        del again
+
+
+def test_outputs_are_the_callers_own(everything):
+    layer = KernelGATConv(6, 5, heads=3, kernel="rbf")
+    x = torch.randn(40, 6)
+    with torch.no_grad():
+        first = layer(x, EDGES)
+        kept = first.clone()
+        array = layer(x + 1, EDGES).numpy()
+        kept_array = array.copy()
+        for _ in range(3):
+            layer(x - 1, EDGES)
+        assert torch.equal(first, kept)
+        assert (array == kept_array).all()
+
+
+def test_no_tensor_of_inference_mode_comes_back(everything):
+    layer = KernelGATConv(6, 7, heads=2, kernel="rbf")
+    x = torch.randn(40, 6)
+    for _ in range(2):
+        with torch.inference_mode():
+            layer(x, EDGES)
+        layer(x, EDGES).sum().backward()
+
+
 def gradients(layer, x, edge_index=EDGES, slope=1.0):
     x = x.clone().requires_grad_()
     (layer(x, edge_index).pow(2).sum() * slope).backward()

@@ -82,9 +82,13 @@ def tables(records: Sequence[Record], form: str = "markdown") -> str:
     of_ops = [record for record in records if record.get("kind") == "ops"]
     if not any("skipped" not in record for record in of_ops):
         raise ValueError("Expected records of 'kgat bench ops' (got none); run it first")
+    # Another copy of the package has a process of its own.
+    paired = "paired in one process"
+    if starts := max((record.get("starts", 0) for record in of_ops), default=0):
+        paired = f"of two processes that take turns, in R1 of {starts} starts of both"
     blocks: list[str | Table] = [
         "How many times longer, or how much more memory, a rival takes than ours: median of per-round ratios "
-        "with [smallest, largest], paired in one process. R1: malloc as it comes; R2: memory is recycled. "
+        f"with [smallest, largest], {paired}. R1: malloc as it comes; R2: memory is recycled. "
         "† contended: rounds vary by more than 1.6×, do not trust it."
     ]
     if any("own_part" in record for record in of_ops):

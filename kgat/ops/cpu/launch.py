@@ -42,11 +42,10 @@ def attention_and_base(
 ) -> tuple[Tensor, Tensor, Tensor]:
     x = _widened(x)
     _, heads, channels = x.value.shape
-    out = x.value.new_empty(adjacency.num_targets, heads, channels)
+    recycled, size = _recycled(adjacency), (adjacency.num_targets, heads, channels)
+    out = recycled.empty(x.value, *size)
     lse = x.value.new_empty(adjacency.num_targets, heads)
-    summed = out
-    if base is not None and keeps:  # what backward alone reads
-        out = _recycled(adjacency).empty(out, *out.shape)
+    summed = out if base is None or not keeps else recycled.empty(x.value, *size)
     if lse.numel() != 0:
         frame, loop, results = (
             _frame(adjacency, False, x),

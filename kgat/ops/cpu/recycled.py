@@ -2,6 +2,9 @@ r"""Memory that passes over one graph take again."""
 
 from __future__ import annotations
 
+import math
+from typing import Any
+
 import torch
 from torch import Tensor
 
@@ -16,11 +19,12 @@ class Recycled:
     ones back to the system, and each page that comes anew costs as much as thousands of multiplications.
 
     Who has it is asked of the memory itself, so that neither views, hooks on saved tensors, checkpoints, a
-    graph that is kept for a second backward nor another thread can see it change.
+    graph that is kept for a second backward nor another thread can see it change. What other processes may
+    have is not taken again.
     """
 
     def __init__(self) -> None:
-        self._tensors: dict[tuple[torch.dtype, torch.Size], list[Tensor]] = {}
+        self._tensors: dict[tuple[Any, ...], list[Tensor]] = {}
 
     def empty(self, like: Tensor, *size: int) -> Tensor:
         r"""Returns a tensor of a size, without values.
@@ -29,19 +33,23 @@ class Recycled:
             like (torch.Tensor): Has its type, and is on the CPU.
             *size (int): Its shape.
         """
-        new = like.new_empty(size)
-        if not LEAST <= new.numel() <= MOST:
-            return new
-        tensors = self._tensors.setdefault((new.dtype, new.shape), [])
+        numbers = math.prod(size)
+        if not LEAST <= numbers <= MOST or torch.is_inference_mode_enabled():
+            return like.new_empty(size)
+        tensors = self._tensors.setdefault((like.dtype, *size), [])
         for _ in range(len(tensors)):
             try:
                 tensor = tensors.pop(0)  # out of the others' sight until it has a second owner
             except IndexError:
                 break
+            whole = tensor.untyped_storage().nbytes() >= numbers * like.itemsize
+            if not whole or tensor.is_shared():
+                continue
             result = tensor.detach() if _owners(tensor) == 1 else None
             tensors.append(tensor)
             if result is not None:
                 return result
+        new = like.new_empty(size)
         if len(tensors) < KEPT:
             tensors.append(new.detach())
         return new
