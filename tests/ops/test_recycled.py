@@ -39,6 +39,15 @@ def test_no_more_is_kept_than_so_many(everything):
     assert sum(map(len, memory._tensors.values())) == KEPT
 
 
+def test_what_is_idle_can_be_forgotten(everything):
+    memory, like = Recycled(), torch.empty(0)
+    held, _ = memory.empty(like, 5), memory.empty(like, 6)
+    recycled.clear()
+    assert not memory._tensors
+    assert held.numel() == 5
+    assert memory.empty(like, 5).data_ptr() != held.data_ptr()
+
+
 def test_small_and_huge_tensors_are_left_to_the_allocator():
     memory, like = Recycled(), torch.empty(0)
     memory.empty(like, recycled.LEAST - 1)

@@ -2,6 +2,7 @@ r"""How benchmarks measure: rounds of turns, peaks of memory, the speed of a cop
 
 from __future__ import annotations
 
+import contextlib
 import gc
 import math
 import statistics
@@ -255,9 +256,14 @@ def peak_bytes(step: Step, device: str) -> int | None:
     r"""Returns the largest memory in use during a step, above that before it.
 
     On the CPU it means something only in a process whose allocator gives blocks back as soon as they are
-    freed, and is :obj:`None` where the system does not say.
+    freed, and is :obj:`None` where the system does not say. What earlier steps left for the next one to use
+    again counts: it is forgotten first.
     """
     gc.collect()
+    with contextlib.suppress(ImportError):  # another copy of the package may have none
+        from kgat.ops.cpu import recycled
+
+        recycled.clear()
     if device.startswith("cuda"):
         torch.cuda.synchronize(device)
         torch.cuda.reset_peak_memory_stats(device)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from typing import Any
+from weakref import WeakSet
 
 import torch
 from torch import Tensor
@@ -25,6 +26,11 @@ class Recycled:
 
     def __init__(self) -> None:
         self._tensors: dict[tuple[Any, ...], list[Tensor]] = {}
+        _everywhere.add(self)
+
+    def clear(self) -> None:
+        r"""Forgets all of it: what nobody else has is free."""
+        self._tensors.clear()
 
     def empty(self, like: Tensor, *size: int) -> Tensor:
         r"""Returns a tensor of a size, without values.
@@ -53,6 +59,15 @@ class Recycled:
         if len(tensors) < KEPT:
             tensors.append(new.detach())
         return new
+
+
+_everywhere: WeakSet[Recycled] = WeakSet()
+
+
+def clear() -> None:
+    r"""Forgets what all graphs keep."""
+    for memory in list(_everywhere):
+        memory.clear()
 
 
 def _owners(tensor: Tensor) -> int:
