@@ -369,7 +369,8 @@ def _ranked(records: Sequence[Record], base: str = "softmax") -> Iterator[str]:
             seeds = [seed for d, n, seed in tests if (d, n) == (dataset, name) and (d, base, seed) in tests]
             gains = [sign * (tests[dataset, name, seed] - tests[dataset, base, seed]) for seed in seeds]
             better.append(f"{name} in {sum(gain > 0.0 for gain in gains)} of {len(gains)}")
-        yield f"Seeds in which one is better than {base}: {'; '.join(better)}."
+        if better:
+            yield f"Seeds in which one is better than {base}: {'; '.join(better)}."
 
 
 SENTENCES: Mapping[str, Callable[[Sequence[Record]], Iterator[str]]] = {
