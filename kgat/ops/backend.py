@@ -117,14 +117,17 @@ class Passes(Backend):
             adjacency (Adjacency): The edges.
             x (Operands): The tensors.
             base (torch.Tensor, optional): What is added, of the type of scores.
-            keeps (bool): Whether :math:`\mathbf{o}` is asked for beside a base; else it may be overwritten.
+            keeps (bool): Whether :math:`\mathbf{o}` is for backward, and therefore memory of its own: the sum
+                may be changed in place. Else it may be overwritten.
 
         Shapes:
             - **base:** :math:`(H, C)` or :math:`(N, H, C)`
             - **output:** as of :meth:`attention`, and the sum, as :math:`\mathbf{o}`
         """
         out, lse = self.attention(recipe, adjacency, x)
-        return out, lse, out if base is None else out + base
+        if base is not None:
+            return out, lse, out + base
+        return out, lse, out.clone() if keeps and out.dtype is x.value.dtype else out
 
     @abstractmethod
     def attention_backward(

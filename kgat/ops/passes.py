@@ -179,7 +179,7 @@ for _each in (edge_attention, edge_attention_backward, edge_score, edge_score_ba
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
     tensors = 1 + (len(TABLE) if len(output) == 3 else len(OF_SCORES))
     ctx.save_for_backward(*(output if len(output) == 3 else output[1:]), *inputs[:tensors])
-    ctx.rest, ctx.shared, ctx.adjacency, ctx.changes = inputs[tensors:], (), None, None
+    ctx.rest, ctx.shared, ctx.adjacency = inputs[tensors:], (), None
     ctx.mark_non_differentiable(*output[1:])
 
 
@@ -199,10 +199,8 @@ def _gradients_of(grad: Tensor, saved: tuple[Tensor, ...], ctx: Any) -> Mapping[
         Adjacency.again(*edges, x.value.size(0), graph)
         found = _through_eager(grad, x, text, edges)
     else:
+        results_of_forward = (grad, out, lse, graph, edge_index)
         try:
-            if ctx.changes is not None and ctx.changes.are_there():
-                out = edge_attention(edge_index, *x, text, target, num_targets)[0]
-            results_of_forward = (grad, out, lse, graph, edge_index)
             if not is_watched(grad, edge_index, *tensors):
                 rest = (Recipe.read(text), target, num_targets, ctx.adjacency)
                 found = _attention_backward(*results_of_forward, x, *rest)
@@ -276,29 +274,15 @@ def attend(
 
 
 def _based(out: Tensor, base: Tensor | None, dtype: torch.dtype) -> Tensor:
-    # Rounded once, and apart from what backward takes differences of: they would be lost beside a large base.
-    return _rounded(out if base is None else out + base, dtype)
+    # Rounded once, and apart from what backward reads: it takes differences that would be lost beside a large
+    # base, and what the caller gets may be changed in place, counted by autograd or not.
+    if base is None:
+        return out.clone() if out.dtype is dtype else out.to(dtype)
+    return _rounded(out + base, dtype)
 
 
 def _rounded(out: Tensor, dtype: torch.dtype) -> Tensor:
     return out if out.dtype is dtype else out.to(dtype)
-
-
-class Changes:
-    r"""Tells whether a tensor has been changed in place since this was made, and keeps none of its memory.
-
-    Args:
-        tensor (torch.Tensor): The tensor.
-    """
-
-    def __init__(self, tensor: Tensor) -> None:
-        self._same = tensor.detach()  # counts changes together with it, whatever its data
-        self._same.data = tensor.new_empty(0)
-        self._before = self._same._version
-
-    def are_there(self) -> bool:
-        r"""Returns whether it has been changed."""
-        return self._same._version != self._before
 
 
 class EdgeAttention(torch.autograd.Function):
@@ -321,17 +305,14 @@ class EdgeAttention(torch.autograd.Function):
         adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
         backend, recipe = on(edge_index.device), Recipe.read(text)
         out, lse, summed = backend.attention_and_base(recipe, adjacency, x.contiguous(), base, keeps=True)
-        result, tensors = _rounded(summed, x.value.dtype), len(TABLE)
-        ctx.changes = None
-        if out is result:  # which an activation may change in place
-            ctx.changes, out = Changes(result), result.data
+        tensors = len(TABLE)
         ctx.save_for_backward(nodes, first, second, out, lse, adjacency.graph, edge_index, *x[:tensors])
         ctx.adjacency = adjacency
         ctx.rest = inputs[tensors:]
         ctx.nodes_are_values = nodes is x.value
         ctx.shared = [name for name in ("query", "key") if getattr(x, name) is x.value]
         ctx.base_dim = 0 if base is None or not ctx.needs_input_grad[0] else base.dim()
-        return result
+        return _rounded(summed, x.value.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Any, ...]:  # type: ignore[override]

@@ -382,6 +382,41 @@ def test_gradients_lose_nothing_beside_a_large_base(name, route, monkeypatch):
             assert torch.equal(found, wanted)
 
 
+CHANGES = {
+    "an activation": lambda out: out.relu_(),
+    "data": lambda out: out.data.mul_(3.0),
+    "an array": lambda out: out.detach().numpy().fill(7.0),
+    "no memory": lambda out: out.untyped_storage().resize_(0),
+}
+
+
+@pytest.mark.parametrize("based", [False, True])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("change", CHANGES)
+@pytest.mark.parametrize("route", [route for route in ROUTES if route != "reference"])
+def test_what_the_caller_gets_is_not_what_backward_reads(route, change, dtype, based, monkeypatch):
+    if dtype == torch.bfloat16 and change == "an array":
+        pytest.skip("NumPy has no bfloat16")
+    torch.manual_seed(0)
+    backend, patch = ROUTES[route]
+    patch(monkeypatch)
+    slope, edge_index = torch.randn(9, 2, 3), torch.randint(9, (2, 40))
+    for kernel in (Additive(4, 2), RBF(4, 2)):
+        x, v = torch.randn(9, 2, 4, requires_grad=True), torch.randn(9, 2, 3).to(dtype).requires_grad_()
+        base, found = torch.randn(2, 3).to(dtype) if based else None, []
+        for changed in (False, True):
+            out = edge_attention(kernel(x, x), v, edge_index, backend=backend, dropout=0.0, base=base)
+            loss = (out * slope).sum() if change != "an activation" else None
+            if changed:
+                CHANGES[change](out)
+            elif change == "an activation":
+                out = out.relu()
+            loss = (out * slope).sum() if loss is None else loss
+            found.append(torch.autograd.grad(loss, (x, v)))
+        for grad, expected in zip(*found, strict=True):
+            torch.testing.assert_close(grad, expected)
+
+
 @pytest.mark.parametrize("route", ["cpu", "cpu, as an op"])
 def test_dropout_beside_a_large_base(route, monkeypatch):
     ROUTES[route][1](monkeypatch)

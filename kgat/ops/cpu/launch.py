@@ -40,12 +40,14 @@ def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor
 def attention_and_base(
     recipe: Recipe, adjacency: Adjacency, x: Operands, base: Tensor | None, keeps: bool
 ) -> tuple[Tensor, Tensor, Tensor]:
-    x = _widened(x)
+    given, x = x.value.dtype, _widened(x)
     _, heads, channels = x.value.shape
     recycled, size = _recycled(adjacency), (adjacency.num_targets, heads, channels)
     out = recycled.empty(x.value, *size)
     lse = x.value.new_empty(adjacency.num_targets, heads)
-    summed = out if base is None or not keeps else recycled.empty(x.value, *size)
+    # Without a base, and rounded to another type, it is one's own already.
+    is_apart = keeps and (base is not None or given is x.value.dtype)
+    summed = recycled.empty(x.value, *size) if is_apart else out
     if lse.numel() != 0:
         frame, loop, results = (
             _frame(adjacency, False, x),
@@ -55,15 +57,18 @@ def attention_and_base(
         added: dict[str, Tensor | int | None] = {}
         if base is not None:
             base = base.contiguous()
-            step = heads * channels if base.dim() == 3 else 0
-            added = {"base": base, "base_step": step, "sum": summed}
+            added = {"base": base, "base_step": heads * channels if base.dim() == 3 else 0}
+        if base is not None or is_apart:
+            added["sum"] = summed
         frame.run(loop, frame.context_of(x, _addresses(x), added, results))
         if frame.pieces is not None:
             _run_pieces(loop, frame, x, {}, results)
             assert frame.pieces.of_pieces is not None
+            node = frame.pieces.of_pieces.node
             if base is not None:
-                node = frame.pieces.of_pieces.node
                 summed[node] = out[node] + (base if base.dim() == 2 else base[node])
+            elif is_apart:
+                summed[node] = out[node]
     return out, lse, summed
 
 

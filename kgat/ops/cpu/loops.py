@@ -338,9 +338,13 @@ class Kernels:
                     row_of_v = chunk(v, np.int64(col[e]) * heads + h, channels)
                     _axpy1(o, row_of_v, w[e - first] * part, channels)
                     e += 1
-                if ctx[SUM] != 0:  # apart from what backward takes differences of, while it is in the cache
-                    own = shift(base, i * ctx[BASE_STEP] + h * channels)
-                    _add(chunk(summed, i * heads + h, channels), o, own, channels)
+                if ctx[SUM] != 0:  # apart from what backward reads, while it is in the cache
+                    result = chunk(summed, i * heads + h, channels)
+                    if ctx[BASE] != 0:
+                        _add(result, o, shift(base, i * ctx[BASE_STEP] + h * channels), channels)
+                    else:
+                        for c in range(channels):
+                            result[c] = o[c]
 
         return self._over_blocks(block)
 

@@ -2,17 +2,19 @@ r"""Memory that passes over one graph take again."""
 
 from __future__ import annotations
 
+import functools
 import math
-from typing import Any
+import sys
+import threading
 from weakref import WeakSet
 
 import torch
 from torch import Tensor
 
-# Numbers. Below, an allocator is as fast; above, memory that lies idle is worth more than its page faults.
+# Numbers of a tensor. Below, an allocator is as fast; above, idle memory is worth more than its pages.
 LEAST, MOST = 1 << 18, 1 << 26
-# Tensors of one shape that are kept: as many layers can wait for their backward.
-KEPT = 16
+# Numbers of all that one graph keeps: what was used longest ago is forgotten first.
+ROOM = 1 << 27
 
 
 class Recycled:
@@ -25,12 +27,9 @@ class Recycled:
     """
 
     def __init__(self) -> None:
-        self._tensors: dict[tuple[Any, ...], list[Tensor]] = {}
+        self._tensors: list[Tensor] = []  # in the order of their last use
+        self._lock = threading.Lock()
         _everywhere.add(self)
-
-    def clear(self) -> None:
-        r"""Forgets all of it: what nobody else has is free."""
-        self._tensors.clear()
 
     def empty(self, like: Tensor, *size: int) -> Tensor:
         r"""Returns a tensor of a size, without values.
@@ -42,23 +41,27 @@ class Recycled:
         numbers = math.prod(size)
         if not LEAST <= numbers <= MOST or torch.is_inference_mode_enabled():
             return like.new_empty(size)
-        tensors = self._tensors.setdefault((like.dtype, *size), [])
-        for _ in range(len(tensors)):
-            try:
-                tensor = tensors.pop(0)  # out of the others' sight until it has a second owner
-            except IndexError:
-                break
-            whole = tensor.untyped_storage().nbytes() >= numbers * like.itemsize
-            if not whole or tensor.is_shared():
-                continue
-            result = tensor.detach() if _owners(tensor) == 1 else None
-            tensors.append(tensor)
-            if result is not None:
-                return result
-        new = like.new_empty(size)
-        if len(tensors) < KEPT:
-            tensors.append(new.detach())
-        return new
+        # Nobody waits for another thread, so that no process is forked into waiting forever.
+        if not self._lock.acquire(blocking=False):
+            return like.new_empty(size)
+        try:
+            for place, tensor in enumerate(self._tensors):
+                if tensor.dtype is like.dtype and tensor.shape == size and _is_idle(tensor):
+                    del self._tensors[place]
+                    break
+            else:
+                tensor = like.new_empty(size)
+            self._tensors.append(tensor)
+            while sum(map(Tensor.numel, self._tensors)) > ROOM:
+                del self._tensors[0]
+            return tensor.data  # counts its own changes, unlike what is detached
+        finally:
+            self._lock.release()
+
+    def clear(self) -> None:
+        r"""Forgets all of it: what nobody else has is free."""
+        with self._lock:
+            self._tensors.clear()
 
 
 _everywhere: WeakSet[Recycled] = WeakSet()
@@ -70,6 +73,17 @@ def clear() -> None:
         memory.clear()
 
 
-def _owners(tensor: Tensor) -> int:
-    # As torch's own graphs of CUDA ask; to ask makes one more.
-    return torch._C._storage_Use_Count(tensor.untyped_storage()._cdata) - 1
+def _is_idle(tensor: Tensor) -> bool:
+    whole = tensor.untyped_storage().nbytes() >= tensor.numel() * tensor.itemsize
+    return whole and not tensor.is_shared() and _owners(tensor) == _owners_of_one()
+
+
+def _owners(tensor: Tensor) -> tuple[int, int]:
+    # Of the memory, as torch's own graphs of CUDA ask, and of the one Python object that stands for it.
+    storage = tensor.untyped_storage()
+    return torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(storage)
+
+
+@functools.cache
+def _owners_of_one() -> tuple[int, int]:
+    return _owners(torch.empty(1))
