@@ -66,6 +66,13 @@ def test_changes_are_counted_of_each_tensor_alone(everything):
     assert after._version == 0
 
 
+def test_nothing_is_taken_again_where_torch_does_not_tell_who_has_it(everything, monkeypatch):
+    monkeypatch.setattr(recycled, "_use_count", None)
+    memory, like = Recycled(), torch.empty(0)
+    memory.empty(like, 5)
+    assert not memory._tensors
+
+
 def test_what_is_idle_can_be_forgotten(everything):
     memory, like = Recycled(), torch.empty(0)
     held, _ = memory.empty(like, 5), memory.empty(like, 6)

@@ -15,6 +15,8 @@ from torch import Tensor
 LEAST, MOST = 1 << 18, 1 << 26
 # Numbers of all that one graph keeps: what was used longest ago is forgotten first.
 ROOM = 1 << 27
+# Of torch's own graphs of CUDA, which ask in the same way. Nothing is taken again where it is not there.
+_use_count = getattr(torch._C, "_storage_Use_Count", None)
 
 
 class Recycled:
@@ -39,7 +41,7 @@ class Recycled:
             *size (int): Its shape.
         """
         numbers = math.prod(size)
-        if not LEAST <= numbers <= MOST or torch.is_inference_mode_enabled():
+        if not LEAST <= numbers <= MOST or torch.is_inference_mode_enabled() or _use_count is None:
             return like.new_empty(size)
         # Nobody waits for another thread, so that no process is forked into waiting forever.
         if not self._lock.acquire(blocking=False):
@@ -79,9 +81,9 @@ def _is_idle(tensor: Tensor) -> bool:
 
 
 def _owners(tensor: Tensor) -> tuple[int, int]:
-    # Of the memory, as torch's own graphs of CUDA ask, and of the one Python object that stands for it.
+    # Of the memory, and of the one Python object that stands for it.
     storage = tensor.untyped_storage()
-    return torch._C._storage_Use_Count(storage._cdata), sys.getrefcount(storage)
+    return _use_count(storage._cdata), sys.getrefcount(storage)  # type: ignore[misc]
 
 
 @functools.cache
