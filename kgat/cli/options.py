@@ -151,7 +151,7 @@ class OwnData:
     split: Annotated[
         str | None,
         typer.Option(
-            help="stratified or random draws 10 splits; column:NAME reads train, val, test from a column; "
+            help="stratified or random draws 20 splits; column:NAME reads train, val, test from a column; "
             "files:FOLDER reads ids from train.txt, val.txt, test.txt. Default: the split that --data brings "
             "(masks, a column 'split'), else --time or --group, else stratified."
         ),

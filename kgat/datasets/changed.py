@@ -22,9 +22,9 @@ POOL, VAL = 100, 30  # nodes of a class that may be for training, and that are f
 def changed(task: Task, amount: int, change: str) -> Task:
     r"""Changes a task, to see what a model makes of it.
 
-    - :obj:`"labels"`: so many training nodes of each class, as :obj:`"Cora-5-labels"`. Ten splits are drawn;
-      of each class 30 nodes are for validating (a third, if there are fewer), 100 may be for training (a
-      third) and the others are for testing, which are the same for any amount up to 100.
+    - :obj:`"labels"`: so many training nodes of each class, as :obj:`"Cora-5-labels"`. Twenty splits are
+      drawn; of each class 30 nodes are for validating (a third, if there are fewer), 100 may be for training
+      (a third) and the others are for testing, which are the same for any amount up to 100.
     - :obj:`"edges"`: so many per cent more edges, each between two nodes drawn uniformly, as
       :obj:`"Cora-25-edges"`; in both directions where all edges of the graph are.
     - :obj:`"noise"`: Gaussian noise on features, with so many per cent of the standard deviation of all of
@@ -44,7 +44,7 @@ def changed(task: Task, amount: int, change: str) -> Task:
         >>> from kgat.datasets import load
         >>> task = load("digits-5-labels")
         >>> task.name, int(task.split(0).train.sum()), len(task.splits)
-        ('digits-5-labels', 50, 10)
+        ('digits-5-labels', 50, 20)
     """
     name = f"{task.name}-{amount}-{change}"
     if type(task) is not Task:
@@ -65,7 +65,10 @@ def _with_labels(task: Task, amount: int, name: str) -> Task:
             f"Expected at most {POOL} labels of a class (got {amount} in '{name}'); ask for fewer"
         )
     y = task.data.y.numpy()
-    drawn = [splits.draw(f"{task.name}/labels", i, y, partial(_labels, amount=amount)) for i in range(10)]
+    drawn = [
+        splits.draw(f"{task.name}/labels", i, y, partial(_labels, amount=amount))
+        for i in range(splits.NUM_SPLITS)
+    ]
     masks = enumerate(map(torch.from_numpy, drawn))
     of_amount = tuple(Split(f"random-{i}", train=m == 1, val=m == 2, test=m == 3) for i, m in masks)
     return dataclasses.replace(

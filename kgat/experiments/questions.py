@@ -8,6 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kgat.experiments.config import Config
+from kgat.experiments.pairs import AVERAGED, Pair
 from kgat.experiments.statistics import holm
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
@@ -94,7 +95,7 @@ def answers(records: Iterable[Record]) -> list[Answer]:
         measures[run["dataset"]] = measure_of(run["metric"])
         for part in PARTS:
             of_part = scores.setdefault(run["dataset"], {}).setdefault(part, {})
-            of_part.setdefault(run["model"], {})[run["seed"], run["split"]] = run[part]
+            of_part.setdefault(run["model"], {})[Pair.of(run)] = run[part]
     changes: dict[str, list[tuple[str, str, str]]] = {setting: [] for setting in QUESTIONS}
     for dataset, of_parts in scores.items():
         for model in of_parts["test"]:
@@ -148,9 +149,9 @@ HEAD = ["graph", "model", "seeds", "default, test", "test", "difference on valid
 HEAD += ["difference on test [95 %]", "p"]
 NOTE = (
     "Metric in % where it is one, mean ± unbiased standard deviation over seeds; difference to the default, "
-    "paired by seed, with a 95 % t-interval; p: Wilcoxon signed-rank test, adjusted after Holm over the rows "
-    "of a question, of validation and test nodes apart. A change helped or hurt at p ≤ 0.05. A default "
-    "changes where validation nodes say so on every graph."
+    f"paired by seed ({AVERAGED}), with a 95 % t-interval; p: Wilcoxon "
+    "signed-rank test, adjusted after Holm over the rows of a question, of validation and test nodes apart. "
+    "A change helped or hurt at p ≤ 0.05. A default changes where validation nodes say so on every graph."
 )
 
 

@@ -9,6 +9,7 @@ from typing import Any
 
 from kgat.atomic import make_folder, write_atomically
 from kgat.experiments import plots
+from kgat.experiments.pairs import AVERAGED
 from kgat.experiments.records import BASELINE
 from kgat.experiments.table import Cell, Table, html_table, shown
 from kgat.experiments.tables import (
@@ -155,7 +156,7 @@ def _results(records: Sequence[Record], looks: Mapping[str, plots.Style]) -> str
     return (
         html_table(laid_out(rows, name, colors=colors))
         + f'\n<p class="soft">Mean ± unbiased standard deviation over seeds{units[0]}{better}. Difference: '
-        f"paired by seed{units[1]}. p: Wilcoxon signed-rank test of the paired "
+        f"paired by seed ({AVERAGED}){units[1]}. p: Wilcoxon signed-rank test of the paired "
         "differences, Holm-corrected over the models, from five pairs on. Epoch time and memory: ratios to "
         f"{escape(BASELINE)}.</p>"
     )

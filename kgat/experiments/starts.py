@@ -26,6 +26,7 @@ from kgat.experiments.config import Config, stored
 from kgat.experiments.engine import Engine, Job, Note
 from kgat.experiments.ledger import read
 from kgat.experiments.pages import update_readme
+from kgat.experiments.pairs import AVERAGED, Pair
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, render
 from kgat.experiments.trainer import inputs_of
@@ -168,7 +169,7 @@ def compared(records: Sequence[Record]) -> dict[tuple[str, str], dict[str, Summa
     for record in records:
         start = stored(record["config"], "start") or "none"
         by_start = scores.setdefault((record["dataset"], record["model"]), {"none": {}, "unit": {}})
-        by_start[start][record["seed"]] = record["val"] or 0.0
+        by_start[start][Pair.of(record)] = record["val"] or 0.0
     summaries = {}
     for which, by_start in scores.items():
         common = [seed for seed in by_start["none"] if seed in by_start["unit"]]
@@ -196,7 +197,8 @@ def _validation_table(records: Sequence[Record]) -> list[str | Table]:
     head = ["graph", "model", "seeds", "none: val %", "unit: val %", "difference [95 %]", "ups : downs"]
     below = ", ".join(f"{dataset} `{model}`" for dataset, model in worse(records))
     return [
-        "Metric on validation nodes at the epoch that was kept, paired by seed. No test node was scored.",
+        f"Metric on validation nodes at the epoch that was kept, paired by seed ({AVERAGED}). No test node "
+        "was scored.",
         Table(head, rows, names=2),
         f"Worse beyond noise with a start of 1: {below or 'none'}.",
     ]

@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from kgat.experiments.pairs import Pair, differences
 from kgat.experiments.statistics import holm, interval, wilcoxon
 
 __all__ = ["Summary", "least_seeds", "summarise", "summarise_runs"]
@@ -27,9 +28,9 @@ class Summary:
         ci_high (float, optional): Upper end.
         p_value (float, optional): Wilcoxon signed-rank test, adjusted for the number of competitors after
             Holm; :obj:`None` with fewer than five pairs.
-        pairs (int): Number of runs that it shares with the baseline.
-        ups (int): In how many of them it is better.
-        downs (int): In how many it is worse.
+        pairs (int): Number of differences to the baseline (:func:`~kgat.experiments.pairs.differences`).
+        ups (int): How many of them are above zero.
+        downs (int): How many are below.
     """
 
     n: int
@@ -51,7 +52,8 @@ def summarise(
     r"""Compares competitors with one of them, paired by what their runs have in common.
 
     Args:
-        scores (dict): Per competitor its scores by pair, e.g. by seed; :obj:`None` for a run without one.
+        scores (dict): Per competitor its scores by :class:`~kgat.experiments.pairs.Pair`, or by what else
+            they have in common; :obj:`None` for a run without one.
         baseline (str): What the others are compared with; it need not be there.
         scale (float, optional): What means, deviations and differences are multiplied with.
             (default: :obj:`1.0`)
@@ -64,31 +66,24 @@ def summarise(
         >>> found["rbf"].mean, found["rbf"].difference, found["rbf"].lost
         (87.5, 25.0, 1)
     """
-    known = {
-        name: {pair: score for pair, score in runs.items() if score is not None}
-        for name, runs in scores.items()
-    }
-    reference = known.get(baseline, {})
-    differences = {
-        name: np.array([score - reference[pair] for pair, score in runs.items() if pair in reference])
-        for name, runs in known.items()
-    }
-    adjusted = holm({name: wilcoxon(values) for name, values in differences.items() if name != baseline})
+    reference = scores.get(baseline, {})
+    paired = {name: differences(runs, reference) for name, runs in scores.items() if name != baseline}
+    adjusted = holm({name: wilcoxon(values) for name, values in paired.items()})
     return {
         name: _summary(
-            len(scores[name]),
-            scale * np.array(list(runs.values())),
-            scale * (np.empty(0) if name == baseline else differences[name]),
+            len(runs),
+            scale * np.array([score for score in runs.values() if score is not None]),
+            scale * paired.get(name, np.empty(0)),
             adjusted.get(name),
         )
-        for name, runs in known.items()
+        for name, runs in scores.items()
     }
 
 
 def summarise_runs(
     runs: Iterable[Mapping[str, Any]], competitor: str, baseline: str
 ) -> dict[str, dict[str, Summary]]:
-    r"""Compares the test scores of runs, data set by data set, paired by seed.
+    r"""Compares the test scores of runs, data set by data set, by seed and split.
 
     Args:
         runs (list of dict): Records of runs; of repeated ones the last counts.
@@ -98,7 +93,7 @@ def summarise_runs(
     scores: dict[str, dict[str, dict[Hashable, float | None]]] = {}
     for run in runs:
         of_competitor = scores.setdefault(run["dataset"], {}).setdefault(run[competitor], {})
-        of_competitor[run["seed"]] = run["test"]
+        of_competitor[Pair.of(run)] = run["test"]
     return {dataset: summarise(of_dataset, baseline) for dataset, of_dataset in scores.items()}
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
+from kgat.experiments.pairs import AVERAGED, Pair
 from kgat.experiments.records import BASELINE
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, spread
@@ -50,7 +51,7 @@ def sweeps(records: Iterable[Record], baseline: str = BASELINE) -> Sweeps:
             if change
             else plain.setdefault(name, {})
         )
-        of_models.setdefault(record["model"], {})[record["seed"]] = record["test"]
+        of_models.setdefault(record["model"], {})[Pair.of(record)] = record["test"]
     found: Sweeps = {}
     for (name, change), of_amounts in runs.items():
         if change != "labels" and name in plain:
@@ -102,6 +103,7 @@ def blocks(found: Sweeps, baseline: str = BASELINE) -> list[str | Table]:
 
 NOTE = (
     "Test metric, in % where it is one, mean ± unbiased standard deviation over seeds; difference paired by "
-    "seed, with a 95 % t-interval; p: Wilcoxon signed-rank test, adjusted over models after Holm, amount by "
-    "amount. Settings are those of the protocol, the same for all amounts."
+    f"seed ({AVERAGED}), with a 95 % t-interval; p: Wilcoxon "
+    "signed-rank test, adjusted over models after Holm, amount by amount. Settings are those of the "
+    "protocol, the same for all amounts."
 )

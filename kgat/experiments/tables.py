@@ -12,6 +12,7 @@ import numpy as np
 from kgat.experiments import tuning
 from kgat.experiments.config import differing, protocol, stored
 from kgat.experiments.ledger import read_results
+from kgat.experiments.pairs import AVERAGED, Pair
 from kgat.experiments.records import BASELINE, CONTENDED, RESULTS
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Table, code, interval, number, pivot, probability, render, spread
@@ -65,7 +66,7 @@ def table(records: Sequence[Record], baseline: str = BASELINE) -> list[Row]:
     expect_one_kind(runs)
     by_model: dict[str, dict[Hashable, Record]] = {}
     for run in runs:  # a later run of the same seed replaces an earlier one
-        by_model.setdefault(run["model"], {})[run["seed"], run["split"]] = run
+        by_model.setdefault(run["model"], {})[Pair.of(run)] = run
     order = sorted(by_model, key=lambda model: model != baseline)
     tests = {model: {pair: run["test"] for pair, run in by_model[model].items()} for model in order}
     costs: dict[str, Record] = {}
@@ -252,7 +253,7 @@ def readme_tables(
         ]
     points = ", in percentage points" if unit == "in %" else ", in the unit of the metric"
     blocks.append(
-        f"Difference: paired by seed{points}, with a 95 % t-interval. p: Wilcoxon "
+        f"Difference: paired by seed ({AVERAGED}){points}, with a 95 % t-interval. p: Wilcoxon "
         f"signed-rank test of the paired differences, adjusted over the models of a data set after "
         f"Holm; with n seeds it cannot fall below 2^(1 − n). Epoch time and peak memory: one "
         f"training epoch, measured in turns with `{baseline}`, as ratios to it."

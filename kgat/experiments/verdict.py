@@ -4,12 +4,13 @@ from __future__ import annotations
 
 import math
 import statistics
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Hashable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
 
+from kgat.experiments.pairs import AVERAGED, Pair, differences
 from kgat.experiments.statistics import holm, wilcoxon
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
@@ -36,7 +37,8 @@ class Verdict:
         stock (str): The stock layer with the better mean validation score, whatever its test score.
         chosen (str, optional): The kernel that trials chose, of a family.
         p_value (float, optional): Of the family against :obj:`stock`, adjusted over graphs after Holm.
-        differences (tuple of float): Test scores of the family minus those of :obj:`stock`, seed by seed.
+        differences (tuple of float): Test scores of the family minus those of :obj:`stock`
+            (:func:`~kgat.experiments.pairs.differences`).
         family (str): The family.
         floors (dict): What is said of models that are shown beside, in no test.
         entropies (dict): Of models whose attention was looked at: the mean over layers and heads of its
@@ -87,7 +89,8 @@ class Ranks:
 
 
 def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[str] = STOCK) -> list[Verdict]:
-    r"""Compares a family, graph by graph, with the stock layer that validation prefers, paired by seed.
+    r"""Compares a family, graph by graph, with the stock layer that validation prefers, paired by seed
+    and split.
 
     Args:
         records (list of dict): Records of comparisons.
@@ -102,7 +105,7 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
             (:func:`~kgat.experiments.tables.expect_one_kind`).
 
     Example:
-        >>> run = {"kind": "run", "dataset": "wine", "metric": "accuracy", "split": "0", "val": 0.5}
+        >>> run = {"kind": "run", "dataset": "wine", "metric": "accuracy", "split": "public", "val": 0.5}
         >>> scores = {"gat": 0.5, "kernel": 0.625}.items()
         >>> runs = [{**run, "model": m, "seed": s, "test": t + s / 100} for m, t in scores for s in range(10)]
         >>> [(v.dataset, v.stock, v.outcome, v.p_value) for v in verdicts(runs)]
@@ -119,7 +122,7 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
             entropies.setdefault(record["dataset"], {})[record["model"]] = entropy
         if record.get("kind") == "run" and record["model"] in (family, *stock, *beside):
             runs = of_graphs.setdefault(record["dataset"], {}).setdefault(record["model"], {})
-            runs[record["seed"], record["split"]] = record  # of repeated ones the last
+            runs[Pair.of(record)] = record  # of repeated ones the last
     judged = {}
     for dataset, runs_of in of_graphs.items():
         stocks = [model for model in stock if model in runs_of]
@@ -129,18 +132,16 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
         some = next(iter(runs_of[family].values()))
         measure = measure_of(some["metric"])
         best = max(stocks, key=lambda model: measure.sign * _validation(runs_of[model].values(), measure))
-        tests = {model: {pair: run["test"] for pair, run in runs.items()} for model, runs in runs_of.items()}
+        tests: dict[str, dict[Hashable, float | None]] = {
+            model: {pair: run["test"] for pair, run in runs.items()} for model, runs in runs_of.items()
+        }
         # Apart: p-values are adjusted for what is compared with a baseline.
         floors = summarise({model: tests.pop(model) for model in beside if model in tests}, best)
         summaries = summarise({model: tests[model] for model in (*stocks, family)}, best)
         chosen = some["config"]["model"] if "family" in some else None
-        differences = tuple(
-            score - tests[best][pair]
-            for pair, score in tests[family].items()
-            if score is not None and tests[best].get(pair) is not None
-        )
+        paired = tuple(differences(tests[family], tests[best]).tolist())
         judged[dataset] = Verdict(
-            *(dataset, measure, summaries, best, chosen, None, differences, family, floors),
+            *(dataset, measure, summaries, best, chosen, None, paired, family, floors),
             entropies.get(dataset, {}),
         )
     adjusted = holm({dataset: wilcoxon(np.array(of.differences)) for dataset, of in judged.items()})
@@ -220,8 +221,8 @@ TRIALS = (
 )
 NOTE = (
     "Test metric, mean ± unbiased standard deviation over seeds. Difference: to {} mean *validation* score "
-    "(**bold**), paired by seed, with a 95 % t-interval. p: Wilcoxon signed-rank test, adjusted over graphs "
-    "after Holm; an outcome is a win or a loss at p ≤ 0.05."
+    f"(**bold**), paired by seed ({AVERAGED}), with a 95 % t-interval. p: Wilcoxon "
+    "signed-rank test, adjusted over graphs after Holm; an outcome is a win or a loss at p ≤ 0.05."
 )
 
 

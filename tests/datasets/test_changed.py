@@ -40,7 +40,7 @@ def test_labels_are_nested_and_the_test_nodes_stay(digits):
         assert torch.equal(few.test, more.test)
         assert torch.equal(few.val, more.val)
         assert torch.bincount(y[few.val]).tolist() == [30] * 10
-    assert len({tuple(split.train.tolist()) for split in five.splits}) == 10
+    assert len({tuple(split.train.tolist()) for split in five.splits}) == 20
     assert "5 training nodes" in five.preprocessing
     # What is drawn follows from names alone.
     for one, other in zip(masks(five), masks(load("digits-5-labels")), strict=True):

@@ -24,7 +24,9 @@ NAMES = {
     "PubMed-geom-gcn", "CitationFull-Cora", "Cora_ML", "CitationFull-CiteSeer", "DBLP",
     "CitationFull-PubMed", "Computers", "Photo", "CS", "Physics", "Computers-60-20-20", "Photo-60-20-20",
     "CS-60-20-20", "Physics-60-20-20", "wine", "breast_cancer", "diabetes", "PenDigits-nearest",
-    "JapaneseVowels-nearest", "SST2-nearest", "ogbn-arxiv-structure", "Texas", "Cornell", "Wisconsin",
+    "JapaneseVowels-nearest", "SST2-nearest", "ERing-nearest", "RacketSports-nearest", "Libras-nearest",
+    "UWaveGestureLibrary-nearest", "OSULeaf-nearest", "Handwriting-nearest",
+    "ItalyPowerDemand-nearest", "ogbn-arxiv-structure", "Texas", "Cornell", "Wisconsin",
     "chameleon", "squirrel", "chameleon_filtered", "squirrel_filtered", "Actor", "roman_empire",
     "amazon_ratings", "minesweeper", "tolokers", "questions", "cornell5", "johnshopkins55",
     "amherst41", "reed98", "penn94", "genius", "FacebookPagePage", "WikiCS", "Flickr", "Reddit",
@@ -41,10 +43,10 @@ COUNTS = {
     "CiteSeer-geom-gcn": (3327, 9104, 3703, 6, 10, (1596, 1065, 666)),
     "PubMed": (19717, 88648, 500, 3, 1, (60, 500, 1000)),
     "PubMed-geom-gcn": (19717, 88648, 500, 3, 10, (9463, 6310, 3944)),
-    "Cora_ML": (2995, 16316, 2879, 7, 10, (140, 210, 2645)),
-    "DBLP": (17716, 105734, 1639, 4, 10, (80, 120, 17516)),
-    "Computers": (13752, 491722, 767, 10, 10, (200, 300, 13252)),
-    "Physics": (34493, 495924, 8415, 5, 10, (100, 150, 34243)),
+    "Cora_ML": (2995, 16316, 2879, 7, 20, (140, 210, 2645)),
+    "DBLP": (17716, 105734, 1639, 4, 20, (80, 120, 17516)),
+    "Computers": (13752, 491722, 767, 10, 20, (200, 300, 13252)),
+    "Physics": (34493, 495924, 8415, 5, 20, (100, 150, 34243)),
     "Texas": (183, 325 - 16, 1703, 5, 10, (87, 59, 37)),
     "Cornell": (183, 298 - 3, 1703, 5, 10, (87, 59, 37)),
     "Wisconsin": (251, 515 - 16, 1703, 5, 10, (120, 80, 51)),
@@ -53,11 +55,11 @@ COUNTS = {
     "chameleon_filtered": (890, 2 * 8854, 2325, 5, 10, None),
     "squirrel_filtered": (2223, 2 * 46998, 2089, 5, 10, None),
     "tolokers": (11758, 1038000, 10, 2, 10, (5879, 2939, 2940)),
-    "cornell5": (18660, 1581554, 4735, 2, 10, None),
-    "johnshopkins55": (5180, 373172, 2406, 2, 10, None),
-    "amherst41": (2235, 181908, 1193, 2, 10, None),
-    "reed98": (962, 37624, 745, 2, 10, None),
-    "FacebookPagePage": (22470, 2 * (171002 - 179), 4714, 4, 10, (80, 120, 22270)),
+    "cornell5": (18660, 1581554, 4735, 2, 20, None),
+    "johnshopkins55": (5180, 373172, 2406, 2, 20, None),
+    "amherst41": (2235, 181908, 1193, 2, 20, None),
+    "reed98": (962, 37624, 745, 2, 20, None),
+    "FacebookPagePage": (22470, 2 * (171002 - 179), 4714, 4, 20, (80, 120, 22270)),
 }
 
 
@@ -155,7 +157,7 @@ def test_digits():
     found = torch.zeros(1797, 1797, dtype=torch.bool)
     found[edge_index[0], edge_index[1]] = True
     assert torch.equal(found, adjacency | adjacency.T)
-    assert len(task.splits) == 10
+    assert len(task.splits) == 20
     assert {parts(split) for split in task.splits} == {(200, 500, 1097)}
     assert all(task.data.y[split.train].bincount().tolist() == [20] * 10 for split in task.splits)
 
@@ -174,23 +176,34 @@ def test_tables_as_graphs_of_their_nearest_points():
     task = load("diabetes")
     assert (task.kind, task.metric, task.data.y.shape) == ("regression", "rmse", (442, 1))
     assert (task.data.y.min(), task.data.y.max()) == (25.0, 346.0)
-    assert [parts(split) for split in task.splits] == [(221, 110, 111)] * 10
-    assert len({tuple(split.train.tolist()) for split in task.splits}) == 10
+    assert [parts(split) for split in task.splits] == [(221, 110, 111)] * 20
+    assert len({tuple(split.train.tolist()) for split in task.splits}) == 20
 
 
 @pytest.mark.parametrize(
-    ("name", "points", "classes"), [("PenDigits", 10992, 10), ("JapaneseVowels", 640, 9)]
+    ("name", "points", "features", "classes", "homophily"),
+    [
+        ("PenDigits", 10992, 16, 10, 0.98),
+        ("JapaneseVowels", 640, 24, 9, 0.90),
+        ("ERing", 300, 260, 6, 0.92),
+        ("RacketSports", 303, 180, 4, 0.66),
+        ("Libras", 360, 90, 15, 0.52),
+        ("UWaveGestureLibrary", 440, 945, 8, 0.84),
+        ("OSULeaf", 442, 427, 6, 0.46),
+        ("Handwriting", 1000, 456, 26, 0.25),
+        ("ItalyPowerDemand", 1096, 24, 2, 0.95),
+    ],
 )
-def test_series_as_graphs_of_their_nearest_points(name, points, classes, data_root):
+def test_series_as_graphs_of_their_nearest_points(name, points, features, classes, homophily, data_root):
     if not present(f"{name}-nearest", data_root):
         pytest.skip(f"needs the raw files of {name}")
     task = load(f"{name}-nearest", data_root)
     check(task)
-    assert (task.data.num_nodes, task.num_classes) == (points, classes)
+    assert (*task.data.x.shape, task.num_classes) == (points, features, classes)
     assert task.data.edge_index[1].bincount().min() >= 8
-    # What is near is alike: the edges know more than the classes do.
+    # What is near is alike, on these more and on those less.
     source, target = task.data.edge_index
-    assert (task.data.y[source] == task.data.y[target]).float().mean() > 0.8
+    assert (task.data.y[source] == task.data.y[target]).float().mean() == pytest.approx(homophily, abs=0.01)
 
 
 def test_sentences_as_a_graph_of_their_nearest(tmp_path):

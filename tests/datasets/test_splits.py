@@ -11,8 +11,8 @@ pytestmark = pytest.mark.quick
 Y = np.array([0] * 50 + [1] * 50 + [-1] * 20)
 
 
-def digest(name, root):
-    masks = [torch.stack([s.train, s.val, s.test]) for s in load(name, root).splits]
+def digest(name, root, number):
+    masks = [torch.stack([s.train, s.val, s.test]) for s in load(name, root).splits[:number]]
     return hashlib.sha256(torch.stack(masks).numpy().tobytes()).hexdigest()
 
 
@@ -47,19 +47,36 @@ def test_draw_depends_on_name_and_index_only():
 
 
 def test_splits_of_digits_are_these(tmp_path):
-    assert digest("digits", tmp_path) == ("36fe4a1e52a2e57d059485bf2b13334ded350b436290b926815a6baf459b4474")
+    ten, twenty = (digest("digits", tmp_path, number) for number in (10, 20))
+    assert ten == "36fe4a1e52a2e57d059485bf2b13334ded350b436290b926815a6baf459b4474"
+    assert twenty == "83abf72334f0952529d57541b633c74cc1509572dd0efacb99351dedd5674ade"
 
 
 def test_splits_are_written_and_read_back(tmp_path):
     first = load("karate", tmp_path)
     place = tmp_path / "splits" / "karate.npz"
     (parts,) = splits.read_npz(place, "parts")
-    assert parts.shape == (10, 34)
+    assert parts.shape == (20, 34)
     # What is written down counts: exchange two splits in the file.
-    np.savez_compressed(place, parts=parts[[1, 0, *range(2, 10)]])
+    np.savez_compressed(place, parts=parts[[1, 0, *range(2, 20)]])
     second = load("karate", tmp_path)
     assert torch.equal(second.splits[0].train, first.splits[1].train)
     assert torch.equal(second.splits[1].test, first.splits[0].test)
+
+
+def test_files_with_the_first_ten_are_drawn_on(tmp_path):
+    twenty = load("karate", tmp_path).splits
+    place = tmp_path / "splits" / "karate.npz"
+    (parts,) = splits.read_npz(place, "parts")
+    np.savez_compressed(place, parts=parts[:10])
+    again = load("karate", tmp_path).splits
+    assert [split.name for split in again] == [f"random-{index}" for index in range(20)]
+    assert all(torch.equal(a.test, b.test) for a, b in zip(again, twenty, strict=True))
+    # Ten that are not these are somebody's own.
+    np.savez_compressed(place, parts=parts[10:])
+    own = load("karate", tmp_path).splits
+    assert len(own) == 10
+    assert torch.equal(own[0].test, twenty[10].test)
 
 
 def test_written_splits_that_do_not_fit(tmp_path):

@@ -7,6 +7,7 @@ from made_runs import make_cost, make_run
 from scipy import stats
 
 from kgat.experiments import ledger, tables
+from kgat.experiments.pairs import AVERAGED
 from kgat.experiments.table import render, terminal
 from kgat.experiments.tables import laid_out, table
 
@@ -280,5 +281,5 @@ def test_errors_are_no_percentages_and_say_which_way_is_better(tmp_path):
     assert "; pooling mean, all graphs in a step; torch" in page
     html = report.page(runs)
     assert "Metric: RMSE (less is better). Training sees no label of a test graph" in html
-    assert "over seeds (less is better). Difference: paired by seed. p:" in html
+    assert f"over seeds (less is better). Difference: paired by seed ({AVERAGED}). p:" in html
     assert "<td>2.25</td>" in html

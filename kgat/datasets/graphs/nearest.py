@@ -1,5 +1,5 @@
-r"""Points as graphs, with edges to the nearest ones: tables of scikit-learn, simple features of series of the
-UEA archive, and words of sentences. (Of places on a map scikit-learn brings no data.)"""
+r"""Points as graphs, with edges to the nearest ones: tables of scikit-learn, series of the UEA and UCR
+archives, and words of sentences. (Of places on a map scikit-learn brings no data.)"""
 
 from functools import partial
 from pathlib import Path
@@ -11,7 +11,7 @@ from kgat.datasets.files import RawFile, raw_files, read_npz
 from kgat.datasets.graph import Graph, neighbourhood
 from kgat.datasets.sequences.sst2 import SOURCES as SENTENCES
 from kgat.datasets.sequences.sst2 import sentences
-from kgat.datasets.sequences.uea import UEA
+from kgat.datasets.sequences.uea import PACKED, UCR, UEA, UNIVARIATE, URLS
 from kgat.datasets.series import read_ts
 from kgat.datasets.source import GraphSource
 
@@ -23,16 +23,20 @@ def _table(paths: list[Path], *, name: str) -> Graph:
     return neighbourhood(x, y if y.dtype.kind == "i" else y[:, None].astype(np.float32))
 
 
-def _places(paths: list[Path]) -> Graph:
-    x, y = read_npz(paths[0], "X", "y")
-    return neighbourhood(x.reshape(len(x), -1).astype(np.float64), y.astype(np.int64))
-
-
-def _moments(paths: list[Path]) -> Graph:
-    parts = [read_ts(path) for path in paths]
-    x = np.stack([np.concatenate([x.mean(axis=0), x.std(axis=0)]) for part in parts for x in part.x])
-    labels = np.array([label for part in parts for label in part.labels])
-    return neighbourhood(x, np.unique(labels, return_inverse=True)[1])
+def _series(paths: list[Path]) -> Graph:
+    r"""Series are compared value by value where all are of one length, else by their moments."""
+    if paths[0].suffix == ".npz":
+        series, labels = read_npz(paths[0], "X", "y")
+    else:
+        parts = [read_ts(path) for path in paths]
+        series = [x for part in parts for x in part.x]
+        labels = np.array([label for part in parts for label in part.labels])
+    values = [np.asarray(x, dtype=np.float64) for x in series]
+    if len({x.shape for x in values}) == 1:
+        points = [x.ravel() for x in values]
+    else:
+        points = [np.concatenate([x.mean(axis=0), x.std(axis=0)]) for x in values]
+    return neighbourhood(np.stack(points), np.unique(labels, return_inverse=True)[1])
 
 
 def _words(paths: list[Path]) -> Graph:
@@ -51,7 +55,6 @@ def _words(paths: list[Path]) -> Graph:
 
 
 EDGES = "standardised; edges to the 8 nearest"
-UEA_SERIES = f"{UEA}; timeseriesclassification.com"
 SOURCES = [
     *(
         GraphSource(
@@ -87,25 +90,33 @@ SOURCES = [
             ),
         )
     ),
-    GraphSource(
-        name="PenDigits-nearest",
-        read=_places,
-        citation=UEA_SERIES,
-        features=f"8 places of a pen, {EDGES}",
-        files=(RawFile("seq/uea_npz/PenDigits.npz", None),),
-        rule=partial(splits.per_class_train, train=20, val=500),
-        needs=("sklearn",),
-    ),
-    GraphSource(
-        name="JapaneseVowels-nearest",
-        read=_moments,
-        citation=UEA_SERIES,
-        features=f"mean and standard deviation of 12 channels, {EDGES}",
-        files=raw_files(
-            "seq/uea/JapaneseVowels", None, [f"JapaneseVowels_{p}.ts" for p in ("TRAIN", "TEST")]
-        ),
-        rule=partial(splits.per_class_train, train=10, val=150),
-        needs=("sklearn",),
+    *(
+        GraphSource(
+            name=f"{name}-nearest",
+            read=_series,
+            citation=f"{UCR if name in UNIVARIATE else UEA}; timeseriesclassification.com",
+            features=f"{features}, {EDGES}",
+            files=(
+                (RawFile(f"seq/uea_npz/{name}.npz", None),)
+                if name in PACKED
+                else raw_files(
+                    f"seq/uea/{name}", URLS.get(name), [f"{name}_{part}.ts" for part in ("TRAIN", "TEST")]
+                )
+            ),
+            rule=partial(splits.per_class_train, train=train, val=val),
+            needs=("sklearn",),
+        )
+        for name, features, train, val in (
+            ("PenDigits", "8 places of a pen", 20, 500),
+            ("JapaneseVowels", "mean and standard deviation of 12 channels", 10, 150),
+            ("ERing", "4 electrodes at 65 times", 10, 75),
+            ("RacketSports", "6 channels of a watch at 30 times", 10, 75),
+            ("Libras", "45 places of a hand", 10, 90),
+            ("UWaveGestureLibrary", "3 accelerations at 315 times", 10, 110),
+            ("OSULeaf", "427 distances of an outline", 10, 110),
+            ("Handwriting", "3 accelerations at 152 times", 10, 250),
+            ("ItalyPowerDemand", "power at 24 hours", 10, 250),
+        )
     ),
     GraphSource(
         name="SST2-nearest",

@@ -58,8 +58,8 @@ def from_data(
             :obj:`"regression"`; recognised if :obj:`None`. (default: :obj:`None`)
         metric (str, optional): What an answer is scored by; if :obj:`None`, accuracy of several classes,
             ROC-AUC of two or of labels, the root mean squared error of numbers. (default: :obj:`None`)
-        split (str, optional): :obj:`"stratified"` or :obj:`"random"` draws ten splits, ``column:NAME`` reads
-            a column of train, val and test, ``files:FOLDER`` reads ``train.txt``, ``val.txt`` and
+        split (str, optional): :obj:`"stratified"` or :obj:`"random"` draws twenty splits, ``column:NAME``
+            reads a column of train, val and test, ``files:FOLDER`` reads ``train.txt``, ``val.txt`` and
             ``test.txt`` there, an id a line. If :obj:`None`, the split that the graph brings, else one by
             :obj:`time` or :obj:`group`, else drawn, stratified where there are classes.
             (default: :obj:`None`)

@@ -32,7 +32,7 @@ def describe(task: Task) -> str:
         >>> from kgat.datasets import load
         >>> describe(load("karate"))
         'karate: 34 nodes, 78 undirected edges, 0 isolated, 34 features; predicts y: 2 classes (0 50.0 %,
-        1 50.0 %), homophily 0.86, by accuracy; 10 splits, the first of 8 train, 10 val, 16 test;
+        1 50.0 %), homophily 0.86, by accuracy; 20 splits, the first of 8 train, 10 val, 16 test;
         one-hot node identity, dense; undirected, no self-loops, no duplicate edges, sorted by target'
     """
     graph = _types(task) if isinstance(task, HeteroTask) else _graph(task)

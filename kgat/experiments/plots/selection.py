@@ -6,6 +6,7 @@ from typing import Any
 
 import numpy as np
 
+from kgat.experiments.pairs import Pair
 from kgat.experiments.records import BASELINE
 from kgat.experiments.statistics import interval
 from kgat.measures import Measure, measure_of
@@ -38,7 +39,7 @@ def runs_of(records: Sequence[Record], dataset: str | None) -> dict[str, dict[An
     runs: dict[str, dict[Any, Record]] = {}
     for record in _of(records, "run", dataset):
         if is_finite(record.get("test")):
-            runs.setdefault(record["model"], {})[record["seed"], record.get("split")] = record
+            runs.setdefault(record["model"], {})[Pair.of(record)] = record
     return _baseline_first(runs)
 
 

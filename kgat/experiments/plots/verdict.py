@@ -17,7 +17,8 @@ COLORS = {"win": PALETTE[2], "loss": PALETTE[1], "tie": INK, "open": "#888888"}
 def verdict(judged: Sequence[Verdict], looks: Looks, dataset: str) -> Figure:
     r"""Difference of the kernel family to the stock layer that validation prefers.
 
-    Paired by seed, with the 95 % interval of the mean; graphs from the largest gain to the largest loss.
+    Dots are seeds, or the means of a split where there are several, the bar is the 95 % interval of the mean;
+    graphs from the largest gain to the largest loss.
     Green and orange are significant after Holm's adjustment over graphs; grey has too few seeds for a test.
     Graphs whose metric is no percentage are left out.
     """

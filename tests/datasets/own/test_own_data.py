@@ -106,7 +106,7 @@ def test_masks_are_the_split():
     task = from_data(make(**{**MASKS, "train_mask": several}))
     assert [split.train.nonzero().flatten().tolist() for split in task.splits] == [[0, 1], [5, 6]]
     assert torch.equal(task.splits[1].val, MASKS["val_mask"])
-    assert len(from_data(make(**MASKS), split="random").splits) == 10
+    assert len(from_data(make(**MASKS), split="random").splits) == 20
 
 
 def test_unlabelled_nodes_leave_a_given_split():
@@ -119,7 +119,7 @@ def test_other_attributes_decide_splits():
     data = make(year=torch.arange(N), town=torch.arange(N) % 8)
     (split,) = from_data(data, time="year").splits
     assert split.train.nonzero().flatten().tolist() == list(range(24))
-    assert len(from_data(data, group="town").splits) == 10
+    assert len(from_data(data, group="town").splits) == 20
     task = from_data(make(color=torch.arange(N) % 2, node_id=[f"n{i}" for i in range(N)]), target="color")
     assert (task.num_classes, task.data.node_id[3]) == (2, "n3")
 

@@ -38,7 +38,7 @@ def test_a_task_of_the_nodes_of_one_type():
     assert line == (
         "drawn: nodes 30 paper (4 features), 6 author (4 features); directed edges 28 author writes paper, 4 "
         "paper cites paper; 2 paper without in-edges; predicts y of paper: 3 classes (0 33.3 %, 1 33.3 %, 2 "
-        "33.3 %), by accuracy; 10 splits, the first of 18 train, 6 val, 6 test; 1 duplicate edge dropped; "
+        "33.3 %), by accuracy; 20 splits, the first of 18 train, 6 val, 6 test; 1 duplicate edge dropped; "
         "features of author are means of neighbours; seeded splits, stratified by class"
     )
 

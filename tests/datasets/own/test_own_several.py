@@ -65,7 +65,7 @@ def test_graphs_without_parts_are_split_as_wholes(tmp_path):
     for seed in range(6):
         write(folder / f"town{seed}", *tables(seed))
     task = read_graph(folder)
-    assert len(task.splits) == 10
+    assert len(task.splits) == 20
     for split in task.splits:
         for mask in (split.train, split.val, split.test):
             counts = mask.view(6, 60).sum(dim=1)

@@ -111,7 +111,7 @@ def test_a_column_says_the_split(nodes, edges):
         (split,) = task.splits
         assert part_of(split).tolist() == [1, 2, 3, 0] * 15
         assert task.data.x.size(1) == 5
-    assert len(from_pandas(nodes.assign(split=said), edges, split="stratified").splits) == 10
+    assert len(from_pandas(nodes.assign(split=said), edges, split="stratified").splits) == 20
     said = said.astype(object)
     said[5] = "traim"
     with pytest.raises(
