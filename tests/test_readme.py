@@ -281,3 +281,29 @@ def test_the_list_of_commands_has_all():
     every = {f"kgat {name}" for name in command.commands if name != "bench"}
     every |= {f"kgat bench {name}" for name in command.commands["bench"].commands}
     assert every <= named, every - named
+
+
+def included():
+    r"""What the pages of papers take from others: the other page, and the marks between which it stands."""
+    for page in sorted((ROOT / "docs" / "papers").glob("*.md")):
+        for path, options in re.findall(
+            r"^```\{include\} (\S+)\n(.*?)^```", page.read_text(encoding="utf8"), re.S | re.M
+        ):
+            (start,) = re.findall(r'^:start-after: "(.*)"$', options, re.M)
+            (end,) = re.findall(r'^:end-before: "(.*)"$', options, re.M)
+            yield (page.parent / path).resolve(), start, end
+
+
+def test_pages_of_papers_have_all_claims_and_comparisons():
+    marks = [(path.parent.name, end) for path, _, end in included()]
+    assert len(marks) == len({*marks})
+    for folder in ("claims", "sequences"):
+        text = (ROOT / "benchmarks" / folder / "README.md").read_text(encoding="utf8")
+        of_page = set(re.findall(r"<!-- \w+:end -->", text))
+        assert {end for name, end in marks if name == folder} == of_page
+    for path, start, end in included():
+        text = path.read_text(encoding="utf8")
+        assert text.count(start) == text.count(end) == 1
+        assert text.index(start) < text.index(end)
+        # Of one section alone.
+        assert "\n## " not in text[text.index(start) : text.index(end)]

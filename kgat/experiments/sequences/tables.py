@@ -70,7 +70,7 @@ def _described(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
         text = (
             f"{s['num_layers']} layers of {s['embed_dim']} channels, {s['num_heads']} heads, "
             f"{s['feedforward_channels']} hidden; {OPTIMIZERS[s['optimizer']]}, learning rate {s['lr']:g} "
-            f"({s['schedule'].replace('_', ' ')}), dropout {s['dropout']:g}; {s['epochs']} epochs{most}"
+            f"({s['schedule'].replace('_', ' ')}), dropout {s['dropout']:g}; {s['epochs']} epoch{'s' * (s['epochs'] != 1)}{most}"
         )
         groups.setdefault(text, []).append(dataset)
     for text, datasets in groups.items():
