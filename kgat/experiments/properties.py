@@ -3,6 +3,7 @@ r"""What a graph is like, and whether that says where a family of kernels gains.
 from __future__ import annotations
 
 import itertools
+import re
 from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
@@ -29,6 +30,7 @@ PROPERTIES = {
 }
 EDGES = 200_000  # of which similarities are taken
 PIECE = 4096  # of them at a time
+NEAREST = re.compile(r"\bedges (?:to|from) the \d+ nearest\b")  # what data sets say of edges that nobody gave
 GRAPHS = 8  # with fewer, a half says nothing
 
 
@@ -39,7 +41,7 @@ def properties(task: Task) -> dict[str, Any]:
     homophily, :math:`(h - \sum_k p_k^2) / (1 - \sum_k p_k^2)` with the share :math:`p_k` of the ends of
     edges in class :math:`k`, is 0 where edges ignore classes (Platonov et al., NeurIPS 2023). Similarity is
     the correlation, along edges, between the cosine of raw features and whether labels agree (minus the
-    distance of values, in regression).
+    distance of values, in regression). Whether edges join nearest points is what the data set says of itself.
 
     Args:
         task (Task): A task of nodes.
@@ -73,6 +75,7 @@ def properties(task: Task) -> dict[str, Any]:
         "classes": task.num_classes if is_class else None,
         "degree": row.numel() / max(data.num_nodes, 1),
         "labels": train / task.num_classes if is_class else None,
+        "nearest": bool(NEAREST.search(task.preprocessing)),
         **dict.fromkeys(("homophily", "adjusted_homophily", "similarity")),
     }
     if y.dim() > 1:
@@ -132,7 +135,31 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
         for name in names
     ]
     measured = {name: {entry: of_graphs[name][entry] for entry in PROPERTIES} for name in names}
-    return [Table(head, rows), _correlations(measured, gains), rule_of_thumb(measured, gains)]
+    return [
+        *_by_edges(of_graphs, judged),
+        Table(head, rows),
+        _correlations(measured, gains),
+        rule_of_thumb(measured, gains),
+    ]
+
+
+def _by_edges(of_graphs: Mapping[str, Record], judged: Sequence[Verdict]) -> list[str]:
+    groups = {True: "join nearest points", False: "are given"}
+    said = []
+    for nearest, edges in groups.items():
+        outcomes = [
+            verdict.outcome
+            for verdict in judged
+            if of_graphs.get(verdict.dataset, {}).get("nearest") is nearest and verdict.outcome != "open"
+        ]
+        if outcomes:
+            wins, ties, losses = (outcomes.count(outcome) for outcome in ("win", "tie", "loss"))
+            graphs = f"{len(outcomes)} graph{'s' * (len(outcomes) != 1)}"
+            said.append(
+                f"Where edges {edges}, on {graphs}, the family wins on {wins}, ties on {ties} and loses on "
+                f"{losses}."
+            )
+    return [" ".join(said)] if len(said) == len(groups) else []
 
 
 def _entropies(verdict: Verdict) -> list[Cell]:

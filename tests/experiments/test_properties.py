@@ -6,8 +6,9 @@ from made_runs import make_run
 from torch_geometric.data import Data
 
 from kgat import cli
-from kgat.datasets import from_data
-from kgat.experiments.properties import blocks, properties, rule_of_thumb
+from kgat.datasets import from_data, load
+from kgat.datasets.graphs import nearest
+from kgat.experiments.properties import NEAREST, blocks, properties, rule_of_thumb
 from kgat.experiments.table import render
 from kgat.experiments.verdict import verdicts
 
@@ -102,6 +103,14 @@ def test_the_gain_is_correlated_with_what_graphs_are_like():
     assert "| h | +4.0 | 9 | 2 | 2 | 3 | 0.7 | – | 0.1 |" in text
     assert "homophily +1.00 (p = " in text
     assert "degree" not in text.partition("Spearman")[2].partition("Rule")[0]  # equal everywhere
+    assert "Where edges" not in text
+    graphs = [{**graph, "nearest": number > 1} for number, graph in enumerate(make_graphs(names))]
+    text = render(blocks(graphs, verdicts(make_runs(names))))
+    assert (
+        "Where edges join nearest points, on 6 graphs, the family wins on 0, ties on 6 and loses on 0."
+        in text
+    )
+    assert "Where edges are given, on 2 graphs, the family wins on 0, ties on 2 and loses on 0." in text
     few = render(blocks(make_graphs("ab"), verdicts(make_runs("ab"))))
     assert "fewer than 8 graphs, nothing is said" in few
     assert blocks([], verdicts(make_runs("ab"))) == []
@@ -153,3 +162,15 @@ def test_no_names_and_no_file_are_said(tmp_path, capsys):
         assert cli.main(["properties", *arguments]) == 2
         assert expected in capsys.readouterr().err
     assert not cli.main(["properties", "wine", "--out", str(tmp_path / "new" / "graphs.jsonl")])
+
+
+@pytest.mark.parametrize(
+    ("name", "is_nearest"), [("digits", True), ("wine", True), ("diabetes", True), ("karate", False)]
+)
+def test_edges_that_nobody_gave_are_known(name, is_nearest):
+    assert properties(load(name))["nearest"] is is_nearest
+
+
+def test_all_sources_of_nearest_points_say_so():
+    for source in nearest.SOURCES:
+        assert NEAREST.search(source.features), source.name

@@ -67,10 +67,11 @@ def _described(settings: Mapping[str, Mapping[str, Any]]) -> Iterator[str]:
     for dataset, s in settings.items():
         most = "" if s["steps"] is None else f", {s['steps']:,} steps at most"
         most += "" if s["max_train"] is None else f", the first {s['max_train']:,} of training"
+        epochs = f"{s['epochs']} epoch{'s' * (s['epochs'] != 1)}"
         text = (
             f"{s['num_layers']} layers of {s['embed_dim']} channels, {s['num_heads']} heads, "
             f"{s['feedforward_channels']} hidden; {OPTIMIZERS[s['optimizer']]}, learning rate {s['lr']:g} "
-            f"({s['schedule'].replace('_', ' ')}), dropout {s['dropout']:g}; {s['epochs']} epoch{'s' * (s['epochs'] != 1)}{most}"
+            f"({s['schedule'].replace('_', ' ')}), dropout {s['dropout']:g}; {epochs}{most}"
         )
         groups.setdefault(text, []).append(dataset)
     for text, datasets in groups.items():
