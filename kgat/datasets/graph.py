@@ -11,6 +11,7 @@ from numpy.typing import NDArray
 from torch import Tensor
 
 from kgat.datasets.files import expect
+from kgat.datasets.nearest import nearest
 
 Array = NDArray[Any]
 Parts = tuple[str, Array, Array, Array]
@@ -42,13 +43,10 @@ class Graph:
 
 def neighbourhood(x: Array, y: Array, neighbours: int = 8) -> Graph:
     r"""Returns points as a graph: columns standardised, each point with edges to its nearest ones."""
-    from sklearn.neighbors import kneighbors_graph
-
     deviation = x.std(axis=0)
     # Some columns are constant, as the border pixels of digits are.
     x = (x - x.mean(axis=0)) / np.where(deviation > 0, deviation, 1.0)
-    edges = kneighbors_graph(x, n_neighbors=neighbours).tocoo()
-    return Graph(x, edges.row, edges.col, y)
+    return Graph(x, np.arange(len(x)).repeat(neighbours), nearest(x, neighbours).ravel(), y)
 
 
 def numbered(name: str, masks: Iterable[Iterable[Any]]) -> list[Parts]:

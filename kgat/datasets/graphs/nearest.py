@@ -9,6 +9,7 @@ import numpy as np
 from kgat.datasets import splits
 from kgat.datasets.files import RawFile, raw_files, read_npz
 from kgat.datasets.graph import Graph, neighbourhood
+from kgat.datasets.nearest import nearest
 from kgat.datasets.sequences.sst2 import SOURCES as SENTENCES
 from kgat.datasets.sequences.sst2 import sentences
 from kgat.datasets.sequences.uea import PACKED, UCR, UEA, UNIVARIATE, URLS
@@ -41,20 +42,21 @@ def _series(paths: list[Path]) -> Graph:
 
 def _words(paths: list[Path]) -> Graph:
     from sklearn.feature_extraction.text import TfidfVectorizer
-    from sklearn.neighbors import kneighbors_graph
 
-    parts = list(map(sentences, paths))
-    rows = [row for part in parts for row in part]
+    files = list(map(sentences, paths))
+    rows = [row for file in files for row in file]
     # The texts are split at spaces already, also of signs.
     words = TfidfVectorizer(token_pattern=r"\S+", min_df=2, sublinear_tf=True)
     x = words.fit_transform([text for text, _ in rows])
-    edges = kneighbors_graph(x, n_neighbors=8, metric="cosine").tocoo()
-    part = np.repeat(np.arange(3), list(map(len, parts)))
     y = np.array([int(label) for _, label in rows])
-    return Graph(x, edges.row, edges.col, y, [("published", part == 0, part == 1, part == 2)])
+    part = np.repeat(np.arange(3), list(map(len, files)))
+    col = nearest(x, NEIGHBOURS, metric="cosine").ravel()
+    row = np.arange(len(rows)).repeat(NEIGHBOURS)
+    return Graph(x, row, col, y, [("published", part == 0, part == 1, part == 2)])
 
 
-EDGES = "standardised; edges to the 8 nearest"
+NEIGHBOURS = 8
+EDGES = f"standardised; edges to the {NEIGHBOURS} nearest"
 SOURCES = [
     *(
         GraphSource(

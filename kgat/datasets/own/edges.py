@@ -6,8 +6,8 @@ from typing import NamedTuple
 
 import numpy as np
 
+from kgat.datasets.nearest import nearest
 from kgat.datasets.own.raw import Array
-from kgat.extras import require
 
 __all__ = ["Edges", "cleaned", "first_of_each", "nearest_neighbours"]
 
@@ -85,9 +85,6 @@ def nearest_neighbours(x: Array, k: int) -> Array:
         >>> nearest_neighbours(np.array([[0.0], [1.0], [5.0]]), 1).tolist()
         [[1, 0, 1], [0, 1, 2]]
     """
-    require("to find nearest neighbours", "sklearn", "scipy")
-    from sklearn.neighbors import kneighbors_graph
-
     points = x.shape[0]
     if not 1 <= k < points:
         raise ValueError(
@@ -96,5 +93,4 @@ def nearest_neighbours(x: Array, k: int) -> Array:
         )
     if x.shape[1] == 0:
         raise ValueError("Expected features to find neighbours by (got none); give points columns of numbers")
-    found = kneighbors_graph(x, n_neighbors=k).tocoo()
-    return np.stack([found.col, found.row]).astype(np.int64)
+    return np.stack([nearest(x, k).ravel(), np.arange(points).repeat(k)]).astype(np.int64)

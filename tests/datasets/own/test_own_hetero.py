@@ -28,7 +28,7 @@ def test_a_task_of_the_nodes_of_one_type():
     data = graph()
     task = from_data(data, name="drawn")
     assert (task.target, task.kind, task.metric, task.num_classes) == ("paper", "multiclass", "accuracy", 3)
-    assert (len(task.splits), task.level, isinstance(task, HeteroTask)) == (10, "node", True)
+    assert (len(task.splits), task.level, isinstance(task, HeteroTask)) == (20, "node", True)
     assert torch.equal(task.y, data["paper"].y)
     # Each once and by target; a self-loop stays, as nothing else is added.
     assert task.data[CITES].edge_index.tolist() == [[1, 0, 5, 2], [0, 1, 1, 2]]

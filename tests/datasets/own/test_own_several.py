@@ -99,7 +99,7 @@ def test_files_of_pyg(tmp_path, form):
     assert torch.equal(task.data.x, torch.cat([graph.x for graph in graphs]))
     assert torch.equal(task.data.y, torch.cat([graph.y for graph in graphs]))
     assert int(task.data.batch.max()) == 5
-    assert len(task.splits) == (1 if form in ("files", "lists") else 10)
+    assert len(task.splits) == (1 if form in ("files", "lists") else 20)
     start = 12 + 13
     of_third = task.data.batch[task.data.edge_index[0]] == 2
     wanted = {tuple(edge) for edge in (graphs[2].edge_index + start).t().tolist()}

@@ -28,7 +28,7 @@ def part_of(split):
 def test_seeded_splits_have_the_shares_of_each_class(nodes, edges):
     nodes.loc[:9, "label"] = None
     task = from_pandas(nodes, edges, shares=(0.5, 0.25))
-    assert len({tuple(part_of(split)) for split in task.splits}) == 10
+    assert len({tuple(part_of(split)) for split in task.splits}) == 20
     for split in task.splits:
         assert not (split.train | split.val | split.test)[:10].any()
         for label in range(3):
@@ -53,7 +53,7 @@ def test_random_and_regression_splits(nodes, edges):
         from_pandas(nodes, edges, split="random"),
         from_pandas(nodes.rename(columns={"label": "color"}), edges, label="age"),
     ):
-        assert [sizes(split) for split in task.splits] == [(36, 12, 12)] * 10
+        assert [sizes(split) for split in task.splits] == [(36, 12, 12)] * 20
     with pytest.raises(
         ValueError, match=r"classes for split='stratified' .got regression.; use split='random'"
     ):

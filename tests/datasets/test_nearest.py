@@ -1,0 +1,61 @@
+import sys
+
+import numpy as np
+import pytest
+import scipy.sparse
+from sklearn.neighbors import kneighbors_graph
+from threadpoolctl import threadpool_limits
+
+from kgat.datasets.nearest import nearest
+
+pytestmark = pytest.mark.quick
+
+FORMS = {"dense": np.asarray, "csr": scipy.sparse.csr_matrix, "csr_array": scipy.sparse.csr_array}
+
+
+def oracle(x, k, metric):
+    r"""By all distances, in exact arithmetic as far as points are whole numbers."""
+    x = np.asarray(x, dtype=np.float64)
+    if metric == "euclidean":
+        far = np.square(x[:, None] - x[None]).sum(axis=-1)
+    else:
+        squares = np.square(x).sum(axis=1)
+        lengths = np.sqrt(squares[:, None] * squares[None])
+        far = np.round(1 - (x @ x.T) / np.where(lengths > 0, lengths, 1.0), 12)
+    np.fill_diagonal(far, np.inf)
+    return np.argsort(far, axis=1, kind="stable")[:, :k]
+
+
+@pytest.mark.parametrize("metric", ["euclidean", "cosine"])
+@pytest.mark.parametrize("form", FORMS.values(), ids=FORMS)
+@pytest.mark.parametrize(
+    ("points", "channels", "values", "k"),
+    [(60, 2, 3, 4), (60, 2, 3, 59), (40, 20, 2, 8), (30, 1, 1, 5), (2, 3, 4, 1), (200, 3, 5, 8)],
+)
+def test_of_points_equally_far_the_first_are_taken(metric, form, points, channels, values, k, monkeypatch):
+    x = np.random.default_rng(points).integers(values, size=(points, channels)).astype(np.float64)
+    expected = oracle(x, k, metric)
+    for at_once in (1, 1 << 22):
+        monkeypatch.setattr(sys.modules[nearest.__module__], "AT_ONCE", at_once)
+        found = nearest(form(x), k, metric)
+        assert found.shape == (points, k)
+        assert (np.sort(found) == np.sort(expected)).all()
+
+
+def test_points_that_differ_are_those_of_sklearn():
+    x = np.random.default_rng(0).standard_normal((300, 5))
+    for metric in ("euclidean", "cosine"):
+        same = kneighbors_graph(x, 7, metric=metric).indices.reshape(300, 7)
+        assert (nearest(x, 7, metric) == same).all()
+
+
+def test_threads_scale_and_places_far_off_change_nothing():
+    rng = np.random.default_rng(0)
+    x = rng.integers(3, size=(500, 30)).astype(np.float64)
+    x = (x - x.mean(axis=0)) / x.std(axis=0)  # whole numbers no more
+    expected = np.sort(nearest(x, 8))
+    with threadpool_limits(1):
+        assert (np.sort(nearest(x, 8)) == expected).all()
+    for scale in (1e-3, 1e4):
+        assert (np.sort(nearest(scale * x, 8)) == expected).all()
+    assert (np.sort(nearest(x[:, rng.permutation(30)], 8)) == expected).all()
