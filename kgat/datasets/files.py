@@ -79,6 +79,17 @@ def checksums() -> dict[str, tuple[str, int]]:
     return {path: (sha256, int(size)) for sha256, size, path in rows}
 
 
+def chosen(root: Path, files: Sequence[RawFile], instead: Sequence[RawFile]) -> Sequence[RawFile]:
+    r"""Returns the files of a data set, or those that serve instead where they alone are all there."""
+    if instead and not _are_there(root, files) and _are_there(root, instead):
+        return instead
+    return files
+
+
+def _are_there(root: Path, files: Sequence[RawFile]) -> bool:
+    return all((root / file.path).is_file() for file in files)
+
+
 def fetch(root: Path, files: Sequence[RawFile], name: str) -> list[Path]:
     r"""Returns the paths of raw files: all present, those of known content verified.
 

@@ -43,6 +43,8 @@ class GraphSource:
         citation (str): Paper, origin of the files, licence.
         features (str): What the features are and what was done to them.
         files (tuple of RawFile, optional): The raw files. (default: :obj:`()`)
+        instead (tuple of RawFile, optional): Files that serve where they alone are all there.
+            (default: :obj:`()`)
         rule (callable, optional): How to draw splits if the benchmark fixes none.
             (default: :obj:`None`)
         metric (str, optional): The metric of the benchmark. (default: :obj:`"accuracy"`)
@@ -57,6 +59,7 @@ class GraphSource:
     citation: str
     features: str
     files: tuple[RawFile, ...] = ()
+    instead: tuple[RawFile, ...] = ()
     rule: Rule | None = None
     metric: str = "accuracy"
     undirected: bool = True
@@ -72,7 +75,7 @@ class SequenceSource:
         read (callable): Makes the task from the source, the paths of its files and the options.
         citation (str): Paper, origin of the files, licence.
         files (tuple of RawFile, optional): The raw files. (default: :obj:`()`)
-        instead (tuple of RawFile, optional): Files that serve where :obj:`files` are not all there.
+        instead (tuple of RawFile, optional): Files that serve where they alone are all there.
             (default: :obj:`()`)
         needs (tuple of str, optional): Packages that reading takes beyond kgat's own.
             (default: :obj:`()`)

@@ -87,8 +87,10 @@ def check(task):
 
 def present(name, root):
     (source,) = (source for source in graphs.SOURCES if source.name == name)
-    places = [(file.path, *file.also) for file in source.files]
-    return all(any((root / path).is_file() for path in place) for place in places)
+    return any(
+        all(any((root / path).is_file() for path in (file.path, *file.also)) for file in files)
+        for files in filter(None, (source.files, source.instead))
+    )
 
 
 @pytest.mark.quick
@@ -204,6 +206,32 @@ def test_series_as_graphs_of_their_nearest_points(name, points, features, classe
     # What is near is alike, on these more and on those less.
     source, target = task.data.edge_index
     assert (task.data.y[source] == task.data.y[target]).float().mean() == pytest.approx(homophily, abs=0.01)
+
+
+def test_series_of_the_archive_and_packed_ones_are_one_graph(tmp_path, random, monkeypatch):
+    monkeypatch.setattr("kgat.datasets.files.checksums", dict)
+    x, y = random.normal(size=(180, 5, 4)).round(3), np.arange(180) % 6
+    graphs_of = []
+    for form in ("packed", "archive"):
+        root = tmp_path / form
+        if form == "packed":
+            (root / "seq/uea_npz").mkdir(parents=True)
+            np.savez(root / "seq/uea_npz/ERing.npz", X=x, y=y, n_train=30)
+        else:
+            for part, rows in (("TRAIN", range(30)), ("TEST", range(30, 180))):
+                cases = [
+                    ":".join([*(",".join(map(str, x[row, :, channel])) for channel in range(4)), str(y[row])])
+                    for row in rows
+                ]
+                head = ["@dimensions 4", "@classLabel true 0 1 2 3 4 5", "@data"]
+                write(root / "seq/uea/ERing" / f"ERing_{part}.ts", "\n".join([*head, *cases]))
+        graphs_of.append(load("ERing-nearest", root))
+    packed, archive = (task.data for task in graphs_of)
+    assert packed.num_nodes == 180
+    for name in ("x", "edge_index", "y"):
+        assert torch.equal(packed[name], archive[name])
+    with pytest.raises(FileNotFoundError, match=r"ERing_TRAIN.ts"):
+        load("ERing-nearest", tmp_path / "none")
 
 
 def test_sentences_as_a_graph_of_their_nearest(tmp_path):

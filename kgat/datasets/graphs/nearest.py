@@ -7,12 +7,12 @@ from pathlib import Path
 import numpy as np
 
 from kgat.datasets import splits
-from kgat.datasets.files import RawFile, raw_files, read_npz
+from kgat.datasets.files import read_npz
 from kgat.datasets.graph import Graph, neighbourhood
 from kgat.datasets.nearest import nearest
 from kgat.datasets.sequences.sst2 import SOURCES as SENTENCES
 from kgat.datasets.sequences.sst2 import sentences
-from kgat.datasets.sequences.uea import PACKED, UCR, UEA, UNIVARIATE, URLS
+from kgat.datasets.sequences.uea import UCR, UEA, UNIVARIATE, of_series, packed
 from kgat.datasets.series import read_ts
 from kgat.datasets.source import GraphSource
 
@@ -98,13 +98,8 @@ SOURCES = [
             read=_series,
             citation=f"{UCR if name in UNIVARIATE else UEA}; timeseriesclassification.com",
             features=f"{features}, {EDGES}",
-            files=(
-                (RawFile(f"seq/uea_npz/{name}.npz", None),)
-                if name in PACKED
-                else raw_files(
-                    f"seq/uea/{name}", URLS.get(name), [f"{name}_{part}.ts" for part in ("TRAIN", "TEST")]
-                )
-            ),
+            files=of_series(name),
+            instead=packed(name),
             rule=partial(splits.per_class_train, train=train, val=val),
             needs=("sklearn",),
         )

@@ -116,13 +116,24 @@ MULTIVARIATE = (
 )
 UNIVARIATE = ("ArrowHead", "GunPoint", "ItalyPowerDemand", "OSULeaf", "ACSF1")
 
+
+def of_series(name: str) -> tuple[RawFile, ...]:
+    r"""Returns the files of a set of series as the archives have them."""
+    return raw_files(f"seq/uea/{name}", URLS.get(name), (f"{name}_TRAIN.ts", f"{name}_TEST.ts"))
+
+
+def packed(name: str) -> tuple[RawFile, ...]:
+    r"""Returns the file of arrays that some sets of series come in."""
+    return (RawFile(f"seq/uea_npz/{name}.npz", None),) if name in PACKED else ()
+
+
 SOURCES = [
     SequenceSource(
         name=name,
         read=_read,
         citation=f"{paper}; timeseriesclassification.com",
-        files=raw_files(f"seq/uea/{name}", URLS.get(name), (f"{name}_TRAIN.ts", f"{name}_TEST.ts")),
-        instead=(RawFile(f"seq/uea_npz/{name}.npz", None),) if name in PACKED else (),
+        files=of_series(name),
+        instead=packed(name),
     )
     for paper, names in ((UEA, MULTIVARIATE), (UCR, UNIVARIATE))
     for name in names
