@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from kgat.datasets import Task
+from kgat.experiments.equal_settings import at_equal_settings, cell
 from kgat.experiments.statistics import holm
 from kgat.experiments.table import Cell, Table, number
 from kgat.experiments.verdict import Verdict
@@ -113,7 +114,8 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
         graphs (list of dict): Records of :func:`properties`.
         judged (list of Verdict): What :func:`kgat.experiments.verdict.verdicts` returned.
     """
-    of_graphs = {record["dataset"]: record for record in graphs if record.get("kind") == "graph"}
+    records = list(graphs)
+    of_graphs = {record["dataset"]: record for record in records if record.get("kind") == "graph"}
     percent = [v for v in judged if v.differences and v.measure.percent]
     gains = {v.dataset: 100 * float(np.mean(v.differences)) for v in percent}
     names = [name for name in of_graphs if name in gains]
@@ -121,8 +123,17 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
         return []
     names.sort(key=lambda name: -gains[name])
     head = ["graph", "gain, points", "nodes", "classes", *PROPERTIES.values()]
-    head += ["entropy of attention, stock", "and kernel"] * any(v.entropies for v in percent)
+    looked_at = any(v.entropies for v in percent)
+    head += ["entropy of attention, stock", "and kernel"] * looked_at
     of_verdicts = {verdict.dataset: verdict for verdict in percent}
+    equal = {
+        name: at_equal_settings(
+            (record for record in records if record.get("dataset") == name), of.family, of.stock
+        ).get(name, [])
+        for name, of in of_verdicts.items()
+    }
+    tried = any(equal.values())
+    head += ["same settings, validation"] * tried
     rows = [
         [
             name,
@@ -130,7 +141,8 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
             number(of_graphs[name]["nodes"], "{:,}"),
             number(of_graphs[name]["classes"], "{}"),
             *(number(of_graphs[name][entry], "{:.3g}") for entry in PROPERTIES),
-            *_entropies(of_verdicts[name]) * (len(head) > 4 + len(PROPERTIES)),
+            *_entropies(of_verdicts[name]) * looked_at,
+            *[cell(equal[name], of_verdicts[name].measure)] * tried,
         ]
         for name in names
     ]
@@ -138,9 +150,17 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
     return [
         *_by_edges(of_graphs, judged),
         Table(head, rows),
+        *[SAME] * tried,
         _correlations(measured, gains),
         rule_of_thumb(measured, gains),
     ]
+
+
+SAME = (
+    "Entropies are those of seed 0, where 1 is a plain mean over neighbours. Same settings: trials of the "
+    "family that had the settings of a trial of the stock layer, so that nothing but attention differed: the "
+    "median difference on validation nodes, and in how many trials the family was better : worse."
+)
 
 
 def _by_edges(of_graphs: Mapping[str, Record], judged: Sequence[Verdict]) -> list[str]:
