@@ -13,10 +13,11 @@ __all__ = ["nearest"]
 
 Array = NDArray[Any]
 
-# Distances are sums, whose last digits depend on the machine: squares that are this close, as a share of the
-# largest squared length, count as equal.
-ALIKE = 1e-10
-AT_ONCE = 1 << 22  # pairs of a point and a candidate
+# Squared distances are sums, whose last digits depend on the machine. As a share of them, what is this close
+# counts as equal; as a share of squared lengths, it may have been equal to the search for candidates.
+ALIKE, NOISE = 1e-9, 1e-13
+PRODUCTS = 64 * np.finfo(np.float64).eps  # of those that distances are differences of
+AT_ONCE = 1 << 22  # numbers
 
 
 def nearest(x: Any, k: int, metric: str = "euclidean") -> Array:
@@ -31,61 +32,116 @@ def nearest(x: Any, k: int, metric: str = "euclidean") -> Array:
         metric (str, optional): :obj:`"euclidean"`, or :obj:`"cosine"`, by which a point of zeros is at 1 from
             all. (default: :obj:`"euclidean"`)
 
+    Raises:
+        ValueError: If there are not as many other points.
+
     Shapes:
         - **x:** :math:`(N, F)`
-        - **output:** :math:`(N, k)`, in the order of distances where they differ
+        - **output:** :math:`(N, k)`, each row in no particular order
 
     Example:
-        >>> nearest(np.array([[0.0], [1.0], [1.0], [-1.0], [9.0]]), 2).tolist()
-        [[1, 2], [2, 0], [1, 0], [0, 1], [1, 2]]
+        >>> near = nearest(np.array([[0.0], [1.0], [1.0], [-1.0], [9.0]]), 2)
+        >>> np.sort(near).tolist()
+        [[1, 2], [0, 2], [0, 1], [0, 1], [1, 2]]
     """
     require("to find nearest neighbours", "sklearn", "scipy")
     from scipy import sparse
     from sklearn.neighbors import NearestNeighbors
 
-    is_sparse = sparse.issparse(x)
-    x = sparse.csr_array(x, dtype=np.float64) if is_sparse else np.asarray(x, dtype=np.float64)
+    points = x.shape[0]
+    if not 1 <= k < points:
+        raise ValueError(
+            f"Expected more points than neighbours, {k} of each (got {points}); give more, or ask for fewer"
+        )
+    if sparse.issparse(x):
+        x = sparse.csr_array(x, dtype=np.float64)
+    else:
+        x = np.asarray(x, dtype=np.float64)
+        if metric == "euclidean":
+            x = x - np.median(x, axis=0)  # differences of large numbers lose digits
+    if metric == "cosine":
+        x = _of_length_one(x)
     squares = np.asarray((x * x).sum(axis=1)).ravel()
-    points = len(squares)
     search = NearestNeighbors(metric=metric).fit(x)
     distance, index = search.kneighbors(n_neighbors=min(k + 1, points - 1))
     if index.shape[1] == k:  # all others
-        return np.array([[*range(row), *range(row + 1, points)] for row in range(points)])
+        return index
     index = index[:, :k].copy()
-    # A distance that is a difference of large squares has half of their digits.
-    slack = np.sqrt(ALIKE * (squares.max() if metric == "euclidean" else 1.0))
-    bound = distance[:, k - 1] + slack
-    tied = np.flatnonzero(distance[:, k] <= bound)
-    if metric == "euclidean" and not is_sparse:
-        tied = _among_equals(x, tied[distance[tied, k] <= slack], tied, k, index)
+    far = distance if metric == "cosine" else distance**2
+    around = squares + far[:, k - 1] if metric == "euclidean" else np.ones(points)
+    bound = far[:, k - 1] * (1 + 2 * ALIKE) + 4 * NOISE * around
+    tied = np.flatnonzero(far[:, k] <= bound)
+    if metric == "euclidean" and isinstance(x, np.ndarray):
+        tied = _among_equals(x, tied[far[tied, k] <= 4 * NOISE * around[tied]], tied, k, index)
     wide = 2 * (k + 1)
     while tied.size:
-        wide = min(wide, points)
-        open_still = []
-        step = max(1, AT_ONCE // wide)
+        wide = wide if 2 * wide < points else points
+        is_open = np.zeros(points, dtype=bool)
+        step = max(1, AT_ONCE // (wide if wide < points and isinstance(x, np.ndarray) else points))
         for rows in (tied[start : start + step] for start in range(0, tied.size, step)):
-            distance, candidates = search.kneighbors(x[rows], n_neighbors=wide)
-            for row, of_row, around in zip(rows, distance, candidates, strict=True):
-                if wide < points and of_row[-1] <= bound[row]:
-                    open_still.append(row)
-                    continue
-                others = np.sort(around[around != row])
-                if metric == "cosine" or is_sparse:
-                    products = x[others] @ x[[row]].T
-                    products = (products.toarray() if is_sparse else products).ravel()
-                if metric == "cosine":
-                    lengths = np.sqrt(squares[others] * squares[row])
-                    far = 1 - products / np.where(lengths > 0, lengths, 1.0)
-                elif is_sparse:
-                    far = squares[others] + squares[row] - 2 * products
-                else:
-                    far = np.square(x[others] - x[row]).sum(axis=1)
-                unit = ALIKE * (max(squares[others].max(), squares[row]) if metric == "euclidean" else 1.0)
-                order = np.argsort(np.rint(far / unit) if unit else far, kind="stable")
-                index[row] = others[order[:k]]
-        tied = np.array(open_still, dtype=np.int64)
+            if wide < points:
+                distance, candidates = search.kneighbors(x[rows], n_neighbors=wide)
+                last = distance[:, -1] if metric == "cosine" else distance[:, -1] ** 2
+                closed = last > bound[rows]
+                is_open[rows[~closed]] = True
+                rows, candidates = rows[closed], np.sort(candidates[closed])
+            else:
+                candidates = np.broadcast_to(np.arange(points), (len(rows), points))
+            index[rows] = _first(x, squares, rows, candidates, k, metric)
+        tied = np.flatnonzero(is_open)
         wide *= 4
     return index
+
+
+def _of_length_one(x: Any) -> Any:
+    largest = np.asarray(abs(x).max(axis=1).todense() if hasattr(x, "tocsr") else abs(x).max(axis=1)).ravel()
+    scale = 1 / np.where(largest > 0, largest, 1.0)
+    x = x * scale[:, None] if isinstance(x, np.ndarray) else x.multiply(scale[:, None]).tocsr()
+    lengths = np.sqrt(np.asarray((x * x).sum(axis=1)).ravel())
+    scale = 1 / np.where(lengths > 0, lengths, 1.0)
+    return x * scale[:, None] if isinstance(x, np.ndarray) else x.multiply(scale[:, None]).tocsr()
+
+
+def _first(x: Any, squares: Array, rows: Array, candidates: Array, k: int, metric: str) -> Array:
+    r"""Of candidates, the nearest of each row; of those that are equally far, the first."""
+    if not rows.size:
+        return np.empty((0, k), dtype=np.int64)
+    is_self = candidates == rows[:, None]
+    if isinstance(x, np.ndarray) and metric == "euclidean":
+        far = _squared_distances(x, squares, rows, candidates, k)
+        noise: Any = 0.0
+    else:
+        products = x[rows] @ x.T
+        products = np.asarray(products.todense() if hasattr(products, "tocsr") else products)
+        products = np.take_along_axis(products, candidates, axis=1)
+        if metric == "cosine":
+            far, noise = 1 - products, PRODUCTS
+        else:
+            far = squares[rows][:, None] + squares[candidates] - 2 * products
+            noise = PRODUCTS * squares[rows]
+    far = np.where(is_self, np.inf, far)
+    unit = ALIKE * np.partition(far, k - 1, axis=1)[:, k - 1] + noise
+    with np.errstate(over="ignore"):
+        rounded = np.where((unit > 0)[:, None], np.rint(far / np.where(unit > 0, unit, 1.0)[:, None]), far)
+    order = np.argsort(rounded, axis=1, kind="stable")[:, :k]
+    return np.take_along_axis(candidates, order, axis=1)
+
+
+def _squared_distances(x: Array, squares: Array, rows: Array, candidates: Array, k: int) -> Array:
+    r"""By differences; all at once by products where those are as exact."""
+    far = np.empty(candidates.shape)
+    left = np.arange(len(rows))
+    if candidates.shape[1] == len(x):
+        by_products = np.maximum(squares[rows][:, None] + squares - 2 * x[rows] @ x.T, 0.0)
+        others = np.where(candidates == rows[:, None], np.inf, by_products)
+        error = 2 * PRODUCTS * (squares[rows] + squares.max())
+        exact = ALIKE * np.partition(others, k - 1, axis=1)[:, k - 1] > error
+        far[exact] = by_products[exact]
+        left = left[~exact]
+    step = max(1, AT_ONCE // max(1, candidates.shape[1] * x.shape[1]))
+    for some in (left[start : start + step] for start in range(0, len(left), step)):
+        far[some] = np.square(x[candidates[some]] - x[rows[some]][:, None]).sum(axis=-1)
+    return far
 
 
 def _among_equals(x: Array, equal: Array, tied: Array, k: int, index: Array) -> Array:
