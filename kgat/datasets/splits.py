@@ -157,7 +157,7 @@ def seeded(name: str, y: Array, rule: Rule, root: Path) -> tuple[Split, ...]:
         PermissionError: If they are not there and can be written to neither place.
         ValueError: If the file that is there belongs to other nodes or is corrupt.
     """
-    refusals = []
+    refusals, is_known = [], False
     drawn = functools.cache(lambda: np.stack([draw(name, index, y, rule) for index in range(NUM_SPLITS)]))
     for folder in (root, user_cache()):
         place = folder / "splits" / f"{name}.npz"
@@ -165,6 +165,7 @@ def seeded(name: str, y: Array, rule: Rule, root: Path) -> tuple[Split, ...]:
             written = _read(place, len(y))
             if len(written) != FORMER_SPLITS or not np.array_equal(written, drawn()[:FORMER_SPLITS]):
                 return _masks(written)
+            is_known = True
         try:
             with atomic(place) as file:
                 np.savez_compressed(file, parts=drawn())
@@ -172,6 +173,8 @@ def seeded(name: str, y: Array, rule: Rule, root: Path) -> tuple[Split, ...]:
             refusals.append(error)
         else:
             return _masks(drawn())
+    if is_known:
+        return _masks(drawn())
     # The first place is the one the user chose.
     raise refusals[0]
 

@@ -6,6 +6,7 @@ import pickle
 from collections.abc import Callable, Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -174,7 +175,7 @@ def compare(
         engine = Engine(
             path,
             total,
-            key_of=_key,
+            key_of=partial(_key, task),
             shared=(task, device, {"tuned": tuned} if tuned else {}, checkpoints, own, Watch(on_epoch, log)),
             workers=jobs,
             title=task.name,
@@ -375,10 +376,13 @@ def _label(config: Config) -> str:
     return f"{config.model}, seed {config.seed}"
 
 
-def _key(record: Record) -> tuple[str, str] | str | None:
+def _key(task: Any, record: Record) -> tuple[str, str] | str | None:
     if record.get("kind") == "attention":
         return "attention", record.get("key", "")
-    return record["key"] if record.get("kind") in ("run", "tune") else None
+    if record.get("kind") not in ("run", "tune"):
+        return None
+    # A data set may have got other splits since.
+    return record["key"] if record.get("split") in (None, task.split(record["seed"]).name) else None
 
 
 def _run_of(family: Family, config: Config, is_drawn: bool) -> Job:

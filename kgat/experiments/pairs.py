@@ -2,12 +2,14 @@ r"""Which runs are compared with which, and how many independent differences tha
 
 from __future__ import annotations
 
-from collections.abc import Hashable, Mapping
+from collections.abc import Hashable, Iterable, Mapping
 from typing import Any, NamedTuple
 
 import numpy as np
 
-__all__ = ["AVERAGED", "Pair", "differences"]
+__all__ = ["AVERAGED", "Pair", "averaged", "differences", "latest"]
+
+Record = Mapping[str, Any]
 
 # Beside what is said of pairs.
 AVERAGED = "seeds that share one of several splits count once"
@@ -20,7 +22,7 @@ class Pair(NamedTuple):
     split: str | None
 
     @classmethod
-    def of(cls, run: Mapping[str, Any]) -> Pair:
+    def of(cls, run: Record) -> Pair:
         r"""Returns the pair that the record of a run belongs to."""
         return cls(run["seed"], run.get("split"))
 
@@ -48,14 +50,44 @@ def differences(
         >>> differences(kernel, stock).tolist()
         [0.0, 1.0, 2.0, 3.0]
     """
+    return averaged(
+        {
+            pair: score - other
+            for pair, score in scores.items()
+            if score is not None and (other := reference.get(pair)) is not None
+        }
+    )
+
+
+def averaged(values: Mapping[Hashable, float]) -> np.ndarray:
+    r"""Returns values as :func:`differences` counts them: of seeds that share one of several splits the mean.
+
+    Args:
+        values (dict): Values by pair.
+    """
+    several = len({pair.split for pair in values if isinstance(pair, Pair)}) > 1
     of_units: dict[Hashable, list[float]] = {}
-    common = {
-        pair: score - other
-        for pair, score in scores.items()
-        if score is not None and (other := reference.get(pair)) is not None
-    }
-    several = len({pair.split for pair in common if isinstance(pair, Pair)}) > 1
-    for pair, difference in common.items():
+    for pair, value in values.items():
         unit = pair.split if several and isinstance(pair, Pair) else pair
-        of_units.setdefault(unit, []).append(difference)
+        of_units.setdefault(unit, []).append(value)
     return np.array([np.mean(of_unit) for of_unit in of_units.values()])
+
+
+def latest(records: Iterable[Record]) -> list[Record]:
+    r"""Drops runs that were made again on another split, because the splits of their data set have changed.
+
+    Args:
+        records (list of dict): Records, of runs among others.
+
+    Example:
+        >>> run = {"kind": "run", "dataset": "wine", "model": "gat", "seed": 10}
+        >>> [run["split"] for run in latest([{**run, "split": split} for split in ("random-0", "random-10")])]
+        ['random-10']
+    """
+    records = list(records)
+    splits = {_seed_of(record): record.get("split") for record in records if record.get("kind") == "run"}
+    return [r for r in records if r.get("kind") != "run" or r.get("split") == splits[_seed_of(r)]]
+
+
+def _seed_of(run: Record) -> tuple[str, str, int]:
+    return run["dataset"], run["model"], run["seed"]

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from kgat.experiments.config import Config
-from kgat.experiments.pairs import AVERAGED, Pair
+from kgat.experiments.pairs import AVERAGED, Pair, latest
 from kgat.experiments.statistics import holm
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
@@ -90,7 +90,7 @@ def answers(records: Iterable[Record]) -> list[Answer]:
     scores: dict[str, dict[str, dict[str, dict[Hashable, float | None]]]] = {}
     measures: dict[str, Measure] = {}
     of_graphs: dict[str, list[Record]] = {}
-    for run in (record for record in records if record.get("kind") == "run"):
+    for run in (record for record in latest(records) if record.get("kind") == "run"):
         of_graphs.setdefault(run["dataset"], []).append(run)
         measures[run["dataset"]] = measure_of(run["metric"])
         for part in PARTS:
@@ -197,7 +197,7 @@ def _row(answer: Answer) -> list[Cell | str]:
     row: list[Cell | str] = [
         answer.dataset + unit,
         code(answer.model),
-        number(tests[answer.model].pairs, "{}"),
+        number(tests[answer.model].n, "{}"),
     ]
     row += [spread(tests[name].mean, tests[name].std, form, scale) for name in (answer.default, answer.model)]
     for part in PARTS:

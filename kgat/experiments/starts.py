@@ -193,7 +193,7 @@ def _validation_table(records: Sequence[Record]) -> list[str | Table]:
         means = (number(summary.mean, "{:.1f}", 100) for summary in (none, unit))
         difference = interval(unit.difference, unit.ci_low, unit.ci_high, "{:+.1f}", 100)
         ups = f"{unit.ups} : {unit.downs}"
-        rows.append([dataset, code(model), number(unit.pairs, "{}"), *means, difference, ups])
+        rows.append([dataset, code(model), number(unit.n, "{}"), *means, difference, ups])
     head = ["graph", "model", "seeds", "none: val %", "unit: val %", "difference [95 %]", "ups : downs"]
     below = ", ".join(f"{dataset} `{model}`" for dataset, model in worse(records))
     return [

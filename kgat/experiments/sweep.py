@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from kgat.experiments.pairs import AVERAGED, Pair
+from kgat.experiments.pairs import AVERAGED, Pair, latest
 from kgat.experiments.records import BASELINE
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, spread
@@ -41,7 +41,7 @@ def sweeps(records: Iterable[Record], baseline: str = BASELINE) -> Sweeps:
     runs: dict[tuple[str, str], dict[int, dict[str, dict[Hashable, float | None]]]] = {}
     measures: dict[str, Measure] = {}
     plain: dict[str, dict[str, dict[Hashable, float | None]]] = {}
-    for record in records:
+    for record in latest(records):
         if record.get("kind") != "run":
             continue
         name, amount, change = change_of(record["dataset"]) or (record["dataset"], 0, "")
@@ -84,7 +84,7 @@ def blocks(found: Sweeps, baseline: str = BASELINE) -> list[str | Table]:
                         name,
                         f"{amount} {change}" if change == "labels" else f"{amount} % {change}",
                         code(model),
-                        number(summary.pairs, "{}"),
+                        number(summary.n, "{}"),
                         spread(base.mean, base.std, form, scale),
                         spread(summary.mean, summary.std, form, scale),
                         interval(

@@ -12,7 +12,7 @@ import numpy as np
 from kgat.experiments import tuning
 from kgat.experiments.config import differing, protocol, stored
 from kgat.experiments.ledger import read_results
-from kgat.experiments.pairs import AVERAGED, Pair
+from kgat.experiments.pairs import AVERAGED, Pair, latest
 from kgat.experiments.records import BASELINE, CONTENDED, RESULTS
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Table, code, interval, number, pivot, probability, render, spread
@@ -255,7 +255,7 @@ def readme_tables(
     blocks.append(
         f"Difference: paired by seed ({AVERAGED}){points}, with a 95 % t-interval. p: Wilcoxon "
         f"signed-rank test of the paired differences, adjusted over the models of a data set after "
-        f"Holm; with n seeds it cannot fall below 2^(1 − n). Epoch time and peak memory: one "
+        f"Holm; with n pairs it cannot fall below 2^(1 − n). Epoch time and peak memory: one "
         f"training epoch, measured in turns with `{baseline}`, as ratios to it."
     )
     return render(filter(None, blocks), form)
@@ -327,8 +327,8 @@ def allocator_line(records: Sequence[Record]) -> str:
 
 
 def runs_in(records: Iterable[Record]) -> list[Record]:
-    r"""Returns the records of runs."""
-    return [record for record in records if record.get("kind") == "run"]
+    r"""Returns the records of runs (:func:`~kgat.experiments.pairs.latest`)."""
+    return [record for record in latest(records) if record.get("kind") == "run"]
 
 
 OUTDATED = "\\* To be made anew, for the reason that stands above the table of each."

@@ -10,7 +10,7 @@ from typing import Any
 
 import numpy as np
 
-from kgat.experiments.pairs import AVERAGED, Pair, differences
+from kgat.experiments.pairs import AVERAGED, Pair, differences, latest
 from kgat.experiments.statistics import holm, wilcoxon
 from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
@@ -63,7 +63,7 @@ class Verdict:
 
     @property
     def outcome(self) -> str:
-        r"""Whether the family wins, ties or loses; :obj:`"open"` with too few seeds for a test."""
+        r"""Whether the family wins, ties or loses; :obj:`"open"` with too few pairs for a test."""
         if self.p_value is None:
             return "open"
         if self.p_value > LEVEL or not self.contest.difference:
@@ -117,7 +117,7 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
     of_graphs: dict[str, dict[str, dict[Any, Record]]] = {}
     entropies: dict[str, dict[str, float]] = {}
     beside = [model for model in FLOORS if model not in (family, *stock)]
-    for record in records:
+    for record in latest(records):
         if record.get("kind") == "attention" and (entropy := _entropy(record)) is not None:
             entropies.setdefault(record["dataset"], {})[record["model"]] = entropy
         if record.get("kind") == "run" and record["model"] in (family, *stock, *beside):
@@ -238,7 +238,7 @@ def _sentence(judged: Sequence[Verdict], names: Sequence[str]) -> str:
         for outcome in ("win", "tie", "loss", "open")
     }
     if len(judged) == len(of["open"]):
-        return f"On none of {len(judged)} graph{'s' * (len(judged) != 1)} are there enough seeds for a test."
+        return f"On none of {len(judged)} graph{'s' * (len(judged) != 1)} are there enough pairs for a test."
     tested = len(judged) - len(of["open"])
     which = {
         outcome: f" ({', '.join(names)})" if names and outcome != "tie" else ""
@@ -246,7 +246,7 @@ def _sentence(judged: Sequence[Verdict], names: Sequence[str]) -> str:
     }
     family = "the kernel family" if judged[0].family == FAMILY else f"`{judged[0].family}`"
     chosen = f"the {_others(names)} that validation prefers" if len(names) > 2 else f"`{names[0]}`"
-    still = f" {len(of['open'])} more have too few seeds for a test." if of["open"] else ""
+    still = f" {len(of['open'])} more have too few pairs for a test." if of["open"] else ""
     return (
         f"On {tested} graph{'s' * (tested != 1)} {family} is significantly better than {chosen} on "
         f"{len(of['win'])}{which['win']}, worse on {len(of['loss'])}{which['loss']}, and neither on "

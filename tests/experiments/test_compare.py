@@ -80,6 +80,21 @@ def test_compare_repeats_the_run_of_a_truncated_line(tmp_path, trained):
     assert len(found) == len(ledger.read(path)) == 4
 
 
+def test_runs_on_splits_that_have_changed_are_made_again(tmp_path, trained):
+    run(tmp_path, ("gat",), 2)
+    path = tmp_path / "results.jsonl"
+    lines = [json.loads(line) for line in path.read_text().splitlines()]
+    for line in lines:
+        if line["kind"] == "run" and line["seed"] == 1:
+            line["split"] = "random-7"
+    path.write_text("".join(json.dumps(line) + "\n" for line in lines))
+    trained.clear()
+    records = run(tmp_path, ("gat", "rbf"), 2)
+    assert trained == [("rbf", 0), ("gat", 1), ("rbf", 1)]
+    gat, rbf = tables.table(records)
+    assert (gat.n, rbf.n, rbf.pairs) == (2, 2, 2)
+
+
 def test_interrupt_keeps_what_is_done(tmp_path, trained):
     trained.stop_after = 3
     with pytest.raises(Interrupted, match=r"3 of 4 runs are kept in .*same command again") as caught:

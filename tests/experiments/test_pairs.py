@@ -1,9 +1,10 @@
 import numpy as np
 import pytest
 from made_runs import make_run
+from scipy import stats
 
 from kgat.experiments import plots, starts
-from kgat.experiments.pairs import Pair, differences
+from kgat.experiments.pairs import Pair, differences, latest
 from kgat.experiments.questions import answers
 from kgat.experiments.statistics import wilcoxon
 from kgat.experiments.summary import summarise_runs
@@ -99,6 +100,26 @@ def test_no_page_is_surer_than_its_splits(said, num_splits):
         means = (tests[0] - tests[1]).reshape(-1, pairs).mean(axis=0)
         assert summary.p_value == pytest.approx(wilcoxon(means))
         assert summary.difference == pytest.approx(means.mean())
+
+
+def test_runs_on_former_splits_are_dropped():
+    former = [{**run, "split": f"random-{run['seed'] % 10}", "test": 0.0} for run in runs("gat", 20, 0.0)]
+    again = [{**run, "split": f"random-{run['seed']}"} for run in runs("gat", 20, 0.0)[10:]]
+    ours = [{**run, "split": f"random-{run['seed']}"} for run in runs("rbf", 20, 0.0)]
+    records = [*former, *ours, *again, {"kind": "cost"}]
+    assert len(latest(records)) == len(records) - 10
+    gat, rbf = table([record for record in records if record["kind"] == "run"])
+    assert (gat.n, rbf.n, rbf.pairs) == (20, 20, 20)
+
+
+def test_the_bar_of_scores_is_that_of_splits():
+    of_seeds, of_splits = (
+        plots.accuracy(runs("gat", number, 0.0)).axes[0].lines[-2].get_xdata() for number in (1, 10)
+    )
+    scores = np.array([run["test"] for run in runs("gat", 10, 0.0)])
+    for drawn, values in ((of_seeds, scores), (of_splits, scores.reshape(2, 10).mean(axis=0))):
+        expected = stats.t.interval(0.95, values.size - 1, values.mean(), stats.sem(values))
+        assert drawn == pytest.approx(100 * np.array(expected))
 
 
 def test_the_figure_shows_one_dot_for_each():

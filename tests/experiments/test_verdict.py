@@ -40,7 +40,7 @@ def test_a_family_wins_loses_and_ties():
     assert judged[0].p_value == pytest.approx(3 * 2 / 2**10)
     said = blocks(judged)[0]
     assert "better than the stock layer that validation prefers on 1 (won), worse on 1 (lost)" in said
-    assert "neither on 1. 1 more have too few seeds" in said
+    assert "neither on 1. 1 more have too few pairs" in said
 
 
 def test_floors_stand_beside_in_no_test():

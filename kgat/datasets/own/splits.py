@@ -247,8 +247,10 @@ def _seeded(
             )
         rule, said = partial(rules.shares, train=train, val=val), "seeded splits"
     # One name for all graphs: a graph that moves, or gets a feature more, keeps its splits.
-    parts = [(f"random-{i}", rules.draw("own", i, y, rule)) for i in range(rules.NUM_SPLITS)]
-    return _split(parts), said
+    drawn = [rules.draw("own", i, y, rule) for i in range(rules.NUM_SPLITS)]
+    # Few groups or nodes have few splits: twice the same would count as two.
+    distinct = {part.tobytes(): part for part in drawn}.values()
+    return _split([(f"random-{i}", part) for i, part in enumerate(distinct)]), said
 
 
 def _by_time(moments: Array, labelled: Array, train: float, val: float, time: str) -> Array:

@@ -104,14 +104,21 @@ def _own() -> mpl.RcParams:
 
 
 def dots_and_interval(
-    axes: Axes, row: int, values: np.ndarray, look: Style, bounds: tuple[float, float] = (-math.inf, math.inf)
+    axes: Axes,
+    row: int,
+    values: np.ndarray,
+    look: Style,
+    bounds: tuple[float, float] = (-math.inf, math.inf),
+    independent: np.ndarray | None = None,
 ) -> None:
     # Seeds lie below the mean, fanned out in a fixed pattern so that equal ones can be told apart.
     fan = row + 0.22 + 0.11 * (np.arange(values.size) % 3 - 1) * (values.size > 1)
     axes.plot(values, fan, "o", color=look.color, ms=4, alpha=0.5, mew=0)
-    half = half_width(values)
+    # Dots may belong together.
+    of_mean = values if independent is None else independent
+    half = half_width(of_mean)
     if half is not None:
-        ends = np.clip([values.mean() - half, values.mean() + half], *bounds)
+        ends = np.clip([of_mean.mean() - half, of_mean.mean() + half], *bounds)
         axes.plot(ends, [row - 0.12] * 2, color=look.color, linewidth=2.4, solid_capstyle="butt")
     axes.plot(values.mean(), row - 0.12, look.marker, color=look.color, ms=7.5, mec="white")
 
@@ -123,14 +130,15 @@ def figure_of_scores(
     text: Callable[[np.ndarray], str],
     reference: float | None = None,
     bounds: tuple[float, float] = (-math.inf, math.inf),
+    independent: Mapping[str, np.ndarray] | None = None,
 ) -> tuple[Figure, Axes]:
-    r"""A figure with a row for each model: its seeds, their mean with its interval, and at the right what
-    :obj:`text` says of them, under a head."""
+    r"""A figure with a row for each model: its seeds, their mean with its interval (that of
+    :obj:`independent` values if they are given), and at the right what :obj:`text` says, under a head."""
     figure, (axes,) = figure_of_rows(len(scores))
     if reference is not None:
         reference_line(axes, reference)
     for row, (model, values) in enumerate(scores.items()):
-        dots_and_interval(axes, row, values, looks[model], bounds)
+        dots_and_interval(axes, row, values, looks[model], bounds, (independent or {}).get(model))
         right_of(axes, row, text(values))
     several = any(values.size > 1 for values in scores.values())
     axes.text(

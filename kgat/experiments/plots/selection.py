@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 
-from kgat.experiments.pairs import Pair
+from kgat.experiments.pairs import Pair, latest
 from kgat.experiments.records import BASELINE
 from kgat.experiments.statistics import interval
 from kgat.measures import Measure, measure_of
@@ -37,7 +37,7 @@ def models_of(records: Iterable[Record]) -> list[str]:
 def runs_of(records: Sequence[Record], dataset: str | None) -> dict[str, dict[Any, Record]]:
     r"""Model, then seed and split, then its last run; the baseline comes first."""
     runs: dict[str, dict[Any, Record]] = {}
-    for record in _of(records, "run", dataset):
+    for record in _of(latest(records), "run", dataset):
         if is_finite(record.get("test")):
             runs.setdefault(record["model"], {})[Pair.of(record)] = record
     return _baseline_first(runs)

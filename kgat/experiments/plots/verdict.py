@@ -19,7 +19,7 @@ def verdict(judged: Sequence[Verdict], looks: Looks, dataset: str) -> Figure:
 
     Dots are seeds, or the means of a split where there are several, the bar is the 95 % interval of the mean;
     graphs from the largest gain to the largest loss.
-    Green and orange are significant after Holm's adjustment over graphs; grey has too few seeds for a test.
+    Green and orange are significant after Holm's adjustment over graphs; grey has too few of them for a test.
     Graphs whose metric is no percentage are left out.
     """
     ordered = sorted(judged, key=lambda v: -float(np.mean(v.differences)))

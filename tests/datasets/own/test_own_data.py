@@ -119,7 +119,7 @@ def test_other_attributes_decide_splits():
     data = make(year=torch.arange(N), town=torch.arange(N) % 8)
     (split,) = from_data(data, time="year").splits
     assert split.train.nonzero().flatten().tolist() == list(range(24))
-    assert len(from_data(data, group="town").splits) == 20
+    assert len(from_data(data, group="town").splits) == 18
     task = from_data(make(color=torch.arange(N) % 2, node_id=[f"n{i}" for i in range(N)]), target="color")
     assert (task.num_classes, task.data.node_id[3]) == (2, "n3")
 

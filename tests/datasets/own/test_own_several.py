@@ -65,7 +65,7 @@ def test_graphs_without_parts_are_split_as_wholes(tmp_path):
     for seed in range(6):
         write(folder / f"town{seed}", *tables(seed))
     task = read_graph(folder)
-    assert len(task.splits) == 20
+    assert len(task.splits) == 16
     for split in task.splits:
         for mask in (split.train, split.val, split.test):
             counts = mask.view(6, 60).sum(dim=1)
@@ -99,7 +99,7 @@ def test_files_of_pyg(tmp_path, form):
     assert torch.equal(task.data.x, torch.cat([graph.x for graph in graphs]))
     assert torch.equal(task.data.y, torch.cat([graph.y for graph in graphs]))
     assert int(task.data.batch.max()) == 5
-    assert len(task.splits) == (1 if form in ("files", "lists") else 20)
+    assert len(task.splits) == (1 if form in ("files", "lists") else 18)
     start = 12 + 13
     of_third = task.data.batch[task.data.edge_index[0]] == 2
     wanted = {tuple(edge) for edge in (graphs[2].edge_index + start).t().tolist()}

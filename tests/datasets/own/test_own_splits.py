@@ -173,3 +173,12 @@ def test_given_splits_may_not_leak(nodes, edges):
 def test_wrong_options(nodes, edges, options, message):
     with pytest.raises(ValueError, match=message):
         from_pandas(nodes, edges, **options)
+
+
+def test_few_groups_have_few_splits_and_none_twice(nodes, edges):
+    for number, most in ((3, 6), (4, 20)):
+        sites = [f"s{i % number}" for i in range(len(nodes))]
+        task = from_pandas(nodes.assign(site=sites), edges, group="site")
+        distinct = {(*split.train.tolist(), *split.val.tolist()) for split in task.splits}
+        assert len(distinct) == len(task.splits) <= most
+        assert [split.name for split in task.splits] == [f"random-{i}" for i in range(len(distinct))]

@@ -202,7 +202,7 @@ def test_the_line_says_what_was_understood():
     # a-b twice and once the other way, a loop at d.
     assert line == (
         "letters: 8 nodes, 3 undirected edges, 2 isolated, 1 feature; predicts label: 2 classes (u 42.9 %, "
-        "v 57.1 %), 1 node without, homophily 0.67, by roc_auc; 20 splits, the first of 3 train, 2 val, "
+        "v 57.1 %), 1 node without, homophily 0.67, by roc_auc; 17 splits, the first of 3 train, 2 val, "
         "2 test; of the columns x, numbers standardised; features dense; undirected; 1 self-loop and "
         "1 duplicate edge dropped; seeded splits, stratified by class"
     )
