@@ -13,7 +13,7 @@ from torch import Tensor
 
 from kgat.datasets import Task
 from kgat.experiments.equal_settings import at_equal_settings, cell
-from kgat.experiments.statistics import holm
+from kgat.experiments.statistics import holm, wilcoxon
 from kgat.experiments.table import Cell, Table, number
 from kgat.experiments.verdict import Verdict
 
@@ -148,7 +148,7 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
     ]
     measured = {name: {entry: of_graphs[name][entry] for entry in PROPERTIES} for name in names}
     return [
-        *_by_edges(of_graphs, judged),
+        *_by_edges(of_graphs, judged, gains),
         Table(head, rows),
         *[SAME] * tried,
         _correlations(measured, gains),
@@ -163,23 +163,40 @@ SAME = (
 )
 
 
-def _by_edges(of_graphs: Mapping[str, Record], judged: Sequence[Verdict]) -> list[str]:
-    groups = {True: "join nearest points", False: "are given"}
-    said = []
-    for nearest, edges in groups.items():
-        outcomes = [
-            verdict.outcome
+def _by_edges(
+    of_graphs: Mapping[str, Record], judged: Sequence[Verdict], gains: Mapping[str, float]
+) -> list[str]:
+    groups = {"join nearest points": True, "are given": False}
+    of_groups = {
+        edges: [
+            verdict
             for verdict in judged
             if of_graphs.get(verdict.dataset, {}).get("nearest") is nearest and verdict.outcome != "open"
         ]
-        if outcomes:
-            wins, ties, losses = (outcomes.count(outcome) for outcome in ("win", "tie", "loss"))
-            graphs = f"{len(outcomes)} graph{'s' * (len(outcomes) != 1)}"
-            said.append(
-                f"Where edges {edges}, on {graphs}, the family wins on {wins}, ties on {ties} and loses on "
-                f"{losses}."
-            )
-    return [" ".join(said)] if len(said) == len(groups) else []
+        for edges, nearest in groups.items()
+    }
+    if not all(of_groups.values()):
+        return []
+    of_gains = {
+        edges: np.array([gains[v.dataset] for v in of_group if v.dataset in gains])
+        for edges, of_group in of_groups.items()
+    }
+    p_values = holm({edges: wilcoxon(values) for edges, values in of_gains.items()})
+    said = []
+    for edges, of_group in of_groups.items():
+        outcomes = [verdict.outcome for verdict in of_group]
+        wins, ties, losses = (outcomes.count(outcome) for outcome in ("win", "tie", "loss"))
+        text = (
+            f"Where edges {edges}, on {len(outcomes)} graph{'s' * (len(outcomes) != 1)}, the family wins on "
+        )
+        text += f"{wins}, ties on {ties} and loses on {losses}"
+        if (p_value := p_values[edges]) is not None:
+            text += f"; its mean gain is {of_gains[edges].mean():+.1f} points (p = {p_value:.2g} over graphs)"
+        said.append(f"{text}.".replace("-", "−"))
+    return [f"{' '.join(said)} {OVER_GRAPHS * any(p is not None for p in p_values.values())}".strip()]
+
+
+OVER_GRAPHS = "(Wilcoxon's test of mean gains, where the metric is a percentage, after Holm over both.)"
 
 
 def _entropies(verdict: Verdict) -> list[Cell]:

@@ -332,6 +332,8 @@ def _orders(records: Sequence[Record]) -> Iterator[str]:
         values = [mean(tests) for tests in one.values()]
         if max(values) - min(values) > 2 * max(float(np.std(tests, ddof=1)) for tests in one.values()):
             apart.append(dataset)
+    if not complete:  # with one seed there is no deviation
+        return
     yield "The best and the worst p are farther apart than twice the largest standard deviation over seeds on"
     yield f"{len(apart)} of {len(complete)} sets ({', '.join(apart) or NONE})."
 
