@@ -4,7 +4,7 @@ VENV ?= .venv
 BIN := $(VENV)/bin
 
 # Sets of the ablation whose stock layers are among the results.
-ABLATED := Cora CiteSeer PubMed chameleon_filtered squirrel_filtered
+ABLATED := Cora CiteSeer PubMed chameleon_filtered
 
 .DEFAULT_GOAL := help
 .PHONY: help compare evidence test lint bench gpu readme docs wheel clean

@@ -21,7 +21,7 @@ def between(page, begin=BEGIN, end=END):
 
 
 # As the commands on these pages give them: "ablation" beside the sets of "results" that have a part there.
-SETS = ("Cora", "CiteSeer", "PubMed", "chameleon_filtered", "squirrel_filtered")
+SETS = ("Cora", "CiteSeer", "PubMed", "chameleon_filtered")
 FOLDERS = {
     "results/README.md": ["results"],
     "ablation/README.md": [*(f"results/{name}" for name in SETS), "ablation"],
