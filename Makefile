@@ -69,6 +69,7 @@ readme: $(VENV)/.kgat
 	$(BIN)/kgat table results --readme results/README.md
 	$(BIN)/kgat table evidence/published results/Cora results/CiteSeer results/PubMed --published --readme evidence/README.md
 	$(BIN)/kgat table evidence/families evidence/graphs.jsonl --verdict --readme evidence/README.md --figure evidence/verdict.png
+	$(BIN)/kgat table evidence/sweep --sweep --readme evidence/README.md --figure evidence/sweep.png
 	$(BIN)/kgat table evidence/questions --questions --readme evidence/README.md
 	$(BIN)/kgat table evidence/mixtures --verdict --family 'additive|rbf,constant*additive+constant*rbf' --against gat,rbf \
 		--readme evidence/mixtures/README.md
