@@ -71,7 +71,7 @@ def test_names_of_models(given, name, kwargs):
 
 def test_committed_records_name_their_models_as_today():
     names = set()
-    for folder in ("results", "ablation", "benchmarks"):
+    for folder in ("results", "ablation", "benchmarks", "evidence/questions"):
         for path in (ROOT / folder).rglob("*.jsonl"):
             for line in path.read_text(encoding="utf8").splitlines():
                 record = json.loads(line)
@@ -79,7 +79,7 @@ def test_committed_records_name_their_models_as_today():
                     continue
                 names |= {record.get("model"), record.get("config", {}).get("model")}
     names = {name for name in names if isinstance(name, str)} - ABSENT
-    assert {"gat", "rbf*l1.5", "implicit[num_features=64]", "rbf*l2@separate"} <= names
+    assert {"gat", "rbf*l1.5", "rbf@shared_qk", "spectral*l2"} <= names
     assert {name: resolve_model(name).name for name in names} == {name: name for name in names}
 
 
