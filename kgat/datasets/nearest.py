@@ -54,14 +54,14 @@ def nearest(x: Any, k: int, metric: str = "euclidean") -> Array:
             f"Expected more points than neighbours, {k} of each (got {points}); give more, or ask for fewer"
         )
     if sparse.issparse(x):
-        x = sparse.csr_array(x, dtype=np.float64)
+        x = sparse.csr_matrix(x, dtype=np.float64)  # which scikit-learn took before arrays
     else:
         x = np.asarray(x, dtype=np.float64)
         if metric == "euclidean":
             x = x - np.median(x, axis=0)  # differences of large numbers lose digits
     if metric == "cosine":
         x = _of_length_one(x)
-    squares = np.asarray((x * x).sum(axis=1)).ravel()
+    squares = _squares(x)
     search = NearestNeighbors(metric=metric).fit(x)
     distance, index = search.kneighbors(n_neighbors=min(k + 1, points - 1))
     if index.shape[1] == k:  # all others
@@ -93,11 +93,16 @@ def nearest(x: Any, k: int, metric: str = "euclidean") -> Array:
     return index
 
 
+def _squares(x: Any) -> Array:
+    return np.asarray((x * x if isinstance(x, np.ndarray) else x.multiply(x)).sum(axis=1)).ravel()
+
+
 def _of_length_one(x: Any) -> Any:
-    largest = np.asarray(abs(x).max(axis=1).todense() if hasattr(x, "tocsr") else abs(x).max(axis=1)).ravel()
+    largest = abs(x).max(axis=1)
+    largest = np.asarray(largest.toarray() if hasattr(largest, "toarray") else largest).ravel()
     scale = 1 / np.where(largest > 0, largest, 1.0)
     x = x * scale[:, None] if isinstance(x, np.ndarray) else x.multiply(scale[:, None]).tocsr()
-    lengths = np.sqrt(np.asarray((x * x).sum(axis=1)).ravel())
+    lengths = np.sqrt(_squares(x))
     scale = 1 / np.where(lengths > 0, lengths, 1.0)
     return x * scale[:, None] if isinstance(x, np.ndarray) else x.multiply(scale[:, None]).tocsr()
 
@@ -112,7 +117,7 @@ def _first(x: Any, squares: Array, rows: Array, candidates: Array, k: int, metri
         noise: Any = 0.0
     else:
         products = x[rows] @ x.T
-        products = np.asarray(products.todense() if hasattr(products, "tocsr") else products)
+        products = np.asarray(products.toarray() if hasattr(products, "toarray") else products)
         products = np.take_along_axis(products, candidates, axis=1)
         if metric == "cosine":
             far, noise = 1 - products, PRODUCTS
