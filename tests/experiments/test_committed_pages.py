@@ -4,11 +4,13 @@ from pathlib import Path
 
 import pytest
 
+from kgat.cli.table import judgement
 from kgat.experiments import claims, regression, sequences, starts
 from kgat.experiments.bench import report
 from kgat.experiments.ledger import read_results
 from kgat.experiments.pages import BEGIN, END, OVERVIEW, split_readme
-from kgat.experiments.tables import readme_tables
+from kgat.experiments.tables import readme_tables, result_files
+from kgat.experiments.verdict import verdicts
 
 ROOT = Path(__file__).resolve().parents[2]
 SEQUENCES = ROOT / "benchmarks" / "sequences"
@@ -22,6 +24,7 @@ def between(page, begin=BEGIN, end=END):
 
 # As the commands on these pages give them: "ablation" beside the sets of "results" that have a part there.
 SETS = ("Cora", "CiteSeer", "PubMed", "chameleon_filtered")
+FAMILIES = (["kernel"], ["gat", "gatv2"])
 FOLDERS = {
     "results/README.md": ["results"],
     "ablation/README.md": [*(f"results/{name}" for name in SETS), "ablation"],
@@ -35,6 +38,47 @@ def test_comparisons(page):
 
 def test_overview():
     assert between("README.md", *OVERVIEW) == readme_tables(ROOT / "results", overview=True)
+
+
+def records_below(*folders):
+    return [r for path in result_files([ROOT / folder for folder in folders]) for r in read_results(path)]
+
+
+MIXTURES = (["additive|rbf", "constant*additive+constant*rbf"], ["gat", "rbf"])
+# As `make readme` gives them: a block of a page, from what, and who is judged against whom.
+JUDGED = {
+    "verdict": ("evidence/README.md", ["evidence/families", "evidence/graphs.jsonl"], FAMILIES),
+    "sweep": ("evidence/README.md", ["evidence/sweep"], FAMILIES),
+    "questions": ("evidence/README.md", ["evidence/questions"], FAMILIES),
+    "published": (
+        "evidence/README.md",
+        ["evidence/published", *(f"results/{name}" for name in ("Cora", "CiteSeer", "PubMed"))],
+        FAMILIES,
+    ),
+    "mixtures": ("evidence/mixtures/README.md", ["evidence/mixtures"], MIXTURES),
+}
+
+
+@pytest.mark.parametrize("name", JUDGED)
+def test_evidence(name):
+    page, folders, (family, against) = JUDGED[name]
+    block = "verdict" if name == "mixtures" else name
+    text = judgement(block, records_below(*folders), family, against)
+    assert between(page, f"<!-- {block}:begin -->", f"<!-- {block}:end -->") == text.strip()
+
+
+@pytest.mark.parametrize("page", ["README.md", "docs/why.md", "docs/how-to/choose-a-kernel.md"])
+def test_what_pages_say_of_the_evidence(page):
+    judged = verdicts(records_below("evidence/families"))
+    outcomes = {outcome: [v.dataset for v in judged if v.outcome == outcome] for outcome in ("win", "loss")}
+    # Sentences are written by hand: with another outcome they are to be written anew.
+    assert (outcomes, len(judged)) == ({"win": ["digits"], "loss": []}, 22)
+    text = " ".join((ROOT / page).read_text(encoding="utf8").split())
+    assert "digits" in text
+    assert any(
+        said in text
+        for said in ("of 22 they win significantly on one", "one of 22 graphs", "one graph of 22")
+    )
 
 
 def test_start_of_scores():
