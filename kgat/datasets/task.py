@@ -106,7 +106,7 @@ class Task:
         >>> from kgat.datasets import load
         >>> task = load("karate")
         >>> task.data.num_nodes, task.num_classes, len(task.splits)
-        (34, 2, 10)
+        (34, 2, 20)
         >>> split = task.split(seed=0)
         >>> visible = task.visible(split)
         >>> bool((visible.y[split.test] == -1).all())

@@ -103,7 +103,7 @@ def test_it_learns_what_order_decides():
     y = (x[:, 0, 0] > x[:, 7, 0]).long()
     model = SequenceClassifier(2, in_channels=1, embed_dim=16, dropout=0.0, kernel="rbf", position="sum")
     optimizer = torch.optim.Adam(model.parameters(), 0.01)
-    for _ in range(60):
+    for _ in range(150):  # at 1.0 after 80, whatever the seed
         optimizer.zero_grad()
         torch.nn.functional.cross_entropy(model(x), y).backward()
         optimizer.step()

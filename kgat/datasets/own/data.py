@@ -83,7 +83,7 @@ def from_data(
         >>> x, y = torch.randn(60, 4), torch.arange(60) % 3
         >>> task = from_data(Data(x=x, edge_index=erdos_renyi_graph(60, 0.1), y=y), name="drawn")
         >>> task.num_classes, task.metric, len(task.splits)
-        (3, 'accuracy', 10)
+        (3, 'accuracy', 20)
     """
     if isinstance(data, Mapping):
         data = _from_dict(data)
