@@ -79,37 +79,30 @@ def checksums() -> dict[str, tuple[str, int]]:
     return {path: (sha256, int(size)) for sha256, size, path in rows}
 
 
-def chosen(root: Path, files: Sequence[RawFile], instead: Sequence[RawFile]) -> Sequence[RawFile]:
-    r"""Returns the files of a data set, or those that serve instead where they alone are all there."""
-    if instead and not _are_there(root, files) and _are_there(root, instead):
-        return instead
-    return files
-
-
-def _are_there(root: Path, files: Sequence[RawFile]) -> bool:
-    return all((root / file.path).is_file() for file in files)
-
-
-def fetch(root: Path, files: Sequence[RawFile], name: str) -> list[Path]:
+def fetch(root: Path, files: Sequence[RawFile], name: str, instead: Sequence[RawFile] = ()) -> list[Path]:
     r"""Returns the paths of raw files: all present, those of known content verified.
 
     Files that are missing are downloaded first; files that are there are never written to, so the
-    root may be read-only.
+    root may be read-only. Where other files serve instead, they are taken if they alone are all there.
 
     Raises:
         FileNotFoundError: If a file is neither there nor to be had.
         PermissionError: If a download cannot be written below the root.
         ValueError: If a file does not have the content it must have.
     """
-    places = [[root / path for path in (file.path, *file.also)] for file in files]
-    paths = [next((path for path in of if path.is_file()), of[0]) for of in places]
+    paths = [_place(root, file) for file in files]
+    if instead and not all(path.is_file() for path in paths):
+        others = [_place(root, file) for file in instead]
+        if all(path.is_file() for path in others):
+            files, paths = instead, others
+    or_else = "".join(f", or '{root / file.path}' instead" for file in instead)
     missing = [file for file, path in zip(files, paths, strict=True) if not path.is_file()]
     for file in missing:
         wanted = f"the raw file of '{name}' at '{root / file.path}'"
         if file.url is None:
             raise FileNotFoundError(
-                f"Expected {wanted} (got no file, and no address is known); put it there, or point 'root' or "
-                f"KGAT_DATA to a folder that has it"
+                f"Expected {wanted} (got no file, and no address is known); put it there{or_else}, or point "
+                f"'root' or KGAT_DATA to a folder that has it"
             )
         if file.member is None:
             sha256, size = checksums().get(file.path, (None, None))
@@ -121,6 +114,11 @@ def fetch(root: Path, files: Sequence[RawFile], name: str) -> list[Path]:
         if file.path in checksums():
             verify(path, *checksums()[file.path])
     return paths
+
+
+def _place(root: Path, file: RawFile) -> Path:
+    places = [root / path for path in (file.path, *file.also)]
+    return next((path for path in places if path.is_file()), places[0])
 
 
 def verify(path: Path, sha256: str, size: int) -> None:

@@ -178,6 +178,19 @@ def test_verify_names_file_expected_and_got(origin):
         verify(origin, "1" * 64, 13)
 
 
+def test_files_that_serve_instead_are_taken_where_they_alone_are_all_there(tmp_path):
+    files, instead = [RawFile("A/a.ts", None), RawFile("A/b.ts", None)], [RawFile("A.npz", None)]
+    with pytest.raises(
+        FileNotFoundError, match=r"a.ts' \(got no file.*there, or '.*A.npz' instead, or point"
+    ):
+        fetch(tmp_path, files, "A", instead)
+    (tmp_path / "A").mkdir()
+    for name in ("A/a.ts", "A.npz", "A/b.ts"):
+        (tmp_path / name).write_bytes(b"x")
+        found = [path.name for path in fetch(tmp_path, files, "A", instead)] if name != "A/a.ts" else []
+        assert found == {"A/a.ts": [], "A.npz": ["A.npz"], "A/b.ts": ["a.ts", "b.ts"]}[name]
+
+
 def test_known_content_is_verified_before_use(tmp_path):
     path = tmp_path / "Cora" / "raw" / "ind.cora.x"
     path.parent.mkdir(parents=True)

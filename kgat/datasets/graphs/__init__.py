@@ -20,7 +20,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from kgat.datasets import splits
-from kgat.datasets.files import BROKEN, chosen, fetch, reading, resolve_root
+from kgat.datasets.files import BROKEN, fetch, reading, resolve_root
 from kgat.datasets.graph import DAMAGED, Graph, feature_tensor, sorted_edges
 from kgat.datasets.source import GraphSource, discover, resolve
 from kgat.datasets.task import Split, Task
@@ -88,7 +88,7 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
         raise ValueError(f"Expected 'sparse' to be 'auto', True or False (got '{sparse}')")
     require(f"to read '{source.name}'", *source.needs)
     folder = resolve_root(root)
-    paths = fetch(folder, chosen(folder, source.files, source.instead), source.name)
+    paths = fetch(folder, source.files, source.name, source.instead)
     with reading(*paths):
         graph = source.read(paths)
     try:

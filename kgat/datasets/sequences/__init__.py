@@ -8,7 +8,7 @@ written beside them.
 import os
 from typing import Any
 
-from kgat.datasets.files import chosen, fetch, resolve_root
+from kgat.datasets.files import fetch, resolve_root
 from kgat.datasets.sequence_task import SequenceTask
 from kgat.datasets.source import SequenceSource, discover, resolve
 from kgat.extras import require
@@ -81,8 +81,7 @@ def load_sequences(name: str, root: str | os.PathLike[str] | None = None, **opti
             unknown(f"an option of '{source.name}'", option, source.options)
     require(f"to read '{source.name}'", *source.needs)
     folder = resolve_root(root)
-    files = chosen(folder, source.files, source.instead)
-    return source.read(source, fetch(folder, files, source.name), **options)
+    return source.read(source, fetch(folder, source.files, source.name, source.instead), **options)
 
 
 def resolve_source(name: str) -> SequenceSource:
