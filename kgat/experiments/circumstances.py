@@ -34,12 +34,25 @@ def circumstances(device: str) -> dict[str, Any]:
 
 @functools.cache
 def commit_of(root: Path) -> str | None:
-    r"""Returns the commit of a clone of the sources, marked where files differ from it."""
+    r"""Returns the commit of a clone of the sources, marked where the package differs from it: what is
+    computed does not depend on the rest, records among it."""
     if not (root / ".git").exists():  # installed: a repository further up is another project's
         return None
-    command = ["git", "-C", str(root), "describe", "--always", "--dirty", "--exclude=*"]
+    commit = _git(root, "rev-parse", "--short", "HEAD")
+    changes = _git(root, "status", "--porcelain", "--", PACKAGE)
+    if not commit or changes is None:
+        return None
+    return f"{commit}-dirty" if changes else commit
+
+
+PACKAGE = "kgat"  # below the root
+
+
+def _git(root: Path, *arguments: str) -> str | None:
     try:
-        done = subprocess.run(command, capture_output=True, text=True, timeout=10, check=False)
+        done = subprocess.run(
+            ["git", "-C", str(root), *arguments], capture_output=True, text=True, timeout=10, check=False
+        )
     except (OSError, subprocess.TimeoutExpired):
         return None
-    return done.stdout.strip() or None if done.returncode == 0 else None
+    return done.stdout.strip() if done.returncode == 0 else None
