@@ -138,7 +138,7 @@ def print_judgements(
 
 
 def judgement(name: str, records: list[dict[str, Any]], family: list[str], against: list[str]) -> str:
-    from kgat.experiments import properties, questions, sweep, verdict
+    from kgat.experiments import controls, properties, questions, sweep, verdict
     from kgat.experiments.published import agreement
     from kgat.experiments.table import render
 
@@ -169,7 +169,11 @@ def judgement(name: str, records: list[dict[str, Any]], family: list[str], again
                 f"Expected runs of '{each}' and of {' or '.join(against)} (got {_named(records, 'model')}); "
                 f"run: kgat compare --models {','.join([*against, each])}{' --trials 12' * usual}"
             )
-        laid_out += [*verdict.blocks(judged), *properties.blocks(records, judged)]
+        laid_out += [
+            *verdict.blocks(judged),
+            *properties.blocks(records, judged),
+            *controls.blocks(records, judged),
+        ]
     return render(laid_out)
 
 

@@ -22,7 +22,6 @@ Record = Mapping[str, Any]
 
 STOCK = ("gat", "gatv2")
 FAMILY = "kernel"
-FLOORS = ("gcn", "mlp")  # without attention, and without edges
 LEVEL = 0.05
 
 
@@ -40,7 +39,10 @@ class Verdict:
         differences (tuple of float): Test scores of the family minus those of :obj:`stock`
             (:func:`~kgat.experiments.pairs.differences`).
         family (str): The family.
-        floors (dict): What is said of models that are shown beside, in no test.
+        untried (tuple of float): The differences on splits that no trial had; none without trials, or where
+            all runs share a split.
+        trials (int, optional): Number of settings that trials compared, the same for all competitors.
+        at_protocol (tuple of str): Competitors that trials left with the settings of the protocol.
         entropies (dict): Of models whose attention was looked at: the mean over layers and heads of its
             entropy, where 1 is a plain mean over neighbours.
     """
@@ -53,7 +55,9 @@ class Verdict:
     p_value: float | None
     differences: tuple[float, ...]
     family: str
-    floors: Mapping[str, Summary]
+    untried: tuple[float, ...]
+    trials: int | None
+    at_protocol: tuple[str, ...]
     entropies: Mapping[str, float]
 
     @property
@@ -114,13 +118,18 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
     # Figures of verdicts are drawn without torch, which tables need for their settings.
     from kgat.experiments.tables import expect_one_kind
 
-    of_graphs: dict[str, dict[str, dict[Any, Record]]] = {}
+    of_graphs: dict[str, dict[str, dict[Pair, Record]]] = {}
     entropies: dict[str, dict[str, float]] = {}
-    beside = [model for model in FLOORS if model not in (family, *stock)]
+    tried: dict[str, set[str | None]] = {}
+    protocol: dict[tuple[str, str], Any] = {}
     for record in latest(records):
         if record.get("kind") == "attention" and (entropy := _entropy(record)) is not None:
             entropies.setdefault(record["dataset"], {})[record["model"]] = entropy
-        if record.get("kind") == "run" and record["model"] in (family, *stock, *beside):
+        if record.get("kind") == "tune" and record["model"] in (family, *stock):
+            tried.setdefault(record["dataset"], set()).add(record.get("split"))
+            if not record["trial"]:  # the first is the protocol
+                protocol[record["dataset"], record["model"]] = _settings(record)
+        if record.get("kind") == "run" and record["model"] in (family, *stock):
             runs = of_graphs.setdefault(record["dataset"], {}).setdefault(record["model"], {})
             runs[Pair.of(record)] = record  # of repeated ones the last
     judged = {}
@@ -135,17 +144,34 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
         tests: dict[str, dict[Hashable, float | None]] = {
             model: {pair: run["test"] for pair, run in runs.items()} for model, runs in runs_of.items()
         }
-        # Apart: p-values are adjusted for what is compared with a baseline.
-        floors = summarise({model: tests.pop(model) for model in beside if model in tests}, best)
         summaries = summarise({model: tests[model] for model in (*stocks, family)}, best)
         chosen = some["config"]["model"] if "family" in some else None
         paired = tuple(differences(tests[family], tests[best]).tolist())
+        splits = {pair.split for pair in runs_of[family]}
+        fresh: dict[Hashable, float | None] = {
+            pair: run["test"]
+            for pair, run in runs_of[family].items()
+            if pair.split not in tried.get(dataset, ())
+        }
         judged[dataset] = Verdict(
-            *(dataset, measure, summaries, best, chosen, None, paired, family, floors),
-            entropies.get(dataset, {}),
+            *(dataset, measure, summaries, best, chosen, None, paired, family),
+            untried=tuple(differences(fresh, tests[best]).tolist())
+            if len(splits) > 1 and dataset in tried
+            else (),
+            trials=some["tuned"]["settings"] if "tuned" in some else None,
+            at_protocol=tuple(
+                model
+                for model in (*stocks, family)
+                if protocol.get((dataset, model)) == _settings(next(iter(runs_of[model].values())))
+            ),
+            entropies=entropies.get(dataset, {}),
         )
     adjusted = holm({dataset: wilcoxon(np.array(of.differences)) for dataset, of in judged.items()})
     return [replace(of, p_value=adjusted[dataset]) for dataset, of in judged.items()]
+
+
+def _settings(record: Record) -> dict[str, Any]:
+    return {name: value for name, value in record["config"].items() if name != "seed"}
 
 
 def _entropy(attention: Record) -> float | None:
@@ -203,25 +229,25 @@ def blocks(judged: Sequence[Verdict]) -> list[str | Table]:
     """
     family = judged[0].family
     names = [*dict.fromkeys(n for verdict in judged for n in verdict.summaries if n != family), family]
-    floors = [name for name in FLOORS if any(name in verdict.floors for verdict in judged)]
     tuned = any(verdict.chosen for verdict in judged)
     other = f"the {_others(names)} with the better" if len(names) > 2 else f"{_others(names)}, with its"
     return [
         _sentence(judged, names),
         *_rank_sentence(ranks(judged)),
-        *_floor_sentence(judged, floors),
-        Table(_head(names, floors, tuned), [_row(v, names, floors, tuned) for v in judged]),
+        Table(_head(names, tuned), [_row(v, names, tuned) for v in judged]),
         TRIALS * tuned + NOTE.format(other),
+        *_protocol_sentence(judged, names),
+        *_power_sentence(judged),
     ]
 
 
 TRIALS = (
-    "Every family had equal trials on validation nodes, in which settings and, of `kernel`, the kernel were "
-    "chosen. "
+    "Every family had so many trials on validation nodes, in which settings and, of `kernel`, the kernel "
+    "were chosen. "
 )
 NOTE = (
     "Test metric, mean ± unbiased standard deviation over seeds. Difference: to {} mean *validation* score "
-    f"(**bold**), paired by seed ({AVERAGED}), with a 95 % t-interval. p: Wilcoxon "
+    f"(†), paired by seed ({AVERAGED}), with a 95 % t-interval. p: Wilcoxon "
     "signed-rank test, adjusted over graphs after Holm; an outcome is a win or a loss at p ≤ 0.05."
 )
 
@@ -266,36 +292,59 @@ def _rank_sentence(ranked: Ranks | None) -> list[str]:
     ]
 
 
-def _floor_sentence(judged: Sequence[Verdict], floors: Sequence[str]) -> list[str]:
-    ahead = []
-    # A mean of fewer seeds is one of other splits.
-    complete = [
-        (verdict, {name: s for name, s in verdict.floors.items() if s.n - s.lost >= _seeds(verdict)})
-        for verdict in judged
-    ]
-    having = [(verdict, of_floors) for verdict, of_floors in complete if of_floors]
-    if not having:
+def _protocol_sentence(judged: Sequence[Verdict], names: Sequence[str]) -> list[str]:
+    counts = {name: sum(name in verdict.at_protocol for verdict in judged) for name in names}
+    if not any(counts.values()):
         return []
-    for verdict, of_floors in having:
-        of_all = {**verdict.summaries, **of_floors}
-        scores = {name: verdict.measure.sign * s.mean for name, s in of_all.items() if s.mean is not None}
-        ahead += [verdict.dataset] * (max(scores, key=scores.__getitem__, default=None) in of_floors)
-    which = f" ({', '.join(ahead)})" if ahead else ""
+    each = ", ".join(f"`{name}` on {count}" for name, count in counts.items())
     return [
-        f"{' and '.join(f'`{name}`' for name in floors)} have no attention and stand beside, in no test: on "
-        f"{len(ahead)} of {len(having)} graphs{which} one of them has the best mean test score."
+        "The first trial has the settings of the protocol, and so do the runs where no other was better: "
+        f"of {each} of {len(judged)} graphs."
     ]
+
+
+def _power_sentence(judged: Sequence[Verdict]) -> list[str]:
+    r"""Where no outcome but a tie was possible, and which intervals leave out zero all the same."""
+    tested = [verdict for verdict in judged if verdict.p_value is not None]
+    left = len(tested) - sum(verdict.outcome in ("win", "loss") for verdict in tested)
+    # Holm's factor of the next graph to be significant, times the p-value of pairs that all agree.
+    hopeless = [
+        verdict.dataset
+        for verdict in tested
+        if verdict.outcome == "tie"
+        and left * 2.0 ** (1 - np.count_nonzero(np.round(verdict.differences, 10))) > LEVEL
+    ]
+    apart = {1: list[str](), -1: list[str]()}
+    for verdict in tested:
+        low, high = verdict.contest.ci_low, verdict.contest.ci_high
+        if low is not None and high is not None and low * high > 0:
+            apart[verdict.measure.sign * (1 if low > 0 else -1)].append(verdict.dataset)
+    said = []
+    if hopeless:
+        said.append(
+            f"A tie is not equality: on {len(hopeless)} of {len(tested)} graphs ({', '.join(hopeless)}) "
+            "fewer pairs differ than a significant outcome takes after Holm's adjustment."
+        )
+    if any(apart.values()):
+        who = [
+            f"{side} it on {', '.join(names)}"
+            for side, names in (("for", apart[1]), ("against", apart[-1]))
+            if names
+        ]
+        said.append(f"Intervals, which are not adjusted, leave out zero {' and '.join(who)}.")
+    return [" ".join(said)] if said else []
 
 
 def _seeds(verdict: Verdict) -> int:
     return min(summary.n for summary in verdict.summaries.values())
 
 
-def _head(names: Sequence[str], floors: Sequence[str], tuned: bool) -> list[str]:
+def _head(names: Sequence[str], tuned: bool) -> list[str]:
     return [
         "graph",
+        *["trials"] * tuned,
         "seeds",
-        *(f"`{name}`" for name in (*names, *floors)),
+        *(f"`{name}`" for name in names),
         *["chosen kernel"] * tuned,
         "difference [95 %]",
         "better : worse",
@@ -304,18 +353,19 @@ def _head(names: Sequence[str], floors: Sequence[str], tuned: bool) -> list[str]
     ]
 
 
-def _row(verdict: Verdict, names: Sequence[str], floors: Sequence[str], tuned: bool) -> list[Cell | str]:
+def _row(verdict: Verdict, names: Sequence[str], tuned: bool) -> list[Cell | str]:
     measure, contest = verdict.measure, verdict.contest
     form, signed, scale = measure.form(), measure.form(signed=True), measure.scale
     unit = "" if measure.percent else f" ({', '.join(filter(None, (measure.label, measure.direction)))})"
     scores: list[Cell | str] = []
-    for name in (*names, *floors):
-        summary = {**verdict.summaries, **verdict.floors}.get(name)
+    for name in names:
+        summary = verdict.summaries.get(name)
         cell = spread(None, None, form) if summary is None else spread(summary.mean, summary.std, form, scale)
-        scores.append(Cell(f"**{cell.text}**", cell.values) if name == verdict.stock else cell)
+        scores.append(Cell(f"{cell.text} †", cell.values) if name == verdict.stock else cell)
     better, worse = (contest.ups, contest.downs)[:: measure.sign]
     return [
         verdict.dataset + unit,
+        *[number(verdict.trials, "{}")] * tuned,
         number(_seeds(verdict), "{}"),
         *scores,
         *[code(verdict.chosen) if verdict.chosen else "–"] * tuned,

@@ -1,4 +1,5 @@
 import json
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -43,34 +44,49 @@ def test_a_family_wins_loses_and_ties():
     assert "neither on 1. 1 more have too few pairs" in said
 
 
-def test_floors_stand_beside_in_no_test():
-    plain = verdicts(runs("made", THREE) + runs("other", THREE))
-    judged = verdicts(runs("made", {**THREE, "gcn": 0.7, "mlp": 0.1}, {"gcn": 0.9}) + runs("other", THREE))
-    for with_floors, without in zip(judged, plain, strict=True):
-        assert (with_floors.stock, with_floors.p_value) == (without.stock, without.p_value)
-        assert with_floors.summaries == without.summaries
-    assert ranks(judged) == ranks(plain)
-    assert set(judged[0].floors) == {"gcn", "mlp"}
-    text = render(blocks(judged))
-    assert "on 1 of 1 graphs (made) one of them has the best mean test score" in text
-    assert "| `gat` | `gatv2` | `kernel` | `gcn` | `mlp` |" in text
-    assert "best mean" not in render(blocks(plain))
+def tuned(records, trials=6, splits=3, at_protocol=()):
+    r"""The same, of twenty splits, behind trials on the first of them."""
+    runs = [{**r, "split": f"random-{r['seed']}", "tuned": {"settings": trials}} for r in records]
+    chosen = {"dropout": 0.7}
+    tries = [
+        {**run, "kind": "tune", "trial": trial, "seed": 10**6 + seed, "split": f"random-{seed}"}
+        for run in runs
+        if run["seed"] == 0
+        for trial in range(trials)
+        for seed in range(splits)
+    ]
+    for run in runs:
+        run["config"] = run["config"] | (chosen if run["model"] not in at_protocol else {})
+    return [*tries, *runs]
 
 
-def test_a_floor_that_is_compared_is_no_floor():
-    records = runs("made", {**THREE, "gcn": 0.7, "mlp": 0.1}, {"gcn": 0.9})
-    (judged,) = verdicts(records, "kernel", ["gat", "gcn"])
-    assert (judged.stock, judged.outcome, set(judged.floors)) == ("gcn", "loss", {"mlp"})
-    (judged,) = verdicts(records, "mlp", ["gat"])
-    assert (judged.outcome, set(judged.summaries), set(judged.floors)) == ("loss", {"gat", "mlp"}, {"gcn"})
+def test_what_trials_saw_is_told():
+    (judged,) = verdicts(tuned(runs("made", THREE), at_protocol=("gat",)))
+    assert (judged.trials, judged.at_protocol) == (6, ("gat",))
+    assert (len(judged.differences), len(judged.untried)) == (10, 7)
+    text = render(blocks([replace(judged, chosen="rbf")]))
+    assert "| graph | trials | seeds | `gat` | `gatv2` | `kernel` | chosen kernel |" in text
+    assert "| made | 6 | 10 |" in text
+    assert "`gat` on 1, `gatv2` on 0, `kernel` on 0 of 1 graphs" in text
+    (plain,) = verdicts(runs("made", THREE))
+    assert (plain.trials, plain.at_protocol, plain.untried) == (None, (), ())
+    assert "protocol" not in render(blocks([plain]))
 
 
-def test_a_floor_of_fewer_seeds_is_ahead_of_nobody():
-    (lucky,) = runs("made", {"gcn": 0.9}, seeds=1)
-    (judged,) = verdicts([*runs("made", {**THREE, "mlp": 0.1}), lucky])
-    assert "on 0 of 1 graphs one of them has the best mean" in render(blocks([judged]))
-    (judged,) = verdicts([*runs("made", THREE), lucky])
-    assert "best mean" not in render(blocks([judged]))
+def test_a_tie_that_had_to_be_one_is_named():
+    # Of three graphs, one with seven pairs of which five differ, all for the family.
+    few = runs("few", {"gat": 0.5, "kernel": 0.6}, seeds=7)
+    few[-1]["test"], few[-2]["test"] = few[6]["test"], few[5]["test"]
+    even = runs("even", {"gat": 0.5, "kernel": 0.5})
+    for number, record in enumerate(even[10:]):
+        record["test"] += 0.01 * (-1) ** number
+    text = render(blocks(verdicts([*runs("won", THREE), *few, *even])))
+    assert "A tie is not equality: on 1 of 3 graphs (few) fewer pairs differ" in text
+    assert "leave out zero for it on won, few." in text
+    against = [*runs("lost", {**THREE, "kernel": 0.1}), *runs("errors", THREE, metric="rmse")]
+    text = render(blocks(verdicts(against)))
+    assert "leave out zero against it on lost, errors." in text
+    assert "not equality" not in text
 
 
 def test_runs_of_two_kinds_are_not_judged():
@@ -129,7 +145,7 @@ def test_the_table_marks_the_stock_layer_and_the_kernel():
         if record["model"] == "kernel":
             record |= {"family": ["rbf", "dot"], "config": {**record["config"], "model": "dot"}}
     text = render(blocks(verdicts(records)))
-    assert "**54.5 ± 3.0**" in text
+    assert "54.5 ± 3.0 †" in text
     assert "| `dot` | +10.0 [+10.0, +10.0] | 10 : 0 | 0.002 | win |" in text
     records = runs("made", THREE, metric="rmse")
     assert "| made (RMSE, less is better) | 10 |" in render(blocks(verdicts(records)))

@@ -119,7 +119,9 @@ def dots_and_interval(
     half = half_width(of_mean)
     if half is not None:
         ends = np.clip([of_mean.mean() - half, of_mean.mean() + half], *bounds)
-        axes.plot(ends, [row - 0.12] * 2, color=look.color, linewidth=2.4, solid_capstyle="butt")
+        # Ends are taller than the marker of the mean, which would hide a narrow interval.
+        places = [row - 0.12] * 2
+        axes.plot(ends, places, "|-", color=look.color, lw=2.4, ms=11, mew=1.2, solid_capstyle="butt")
     axes.plot(values.mean(), row - 0.12, look.marker, color=look.color, ms=7.5, mec="white")
 
 
