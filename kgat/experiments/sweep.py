@@ -104,6 +104,7 @@ def blocks(found: Sweeps, baseline: str = BASELINE) -> list[str | Table]:
 NOTE = (
     "Test metric, in % where it is one, mean ± unbiased standard deviation over seeds; difference paired by "
     f"seed ({AVERAGED}), with a 95 % t-interval; p: Wilcoxon "
-    "signed-rank test, adjusted over models after Holm, amount by amount. Settings are those of the "
-    "protocol, the same for all amounts."
+    "signed-rank test, adjusted after Holm where an amount has several models. Settings are those of the "
+    "protocol, the same for all amounts. Rows of 0 % are the same runs. Labels are drawn from splits of their "
+    "own, which test the same nodes for all amounts."
 )

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import csv
 import io
+import math
 import re
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
@@ -106,15 +107,27 @@ def probability(value: float | None) -> Cell:
     return Cell("< 0.001", {"": value}) if small else number(value, "{:.3f}")
 
 
+def _as_sure(form: str, deviation: float | None) -> str:
+    # Of a number whose size nobody knows beforehand, as many places as its deviation has two digits in.
+    if not form.endswith("g}") or not deviation or not math.isfinite(deviation):
+        return form
+    places = max(0, 1 - math.floor(math.log10(abs(deviation))))
+    return f"{{:{'+' * ('+' in form)}.{places}f}}" if places <= MOST_PLACES else form
+
+
+MOST_PLACES = 6
+
+
 def spread(
     mean: float | None, std: float | None, form: str, scale: float = 1, p_value: float | None = None
 ) -> Cell:
     r"""Returns a mean with its deviation, and perhaps a p-value, as a cell.
 
     Example:
-        >>> spread(0.805, 0.01, "{:.1f}", 100).text, spread(3.0, 1.0, "{:g}", p_value=0.03).text
-        ('80.5 ± 1.0', '3 ± 1 (p = 0.03)')
+        >>> spread(0.805, 0.01, "{:.1f}", 100).text, spread(57.0215, 3.5291, "{:.4g}", p_value=0.03).text
+        ('80.5 ± 1.0', '57.0 ± 3.5 (p = 0.03)')
     """
+    form = _as_sure(form, None if std is None else scale * std)
     text = shown(mean, form, scale) + ("" if std is None else f" ± {shown(std, form, scale)}")
     text += "" if p_value is None else f" (p = {p_value:.2g})"
     values = {"": _scaled(mean, scale), "std": _scaled(std, scale)}
@@ -125,9 +138,10 @@ def interval(mean: float | None, low: float | None, high: float | None, form: st
     r"""Returns a mean with the ends of its interval as a cell.
 
     Example:
-        >>> interval(0.5, -0.25, 1.25, "{:+.1f}").text
-        '+0.5 [−0.2, +1.2]'
+        >>> interval(0.5, -0.25, 1.25, "{:+.1f}").text, interval(0.42413, -0.38, 1.231, "{:+.4g}").text
+        ('+0.5 [−0.2, +1.2]', '+0.42 [−0.38, +1.23]')
     """
+    form = _as_sure(form, None if low is None or high is None else scale * (high - low) / 2)
     text = shown(mean, form, scale)
     if low is not None and high is not None:
         text += f" [{shown(low, form, scale)}, {shown(high, form, scale)}]"

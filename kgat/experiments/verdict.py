@@ -314,10 +314,10 @@ def _power_sentence(judged: Sequence[Verdict]) -> list[str]:
         if verdict.outcome == "tie"
         and left * 2.0 ** (1 - np.count_nonzero(np.round(verdict.differences, 10))) > LEVEL
     ]
-    apart = {1: list[str](), -1: list[str]()}
+    apart: dict[int, list[str]] = {1: [], -1: []}
     for verdict in tested:
         low, high = verdict.contest.ci_low, verdict.contest.ci_high
-        if low is not None and high is not None and low * high > 0:
+        if verdict.outcome == "tie" and low is not None and high is not None and low * high > 0:
             apart[verdict.measure.sign * (1 if low > 0 else -1)].append(verdict.dataset)
     said = []
     if hopeless:
@@ -326,12 +326,9 @@ def _power_sentence(judged: Sequence[Verdict]) -> list[str]:
             "fewer pairs differ than a significant outcome takes after Holm's adjustment."
         )
     if any(apart.values()):
-        who = [
-            f"{side} it on {', '.join(names)}"
-            for side, names in (("for", apart[1]), ("against", apart[-1]))
-            if names
-        ]
-        said.append(f"Intervals, which are not adjusted, leave out zero {' and '.join(who)}.")
+        sides = (("for", apart[1]), ("against", apart[-1]))
+        who = [f"{side} it on {', '.join(names)}" for side, names in sides if names]
+        said.append(f"Of ties, intervals, which are not adjusted, leave out zero {' and '.join(who)}.")
     return [" ".join(said)] if said else []
 
 

@@ -270,7 +270,7 @@ def test_errors_are_no_percentages_and_say_which_way_is_better(tmp_path):
     shares = [make_run("gat", 0, 0.5, dataset="other")]
     text = render([laid_out(table(runs), "rmse")])
     assert "| model | seeds | test RMSE (less is better) | difference to gat [95 %] | p | val |" in text
-    assert "| `gat` | 2 | 1.75 ± 0.7071 | – | – | 0.75 |" in text
+    assert "| `gat` | 2 | 1.75 ± 0.71 | – | – | 0.75 |" in text
     path = tmp_path / "results.jsonl"
     for run in runs + shares:
         ledger.append(path, run)

@@ -281,10 +281,11 @@ def _spectra(records: Sequence[Record]) -> Iterator[str]:
         without = f"{name}, no KSVD"
         lower = sum(one[name] < one["softmax"] for one in last.values())
         also = sum(one[without] < one["softmax"] for one in last.values())
-        ups, numbers = _compared(last, without, name)
+        downs, numbers = _compared(last, without, name)
+        ups, _ = _compared(last, name, without)
         yield f"The effective rank of the last layer of {name} is below that of softmax attention on {lower}"
-        yield f"of {len(last)} sets with the KSVD loss and on {also} without it; with the loss it is lower"
-        yield f"than without on {ups} ({numbers}, without and with)."
+        yield f"of {len(last)} sets with the KSVD loss and on {also} without it; the loss makes it lower on"
+        yield f"{downs} and higher on {ups} ({numbers}, without and with)."
     runs = [record for record in records if record.get("ksvd")]
     for name in dict.fromkeys(run["variant"] for run in runs):
         ends = [(run["ksvd"][0], run["ksvd"][-1]) for run in runs if run["variant"] == name]
@@ -315,8 +316,15 @@ def _definite(records: Sequence[Record]) -> Iterator[str]:
     for field, said in (("asymmetry", "Asymmetry"), ("negative", "The negative share of eigenvalues")):
         of_sets = _layer_means(records, field)
         for dataset, one in of_sets.items():
-            numbers = ", ".join(f"{name} {value:.2g}" for name, value in one.items())
+            numbers = ", ".join(f"{name} {_or_rounding(value)}" for name, value in one.items())
             yield f"{said} on {dataset}, mean over heads, layers and seeds: {numbers}."
+
+
+def _or_rounding(value: float) -> str:
+    return "0 to rounding" if value < ROUNDING else f"{value:.2g}"
+
+
+ROUNDING = 1e-9  # kernels are looked at in double precision
 
 
 def _orders(records: Sequence[Record]) -> Iterator[str]:
@@ -329,12 +337,13 @@ def _orders(records: Sequence[Record]) -> Iterator[str]:
         if len(one) < 4 or min(map(len, one.values())) < 2:
             continue
         complete.append(dataset)
-        values = [mean(tests) for tests in one.values()]
-        if max(values) - min(values) > 2 * max(float(np.std(tests, ddof=1)) for tests in one.values()):
+        lowest, highest = min(one.values(), key=mean), max(one.values(), key=mean)
+        deviation = max(float(np.std(tests, ddof=1)) for tests in (lowest, highest))
+        if mean(highest) - mean(lowest) > 2 * deviation:
             apart.append(dataset)
     if not complete:  # with one seed there is no deviation
         return
-    yield "The best and the worst p are farther apart than twice the largest standard deviation over seeds on"
+    yield "The best and the worst p are farther apart than twice the larger of their deviations over seeds on"
     yield f"{len(apart)} of {len(complete)} sets ({', '.join(apart) or NONE})."
 
 
@@ -352,10 +361,13 @@ def _degrees(records: Sequence[Record]) -> Iterator[str]:
         yield f"largest on up to 512 tokens, mean over heads and layers): {said}."
         if "exponential" not in one:
             continue
-        finite = [value for name, value in one.items() if name != "exponential"]
-        better = sum(value >= one["exponential"] for value in finite)
-        yield f"{better} of {len(finite)} kernels of finite dimension translate at least as well as the"
-        yield "exponential."
+        exponential = [
+            run["test"] for run in records if (run["dataset"], run["variant"]) == (dataset, "exponential")
+        ]
+        finite = {name: value - one["exponential"] for name, value in one.items() if name != "exponential"}
+        said = ", ".join(f"{name} {value:+.1f}" for name, value in finite.items()).replace("-", "−")
+        deviation = f"; over seeds it deviates by {np.std(exponential, ddof=1):.1f}" * (len(exponential) > 1)
+        yield f"Of finite dimension, BLEU against the exponential: {said}{deviation}."
 
 
 def _ranked(records: Sequence[Record], base: str = "softmax") -> Iterator[str]:
