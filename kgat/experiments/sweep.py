@@ -105,6 +105,6 @@ NOTE = (
     "Test metric, in % where it is one, mean ± unbiased standard deviation over seeds; difference paired by "
     f"seed ({AVERAGED}), with a 95 % t-interval; p: Wilcoxon "
     "signed-rank test, adjusted after Holm where an amount has several models. Settings are those of the "
-    "protocol, the same for all amounts. Rows of 0 % are the same runs. Labels are drawn from splits of their "
-    "own, which test the same nodes for all amounts."
+    "protocol, the same for all amounts. Rows of 0 % are the same runs. Labels are drawn from splits of "
+    "their own, which test the same nodes for all amounts."
 )
