@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import HeteroData
 
-from kgat.datasets.task import Split, Task, Visible, check_features, first
+from kgat.datasets.task import Split, Task, Visible, check_edge_features, check_features, first
 from kgat.names import unknown
 
 __all__ = ["HeteroTask", "check_edges_of_type"]
@@ -110,3 +110,4 @@ def check_edges_of_type(name: str, data: HeteroData, edge: tuple[str, str, str])
             f"Expected one row of 'edge_attr' per edge of {of}, {shape[1]} (got {edge_attr.size(0)}); pass "
             "both in the same order"
         )
+    check_edge_features(of, edge_attr, edge_index)

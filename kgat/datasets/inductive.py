@@ -8,6 +8,7 @@ from torch_geometric.data import Data
 
 from kgat.datasets.graph_task import Graphs
 from kgat.datasets.task import Split, Task
+from kgat.datasets.whole_numbers import signed_data
 
 __all__ = ["inductive"]
 
@@ -54,7 +55,7 @@ def inductive(
             raise ValueError(
                 f"Expected graphs in '{part}' of '{name}' (got none); give each part at least one"
             )
-    several = [graph for graphs in parts.values() for graph in graphs]
+    several = [signed_data(graph, f"'{name}'") for graphs in parts.values() for graph in graphs]
     together = Graphs.of(name, several)
     for number, graph in enumerate(several):
         if graph.y is None or graph.y.size(0) != graph.x.size(0):

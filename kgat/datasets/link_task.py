@@ -15,6 +15,7 @@ from kgat.datasets.evaluator import official
 from kgat.datasets.metrics import LINK, METRICS
 from kgat.datasets.splits import words
 from kgat.datasets.task import PARTS, check_edges, check_features, check_metric, first
+from kgat.datasets.whole_numbers import UNSIGNED
 
 __all__ = ["LinkSplit", "LinkTask", "Pairs", "RandomLinkSplits", "VisibleLinks", "link_task", "negatives"]
 
@@ -137,6 +138,9 @@ class LinkTask:
             raise ValueError(f"Expected at least one split of '{self.name}' (got none); pass LinkSplit")
         if not isinstance(self.splits, RandomLinkSplits):  # those are drawn so that they hold
             for split in self.splits:
+                where = f"{self.name}, split '{split.name}'"
+                messages = Data(edge_index=split.edge_index, edge_attr=split.edge_attr)
+                check_edges(where, messages, self.data.x.size(0))
                 _check_split(self.name, split, self.data.x.size(0), self.undirected)
 
     def split(self, seed: int) -> LinkSplit:
@@ -347,6 +351,11 @@ def _check_split(name: str, split: LinkSplit, num_nodes: int, undirected: bool) 
             raise ValueError(
                 f"Expected pairs of shape [2, M] with a 'y' of each as '{part}' of {where} (got "
                 f"{list(index.shape)} and {list(y.shape)}); pass Pairs(index, y)"
+            )
+        if index.dtype not in (torch.int64, torch.int32) or y.dtype in UNSIGNED[1:]:
+            raise ValueError(
+                f"Expected pairs and 'y' in torch.int64 as '{part}' of {where} (got {index.dtype} and "
+                f"{y.dtype}); convert them"
             )
         if index.numel() > 0 and not 0 <= int(index.min()) <= int(index.max()) < num_nodes:
             raise IndexError(

@@ -336,6 +336,31 @@ def check_edges(name: str, data: Data, num_nodes: int) -> None:
             f"Expected one row of 'edge_attr' per edge in '{name}', {edge_index.size(1)} "
             f"(got {edge_attr.size(0)}); pass both in the same order"
         )
+    check_edge_features(f"'{name}'", edge_attr, edge_index)
+
+
+def check_edge_features(of: str, edge_attr: Tensor | None, edge_index: Any, before: int = 0) -> None:
+    r"""Refuses features of edges that are not finite, with the first edge that has one.
+
+    Args:
+        of (str): What errors say they are of.
+        edge_attr (torch.Tensor or None): The features.
+        edge_index (torch.Tensor or numpy.ndarray): The edges.
+        before (int, optional): How many edges are before these. (default: :obj:`0`)
+    """
+    if edge_attr is None or not edge_attr.is_floating_point():
+        return
+    for number, piece in enumerate(edge_attr.split(PIECE)):
+        if bool(piece.isfinite().all()):
+            continue
+        place, *column = first(~piece.isfinite())
+        edge = number * PIECE + place
+        source, target = edge_index[:, edge].tolist()
+        of_column = f", column {column[0]}" if column else ""
+        raise ValueError(
+            f"Expected finite features of edges in {of} (got {piece[(place, *column)].item()} at edge "
+            f"{before + edge}, from node {source} to {target}{of_column}); repair them, or drop such edges"
+        )
 
 
 def _check_batch(name: str, data: Data) -> None:

@@ -94,3 +94,11 @@ def test_scores_take_a_row_per_graph():
     assert parts == [1.0, 1.0, 0.5]
     with pytest.raises(ValueError, match=r"\[G, num_classes\]=\[6, 2\] \(got \[5, 2\]\)"):
         task.score(output[:5], task.split(0), "test")
+
+
+def test_features_of_edges_are_finite():
+    attr = torch.tensor([1.0, float("nan")])
+    graphs = [one(edge_attr=torch.ones(2)), one(edge_attr=attr), one(edge_attr=torch.ones(2))]
+    message = r"of edges in 'graph 1 of 'toy'' \(got nan at edge 1, from node 1 to 0\)"
+    with pytest.raises(ValueError, match=message):
+        make(graphs)

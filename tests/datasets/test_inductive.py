@@ -75,3 +75,21 @@ def test_a_model_learns_from_other_graphs():
 def test_bad_graphs_are_named(change, message):
     with pytest.raises(ValueError, match=message):
         make(**change)
+
+
+def test_features_of_edges_are_finite():
+    attr = torch.ones(16, 1)
+    attr[3] = float("inf")
+    graphs = [graph(seed, edge_attr=attr if seed == 1 else torch.ones(16, 1)) for seed in range(3)]
+    message = r"of edges in 'graph 1 of 'made'' \(got inf at edge 3, from node 3 to 4, column 0\)"
+    with pytest.raises(ValueError, match=message):
+        make(train=graphs[:1], val=graphs[1:2], test=graphs[2:])
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_numbers(dtype):
+    signed = [graph(seed) for seed in range(3)]
+    graphs = [graph(s, y=g.y.to(dtype), edge_index=g.edge_index.to(dtype)) for s, g in enumerate(signed)]
+    task = make(train=graphs[:1], val=graphs[1:2], test=graphs[2:])
+    assert torch.equal(task.y, torch.cat([g.y for g in signed]))
+    assert graphs[0].y.dtype == dtype  # what was given stays

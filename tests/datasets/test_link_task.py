@@ -155,3 +155,28 @@ def test_links_of_any_graph_by_name():
         assert load(name).name == "karate-links"
     with pytest.raises(ValueError, match="did you mean 'karate'"):
         load("karat-links")
+
+
+def test_features_of_messages_are_finite():
+    task = link_task(make_task())
+    split = task.split(0)
+    attr = torch.ones(split.edge_index.size(1), 1)
+    attr[5] = float("nan")
+    row, col = split.edge_index[:, 5].tolist()
+    bad = dataclasses.replace(split, edge_attr=attr)
+    message = rf"finite features of edges in .*split 'random-0'.*got nan at edge 5, from node {row} to {col}"
+    with pytest.raises(ValueError, match=message):
+        dataclasses.replace(task, splits=[bad])
+    data = task.data.clone()
+    data.edge_attr = torch.full((data.edge_index.size(1),), float("inf"))
+    with pytest.raises(ValueError, match=r"finite features of edges in .*got inf at edge 0"):
+        dataclasses.replace(task, data=data)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint16, torch.uint64])
+def test_pairs_of_unsigned_types_are_refused(dtype):
+    task = link_task(make_task())
+    split = task.split(0)
+    wrong = dataclasses.replace(split, val=Pairs(split.val.index.to(dtype), split.val.y))
+    with pytest.raises(ValueError, match=rf"torch.int64 as 'val' of .*got {dtype} and torch.int64"):
+        dataclasses.replace(task, splits=[wrong])

@@ -3,6 +3,7 @@ import torch
 from torch_geometric.data import Data
 
 from kgat.datasets import Split, Task
+from kgat.datasets import task as task_module
 
 pytestmark = pytest.mark.quick
 
@@ -221,3 +222,17 @@ def test_regression_hides_and_scores_values():
     assert visible.y[:4].tolist() == [1, 2, 3, 4]
     assert visible.y[4:].isnan().all()
     assert task.score(y.view(-1, 1) + 2, task.split(0), "test") == 2.0
+
+
+@pytest.mark.parametrize("value", [float("nan"), float("inf")])
+@pytest.mark.parametrize("piece", [1, 2, 1 << 16])
+def test_first_bad_edge_feature_is_named(monkeypatch, piece, value):
+    monkeypatch.setattr(task_module, "PIECE", piece)  # they are looked at in pieces, as they may lie on disk
+    attr = torch.ones(3, 2)
+    attr[1, 1] = attr[2, 0] = value
+    message = rf"of edges in 'toy' \(got {value} at edge 1, from node 0 to 1, column 1\)"
+    with pytest.raises(ValueError, match=message):
+        make(edge_attr=attr)
+    with pytest.raises(ValueError, match=rf"got {value} at edge 1, from node 0 to 1\)"):
+        make(edge_attr=attr[:, 1])
+    assert make(edge_attr=torch.tensor([1, 2, 3])).data.edge_attr.tolist() == [1, 2, 3]

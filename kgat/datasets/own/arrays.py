@@ -13,9 +13,10 @@ from kgat.datasets.own.data import from_data
 from kgat.datasets.own.edges import nearest_neighbours
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.numpy_files import read_archive, read_folder
-from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, shown
+from kgat.datasets.own.raw import EDGE_FEATURES, Array, RawGraph, absent, no_column, shown
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
+from kgat.datasets.whole_numbers import signed
 from kgat.extras import require
 
 __all__ = ["from_points", "from_scipy", "read_arrays"]
@@ -25,7 +26,6 @@ EDGES = ("edge_index", "edges")
 ADJACENCY = ("adjacency", "adj", "adj_matrix", "A")
 FEATURES = ("x", "features", "attr", "attr_matrix", "X", "points")
 LABELS = ("y", "labels", "label")
-WEIGHTS = ("edge_attr", "edge_weight")
 
 
 def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: Any) -> Task:
@@ -53,9 +53,6 @@ def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: A
         >>> from_scipy(ring, np.ones((6, 2)), [0, 1, 0, 1, 0, 1], directed=False).data.num_edges
         12
     """
-    require("for an adjacency matrix", "scipy")
-    from scipy.sparse import coo_matrix
-
     source = source or "the given matrix"
     if len(shape := np.shape(adjacency)) != 2 or shape[0] != shape[1]:
         raise ValueError(
@@ -66,6 +63,23 @@ def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: A
             f"Expected a row of the adjacency matrix per value of 'y' in {source}, {len(np.atleast_1d(y))} "
             f"(got {shape[0]}); pass all in the same order"
         )
+    edge_index, weights = _entries(adjacency, source)
+    return _task(
+        x,
+        y,
+        edge_index,
+        source,
+        options,
+        edge_attr=weights,
+        steps=() if weights is None else ("edge features weight",),
+    )
+
+
+def _entries(adjacency: Any, source: str) -> tuple[Array, Array | None]:
+    # The edges of a matrix, and their features, if they are not all one.
+    require("for an adjacency matrix", "scipy")
+    from scipy.sparse import coo_matrix
+
     matrix = coo_matrix(adjacency)
     matrix.sum_duplicates()
     matrix.eliminate_zeros()
@@ -76,15 +90,7 @@ def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: A
             f"row {matrix.row[wrong[0]]}, column {matrix.col[wrong[0]]}); correct it"
         )
     weights = matrix.data[:, None] if len(matrix.data) and (matrix.data != 1).any() else None
-    return _task(
-        x,
-        y,
-        np.stack([matrix.row, matrix.col]).astype(np.int64),
-        source,
-        options,
-        edge_attr=weights,
-        steps=() if weights is None else ("edge features weight",),
-    )
+    return np.stack([matrix.row, matrix.col]).astype(np.int64), weights
 
 
 def from_points(
@@ -144,7 +150,7 @@ def _task(
 ) -> Task:
     label = options.pop("label", "y")
     columns = {name: np.asarray(values) for name, values in options.pop("columns", {}).items()}
-    labels = np.asarray(y)
+    labels = signed(np.asarray(y), label, source)
     nodes = len(labels) if labels.ndim else 0
     expected = x.shape[0] if x is not None else nodes
     if labels.ndim not in (1, 2) or nodes != expected:
@@ -242,8 +248,9 @@ def read_arrays(path: Path, *, knn: int | None = None, standardize: bool = True,
     masks = {name: arrays[name] for name in (f"{part}_mask" for part in PARTS) if name in arrays}
     if edge_index is None or masks:
         if masks and adjacency is not None:
-            coo = adjacency.tocoo() if hasattr(adjacency, "tocoo") else None
-            edge_index = np.stack([coo.row, coo.col]) if coo is not None else np.stack(np.nonzero(adjacency))
+            edge_index, weights = _entries(adjacency, source)
+            if weights is not None:
+                arrays.setdefault(EDGE_FEATURES[0], weights)
         elif adjacency is not None:
             return from_scipy(
                 adjacency, x, arrays[label], source=source, label=label, columns=_columns(arrays), **options
@@ -264,19 +271,18 @@ def read_arrays(path: Path, *, knn: int | None = None, standardize: bool = True,
     import torch
 
     content: dict[str, Any] = {**_columns(arrays), label: arrays[label]}
-    content["edge_index"] = torch.from_numpy(np.asarray(edge_index))
+    ends = signed(np.asarray(edge_index), "edge_index", source)
+    content["edge_index"] = torch.from_numpy(ends) if ends.dtype.kind in "if" else ends
     if x is not None:
         from kgat.datasets.graph import feature_tensor
 
         content["x"] = feature_tensor(_checked_features(x, source))[0]
-    attr = next((arrays[name] for name in WEIGHTS if name in arrays), None)
-    if attr is not None:
-        content["edge_attr"] = torch.from_numpy(np.asarray(attr))
+    content |= {name: np.asarray(arrays[name]) for name in EDGE_FEATURES if name in arrays}
     return from_data(content, target=label, source=source, **options)
 
 
 def _columns(arrays: dict[str, Any]) -> dict[str, Array]:
-    taken = {*EDGES, *ADJACENCY, *FEATURES, *WEIGHTS}
+    taken = {*EDGES, *ADJACENCY, *FEATURES, *EDGE_FEATURES}
     return {
         name: values
         for name, values in arrays.items()

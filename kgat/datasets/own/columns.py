@@ -8,9 +8,9 @@ from typing import Any
 
 import numpy as np
 
-from kgat.datasets.own.raw import Array, shown
+from kgat.datasets.own.raw import TAKEN, Array, none_of, shown
 
-__all__ = ["Column", "encode"]
+__all__ = ["Column", "encode", "kind_of"]
 
 MOST_CATEGORIES = 100  # a column of more different texts is a name, not a feature
 Where = Callable[[int, str], str]
@@ -101,7 +101,7 @@ def encode(
                 f"Expected no columns but {shown([column.name for column in columns]) or 'ids'} (got "
                 f"{shown(more)}); drop what was not encoded first (--drop)"
             )  # fmt: skip
-    parts, made = [], []
+    parts, made, taken = [], [], table.attrs.get(TAKEN, {})
     wanted: list[tuple[str, Column | None]] = (
         [(name, None) for name in table.columns]
         if columns is None
@@ -113,12 +113,12 @@ def encode(
         if missing.any() and not fill:
             row = int(missing.argmax())
             raise ValueError(
-                f"Expected a value in {where(row, str(name))} (got none; {int(missing.sum())} of "
-                f"{len(missing)} are missing); fill it in, drop the column (--drop), or pass "
-                "fill=True (--fill)"
+                f"Expected a value in {where(row, str(name))} (got {none_of(taken, str(name))}; "
+                f"{int(missing.sum())} of {len(missing)} are missing); fill it in, drop the column (--drop), "
+                "or pass fill=True (--fill)"
             )
         if column is None:
-            kind = "category" if name in categories else _kind(values[~missing], pd)
+            kind = "category" if name in categories else kind_of(values[~missing])
         else:
             kind = column.kind
         if kind == "category":
@@ -132,7 +132,20 @@ def encode(
     return x.astype(np.float32), made
 
 
-def _kind(values: Any, pd: Any) -> str:
+def kind_of(values: Any) -> str:
+    r"""Returns what a column without its missing values holds: :obj:`"number"`, :obj:`"flag"` or
+    :obj:`"category"`.
+
+    Args:
+        values (pandas.Series): The values.
+
+    Example:
+        >>> import pandas as pd
+        >>> kind_of(pd.Series(["1", "2", "three"])), kind_of(pd.Series(["a", "2"]))
+        ('number', 'category')
+    """
+    import pandas as pd
+
     types = pd.api.types
     texts = None if types.is_numeric_dtype(values) else values.astype(str).str.strip().str.lower()
     if types.is_bool_dtype(values) or (

@@ -18,7 +18,17 @@ from kgat.datasets import splits as rules
 from kgat.datasets.metrics import KINDS
 from kgat.datasets.own.labels import METRIC_OF, MOST_CLASSES
 from kgat.datasets.own.mapped import create, new_folder, write_meta
-from kgat.datasets.task import PARTS, Split, check_kind, check_metric, check_splits
+from kgat.datasets.own.raw import EDGE_FEATURES
+from kgat.datasets.task import (
+    PARTS,
+    Split,
+    check_edge_features,
+    check_kind,
+    check_labels,
+    check_metric,
+    check_splits,
+)
+from kgat.datasets.whole_numbers import signed
 from kgat.extras import require
 from kgat.names import one_of
 
@@ -55,7 +65,7 @@ def convert_arrays(
     or ``edges.txt``                two numbers a line
     ``x.npy``                       features :math:`(N, F)`
     ``y.npy``                       classes, -1 where unknown, or numbers, NaN where unknown
-    ``edge_attr.npy``, optional     edge features, in the order of the edges
+    ``edge_attr.npy``, optional     edge features, in the order of the edges; ``edge_weight.npy`` in its place
     ``train.npy`` and so on         nodes of the split ``train``, ``val``, ``test``, as ids or as a mask;
                                     without them, 60, 20 and 20 % of the labelled nodes
     ==============================  =================================================================
@@ -84,7 +94,8 @@ def convert_arrays(
     source = Path(source)
     x, y = (_array(source / f"{part}.npy") for part in ("x", "y"))
     edges = _edges_of(source)
-    attr = _array(source / "edge_attr.npy") if (source / "edge_attr.npy").is_file() else None
+    attr_file = next((file for file in (source / f"{n}.npy" for n in EDGE_FEATURES) if file.is_file()), None)
+    attr = None if attr_file is None else _edge_features(attr_file)
     if x.ndim != 2 or x.dtype.kind not in "fiu" or x.shape[1] == 0:
         raise ValueError(f"Expected numbers of shape [N, F] in '{source / 'x.npy'}' (got {_shown(x)})")
     target = _target(source / "y.npy", y, len(x), None if kind is None else one_of("kind", kind, KINDS))
@@ -126,6 +137,7 @@ def _target(path: Path, y: Array, nodes: int, kind: str | None) -> _Target:
         y = y[:, 0]
     if y.ndim not in (1, 2) or y.shape[0] != nodes or y.dtype.kind not in "fiu":
         raise ValueError(f"Expected a number for each of {nodes} nodes in '{path}' (got {_shown(y)})")
+    y = signed(np.asarray(y), "y", f"'{path}'")
     numbers = ~np.isnan(y) if y.dtype.kind == "f" else np.ones(y.shape, bool)
     known = numbers
     if y.ndim == 1 and (kind in CLASSES or (kind is None and y.dtype.kind in "iu")):
@@ -159,8 +171,9 @@ def _recognised(path: Path, y: Array, values: Array) -> str:
     r"""Returns the kind of task, as labels in memory have it."""
     if y.ndim == 2:
         return "multilabel" if np.isin(values, (0, 1)).all() else "regression"
-    if (values % 1 != 0).any() or values.min(initial=0) < 0:
-        return "regression"
+    with np.errstate(invalid="ignore"):  # what is infinite is no whole number
+        if (values % 1 != 0).any() or values.min(initial=0) < 0:
+            return "regression"
     if len(values) > MOST_CLASSES:
         raise ValueError(
             f"Expected at most {MOST_CLASSES} different whole numbers in '{path}' (got {len(values)}); say "
@@ -194,9 +207,17 @@ def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
     return part, "given"
 
 
+def _edge_features(path: Path) -> Array:
+    attr = _array(path)
+    if attr.ndim not in (1, 2) or attr.dtype.kind not in "biuf":
+        raise ValueError(f"Expected a row of numbers per edge in '{path}' (got {_shown(attr)}); convert them")
+    return attr
+
+
 def _check(name: str, target: _Target, metric: str, part: Array, split: str) -> None:
     # What a task would refuse, before hours of work.
     check_metric(name, metric)
+    check_labels(name, target.kind, torch.from_numpy(target.y), len(target.y), target.columns)
     check_kind(name, target.kind, metric, torch.from_numpy(target.y), target.columns)
     masks = (torch.from_numpy(part == number) for number in range(1, 1 + len(PARTS)))
     check_splits(name, (Split(split, *masks),), torch.from_numpy(target.known))
@@ -231,13 +252,17 @@ def _write_edges(
             for _, target, kept in _directions(ends, undirected):
                 count[1:] += np.bincount(target[kept], minlength=nodes)
             if attr is not None:
-                digest.update(attr[first : first + sizes[-1]].astype(np.float32).tobytes())
+                with np.errstate(over="ignore"):  # what is infinite in floats is told by its place
+                    piece = attr[first : first + sizes[-1]].astype(np.float32)
+                of = f"'{edges.parent}'"
+                check_edge_features(of, torch.from_numpy(piece), ends, first)
+                digest.update(piece.tobytes())
             if edges.suffix != ".npy":  # tables are slow to read
                 spool.write(ends.tobytes())
     number = sum(sizes)
     if attr is not None and len(attr) != number:
         raise ValueError(
-            f"Expected a row of '{edges.with_name('edge_attr.npy')}' for each of {number} edges (got "
+            f"Expected a row of edge features in '{edges.parent}' for each of {number} edges (got "
             f"{len(attr)}); write both in the same order"
         )
     indptr = count.cumsum()
@@ -334,6 +359,7 @@ def _pieces(path: Path) -> Iterator[tuple[int, Array]]:
                 f"Expected whole numbers from 0 as ends of edges in '{path}' (got {ends.dtype} after edge "
                 f"{first}); number the nodes, or read tables with ids by --data, in memory"
             )
+        ends = signed(ends, "edges", f"'{path}' after edge {first}")
         yield first, ends.astype(np.int64, copy=False)
         first += ends.shape[1]
 

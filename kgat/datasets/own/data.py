@@ -16,9 +16,10 @@ from torch_geometric.data.separate import separate
 
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.hetero import float_features, make_hetero_task, target_in
-from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, several
+from kgat.datasets.own.raw import Array, RawGraph, absent, edge_features_in, no_column, several
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
+from kgat.datasets.whole_numbers import signed_data
 
 __all__ = ["SeveralGraphs", "from_data", "names_of", "read_data", "read_several"]
 
@@ -44,8 +45,9 @@ def from_data(
     Args:
         data (torch_geometric.data.Data, torch_geometric.data.HeteroData or dict): Holds :obj:`edge_index`,
             what is to be predicted, and optionally :obj:`x`, :obj:`edge_attr`, and masks :obj:`train_mask`,
-            :obj:`val_mask` and :obj:`test_mask` with one column per split. A type of nodes of a heterogeneous
-            graph that has no :obj:`x` gets :func:`averaged_features`.
+            :obj:`val_mask` and :obj:`test_mask` with one column per split. Without :obj:`edge_attr`,
+            :obj:`edge_weight` is the feature of edges; beside it, it is left out. A type of nodes of a
+            heterogeneous graph that has no :obj:`x` gets :func:`averaged_features`.
         target (str, optional): The attribute that is to be predicted. Of a heterogeneous graph the type of
             nodes whose :obj:`y` it is, or ``type.attribute``; the one type that has a :obj:`y` if left out.
             (default: :obj:`"y"`)
@@ -93,6 +95,7 @@ def from_data(
             "edge_index=edge_index, y=y)"
         )
     source = source or f"the given {type(data).__name__}"
+    data = signed_data(data, source)
     if like is not None and isinstance(data, HeteroData):
         raise NotImplementedError(
             f"Expected a graph with one type of nodes to predict on (got {source}, a HeteroData); call the "
@@ -147,7 +150,7 @@ def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: s
         missing = labels < 0
     elif _is_amount(labels, missing) and options.get("kind") is None:
         options["kind"] = "regression"  # who has floats means numbers, were they whole
-    edge_index, edge_attr = data.get("edge_index"), data.get("edge_attr")
+    edge_index, (edge_attr, said) = data.get("edge_index"), edge_features_in(data)
     return RawGraph(
         x=float_features(x, source),
         edge_index=np.empty((2, 0), np.int64) if edge_index is None else _array(edge_index),
@@ -159,6 +162,7 @@ def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: s
         row=lambda node: f"node {node}",
         source=source,
         masks=_masks(data, source, nodes),
+        steps=said,
         extra={
             **({"node_id": names_of(data["node_id"], nodes, source)} if "node_id" in data else {}),
             **(several(data[graphs]) if graphs is not None else {}),
@@ -182,8 +186,15 @@ def _is_amount(labels: Array, missing: Array) -> bool:
 
 def _array(value: Any) -> Array:
     if isinstance(value, Tensor):
-        return np.asarray(value.detach().cpu())
+        value = value.detach().cpu()
+        return np.asarray(value.float() if value.dtype == torch.bfloat16 else value)  # NumPy has none
     return np.asarray(value)
+
+
+def _truth(mask: Array) -> Array:
+    # Zeros and ones in an unsigned type are how masks were written before there were truth values.
+    is_truth = mask.dtype.kind == "u" and mask.max(initial=0) <= 1
+    return mask.astype(np.bool_) if is_truth else mask
 
 
 def _masks(data: Any, source: str, nodes: int) -> list[tuple[str, Array, Array, Array]]:
@@ -197,7 +208,7 @@ def _masks(data: Any, source: str, nodes: int) -> list[tuple[str, Array, Array, 
             f"Expected 'train_mask', 'val_mask' and 'test_mask' in {source} (got no '{lacking}'); add it, or "
             "remove the others and let splits be drawn"
         )
-    masks = [_array(data[name]) for name in names]
+    masks = [_truth(_array(data[name])) for name in names]
     for name, mask in zip(names, masks, strict=True):
         if mask.dtype != np.bool_ or mask.ndim not in (1, 2):
             raise ValueError(

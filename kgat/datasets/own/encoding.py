@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kgat.datasets.own.columns import Column
-from kgat.datasets.own.raw import Array, shown
+from kgat.datasets.own.raw import MISSING, Array, shown
 
 __all__ = ["Encoding"]
 
@@ -99,6 +99,11 @@ class Encoding:
                     f"Expected {wanted} {name} as in training (got {there} in {source}); give the same "
                     "ones in the same order"
                 )
+
+    def names(self) -> list[str]:
+        r"""Returns the columns, of nodes and edges, in which a text such as "NA" is a name."""
+        columns = [*(self.columns or ()), *self.edge_columns]
+        return [column.name for column in columns if {*column.categories} & {*MISSING}]
 
     def scaled(self, x: Array) -> Array:
         r"""Returns points in the units that those of training had."""

@@ -16,8 +16,9 @@ from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.edges import first_of_each
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.labels import METRIC_OF, target_of
-from kgat.datasets.own.raw import RawGraph, counted
+from kgat.datasets.own.raw import RawGraph, counted, edge_features_in
 from kgat.datasets.own.splits import SHARES, splits_of
+from kgat.datasets.whole_numbers import signed_data
 from kgat.names import unknown
 
 __all__ = ["expect_types", "make_hetero_task", "prepared", "target_in"]
@@ -157,7 +158,8 @@ def prepared(data: HeteroData, source: str, directed: bool | None) -> tuple[Hete
 
 def _cleaned(data: HeteroData, source: str) -> tuple[HeteroData, list[str]]:
     # Features in floats, edges once each and by target.
-    graph, duplicates = HeteroData(), 0
+    data = signed_data(data, source)  # a copy
+    graph, duplicates, steps = HeteroData(), 0, list[str]()
     for name in data.node_types:
         x = data[name].get("x")
         if x is not None:
@@ -165,17 +167,20 @@ def _cleaned(data: HeteroData, source: str) -> tuple[HeteroData, list[str]]:
         elif (nodes := data[name].num_nodes) is not None:
             graph[name].num_nodes = nodes
     for edge in data.edge_types:
-        index, attr = data[edge].get("edge_index"), data[edge].get("edge_attr")
-        check_edges_of_type(source, data, edge)
+        attr, said = edge_features_in(data[edge])
+        steps += [f"{step} of {' '.join(edge)}" for step in said]
         if attr is not None:
-            attr = (attr.unsqueeze(1) if attr.dim() == 1 else attr).float()
+            # In floats before they are looked at: a large number of another type may be infinite.
+            data[edge].edge_attr = attr = (attr.unsqueeze(1) if attr.dim() == 1 else attr).float()
+        check_edges_of_type(source, data, edge)
+        index = data[edge].edge_index
         row, col = index.long().numpy()
         first = torch.from_numpy(first_of_each(row, col, None if attr is None else attr.numpy()))
         duplicates += index.size(1) - first.numel()
         graph[edge].edge_index = index.long()[:, first]
         if attr is not None:
             graph[edge].edge_attr = attr[first]
-    return graph, [f"{counted(duplicates, 'duplicate edge')} dropped"]
+    return graph, [*steps, f"{counted(duplicates, 'duplicate edge')} dropped"]
 
 
 def float_features(x: Any, source: str) -> Tensor | None:

@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kgat.datasets.metrics import KINDS
-from kgat.datasets.own.raw import Array, RawGraph, shown
+from kgat.datasets.own.raw import Array, RawGraph, none_of, shown
 from kgat.names import one_of
 
 __all__ = ["METRIC_OF", "Target", "target_of"]
@@ -66,8 +66,9 @@ def target_of(raw: RawGraph, kind: str | None = None) -> Target:
     if labels.ndim == 2 and labels.shape[1] == 1:
         labels, missing = labels[:, 0], missing[:, 0]
     if bool(missing.all()):
+        none = none_of(raw.taken, *raw.label.split(","))
         raise ValueError(
-            f"Expected labels in '{raw.label}' of {raw.source} (got none for all {raw.num_nodes} nodes); "
+            f"Expected labels in '{raw.label}' of {raw.source} (got {none} for all {raw.num_nodes} nodes); "
             "name the column that is to be predicted with 'label' (--label)"
         )
     if labels.ndim == 2:

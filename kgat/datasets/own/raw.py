@@ -10,9 +10,27 @@ import numpy as np
 import torch
 from numpy.typing import NDArray
 
-__all__ = ["Array", "RawGraph", "absent", "counted", "no_column", "several", "shown"]
+__all__ = [
+    "EDGE_FEATURES",
+    "MISSING",
+    "TAKEN",
+    "Array",
+    "RawGraph",
+    "absent",
+    "counted",
+    "edge_features_in",
+    "no_column",
+    "none_of",
+    "several",
+    "shown",
+]
 
 Array = NDArray[Any]
+EDGE_FEATURES = ("edge_attr", "edge_weight")  # what features of edges are called, the first is taken
+# Texts that mean that there is no value among numbers, truth values and dates. Among texts NA is a name like
+# any other (of Namibia, of North America), and only an empty cell has no value; so it is among ids.
+MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
+TAKEN = "texts taken for missing"  # by column, in 'attrs' of a table that was read
 SHOWN = 20  # names in a message: more are no help
 
 
@@ -37,6 +55,7 @@ class RawGraph:
         steps (tuple of str, optional): What was done to make features and edges. (default: :obj:`()`)
         extra (dict, optional): What the :obj:`Data` keeps besides. (default: :obj:`{}`)
         fit (numpy.ndarray, optional): Which nodes decide about means and deviations. (default: :obj:`None`)
+        taken (dict, optional): By column the texts that were taken for missing values. (default: :obj:`{}`)
         encoding (dict, optional): What there is of an :class:`~kgat.datasets.own.encoding.Encoding`.
             (default: :obj:`{}`)
     """
@@ -55,12 +74,30 @@ class RawGraph:
     steps: tuple[str, ...] = ()
     extra: Mapping[str, Any] = field(default_factory=dict)
     fit: Array | None = None
+    taken: Mapping[str, Sequence[str]] = field(default_factory=dict)
     encoding: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def num_nodes(self) -> int:
         r"""The number of nodes."""
         return len(self.labels)
+
+
+def edge_features_in(store: Any) -> tuple[Any, tuple[str, ...]]:
+    r"""Returns what a :obj:`Data`, or one of its types, has as features of edges, and what is to be
+    said of it.
+
+    Example:
+        >>> edge_features_in({"edge_weight": [0.5]})
+        ([0.5], ('edge features edge_weight',))
+    """
+    present = [name for name in EDGE_FEATURES if store.get(name) is not None]
+    if not present:
+        return None, ()
+    values = store.get(present[0])
+    if len(present) > 1:
+        return values, (f"{present[1]} left out beside {present[0]}",)
+    return values, () if present[0] == EDGE_FEATURES[0] else (f"edge features {present[0]}",)
 
 
 def several(names: Array) -> dict[str, Any]:
@@ -95,6 +132,20 @@ def absent(values: Array) -> Array:
 
 def _is_na(value: Any) -> bool:
     return type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
+
+
+def none_of(taken: Mapping[str, Sequence[str]], *names: str) -> str:
+    r"""Returns how a message calls missing values of columns, which need not be empty cells.
+
+    Example:
+        >>> none_of({"age": ["NA"]}, "age"), none_of({}, "age")
+        ("none ('NA' is taken for missing)", 'none')
+    """
+    texts = sorted({text for name in names for text in taken.get(name, ())})
+    if not texts:
+        return "none"
+    quoted = ", ".join(f"'{text}'" for text in texts)
+    return f"none ({quoted} {'are' if len(texts) > 1 else 'is'} taken for missing)"
 
 
 def no_column(what: str, name: str, there: Sequence[str], where: str, advice: str) -> NoReturn:

@@ -103,7 +103,7 @@ def read_graph(
                 f"Expected a folder with tables of nodes and edges (got '{path}' with nodes='{nodes}', "
                 f"edges='{edges}'); pass the folder they lie in"
             )
-        table, where = read_table(path, [options.get("id", "id")])
+        table, where = read_table(path, [options.get("id", "id")], _names(options))
         _refuse(path, options, OF_EDGE_TABLES)
         return from_pandas(
             table, None, knn=knn, source=f"'{path}'", row=lambda _, i: where(i), **labelled, **options
@@ -226,6 +226,11 @@ def _has_arrays(path: Path) -> bool:
     return any(file.suffix in (".npy", ".npz") for file in path.iterdir())
 
 
+def _names(options: Mapping[str, Any]) -> list[str]:
+    like: Encoding | None = options.get("like")
+    return [] if like is None else like.names()
+
+
 def _place(folder: Path, given: str | None, name: str) -> Path | None:
     if given is None:
         return table_in(folder, name)
@@ -250,12 +255,12 @@ def _tables(
             f"Expected a table of edges in '{path}': edges.csv, edges.tsv or edges.parquet (got none); name "
             "it with --edges, or pass --knn 10 for points without edges"
         )
-    node_table, node_row = read_table(place, [options.get("id", "id")])
+    node_table, node_row = read_table(place, [options.get("id", "id")], _names(options))
     rows = {"nodes": node_row, "points": node_row}
     edge_table = None
     if of_edges is not None:
         ends = [options.get("edge_source", "source"), options.get("edge_target", "target")]
-        edge_table, rows["edges"] = read_table(of_edges, ends)
+        edge_table, rows["edges"] = read_table(of_edges, ends, _names(options))
     else:
         _refuse(path, options, OF_EDGE_TABLES)
     return from_pandas(
@@ -275,7 +280,7 @@ def _network(
     graph = read_network(path)
     if place is None:
         return from_networkx(graph, source=f"'{path}'", **options)
-    table, where = read_table(place, [options.get("id", "id")])
+    table, where = read_table(place, [options.get("id", "id")], _names(options))
     return from_networkx(
         *(graph, table),
         source=f"'{path}'",

@@ -15,9 +15,10 @@ from torch_geometric.data import Data
 from kgat.datasets.own.data import from_data, read_several
 from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.networks import NETWORKS, read_network, tables_of
-from kgat.datasets.own.raw import shown
-from kgat.datasets.own.tables import from_pandas, read_table, table_in
-from kgat.datasets.task import PARTS, Task
+from kgat.datasets.own.raw import EDGE_FEATURES, TAKEN, edge_features_in, shown
+from kgat.datasets.own.tables import are_names, from_pandas, read_table, table_in
+from kgat.datasets.task import PARTS, Task, check_edge_features
+from kgat.datasets.whole_numbers import signed_data
 
 __all__ = ["from_several", "graphs_at"]
 
@@ -180,10 +181,13 @@ def _expect_others(task: Task, options: dict[str, Any]) -> Task:
 
 
 def _of_data(members: Sequence[Member], target: str, options: dict[str, Any]) -> Task:
-    graphs: list[Any] = [member.content for member in members]
+    graphs: list[Any] = [
+        signed_data(member.content, f"graph '{member.name}' of {options['source']}")  # type: ignore[arg-type]
+        for member in members
+    ]
     joined: dict[str, Any] = {}
     sizes = [_size(graph, member, options["source"]) for graph, member in zip(graphs, members, strict=True)]
-    wanted = ["x", "edge_attr", *([] if options.get("like") is not None else [target])]
+    wanted = ["x", *EDGE_FEATURES, *([] if options.get("like") is not None else [target])]
     for key in wanted:
         has = [graph.get(key) is not None for graph in graphs]
         values = [torch.as_tensor(graph[key]) for graph in graphs if graph.get(key) is not None]
@@ -225,19 +229,19 @@ def _size(graph: Any, member: Member, source: str) -> int:
             f"Expected edges of {where} between nodes 0 to {size - 1} (got {int(edges.min())} to "
             f"{int(edges.max())}); there are {size} nodes, counted from 0"
         )
+    # Here, where it has the number that its owner knows.
+    values, _ = edge_features_in(graph)
+    if values is not None and len(values) == edges.size(1):
+        check_edge_features(where, torch.as_tensor(values), edges)
     return size
 
 
 def _of_tables(members: Sequence[Member], label: str, options: dict[str, Any]) -> Task:
-    import pandas as pd
-
     new = options.get("like") is not None
     id, read = options.get("id", "id"), {"nodes": _Rows(), "edges": _Rows()}
     ends = [options.get("edge_source", "source"), options.get("edge_target", "target")]
     tables: dict[str, list[Any]] = {"nodes": [], "edges": []}
-    for member in members:
-        place: Any = member.content
-        directed, of_member = _read(place, id, ends)
+    for member, (directed, of_member) in zip(members, _contents(members, id, ends, options), strict=True):
         if directed and options.get("directed") is None:
             options["directed"] = True
         for kind, table, where in of_member:
@@ -258,7 +262,7 @@ def _of_tables(members: Sequence[Member], label: str, options: dict[str, Any]) -
                 f"Expected the same columns in all graphs of {options['source']} (got {shown(differing)} in "
                 f"'{members[0].name}' or '{member.name}' alone); correct the tables"
             )
-    nodes, edges = (pd.concat(of, ignore_index=True) for of in tables.values())
+    nodes, edges = (_joined(of) for of in tables.values())
     fit = (nodes[PART] == "train").to_numpy(copy=True) if PART in nodes.columns else None
     return from_pandas(
         nodes,
@@ -271,7 +275,37 @@ def _of_tables(members: Sequence[Member], label: str, options: dict[str, Any]) -
     )
 
 
-def _read(place: Path, id: str, ends: Sequence[str]) -> tuple[bool, list[tuple[str, Any, Any]]]:
+Content = tuple[bool, list[tuple[str, Any, Any]]]
+
+
+def _contents(
+    members: Sequence[Member], id: str, ends: Sequence[str], options: dict[str, Any]
+) -> list[Content]:
+    like = options.get("like")
+    names: list[str] = [] if like is None else like.names()
+    places: list[Any] = [member.content for member in members]
+    contents = [_read(place, id, ends, names) for place in places]
+    tables = [table for _, of_member in contents for _, table, _ in of_member]
+    taken = {name for table in tables for name in table.attrs.get(TAKEN, {})}
+    # NA is a name in all graphs if it is one in one of them, of which this one may have no other.
+    more = [
+        name for name in sorted(taken) if any(name in table and are_names(table[name]) for table in tables)
+    ]
+    return [_read(place, id, ends, [*names, *more]) for place in places] if more else contents
+
+
+def _joined(tables: Sequence[Any]) -> Any:
+    import pandas as pd
+
+    joined, taken = pd.concat(tables, ignore_index=True), dict[str, list[str]]()
+    for table in tables:
+        for name, texts in table.attrs.get(TAKEN, {}).items():
+            taken[name] = sorted({*taken.get(name, ()), *texts})
+    joined.attrs[TAKEN] = taken
+    return joined
+
+
+def _read(place: Path, id: str, ends: Sequence[str], names: Sequence[str]) -> Content:
     r"""Returns whether edges have directions, and both tables with what says where a row is."""
     if place.is_file():
         graph = read_network(place)
@@ -288,7 +322,7 @@ def _read(place: Path, id: str, ends: Sequence[str]) -> tuple[bool, list[tuple[s
             raise FileNotFoundError(
                 f"Expected a table of {kind} in '{place}': {kind}.csv, .tsv or .parquet (got none); add it"
             )
-        tables.append((kind, *read_table(file, texts)))
+        tables.append((kind, *read_table(file, texts, names)))
     return False, tables
 
 

@@ -12,7 +12,7 @@ import torch
 from kgat.datasets import splits as rules
 from kgat.datasets.own.labels import Target
 from kgat.datasets.own.numpy_files import read_array
-from kgat.datasets.own.raw import Array, RawGraph, absent
+from kgat.datasets.own.raw import MISSING, Array, RawGraph, absent, none_of
 from kgat.datasets.task import PARTS, Split
 
 __all__ = ["SHARES", "splits_of"]
@@ -113,7 +113,10 @@ def _of_column(raw: RawGraph, name: str) -> Array:
     none = absent(values)
     part = np.zeros(raw.num_nodes, dtype=np.uint8)
     for node in np.flatnonzero(~none).tolist():
-        text = str(values[node]).strip().lower()
+        text = str(values[node]).strip()
+        if text in MISSING:  # no part is called so
+            continue
+        text = text.lower()
         if text not in SPELLINGS:
             raise ValueError(
                 f"Expected train, val, test or nothing in column '{name}' (got '{values[node]}' in "
@@ -276,6 +279,7 @@ def _moments(raw: RawGraph, name: str, labelled: Array) -> Array:
     if values.dtype.kind in "mM":
         return values.astype("datetime64[ns]").astype(np.int64)
     if values.dtype.kind in "biuf":
+        _expect_finite(raw, name, values, labelled)
         return values
     out = np.zeros(len(values))
     stamps = [str(value) for value in values.tolist()]
@@ -286,11 +290,22 @@ def _moments(raw: RawGraph, name: str, labelled: Array) -> Array:
         except ValueError:
             failed = int(node)
         else:
+            _expect_finite(raw, name, out, labelled)
             return out
     raise ValueError(
         f"Expected times in '{name}': numbers, or dates as 2026-11-29 (got '{stamps[failed]}' in "
         f"{raw.row(failed)}); correct it"
     )
+
+
+def _expect_finite(raw: RawGraph, name: str, moments: Array, labelled: Array) -> None:
+    # One that is not a number is neither before nor after another.
+    wrong = np.flatnonzero(~np.isfinite(moments) & labelled)
+    if len(wrong):
+        raise ValueError(
+            f"Expected finite times in '{name}' (got {moments[wrong[0]]} in {raw.row(int(wrong[0]))}); "
+            "correct it"
+        )
 
 
 def _groups(raw: RawGraph, name: str, labelled: Array) -> Array:
@@ -307,6 +322,6 @@ def _expect_all(raw: RawGraph, name: str, values: Array, labelled: Array) -> Non
     lacking = np.flatnonzero(absent(values) & labelled)
     if len(lacking):
         raise ValueError(
-            f"Expected a value of '{name}' for every labelled node (got none in {raw.row(int(lacking[0]))}; "
-            f"{len(lacking)} in all); fill it in"
+            f"Expected a value of '{name}' for every labelled node (got {none_of(raw.taken, name)} in "
+            f"{raw.row(int(lacking[0]))}; {len(lacking)} in all); fill it in"
         )

@@ -3,7 +3,7 @@ r"""Graphs as tables: one of the nodes, one of the edges."""
 from __future__ import annotations
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
 from pathlib import Path
@@ -11,19 +11,17 @@ from typing import Any
 
 import numpy as np
 
-from kgat.datasets.own.columns import Column, encode
+from kgat.datasets.own.columns import Column, encode, kind_of
 from kgat.datasets.own.edges import nearest_neighbours
 from kgat.datasets.own.encoding import Encoding
-from kgat.datasets.own.raw import Array, RawGraph, absent, no_column, several, shown
+from kgat.datasets.own.raw import MISSING, TAKEN, Array, RawGraph, absent, no_column, several, shown
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import Task
 from kgat.extras import require
 
-__all__ = ["TABLES", "ends_of", "from_pandas", "read_table", "table_in"]
+__all__ = ["TABLES", "are_names", "ends_of", "from_pandas", "read_table", "table_in"]
 
 TABLES = (".csv", ".tsv", ".parquet")
-# Texts that mean that there is no value; not among ids, where NA is a name like any other.
-MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
 SPLIT = "split"  # a column of this name is a split, if nothing else is said
 
 
@@ -57,7 +55,9 @@ def from_pandas(
         nodes (pandas.DataFrame): The nodes, a row each.
         edges (pandas.DataFrame, optional): The edges, a row each. (default: :obj:`None`)
         label (str or list of str, optional): What is to be predicted; several, also as one text with commas,
-            for several labels. An empty value is unknown. (default: :obj:`"label"`)
+            for several labels. A missing value or an empty text is unknown; "NA" among texts is a class, but
+            :func:`pandas.read_csv` makes a missing value of it unless it is told ``keep_default_na=False,
+            na_values=[""]``. (default: :obj:`"label"`)
         id (str, optional): The column of the ids of nodes; points without edges need none.
             (default: :obj:`"id"`)
         edge_source, edge_target (str, optional): The columns of the ends of edges. (default:
@@ -99,6 +99,7 @@ def from_pandas(
     of_nodes = "nodes" if edges is not None else "points"
     labels = [name.strip() for name in label.split(",")] if isinstance(label, str) else list(label)
     _expect_edges_or_knn(edges, knn)
+    taken = {**nodes.attrs.get(TAKEN, {})}
     nodes = _expanded(nodes)
     names = list(nodes.columns)
     _expect_columns(nodes, edges, labels if like is None else (), [*drop, *categories], source)
@@ -132,10 +133,15 @@ def from_pandas(
         row=lambda number: row(of_nodes, number),
         source=source,
         directed=False,
-        steps=(*_said(columns, standardize), *steps),
+        steps=(
+            *_said(columns, standardize),
+            *steps,
+            *_said_of_missing(nodes, [*labels, *features] if like is None else features, taken),
+        ),
         extra={"node_id": ids, "columns": [asdict(column) for column in columns]}
         | (several(nodes[graphs].to_numpy()) if graphs is not None else {}),
         fit=fit,
+        taken=taken,
         encoding={
             "columns": columns,
             "edge_columns": edge_columns,
@@ -208,6 +214,18 @@ def _said(columns: Sequence[Any], standardize: bool) -> tuple[str, ...]:
         ", numbers standardised" if standardize and any(c.kind == "number" for c in columns) else ""
     )
     return (f"of the columns {shown([column.name for column in columns])}{standardised}",)
+
+
+def _said_of_missing(nodes: Any, names: Sequence[str], taken: Mapping[str, Sequence[str]]) -> Iterator[str]:
+    # NA may be a name or the lack of one: whoever meant the other has to see which it was taken for.
+    for name in dict.fromkeys(names):
+        values = nodes[name]
+        if name in taken:
+            yield f"{shown(taken[name])} in {name} taken for missing"
+        elif values.dtype.kind not in "biufmMc":
+            texts = [text for text in MISSING if text and bool((values == text).any())]
+            if texts:
+                yield f"{shown(texts)} in {name} taken for a name, as only an empty cell is missing there"
 
 
 def _label_values(nodes: Any, labels: Sequence[str]) -> Array:
@@ -319,6 +337,7 @@ def _edges(
     fit: Array | None,
     like: Encoding | None,
 ) -> tuple[Array, Array | None, Sequence[Column], tuple[str, ...]]:
+    taken = edges.attrs.get(TAKEN, {})
     edges = edges.reset_index(drop=True)
     edges.columns = list(map(str, edges.columns))
     ends = ends_of(edges, ids, edge_source, edge_target, f"the edges of {source}", partial(row, "edges"))
@@ -335,7 +354,8 @@ def _edges(
         columns=known,
         fit=None if fit is None else fit[ends[0]],
     )
-    return np.stack(ends), attr, columns, (f"edge features {shown([column.name for column in columns])}",)
+    said = f"edge features {shown([column.name for column in columns])}"
+    return np.stack(ends), attr, columns, (said, *_said_of_missing(edges, features, taken))
 
 
 def ends_of(
@@ -388,12 +408,19 @@ def table_in(folder: Path, name: str) -> Path | None:
     return next((folder / f"{name}{end}" for end in TABLES if (folder / f"{name}{end}").is_file()), None)
 
 
-def read_table(path: Path, ids: Sequence[str] = ()) -> tuple[Any, Callable[[int], str]]:
+def read_table(
+    path: Path, ids: Sequence[str] = (), texts: Sequence[str] = ()
+) -> tuple[Any, Callable[[int], str]]:
     r"""Reads a table, and returns what says where a row of it stands.
+
+    Among numbers, truth values and dates "NA", "NaN" and the like mean that there is no value; among texts
+    only an empty cell does.
 
     Args:
         path (Path): A file of comma, semicolon or tab separated values with a header, or a Parquet file.
         ids (list of str, optional): Columns of texts in any case, whose "NA" or "007" are names.
+            (default: :obj:`()`)
+        texts (list of str, optional): Columns in which "NA" is a name, were there no other text.
             (default: :obj:`()`)
 
     Raises:
@@ -435,6 +462,18 @@ def read_table(path: Path, ids: Sequence[str] = ()) -> tuple[Any, Callable[[int]
                 na_values={name: list(MISSING) for name in names if name not in ids},
                 dtype={name: str for name in ids if name in names},
             )
+            lacking = [name for name in names if name not in ids and bool(table[name].isna().any())]
+            if lacking:
+                written = pd.read_csv(
+                    path,
+                    **common,
+                    usecols=lambda name: name in lacking,
+                    skipinitialspace=True,
+                    keep_default_na=False,
+                    na_values={name: [""] for name in lacking},
+                    dtype=str,
+                )
+                table = _with_names(table, written, texts)
     except (ValueError, pd.errors.ParserWarning, OverflowError) as error:  # a ParserError is a ValueError
         raise _unreadable(path, error) from error
     # Blank lines are kept where they are, so that rows are named by their lines, and dropped at the end.
@@ -442,6 +481,28 @@ def read_table(path: Path, ids: Sequence[str] = ()) -> tuple[Any, Callable[[int]
     while len(table) and blank[len(table) - 1]:
         table = table.iloc[:-1]
     return table, lambda number: f"line {number + 2} of '{path.name}'"
+
+
+def _with_names(table: Any, written: Any, texts: Sequence[str]) -> Any:
+    # Columns of texts as they are written, and of others the texts that were taken for missing.
+    taken = {}
+    for name in written.columns:
+        if name in texts or are_names(table[name]):
+            table[name] = written[name]
+        elif here := sorted(set(written[name][table[name].isna()].dropna())):
+            taken[name] = here
+    table.attrs[TAKEN] = taken
+    return table
+
+
+def are_names(values: Any) -> bool:
+    r"""Whether a column holds texts: neither numbers, nor truth values, nor dates."""
+    import pandas as pd
+
+    known = values.dropna()
+    if not len(known) or kind_of(known) != "category":
+        return False
+    return not bool(pd.to_datetime(known, errors="coerce", format="ISO8601", utc=True).notna().mean() > 0.5)
 
 
 def _unreadable(path: Path, error: Exception | Warning) -> ValueError:

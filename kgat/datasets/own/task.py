@@ -3,6 +3,7 @@ r"""From a graph as its owner gives it to a task."""
 from __future__ import annotations
 
 from collections.abc import Sequence
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +21,8 @@ from kgat.datasets.own.raw import Array, RawGraph, counted
 from kgat.datasets.own.splits import SHARES, splits_of
 from kgat.datasets.own.structure import degree_moments, structural_features
 from kgat.datasets.own.unlabelled import Unlabelled
-from kgat.datasets.task import Task
+from kgat.datasets.task import Task, check_edge_features
+from kgat.datasets.whole_numbers import signed
 
 __all__ = ["make_task"]
 
@@ -47,6 +49,7 @@ def make_task(
         raise ValueError(
             f"Expected a graph with nodes (got none in {raw.source}); check that it is the right one"
         )
+    raw = _in_signed_types(raw)
     _check_edges(raw)
     if like is not None:
         return _unlabelled(raw, like, name)
@@ -106,6 +109,17 @@ def make_task(
         preprocessing="; ".join(step for step in steps if step),
         kind=target.kind,
         digest=digest,
+    )
+
+
+def _in_signed_types(raw: RawGraph) -> RawGraph:
+    # Ids of nodes become numbers of pairs, for which narrow types have no room.
+    edge_index, attr = signed(raw.edge_index, "edge_index", raw.source), raw.edge_attr
+    return replace(
+        raw,
+        labels=signed(raw.labels, raw.label, raw.source),
+        edge_index=edge_index.astype(np.int64, copy=False) if edge_index.dtype.kind == "i" else edge_index,
+        edge_attr=attr.astype(np.float64) if attr is not None and attr.dtype.kind == "u" else attr,
     )
 
 
@@ -171,8 +185,19 @@ def _check_edges(raw: RawGraph) -> None:
             f"Expected edges of {raw.source} between nodes 0 to {raw.num_nodes - 1} (got node "
             f"{edge_index[end, edge]} in edge {edge}); there are {raw.num_nodes} nodes, counted from 0"
         )
-    if raw.edge_attr is not None and len(raw.edge_attr) != edge_index.shape[1]:
+    attr = raw.edge_attr
+    if attr is None:
+        return
+    if attr.ndim not in (1, 2) or attr.dtype.kind not in "biuf":
+        raise ValueError(
+            f"Expected one row of numbers per edge of {raw.source} as 'edge_attr' (got {list(attr.shape)} "
+            f"{attr.dtype}); convert them"
+        )
+    if len(attr) != edge_index.shape[1]:
         raise ValueError(
             f"Expected one row of 'edge_attr' per edge of {raw.source}, {edge_index.shape[1]} (got "
-            f"{len(raw.edge_attr)}); pass both in the same order"
+            f"{len(attr)}); pass both in the same order"
         )
+    with np.errstate(over="ignore"):  # what is infinite in floats is told by its place
+        floats = torch.from_numpy(attr.astype(np.float32))
+    check_edge_features(raw.source, floats, torch.from_numpy(edge_index))

@@ -114,3 +114,58 @@ def test_what_does_not_fit_is_named(tmp_path, arrays):
     (tmp_path / "bad.npz").write_bytes(b"PK")
     with pytest.raises(ValueError, match=r"arrays of numbers in '.*bad.npz'"):
         read_graph(tmp_path / "bad.npz")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
+def test_unsigned_numbers(tmp_path, arrays, dtype):
+    adjacency, x, y = arrays
+    edge_index = np.stack(adjacency.nonzero())
+    more = {"year": np.arange(N) // 3, "edge_weight": np.arange(edge_index.shape[1]) % 5}
+    signed = {"x": np.round(9 * x**2), "y": y, "edge_index": edge_index, **more}
+    for name, kind in (("signed", "int64"), ("unsigned", dtype)):
+        np.savez(tmp_path / f"{name}.npz", **{key: values.astype(kind) for key, values in signed.items()})
+    for options in ({}, {"time": "year"}, {"group": "year"}):
+        digests = {read_graph(tmp_path / f"{name}.npz", **options).digest for name in ("signed", "unsigned")}
+        assert len(digests) == 1
+    assert from_scipy(adjacency, x, y.astype(dtype)).digest == from_scipy(adjacency, x, y).digest
+
+
+@pytest.mark.parametrize("name", ["y", "edge_index"])
+def test_numbers_beyond_int64_are_refused(tmp_path, arrays, name):
+    adjacency, x, y = arrays
+    content = {"x": x, "y": y, "edge_index": np.stack(adjacency.nonzero())}
+    content[name] = content[name].astype("uint64")
+    content[name].flat[1] = 2**63
+    np.savez(tmp_path / "g.npz", **content)
+    with pytest.raises(ValueError, match=rf"in '{name}' of '.*g.npz' \(got 9223372036854775808 at (0, )?1\)"):
+        read_graph(tmp_path / "g.npz")
+
+
+def test_bad_edge_features_are_named(tmp_path, arrays):
+    adjacency, x, y = arrays
+    edge_index = np.stack(adjacency.nonzero())
+    content = {"x": x, "y": y, "edge_index": edge_index}
+    weight = np.ones(edge_index.shape[1])
+    weight[4] = np.nan
+    row, col = edge_index[:, 4]
+    for name in ("edge_attr", "edge_weight"):
+        np.savez(tmp_path / "g.npz", **content, **{name: weight})
+        message = rf"of edges in '.*g.npz' \(got nan at edge 4, from node {row} to {col}\)"
+        with pytest.raises(ValueError, match=message):
+            read_graph(tmp_path / "g.npz")
+    np.savez(tmp_path / "g.npz", **content, edge_attr=weight.astype(str))
+    with pytest.raises(ValueError, match=r"one row of numbers per edge of '.*g.npz' as 'edge_attr'"):
+        read_graph(tmp_path / "g.npz")
+
+
+def test_weights_of_a_matrix_beside_masks(tmp_path, arrays):
+    _, x, y = arrays
+    masks = {f"{part}_mask": np.arange(N) % 3 == i for i, part in enumerate(("train", "val", "test"))}
+    weights = np.zeros((N, N))
+    weights[0, 1], weights[3, 4] = 0.5, 2.0
+    np.savez(tmp_path / "g.npz", x=x, y=y, adjacency=weights, **masks)
+    task = read_graph(tmp_path / "g.npz")
+    assert task.data.edge_index.tolist() == [[0, 3], [1, 4]]
+    assert task.data.edge_attr.tolist() == [[0.5], [2.0]]
+    np.savez(tmp_path / "g.npz", x=x, y=y, adjacency=weights > 0, **masks)
+    assert read_graph(tmp_path / "g.npz").data.edge_attr is None

@@ -287,3 +287,109 @@ def test_structure_joins_features_or_stands_alone():
 def test_wrong_structure(name, message):
     with pytest.raises(ValueError, match=message):
         from_data(make(), structure=[name])
+
+
+@pytest.mark.parametrize("columns", [None, 2])
+@pytest.mark.parametrize("name", ["edge_attr", "edge_weight"])
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), 1e300])
+def test_bad_edge_features_are_named_by_the_number_of_the_edge(tmp_path, columns, name, value):
+    data = make()
+    attr = torch.ones((90,) if columns is None else (90, columns), dtype=torch.double)
+    attr[41] = value
+    data[name] = attr
+    row, col = data.edge_index[:, 41].tolist()
+    column = "" if columns is None else ", column 0"
+    message = (
+        rf"finite features of edges in .* \(got (nan|inf) at edge 41, from node {row} to {col}{column}\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        from_data(data)
+    torch.save(data.to_dict(), tmp_path / "g.pt")
+    with pytest.raises(ValueError, match=message):
+        read_graph(tmp_path / "g.pt")
+
+
+def test_weights_are_edge_features(tmp_path):
+    weight = torch.linspace(0, 1, 90)
+    task = from_data(make(edge_weight=weight))
+    named = from_data(make(edge_attr=weight))
+    both = from_data(make(edge_attr=weight, edge_weight=torch.ones(90)))
+    assert task.data.edge_attr.shape == (task.data.edge_index.size(1), 1)
+    assert task.digest == named.digest == both.digest
+    assert "edge features edge_weight" in describe(task)
+    assert "edge_weight left out beside edge_attr" in describe(both)
+    assert "edge_weight" not in describe(named)
+    torch.save(make(edge_weight=weight), tmp_path / "g.pt")
+    assert read_graph(tmp_path / "g.pt").digest == named.digest
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_numbers(tmp_path, dtype):
+    weight = torch.arange(90) % 7
+    year = torch.arange(N) // 4
+    signed = make(edge_weight=weight, year=year, batch=year // 5, **MASKS)
+    data = make()
+    for name in ("edge_index", "y", "edge_weight", "year", "batch", *MASKS):
+        data[name] = signed[name].to(dtype)
+    assert from_data(data).digest == from_data(signed).digest
+    assert data.y.dtype == dtype  # what was given stays
+    torch.save(data.to_dict(), tmp_path / "g.pt")
+    assert read_graph(tmp_path / "g.pt").digest == from_data(signed).digest
+    for name in (*MASKS, "edge_weight"):
+        del data[name], signed[name]
+    assert from_data(data, time="year").digest == from_data(signed, time="year").digest
+    assert from_data(data, group="year").digest == from_data(signed, group="year").digest
+    index = torch.arange(N).view(2, -1)  # within a half
+    data.edge_index, signed.edge_index = index.to(dtype), index
+    data.batch = signed.batch = torch.zeros(N, dtype=torch.long)
+    assert from_data(data, graphs="batch").digest == from_data(signed, graphs="batch").digest
+
+
+@pytest.mark.parametrize("name", ["y", "edge_index", "year"])
+def test_numbers_beyond_int64_are_refused(name):
+    data = make(year=torch.arange(N))
+    values = data[name].numpy().astype("uint64")
+    values.flat[1] = 2**64 - 1  # a -1 that was written so
+    data[name] = torch.from_numpy(values)
+    message = (
+        rf"up to 9223372036854775807 in '{name}' of the given Data \(got 18446744073709551615 at (0, )?1\)"
+    )
+    with pytest.raises(ValueError, match=message):
+        from_data(data)
+
+
+def test_numbers_that_are_no_mask():
+    masks = {name: mask.to(torch.uint8) for name, mask in MASKS.items()}
+    masks["val_mask"][7] = 2
+    with pytest.raises(ValueError, match=r"a boolean 'val_mask' .*got \[40\] uint8"):
+        from_data(make(**masks))
+
+
+def test_narrow_ids_of_nodes_tell_directions():
+    # Of 200 nodes a pair has a number that a byte does not hold.
+    generator = torch.Generator().manual_seed(0)
+    edge_index = to_undirected(torch.randint(0, 200, (2, 400), generator=generator))
+    data = Data(x=torch.ones(200, 1), edge_index=edge_index.to(torch.uint8), y=torch.arange(200) % 2)
+    assert "; undirected; " in from_data(data).preprocessing
+
+
+@pytest.mark.parametrize("value", [float("inf"), "inf", "nan"])
+def test_times_are_finite(value):
+    year = [2000.0 + i // 5 for i in range(N)]
+    if isinstance(value, str):
+        year = list(map(str, year))
+    year[6] = value
+    with pytest.raises(ValueError, match=rf"finite times in 'year' .got {value} in node 6"):
+        from_data(make(year=year), time="year")
+
+
+@pytest.mark.parametrize("attr", [torch.ones(90, 2, 2), torch.ones(90, dtype=torch.cfloat)])
+def test_edge_features_are_rows_of_numbers(attr):
+    with pytest.raises(ValueError, match=r"one row of numbers per edge of the given Data .*got \[90"):
+        from_data(make(edge_attr=attr))
+
+
+def test_bfloat16():
+    y = torch.linspace(0, 1, N).bfloat16()
+    data = make(edge_attr=torch.ones(90).bfloat16(), y=y)
+    assert torch.equal(from_data(data).y, y.float())

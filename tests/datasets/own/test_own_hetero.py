@@ -175,3 +175,43 @@ def test_tasks_are_checked_when_they_are_built():
     data = graph()
     with pytest.raises(ValueError, match=r"features 'x' .*'graph, type 'author'' .got none"):
         HeteroTask(**{**given, "data": data}, preprocessing="", target="paper")
+
+
+def test_weights_are_edge_features():
+    data = graph()
+    weight = torch.tensor([0.5, 1.0, 0.5, 2.0, 3.0])
+    data[CITES].edge_weight = weight
+    task = from_data(data)
+    data[CITES].edge_attr = weight
+    both = from_data(data)
+    del data[CITES].edge_weight
+    named = from_data(data)
+    assert task.data[CITES].edge_attr.tolist() == [[3.0], [1.0], [0.5], [2.0]]
+    assert task.digest == both.digest == named.digest
+    assert "edge features edge_weight of paper cites paper" in describe(task)
+    assert "edge_weight left out beside edge_attr of paper cites paper" in describe(both)
+    assert "edge_weight" not in describe(named)
+
+
+@pytest.mark.parametrize("name", ["edge_attr", "edge_weight"])
+@pytest.mark.parametrize("value", [float("nan"), 1e300])
+def test_bad_edge_features_are_named_by_the_number_of_the_edge(name, value):
+    data = graph()
+    attr = torch.ones(5, 1, dtype=torch.double)
+    attr[3] = value
+    data[CITES][name] = attr
+    message = (
+        r"of edges in \('paper', 'cites', 'paper'\) .*got (nan|inf) at edge 3, from node 2 to 2, column 0"
+    )
+    with pytest.raises(ValueError, match=message):
+        from_data(data)
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_numbers(dtype):
+    data, expected = graph(), from_data(graph())
+    data["paper"].y = data["paper"].y.to(dtype)
+    for edge in (WRITES, CITES):
+        data[edge].edge_index = data[edge].edge_index.to(dtype)
+    assert from_data(data).digest == expected.digest
+    assert data["paper"].y.dtype == data[CITES].edge_index.dtype == dtype  # what was given stays

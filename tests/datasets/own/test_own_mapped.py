@@ -292,3 +292,61 @@ def test_room_is_taken_before_it_is_written(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="Expected room on the disk to write"):
         save_mapped(tmp_path / "karate", load("karate"))
     assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["edge_attr", "edge_weight"])
+@pytest.mark.parametrize("value", [np.nan, np.inf, 1e300])
+@pytest.mark.parametrize("piece", [7, 1 << 22])
+def test_bad_edge_features_are_named(tmp_path, monkeypatch, name, value, piece):
+    monkeypatch.setattr(convert, "PIECE", piece)
+    attr = np.ones((E, 2))
+    attr[201, 1] = attr[202, 0] = value
+    folder = source(tmp_path, **{"edge_attr": None, name: attr})
+    row, col = np.load(folder / "edges.npy")[:, 201]
+    message = rf"of edges in '.*source' .got (nan|inf) at edge 201, from node {row} to {col}, column 1\)"
+    with pytest.raises(ValueError, match=message):
+        convert_arrays(folder, tmp_path / "out")
+    assert not (tmp_path / "out").exists()
+
+
+def test_a_mapped_graph_with_bad_edge_features(tmp_path):
+    convert_arrays(source(tmp_path), tmp_path / "out", name="mine")
+    attr = np.load(tmp_path / "out" / "edge_attr.npy", mmap_mode="r+")
+    attr[5, 1] = np.nan
+    attr.flush()
+    row, col = np.load(tmp_path / "out" / "edge_index.npy")[:, 5]
+    message = rf"of edges in 'mine' .got nan at edge 5, from node {row} to {col}, column 1\)"
+    with pytest.raises(ValueError, match=message):
+        load_mapped(tmp_path / "out")
+
+
+def test_weights_are_edge_features(tmp_path):
+    weight = np.random.default_rng(1).random(E).astype(np.float32)
+    convert_arrays(source(tmp_path, edge_attr=None, edge_weight=weight), tmp_path / "out")
+    np.testing.assert_array_equal(edges_of(load_mapped(tmp_path / "out").data)[1], weight)
+    np.save(tmp_path / "source" / "edge_attr.npy", 2 * weight)
+    convert_arrays(tmp_path / "source", tmp_path / "both")
+    np.testing.assert_array_equal(edges_of(load_mapped(tmp_path / "both").data)[1], 2 * weight)
+
+
+def test_infinite_values_are_refused_before_the_work(tmp_path, monkeypatch):
+    monkeypatch.setattr(convert, "_write_features", lambda *_: pytest.fail("written"))
+    y = np.linspace(0, 1, N)
+    y[4] = np.inf
+    with pytest.raises(ValueError, match=r"finite values of 'source' .got inf at node 4"):
+        convert_arrays(source(tmp_path, y=y), tmp_path / "out")
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
+def test_unsigned_numbers(tmp_path, dtype):
+    folder = source(tmp_path, train=np.arange(10), val=np.arange(10, 20), test=np.arange(20, 30))
+    convert_arrays(folder, tmp_path / "signed")
+    for name in ("edges", "y", "train", "val", "test"):
+        np.save(folder / f"{name}.npy", np.load(folder / f"{name}.npy").astype(dtype))
+    convert_arrays(folder, tmp_path / "unsigned")
+    assert load_mapped(tmp_path / "signed").digest == load_mapped(tmp_path / "unsigned").digest
+    large = np.load(folder / "edges.npy").astype("uint64")
+    large[1, 5] = 2**64 - 1
+    np.save(folder / "edges.npy", large)
+    with pytest.raises(ValueError, match=r"in 'edges' of .*got 18446744073709551615 at 1, 5"):
+        convert_arrays(folder, tmp_path / "large")

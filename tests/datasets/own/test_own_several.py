@@ -233,3 +233,51 @@ def test_labels_of_whole_graphs_are_said_to_be_such(tmp_path):
     torch.save([data(number, y=torch.tensor([number % 2])) for number in range(4)], tmp_path / "graphs.pt")
     with pytest.raises(ValueError, match=r"'y' with a value per node .*one per graph.*GraphTask"):
         read_graph(tmp_path / "graphs.pt")
+
+
+def test_weights_of_tensors_are_edge_features(tmp_path):
+    weights = [torch.rand(12) for _ in range(4)]
+    for name in ("edge_weight", "edge_attr"):
+        graphs = [data(seed, **{name: weight}).to_dict() for seed, weight in enumerate(weights)]
+        torch.save(graphs, tmp_path / f"{name}.pt")
+    tasks = [read_graph(tmp_path / f"{name}.pt") for name in ("edge_weight", "edge_attr")]
+    assert tasks[0].data.edge_attr.shape == (48, 1)
+    assert tasks[0].digest == tasks[1].digest
+
+
+def test_bad_edge_features_are_named_by_graph_and_edge(tmp_path):
+    attr = torch.ones(12, 2)
+    attr[7, 1] = float("nan")
+    graphs = [data(seed, edge_attr=attr if seed == 2 else torch.ones(12, 2)) for seed in range(4)]
+    torch.save([graph.to_dict() for graph in graphs], tmp_path / "g.pt")
+    message = r"of edges in graph 'g/2' of '.*g.pt' \(got nan at edge 7, from node 7 to 8, column 1\)"
+    with pytest.raises(ValueError, match=message):
+        read_graph(tmp_path / "g.pt")
+
+
+@pytest.mark.parametrize("dtype", [torch.uint8, torch.uint16, torch.uint32, torch.uint64])
+def test_unsigned_numbers_of_tensors(tmp_path, dtype):
+    signed = [data(seed) for seed in range(4)]
+    graphs = [data(s, y=g.y.to(dtype), edge_index=g.edge_index.to(dtype)) for s, g in enumerate(signed)]
+    for name, some in (("signed", signed), ("unsigned", graphs)):
+        torch.save([graph.to_dict() for graph in some], tmp_path / f"{name}.pt")
+    assert read_graph(tmp_path / "signed.pt").digest == read_graph(tmp_path / "unsigned.pt").digest
+
+
+def test_a_name_is_one_in_all_graphs(tmp_path):
+    # In Oslo all are called NA, which by itself could be the lack of numbers.
+    folder = tmp_path / "towns"
+    folder.mkdir()
+    for seed, town in enumerate(("rome", "oslo", "bonn", "lyon")):
+        nodes, edges = tables(seed)
+        labels = ["NA"] if town == "oslo" else ["NA", "EU", "AS"]
+        nodes["label"] = [labels[i % len(labels)] for i in range(60)]
+        nodes["region"] = [labels[i // 20 % len(labels)] for i in range(60)]
+        nodes["age"] = nodes["age"].astype(object)
+        nodes.loc[3, "age"] = "NaN" if town == "oslo" else "NA"
+        write(folder / town, nodes, edges)
+    task = read_graph(folder, fill=True)
+    assert task.data.classes == ["AS", "EU", "NA"]
+    assert bool((task.y >= 0).all())
+    assert "NA, NaN in age taken for missing; " in task.preprocessing
+    assert "NA in region taken for a name, as only an empty cell is missing there" in task.preprocessing

@@ -8,6 +8,8 @@ import torch
 
 from kgat.datasets import describe, from_pandas, read_graph
 from kgat.datasets.own.columns import encode
+from kgat.datasets.own.encoding import Encoding
+from kgat.datasets.own.read import read_unlabelled
 
 
 @pytest.fixture
@@ -309,3 +311,72 @@ def test_what_is_not_there_is_said(tmp_path, nodes):
         read_graph(folder, knn=60)
     with pytest.raises(ValueError, match=r"columns? 'agee' in .*got id, age"):
         read_graph(folder, knn=3, drop=["agee"])
+
+
+@pytest.mark.parametrize("ending", ["csv", "tsv"])
+@pytest.mark.parametrize("name", ["NA", "null", "None", "NaN"])
+def test_among_texts_only_an_empty_cell_is_missing(tmp_path, nodes, edges, name, ending):
+    nodes["label"] = [name, "EU", "AS"] * 20
+    nodes["region"] = [name, "EU", "AS", "AF"] * 15
+    nodes.loc[5, "label"] = ""
+    task = read_graph(made_graphs.write(tmp_path / "g", nodes, edges, ending))
+    assert task.data.classes == sorted([name, "EU", "AS"])
+    assert (task.y < 0).nonzero().tolist() == [[5]]
+    region = next(column for column in task.data.columns if column["name"] == "region")
+    assert name in region["categories"]
+    for column in ("label", "region"):
+        assert f"{name} in {column} taken for a name, as only an empty cell is missing there" in describe(
+            task
+        )
+    # In memory, texts are what they are.
+    assert from_pandas(nodes, edges).digest == task.digest
+
+
+def test_two_classes_that_look_like_nothing(tmp_path, nodes, edges):
+    nodes["label"] = ["null", "none"] * 30
+    assert read_graph(made_graphs.write(tmp_path / "g", nodes, edges)).data.classes == ["none", "null"]
+
+
+@pytest.mark.parametrize("text", ["NA", "NaN", "null"])
+def test_among_numbers_flags_and_dates_words_for_nothing_are_missing(tmp_path, nodes, edges, text):
+    def column(values, places=(3, 8)):
+        return [text if i in places else value for i, value in enumerate(map(str, values))]
+
+    nodes["age"], nodes["member"] = column(nodes["age"]), column(nodes["member"])
+    nodes["label"] = column([i % 3 for i in range(60)], (4,))
+    nodes["year"] = column([f"{2000 + i // 6}-05-01" for i in range(60)], (4,))
+    edges["weight"] = column(np.linspace(0, 1, len(edges)))
+    folder = made_graphs.write(tmp_path / "g", nodes, edges)
+    task = read_graph(folder, fill=True, time="year")
+    assert task.data.classes == ["0", "1", "2"]
+    assert (task.y < 0).nonzero().tolist() == [[4]]
+    for name in ("age", "member", "label", "weight"):
+        assert f"{text} in {name} taken for missing" in task.preprocessing
+    message = rf"line 5 of 'nodes.csv', column 'age' \(got none \('{text}' is taken for missing\); 2 of 60"
+    with pytest.raises(ValueError, match=message):
+        read_graph(folder, time="year")
+    nodes["label"] = text
+    made_graphs.write(folder, nodes, edges)
+    with pytest.raises(ValueError, match=rf"labels in 'label' .*got none \('{text}' is taken .* for all 60"):
+        read_graph(folder, fill=True)
+    nodes["label"] = ["a", "b", "c"] * 20
+    made_graphs.write(folder, nodes, edges)
+    message = rf"a value of 'year' .*got none \('{text}' is taken for missing\) in line 6"
+    with pytest.raises(ValueError, match=message):
+        read_graph(folder, fill=True, time="year")
+
+
+def test_words_for_nothing_in_a_column_of_parts(tmp_path, nodes, edges):
+    nodes["split"] = ["train", "val", "test", "NA"] * 15
+    split = read_graph(made_graphs.write(tmp_path / "g", nodes, edges)).splits[0]
+    assert [int(mask.sum()) for mask in (split.train, split.val, split.test)] == [15, 15, 15]
+
+
+def test_a_name_stays_one_where_a_model_answers(tmp_path, nodes, edges):
+    nodes["region"] = ["NA", "EU", "AS", "AF"] * 15
+    task = read_graph(made_graphs.write(tmp_path / "g", nodes, edges))
+    few = nodes[nodes["region"] == "NA"].drop(columns="label")
+    here = edges[edges["source"].isin(few["id"]) & edges["target"].isin(few["id"])]
+    folder = made_graphs.write(tmp_path / "new", few, here)
+    new = read_unlabelled(folder, Encoding.of(task.data.encoding))
+    assert torch.equal(new.data.x, task.data.x[::4])
