@@ -100,8 +100,10 @@ class Passes(Backend):
             x (Operands): The tensors.
 
         Shapes:
-            - **output:** :math:`(N, H, C)` and :math:`(N, H)`, both of the type of scores: backward takes
-              differences of :math:`\mathbf{o}` that are lost when it is rounded to that of values
+            - **output:** :math:`(N, H, C)` and :math:`(N, H, 2)`, both of the type of scores: backward takes
+              differences of :math:`\mathbf{o}` that are lost when it is rounded to that of values.
+              :math:`\lambda` is the sum of two numbers, a score near the largest, or 0, and the logarithm of
+              the sum of exponentials beyond it: scores in the millions would leave nothing of the second
 
         Raises:
             BackendError: If it cannot be compiled, as all of these functions.
@@ -143,7 +145,7 @@ class Passes(Backend):
             adjacency (Adjacency): The edges.
             x (Operands): The tensors.
             out (torch.Tensor): :math:`\mathbf{o}`.
-            lse (torch.Tensor): :math:`\lambda`.
+            lse (torch.Tensor): :math:`\lambda`, in its two parts.
             grad (torch.Tensor): The gradient of :math:`\mathbf{o}`.
         """
 

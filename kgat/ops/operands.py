@@ -148,7 +148,7 @@ LEARNED = tuple(name for name, known in TABLE.items() if known.learned)
 OF_SCORES = ("query", "key", "weight", "pair_args")
 LEARNED_OF_SCORES = OF_SCORES[:3]
 # What backward takes beside the operands, of a pass and of the sums of pairs.
-RESULTS = {"grad": row("N H C", type="float"), "out": row("N H C"), "lse": row("N H")}
+RESULTS = {"grad": row("N H C", type="float"), "out": row("N H C"), "lse": row("N H 2")}
 RESULTS_OF_SCORES = {"grad": row("E H")}
 _EDGES = row("2 E", type="index")
 

@@ -67,8 +67,8 @@ def _like(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
 
 @_op("edge_attention", _PASS, 3)
 def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the averages, the log-sum-exp of the scores (both in their type) and the fingerprint of the
-    edges."""
+    r"""Returns the averages, the parts of the log-sum-exp of the scores (both in their type) and the
+    fingerprint of the edges."""
     x, text, target, num_targets = _read(inputs)
     recipe = check_pass(x, edge_index, text, target, num_targets)
     adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
@@ -80,7 +80,7 @@ def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Te
 def _(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     x, _, _, num_targets = _read(inputs)
     out = x.link_args.new_empty(num_targets, x.value.size(1), x.value.size(2))
-    lse = x.link_args.new_empty(num_targets, x.value.size(1))
+    lse = x.link_args.new_empty(num_targets, x.value.size(1), 2)
     return out, lse, edge_index.new_empty(2, dtype=torch.int64)
 
 

@@ -108,7 +108,7 @@ def _compile_rule(function, dtype, operands):
 def _stand_ins():
     mathematics = types.ModuleType("kgat.ops.cpu.math")
     mathematics.VOCABULARY = dict.fromkeys(("float32", "float64"), _VOCABULARY)
-    for name in ("plain", "apart", "inlined"):
+    for name in ("plain", "apart", "alike", "inlined"):
         setattr(mathematics, name, _same)
     mathematics.compile_rule = _compile_rule
     runtime = types.ModuleType("kgat.ops.cpu.runtime")

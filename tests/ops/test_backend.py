@@ -44,10 +44,10 @@ class Toy(FusedBackend):
     def attention(self, recipe, adjacency, x):
         type(self).passes += 1
         call = self.call(recipe, adjacency, x)
-        lse = x.link_args.new_zeros(adjacency.num_targets, x.heads)
+        lse = x.link_args.new_zeros(adjacency.num_targets, x.heads, 2)
         scores = call.scores()
         for i in call.row.unique():
-            lse[i] = scores[call.row == i].logsumexp(dim=0)
+            lse[i, :, 1] = scores[call.row == i].logsumexp(dim=0)
         return Reference().edge_attention(call), lse
 
     def attention_backward(self, recipe, adjacency, x, out, lse, grad):

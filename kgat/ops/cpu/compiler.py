@@ -87,6 +87,8 @@ class Routine:
         flags (tuple, optional): What LLVM may do to its arithmetic. (default: :obj:`()`)
         apart (bool, optional): Whether each of its pointers points to what no other of them does.
             (default: :obj:`False`)
+        one_order (bool, optional): Whether its loops add up in the order of all others that have it set,
+            however many sums there are beside. (default: :obj:`False`)
         number (type, optional): The type of a literal that stands beside no other number.
             (default: :class:`numpy.float64`)
         takes (int, optional): How many of the arguments that it is called with it takes, if not all.
@@ -96,6 +98,7 @@ class Routine:
     function: Callable[..., Any]
     flags: tuple[str, ...] = ()
     apart: bool = False
+    one_order: bool = False
     number: type = np.float64
     takes: int | None = None
 
@@ -284,16 +287,27 @@ _COMPARISONS: dict[type, tuple[Any, str]] = {
 }
 
 
-class _AsItIs(ir.MDValue):
-    # Says of a loop that LLVM is not to repeat its body, which takes longer than it gains: features and
-    # channels are looped over apart.
+SHORT = 64  # steps of a loop that LLVM unrolls in full, if it does
 
-    def __init__(self, module: ir.Module) -> None:
-        option = module.add_metadata([ir.MetaDataString(module, "llvm.loop.unroll.disable")])
-        super().__init__(module, [option], str(len(module.metadata)))
+
+class _Options(ir.MDValue):
+    # Says of a loop what LLVM is to do with it.
+
+    def __init__(self, module: ir.Module, **options: int | None) -> None:
+        words = [
+            module.add_metadata(
+                [
+                    ir.MetaDataString(module, f"llvm.loop.{name.replace('_', '.')}"),
+                    *([] if value is None else [INT32.ir(value)]),
+                ]
+            )
+            for name, value in options.items()
+        ]
+        super().__init__(module, words, str(len(module.metadata)))
 
     def descr(self, buf: list[str]) -> None:
-        buf += (f"distinct !{{ {self.get_reference()}, {self.operands[0].get_reference()} }}\n",)  # type: ignore[arg-type]
+        told = ", ".join(x.get_reference() for x in (self, *self.operands))
+        buf += (f"distinct !{{ {told} }}\n",)  # type: ignore[arg-type]
 
 
 class _Body:
@@ -427,9 +441,15 @@ class _Body:
             place = self._builder.load(slot)
             self._builder.store(self._builder.add(place, INT64.ir(step), flags=("nsw",)), slot)
 
-        self._loop(goes_on, node.body, count)
+        self._loop(goes_on, node.body, count, is_short=not isinstance(stop, Value) and stop <= SHORT)
 
-    def _loop(self, goes_on: Callable[[], Any], body: Sequence[ast.stmt], count: Callable[[], None]) -> None:
+    def _loop(
+        self,
+        goes_on: Callable[[], Any],
+        body: Sequence[ast.stmt],
+        count: Callable[[], None],
+        is_short: bool = False,
+    ) -> None:
         test, inside, after = (self._builder.append_basic_block(x) for x in ("test", "loop", "after"))
         self._builder.branch(test)
         self._builder.position_at_end(test)
@@ -442,9 +462,14 @@ class _Body:
         self._exits.pop()
         if not self._builder.block.is_terminated:
             count()
-            back = self._builder.branch(test)
-            if not self._routine.apart:
-                back.set_metadata("llvm.loop", _AsItIs(self._builder.module))
+            back, module = self._builder.branch(test), self._builder.module
+            if self._routine.one_order:
+                # A long loop that is unrolled in part has a sum for each part, or not, by what stands beside.
+                options = {"interleave_count": 1} | ({} if is_short else {"unroll_disable": None})
+                back.set_metadata("llvm.loop", _Options(module, **options))
+            elif not self._routine.apart:
+                # To repeat its body takes longer than it gains: features and channels are looped over apart.
+                back.set_metadata("llvm.loop", _Options(module, unroll_disable=None))
         self._builder.position_at_end(after)
 
     def _Break(self, node: Any) -> None:

@@ -44,7 +44,7 @@ def attention_and_base(
     _, heads, channels = x.value.shape
     recycled, size = _recycled(adjacency), (adjacency.num_targets, heads, channels)
     out = recycled.empty(x.value, *size)
-    lse = x.value.new_empty(adjacency.num_targets, heads)
+    lse = x.value.new_empty(adjacency.num_targets, heads, 2)
     # Without a base, and rounded to another type, it is one's own already.
     is_apart = keeps and (base is not None or given is x.value.dtype)
     summed = recycled.empty(x.value, *size) if is_apart else out
@@ -302,7 +302,7 @@ def _run_pieces(
     rows = {name: t.index_select(0, node) for name in names if (t := getattr(x, name)) is not None}
     all_parts = {id(t): t.new_zeros(len(node), *t.shape[1:]) for t in results.values()}
     parts = {name: all_parts[id(t)] for name, t in results.items()}
-    total = torch.zeros_like(parts["lse"]) if "lse" in parts else None
+    total = parts["lse"].new_zeros(len(node), x.heads) if "lse" in parts else None
     x = x._replace(**rows)
     of_pieces = {**tensors, **parts, "total": total}
     frame.pieces.run(loop, frame.pieces.context_of(x, _addresses(x), of_pieces))
@@ -317,8 +317,8 @@ def _run_pieces(
 
 
 def _join(frame: _Frame, cut: pieces.Pieces, x: Operands, lse: Tensor, total: Tensor) -> Tensor:
-    # The log-sum-exp of long rows; leaves in 'total' the part of each piece.
-    whole = lse.new_empty(len(cut.node), x.heads)
+    # The parts of the log-sum-exp of long rows; leaves in 'total' the part of each piece.
+    whole = lse.new_empty(len(cut.node), x.heads, 2)
     counter, bounds = cut.node.new_zeros(1), cut.node.new_tensor([0, len(cut.node)])
     tensors = {
         "counter": counter,

@@ -14,7 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from kgat.ops.cpu.math import VOCABULARY, apart, compile_rule, inlined, plain
+from kgat.ops.cpu.math import VOCABULARY, alike, apart, compile_rule, inlined, plain
 from kgat.ops.cpu.runtime import chunk, next_slot, pointer, prefetch, shift
 from kgat.ops.operands import TABLE
 from kgat.ops.recipe import Recipe
@@ -154,6 +154,13 @@ def _largest(x, size, least, zero):  # type: ignore[no-untyped-def]
     return a if a > least else zero
 
 
+@inlined
+def _log_weight(s, top, rest, zero):  # type: ignore[no-untyped-def]
+    # One after the other: beside a large score the rest of the log-sum-exp is lost. No weight is above one.
+    below = (s - top) - rest
+    return zero if below > zero else below
+
+
 class Kernels:
     r"""The loops of one recipe in one type, not yet compiled.
 
@@ -192,7 +199,7 @@ class Kernels:
         def slope(own, other, a, b):
             return d_pair(other, own, a, b)[1] if by_column else d_pair(own, other, a, b)[0]
 
-        @apart
+        @alike
         def sum4(own, x0, x1, x2, x3, w, a, b, size):
             t0 = t1 = t2 = t3 = number(0)
             for r in range(size):
@@ -204,7 +211,7 @@ class Kernels:
                 t3 += u * term(x, x3[r], a, b)
             return t0, t1, t2, t3
 
-        @apart
+        @alike
         def sum1(own, x0, w, a, b, size):
             t0 = number(0)
             for r in range(size):
@@ -298,13 +305,15 @@ class Kernels:
                         total += w[e]
                 if ctx[TOTAL] != 0:  # a piece of a row, whose sums are yet to be joined
                     pointer(ctx[TOTAL], f)[i * heads + h] = total
-                    lse[i * heads + h] = own
+                    lse[2 * (i * heads + h)] = own
                     share[i - start] = number(1) / total if total != number(0) else number(0)
                 elif total == number(0):  # no edges, or none that weighs anything
-                    lse[i * heads + h] = number(0)
+                    lse[2 * (i * heads + h)] = number(0)
+                    lse[2 * (i * heads + h) + 1] = number(0)
                     share[i - start] = number(0)
                 else:
-                    lse[i * heads + h] = own + log(total)
+                    lse[2 * (i * heads + h)] = own
+                    lse[2 * (i * heads + h) + 1] = log(total)
                     share[i - start] = number(1) / total
             if ctx[KEEP] >= 0:
                 seed = pointer(ctx[SEED], _i64)[0]
@@ -364,18 +373,20 @@ class Kernels:
             heads, channels = ctx[HEADS], fixed if fixed > 0 else ctx[CHANNELS]
             ptr, row = pointer(ctx[PTR], _i64), pointer(ctx[INDEX], _i32)
             place, edge = pointer(ctx[PLACE], _i32), pointer(ctx[EDGE], _i32)
-            packed = pointer(ctx[PACKED], f)  # [N, H, 4]: a, lse, D
+            packed = pointer(ctx[PACKED], f)  # [N, H, 4]: a, the parts of lse, D
             size = ctx[SCRATCH_SIZE]
             t, p, m = chunk(scratch, 0, size), chunk(scratch, 1, size), chunk(scratch, 2, size)
             d, delta = chunk(scratch, 3, size), chunk(scratch, 4, size)
-            lse, mean = chunk(scratch, 5, size), chunk(scratch, 6, size)
+            top, mean = chunk(scratch, 5, size), chunk(scratch, 6, size)
+            rest = delta  # for now
             first = ptr[start]
             n = ptr[stop] - first
             for e in range(n):
                 place_of_row = (np.int64(row[first + e]) * heads + h) * 4
                 t[e] = packed[place_of_row]
-                lse[e] = packed[place_of_row + 1]
-                mean[e] = packed[place_of_row + 2]
+                top[e] = packed[place_of_row + 1]
+                rest[e] = packed[place_of_row + 2]
+                mean[e] = packed[place_of_row + 3]
             if paired:
                 scores(ctx, t, start, stop, h)
             elif ctx[KEY_BIAS] != 0:
@@ -401,7 +412,7 @@ class Kernels:
                 for e in range(n):
                     p[e] += c[np.int64(edge[place[first + e]]) * heads + h]
             for e in range(n):
-                p[e] = exp(p[e] - lse[e])
+                p[e] = exp(_log_weight(p[e], top[e], rest[e], number(0)))
 
             masked = ctx[KEEP] >= 0 or ctx[EDGE_WEIGHT] != 0
             if masked:  # m: what multiplies alpha
@@ -668,7 +679,8 @@ def _constants(args, h, heads):
 
 
 def pack(dtype: str) -> Callable[..., None]:
-    r"""By rows: what the edges of a row need of it, together, :math:`a`, :math:`\lambda` and :math:`D`."""
+    r"""By rows: what the edges of a row need of it, together, :math:`a`, the parts of :math:`\lambda` and
+    :math:`D`."""
     f = np.float32(0) if dtype == "float32" else np.float64(0)
     number = type(f)
 
@@ -683,8 +695,9 @@ def pack(dtype: str) -> Callable[..., None]:
             for c in range(channels):
                 total += own[c] * other[c]
             packed[row * 4] = a[row] if ctx[QUERY_BIAS] != 0 else number(0)
-            packed[row * 4 + 1] = lse[row]
-            packed[row * 4 + 2] = total
+            packed[row * 4 + 1] = lse[2 * row]
+            packed[row * 4 + 2] = lse[2 * row + 1]
+            packed[row * 4 + 3] = total
 
     return _over_slots(rows)
 
@@ -710,7 +723,8 @@ def sum_rows(dtype: str) -> Callable[..., None]:
 
 
 def join(dtype: str) -> Callable[..., None]:
-    r"""By long rows: :math:`\lambda`, and in place of the sum of a piece the part of the row that it is."""
+    r"""By long rows: the parts of :math:`\lambda`, and in place of the sum of a piece the part of the row
+    that it is."""
     f = np.float32(0) if dtype == "float32" else np.float64(0)
     number = type(f)
     exp, log = VOCABULARY[dtype]["exp"], VOCABULARY[dtype]["log"]
@@ -725,14 +739,15 @@ def join(dtype: str) -> Callable[..., None]:
                 most = lowest
                 for n in range(first[i], first[i + 1]):
                     p = n * heads + h
-                    most = top[p] if total[p] != number(0) and top[p] > most else most
+                    most = top[2 * p] if total[p] != number(0) and top[2 * p] > most else most
                 most = most if most > lowest else number(0)
                 whole = number(0)
                 for n in range(first[i], first[i + 1]):
                     p = n * heads + h
-                    total[p] = total[p] * exp(top[p] - most) if total[p] != number(0) else number(0)
+                    total[p] = total[p] * exp(top[2 * p] - most) if total[p] != number(0) else number(0)
                     whole += total[p]
-                lse[i * heads + h] = most + log(whole) if whole != number(0) else number(0)
+                lse[2 * (i * heads + h)] = most if whole != number(0) else number(0)
+                lse[2 * (i * heads + h) + 1] = log(whole) if whole != number(0) else number(0)
                 for n in range(first[i], first[i + 1]):
                     p = n * heads + h
                     total[p] = total[p] / whole if whole != number(0) else number(0)

@@ -55,6 +55,11 @@ def apart(function: Callable[..., Any]) -> Routine:
     return Routine(function, FAST, apart=True)
 
 
+def alike(function: Callable[..., Any]) -> Routine:
+    r"""As :func:`apart`, for sums that are made in several places and have to be the same number in all."""
+    return Routine(function, FAST, apart=True, one_order=True)
+
+
 def inlined(function: Callable[..., Any]) -> Routine:
     r"""Makes a routine in which every rounding is meant."""
     return Routine(function, EXACT)

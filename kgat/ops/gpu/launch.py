@@ -43,7 +43,7 @@ def _kernels() -> Any:
 def attention(recipe: Recipe, adjacency: Adjacency, x: Operands) -> tuple[Tensor, Tensor]:
     size = _Sizes.of(adjacency, x)
     out = size.new(x.link_args, size.targets, x.heads, x.channels)
-    lse = size.new(x.link_args, size.targets, x.heads)
+    lse = size.new(x.link_args, size.targets, x.heads, 2)
     if size.empty:
         return out, lse
     partition = _partition(adjacency, adjacency.rowptr)
@@ -64,11 +64,11 @@ def attention_backward(
     if size.empty:
         return made
     grad = grad.to(x.value.dtype).contiguous()  # of the sum in that type: edges gather half as much
-    mean = torch.empty_like(lse)
+    mean = lse.new_empty(size.targets, size.heads)
     block = _power(size.channels)
     lanes = max(1, 2 * TILE // block)
-    sizes = {"rows": lse.numel(), "SIZE": size.channels, "BLOCK": block, "LANES": lanes}
-    _launch(_kernels().dot_rows, _ceil(lse.numel(), lanes), warps=4, x=grad, y=out, out=mean, **sizes)
+    sizes = {"rows": mean.numel(), "SIZE": size.channels, "BLOCK": block, "LANES": lanes}
+    _launch(_kernels().dot_rows, _ceil(mean.numel(), lanes), warps=4, x=grad, y=out, out=mean, **sizes)
     total = lse.new_empty(adjacency.num_edges, size.heads)
     inputs = _inputs(recipe, adjacency, x, derivative=True)
     return _backward(adjacency, size, made, {**inputs, "lse": lse, "grad": grad, "mean": mean}, total)

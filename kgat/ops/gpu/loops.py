@@ -212,7 +212,7 @@ def attend(
 
         for e of i:  s = link(scale sum_r w pair(q_i, k_j) + ...)
                      (top, total, acc) = online softmax of s, with values w_e m_e v_j
-        o_i, lse_i = acc / total, top + log(total)
+        o_i, lse_i = acc / total, (top, log(total))
     """
     dtype: tl.constexpr = lse.dtype.element_ty
     lane = tl.program_id(0).to(tl.int64) * LANES + tl.arange(0, LANES)
@@ -265,12 +265,8 @@ def attend(
     empty = norm == 0.0  # no edge, or all scores -inf
     norm = tl.where(empty, 1.0, norm)
     o = tl.sum(acc * share[:, :, None], axis=1) / norm[:, None]
-    log_norm = shift + tl.log(norm)  # 0 where empty
     _write(out, out_parts, i, part, live_lane, o, C, BLOCK_C)
-    tl.store(lse + i, log_norm, mask=live_lane & (part < 0))
-    if lse_parts is not None:
-        log_part = tl.where(empty, float("-inf"), log_norm)
-        tl.store(lse_parts + part, log_part, mask=live_lane & (part >= 0))
+    _write_lse(lse, lse_parts, i, part, live_lane, shift, tl.log(norm), empty)
 
 
 @triton.jit(do_not_specialize=["lanes"])
@@ -279,7 +275,7 @@ def merge(
     out, lse, out_parts, lse_parts,
     heads: tl.constexpr, SIZE: tl.constexpr, BLOCK: tl.constexpr, SLOTS: tl.constexpr,
 ):  # fmt: skip
-    r"""Averages the outputs of parts of heavy nodes by ``exp(lse_parts)``, in order."""
+    r"""Averages the outputs of parts of heavy nodes by the exponentials of ``lse_parts``, in order."""
     dtype: tl.constexpr = lse.dtype.element_ty
     lane = tl.program_id(0).to(tl.int64) + tl.arange(0, 1)
     live_lane, head, node, begin, end, part = _assign(table, lane, lanes, heads)
@@ -289,25 +285,34 @@ def merge(
     top = tl.full((1, SLOTS), float("-inf"), dtype)
     for step in range(0, count, SLOTS):
         index, live = _parts(begin, end, head, heads, step, SLOTS)
-        top = tl.maximum(top, tl.load(lse_parts + index, mask=live, other=float("-inf")))
+        top = tl.maximum(top, tl.load(lse_parts + 2 * index, mask=live, other=float("-inf")))
     peak = tl.max(top, axis=1)
     shift = tl.where(peak == float("-inf"), 0.0, peak)
     total = tl.full((1, SLOTS), 0.0, dtype)
     acc = tl.full((1, SLOTS, BLOCK), 0.0, dtype)
     for step in range(0, count, SLOTS):
         index, live = _parts(begin, end, head, heads, step, SLOTS)
-        log_part = tl.load(lse_parts + index, mask=live, other=float("-inf"))
-        share = tl.exp(log_part - shift[:, None])
+        part_top = tl.load(lse_parts + 2 * index, mask=live, other=float("-inf"))
+        log_part = tl.load(lse_parts + 2 * index + 1, mask=live, other=0.0)
+        share = tl.exp((part_top - shift[:, None]) + log_part)
         total += share
         acc += _vectors(out_parts, index, live, dtype, SIZE, BLOCK) * share[:, :, None]
     norm = tl.sum(total, axis=1)
     empty = norm == 0.0
     norm = tl.where(empty, 1.0, norm)
     o = tl.sum(acc, axis=1) / norm[:, None]
-    log_norm = shift + tl.log(norm)
     _write(out, out_parts, node, part, live_lane, o, SIZE, BLOCK)
-    tl.store(lse + node, log_norm, mask=live_lane & (part < 0))
-    tl.store(lse_parts + part, tl.where(empty, float("-inf"), log_norm), mask=live_lane & (part >= 0))
+    _write_lse(lse, lse_parts, node, part, live_lane, shift, tl.log(norm), empty)
+
+
+@triton.jit
+def _write_lse(lse, lse_parts, i, part, live, top, log_norm, empty):
+    # 0 where empty, of a part -inf: it has no share of its node.
+    tl.store(lse + 2 * i, top, mask=live & (part < 0))
+    tl.store(lse + 2 * i + 1, log_norm, mask=live & (part < 0))
+    if lse_parts is not None:
+        tl.store(lse_parts + 2 * part, tl.where(empty, float("-inf"), top), mask=live & (part >= 0))
+        tl.store(lse_parts + 2 * part + 1, log_norm, mask=live & (part >= 0))
 
 
 @triton.jit
@@ -419,7 +424,7 @@ def by_source(
 
     .. code-block:: none
 
-        for e of j:  t, s again;  alpha = exp(s - lse_i);  delta = <g_i, v_j>
+        for e of j:  t, s again;  alpha = exp(s - sum lse_i);  delta = <g_i, v_j>
                      ds = alpha (w_e m_e delta - D_i);  dt = ds link'(t)
                      dv_j += w_e m_e alpha g_i;  dk_j += scale dt w_r d_2 pair;  db_j += ds or dt
                      dw_e = m_e alpha delta;  dc_e = ds or dt
@@ -462,7 +467,10 @@ def by_source(
             c = _biases(edge_bias, origin, live)
             t = _join(t, a, b, c, PAIR is not None, INSIDE)
             s = _score(t, b, c, link_constants, LINK, PAIR is not None, INSIDE)
-            alpha = tl.where(live, tl.exp(s - tl.load(lse + i, mask=live, other=0.0)), 0.0)
+            top = tl.load(lse + 2 * i, mask=live, other=0.0)
+            less = (s - top) - tl.load(lse + 2 * i + 1, mask=live, other=0.0)
+            # No weight is above one, whatever rounding makes of scores that are summed in another order.
+            alpha = tl.where(live, tl.exp(tl.where(less > 0.0, 0.0, less)), 0.0)
 
             g = _vectors(grad, i, live, dtype, C, BLOCK_C)
             delta = tl.sum(g * v, axis=2)
