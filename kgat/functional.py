@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 
 from kgat import ops
+from kgat.hidden import hide_unseen
 from kgat.names import bare
 from kgat.ops import dense, eager
 from kgat.ops.arguments import broadcasts, check_dropout, check_gram, check_tensor, edge_call
@@ -226,6 +227,7 @@ def dense_softmax(
                 [0.5000, 0.5000]]...)
     """
     _check_pairs(gram, gram.batch, mask, bias)
+    mask = hide_unseen(mask, bias, causal, *gram.size[:2])
     return dense.softmax(gram, mask, bias, causal).movedim(-3, -1)
 
 
@@ -409,6 +411,7 @@ def _dense_call(
     check_dropout(dropout)
     lead = _common_batch(gram.batch, value.shape[:-3])
     _check_pairs(gram, lead, mask, bias)
+    mask = hide_unseen(mask, bias, causal, *gram.size[:2])
     return DenseCall(gram, value.expand(*lead, *value.shape[-3:]), mask, bias, causal, dropout)
 
 

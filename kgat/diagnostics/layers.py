@@ -8,6 +8,7 @@ from torch import Tensor
 from torch_geometric.typing import Adj, SparseTensor
 from torch_geometric.utils import degree, is_torch_sparse_tensor, scatter, to_edge_index
 
+from kgat.indices import as_long
 from kgat.nn.edges import read_edges
 
 
@@ -249,6 +250,7 @@ def attention_entropy(alpha: Tensor, index: Tensor, num_nodes: int, reduce: bool
             "Expected 'alpha' of shape [E, H] and 'index' of shape [E] "
             f"(got {list(alpha.shape)} and {list(index.shape)}); pass the edges of one layer"
         )
+    index = as_long(index)
     degrees = degree(index, num_nodes, dtype=alpha.dtype)
     entropy = scatter(-torch.xlogy(alpha, alpha), index, 0, num_nodes, "sum")  # [N, H]
     chosen = degrees >= 2

@@ -162,7 +162,8 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
             at_protocol=tuple(
                 model
                 for model in (*stocks, family)
-                if protocol.get((dataset, model)) == _settings(next(iter(runs_of[model].values())))
+                if (first := protocol.get((dataset, model))) is not None
+                and first == _settings(next(iter(runs_of[model].values())))
             ),
             entropies=entropies.get(dataset, {}),
         )

@@ -145,7 +145,8 @@ def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
         - **x:** any, **knots:** :math:`(K)`
         - **output:** :math:`(*, K - 1 - \mathrm{order})`
     """
-    x = x.unsqueeze(-1)
+    # All are 0 beyond the knots, where products of distances could be larger than numbers are.
+    x = x.clamp(knots[0] - 1.0, knots[-1] + 1.0).unsqueeze(-1)
     basis = ((x >= knots[:-1]) & (x < knots[1:])).to(x.dtype)
     for degree in range(1, order + 1):
         left = (x - knots[: -degree - 1]) / (knots[degree:-1] - knots[: -degree - 1])
@@ -155,7 +156,7 @@ def b_splines(x: Tensor, knots: Tensor, order: int) -> Tensor:
 
 
 # Pairs: functions of the sum of a number of the query and one of the key. Knots of a spline are one apart,
-# its centre is 0.
+# its centre is 0. Powers are of what is cut off at 0: those of any number could be larger than numbers are.
 
 
 def _silu_sum(x, y):  # type: ignore[no-untyped-def]
@@ -169,13 +170,13 @@ def _spline_1(x, y):  # type: ignore[no-untyped-def]
 
 
 def _spline_2(x, y):  # type: ignore[no-untyped-def]
-    t = x + y
-    return where(absolute(t) < 0.5, 0.75 - t * t, 0.5 * maximum(1.5 - absolute(t), 0.0) ** 2)
+    t = absolute(x + y)
+    return 0.5 * maximum(1.5 - t, 0.0) ** 2 - 1.5 * maximum(0.5 - t, 0.0) ** 2
 
 
 def _spline_3(x, y):  # type: ignore[no-untyped-def]
     t = absolute(x + y)
-    return where(t < 1.0, 2 / 3 + t * t * (0.5 * t - 1.0), maximum(2.0 - t, 0.0) ** 3 / 6.0)
+    return maximum(2.0 - t, 0.0) ** 3 / 6.0 - 2 / 3 * maximum(1.0 - t, 0.0) ** 3
 
 
 _SILU_SUM = Pair("silu_sum", lambda x, y: F.silu(x + y), scalar=_silu_sum)

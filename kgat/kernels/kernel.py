@@ -16,6 +16,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.arguments import KnowsArguments
+from kgat.indices import as_long
 from kgat.score.gram import Gram, HeadsGram, LazyGram, SumGram
 
 
@@ -45,8 +46,12 @@ class Context(NamedTuple):
 
     @property
     def graphs(self) -> tuple[Tensor, Tensor] | tuple[None, None]:
-        r"""The graph of each query and of each key."""
-        return self.batch if isinstance(self.batch, tuple) else (self.batch, self.batch)  # type: ignore[return-value]
+        r"""The graph of each query and of each key, as kernels may scatter by it: never int32."""
+        of_query, of_key = self.batch if isinstance(self.batch, tuple) else (self.batch, self.batch)
+        if of_query is None or of_key is None:
+            return None, None
+        long = as_long(of_query)
+        return long, long if of_key is of_query else as_long(of_key)  # one tensor stays one
 
     def batch_at(self, row: Tensor, col: Tensor) -> tuple[Tensor, Tensor] | None:
         r"""Returns the graphs of some queries and some keys."""

@@ -10,6 +10,8 @@ from torch_geometric.nn.dense.linear import Linear
 from torch_geometric.nn.resolver import aggregation_resolver
 from torch_geometric.typing import OptTensor
 
+from kgat.indices import as_long
+
 __all__ = ["GraphReadout", "encode", "takes"]
 
 
@@ -117,6 +119,7 @@ class GraphReadout(torch.nn.Module):
         """
         if batch is None:
             batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
+        batch = as_long(batch)
         if batch_size is None:
             batch_size = int(batch.max()) + 1
         extras = {"edge_attr": edge_attr, "batch": batch, "losses": losses}

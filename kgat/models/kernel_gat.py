@@ -14,6 +14,7 @@ from torch_geometric.nn.resolver import normalization_resolver
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils._trim_to_layer import trim_feat
 
+from kgat.indices import as_long
 from kgat.models.inference import EDGES, ROWS, by_slices, check_bounds, needs_all
 from kgat.models.pretrained import Pretrained
 from kgat.moved import old_names
@@ -95,6 +96,7 @@ class AttentionGNN(BasicGNN):
         self.drop_input = _Dropout(input_dropout)
         # Two: a heterogeneous model copies each.
         self._trim_nodes, self._trim_edges = _TrimRows(), _TrimRows()
+        self._long_batch = _AsLong()
         # The same cheap dropout and sparse product for all layers alike, so that only attention differs.
         self.dropout = _Dropout(dropout)
         if global_attention is not None and not any(isinstance(c, GlobalAttention) for c in self.convs):
@@ -248,7 +250,7 @@ class AttentionGNN(BasicGNN):
         # What stands between two layers.
         if self.act is not None and self.act_first:
             x = self.act(x)
-        x = norm(x, batch, batch_size) if self.supports_norm_batch else norm(x)
+        x = norm(x, self._long_batch(batch), batch_size) if self.supports_norm_batch else norm(x)
         if self.act is not None and not self.act_first:
             x = self.act(x)
         return self.dropout(x)  # type: ignore[no-any-return]
@@ -424,6 +426,12 @@ def _norm(name: str, channels: int) -> tuple[str, dict[str, Any]]:
 class _Dropout(torch.nn.Dropout):
     def forward(self, x: Tensor) -> Tensor:
         return drop_features(x, self.p) if self.training else x
+
+
+class _AsLong(torch.nn.Module):
+    # Norms scatter by it. A module, as what is traced knows no types of its inputs.
+    def forward(self, batch: OptTensor) -> OptTensor:
+        return None if batch is None else as_long(batch)
 
 
 class _TrimRows(torch.nn.Module):

@@ -11,6 +11,7 @@ from torch_geometric.typing import Adj, Size, SparseTensor
 from torch_geometric.utils import add_self_loops, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.loop import compute_loop_attr
 
+from kgat.indices import as_long
 from kgat.ops.graph.adjacency import check_edges
 from kgat.ops.graph.memory import remember
 from kgat.ops.require import require
@@ -254,6 +255,7 @@ def _of_loops(target: Tensor, x: Tensor, num_nodes: int, fill_value: FillValue) 
     # Features of new loops. One more node takes the edges of nodes without one: there are more of one side
     # where the sides differ. It takes indices of no node, too, which attention refuses later, by name.
     target = torch.where((target >= 0) & (target < num_nodes), target, num_nodes)
+    target = as_long(target)
     index = torch.stack([target, target])
     return compute_loop_attr(index, x, num_nodes + 1, False, fill_value)[:num_nodes]
 

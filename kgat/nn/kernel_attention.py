@@ -9,6 +9,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from kgat import functional, positions
+from kgat.hidden import hide_unseen
 from kgat.kernels import Context, KernelLike, resolve
 from kgat.kernels.magnitude import with_magnitude
 from kgat.names import changed
@@ -381,6 +382,7 @@ def _places(query: Tensor, key: Tensor, is_causal: bool, cache: KeyValueCache | 
 
 def _weighted(pairs: Pairs, dropout: float) -> tuple[Tensor, Tensor]:
     gram, v, mask, bias, causal, value_bias = pairs
+    mask = hide_unseen(mask, bias, causal, *gram.size[:2])
     weights = F.dropout(functional.dense_softmax(gram, mask, bias=bias, causal=causal), dropout)
     alpha = weights.to(v.dtype)  # [B, N, M, H]
     # What nobody sees may hold anything, and 0 times NaN is NaN.

@@ -11,6 +11,7 @@ from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.typing import OptPairTensor, OptTensor
 
 from kgat import functional
+from kgat.indices import as_long
 from kgat.kernels import Context, Kernel
 from kgat.nn.edges import Edges, EdgeTerms
 from kgat.ops.graph.adjacency import check_indices
@@ -135,7 +136,7 @@ class KernelMessages(MessagePassing):
             # compile, the one that the flow names.
             x = (query, value) if self.explain else value
         out = propagate(
-            edges.index,
+            as_long(edges.index),
             x=x,
             alpha=weight.to(value.dtype),
             edge=terms.vector if self.edge_mode == "key_value" else None,

@@ -192,7 +192,7 @@ def check_pass(
     if x.dropout > 0.0 and x.seed is None:
         raise ValueError(f"Expected a 'seed' with dropout={x.dropout} (got None); give one int64 number, [1]")
     if results:
-        sizes: dict[str, int] = {"N": num_targets, "H": x.heads, "C": x.channels}
+        sizes: dict[str, int] = {"N": num_targets, "H": x.heads, "C": x.channels, "2": 2}
         for (name, wanted), result in zip(RESULTS.items(), results, strict=True):
             _check_row(name, wanted, result, sizes, x.dtype, edge_index.device)
     return known

@@ -65,7 +65,8 @@ def _like(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {name: torch.empty_like(x, memory_format=layout) for name, x in tensors.items()}
 
 
-@_op("edge_attention", _PASS, 3)
+# The number goes up with the shape of what is returned: compilers keep graphs on disk, by the names of ops.
+@_op("edge_attention_2", _PASS, 3)
 def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     r"""Returns the averages, the parts of the log-sum-exp of the scores (both in their type) and the
     fingerprint of the edges."""
@@ -84,7 +85,9 @@ def _(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
     return out, lse, edge_index.new_empty(2, dtype=torch.int64)
 
 
-@_op("edge_attention_backward", f"Tensor grad, Tensor out, Tensor lse, Tensor? graph, {_PASS}", len(LEARNED))
+@_op(
+    "edge_attention_2_backward", f"Tensor grad, Tensor out, Tensor lse, Tensor? graph, {_PASS}", len(LEARNED)
+)
 def edge_attention_backward(
     grad: Tensor, out: Tensor, lse: Tensor, graph: Tensor | None, edge_index: Tensor, *inputs: Any
 ) -> tuple[Tensor, ...]:

@@ -228,6 +228,24 @@ def _polynomial(u: Any, terms: Sequence[float]) -> Any:
     return total
 
 
+def log_square(t: Tensor, eps: Argument) -> Tensor:
+    r"""Computes :math:`\log(t^2 + \epsilon)`, also where the square is larger than numbers of its type.
+
+    Args:
+        t (torch.Tensor): Any shape.
+        eps (float or torch.Tensor): The floor, a number or numbers that broadcast.
+
+    Example:
+        >>> import torch
+        >>> from kgat.score.rules import log_square
+        >>> log_square(torch.tensor([3.0, 1e30]), 1.0)
+        tensor([  2.3026, 138.1551])
+    """
+    # A length, which torch takes without the square; a number is filled in where it is, as a copy would wait.
+    root = eps.sqrt() if isinstance(eps, Tensor) else t.new_full((), eps**0.5)
+    return 2.0 * torch.hypot(t, root).log()
+
+
 def square_features(q: Tensor, eps: Argument) -> Tensor:
     r"""Maps :math:`q` to :math:`f` with :math:`\langle f(q), f(k) \rangle = \langle q, k \rangle^2
     + \epsilon`.
@@ -403,6 +421,16 @@ def _leaky_relu(t, slope):  # type: ignore[no-untyped-def]
     return where(t > 0.0, t, slope * t)
 
 
+FAR = 1e18  # where a square still fits into single precision, and a floor beside it is lost in any
+
+
+def _log_square(t, eps):  # type: ignore[no-untyped-def]
+    # Of what is far, twice the logarithm of the size: its square may be larger than numbers are.
+    far = absolute(t) > FAR
+    y = log(where(far, absolute(t), t * t + eps))
+    return where(far, 2.0 * y, y)
+
+
 def _log1p(t):  # type: ignore[no-untyped-def]
     # What 1 + t rounds off, divided by the slope there, is put back (t is not negative).
     u = 1.0 + t
@@ -457,9 +485,9 @@ RELU = Link("relu", F.relu, scalar=lambda t: maximum(t, 0.0))
 LOG = Link("log", lambda t, eps: log(t + eps), _append_root)
 LOG_SQUARE = Link(
     "log_square",
-    lambda t, eps: (t.square() + eps).log(),
+    log_square,
     square_features,
-    scalar=lambda t, eps: log(t * t + eps),
+    scalar=_log_square,
     scaled_features=scaled_square_features,
 )
 HALF_LOG = Link("half_log", lambda t, eps: 0.5 * log(t + eps))

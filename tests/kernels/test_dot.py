@@ -1,9 +1,11 @@
+import copy
 import itertools
 import math
 
 import pytest
 import torch
 
+from kgat import KernelAttention, KernelGATConv
 from kgat.functional import edge_attention
 from kgat.kernels import RBF, DotProduct, Linear, Magnitude, Polynomial, TruncatedExponential
 
@@ -164,3 +166,48 @@ def test_linear_features():
     q, k = points(7), points(6, 1)
     f, g = Linear(D, H)(q, k).features()
     torch.testing.assert_close(torch.einsum("nhr,mhr->nmh", f, g), torch.einsum("nhd,mhd->nmh", q, k))
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("backend", ["cpu", "eager"])
+def test_a_polynomial_of_nodes_far_away(backend, dtype):
+    # Products of 1e20, whose square no number of single precision is, though its logarithm is 92.
+    torch.manual_seed(0)
+    x, edges = torch.randn(12, 5), torch.randint(12, (2, 40))
+    x[3] *= 1e10
+    conv = KernelGATConv(5, 8, 2, kernel="polynomial", backend=backend).to(dtype)
+    out = conv(x.to(dtype), edges)
+    exact = copy.deepcopy(conv).double()(x.double(), edges)
+    largest = exact.abs().amax(dim=-1, keepdim=True)
+    torch.testing.assert_close(out.double() / largest, exact / largest, rtol=1e-4, atol=1e-4)
+
+    # Of values of usual size, as the gradients of large ones are differences of large numbers.
+    edges = torch.cat([edges, torch.tensor([[3], [3]])], dim=1)
+    q, k, v, slope = (torch.randn(12, 2, 4) for _ in range(4))
+    far = torch.ones(12, 1, 1).index_fill(0, torch.tensor(3), 1e10)
+    q, k = far * q, far * k
+    kernel, results = Polynomial(4, 2), []
+    for one in (dtype, torch.float64):
+        leaves = [x.to(one).requires_grad_() for x in (q, k, v)]
+        gram = kernel.to(one)(*leaves[:2])
+        assert gram.dense().max() > math.log(2.0**128)
+        out = edge_attention(gram, leaves[2], edges, backend=backend)
+        by_q, by_k, *others = torch.autograd.grad((out * slope).sum(), [*leaves, *kernel.parameters()])
+        results.append([out, far * by_q, far * by_k, *others])  # a logarithm's slope by relative steps
+    for found, wanted in zip(*results, strict=True):
+        torch.testing.assert_close(found.double(), wanted.double(), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("method", ["dense", "linear", "edges"])
+def test_a_polynomial_of_tokens_far_away(method):
+    torch.manual_seed(0)
+    x = torch.randn(1, 6, 8)
+    x[0, 2] *= 1e10
+    attention = KernelAttention(8, 2, kernel="polynomial", method=method).eval()
+    found = attention(x.requires_grad_(), need_weights=False)[0]
+    (grad,) = torch.autograd.grad(found.sum(), x)
+    assert grad.isfinite().all()
+    y = x.detach().double()
+    exact = copy.deepcopy(attention).double()(y)[0].detach()
+    largest = exact.abs().amax(dim=-1, keepdim=True)
+    torch.testing.assert_close(found.double() / largest, exact / largest, rtol=1e-4, atol=1e-4)

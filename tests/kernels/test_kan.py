@@ -108,3 +108,21 @@ def test_knots_are_those_of_the_precision_at_hand():
     q, k = torch.randn(5, H, D), torch.randn(6, H, D)
     half = kernel.bfloat16()
     torch.testing.assert_close(half(q, k).dense(), copy.deepcopy(half).float()(q, k).dense())
+
+
+@pytest.mark.parametrize("num_layers", [1, 2, 3])
+@pytest.mark.parametrize("order", [1, 2, 3, 4])
+def test_gradients_of_numbers_far_outside_the_grid(order, num_layers):
+    torch.manual_seed(0)
+    kernel = KANScore(D, H, num_layers=num_layers, spline_order=order)
+    q, k = torch.randn(5, H, D), torch.randn(6, H, D)
+    q[2] *= 1e20  # the square of which is none of single precision
+    grads = []
+    for own in (kernel, copy.deepcopy(kernel).double()):
+        leaves = [x.to(own.layers[0].base.dtype).requires_grad_() for x in (q, k)]
+        score = own(*leaves).dense()
+        assert score.isfinite().all()
+        slope = torch.linspace(-1.0, 1.0, score.numel()).view_as(score)
+        grads.append(torch.autograd.grad((score * slope.to(score)).sum(), leaves))
+    for found, wanted in zip(*grads, strict=True):
+        torch.testing.assert_close(found.double(), wanted, rtol=1e-3, atol=1e-4)

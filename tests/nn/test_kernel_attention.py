@@ -608,6 +608,43 @@ def test_hidden_padding_moves_no_token(number, need_weights):
         torch.testing.assert_close(out[:, :5], wanted, rtol=1e-5, atol=1e-6)
 
 
+# Of four tokens the last one, hidden from each query for one reason or another.
+LAST = torch.arange(4) == 3
+BY_LAST = LAST & LAST.unsqueeze(-1)
+TOGETHER = {
+    "mask and order": {"attn_mask": BY_LAST, "is_causal": True},
+    "numbers and order": {"attn_mask": torch.zeros(4, 4).masked_fill(BY_LAST, -torch.inf), "is_causal": True},
+    "mask of heads and order": {"attn_mask": BY_LAST.expand(HEADS, 4, 4), "is_causal": True},
+    "padding and order": {"key_padding_mask": LAST.unsqueeze(0), "is_causal": True},
+    "numbers of padding, mask and order": {
+        "key_padding_mask": torch.zeros(1, 4),
+        "attn_mask": BY_LAST,
+        "is_causal": True,
+    },
+    "padding alone": {"key_padding_mask": LAST.unsqueeze(0)},
+}
+
+
+@pytest.mark.parametrize(
+    "extra", [{}, {"add_zero_attn": True}, {"add_bias_kv": True}, {"position": "alibi"}], ids=str
+)
+@pytest.mark.parametrize("method", ["auto", "dense", "edges"])
+@pytest.mark.parametrize("need_weights", [False, True])
+@pytest.mark.parametrize("reasons", TOGETHER)
+def test_what_nobody_sees_may_hold_anything(reasons, need_weights, method, extra):
+    for kernel in ("dot_product", "rbf"):
+        attention = layer(kernel=kernel, method=method, **extra)
+        query = torch.randn(1, 4, EMBED, dtype=torch.float64, requires_grad=True)
+        x = torch.randn(1, 4, EMBED, dtype=torch.float64)
+        results = []
+        for number in (0.5, torch.nan):
+            key = x.index_fill(1, torch.tensor(3), number).requires_grad_()
+            out = attention(query, key, need_weights=need_weights, **TOGETHER[reasons])[0]
+            by_query, by_key = torch.autograd.grad(out.square().sum(), [query, key])
+            results.append((out, by_query, by_key[:, :3]))
+        torch.testing.assert_close(*results)
+
+
 @pytest.mark.parametrize("layout", [torch.strided, torch.jagged], ids=str)
 @pytest.mark.parametrize("method", ["auto", "dense"])
 def test_nested_tensors_of_empty_sequences(layout, method):

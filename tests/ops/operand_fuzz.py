@@ -445,10 +445,10 @@ NUMBERS = {
 def op_cases():
     ops = torch.ops.kgat
     for title, given in (("paired", attention_arguments(True)), ("biases", attention_arguments(False))):
-        out, lse, _ = ops.edge_attention(**given)
+        out, lse, _ = ops.edge_attention_2(**given)
         backward = {"grad": draw(N, H, C, seed=9), "out": out, "lse": lse, "graph": None, **given}
-        yield from _op_cases(f"edge_attention {title}", ops.edge_attention, given)
-        yield from _op_cases(f"edge_attention_backward {title}", ops.edge_attention_backward, backward)
+        yield from _op_cases(f"edge_attention {title}", ops.edge_attention_2, given)
+        yield from _op_cases(f"edge_attention_backward {title}", ops.edge_attention_2_backward, backward)
     given = score_arguments()
     yield from _op_cases("edge_score", ops.edge_score, given)
     backward = {"grad": draw(E, H), "graph": None, **given}

@@ -1,5 +1,6 @@
 import itertools
 import math
+from fractions import Fraction
 
 import pytest
 import torch
@@ -94,6 +95,36 @@ def test_link_argument_per_head():
     for h, a in enumerate(alpha.tolist()):
         one = ScoreRule(SQUARED_DIFFERENCE, RATIONAL_QUADRATIC, link_args=(a,))
         torch.testing.assert_close(score[:, h : h + 1], one(q[:, h : h + 1], k[:, h : h + 1]))
+
+
+SIZES = [0.0, 1e-20, 1e-3, 1.0, 9e8, 9.9e17, 1.1e18, 1.8e19, 1.9e19, 1e30, 3e38]
+
+
+@pytest.mark.parametrize("eps", [1e-5, 1.0, 100.0, "per head"])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_the_logarithm_of_a_square_that_is_larger_than_numbers_are(dtype, eps):
+    size = torch.tensor(SIZES if dtype == torch.float32 else [*SIZES, 1e150, 1e160, 1e300], dtype=dtype)
+    t = torch.cat([size, -size]).requires_grad_()
+    if eps == "per head":
+        eps = torch.linspace(0.1, 2.0, t.numel(), dtype=dtype)
+    floors = eps.tolist() if isinstance(eps, torch.Tensor) else [eps] * t.numel()
+
+    def exact(x, floor):  # by fractions, which have any size
+        square = Fraction(x) ** 2 + Fraction(floor)
+        large = 2 * math.log(abs(x)) + math.log1p(Fraction(floor) / Fraction(x) ** 2) if abs(x) > 1e9 else 0.0
+        return large or math.log(square), float(2 * Fraction(x) / square)
+
+    value, slope = torch.tensor(list(map(exact, t.tolist(), floors)), dtype=dtype).T
+    found = LOG_SQUARE.function(t, eps), LOG_SQUARE.in_scalars(t, eps)
+    slopes = [torch.autograd.grad(y.sum(), t, create_graph=True)[0] for y in found]
+    for y in found:
+        torch.testing.assert_close(y, value, atol=4 * torch.finfo(dtype).eps, rtol=4 * torch.finfo(dtype).eps)
+    for d in (slopes[0], LOG_SQUARE.derivative(t, eps)):
+        torch.testing.assert_close(d, slope, atol=0.0, rtol=8 * torch.finfo(dtype).eps)
+    again = torch.autograd.grad(slopes[0].sum(), t)[0]
+    assert again.isfinite().all()
+    far = t.detach().abs() > 1e9
+    assert (again[far] <= 0).all()
 
 
 @pytest.mark.parametrize("eps", [0.0, 1e-5, 0.3])

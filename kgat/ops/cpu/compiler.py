@@ -310,6 +310,18 @@ class _Options(ir.MDValue):
         buf += (f"distinct !{{ {told} }}\n",)  # type: ignore[arg-type]
 
 
+def _tell(back: Any, module: ir.Module, routine: Routine, is_short: bool) -> None:
+    options: dict[str, int | None] = {}
+    if routine.one_order:
+        options["interleave_count"] = 1
+    # To repeat a body takes longer than it gains: features and channels are looped over apart. And a long sum
+    # that is unrolled in part becomes one for each part, or not, by what stands beside.
+    if not (is_short if routine.one_order else routine.apart):
+        options["unroll_disable"] = None
+    if options:
+        back.set_metadata("llvm.loop", _Options(module, **options))
+
+
 class _Body:
     # One call of a routine, written down where it stands.
 
@@ -444,11 +456,7 @@ class _Body:
         self._loop(goes_on, node.body, count, is_short=not isinstance(stop, Value) and stop <= SHORT)
 
     def _loop(
-        self,
-        goes_on: Callable[[], Any],
-        body: Sequence[ast.stmt],
-        count: Callable[[], None],
-        is_short: bool = False,
+        self, goes_on: Callable[[], Any], body: Sequence[ast.stmt], count: Any, is_short: bool = False
     ) -> None:
         test, inside, after = (self._builder.append_basic_block(x) for x in ("test", "loop", "after"))
         self._builder.branch(test)
@@ -462,14 +470,7 @@ class _Body:
         self._exits.pop()
         if not self._builder.block.is_terminated:
             count()
-            back, module = self._builder.branch(test), self._builder.module
-            if self._routine.one_order:
-                # A long loop that is unrolled in part has a sum for each part, or not, by what stands beside.
-                options = {"interleave_count": 1} | ({} if is_short else {"unroll_disable": None})
-                back.set_metadata("llvm.loop", _Options(module, **options))
-            elif not self._routine.apart:
-                # To repeat its body takes longer than it gains: features and channels are looped over apart.
-                back.set_metadata("llvm.loop", _Options(module, unroll_disable=None))
+            _tell(self._builder.branch(test), self._builder.module, self._routine, is_short)
         self._builder.position_at_end(after)
 
     def _Break(self, node: Any) -> None:
