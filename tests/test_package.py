@@ -14,15 +14,9 @@ from kgat import kernels, models, nn, positions
 
 PACKAGE = Path(kgat.__file__).parent
 # A module may import from its own room and from those above it. The core ends with 'diagnostics'.
+SMALL = ("arguments", "atomic", "indices", "hidden", "moved", "extras", "names", "measures")
 ROOMS = (
-    "arguments",
-    "atomic",
-    "indices",
-    "hidden",
-    "moved",
-    "extras",
-    "names",
-    "measures",
+    *SMALL,
     "score",
     "ops",
     "kernels",
@@ -201,19 +195,7 @@ def test_public_names_are_found():
 
 
 def test_rooms_are_attributes():
-    inner = (
-        "arguments",
-        "atomic",
-        "indices",
-        "hidden",
-        "moved",
-        "extras",
-        "names",
-        "measures",
-        "cli",
-        "__main__",
-    )
-    rooms = [room for room in ROOMS if room not in inner]
+    rooms = [room for room in ROOMS if room not in (*SMALL, "cli", "__main__")]
     code = f"import kgat; print(*(getattr(kgat, name).__name__ for name in {rooms}))"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.split() == [f"kgat.{room}" for room in rooms]

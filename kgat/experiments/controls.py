@@ -6,8 +6,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kgat.experiments.properties import by_edges
-from kgat.experiments.table import Cell, Table, interval, number, probability, spread
-from kgat.experiments.verdict import STOCK, Verdict, verdicts
+from kgat.experiments.table import NONE, Table, number, probability
+from kgat.experiments.verdict import STOCK, Verdict, difference_cells, score_cell, verdicts
 
 __all__ = ["blocks"]
 
@@ -42,7 +42,7 @@ def blocks(records: Iterable[Record], judged: Sequence[Verdict]) -> list[str | T
         for verdict in verdicts(records, name, [MEAN])
     }
     beside = {
-        (verdict.dataset, name): verdict
+        (verdict.dataset, name): verdict.contest
         for name in CONTROLS
         if name != MEAN
         for verdict in verdicts(records, name, [MEAN])
@@ -55,13 +55,12 @@ def blocks(records: Iterable[Record], judged: Sequence[Verdict]) -> list[str | T
         rows.append(
             [
                 verdict.dataset,
-                number(min(summary.n for summary in verdict.summaries.values()), "{}"),
-                _score(verdict, family),
-                _score(verdict, MEAN),
-                *(_score(beside.get((verdict.dataset, name)), name) for name in names[1:]),
-                *_difference(verdict),
+                number(verdict.seeds, "{}"),
+                *(score_cell(verdict.summaries[name], verdict.measure) for name in (family, MEAN)),
+                *(score_cell(beside.get((verdict.dataset, name)), verdict.measure) for name in names[1:]),
+                *difference_cells(verdict),
                 probability(verdict.p_value),
-                *(_difference(rival) if rival else ["–", "–"]),
+                *(difference_cells(rival) if rival else [NONE, NONE]),
             ]
         )
     better = ["better : worse"]
@@ -83,17 +82,3 @@ def blocks(records: Iterable[Record], judged: Sequence[Verdict]) -> list[str | T
 def _named(judged: Sequence[Verdict], outcome: str) -> str:
     names = [verdict.dataset for verdict in judged if verdict.outcome == outcome]
     return f"{len(names)} ({', '.join(names)})" if names else "0"
-
-
-def _score(verdict: Verdict | None, name: str) -> Cell:
-    summary = verdict.summaries.get(name) if verdict else None
-    if verdict is None or summary is None:
-        return spread(None, None, "{}")
-    return spread(summary.mean, summary.std, verdict.measure.form(), verdict.measure.scale)
-
-
-def _difference(verdict: Verdict) -> list[Cell | str]:
-    contest, measure = verdict.contest, verdict.measure
-    better, worse = (contest.ups, contest.downs)[:: measure.sign]
-    ends = (contest.difference, contest.ci_low, contest.ci_high)
-    return [interval(*ends, measure.form(signed=True), measure.scale), f"{better} : {worse}"]

@@ -16,7 +16,7 @@ from kgat.experiments.summary import Summary, summarise
 from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
 from kgat.measures import Measure, measure_of
 
-__all__ = ["Ranks", "Verdict", "blocks", "ranks", "verdicts"]
+__all__ = ["Ranks", "Verdict", "blocks", "difference_cells", "ranks", "score_cell", "verdicts"]
 
 Record = Mapping[str, Any]
 
@@ -64,6 +64,11 @@ class Verdict:
     def contest(self) -> Summary:
         r"""The family against the stock layer."""
         return self.summaries[self.family]
+
+    @property
+    def seeds(self) -> int:
+        r"""The number of runs of the competitor with the fewest."""
+        return min(summary.n for summary in self.summaries.values())
 
     @property
     def outcome(self) -> str:
@@ -333,10 +338,6 @@ def _power_sentence(judged: Sequence[Verdict]) -> list[str]:
     return [" ".join(said)] if said else []
 
 
-def _seeds(verdict: Verdict) -> int:
-    return min(summary.n for summary in verdict.summaries.values())
-
-
 def _head(names: Sequence[str], tuned: bool) -> list[str]:
     return [
         "graph",
@@ -351,24 +352,36 @@ def _head(names: Sequence[str], tuned: bool) -> list[str]:
     ]
 
 
+def score_cell(summary: Summary | None, measure: Measure) -> Cell:
+    r"""Returns the mean test score and its deviation, if there is one."""
+    if summary is None:
+        return spread(None, None, measure.form())
+    return spread(summary.mean, summary.std, measure.form(), measure.scale)
+
+
+def difference_cells(verdict: Verdict) -> list[Cell | str]:
+    r"""Returns the mean difference with its interval, and in how many pairs the family is better : worse."""
+    contest, measure = verdict.contest, verdict.measure
+    better, worse = (contest.ups, contest.downs)[:: measure.sign]
+    ends = (contest.difference, contest.ci_low, contest.ci_high)
+    return [interval(*ends, measure.form(signed=True), measure.scale), f"{better} : {worse}"]
+
+
 def _row(verdict: Verdict, names: Sequence[str], tuned: bool) -> list[Cell | str]:
-    measure, contest = verdict.measure, verdict.contest
-    form, signed, scale = measure.form(), measure.form(signed=True), measure.scale
+    measure = verdict.measure
     unit = "" if measure.percent else f" ({', '.join(filter(None, (measure.label, measure.direction)))})"
     scores: list[Cell | str] = []
     for name in names:
         summary = verdict.summaries.get(name)
-        cell = spread(None, None, form) if summary is None else spread(summary.mean, summary.std, form, scale)
+        cell = score_cell(summary, measure)
         scores.append(Cell(f"{cell.text} †", cell.values) if name == verdict.stock else cell)
-    better, worse = (contest.ups, contest.downs)[:: measure.sign]
     return [
         verdict.dataset + unit,
         *[number(verdict.trials, "{}")] * tuned,
-        number(_seeds(verdict), "{}"),
+        number(verdict.seeds, "{}"),
         *scores,
         *[code(verdict.chosen) if verdict.chosen else "–"] * tuned,
-        interval(contest.difference, contest.ci_low, contest.ci_high, signed, scale),
-        f"{better} : {worse}",
+        *difference_cells(verdict),
         probability(verdict.p_value),
         verdict.outcome,
     ]

@@ -1,6 +1,7 @@
 r"""The committed pages are what the committed records give, byte for byte."""
 
 from pathlib import Path
+from statistics import median
 
 import pytest
 
@@ -79,6 +80,40 @@ def test_what_pages_say_of_the_evidence(page):
         said in text
         for said in ("of 23 they win significantly on one", "one of 23 graphs", "one graph of 23")
     )
+
+
+def test_what_the_page_of_the_evidence_says_of_the_plain_mean():
+    records = records_below("evidence/families", "evidence/graphs.jsonl")
+    text = " ".join((ROOT / "evidence" / "README.md").read_text(encoding="utf8").split())
+    against = {v.dataset: v.outcome for v in verdicts(records, "kernel", ["constant"])}
+    assert ([name for name in against if against[name] != "tie"], against["digits"]) == (["digits"], "win")
+    nearest = {r["dataset"] for r in records if r["kind"] == "graph" and r["nearest"]}
+    contests = {
+        judged.dataset: {v.dataset: v for v in verdicts(records, judged.stock, ["constant"])}[judged.dataset]
+        for judged in verdicts(records)
+        if judged.dataset in against.keys() & nearest
+    }
+    behind = [name for name, v in contests.items() if v.measure.sign * v.contest.difference < 0]
+    assert (len(behind), len(contests)) == (9, 12)
+    assert "on nine of twelve graphs it is behind the mean" in text
+    for name in ("breast_cancer", "JapaneseVowels-nearest", "digits"):
+        assert contests[name].contest.ci_high < 0
+    missing = {v.dataset for v in verdicts(records)} - against.keys()
+    assert len(missing) == 7
+    assert "the mean on seven graphs" in text
+
+
+def test_what_the_page_of_the_evidence_says_of_kept_epochs():
+    runs = [record for record in records_below("evidence/families") if record["kind"] == "run"]
+    text = " ".join((ROOT / "evidence" / "README.md").read_text(encoding="utf8").split())
+
+    def kept(dataset, model):
+        return median(r["best_epoch"] for r in runs if (r["dataset"], r["model"]) == (dataset, model))
+
+    both = [kept("Cora-geom-gcn", model) for model in ("gat", "kernel")]
+    assert f"({both[0]:.0f} and {both[1]:.0f} in the middle)" in text
+    alone = [kept(dataset, "kernel") for dataset in ("CiteSeer-geom-gcn", "digits")]
+    assert f"those of the kernel alone ({alone[0]:.0f} and {alone[1]:.0f})" in text
 
 
 def test_start_of_scores():

@@ -80,7 +80,7 @@ def test_training_learns_links():
     task.data.edge_index = (within.triu(1) | within.triu(1).T).nonzero().T.contiguous()
     task.data.x[:, 0] += 4.0 * (index % 2) - 2.0
     config = make_config("rbf", dropout=0, input_dropout=0, max_epochs=60, lr=0.02)
-    assert run(link_task(task), config)["test"] > 0.65
+    assert run(link_task(task), config)["test"] > 0.7
 
 
 def test_a_saved_model_answers_alike(tmp_path):
