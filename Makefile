@@ -63,7 +63,7 @@ gpu: $(VENV)/.kgat-dev
 	$(BIN)/python benchmarks/on_gpu.py $(ARGS)
 
 readme: $(VENV)/.kgat
-	for folder in results/*/ ablation/*/; do $(BIN)/kgat plot $$folder; done
+	for file in results/*/results.jsonl ablation/*/results.jsonl; do $(BIN)/kgat plot $${file%/*}; done
 	PYTHONPATH=docs $(BIN)/python -m _generate.catalogue
 	$(BIN)/kgat table results --readme README.md
 	$(BIN)/kgat table results --readme results/README.md
