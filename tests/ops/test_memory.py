@@ -397,6 +397,18 @@ def test_forgotten_with_its_tensor():
     assert key not in memory._MEMORY
 
 
+def test_of_one_tensor_no_more_is_kept_than_is_in_use():
+    e = torch.tensor(BEFORE)
+    conv = KernelGATConv(3, 2)
+    for num_nodes in range(4, 44):
+        x = torch.ones(num_nodes, 3)
+        expected = conv(x, torch.tensor(BEFORE))
+        torch.testing.assert_close(conv(x, e), expected, rtol=0, atol=0)
+        assert len(memory._MEMORY[id(e)].results) <= 16
+    again = conv(torch.ones(4, 3), e)  # what went is built anew
+    torch.testing.assert_close(again, conv(torch.ones(4, 3), torch.tensor(BEFORE)), rtol=0, atol=0)
+
+
 def test_without_a_compiler():
     code = """
 import sys

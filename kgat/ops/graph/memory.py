@@ -98,6 +98,10 @@ class _Entry:
     results: dict[Any, tuple[Any, Mark | None]]
 
 
+# Edges with loops weigh as much as the edges, and there is a list of them for every number of nodes. No layer
+# needs as many results of one tensor at once; beyond that the oldest goes, and is built again if asked for.
+RESULTS = 16
+
 # id of a tensor -> what is known of it. The reference's callback drops the entry with the tensor, so that a
 # reused id can never meet a stale one.
 _MEMORY: dict[int, _Entry] = {}
@@ -109,7 +113,8 @@ def _forget(memory: dict[int, _Entry], identity: int, _: Any) -> None:
 
 
 def remember(tensor: Tensor, key: Any, build: Callable[[Tensor], T]) -> T:
-    r"""Returns ``build(tensor)``, computed once per :obj:`key` for as long as :obj:`tensor` lives unchanged.
+    r"""Returns ``build(tensor)``, computed once per :obj:`key` for as long as :obj:`tensor` lives unchanged;
+    of one tensor the 16 latest results are kept.
 
     Both what it was built from and, if that is a tensor, the result are compared by content at every call:
     whatever wrote to them, the result is that of the tensor as it is now.
@@ -125,10 +130,10 @@ def remember(tensor: Tensor, key: Any, build: Callable[[Tensor], T]) -> T:
         return build(tensor)
     mark = Mark.of(tensor)
     entry = _MEMORY.get(id(tensor))
-    if entry is not None and entry.tensor() is tensor and key in entry.results and entry.mark.equals(mark):
-        result, own = entry.results[key]
-        if own is None or own.equals(Mark.of(result)):
-            return result  # type: ignore[no-any-return]
+    if entry is not None and entry.tensor() is tensor and entry.mark.equals(mark):
+        known = entry.results.get(key)
+        if known is not None and (known[1] is None or known[1].equals(Mark.of(known[0]))):
+            return known[0]  # type: ignore[no-any-return]
     # It serves training, too, where autograd refuses tensors of inference mode.
     with torch.inference_mode(False), torch.no_grad():
         copy = _copy(tensor)
@@ -157,7 +162,10 @@ def _keep(tensor: Tensor, mark: Mark, key: Any, result: Any) -> None:
     if entry is None or entry.tensor() is not tensor or not entry.mark.equals(mark):
         forget = partial(_forget, _MEMORY, identity)
         entry = _MEMORY[identity] = _Entry(weakref.ref(tensor, forget), mark, {})
+    entry.results.pop(key, None)  # so that it is the latest
     entry.results[key] = result, Mark.of(result) if isinstance(result, Tensor) else None
+    for oldest in list(entry.results)[:-RESULTS]:
+        entry.results.pop(oldest, None)  # another thread may have been faster
 
 
 def _copy(tensor: Tensor) -> Tensor:
