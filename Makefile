@@ -18,7 +18,8 @@ help:
 	@echo "make gpu       on a CUDA device, in under eight minutes: are its kernels right, and how fast are they"
 	@echo "make docs      build the documentation into docs/_build/html"
 	@echo "make wheel     build dist/*.whl, install it into a fresh environment and try it there"
-	@echo "make readme    draw the figures of results/ and write the tables of README.md and results/ again"
+	@echo "make readme    draw the figures of results/, evidence/ and ablation/, and write the tables of their pages and"
+	@echo "               of README.md again"
 
 $(BIN)/python:
 	@$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "kgat needs Python 3.11 or newer (got " + sys.version.split()[0] + "); name one: make PYTHON=python3.12")'
@@ -68,7 +69,7 @@ readme: $(VENV)/.kgat
 	$(BIN)/kgat table results --readme README.md
 	$(BIN)/kgat table results --readme results/README.md
 	$(BIN)/kgat table evidence/published results/Cora results/CiteSeer results/PubMed --published --readme evidence/README.md
-	$(BIN)/kgat table evidence/families evidence/graphs.jsonl --verdict --readme evidence/README.md --figure evidence/verdict.png
+	$(BIN)/kgat table evidence/families evidence/floors evidence/graphs.jsonl --verdict --readme evidence/README.md --figure evidence/verdict.png
 	$(BIN)/kgat table evidence/sweep --sweep --readme evidence/README.md --figure evidence/sweep.png
 	$(BIN)/kgat table evidence/questions --questions --readme evidence/README.md
 	$(BIN)/kgat table evidence/mixtures --verdict --family 'additive|rbf,constant*additive+constant*rbf' --against gat,rbf \
