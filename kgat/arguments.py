@@ -15,8 +15,11 @@ class KnowsArguments(torch.nn.Module):
         >>> class Named(KnowsArguments):
         ...     def __init__(self, size, *parts, heads=1, **kwargs):
         ...         super().__init__()
-        >>> Named(8, "a", "b", law="normal")._arguments
+        >>> named = Named(8, "a", "b", law="normal")
+        >>> named._arguments
         {'size': 8, 'parts': ('a', 'b'), 'heads': 1, 'law': 'normal'}
+        >>> named._changed_arguments("size")
+        {'law': 'normal'}
     """
 
     _arguments: dict[str, Any]
@@ -39,3 +42,31 @@ class KnowsArguments(torch.nn.Module):
             known |= value if of_kind[name] is inspect.Parameter.VAR_KEYWORD else {name: value}
         object.__setattr__(self, "_arguments", known)
         return self
+
+    def _shown(self, first: str, *others: str) -> str:
+        # What goes into a repr: sizes, which are attributes, and arguments whose value is not the default.
+        shown = {name: getattr(self, name) for name in others} | self._changed_arguments(first, *others)
+        return ", ".join(
+            [repr(getattr(self, first)), *(f"{name}={value!r}" for name, value in shown.items())]
+        )
+
+    def _changed_arguments(self, *besides: str) -> dict[str, Any]:
+        # Those whose value is not the default, but for modules, of which torch shows those that became parts,
+        # and for what has no name.
+        parameters = inspect.signature(type(self).__init__).parameters
+        changed = {}
+        for name, value in self._arguments.items():
+            parameter = parameters.get(name)  # none of what came by **kwargs
+            unnamed = parameter is not None and parameter.kind is inspect.Parameter.VAR_POSITIONAL
+            if unnamed or name in besides or isinstance(value, torch.nn.Module):
+                continue
+            if parameter is None or not _alike(value, parameter.default):
+                changed[name] = value
+        return changed
+
+
+def _alike(value: Any, usual: Any) -> bool:
+    if isinstance(value, int | float) and isinstance(usual, int | float):
+        return value == usual
+    # Of tensors and arrays, == is no truth value: they are alike if they look so.
+    return value is usual or repr(value) == repr(usual)

@@ -10,12 +10,19 @@ from typing import BinaryIO
 
 __all__ = ["make_folder", "replacing", "write_atomically", "writing"]
 
+# What a disk without room for more fails with.
 FULL = (errno.ENOSPC, errno.EDQUOT, errno.EIO, errno.EFBIG)
 
 
 @contextmanager
-def writing(path: str | os.PathLike[str]) -> Iterator[None]:
-    r"""Turns a failure of the disk, or a refusal, into a sentence with the path; what the file held stays."""
+def writing(path: str | os.PathLike[str], elsewhere: str = "choose another folder") -> Iterator[None]:
+    r"""Turns a failure of the disk, or a refusal, into a sentence with the path; what the file held stays.
+
+    Args:
+        path (str or Path): The file.
+        elsewhere (str, optional): How to have it written to another place.
+            (default: :obj:`"choose another folder"`)
+    """
     try:
         yield
     except OSError as error:
@@ -27,7 +34,7 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
             )
         elif named:  # what else is read or asked for meanwhile fails in its own words
             failure = type(error)(
-                f"Expected a file that can be written (got '{path}': {error.strerror}); choose another folder"
+                f"Expected a file that can be written (got '{path}': {error.strerror}); {elsewhere}"
             )
         else:
             raise
@@ -35,11 +42,13 @@ def writing(path: str | os.PathLike[str]) -> Iterator[None]:
         raise failure from error
 
 
-def make_folder(folder: str | os.PathLike[str]) -> None:
+def make_folder(folder: str | os.PathLike[str], elsewhere: str = "choose another with --out") -> None:
     r"""Makes a folder and those above it, if they are missing.
 
     Args:
         folder (str or Path): The folder.
+        elsewhere (str, optional): How to have it made in another place.
+            (default: :obj:`"choose another with --out"`)
 
     Raises:
         PermissionError: If it cannot be made, as something else is in the way.
@@ -52,20 +61,20 @@ def make_folder(folder: str | os.PathLike[str]) -> None:
             if error.errno in FULL:
                 raise
             raise PermissionError(
-                f"Expected a folder that can be written (got '{folder}': {error.strerror}); choose another "
-                "with --out"
+                f"Expected a folder that can be written (got '{folder}': {error.strerror}); {elsewhere}"
             ) from None
 
 
 @contextmanager
-def replacing(path: str | os.PathLike[str]) -> Iterator[BinaryIO]:
+def replacing(path: str | os.PathLike[str], elsewhere: str = "choose another folder") -> Iterator[BinaryIO]:
     r"""Opens a file beside its place, where the end of the block moves it: it is complete, or as it was.
 
     Args:
         path (str or Path): The file.
+        elsewhere (str, optional): As of :func:`writing`. (default: :obj:`"choose another folder"`)
     """
     path = Path(path)
-    with writing(path):
+    with writing(path, elsewhere):
         handle, temporary = tempfile.mkstemp(dir=path.parent, prefix=".", suffix=path.suffix)
         try:
             with os.fdopen(handle, "wb") as file:

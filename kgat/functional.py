@@ -6,12 +6,14 @@ import torch
 from torch import Tensor
 
 from kgat import ops
+from kgat.capture import without_autocast
 from kgat.hidden import hide_unseen
 from kgat.names import bare
 from kgat.ops import dense, eager
 from kgat.ops.arguments import broadcasts, check_dropout, check_gram, check_tensor, edge_call
 from kgat.ops.dense import DenseCall
 from kgat.ops.graph.adjacency import check_index_type, check_indices
+from kgat.ops.precision import at_least_single
 from kgat.score.gram import Gram
 
 
@@ -53,7 +55,7 @@ def edge_softmax(score: Tensor, index: Tensor, num_nodes: int | None = None, *, 
         )
     check_index_type("index", index)
     if not power > 0:
-        raise ValueError(f"Expected a positive 'power' (got {power})")
+        raise ValueError(f"Expected a positive 'power' (got {power}); 1 is the softmax")
     if num_nodes is None:
         num_nodes = int(index.max()) + 1 if index.numel() else 0
     try:
@@ -268,9 +270,7 @@ def linear_attention(
         >>> linear_attention(FAVORPlus(4, heads=2)(x, x), x).shape
         torch.Size([1000, 2, 4])
     """
-    if mask is not None and mask.dim() > 0:
-        mask = mask.unsqueeze(-2)
-    call = _dense_call(gram, value, mask, 0.0, None, causal)
+    call = _dense_call(gram, value, mask, 0.0, None, causal, of_keys=True)
     return _attended(call, "linear")
 
 
@@ -279,33 +279,46 @@ def explain(
     value: Tensor,
     edge_index: Tensor | None = None,
     *,
+    dropout: float = 0.0,
+    edge_bias: Tensor | None = None,
+    edge_log_weight: Tensor | None = None,
+    edge_weight: Tensor | None = None,
+    base: Tensor | None = None,
     flow: str = "source_to_target",
     mask: Tensor | None = None,
-    dropout: float = 0.0,
     bias: Tensor | None = None,
     causal: bool = False,
 ) -> str:
     r"""Says which backends can run an :func:`edge_attention`, in order of preference, or what each route of a
     :func:`dense_attention` would cost, and why others cannot.
 
-    Costs are estimates for one core, there to be compared.
+    Costs are estimates for one core, there to be compared. The call is checked as it would be if it ran, and
+    none of it runs.
 
     Args:
         gram (Gram): As in :func:`edge_attention`.
         value (torch.Tensor): As in :func:`edge_attention`.
         edge_index (torch.Tensor, optional): As in :func:`edge_attention`; all pairs if :obj:`None`.
             (default: :obj:`None`)
+        dropout (float, optional): As in both. (default: :obj:`0.0`)
+        edge_bias (torch.Tensor, optional): As in :func:`edge_attention`. (default: :obj:`None`)
+        edge_log_weight (torch.Tensor, optional): As in :func:`edge_attention`. (default: :obj:`None`)
+        edge_weight (torch.Tensor, optional): As in :func:`edge_attention`. (default: :obj:`None`)
+        base (torch.Tensor, optional): As in :func:`edge_attention`. (default: :obj:`None`)
         flow (str, optional): As in :func:`edge_attention`. (default: :obj:`"source_to_target"`)
         mask (torch.Tensor, optional): As in :func:`dense_attention`. (default: :obj:`None`)
-        dropout (float, optional): As in :func:`dense_attention`. (default: :obj:`0.0`)
         bias (torch.Tensor, optional): As in :func:`dense_attention`. (default: :obj:`None`)
         causal (bool, optional): As in :func:`dense_attention`. (default: :obj:`False`)
 
     Shapes:
-        - **value:** :math:`(M, H, C)`, **edge_index:** :math:`(2, E)`
+        - **value:** :math:`(M, H, C)` with edges, else :math:`(*, M, H, C)`; **edge_index:** :math:`(2, E)`
+        - **edge_bias:** :math:`(E, H)`, **edge_log_weight, edge_weight:** :math:`(E)` or :math:`(E, H)`
+        - **base:** :math:`(N, H, C)` or :math:`(H, C)`
+        - **mask:** :math:`(*, N, M)` or :math:`(*, 1, M)`, **bias:** :math:`(*, N, M, H)`
 
     Raises:
-        ValueError: If shapes do not fit.
+        ValueError: If shapes do not fit, or an argument is of :func:`dense_attention` where there are edges,
+            or of :func:`edge_attention` where there are none.
 
     Example:
         >>> import torch
@@ -318,9 +331,23 @@ def explain(
         sdpa: about ... ms; linear: ... no finite feature map...; edges: about ... ms; dense: about ... ms
     """
     if edge_index is None:
+        of_edges: dict[str, object] = {"edge_bias": edge_bias, "edge_log_weight": edge_log_weight}
+        of_edges |= {"edge_weight": edge_weight, "base": base}
+        of_edges["flow"] = None if flow == "source_to_target" else flow
+        _refuse(of_edges, "without 'edge_index'", "pass the edges, or leave it out")
         calls = _dense_call(gram, value, mask, dropout, bias, causal).by_heads()
         return " | ".join(map(dense.explain, calls))
-    return ops.explain(edge_call(gram, value, edge_index, None, None, None, 0.0, None, flow))
+    of_pairs: dict[str, object] = {"mask": mask, "bias": bias, "causal": causal or None}
+    _refuse(of_pairs, "beside 'edge_index'", "leave out the edges to ask for all pairs, or this argument")
+    return ops.explain(
+        edge_call(gram, value, edge_index, edge_bias, edge_log_weight, edge_weight, dropout, base, flow)
+    )
+
+
+def _refuse(arguments: dict[str, object], where: str, remedy: str) -> None:
+    for name, given in arguments.items():
+        if given is not None:
+            raise ValueError(f"Expected no '{name}' {where} (got one); {remedy}")
 
 
 def ksvd_loss(
@@ -378,14 +405,11 @@ def ksvd_loss(
     tokens = e.size(-3)
     if mask is not None and (mask.dtype != torch.bool or mask.shape != e.shape[:-2]):
         raise ValueError(
-            f"Expected a bool 'mask' of shape {list(e.shape[:-2])}, True where a token exists (got "
-            f"{bare(mask.dtype)} {list(mask.shape)})"
+            f"Expected a bool 'mask' of shape {list(e.shape[:-2])} (got {bare(mask.dtype)} "
+            f"{list(mask.shape)}); True says that a token exists"
         )
-    with torch.autocast(e.device.type, enabled=False):
-        e, r, lam, weight_e, weight_r = (
-            x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-            for x in (e, r, lam, weight_e, weight_r)
-        )
+    with without_autocast(e.device):
+        e, r, lam, weight_e, weight_r = (at_least_single(x) for x in (e, r, lam, weight_e, weight_r))
         trace = (weight_e * weight_r).sum(dim=(-2, -1)).mean()
         if mask is not None:
             # Absent tokens are cleared before they are squared: what they hold is nobody's business.
@@ -399,8 +423,15 @@ def ksvd_loss(
 
 
 def _dense_call(
-    gram: Gram, value: Tensor, mask: Tensor | None, dropout: float, bias: Tensor | None, causal: bool
+    gram: Gram,
+    value: Tensor,
+    mask: Tensor | None,
+    dropout: float,
+    bias: Tensor | None,
+    causal: bool,
+    of_keys: bool = False,
 ) -> DenseCall:
+    # With a mask of keys [..., M] instead of one of pairs.
     check_tensor("value", value)
     _, sources, heads = check_gram(gram, value.device)
     if value.dim() < 3 or value.shape[-3:-1] != (sources, heads):
@@ -410,7 +441,11 @@ def _dense_call(
         )
     check_dropout(dropout)
     lead = _common_batch(gram.batch, value.shape[:-3])
-    _check_pairs(gram, lead, mask, bias)
+    if of_keys and mask is not None:
+        _check_mask(mask, lead, (sources,))
+        mask = mask.unsqueeze(-2)
+    else:
+        _check_pairs(gram, lead, mask, bias)
     mask = hide_unseen(mask, bias, causal, *gram.size[:2])
     return DenseCall(gram, value.expand(*lead, *value.shape[-3:]), mask, bias, causal, dropout)
 
@@ -433,12 +468,7 @@ def _common_batch(of_kernel: torch.Size, of_value: torch.Size) -> torch.Size:
 def _check_pairs(gram: Gram, lead: torch.Size, mask: Tensor | None, bias: Tensor | None) -> None:
     targets, sources, heads = gram.size
     if mask is not None:
-        fits = mask.dim() >= 2 and mask.size(-2) in (1, targets) and mask.size(-1) == sources
-        if mask.dtype != torch.bool or not fits or not broadcasts(mask.shape[:-2], lead):
-            raise ValueError(
-                f"Expected a bool 'mask' of shape [..., N={targets}, M={sources}], True where a query sees "
-                f"a key (got {bare(mask.dtype)} {list(mask.shape)})"
-            )
+        _check_mask(mask, lead, (targets, sources))
     if bias is not None:
         fits = bias.dim() >= 3 and bias.size(-3) in (1, targets) and bias.size(-1) in (1, heads)
         if not fits or bias.size(-2) != sources or not broadcasts(bias.shape[:-3], lead):
@@ -446,6 +476,19 @@ def _check_pairs(gram: Gram, lead: torch.Size, mask: Tensor | None, bias: Tensor
                 f"Expected 'bias' of shape [..., N={targets} or 1, M={sources}, H={heads} or 1] (got "
                 f"{list(bias.shape)}); give one number per pair and head"
             )
+
+
+def _check_mask(mask: Tensor, lead: torch.Size, sizes: tuple[int, ...]) -> None:
+    # Of pairs, for 'sizes' N and M, or of keys, for M alone.
+    *queries, keys = sizes
+    before = mask.dim() - len(sizes)
+    fits = before >= 0 and mask.size(-1) == keys and all(mask.size(-2) in (1, size) for size in queries)
+    if mask.dtype != torch.bool or not fits or not broadcasts(mask.shape[:before], lead):
+        said = ", ".join([*(f"N={size} or 1" for size in queries), f"M={keys}"])
+        raise ValueError(
+            f"Expected a bool 'mask' of shape [..., {said}] (got {bare(mask.dtype)} {list(mask.shape)}); "
+            f"True shows a key{' to a query' if queries else ''}"
+        )
 
 
 def edge_attention_with_weights(

@@ -184,14 +184,14 @@ def shown(value: Any) -> str:
     return str(int(value)) if isinstance(value, float) and value.is_integer() else str(value)
 
 
-def changed(**arguments: tuple[Any, Any]) -> str:
+def unusual_arguments(**arguments: tuple[Any, Any]) -> str:
     r"""Returns what a ``repr`` says of arguments: those whose value is not the usual one.
 
     Args:
         **arguments (tuple): Their values, each with the usual one.
 
     Example:
-        >>> changed(draws=(2, 1), stationary=(False, False), law=("cauchy", "normal"))
+        >>> unusual_arguments(draws=(2, 1), stationary=(False, False), law=("cauchy", "normal"))
         ", draws=2, law='cauchy'"
     """
     return "".join(f", {name}={value!r}" for name, (value, usual) in arguments.items() if value != usual)
@@ -373,19 +373,49 @@ class Catalogue(Generic[T]):
             built = thing
         else:
             if isinstance(thing, type) and (not issubclass(thing, self.kind) or thing in self.abstract):
-                raise TypeError(f"Expected a concrete subclass of '{name}' (got {thing!r})")
+                raise TypeError(
+                    f"Expected a concrete subclass of '{name}' (got {thing!r}); derive one from it"
+                )
             if not callable(thing) or (not isinstance(thing, type) and hasattr(thing, "parameters")):
                 raise TypeError(  # a module is no factory
-                    f"Expected a {noun}: a name, a class, a factory or a '{name}' (got {thing!r})"
+                    f"Expected a {noun}: a name, a class, a factory or a '{name}' (got {thing!r}); names are "
+                    f"{', '.join(self.choices)}"
                 )
-            check_arguments([thing], kwargs)
-            built = thing(*sizes, **kwargs)
-            if not isinstance(built, self.kind):
-                raise TypeError(f"Expected {thing!r} to return a '{name}' (got {built!r})")
+            built = self._made(thing, sizes, kwargs)
         if tuple(getattr(built, size) for size in self.sizes) != sizes:
             wanted = ", ".join(f"{size}={value}" for size, value in zip(self.sizes, sizes, strict=True))
             raise ValueError(
                 f"Expected a {noun} of {wanted} (got {built!r}); build it for this layer, or pass its class"
+            )
+        return built
+
+    def _made(self, factory: Callable[..., Any], sizes: tuple[int, ...], kwargs: dict[str, Any]) -> T:
+        called, name = ", ".join(self.sizes), self.kind.__name__
+        try:
+            inspect.signature(factory).bind(*sizes)
+        except (TypeError, ValueError) as error:  # functions written in C have no signature
+            raise TypeError(
+                f"Expected a class or a factory called with ({called}) (got {factory!r}: {error}); write it "
+                f"as lambda {called}: ..."
+            ) from None
+        check_arguments([factory], kwargs)
+        try:
+            built = factory(*sizes, **kwargs)
+        except AttributeError as error:
+            if isinstance(factory, type):
+                raise
+            raise TypeError(
+                f"Expected a factory that is called with ({called}) and returns a '{name}' (got {factory!r}: "
+                f"{error}); a formula of tokens belongs into a method of a class"
+            ) from error
+        if not isinstance(built, self.kind):
+            raise TypeError(
+                f"Expected {factory!r} to return a '{name}' (got {built!r}); return what it builds"
+            )
+        if not all(hasattr(built, size) for size in self.sizes):
+            raise TypeError(
+                f"Expected '{type(built).__name__}' to know its {' and '.join(self.sizes)} (got one that "
+                f"does not); call super().__init__({called}) first in its constructor"
             )
         return built
 

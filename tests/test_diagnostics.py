@@ -1,6 +1,8 @@
 import copy
+import inspect
 import json
 import math
+import re
 from types import SimpleNamespace
 
 import pytest
@@ -9,7 +11,7 @@ from torch_geometric.data import Data, HeteroData
 from torch_geometric.nn import GAT, GCN, DeepGCNLayer, GATConv, Sequential, TopKPooling, to_hetero
 from torch_geometric.utils import barabasi_albert_graph, degree, to_torch_csr_tensor, to_undirected
 
-from kgat import diagnostics, kernels
+from kgat import diagnostics, functional, kernels, models, nn
 from kgat.diagnostics.record import SINGULAR_VALUES
 from kgat.diagnostics.spectra import sample
 from kgat.experiments.stock import StockGAT
@@ -852,3 +854,103 @@ def test_trace_attention_gives_modules_what_they_were_asked_for():
     calls = diagnostics.trace_attention(model, lambda: seen.extend(model(x)))
     assert [tuple(weights.shape) for _, weights in seen] == [(3, 5, 5), (3, 2, 5, 5)]
     torch.testing.assert_close(calls[1].alpha, seen[1][1].movedim(1, -1))
+
+
+OF_GRAMS = {
+    "cumulative_spectrum": lambda gram: diagnostics.cumulative_spectrum(diagnostics.singular_values(gram)),
+    "effective_rank": lambda gram: diagnostics.effective_rank(diagnostics.singular_values(gram)),
+    "effective_rank of attention": lambda gram: diagnostics.effective_rank(
+        diagnostics.attention_spectrum(gram)
+    ),
+    **{
+        name: getattr(diagnostics, name)
+        for name in (
+            *("attention_spectrum", "singular_values", "numerical_rank", "smoother_spectrum"),
+            *("symmetry_gap", "smallest_eigenvalue", "negative_mass", "inertia"),
+        )
+    },
+}
+
+
+def test_all_spectra_are_under_the_law():
+    takes_one = {
+        name
+        for name in diagnostics.__all__
+        if next(iter(inspect.signature(getattr(diagnostics, name)).parameters)) in ("gram", "singular_values")
+    }
+    assert takes_one - {"spectra_record"} <= OF_GRAMS.keys()
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+@pytest.mark.parametrize("nodes", [1, 3])
+@pytest.mark.parametrize("name", OF_GRAMS)
+def test_what_is_said_of_a_matrix_of_zeros_is_zero_and_other_heads_know_nothing_of_it(name, nodes, dtype):
+    torch.manual_seed(0)
+    gram = torch.rand(nodes, nodes, 3, dtype=dtype) + 0.1
+    of_all = OF_GRAMS[name](gram)
+    gram[..., 1] = 0.0
+    found = OF_GRAMS[name](gram)
+    assert torch.equal(found[::2], of_all[::2])
+    if name == "inertia":
+        assert found[1].tolist() == [0, nodes, 0]
+    else:
+        assert not found[1].any()  # NaN is some
+
+
+def test_a_kernel_that_is_zero_has_a_gram_matrix_of_zeros():
+    gram = diagnostics.gram_matrix(
+        Given([[0.0, 0.0], [0.0, 0.0]], [[1.0, 0.0], [0.0, 2.0]]), *[torch.zeros(2, 2, 1)] * 2
+    )
+    assert gram[..., 0].tolist() == [[0.0, 0.0], [0.0, 0.0]]
+    assert gram[..., 1].tolist() == [[0.5, 0.0], [0.0, 1.0]]
+
+
+def test_a_gram_matrix_without_heads_is_a_sentence():
+    for function in (diagnostics.singular_values, diagnostics.numerical_rank):
+        with pytest.raises(
+            ValueError, match=r"'gram' of shape \[N, M, H\] \(got \[3, 4\]\); heads come last"
+        ):
+            function(torch.ones(3, 4))
+
+
+def undocumented(item):
+    r"""What the docstring of a function or a class does not say."""
+    doc = inspect.getdoc(item) or ""
+    for parameter in inspect.signature(item).parameters.values():
+        starred = parameter.kind in (parameter.VAR_KEYWORD, parameter.VAR_POSITIONAL)
+        entry = re.search(rf"^    \*{{0,2}}{parameter.name}(?: \(|:).*?(?=^    \S|^\S|\Z)", doc, re.S | re.M)
+        if entry is None:
+            yield f"'{parameter.name}'"
+        elif not starred and parameter.default is not parameter.empty and "(default:" not in entry[0]:
+            yield f"the default of '{parameter.name}'"
+    if "Example:\n    >>> " not in doc:
+        yield "an example"
+    if "(torch.Tensor" in doc and "Shapes:" not in doc:
+        yield "shapes"
+
+
+PUBLIC = {
+    f"{room.__name__}.{name}": getattr(room, name)
+    for room in (diagnostics, models, nn)
+    for name in room.__all__
+} | {
+    f"functional.{name}": item
+    for name, item in vars(functional).items()
+    if inspect.isfunction(item) and item.__module__ == functional.__name__ and not name.startswith("_")
+}
+
+
+@pytest.mark.parametrize("item", PUBLIC.values(), ids=PUBLIC.keys())
+def test_docstrings_are_whole(item):
+    assert not list(undocumented(item))
+
+
+def test_what_a_docstring_lacks_is_told():
+    def lacking(gram, tolerance=1.0):
+        r"""Nothing.
+
+        Args:
+            tolerance (torch.Tensor, optional): Without a default.
+        """
+
+    assert list(undocumented(lacking)) == ["'gram'", "the default of 'tolerance'", "an example", "shapes"]

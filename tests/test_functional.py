@@ -1,3 +1,6 @@
+import inspect
+import re
+
 import pytest
 import torch
 
@@ -141,7 +144,9 @@ def test_dense_attention_refuses_what_does_not_fit():
     gram = kernels.RBF(4, 3)(x, x)
     with pytest.raises(ValueError, match=r"'value' of shape \[..., M=5, H=3, C\]"):
         dense_attention(gram, x[:4])
-    with pytest.raises(ValueError, match=r"bool 'mask' of shape \[..., N=5, M=5\].*got float32 \[5, 5\]"):
+    with pytest.raises(
+        ValueError, match=r"bool 'mask' of shape \[..., N=5 or 1, M=5\] \(got float32 \[5, 5\]"
+    ):
         dense_attention(gram, x, torch.ones(5, 5))
     with pytest.raises(ValueError, match=r"'dropout' in \[0, 1\] \(got 2\)"):
         dense_attention(gram, x, dropout=2)
@@ -236,7 +241,7 @@ def test_ksvd_loss_refuses_what_does_not_fit(change, message):
 
 @pytest.mark.parametrize("mask", [torch.ones(4), torch.ones(3).bool(), torch.ones(4, 1).bool()])
 def test_ksvd_loss_refuses_other_masks(mask):
-    with pytest.raises(ValueError, match=r"bool 'mask' of shape \[4\], True where a token exists \(got"):
+    with pytest.raises(ValueError, match=r"bool 'mask' of shape \[4\] \(got .*\); True says"):
         ksvd_loss(*ksvd_terms(4), mask)
 
 
@@ -293,3 +298,67 @@ def test_logarithms_of_weights_that_are_none(wrong):
         functional.edge_attention(
             kernels.RBF(4, 2)(x, x), x, edges, edge_log_weight=torch.tensor([-torch.inf, wrong])
         )
+
+
+OF_EDGES = {
+    "edge_bias": (torch.zeros(2, 2), torch.zeros(3, 2)),
+    "edge_log_weight": (torch.zeros(2), torch.zeros(3)),
+    "edge_weight": (torch.zeros(2), torch.zeros(3)),
+    "base": (torch.zeros(2, 4), torch.zeros(2, 3)),
+    "flow": ("target_to_source", "upstream"),
+    "dropout": (0.5, 7.0),
+}
+OF_PAIRS = {
+    "mask": (torch.ones(3, 3).bool(), torch.ones(7)),
+    "bias": (torch.zeros(3, 3, 2), torch.ones(9)),
+    "causal": (True, None),
+    "dropout": (0.5, 7.0),
+}
+
+
+@pytest.mark.parametrize("name", [*OF_EDGES, *OF_PAIRS])
+def test_explain_takes_what_the_call_takes_and_nothing_else(name):
+    questions = ((OF_EDGES, OF_PAIRS, (EDGES,)), (OF_PAIRS, OF_EDGES, ()))
+    for own, other, edges in questions:
+        if name in own:
+            right, wrong = own[name]
+            assert "ok" in functional.explain(GRAM, X, *edges, **{name: right}) or not edges
+            if wrong is not None:
+                with pytest.raises(ValueError, match=f"Expected .*'{name}'"):
+                    functional.explain(GRAM, X, *edges, **{name: wrong})
+        else:
+            where = "beside 'edge_index'" if edges else "without 'edge_index'"
+            with pytest.raises(ValueError, match=f"no '{name}' {where} .got one.; .*leave"):
+                functional.explain(GRAM, X, *edges, **{name: other[name][0]})
+
+
+def test_explain_knows_all_arguments_of_both_calls():
+    known = set(inspect.signature(functional.explain).parameters)
+    for call in (edge_attention, dense_attention):
+        wanted = set(inspect.signature(call).parameters) - {"backend", "method"}  # it says what they choose
+        assert wanted <= known
+
+
+@pytest.mark.parametrize(
+    "mask", [torch.ones(4).bool(), torch.ones(2, 3).bool(), torch.ones(3), torch.tensor(True)]
+)
+def test_a_mask_of_keys_is_refused_in_its_own_shape(mask):
+    x = torch.randn(3, 2, 4)
+    gram = kernels.FAVORPlus(4, 2)(x, x)
+    got = re.escape(str(list(mask.shape)))
+    said = rf"bool 'mask' of shape \[..., M=3\] \(got \w+ {got}\); True shows a key$"
+    with pytest.raises(ValueError, match=said):
+        functional.linear_attention(gram, x, mask)
+    shown = functional.linear_attention(gram, x, torch.tensor([True, False, True]))
+    wanted = dense_attention(gram, x, torch.tensor([[True, False, True]]), method="linear")
+    assert torch.equal(shown, wanted)
+
+
+def test_a_mask_of_pairs_may_be_one_row_and_the_error_says_so():
+    with pytest.raises(
+        ValueError, match=r"shape \[..., N=3 or 1, M=3\] \(got bool \[2, 3\]\); True shows a key to"
+    ):
+        dense_attention(GRAM, X, torch.ones(2, 3).bool())
+    with pytest.raises(ValueError, match=r"shape \[..., N=3 or 1, M=3\] \(got bool \[3\]\)"):
+        dense_attention(GRAM, X, torch.ones(3).bool())
+    assert dense_attention(GRAM, X, torch.ones(1, 3).bool()).shape == X.shape

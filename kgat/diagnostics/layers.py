@@ -20,9 +20,25 @@ class _Call(NamedTuple):
 
 
 class Layer(_Call):
-    r"""What one attention layer saw and did in a forward pass: the module :obj:`conv`, its input :obj:`x`,
-    its edges :obj:`edge_index` with the self-loops that it added, their weights :obj:`alpha`, and its
-    :obj:`name` in the model."""
+    r"""What one attention layer saw and did in a forward pass. Its :obj:`name` is that in the model.
+
+    Args:
+        conv (torch.nn.Module): The layer.
+        x (torch.Tensor or tuple): Its input, dense or sparse; a pair of a bipartite layer.
+        edge_index (torch.Tensor): Its edges, with the self-loops that it added.
+        alpha (torch.Tensor): Their weights.
+
+    Shapes:
+        - **x:** :math:`(N, F)`, **edge_index:** :math:`(2, E')`, **alpha:** :math:`(E', H)`
+
+    Example:
+        >>> import torch
+        >>> from kgat import KernelGAT
+        >>> from kgat.diagnostics import trace
+        >>> layer = trace(KernelGAT(4, 8, 2), torch.randn(3, 4), torch.tensor([[0, 1], [1, 2]]))[1]
+        >>> layer.name, layer.edge_index.shape
+        ('convs.1', torch.Size([2, 5]))
+    """
 
     name: str = ""
 
@@ -96,6 +112,9 @@ def trace(
     Returns:
         list[Layer]: One entry per call of a layer, in the order of the calls.
 
+    Shapes:
+        - **x:** :math:`(N, F)`, **edge_index:** :math:`(2, E)`, **edge_attr:** :math:`(E, F_e)`
+
     Raises:
         ValueError: If no layer of the model gives attention weights, or none is called.
 
@@ -158,7 +177,11 @@ def trace(
 def has_attention(model: torch.nn.Module) -> bool:
     r"""Returns whether layers of a model give attention weights, as :func:`trace` asks for them.
 
+    Args:
+        model (torch.nn.Module): The model, or a layer.
+
     Example:
+        >>> from kgat.diagnostics import has_attention
         >>> from torch_geometric.nn import GAT, GCN
         >>> has_attention(GAT(4, 6, num_layers=2)), has_attention(GCN(4, 6, num_layers=2))
         (True, False)
@@ -207,7 +230,12 @@ def attention_weights(
         - **output:** per layer, edges :math:`(2, E')` with the self-loops that the layer added,
           and weights :math:`(E', H)`
 
+    Raises:
+        ValueError: If no layer of the model gives attention weights, or none is called.
+
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import attention_weights
         >>> from torch_geometric.nn import GAT
         >>> edge_index = torch.tensor([[0, 1, 2, 0], [1, 0, 0, 2]])
         >>> model = GAT(4, 6, num_layers=2, out_channels=3, heads=3)
@@ -240,7 +268,12 @@ def attention_entropy(alpha: Tensor, index: Tensor, num_nodes: int, reduce: bool
         - **alpha:** :math:`(E, H)`, **index:** :math:`(E,)`
         - **output:** :math:`(H,)`, not a number if no target has two in-edges
 
+    Raises:
+        ValueError: If shapes do not fit.
+
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import attention_entropy
         >>> alpha = torch.tensor([[0.5], [0.5], [1.0]])
         >>> attention_entropy(alpha, torch.tensor([0, 0, 1]), num_nodes=2)
         tensor([1.])

@@ -46,7 +46,13 @@ def neighbourhood(
     Shapes:
         - **edge_index:** :math:`(2, E)`, **alpha:** :math:`(E, H)`, **labels:** :math:`(N,)`
 
+    Raises:
+        ValueError: If a center is to be chosen of no nodes.
+        IndexError: If there is no such node.
+
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import neighbourhood
         >>> edge_index = torch.tensor([[0, 1, 2], [1, 0, 0]])
         >>> cut = neighbourhood(edge_index, torch.tensor([[1.0], [0.4], [0.6]]), center=0)
         >>> cut["nodes"], cut["edges"]

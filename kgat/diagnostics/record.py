@@ -48,6 +48,22 @@ def attention_record(model: torch.nn.Module, task: Any, config: Any, layer: int 
         task (Task): The task: its name, features, edges and labels.
         config (dict or object): Where :obj:`model` and :obj:`seed` are read, if it has them.
         layer (int, optional): The layer to look into. (default: :obj:`0`)
+
+    Raises:
+        ValueError: If no layer of the model gives attention weights, or none is called.
+        IndexError: If there is no such layer.
+
+    Example:
+        >>> import torch
+        >>> from types import SimpleNamespace
+        >>> from kgat import KernelGAT
+        >>> from kgat.diagnostics import attention_record
+        >>> from torch_geometric.data import Data
+        >>> data = Data(torch.randn(4, 3), torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]]), y=torch.arange(4) % 2)
+        >>> task = SimpleNamespace(name="mine", data=data)
+        >>> record = attention_record(KernelGAT(3, 8, 2, 2, kernel="rbf"), task, {"model": "rbf", "seed": 0})
+        >>> record["kind"], record["dataset"], len(record["layers"]), record["nodes_sampled"]
+        ('attention', 'mine', 2, 4)
     """
     data = task.data
     batch = getattr(data, "batch", None)
@@ -91,6 +107,8 @@ def spectra_record(dataset: str, config: Any, singular_values: Iterable[Tensor])
         - **singular_values:** each :math:`(*, n)`
 
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import spectra_record
         >>> record = spectra_record("drawn", {"model": "primal"}, [torch.tensor([[3.0, 1.0], [1.0, 1.0]])])
         >>> record["layers"]
         [[0.625, 1.0]]

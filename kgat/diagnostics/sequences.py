@@ -25,6 +25,15 @@ class AttentionCall(NamedTuple):
     Shapes:
         - **query:** :math:`(B, N, F)`, **key:** :math:`(B, M, F)`, **padding:** :math:`(B, M)`
         - **alpha:** :math:`(B, N, M, H)`
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import trace_attention
+        >>> from kgat.nn import KernelAttention
+        >>> attention, x = KernelAttention(8, 2), torch.randn(1, 5, 8)
+        >>> call = trace_attention(attention, lambda: attention(x))[0]
+        >>> call.query.shape, call.alpha.shape
+        (torch.Size([1, 5, 8]), torch.Size([1, 5, 5, 2]))
     """
 
     name: str

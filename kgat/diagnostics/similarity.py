@@ -27,7 +27,11 @@ def kernel_profile(
     seed: int = 0,
     nodes: tuple[Tensor, Tensor] | None = None,
 ) -> tuple[dict[str, Any] | None, str | None]:
-    r"""Measures :math:`k(\text{distance})`: how the kernel falls on straight lines.
+    r"""Measures how a kernel falls on straight lines.
+
+    .. math::
+        \kappa(r) = \operatorname*{median}_{\mathbf{q}, \mathbf{u}} \,
+        k(\mathbf{q}, \mathbf{q} + r \mathbf{u}) \big/ k(\mathbf{q}, \mathbf{q})
 
     From a few of the given queries :math:`\mathbf{q}`, keys :math:`\mathbf{q} + r \mathbf{u}` are
     laid along random unit directions :math:`\mathbf{u}`, and the kernel is evaluated at each. For
@@ -52,6 +56,17 @@ def kernel_profile(
         why there is none. The profile holds :obj:`distance` (a list of :obj:`points`), the median
         :obj:`kernel`, the quantiles :obj:`low` (10 %) and :obj:`high` (90 %), each of shape
         :math:`(H, \text{points})`, and :obj:`normalised`: :obj:`"zero"` or :obj:`"maximum"`.
+
+    Shapes:
+        - **query:** :math:`(N, H, D)`, **nodes:** :math:`(N, H, D)` and :math:`(M, H, D)`
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import kernel_profile
+        >>> from kgat.kernels import RBF
+        >>> profile, reason = kernel_profile(RBF(4), torch.randn(9, 1, 4), max_distance=2.0, points=3)
+        >>> profile["distance"], profile["kernel"][0][0], reason
+        ([0.0, 1.0, 2.0], 1.0, None)
     """
     everyone = (query, query) if nodes is None else nodes
     query = query.detach()[sample(query.size(0), 256, seed)]
@@ -120,6 +135,19 @@ def spectral_law(
     Returns:
         dict, optional: :obj:`frequencies` of shape :math:`(H, n, 2)` and :obj:`share`, the share of variance
         in the plane; :obj:`None` if the kernel has no frequencies.
+
+    Shapes:
+        - **query:** :math:`(N, H, D)`, **key:** :math:`(M, H, D)`
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import spectral_law
+        >>> from kgat.kernels import RBF, Spectral
+        >>> x = torch.randn(5, 2, 4)
+        >>> len(spectral_law(Spectral(4, heads=2, num_features=3), x, x)["frequencies"])
+        2
+        >>> spectral_law(RBF(4, heads=2), x, x) is None
+        True
     """
     part = _first_part(kernel, "frequencies")
     if part is None:
@@ -158,7 +186,16 @@ def head_correlation(kernel: torch.nn.Module, query: Tensor, key: Tensor) -> Ten
         key (torch.Tensor): Keys of real nodes.
 
     Shapes:
+        - **query:** :math:`(N, H, D)`, **key:** :math:`(M, H, D)`
         - **output:** :math:`(H, H)`, or :obj:`None` if there is no copula
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import head_correlation
+        >>> from kgat.kernels import CopulaSpectral
+        >>> x = torch.randn(5, 2, 4)
+        >>> head_correlation(CopulaSpectral(4, heads=2), x, x).shape
+        torch.Size([2, 2])
     """
     part = _first_part(kernel, "correlation")
     if part is None:
@@ -185,6 +222,8 @@ def head_distance(alpha: Tensor) -> Tensor:
         ValueError: If there are fewer than two heads.
 
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import head_distance
         >>> head_distance(torch.eye(2).view(2, 2, 1) * torch.tensor([1.0, 0.0]))
         tensor(1.4142)
     """
@@ -200,12 +239,22 @@ def head_distance(alpha: Tensor) -> Tensor:
 def importance(kernel: torch.nn.Module, key: Tensor) -> Tensor | None:
     r"""Returns what a node adds to every score as a key: the sum of the magnitudes of a kernel.
 
+    .. math::
+        \sum_m \tfrac{1}{2} \lVert \mathbf{k}_{jh} \rVert_{p_m}^2
+
     Args:
         kernel (Kernel): A kernel with a :class:`~kgat.kernels.Magnitude` among its factors.
         key (torch.Tensor): The keys.
 
     Shapes:
         - **key:** :math:`(N, H, D)`, **output:** :math:`(N, H)`, or :obj:`None` without magnitude
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import importance
+        >>> from kgat.kernels import RBF, Magnitude
+        >>> importance(RBF(4) * Magnitude(4), torch.randn(5, 1, 4)).shape
+        torch.Size([5, 1])
     """
     magnitudes = [part for part in _parts(kernel) if isinstance(part, Magnitude)]
     with torch.no_grad():
@@ -221,7 +270,7 @@ def gram_image(
     max_nodes: int = IMAGE,
     seed: int = 0,
 ) -> dict[str, Any]:
-    r"""Returns :meth:`gram_matrix` of a few nodes, sorted by class, as an image of the kernel.
+    r"""Returns :func:`gram_matrix` of a few nodes, sorted by class, as an image of the kernel.
 
     Args:
         kernel (Kernel): The kernel.
@@ -232,7 +281,19 @@ def gram_image(
         seed (int, optional): The seed of the sample. (default: :obj:`0`)
 
     Returns:
-        dict: :obj:`values` of shape :math:`(H, n, n)` and :obj:`labels` of length :math:`n`.
+        dict: :obj:`values` of shape :math:`(H, n, n)`, for the first heads, and :obj:`labels` of length
+        :math:`n`.
+
+    Shapes:
+        - **query, key:** :math:`(N, H, D)`, **labels:** :math:`(N)`
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import gram_image
+        >>> from kgat.kernels import RBF
+        >>> x = torch.tensor([[[0.0]], [[1.0]], [[0.0]]])
+        >>> gram_image(RBF(1), x, x, labels=torch.tensor([0, 1, 0]))
+        {'values': [[[1.0, 1.0, 0.607], [1.0, 1.0, 0.607], [0.607, 0.607, 1.0]]], 'labels': [0, 0, 1]}
     """
     nodes = sample(query.size(0), max_nodes, seed)
     if labels is not None:

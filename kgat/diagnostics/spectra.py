@@ -12,7 +12,12 @@ from kgat.kernels import Context, Kernel
 def gram_matrix(
     kernel: Callable[[Tensor, Tensor], Any], query: Tensor, key: Tensor, max_nodes: int = 256, seed: int = 0
 ) -> Tensor:
-    r"""Returns :math:`K_{ijh} = k_h(\mathbf{q}_i, \mathbf{k}_j) / \max_{ij} K_{ijh}` in float64.
+    r"""Returns the kernel of all pairs of nodes, divided by the largest of each head, in float64.
+
+    .. math::
+        K_{ijh} = k_h(\mathbf{q}_i, \mathbf{k}_j) \Big/ \max_{i' j'} k_h(\mathbf{q}_{i'}, \mathbf{k}_{j'})
+
+    It is 0 for a kernel that is 0 everywhere.
 
     Args:
         kernel (Kernel): The kernel: :obj:`kernel(query, key).dense()` are the scores.
@@ -26,6 +31,18 @@ def gram_matrix(
     Shapes:
         - **query:** :math:`(N, H, D)`, **key:** :math:`(M, H, D)`
         - **output:** :math:`(\min(N, n), \min(M, n), H)` with :math:`n` = :obj:`max_nodes`
+
+    Raises:
+        NotImplementedError: If the kernel can be negative.
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import gram_matrix
+        >>> from kgat.kernels import RBF
+        >>> x = torch.tensor([[[0.0]], [[1.0]]])
+        >>> gram_matrix(RBF(1), x, x).squeeze(-1).detach()
+        tensor([[1.0000, 0.6065],
+                [0.6065, 1.0000]], dtype=torch.float64)
     """
     rows = sample(query.size(0), max_nodes, seed)
     columns = sample(key.size(0), max_nodes, seed)
@@ -35,7 +52,7 @@ def gram_matrix(
 def gram_among(
     kernel: Callable[[Tensor, Tensor], Any], query: Tensor, key: Tensor, rows: Tensor, columns: Tensor
 ) -> Tensor:
-    r"""Returns :meth:`gram_matrix` of the nodes that are named; a kernel that depends on means of the nodes
+    r"""Returns :func:`gram_matrix` of the nodes that are named; a kernel that depends on means of the nodes
     takes those of all.
 
     Shapes:
@@ -43,7 +60,8 @@ def gram_among(
     """
     with torch.no_grad():
         score = gram_of_some(kernel, query[rows], key[columns], query, key).dense().double()
-    return (score - score.amax(dim=(0, 1), keepdim=True)).exp()
+    largest = score.amax(dim=(0, 1), keepdim=True)
+    return (score - torch.where(largest == -torch.inf, 0.0, largest)).exp()
 
 
 def gram_of_some(
@@ -58,19 +76,34 @@ def gram_of_some(
 def gram_spectrum(
     kernel: Callable[[Tensor, Tensor], Any], query: Tensor, key: Tensor, max_nodes: int = 256, seed: int = 0
 ) -> Tensor:
-    r"""Returns the singular values of the Gram matrix, divided by the largest of each head.
+    r"""Returns the singular values of the Gram matrix of a kernel, divided by the largest of each head.
+
+    .. math::
+        \sigma_{ih} / \sigma_{1h}, \qquad \mathbf{K}_h = \mathbf{U}_h \, \mathrm{diag}(\boldsymbol{\sigma}_h)
+        \, \mathbf{V}_h^\top
 
     Args:
         kernel (Kernel): The kernel: :obj:`kernel(query, key).dense()` are the scores.
         query (torch.Tensor): The queries.
         key (torch.Tensor): The keys.
-        max_nodes (int, optional): The largest sample, see :meth:`gram_matrix`.
+        max_nodes (int, optional): The largest sample, see :func:`gram_matrix`.
             (default: :obj:`256`)
         seed (int, optional): The seed of the sample. (default: :obj:`0`)
 
     Shapes:
         - **query:** :math:`(N, H, D)`, **key:** :math:`(M, H, D)`
         - **output:** :math:`(H, \min(N, M, n))`, decreasing
+
+    Raises:
+        NotImplementedError: If the kernel can be negative.
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import gram_spectrum
+        >>> from kgat.kernels import RBF
+        >>> x = torch.tensor([[[0.0]], [[1.0]]])
+        >>> gram_spectrum(RBF(1), x, x).detach()
+        tensor([[1.0000, 0.2449]], dtype=torch.float64)
     """
     return singular_values(gram_matrix(kernel, query, key, max_nodes, seed))
 
@@ -78,27 +111,53 @@ def gram_spectrum(
 def singular_values(gram: Tensor) -> Tensor:
     r"""Returns the singular values of a Gram matrix, divided by the largest of each head.
 
-    Of a kernel between two domains they play the part of eigenvalues: the matrix need not be square.
+    .. math::
+        \sigma_{ih} / \sigma_{1h}, \qquad \mathbf{K}_h = \mathbf{U}_h \, \mathrm{diag}(\boldsymbol{\sigma}_h)
+        \, \mathbf{V}_h^\top
+
+    Of a kernel between two domains they play the part of eigenvalues: the matrix need not be square. They are
+    0 for a matrix of zeros.
+
+    Args:
+        gram (torch.Tensor): The Gram matrix.
 
     Shapes:
         - **gram:** :math:`(N, M, H)`, **output:** :math:`(H, \min(N, M))`, decreasing
+
+    Raises:
+        ValueError: If it is not a matrix for each head.
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import singular_values
+        >>> singular_values(torch.tensor([[4.0, 0.0], [0.0, 2.0]]).unsqueeze(-1))
+        tensor([[1.0000, 0.5000]])
     """
+    _expect_matrix(gram)
     values = torch.linalg.svdvals(gram.permute(2, 0, 1))  # [H, n]
-    return values / values[:, :1]
+    return _share(values, values[:, :1])
 
 
 def numerical_rank(gram: Tensor, tolerance: float | None = None) -> Tensor:
     r"""Returns how many singular values are above a share of the largest: the features that are needed.
 
+    .. math::
+        \lvert \{ i : \sigma_i > \tau \, \sigma_1 \} \rvert
+
     Args:
         gram (torch.Tensor): The Gram matrix.
-        tolerance (float, optional): That share; the rounding of the matrix, :math:`\max(N, M)` times the
-            precision of its numbers, if :obj:`None`. (default: :obj:`None`)
+        tolerance (float, optional): That share :math:`\tau`; the rounding of the matrix,
+            :math:`\max(N, M)` times the precision of its numbers, if :obj:`None`. (default: :obj:`None`)
 
     Shapes:
         - **gram:** :math:`(N, M, H)`, **output:** :math:`(H,)`
 
+    Raises:
+        ValueError: If it is not a matrix for each head.
+
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import numerical_rank
         >>> numerical_rank(torch.ones(3, 4, 1))
         tensor([1])
     """
@@ -107,6 +166,10 @@ def numerical_rank(gram: Tensor, tolerance: float | None = None) -> Tensor:
 
 def attention_spectrum(alpha: Tensor) -> Tensor:
     r"""Returns the singular values of dense attention matrices, of each head.
+
+    .. math::
+        \sigma_{ih}, \qquad \mathbf{A}_h = \mathbf{U}_h \, \mathrm{diag}(\boldsymbol{\sigma}_h) \,
+        \mathbf{V}_h^\top
 
     Those of a :class:`~kgat.nn.PrimalAttention`, which has no such matrix, are its
     :meth:`~kgat.nn.PrimalAttention.singular_values`.
@@ -117,7 +180,12 @@ def attention_spectrum(alpha: Tensor) -> Tensor:
     Shapes:
         - **alpha:** :math:`(*, N, M, H)`, **output:** :math:`(*, H, \min(N, M))`, decreasing
 
+    Raises:
+        ValueError: If there are fewer dimensions.
+
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import attention_spectrum
         >>> attention_spectrum(torch.eye(2).view(2, 2, 1) * 3)
         tensor([[3., 3.]])
     """
@@ -145,11 +213,12 @@ def cumulative_spectrum(singular_values: Tensor) -> Tensor:
         - **singular_values, output:** :math:`(*, n)`
 
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import cumulative_spectrum
         >>> cumulative_spectrum(torch.tensor([3.0, 1.0]))
         tensor([0.7500, 1.0000])
     """
-    total = singular_values.sum(dim=-1, keepdim=True)
-    return singular_values.cumsum(dim=-1) / total.masked_fill(total == 0, 1.0)
+    return _share(singular_values.cumsum(dim=-1), singular_values.sum(dim=-1, keepdim=True))
 
 
 def effective_rank(singular_values: Tensor) -> Tensor:
@@ -159,17 +228,23 @@ def effective_rank(singular_values: Tensor) -> Tensor:
     .. math::
         \exp \Bigl( - \sum_i p_i \log p_i \Bigr), \quad p_i = \sigma_i / \sum_j \sigma_j
 
-    It is :math:`r` for :math:`r` equal singular values and one for a single one.
+    It is :math:`r` for :math:`r` equal singular values, one for a single one and 0 for a matrix of zeros.
+
+    Args:
+        singular_values (torch.Tensor): Singular values, of any scale.
 
     Shapes:
-        - **singular_values:** :math:`(H, n)`, **output:** :math:`(H,)`
+        - **singular_values:** :math:`(*, n)`, **output:** :math:`(*)`
 
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import effective_rank
         >>> effective_rank(torch.tensor([[1.0, 1.0, 0.0]]))
         tensor([2.])
     """
-    p = singular_values / singular_values.sum(dim=-1, keepdim=True)
-    return (-torch.xlogy(p, p)).sum(dim=-1).exp()
+    total = singular_values.sum(dim=-1, keepdim=True)
+    p = _share(singular_values, total)
+    return (-torch.xlogy(p, p)).sum(dim=-1).exp().masked_fill(total.squeeze(-1) == 0, 0.0)
 
 
 def symmetry_gap(gram: Tensor) -> Tensor:
@@ -178,27 +253,55 @@ def symmetry_gap(gram: Tensor) -> Tensor:
     .. math::
         \lVert \mathbf{K} - \mathbf{K}^{\top} \rVert_F / (2 \lVert \mathbf{K} \rVert_F)
 
-    Zero for a symmetric matrix, one for an antisymmetric one.
+    Zero for a symmetric matrix, that of zeros too, and one for an antisymmetric one.
+
+    Args:
+        gram (torch.Tensor): The Gram matrix.
 
     Shapes:
         - **gram:** :math:`(N, N, H)`, **output:** :math:`(H,)`
+
+    Raises:
+        ValueError: If the matrix is not square.
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import symmetry_gap
+        >>> symmetry_gap(torch.tensor([[0.0, 1.0], [-1.0, 0.0]]).unsqueeze(-1))
+        tensor([1.])
     """
     _expect_square(gram)
     gap = torch.linalg.vector_norm(gram - gram.transpose(0, 1), dim=(0, 1))
-    return gap / (2 * torch.linalg.vector_norm(gram, dim=(0, 1)))
+    return _share(gap, 2 * torch.linalg.vector_norm(gram, dim=(0, 1)))
 
 
 def smallest_eigenvalue(gram: Tensor) -> Tensor:
-    r"""Returns the smallest eigenvalue of :math:`(\mathbf{K} + \mathbf{K}^{\top}) / 2`, divided by
-    the one of largest absolute value.
+    r"""Returns the smallest eigenvalue of the symmetric part of a Gram matrix, divided by the one of largest
+    absolute value.
 
-    Negative beyond rounding: the matrix is not positive semi-definite.
+    .. math::
+        \min_i \lambda_i \Big/ \max_i |\lambda_i|
+
+    with the eigenvalues of :math:`(\mathbf{K} + \mathbf{K}^{\top}) / 2`. Negative beyond rounding: the matrix
+    is not positive semi-definite. It is 0 for a matrix of zeros.
+
+    Args:
+        gram (torch.Tensor): The Gram matrix.
 
     Shapes:
         - **gram:** :math:`(N, N, H)`, **output:** :math:`(H,)`
+
+    Raises:
+        ValueError: If the matrix is not square.
+
+    Example:
+        >>> import torch
+        >>> from kgat.diagnostics import smallest_eigenvalue
+        >>> smallest_eigenvalue(torch.tensor([[2.0, 0.0], [0.0, -1.0]]).unsqueeze(-1))
+        tensor([-0.5000])
     """
     values = _eigenvalues(gram)
-    return values[:, 0] / values.abs().amax(dim=-1)
+    return _share(values[:, 0], values.abs().amax(dim=-1))
 
 
 def negative_mass(gram: Tensor) -> Tensor:
@@ -208,22 +311,36 @@ def negative_mass(gram: Tensor) -> Tensor:
         \sum_{\lambda_i < 0} |\lambda_i| \, / \, \sum_i |\lambda_i|
 
     with the eigenvalues of :math:`(\mathbf{K} + \mathbf{K}^{\top}) / 2`. Zero for a positive semi-definite
-    matrix, one half for a symmetric one without a trace; how asymmetric it is says :meth:`symmetry_gap`.
+    matrix, that of zeros too, and one half for a symmetric one without a trace; how asymmetric it is says
+    :func:`symmetry_gap`.
+
+    Args:
+        gram (torch.Tensor): The Gram matrix.
 
     Shapes:
         - **gram:** :math:`(N, N, H)`, **output:** :math:`(H,)`
 
+    Raises:
+        ValueError: If the matrix is not square.
+
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import negative_mass
         >>> negative_mass(torch.tensor([[1.0, 0.0], [0.0, -3.0]]).unsqueeze(-1))
         tensor([0.7500])
     """
     values = _eigenvalues(gram)
-    return -values.clamp(max=0).sum(dim=-1) / values.abs().sum(dim=-1)
+    return _share(-values.clamp(max=0).sum(dim=-1), values.abs().sum(dim=-1))
 
 
 def inertia(gram: Tensor, centred: bool = False, tolerance: float | None = None) -> Tensor:
-    r"""Counts the positive, zero and negative eigenvalues of :math:`(\mathbf{K} + \mathbf{K}^{\top}) / 2`.
+    r"""Counts the positive, zero and negative eigenvalues of the symmetric part of a Gram matrix.
 
+    .. math::
+        \lvert \{ i : \lambda_i > 0 \} \rvert, \quad \lvert \{ i : \lambda_i = 0 \} \rvert, \quad
+        \lvert \{ i : \lambda_i < 0 \} \rvert
+
+    with the eigenvalues of :math:`(\mathbf{K} + \mathbf{K}^{\top}) / 2`.
     A Gram matrix is positive semi-definite without negative ones. It is *conditionally* so, on vectors that
     sum to 0, if there are none after centring, :math:`(\mathbf{I} - \mathbf{1}\mathbf{1}^\top / N) \,
     \mathbf{K} \, (\mathbf{I} - \mathbf{1}\mathbf{1}^\top / N)`: of the L2 distance, which has a single
@@ -240,7 +357,12 @@ def inertia(gram: Tensor, centred: bool = False, tolerance: float | None = None)
     Shapes:
         - **gram:** :math:`(N, N, H)`, **output:** :math:`(H, 3)`
 
+    Raises:
+        ValueError: If the matrix is not square.
+
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import inertia
         >>> points = torch.arange(4.0)
         >>> distance = (points[:, None] - points).abs().unsqueeze(-1)
         >>> inertia(distance), inertia(distance, centred=True)
@@ -258,8 +380,11 @@ def inertia(gram: Tensor, centred: bool = False, tolerance: float | None = None)
 
 
 def smoother_spectrum(gram: Tensor) -> Tensor:
-    r"""Returns the eigenvalues of attention itself, the smoother :math:`\mathbf{D}^{-1} \mathbf{K}` whose
-    rows sum to 1, as in `"Transformer Dissection" <https://arxiv.org/abs/1908.11775>`_.
+    r"""Returns the eigenvalues of attention itself, the smoother whose rows sum to 1, as in `"Transformer
+    Dissection" <https://arxiv.org/abs/1908.11775>`_.
+
+    .. math::
+        \mathbf{D}^{-1} \mathbf{K}, \qquad D_{ii} = \sum_j K_{ij}
 
     Of a symmetric positive semi-definite kernel they are real and in :math:`[0, 1]`, because the matrix is
     similar to :math:`\mathbf{D}^{-1/2} \mathbf{K} \mathbf{D}^{-1/2}`; projections of their own for queries
@@ -272,7 +397,12 @@ def smoother_spectrum(gram: Tensor) -> Tensor:
     Shapes:
         - **gram:** :math:`(N, N, H)`, **output:** :math:`(H, N)`, complex, by decreasing real part
 
+    Raises:
+        ValueError: If the matrix is not square.
+
     Example:
+        >>> import torch
+        >>> from kgat.diagnostics import smoother_spectrum
         >>> smoother_spectrum(torch.tensor([[3.0, 1.0], [1.0, 3.0]]).unsqueeze(-1)).real
         tensor([[1.0000, 0.5000]])
     """
@@ -290,6 +420,19 @@ def _eigenvalues(gram: Tensor) -> Tensor:
 
 def _tolerance(gram: Tensor, tolerance: float | None) -> float:
     return max(gram.shape[:2]) * torch.finfo(gram.dtype).eps if tolerance is None else tolerance
+
+
+def _share(part: Tensor, whole: Tensor) -> Tensor:
+    # 0 of nothing: what is known of a matrix of zeros is no NaN.
+    return part / whole.masked_fill(whole == 0, 1.0)
+
+
+def _expect_matrix(gram: Tensor) -> None:
+    if gram.dim() != 3:
+        raise ValueError(
+            f"Expected 'gram' of shape [N, M, H] (got {list(gram.shape)}); heads come last, one is "
+            "gram.unsqueeze(-1)"
+        )
 
 
 def _expect_square(gram: Tensor) -> None:

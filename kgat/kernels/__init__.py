@@ -148,6 +148,6 @@ def resolve(kernel: KernelLike, channels: int, heads: int = 1, **kwargs: Any) ->
         >>> resolve("rbf", channels=8, heads=2)
         RBF(8, heads=2)
         >>> resolve("rbf[lengthscale=2] * l1.5", channels=8)
-        Product(RBF(8, heads=1) * Magnitude(8, heads=1, p=1.5))
+        Product(RBF(8, heads=1, lengthscale=2.0) * Magnitude(8, heads=1, p=1.5))
     """
     return CATALOGUE.resolve(kernel, channels, heads, **kwargs)

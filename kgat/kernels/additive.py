@@ -10,6 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
+from kgat.capture import autocasts
 from kgat.kernels.kernel import Kernel, number
 from kgat.ops.batching import is_watched
 from kgat.ops.logits import logit, logits
@@ -18,6 +19,9 @@ from kgat.score.rules import ADD, LEAKY_RELU, LEAKY_RELU_SUM, ScoreRule
 
 # Numbers of projections that stay in a cache: to read them once more costs less than other products.
 SMALL = 1 << 19
+
+# A slope that single precision rounds to 0 makes NaN of minus infinity.
+TINY = torch.finfo(torch.float32).tiny
 
 
 class Additive(Kernel):
@@ -57,7 +61,7 @@ class Additive(Kernel):
 
     @property
     def masked_by_bias(self) -> bool:  # type: ignore[override]
-        return self.negative_slope > 0.0 and type(self)._of is Additive._of
+        return self.negative_slope >= TINY and type(self)._of is Additive._of
 
     def reset_parameters(self) -> None:
         # GATConv's [1, H, D] parameters take their fans from the last two dimensions, as these do.
@@ -83,7 +87,7 @@ class Additive(Kernel):
             s, t = x_query @ _folded(weight_query, self.att_query), x_key @ _folded(weight_key, self.att_key)
         elif not torch.compiler.is_compiling() and x_query.size(0) * self.heads * self.channels <= SMALL:
             return None
-        elif is_watched(x_query) or torch.is_autocast_enabled(x_query.device.type):
+        elif is_watched(x_query) or autocasts(x_query.device):
             both = _folded(weight_query, self.att_query), _folded(weight_query, self.att_key)
             s, t = (x_query @ torch.cat(both, dim=-1)).split(self.heads, dim=-1)
         else:
@@ -193,6 +197,8 @@ class GatedAdditive(Additive):
         >>> GatedAdditive(4, heads=2)(torch.randn(3, 2, 4), torch.randn(5, 2, 4)).dense().shape
         torch.Size([3, 5, 2])
     """
+
+    masked_by_bias = True  # it joins outside of the link
 
     def lift(self, query: Tensor, key: Tensor) -> ComposedGram:  # type: ignore[override]
         s, t = logit(query, self.att_query), logit(key, self.att_key)

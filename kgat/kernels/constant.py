@@ -51,6 +51,3 @@ class Constant(Kernel):
         weight = self.log_weight.squeeze(-1).to(query.dtype)  # type: ignore[operator]
         # Beside the keys: what queries add is left out of a softmax, and the weight would have no gradient.
         return LazyGram(query_bias=torch.zeros_like(query[..., 0]), key_bias=weight.expand(key.shape[:-1]))
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, weight={self.initial_weight}"

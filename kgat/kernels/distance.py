@@ -101,10 +101,8 @@ class RationalQuadratic(Kernel):
         # 1 / (2 alpha l^2): a weight, not a factor of both sides, since products round far from the origin.
         weight = (-2.0 * self.log_lengthscale - self.log_alpha - math.log(2.0)).exp()
         alpha = self.log_alpha.exp().squeeze(-1)
-        rule = ScoreRule(
-            *(SQUARED_DIFFERENCE, RATIONAL_QUADRATIC, weight.expand(self.heads, self.channels)),
-            link_args=(alpha,),
-        )
+        weight = weight.expand(self.heads, self.channels)
+        rule = ScoreRule(SQUARED_DIFFERENCE, RATIONAL_QUADRATIC, weight=weight, link_args=(alpha,))
         return LazyGram.of(query, key, rule)
 
 

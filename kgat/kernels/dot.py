@@ -179,6 +179,3 @@ class TruncatedExponential(Kernel):
         q = query * scale
         k = q if key is query else key * scale
         return LazyGram.of(q, k, ScoreRule(link=TRUNCATED_EXP, link_args=(self.degree,)))
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, degree={self.degree}"

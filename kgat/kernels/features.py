@@ -10,7 +10,7 @@ from torch import Tensor
 from kgat.kernels.cosine import unit
 from kgat.kernels.kernel import Kernel, positive, whole
 from kgat.names import one_of
-from kgat.ops.waves import project, waves
+from kgat.ops.waves import components, waves
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG, SIGNED, ScoreRule
 
@@ -124,15 +124,12 @@ class FAVORPlus(Kernel):
 
     def _features(self, x: Tensor) -> tuple[Tensor, Tensor]:
         x = x * self.channels**-0.25
-        u = project(x, self.omega)  # [..., N, H, m]
+        u = components(x, self.omega)  # [..., N, H, m]
         if self.kind == "hyperbolic":
             u = torch.cat([u, -u], dim=-1)
         largest = u.amax(dim=-1, keepdim=True)
         norm = 0.5 * x.square().sum(dim=-1)
         return (u - largest).exp() * u.size(-1) ** -0.5, largest.squeeze(-1) - norm
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_features={self.num_features}, kind={self.kind!r}"
 
 
 class RFA(Kernel):
@@ -206,9 +203,6 @@ class RFA(Kernel):
         sigma = self.initial_sigma if self.log_sigma is None else self.log_sigma.exp()
         f, g = (waves(unit(x) / sigma, self.omega) for x in (query, key))
         return LazyGram.of(f, g, ScoreRule(link=SIGNED))
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_features={self.num_features}"
 
 
 def normal(like: Tensor, generator: torch.Generator | None = None) -> Tensor:

@@ -18,13 +18,13 @@ from kgat.kernels.kernel import (
     NOTHING,
     Context,
     Kernel,
-    at_least_single,
     number,
     positive,
     whole,
 )
 from kgat.kernels.spectral import INITS, concatenated, dot_std, points
-from kgat.names import changed, one_of
+from kgat.names import one_of
+from kgat.ops.precision import at_least_single
 from kgat.ops.waves import circle
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_SQUARE, ScoreRule
@@ -150,7 +150,9 @@ class ImplicitSpectral(Kernel):
                 f"the law of the others"
             )
         if not number("kl_weight", kl_weight) >= 0.0:
-            raise ValueError(f"Expected a 'kl_weight' of at least 0 (got {kl_weight})")
+            raise ValueError(
+                f"Expected a 'kl_weight' of at least 0 (got {kl_weight}); 0 leaves the law without a prior"
+            )
         self.num_features = int(num_features)
         self.data_dependent = data_dependent
         self.stationary = stationary
@@ -245,9 +247,10 @@ class ImplicitSpectral(Kernel):
                 f"Expected queries and keys because data_dependent=True (got none); {type(self).__name__} "
                 f"computes its spectral law from their means"
             )
-        pooled = _pooled(at_least_single(query), at_least_single(key), context).to(
-            self.encoder.hidden.weight.dtype
-        )
+        pooled = _pooled(at_least_single(query), at_least_single(key), context)
+        weight = getattr(self.encoder.hidden, "weight", None)  # a quantised or wrapped one has none
+        if isinstance(weight, Tensor):
+            pooled = pooled.to(weight.dtype)
         return self._law(self._tamed(self.encoder(pooled)))
 
     def _tamed(self, outputs: Tensor) -> Tensor:
@@ -300,7 +303,8 @@ class ImplicitSpectral(Kernel):
             prototype,
             _points(query, omega[..., : self.channels, :], graphs[0]),
             _points(key, omega[..., self.channels :, :], graphs[1]),
-            *(size, self.eps),
+            size=size,
+            eps=self.eps,
         )
 
     def _draw(self, law: Law) -> tuple[Tensor, ...]:
@@ -323,11 +327,6 @@ class ImplicitSpectral(Kernel):
             - **noise:** :math:`(H, S, D)`, **output:** :math:`(*, H, S, D)`
         """
         return noise
-
-    def extra_repr(self) -> str:
-        flags = {name: (getattr(self, name), False) for name in ("data_dependent", "stationary", "concat")}
-        others = f"{changed(**flags)}, evaluation={self.evaluation!r}{changed(draws=(self.draws, 1))}"
-        return f"{super().extra_repr()}, num_features={self.num_features}{others}"
 
 
 class CopulaSpectral(ImplicitSpectral):
@@ -392,8 +391,18 @@ class CopulaSpectral(ImplicitSpectral):
     ) -> None:
         self.copula_weight = copula_weight
         super().__init__(
-            *(channels, heads, num_features, data_dependent, stationary, concat, init, eps, prior_scale),
-            *(kl_weight, evaluation, draws),
+            channels,
+            heads,
+            num_features=num_features,
+            data_dependent=data_dependent,
+            stationary=stationary,
+            concat=concat,
+            init=init,
+            eps=eps,
+            prior_scale=prior_scale,
+            kl_weight=kl_weight,
+            evaluation=evaluation,
+            draws=draws,
         )
 
     @property
@@ -514,7 +523,8 @@ def _pooled(query: Tensor, key: Tensor, context: Context) -> Tensor:
         if x.dim() != 3 or graph.shape != (x.size(0),):
             raise ValueError(
                 f"Expected a 'batch' of shape [{x.size(0)}], the graph of each {name} (got "
-                f"{list(graph.shape)} for nodes of shape {list(x.shape)})"
+                f"{list(graph.shape)} for nodes of shape {list(x.shape)}); give each node the number of its "
+                f"graph, or none where there is one graph"
             )
     size = max((int(graph.max()) + 1 for graph in (of_query, of_key) if graph.numel() > 0), default=1)
     sides = (query, of_query), (key, of_key)

@@ -99,9 +99,6 @@ class KANScore(Kernel):
             x = layer(x)
         return x.squeeze(-1)
 
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_layers={self.num_layers}"
-
 
 class _KANLayer(torch.nn.Module):
     def __init__(

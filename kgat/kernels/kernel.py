@@ -8,7 +8,6 @@ import math
 import operator
 import warnings
 from collections.abc import Sequence
-from contextlib import AbstractContextManager, nullcontext
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -16,7 +15,9 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.arguments import KnowsArguments
+from kgat.capture import without_autocast
 from kgat.indices import as_long
+from kgat.ops.precision import at_least_single
 from kgat.score.gram import Gram, HeadsGram, LazyGram, SumGram
 
 
@@ -64,15 +65,6 @@ class Context(NamedTuple):
 NOTHING = Context()
 
 
-def _without_autocast(device: str) -> AbstractContextManager[Any]:
-    # Where it is off anyway, to switch it off would take longer than many a lift.
-    on = torch.compiler.is_compiling() or torch.is_autocast_enabled(device)
-    return torch.autocast(device, enabled=False) if on else _NOTHING_TO_DO
-
-
-_NOTHING_TO_DO = nullcontext()
-
-
 class Kernel(KnowsArguments):
     r"""A similarity of queries and keys, in log space: :math:`\mathrm{score} = \log k(\mathbf{q},
     \mathbf{k})`.
@@ -87,9 +79,10 @@ class Kernel(KnowsArguments):
     keys on nodes and names the rule that combines a pair. Then ``kernel(query, key)`` is a
     :class:`~kgat.score.gram.LazyGram`, and ``k1 * k2`` and ``k1 + k2`` are kernels again.
 
-    Two hooks tell layers more: :meth:`of_features` how to score projections without them, and ``stock``, a
-    pair, which layer of PyG has this score and what it calls the parameters. Both speak of one :meth:`lift`:
-    a subclass that overrides it has neither, unless it says them anew.
+    Three hooks tell layers more: :meth:`of_features` how to score projections without them, ``stock``, a
+    pair, which layer of PyG has this score and what it calls the parameters, and ``masked_by_bias`` whether
+    an edge bias of minus infinity takes an edge out. They speak of one :meth:`lift`: a subclass that
+    overrides it has none of them, unless it says them anew.
 
     Inputs in half precision are raised to single precision and autocast is off while lifting: a
     score goes through an exponential, where bfloat16 keeps no digits.
@@ -164,7 +157,7 @@ class Kernel(KnowsArguments):
                 stacklevel=2,
             )
         if own.keys() & {"forward", "lift", "lift_within"}:  # what was said of another lift
-            for hook in {"of_features", "stock"} - own.keys():
+            for hook in {"of_features", "stock", "masked_by_bias"} - own.keys():
                 setattr(cls, hook, vars(Kernel)[hook])
         cls._lift_takes_context = "context" in inspect.signature(cls.lift).parameters
 
@@ -172,7 +165,8 @@ class Kernel(KnowsArguments):
         super().__init__()
         if channels < 1 or heads < 1:
             raise ValueError(
-                f"Expected positive 'channels' and 'heads' (got channels={channels}, heads={heads})"
+                f"Expected positive 'channels' and 'heads' (got channels={channels}, heads={heads}); a head "
+                f"has one channel at least"
             )
         self.channels = channels
         self.heads = heads
@@ -237,7 +231,7 @@ class Kernel(KnowsArguments):
                     f"channels={self.channels}] (got {list(x.shape)}); build the kernel with the "
                     f"heads and channels of its input"
                 )
-        with _without_autocast(query.device.type):
+        with without_autocast(query.device):
             sides = self.scaled(at_least_single(query), at_least_single(key))
             if context.whole is not None and self.input_scale is not None:
                 query, key, own = context.whole
@@ -312,7 +306,7 @@ class Kernel(KnowsArguments):
         return Sum(self, other) if isinstance(other, Kernel) else NotImplemented
 
     def extra_repr(self) -> str:
-        return f"{self.channels}, heads={self.heads}"
+        return self._shown("channels", "heads")
 
 
 def _of_all(claim: str) -> property:
@@ -349,7 +343,9 @@ class _OfParts(Kernel):
 
 def _first(owner: Kernel, kernels: Sequence[Kernel]) -> Kernel:
     if not kernels:
-        raise ValueError(f"Expected at least one kernel for '{type(owner).__name__}' (got none)")
+        raise ValueError(
+            f"Expected at least one kernel for '{type(owner).__name__}' (got none); pass one or more"
+        )
     return kernels[0]
 
 
@@ -386,7 +382,7 @@ class Product(_Composite):
     Example:
         >>> from kgat.kernels import RBF, Magnitude, Product
         >>> Product(RBF(8), Magnitude(8))  # the same as RBF(8) * Magnitude(8)
-        Product(RBF(8, heads=1) * Magnitude(8, heads=1, p=2.0))
+        Product(RBF(8, heads=1) * Magnitude(8, heads=1))
     """
 
     def lift(self, query: Tensor, key: Tensor, context: Context = NOTHING) -> Gram:
@@ -479,11 +475,6 @@ class PerHead(_OfParts):
         return f"PerHead({' | '.join(repr(k) for k in self.parts)})"
 
 
-def at_least_single(x: Tensor) -> Tensor:
-    r"""Returns a tensor in single precision, if it is in half."""
-    return x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
-
-
 def number(name: str, value: float, most: float = 1e36) -> float:
     r"""Returns a finite number, or says which argument is not one."""
     if not hasattr(value, "__float__") or not abs(value) <= most:
@@ -502,5 +493,5 @@ def positive(name: str, value: float, *, squared: bool = False) -> float:
 def whole(name: str, value: float) -> int:
     r"""Returns a positive whole number, or says which argument is not one."""
     if not number(name, value, 2**31) > 0 or value % 1 != 0:
-        raise ValueError(f"Expected a whole, positive '{name}' (got {value})")
+        raise ValueError(f"Expected a whole, positive '{name}' (got {value}); give 1 or more")
     return int(value)

@@ -10,7 +10,7 @@ from torch import Tensor
 from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel, Product, number
-from kgat.names import changed, one_of
+from kgat.names import one_of
 from kgat.score.gram import LazyGram
 from kgat.score.rules import ADD, DROPOUT, ScoreRule
 
@@ -73,7 +73,9 @@ class Magnitude(Kernel):
             bound = "above 1, where it is learned, and finite" if learn_p is not None else "of at least 1"
             raise ValueError(f"Expected 'p' {bound} (got {p}); an L^p norm needs p >= 1")
         if not 0.0 <= number("dropout", dropout) < 1.0:
-            raise ValueError(f"Expected 'dropout' in [0, 1) (got {dropout})")
+            raise ValueError(
+                f"Expected 'dropout' in [0, 1) (got {dropout}); 0 drops nothing, 1 would drop all"
+            )
         self.initial_p = float(p)
         self.learn_p = one_of("learn_p", learn_p, (None, "layer", "head"))
         self.scale_norm = scale_norm
@@ -117,10 +119,6 @@ class Magnitude(Kernel):
             norm = norm * (factor if isinstance(factor, float) else factor.squeeze(-1))
         return norm / (2.0 * math.sqrt(self.channels))
 
-    def extra_repr(self) -> str:
-        others = changed(learn_p=(self.learn_p, None), dropout=(self.dropout, 0.0))
-        return f"{super().extra_repr()}, p={self.initial_p}{others}"
-
 
 def with_magnitude(kernel: Kernel, magnitude: float | str | None) -> Kernel:
     r"""Returns a kernel times a :class:`Magnitude` of its size, as layers take it.
@@ -138,7 +136,9 @@ def with_magnitude(kernel: Kernel, magnitude: float | str | None) -> Kernel:
     if magnitude == "learned":
         return Product(kernel, Magnitude(kernel.channels, kernel.heads, learn_p="layer"))
     if isinstance(magnitude, (str, bool)):  # True would be the order 1
-        raise ValueError(f"Expected 'magnitude' as None, a number p or 'learned' (got {magnitude!r})")
+        raise ValueError(
+            f"Expected 'magnitude' as None, a number p or 'learned' (got {magnitude!r}); p=2 is Euclidean"
+        )
     return Product(kernel, Magnitude(kernel.channels, kernel.heads, p=magnitude))
 
 

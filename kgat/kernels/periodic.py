@@ -62,10 +62,10 @@ class Periodic(Kernel):
 def _circle(x: Tensor, period: Tensor) -> Tensor:
     # An angle of many turns loses its digits. A remainder does not: it is exact.
     x = x.to(period.dtype)
-    with torch.no_grad():
-        rest = torch.fmod(x, period)
-        turns = ((x - rest) / period).round()
+    still, still_period = x.detach(), period.detach()  # 'no_grad' would let forward derivatives through
+    rest = torch.fmod(still, still_period)
+    turns = ((still - rest) / still_period).round()
     # Of that value, and with the derivatives of x - turns * period.
-    rest = rest + (x - x.detach()) - turns * (period - period.detach())
+    rest = rest + (x - still) - turns * (period - still_period)
     angle = rest * (2.0 * math.pi / period)
     return torch.cat([angle.cos(), angle.sin()], dim=-1)

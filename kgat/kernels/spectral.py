@@ -11,8 +11,8 @@ from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.features import normal, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive, whole
-from kgat.names import changed, one_of
-from kgat.ops.waves import project, waves
+from kgat.names import one_of
+from kgat.ops.waves import components, waves
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_SQUARE, SIGNED, ScoreRule
 
@@ -116,10 +116,6 @@ class RandomFourier(Kernel):
             return LazyGram.of(f, g, ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)))
         return LazyGram.of(f, g, ScoreRule(link=SIGNED))
 
-    def extra_repr(self) -> str:
-        others = changed(law=(self.law, "normal"), squared=(self.squared, False))
-        return f"{super().extra_repr()}, num_features={self.num_features}{others}"
-
 
 class _LearnedFrequencies(Kernel):
     undecayed = ("omega1", "omega2")
@@ -155,9 +151,6 @@ class _LearnedFrequencies(Kernel):
             - **output:** each :math:`(H, D, S)`, of a pair that is concatenated :math:`(H, 2D, S)`
         """
         return (self.omega1,) if self.omega2 is None else (self.omega1, self.omega2)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, num_features={self.num_features}"
 
 
 class Spectral(_LearnedFrequencies):
@@ -230,9 +223,6 @@ class Spectral(_LearnedFrequencies):
         g = f if key is query else points(key, omega, len(families))
         return LazyGram.of(f, g, ScoreRule(link=LOG_SQUARE, link_args=(self.eps,)))
 
-    def extra_repr(self) -> str:
-        return super().extra_repr() + changed(stationary=(self.stationary, False))
-
 
 class SpectralConcat(_LearnedFrequencies):
     r"""The spectral kernel between a learned prototype and the concatenated pair, the form of
@@ -280,10 +270,11 @@ class SpectralConcat(_LearnedFrequencies):
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         omega = torch.cat(self.frequencies(), dim=-1)
         return concatenated(
-            project(self.att, 2.0 * math.pi * omega),
+            components(self.att, 2.0 * math.pi * omega),
             points(query, omega[:, : self.channels]),
             points(key, omega[:, self.channels :]),
-            *(self.num_features, self.eps),
+            size=self.num_features,
+            eps=self.eps,
         )
 
 
@@ -331,6 +322,7 @@ def _power(law: str) -> int:
     name, power = law[:4], law[4:]
     if name != "sinc" or not power.isdecimal() or int(power) < 1:
         raise ValueError(
-            f"Expected 'law' as 'normal', 'cauchy' or 'sinc' with a power, such as 'sinc4' (got {law!r})"
+            f"Expected 'law' as 'normal', 'cauchy' or 'sinc' with a power (got {law!r}); write 'sinc4' "
+            f"for the power 4"
         )
     return int(power)

@@ -65,7 +65,7 @@ class KeyedDataLoader(DataLoader[Any]):
 
     def __init__(self, dataset: Sized, seed: int | None = None, **kwargs: Any) -> None:
         if seed is not None and not 0 <= seed < 1 << 63:
-            raise ValueError(f"Expected 'seed' in [0, 2^63) (got {seed})")
+            raise ValueError(f"Expected 'seed' in [0, 2^63) (got {seed}); None takes torch's generator")
         self.seed, self.epoch, self._key = seed, 0, 0
         if seed is not None and kwargs.get("generator") is None:
             kwargs["generator"] = torch.Generator()

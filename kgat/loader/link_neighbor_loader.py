@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch_geometric.data import Data, HeteroData
 from torch_geometric.loader import LinkNeighborLoader as StockLinkNeighborLoader
-from torch_geometric.sampler import BaseSampler
 
 from kgat.loader.keyed_data_loader import KeyedDataLoader
 from kgat.loader.neighbor_sampler import NeighborSampler
+from kgat.loader.sampled_loader import SampledLoader
 
 
-class LinkNeighborLoader(StockLinkNeighborLoader, KeyedDataLoader):  # type: ignore[misc]
+class LinkNeighborLoader(SampledLoader, StockLinkNeighborLoader, KeyedDataLoader):  # type: ignore[misc]
     r"""PyG's :class:`~torch_geometric.loader.LinkNeighborLoader` on :class:`NeighborSampler`: it needs no
     compiler, and batches are the same with any number of workers.
 
@@ -47,22 +46,7 @@ class LinkNeighborLoader(StockLinkNeighborLoader, KeyedDataLoader):  # type: ign
         [[1.0, 1.0, 0.0, 0.0], [1.0, 1.0, 0.0, 0.0]]
     """
 
-    def __init__(
-        self,
-        data: Data | HeteroData,
-        num_neighbors: Any,
-        *args: Any,
-        seed: int | None = None,
-        neighbor_sampler: BaseSampler | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if neighbor_sampler is None:
-            neighbor_sampler = NeighborSampler.of_arguments(
-                StockLinkNeighborLoader, data, num_neighbors, *args, **kwargs
-            )
-        # To PyG's loader, which hands on to torch's what it does not know.
-        kwargs |= {"neighbor_sampler": neighbor_sampler, "seed": seed}
-        super().__init__(data, num_neighbors, *args, **kwargs)
+    stock = StockLinkNeighborLoader
 
     def collate_fn(self, index: Any) -> Any:
         r"""Samples a subgraph from a batch of inputs."""
@@ -72,6 +56,3 @@ class LinkNeighborLoader(StockLinkNeighborLoader, KeyedDataLoader):  # type: ign
             self.input_data[index], neg_sampling=self.neg_sampling, **key
         )
         return self.filter_fn(out) if self.filter_per_worker else out
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self.dataset)} inputs, batch_size={self.batch_size})"  # type: ignore[arg-type]

@@ -4,15 +4,14 @@ from __future__ import annotations
 
 from typing import Any
 
-from torch_geometric.data import Data, HeteroData
 from torch_geometric.loader import NeighborLoader as StockNeighborLoader
-from torch_geometric.sampler import BaseSampler
 
 from kgat.loader.keyed_data_loader import KeyedDataLoader
 from kgat.loader.neighbor_sampler import NeighborSampler
+from kgat.loader.sampled_loader import SampledLoader
 
 
-class NeighborLoader(StockNeighborLoader, KeyedDataLoader):  # type: ignore[misc]
+class NeighborLoader(SampledLoader, StockNeighborLoader, KeyedDataLoader):  # type: ignore[misc]
     r"""PyG's :class:`~torch_geometric.loader.NeighborLoader` on :class:`NeighborSampler`: it needs no
     compiler, and batches are the same with any number of workers.
 
@@ -46,22 +45,7 @@ class NeighborLoader(StockNeighborLoader, KeyedDataLoader):  # type: ignore[misc
         [2, 2]
     """
 
-    def __init__(
-        self,
-        data: Data | HeteroData,
-        num_neighbors: Any,
-        *args: Any,
-        seed: int | None = None,
-        neighbor_sampler: BaseSampler | None = None,
-        **kwargs: Any,
-    ) -> None:
-        if neighbor_sampler is None:
-            neighbor_sampler = NeighborSampler.of_arguments(
-                StockNeighborLoader, data, num_neighbors, *args, **kwargs
-            )
-        # To PyG's loader, which hands on to torch's what it does not know.
-        kwargs |= {"neighbor_sampler": neighbor_sampler, "seed": seed}
-        super().__init__(data, num_neighbors, *args, **kwargs)
+    stock = StockNeighborLoader
 
     def collate_fn(self, index: Any) -> Any:
         r"""Samples a subgraph from a batch of inputs."""
@@ -69,6 +53,3 @@ class NeighborLoader(StockNeighborLoader, KeyedDataLoader):  # type: ignore[misc
         key = {"key": getattr(index, "key", None)} if keyed else {}
         out = self.node_sampler.sample_from_nodes(self.input_data[index], **key)
         return self.filter_fn(out) if self.filter_per_worker else out
-
-    def __repr__(self) -> str:
-        return f"{type(self).__name__}({len(self.dataset)} inputs, batch_size={self.batch_size})"  # type: ignore[arg-type]

@@ -209,9 +209,11 @@ class NeighborSampler(BaseSampler):
         seed: int | None = None,
     ) -> None:
         if not isinstance(data, Data | HeteroData):
-            raise ValueError(f"Expected 'data' as a Data or HeteroData (got {type(data).__name__})")
+            raise ValueError(
+                f"Expected 'data' as a Data or HeteroData (got {type(data).__name__}); put the graph into one"
+            )
         if seed is not None and not 0 <= seed < 1 << 63:
-            raise ValueError(f"Expected 'seed' in [0, 2^63) (got {seed})")
+            raise ValueError(f"Expected 'seed' in [0, 2^63) (got {seed}); None takes torch's generator")
         self.is_hetero = isinstance(data, HeteroData)
         self.subgraph_type = SubgraphType(
             one_of(
@@ -270,7 +272,8 @@ class NeighborSampler(BaseSampler):
         if isinstance(given, Mapping):
             if not self.is_hetero:
                 raise ValueError(
-                    "Expected 'num_neighbors' as a list for a graph of one type (got a dictionary)"
+                    "Expected 'num_neighbors' as a list for a graph of one type (got a dictionary); "
+                    "give the list"
                 )
             for name in () if given is not value else given:
                 if name not in self._edges and name != "__default__":
@@ -279,11 +282,13 @@ class NeighborSampler(BaseSampler):
         for counts in each:
             if isinstance(counts, str) or not isinstance(counts, Sequence) or not all(map(_is_count, counts)):
                 raise ValueError(
-                    f"Expected 'num_neighbors' as whole numbers of at least -1, one per hop (got {given!r})"
+                    f"Expected 'num_neighbors' as whole numbers of at least -1, one per hop (got {given!r}); "
+                    "-1 takes all neighbours"
                 )
         if len({len(counts) for counts in each}) > 1:
             raise ValueError(
-                f"Expected 'num_neighbors' of the same length for all types of edges (got {given!r})"
+                f"Expected 'num_neighbors' of the same length for all types of edges (got {given!r}); 0 "
+                "draws none in a hop"
             )
         self._num_neighbors = value if isinstance(value, NumNeighbors) else NumNeighbors(value)
 
@@ -480,7 +485,10 @@ def _times(
     of_edges = {t: s[name].cpu() for t, s in edges.items() if name in s and s.is_edge_attr(name)}
     if bool(of_nodes) == bool(of_edges):
         has = "both have" if of_nodes else "neither has"
-        raise ValueError(f"Expected 'time_attr' of either nodes or edges ({has} '{name}')")
+        raise ValueError(
+            f"Expected 'time_attr' of either nodes or edges ({has} '{name}'); name an attribute of "
+            "one of both"
+        )
     return of_nodes, of_edges
 
 
@@ -495,7 +503,7 @@ def _weight(store: Any, name: str, kind: EdgeType) -> Tensor:
     if weight.dim() != 1 or not ((weight >= 0) & (weight < torch.inf)).all():
         raise ValueError(
             f"Expected '{name}'{of} as one finite number of at least 0 per edge (got a negative, infinite or "
-            f"NaN one, or shape {list(weight.shape)})"
+            f"NaN one, or shape {list(weight.shape)}); 0 stands for an edge that is never drawn"
         )
     return weight
 
@@ -508,5 +516,5 @@ def _check_seeds(node: Tensor, num_nodes: int, name: NodeType) -> None:
         of = f" of type '{name}'" if name else ""
         raise IndexError(
             f"Expected seed nodes in [0, {num_nodes - 1}] for {num_nodes} nodes{of} (got "
-            f"{low if low < 0 else high})"
+            f"{low if low < 0 else high}); number the nodes from 0"
         )

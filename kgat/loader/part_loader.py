@@ -51,7 +51,10 @@ def breadth_first_parts(edge_index: Tensor, num_nodes: int, num_parts: int, seed
 def check_parts(num_parts: int, num_nodes: int) -> None:
     r"""Raises a :class:`ValueError` unless a graph has so many parts."""
     if not 0 < num_parts <= num_nodes:
-        raise ValueError(f"Expected 'num_parts' in [1, {num_nodes}], the number of nodes (got {num_parts})")
+        raise ValueError(
+            f"Expected 'num_parts' in [1, {num_nodes}], the number of nodes (got {num_parts}); no part "
+            "is empty"
+        )
 
 
 class _PartBatches:
@@ -115,7 +118,7 @@ class PartLoader(NeighborLoader):
             if part.shape != (nodes,) or part.is_floating_point() or (part < 0).any():
                 raise ValueError(
                     f"Expected 'num_parts' as a number or as a part of at least 0 for each of {nodes} nodes "
-                    f"(got {bare(part.dtype)} {list(part.shape)})"
+                    f"(got {bare(part.dtype)} {list(part.shape)}); number the parts from 0"
                 )
         else:
             part = breadth_first_parts(data.edge_index, nodes, num_parts, seed or 0)

@@ -11,6 +11,8 @@ from torch_geometric.nn.resolver import aggregation_resolver
 from torch_geometric.typing import OptTensor
 
 from kgat.indices import as_long
+from kgat.models.penalty import penalised
+from kgat.nn.numbers import check_probability, check_whole
 
 __all__ = ["GraphReadout", "encode", "takes"]
 
@@ -64,7 +66,7 @@ class GraphReadout(torch.nn.Module):
         - **output:** :math:`(G, F_{out})`
 
     Raises:
-        ValueError: If there is no such pooling.
+        ValueError: If there is no such pooling, or a number is out of range.
 
     Example:
         >>> from kgat import KernelGAT
@@ -84,6 +86,8 @@ class GraphReadout(torch.nn.Module):
         dropout: float = 0.0,
     ) -> None:
         super().__init__()
+        check_whole(channels=channels, out_channels=out_channels)
+        check_probability(dropout=dropout)
         self.encoder = encoder
         self.pool = _aggregation(pooling, channels)
         self.dropout = torch.nn.Dropout(dropout)
@@ -92,10 +96,7 @@ class GraphReadout(torch.nn.Module):
         self.lin = Linear(pooled.size(-1), out_channels)
         self.takes = takes(encoder)
 
-    @property
-    def penalised(self) -> bool:
-        r"""Whether a kernel has a penalty for ``losses``."""
-        return bool(getattr(self.encoder, "penalised", False))
+    penalised = penalised
 
     def forward(
         self,
@@ -121,7 +122,7 @@ class GraphReadout(torch.nn.Module):
             batch, batch_size = x.new_zeros(x.size(0), dtype=torch.long), 1
         batch = as_long(batch)
         if batch_size is None:
-            batch_size = int(batch.max()) + 1
+            batch_size = int(batch.max()) + 1 if batch.numel() > 0 else 0
         extras = {"edge_attr": edge_attr, "batch": batch, "losses": losses}
         nodes = encode(self.encoder, self.takes, x, edge_index, **extras)
         pooled = self.pool(nodes, index=batch, dim_size=batch_size)

@@ -14,8 +14,10 @@ from torch_geometric.typing import Adj, EdgeType, Metadata, NodeType
 from torch_geometric.utils import trim_to_layer
 
 from kgat.models.kernel_gat import AttentionGNN
+from kgat.models.penalty import penalised
 from kgat.names import one_of, unknown
 from kgat.nn.linear import Linear
+from kgat.nn.numbers import check_whole
 
 __all__ = ["AGGREGATIONS", "HeteroGNN"]
 
@@ -32,12 +34,31 @@ class HeteroGNN(torch.nn.Module):
         hidden_channels (int): As :class:`KernelHeteroGAT`.
         num_layers (int): As :class:`KernelHeteroGAT`.
         out_channels (int, optional): As :class:`KernelHeteroGAT`. (default: :obj:`None`)
+        metadata (tuple): As :class:`KernelHeteroGAT`.
+        target (str, optional): As :class:`KernelHeteroGAT`. (default: :obj:`None`)
+        aggr (str, optional): As :class:`KernelHeteroGAT`. (default: :obj:`"sum"`)
+        residual (bool, optional): As :class:`KernelHeteroGAT`. (default: :obj:`True`)
+        add_self_loops (bool, optional): As :class:`KernelHeteroGAT`. (default: :obj:`False`)
+        edge_dim (int or dict, optional): As :class:`KernelHeteroGAT`. (default: :obj:`None`)
         **kwargs (optional): As :class:`KernelHeteroGAT`, but for the keyword arguments of the layers, which
             are those of the stack.
 
     Shapes:
         - **input:** node features :math:`(N_t, F_t)` and edges :math:`(2, E_r)`, by type
         - **output:** :math:`(N_t, F_{out})`, by type
+
+    Raises:
+        ValueError: If types or sizes do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from kgat.models import HeteroGNN, KernelGAT
+        >>> metadata = (["author", "paper"], [("author", "writes", "paper")])
+        >>> model = HeteroGNN(KernelGAT, 4, 8, 2, 3, metadata=metadata, target="paper", kernel="rbf")
+        >>> x = {"author": torch.randn(2, 4), "paper": torch.randn(5, 4)}
+        >>> edges = {("author", "writes", "paper"): torch.tensor([[0, 1], [3, 3]])}
+        >>> model(x, edges)["paper"].shape
+        torch.Size([5, 3])
     """
 
     def __init__(
@@ -62,6 +83,9 @@ class HeteroGNN(torch.nn.Module):
                 raise ValueError(
                     f"Expected no '{name}' of a heterogeneous model (got '{value}'); leave it out"
                 )
+        check_whole(hidden_channels=hidden_channels, num_layers=num_layers)
+        _check_sizes("in_channels", in_channels)
+        _check_sizes("edge_dim", edge_dim)
         self.node_types, self.edge_types = _checked(metadata)
         if target is not None and target not in self.node_types:
             unknown("'target' as a type of nodes", str(target), self.node_types)
@@ -114,10 +138,7 @@ class HeteroGNN(torch.nn.Module):
             if isinstance(module, BatchNorm):  # a mini-batch may have one node of a type, or none
                 module.allow_single_element = True
 
-    @property
-    def penalised(self) -> bool:
-        r"""Whether a kernel has a penalty for ``losses``."""
-        return any(getattr(module, "penalised", False) for module in self.convs.modules())
+    penalised = penalised
 
     def reset_parameters(self) -> None:
         r"""Draws all learnable parameters anew."""
@@ -233,6 +254,12 @@ def _checked(metadata: Metadata) -> tuple[list[NodeType], list[EdgeType]]:
     if not edges:
         raise ValueError("Expected types of edges in 'metadata' (got none); use a model of nodes alone")
     return names, edges
+
+
+def _check_sizes(what: str, given: Any) -> None:
+    for size in given.values() if isinstance(given, Mapping) else [given]:
+        if what != "in_channels" or size != -1:  # which is that of the first input
+            check_whole(optional=what == "edge_dim", **{what: size})
 
 
 def _by_type(

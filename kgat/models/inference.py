@@ -13,7 +13,9 @@ from kgat.kernels import Kernel, PerHead, Product, Sum
 from kgat.nn import GlobalAttention
 from kgat.nn.edges import Edges
 from kgat.nn.linear import select_rows
+from kgat.nn.numbers import check_whole
 from kgat.nn.start import is_open
+from kgat.ops.graph.adjacency import check_indices
 from kgat.ops.graph.memory import remember
 
 ROWS, EDGES = 16_384, 262_144
@@ -21,9 +23,7 @@ ROWS, EDGES = 16_384, 262_144
 
 def check_bounds(rows: int, edges: int) -> None:
     r"""Checks how many rows and edges a slice may have."""
-    for name, value in (("rows", rows), ("edges", edges)):
-        if not isinstance(value, int) or isinstance(value, bool) or value < 1:
-            raise ValueError(f"Expected '{name}' of at least 1 (got {value!r})")
+    check_whole(rows=rows, edges=edges)
 
 
 def by_slices(
@@ -52,6 +52,7 @@ def by_slices(
     """
     num_nodes = x.size(0)
     order, source, target = None, *edges.index
+    check_indices(target, source, num_nodes, num_nodes)  # what counts them writes wherever they say
     if not bool((target[1:] >= target[:-1]).all()):  # else they may lie on disk, and are not copied
         order = remember(edges.index, "by target", _order)
         source, target = source.index_select(0, order), target.index_select(0, order)

@@ -16,12 +16,14 @@ from torch_geometric.utils._trim_to_layer import trim_feat
 
 from kgat.indices import as_long
 from kgat.models.inference import EDGES, ROWS, by_slices, check_bounds, needs_all
+from kgat.models.penalty import penalised
 from kgat.models.pretrained import Pretrained
 from kgat.moved import old_names
 from kgat.names import arguments_of
 from kgat.nn import GlobalAttention, KernelAttention, KernelGATConv, PrimalAttention
 from kgat.nn.edges import read_edges
 from kgat.nn.linear import Linear, drop_features
+from kgat.nn.numbers import check_probability, check_whole, read_channels
 from kgat.ops.dropout import dropout
 
 
@@ -33,13 +35,39 @@ class AttentionGNN(BasicGNN):
     number of heads for the last layer; and a linear layer in front.
 
     Args:
-        *args: As :class:`KernelGAT`.
-        **kwargs: As :class:`KernelGAT`, but for the keyword arguments of the layer, which are those of
-            :attr:`conv_class`.
+        in_channels (int or tuple): As in :class:`KernelGAT`, as the others are.
+        hidden_channels (int): As in :class:`KernelGAT`.
+        num_layers (int): As in :class:`KernelGAT`.
+        out_channels (int, optional): As in :class:`KernelGAT`. (default: :obj:`None`)
+        heads (int, optional): As in :class:`KernelGAT`. (default: :obj:`1`)
+        out_heads (int, optional): As in :class:`KernelGAT`. (default: :obj:`None`)
+        dropout (float, optional): As in :class:`KernelGAT`. (default: :obj:`0.0`)
+        input_dropout (float, optional): As in :class:`KernelGAT`. (default: :obj:`0.0`)
+        value_dropout (float, optional): As in :class:`KernelGAT`. (default: :obj:`0.0`)
+        attention_dropout (float, optional): As in :class:`KernelGAT`. (default: :obj:`None`)
+        pre_linear (bool, optional): As in :class:`KernelGAT`. (default: :obj:`False`)
+        global_attention (str, optional): As in :class:`KernelGAT`. (default: :obj:`None`)
+        norm (str or Callable, optional): As in :class:`KernelGAT`. (default: :obj:`None`)
+        norm_kwargs (dict, optional): As in :class:`KernelGAT`. (default: :obj:`None`)
+        **kwargs (optional): As in :class:`KernelGAT`, but for the keyword arguments of the layer, which are
+            those of :attr:`conv_class`.
 
     Shapes:
         - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
         - **output:** :math:`(N, F_{out})`
+
+    Raises:
+        ValueError: If a number is out of range, or arguments do not fit together.
+
+    Example:
+        >>> import torch
+        >>> from kgat.models import AttentionGNN
+        >>> from torch_geometric.nn import GATConv
+        >>> class Stack(AttentionGNN):
+        ...     conv_class = GATConv
+        >>> model = Stack(16, 32, num_layers=2, out_channels=3, heads=4, input_dropout=0.5)
+        >>> model(torch.randn(5, 16), torch.tensor([[0, 1], [1, 2]])).shape
+        torch.Size([5, 3])
     """
 
     supports_edge_weight: Final[bool] = False  # type: ignore[misc]
@@ -66,6 +94,12 @@ class AttentionGNN(BasicGNN):
         norm_kwargs: dict[str, Any] | None = None,
         **kwargs: Any,
     ) -> None:
+        check_whole(hidden_channels=hidden_channels, num_layers=num_layers, heads=heads)
+        check_whole(out_channels=out_channels, out_heads=out_heads, optional=True)
+        check_probability(dropout=dropout, input_dropout=input_dropout, value_dropout=value_dropout)
+        check_probability(attention_dropout=attention_dropout, optional=True)
+        # Layers of PyG take no other kinds of whole numbers.
+        in_channels, hidden_channels = read_channels(in_channels), int(hidden_channels)
         self.heads = heads
         self.out_heads = heads if out_heads is None else out_heads
         self.value_dropout = value_dropout
@@ -80,16 +114,9 @@ class AttentionGNN(BasicGNN):
                 f"Expected one size of all nodes because 'pre_linear' is set (got "
                 f"in_channels={in_channels}); map sources and targets before the model"
             )
-        super().__init__(
-            hidden_channels if pre_linear else in_channels,
-            hidden_channels,
-            num_layers,
-            out_channels,
-            dropout=dropout,
-            norm=norm,
-            norm_kwargs=norm_kwargs,
-            **kwargs,
-        )
+        first = hidden_channels if pre_linear else in_channels
+        kwargs |= {"dropout": dropout, "norm": norm, "norm_kwargs": norm_kwargs}
+        super().__init__(first, hidden_channels, num_layers, out_channels, **kwargs)
         self.in_channels = in_channels
         self.lin_in = Linear(in_channels, hidden_channels) if pre_linear else None
         # Modules, so that what is traced of them keeps to the mode they are in.
@@ -124,17 +151,14 @@ class AttentionGNN(BasicGNN):
         concat = kwargs.pop("concat", True) and not last
         heads = self.out_heads if last else self.heads
         if concat and out_channels % heads != 0:
-            raise ValueError(f"Expected 'hidden_channels' divisible by 'heads={heads}' (got {out_channels})")
+            raise ValueError(
+                f"Expected 'hidden_channels' divisible by 'heads={heads}' (got {out_channels}); every head "
+                f"takes an equal part of them"
+            )
         if concat:
             out_channels //= heads
-        conv = self.conv_class(
-            in_channels,
-            out_channels,
-            heads=heads,
-            concat=concat,
-            dropout=self.attention_dropout,
-            **kwargs,
-        )
+        kwargs |= {"heads": heads, "concat": concat, "dropout": self.attention_dropout}
+        conv = self.conv_class(in_channels, out_channels, **kwargs)
         if self.value_dropout > 0.0:
             self._drop_values(conv)
         if self.global_attention is None or last or not (self.pre_linear or len(self.convs)):
@@ -146,10 +170,7 @@ class AttentionGNN(BasicGNN):
             return PrimalAttention(channels, self.heads)
         return KernelAttention(channels, self.heads, kernel=kernel, dropout=self.attention_dropout)
 
-    @property
-    def penalised(self) -> bool:
-        r"""Whether a part of it has a penalty for ``losses``."""
-        return any(getattr(part, "penalised", False) for part in self.modules() if part is not self)
+    penalised = penalised
 
     def _takes(self, conv: torch.nn.Module) -> tuple[str, ...]:
         # By name, of what belongs to nodes or graphs.
@@ -391,6 +412,9 @@ class KernelGAT(Pretrained, AttentionGNN):
     Shapes:
         - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
         - **output:** :math:`(N, F_{out})`
+
+    Raises:
+        ValueError: If a number is out of range, or arguments do not fit together.
 
     Example:
         >>> import torch

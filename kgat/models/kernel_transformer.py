@@ -16,6 +16,7 @@ from kgat.models.pretrained import Pretrained
 from kgat.nn import KernelAttention, KernelDecoderLayer, KernelEncoderLayer, SegmentMemory
 from kgat.nn.attention import AttentionLike, accepts, is_primal
 from kgat.nn.nested import to_nested, unnested
+from kgat.nn.numbers import check_probability, check_whole
 from kgat.positions import Position, PositionLike
 
 DEFAULTS = {
@@ -127,11 +128,10 @@ class KernelTransformer(Pretrained):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        if num_layers < 1 or decoder_layers < 0:
-            raise ValueError(
-                f"Expected 'num_layers' of at least 1 and 'decoder_layers' of at least 0 (got {num_layers} "
-                f"and {decoder_layers})"
-            )
+        check_whole(num_layers=num_layers, embed_dim=embed_dim, num_heads=num_heads)
+        check_whole(0, decoder_layers=decoder_layers)
+        check_whole(feedforward_channels=feedforward_channels, optional=True)
+        check_probability(dropout=dropout)
         for name, of_decoder in (("cross_attention", cross_attention), ("cross_position", cross_position)):
             if decoder_layers == 0 and of_decoder is not None:
                 raise ValueError(
@@ -320,7 +320,10 @@ class KernelTransformer(Pretrained):
         for layer in self.encoder:
             if not isinstance(layer.self_attn, KernelAttention):
                 name = type(layer.self_attn).__name__
-                raise ValueError(f"Expected KernelAttention in all layers with a memory (got {name})")
+                raise ValueError(
+                    f"Expected KernelAttention in all layers with a memory (got {name}); build the model "
+                    f"with attention='kernel', or the name of a kernel"
+                )
         return [SegmentMemory(size) for _ in self.encoder]
 
     def _enter(self, x: Tensor, start: int) -> Tensor:
@@ -386,6 +389,6 @@ def _per_layer(name: str, given: Any, layers: int) -> list[Any]:
     if len(given) != layers:
         raise ValueError(
             f"Expected one '{name}' for each of {layers} layers, those of the encoder first (got "
-            f"{len(given)})"
+            f"{len(given)}); give one for all, or as many as there are layers"
         )
     return list(given)

@@ -14,6 +14,7 @@ from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.pretrained import Pretrained
 from kgat.models.token_embedding import TokenEmbedding
 from kgat.nn import SegmentMemory
+from kgat.nn.numbers import check_whole
 
 
 class LanguageModel(Pretrained):
@@ -48,6 +49,9 @@ class LanguageModel(Pretrained):
     Shapes:
         - **tokens:** :math:`(B, N)`, **output:** :math:`(B, N, V)`
 
+    Raises:
+        ValueError: If a number is out of range, or an attention cannot see the states of a :obj:`memory`.
+
     Example:
         >>> import torch
         >>> from kgat.models import LanguageModel
@@ -78,6 +82,7 @@ class LanguageModel(Pretrained):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        check_whole(0, memory=memory)
         self.embed = TokenEmbedding(vocab_size, embed_dim)
         self.transformer = KernelTransformer(
             *(embed_dim, num_heads, num_layers, 0, feedforward_channels, dropout, act, norm_first),
@@ -85,7 +90,7 @@ class LanguageModel(Pretrained):
             **kwargs,
         )
         self.memory = memory
-        self.empty_memory()  # says what is wrong with it
+        self.empty_memory()  # says what is wrong with the attention
         self.out = None if tied else Linear(embed_dim, vocab_size)
         self.to(device=device, dtype=dtype)
 
@@ -150,8 +155,7 @@ class LanguageModel(Pretrained):
             )
         if not temperature >= 0.0:  # not-a-number neither
             raise ValueError(f"Expected a 'temperature' of at least 0 (got {temperature}); 0 draws nothing")
-        if steps < 0:
-            raise ValueError(f"Expected 'steps' of at least 0 (got {steps}); it is a number of tokens")
+        check_whole(0, steps=steps)
         with evaluating(self):
             cache, new = self.transformer.empty_cache(), tokens
             for _ in range(steps):
@@ -159,7 +163,9 @@ class LanguageModel(Pretrained):
                 if temperature == 0.0:
                     new = logits.argmax(dim=-1, keepdim=True)
                 else:
-                    alpha = (logits.float() / temperature).softmax(dim=-1)
+                    # Of differences to the largest, in double precision: no temperature is too small.
+                    logits = logits.double() - logits.max(dim=-1, keepdim=True).values
+                    alpha = (logits / temperature).softmax(dim=-1)
                     new = torch.multinomial(alpha, 1, generator=generator)
                 tokens = torch.cat([tokens, new], dim=1)
         return tokens

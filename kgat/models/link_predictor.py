@@ -6,7 +6,9 @@ from torch_geometric.nn.models import MLP
 from torch_geometric.typing import OptTensor
 
 from kgat.models.graph_readout import encode, takes
+from kgat.models.penalty import penalised
 from kgat.names import one_of
+from kgat.nn.numbers import check_whole
 
 __all__ = ["DECODERS", "LinkPredictor"]
 
@@ -37,7 +39,7 @@ class LinkPredictor(torch.nn.Module):
         - **output:** :math:`(*)`; without pairs :math:`(N, C)`, the model's
 
     Raises:
-        ValueError: If there is no such decoder.
+        ValueError: If there is no such decoder, or :obj:`channels` is not positive.
 
     Example:
         >>> from kgat import KernelGAT
@@ -49,15 +51,13 @@ class LinkPredictor(torch.nn.Module):
 
     def __init__(self, encoder: torch.nn.Module, channels: int, decoder: str = "dot") -> None:
         super().__init__()
+        check_whole(channels=channels)
         self.encoder = encoder
         self.decoder = one_of("decoder", decoder, DECODERS)
         self.mlp = MLP([channels, channels, 1], norm=None) if decoder == "mlp" else None
         self.takes = takes(encoder)
 
-    @property
-    def penalised(self) -> bool:
-        r"""Whether a kernel has a penalty for ``losses``."""
-        return bool(getattr(self.encoder, "penalised", False))
+    penalised = penalised
 
     def forward(
         self,

@@ -16,6 +16,7 @@ from kgat import __version__, kernels
 from kgat.arguments import KnowsArguments
 from kgat.atomic import make_folder, write_atomically
 from kgat.kernels import Kernel
+from kgat.models.penalty import penalised
 from kgat.names import imported
 
 CONFIG, WEIGHTS = "config.json", "model.safetensors"
@@ -54,10 +55,7 @@ class Pretrained(KnowsArguments):
             return passed | arguments
         return arguments
 
-    @property
-    def penalised(self) -> bool:
-        r"""Whether a part of it has a penalty for ``losses``."""
-        return any(getattr(part, "penalised", False) for part in self.modules() if part is not self)
+    penalised = penalised
 
     def save_pretrained(self, folder: str | os.PathLike[str]) -> None:
         r"""Writes the model into a folder; each file is complete, or as it was before.

@@ -17,6 +17,7 @@ from kgat.models.token_embedding import TokenEmbedding
 from kgat.names import one_of
 from kgat.nn.dtypes import check_input
 from kgat.nn.nested import unnested
+from kgat.nn.numbers import check_number, check_whole
 
 POOLINGS = ("mean", "last", "cls", "flatten")
 
@@ -104,9 +105,17 @@ class SequenceClassifier(Pretrained):
                 f"Expected one of 'in_channels' and 'vocab_size' (got {in_channels} and {vocab_size}); a "
                 f"series has channels, a sequence of tokens a vocabulary"
             )
+        check_whole(num_classes=num_classes, embed_dim=embed_dim)
+        check_whole(in_channels=in_channels, vocab_size=vocab_size, max_len=max_len, optional=True)
+        check_number(input_scale=input_scale)
         one_of("pooling", pooling, POOLINGS)
         if pooling == "flatten" and max_len is None:
             raise ValueError("Expected 'max_len' for pooling='flatten' (got None); give the longest length")
+        if pooling == "cls" and kwargs.get("causal", False):
+            raise ValueError(
+                "Expected causal=False for pooling='cls' (got True); the token of the class comes first and "
+                "would see no other, 'last' pools the last"
+            )
         self.in_channels = in_channels
         self.pooling = pooling
         self.max_len = max_len
@@ -158,7 +167,7 @@ class SequenceClassifier(Pretrained):
             raise ValueError(
                 f"Expected 'x' of shape {'[B, N]' if dim == 2 else f'[B, N, {self.in_channels}]'} and "
                 f"'padding_mask' of shape [B, N] or None (got {list(x.shape)} and "
-                f"{None if padding_mask is None else list(padding_mask.shape)})"
+                f"{None if padding_mask is None else list(padding_mask.shape)}); build the model for it"
             )
         x = x[:, : self.max_len]
         mask = None if padding_mask is None else padding_mask[:, : self.max_len]

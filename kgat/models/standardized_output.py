@@ -5,6 +5,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kgat.models.graph_readout import takes
+from kgat.models.penalty import penalised
+from kgat.nn.numbers import check_whole
+
 __all__ = ["StandardizedOutput"]
 
 
@@ -22,6 +26,9 @@ class StandardizedOutput(torch.nn.Module):
     Shapes:
         - **output:** :math:`(N, C)` with :math:`C` = :obj:`channels`, that of the model
 
+    Raises:
+        ValueError: If :obj:`channels` is not positive.
+
     Example:
         >>> model = StandardizedOutput(torch.nn.Linear(2, 1), 1)
         >>> model.standardize(torch.tensor([10.0, 20.0, float("nan")]))
@@ -34,14 +41,13 @@ class StandardizedOutput(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, channels: int) -> None:
         super().__init__()
+        check_whole(channels=channels)
         self.model = model
+        self.takes = takes(model)
         self.register_buffer("mean", torch.zeros(channels))
         self.register_buffer("std", torch.ones(channels))
 
-    @property
-    def penalised(self) -> bool:
-        r"""Whether a kernel has a penalty for ``losses``."""
-        return bool(getattr(self.model, "penalised", False))
+    penalised = penalised
 
     @torch.no_grad()
     def standardize(self, y: Tensor) -> None:

@@ -8,6 +8,8 @@ from torch import Tensor
 
 from kgat.models.graph_readout import takes
 from kgat.models.hetero_gnn import HeteroGNN
+from kgat.models.penalty import penalised
+from kgat.nn.numbers import check_whole
 
 __all__ = ["TargetOutput"]
 
@@ -27,7 +29,7 @@ class TargetOutput(torch.nn.Module):
         - **output:** :math:`(N, C)` with :math:`C` = :obj:`out_channels`, of the nodes of the type
 
     Raises:
-        ValueError: If the model returns something else.
+        ValueError: If the model returns something else, or :obj:`out_channels` is not positive.
 
     Example:
         >>> from kgat.models import KernelHeteroGAT
@@ -40,13 +42,11 @@ class TargetOutput(torch.nn.Module):
 
     def __init__(self, model: torch.nn.Module, target: str, out_channels: int) -> None:
         super().__init__()
+        check_whole(out_channels=out_channels)
         self.model, self.target, self.out_channels = model, target, out_channels
         self.takes = takes(model)
 
-    @property
-    def penalised(self) -> bool:
-        r"""Whether a kernel has a penalty for ``losses``."""
-        return bool(getattr(self.model, "penalised", False))
+    penalised = penalised
 
     def forward(
         self,

@@ -7,6 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor
 from torch.nn import Parameter
 
+from kgat.nn.numbers import check_whole
+
 
 class TokenEmbedding(torch.nn.Module):
     r"""A vector for each token of a vocabulary, as `"Attention Is All You Need"
@@ -26,6 +28,9 @@ class TokenEmbedding(torch.nn.Module):
     Shapes:
         - **tokens:** :math:`(*)`, **output:** :math:`(*, F)`
 
+    Raises:
+        ValueError: If a size is not positive.
+
     Example:
         >>> import torch
         >>> from kgat.models.token_embedding import TokenEmbedding
@@ -43,6 +48,7 @@ class TokenEmbedding(torch.nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
+        check_whole(vocab_size=vocab_size, embed_dim=embed_dim)
         self.weight = Parameter(torch.empty(vocab_size, embed_dim, device=device, dtype=dtype))
         self.reset_parameters()
 

@@ -13,6 +13,7 @@ from kgat.models.decoding import evaluating
 from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.pretrained import Pretrained
 from kgat.models.token_embedding import TokenEmbedding
+from kgat.nn.numbers import check_number, check_whole
 
 
 class Translator(Pretrained):
@@ -48,7 +49,7 @@ class Translator(Pretrained):
         - **source:** :math:`(B, M)`, **target:** :math:`(B, N)`, **output:** :math:`(B, N, V)`
 
     Raises:
-        ValueError: If there is no layer for the decoder.
+        ValueError: If a number is out of range: there is at least one layer for the decoder.
 
     Example:
         >>> import torch
@@ -83,9 +84,9 @@ class Translator(Pretrained):
         **kwargs: Any,
     ) -> None:
         super().__init__()
+        check_whole(source_vocab=source_vocab, target_vocab=target_vocab, num_layers=num_layers)
         decoder_layers = num_layers if decoder_layers is None else decoder_layers
-        if decoder_layers < 1:
-            raise ValueError(f"Expected 'decoder_layers' of at least 1 (got {decoder_layers})")
+        check_whole(decoder_layers=decoder_layers)
         self.source_embed = TokenEmbedding(source_vocab, embed_dim)
         self.target_embed = TokenEmbedding(target_vocab, embed_dim)
         self.transformer = KernelTransformer(
@@ -161,8 +162,8 @@ class Translator(Pretrained):
         Raises:
             ValueError: If :obj:`beam` or :obj:`max_len` is not positive.
         """
-        if beam < 1 or max_len < 1:
-            raise ValueError(f"Expected positive 'beam' and 'max_len' (got {beam} and {max_len})")
+        check_whole(beam=beam, max_len=max_len)
+        check_number(length_penalty=length_penalty)
         with evaluating(self):
             tokens, length = self._search(source, bos, eos, max_len, source_padding, beam, length_penalty)
         rows = zip(tokens.tolist(), length.tolist(), strict=True)

@@ -9,7 +9,7 @@ from kgat.nn.kernel_gat_conv import KernelGATConv
 from kgat.nn.key_value_cache import KeyValueCache
 from kgat.nn.primal_attention import PrimalAttention
 from kgat.nn.segment_memory import SegmentMemory
-from kgat.nn.start import calibrate as calibrate  # no layer, so that it is not in the list
+from kgat.nn.start import calibrate
 
 __all__ = [
     "FourierAttention",
@@ -21,4 +21,5 @@ __all__ = [
     "KeyValueCache",
     "PrimalAttention",
     "SegmentMemory",
+    "calibrate",
 ]

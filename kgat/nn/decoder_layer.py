@@ -54,7 +54,8 @@ class KernelDecoderLayer(TransformerLayer):
           pair of sequences
 
     Raises:
-        ValueError: If an attention module lacks an argument.
+        ValueError: If an attention module lacks an argument, or the kernel of :obj:`cross_attention` is
+            computed from all queries.
         TypeError: If an attention is no name and no factory.
 
     Example:
@@ -85,9 +86,15 @@ class KernelDecoderLayer(TransformerLayer):
         cross_attention_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self._check_sizes(embed_dim, num_heads, feedforward_channels, dropout, layer_norm_eps)
         offered = {"dropout": dropout, "bias": bias, "batch_first": batch_first}
         self.self_attn = build(attention, embed_dim, num_heads, offered, attention_kwargs)
         self.multihead_attn = build(cross_attention, embed_dim, num_heads, offered, cross_attention_kwargs)
+        if getattr(self.multihead_attn, "looks_ahead", False):
+            raise ValueError(
+                f"Expected a 'cross_attention' that sees one pair at a time (got {self.multihead_attn!r}, "
+                "whose kernel is computed from all queries, later ones too); take data_dependent=False"
+            )
         sizes = embed_dim, feedforward_channels, dropout, act, layer_norm_eps, bias
         self._build_branches(3, *sizes)
         self.norm_first = norm_first

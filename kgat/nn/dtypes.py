@@ -6,11 +6,13 @@ import torch
 from torch import Tensor
 from torch.nn import LayerNorm, Linear, Parameter
 
+from kgat.capture import autocasts
 from kgat.names import bare
 from kgat.ops.plain import is_plain
+from kgat.ops.precision import HALF
 
 # What autocast brings to one type, and a layer normalisation takes beside each other.
-MIXED = (torch.float32, torch.float16, torch.bfloat16)
+MIXED = (torch.float32, *HALF)
 # Other classes of tensors (quantised, sharded, masked) have products of their own.
 PLAIN = (Tensor, Parameter)
 
@@ -31,7 +33,7 @@ def check_dtype(name: str, x: Tensor, weight: Tensor, mixed: bool = False) -> No
     if x.dtype == weight.dtype or type(x) not in PLAIN or type(weight) not in PLAIN:
         return
     light = x.dtype in MIXED and weight.dtype in MIXED
-    if light and (mixed or torch.is_autocast_enabled(x.device.type)):
+    if light and (mixed or autocasts(x.device)):
         return
     got, wanted = bare(x.dtype), bare(weight.dtype)
     other = f", or the layer with '.to(torch.{got})'" if x.is_floating_point() else ""

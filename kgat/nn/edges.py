@@ -14,7 +14,7 @@ from torch_geometric.utils.loop import compute_loop_attr
 from kgat.indices import as_long
 from kgat.ops.graph.adjacency import check_edges
 from kgat.ops.graph.memory import remember
-from kgat.ops.require import require
+from kgat.ops.require import check_that
 
 FillValue = float | Tensor | str
 
@@ -77,7 +77,7 @@ def log_weights(weight: Tensor) -> Tensor:
         ValueError: If one is negative, infinite or NaN.
     """
     detached = weight.detach()
-    require(((detached >= 0) & (detached < torch.inf)).all(), _WEIGHTS)
+    check_that(((detached >= 0) & (detached < torch.inf)).all(), _WEIGHTS)
     absent = weight == 0
     return torch.where(absent, 1.0, weight).log().masked_fill(absent, -torch.inf)
 
@@ -103,13 +103,20 @@ def num_targets(adjacency: Adj, size: Size, flow: str) -> int | None:
     return adjacency.size(0)
 
 
-def check_size(size: Size, sources: int, targets: int) -> None:
-    r"""Checks that the numbers of sources and targets are those that a caller says."""
+def check_size(adjacency: Adj, size: Size, sources: int, targets: int) -> None:
+    r"""Checks that the numbers of sources and targets are those that a caller and a matrix say."""
+    if isinstance(adjacency, SparseTensor) or is_torch_sparse_tensor(adjacency):
+        rows, cols = adjacency.size(0), adjacency.size(1)
+        if (rows, cols) != (targets, sources):
+            raise ValueError(
+                f"Expected a sparse adjacency of shape {[targets, sources]}, of targets and sources (got "
+                f"{[rows, cols]}); check that it and the node features belong together"
+            )
     for expected, nodes in zip(size or (), (sources, targets), strict=False):
         if expected is not None and expected != nodes:
             raise ValueError(
                 f"Expected 'size' equal to the numbers of sources and targets {(sources, targets)} (got "
-                f"{tuple(size)})"  # type: ignore[arg-type]
+                f"{tuple(size)}); leave it out, or count the nodes anew"  # type: ignore[arg-type]
             )
 
 
@@ -158,7 +165,7 @@ def read_edges(
     if attr is not None and (attr.shape if attr.dim() != 1 else (attr.size(0), 1)) != (count, edge_dim):
         raise ValueError(
             f"Expected 'edge_attr' of shape [E={count}, {edge_dim}] because 'edge_dim={edge_dim}' (got "
-            f"{list(attr.shape)})"
+            f"{list(attr.shape)}); give a row of that width per edge, in the order of 'edge_index'"
         )
     if weight is not None and weight.shape != (count,):
         raise ValueError(

@@ -99,6 +99,7 @@ class KernelEncoderLayer(TransformerLayer):
         attention_kwargs: dict[str, Any] | None = None,
     ) -> None:
         super().__init__()
+        self._check_sizes(embed_dim, num_heads, feedforward_channels, dropout, layer_norm_eps)
         offered = {"dropout": dropout, "bias": bias, "batch_first": batch_first}
         self.self_attn = build(attention, embed_dim, num_heads, offered, attention_kwargs)
         sizes = embed_dim, feedforward_channels, dropout, act, layer_norm_eps, bias
@@ -145,7 +146,7 @@ class KernelEncoderLayer(TransformerLayer):
                 f"Expected is_causal=True and no cache beside a memory (got is_causal={is_causal} and "
                 f"{'no' if cache is None else 'a'} cache); a memory holds what came before a segment"
             )
-        seen = None if memory is None else memory.extend(src)
+        seen = None if memory is None else memory.joined(src)
 
         def attention(x: Tensor) -> Tensor:
             mask, padding = src_mask, src_key_padding_mask
@@ -155,7 +156,10 @@ class KernelEncoderLayer(TransformerLayer):
             return attend(self.self_attn, x, key, mask, padding, is_causal, losses, cache)
 
         x = self._added(src, self.norm1, attention)
-        return self._added(x, self.norm2, self._feed_forward)
+        x = self._added(x, self.norm2, self._feed_forward)
+        if memory is not None and seen is not None:  # a call that fails keeps nothing
+            memory.hold(seen)
+        return x
 
     def empty_cache(self) -> KeyValueCache | None:
         r"""Returns an empty cache of the attention module, to be passed with every call that goes on where

@@ -7,6 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
+from kgat.ops.precision import at_least_single
+
 # Features [B, N, H, P] of one side, and the logarithms of their scales [B, N, H]; None where they are 1.
 Parts = list[tuple[Tensor, Tensor | None]]
 
@@ -80,7 +82,7 @@ def running_mean(x: Tensor, mask: Tensor | None) -> Tensor:
     Shapes:
         - **x, output:** :math:`(B, N, H, D)`, **mask:** :math:`(B, N)`
     """
-    x = x.float() if x.dtype in (torch.float16, torch.bfloat16) else x
+    x = at_least_single(x)
     if mask is None:
         count = torch.arange(1, x.size(1) + 1, device=x.device)[:, None, None]
     else:

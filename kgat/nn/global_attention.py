@@ -95,7 +95,8 @@ class GlobalAttention(torch.nn.Module):
             )
         if batch is not None and batch.shape != x.shape[:1]:
             raise ValueError(
-                f"Expected 'batch' of shape [N={x.size(0)}], the graph of each node (got {list(batch.shape)})"
+                f"Expected 'batch' of shape [N={x.size(0)}] (got {list(batch.shape)}); give the graph of "
+                f"each node"
             )
         given = {} if edge_attr is None else {"edge_attr": edge_attr}
         given |= kwargs | _taken(self._local_takes, batch=batch, losses=losses)

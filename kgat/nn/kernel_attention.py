@@ -2,6 +2,7 @@ r"""Multi-head attention on sequences with any kernel, called as torch's Multihe
 
 from __future__ import annotations
 
+import itertools
 from typing import Any, NamedTuple
 
 import torch
@@ -12,11 +13,14 @@ from kgat import functional, positions
 from kgat.hidden import hide_unseen
 from kgat.kernels import Context, KernelLike, resolve
 from kgat.kernels.magnitude import with_magnitude
-from kgat.names import changed
+from kgat.names import one_of, unusual_arguments
 from kgat.nn.key_value_cache import KeyValueCache as KeyValueCache
 from kgat.nn.masks import read_masks
-from kgat.nn.nested import lengths_of, padding_of, to_nested, to_padded
+from kgat.nn.nested import check_nested, lengths_of, padding_of, to_nested, to_padded
+from kgat.nn.numbers import check_probability
 from kgat.nn.projections import TokenProjections
+from kgat.nn.same_tokens import same_tokens
+from kgat.ops.dense import METHODS
 from kgat.positions import PositionLike
 from kgat.score.gram import Gram
 
@@ -30,6 +34,7 @@ class Pairs(NamedTuple):
     bias: Tensor | None  # [B, N, M, H], added to scores
     causal: bool  # whether the order of the tokens says who sees whom, too
     value_bias: Tensor | None  # [N, M, H, D], added to the value of each pair
+    held: tuple[Tensor, Tensor, Tensor | None, int] | None  # what a cache is to hold after the call
 
 
 class KernelAttention(TokenProjections):
@@ -131,15 +136,14 @@ class KernelAttention(TokenProjections):
         method: str = "auto",
     ) -> None:
         super().__init__()
-        if not 0.0 <= dropout <= 1.0:
-            raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
+        check_probability(dropout=dropout)
         self._build_projections(
             embed_dim, num_heads, num_kv_heads, kdim, vdim, projections, bias, add_bias_kv
         )
         self.dropout = dropout
         self.batch_first = batch_first
         self.add_zero_attn = add_zero_attn
-        self.method = method
+        self.method = one_of("method", method, METHODS)
         built = resolve(kernel, self.head_dim, num_heads, **(kernel_kwargs or {}))
         self.kernel = with_magnitude(built, magnitude)
         self.query_map = query_map
@@ -150,21 +154,30 @@ class KernelAttention(TokenProjections):
                 "Expected no 'position' beside 'add_bias_kv' or 'add_zero_attn' (got both); the keys that "
                 "these add stand nowhere"
             )
-        # A kernel that computes its parameters from all tokens would tell a token of later ones, and it has
-        # others for each token that is decoded.
-        parts = [*self.kernel.modules(), *(() if self.position is None else self.position.modules())]
-        self._looks_ahead = any(getattr(part, "data_dependent", False) for part in parts)
-        self.reset_parameters()
+        self._reset_projections()
+        # What is passed in as a module stays what it is: it may have been trained.
+        if not isinstance(kernel, torch.nn.Module):
+            self.kernel.reset_parameters()
+        if not isinstance(position, torch.nn.Module):
+            _reset(self.position)
         self.to(device=device, dtype=dtype)
 
     def reset_parameters(self) -> None:
-        r"""Draws all learnable parameters anew, as torch's layer does."""
+        r"""Draws all learnable parameters anew, as torch's layer does; those of modules that were passed in,
+        too."""
         self._reset_projections()
         self.kernel.reset_parameters()
         for module in (self.query_map, self.key_map, self.position):
-            for part in () if module is None else module.modules():
-                if callable(reset := getattr(part, "reset_parameters", None)):
-                    reset()
+            _reset(module)
+
+    @property
+    def looks_ahead(self) -> bool:
+        r"""Whether the kernel is computed from all tokens: it would tell a token of later ones, and it is
+        another one for each token that is decoded."""
+        parts = itertools.chain(
+            *(part.modules() for part in (self.kernel, self.position) if part is not None)
+        )
+        return any(getattr(part, "data_dependent", False) for part in parts)
 
     def forward(
         self,
@@ -229,11 +242,13 @@ class KernelAttention(TokenProjections):
         if need_weights or pairs.value_bias is not None:
             out, weights = _weighted(pairs, dropout)
         else:
-            gram, v, mask, bias, causal, _ = pairs
+            gram, v, mask, bias, causal, *_ = pairs
             out = functional.dense_attention(
                 *(gram, v, mask, dropout), bias=bias, causal=causal, method=self.method
             )
         out = self.out_proj(out.flatten(-2))
+        if cache is not None and pairs.held is not None:  # a call that fails adds nothing
+            cache.hold(*pairs.held)
         batched = query.dim() == 3
         if not batched:
             out = out.squeeze(0)
@@ -255,7 +270,7 @@ class KernelAttention(TokenProjections):
         losses: list[Tensor] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Pairs:
-        if (is_causal or cache is not None) and self._looks_ahead:
+        if (is_causal or cache is not None) and self.looks_ahead:
             beside = "is_causal=True" if is_causal else "a cache"
             raise ValueError(
                 f"Expected a kernel that sees one pair at a time with {beside} (got one that depends on the "
@@ -269,12 +284,12 @@ class KernelAttention(TokenProjections):
             at_query, at_key = _places(query, key, is_causal, cache)
         if cache is not None and cache.complete:
             q, (k, v, padding) = self._query_heads(query, at_query), cache.held
+            cache.check(q)
         else:
             q, k, v = self._heads(query, key, value, at_query, at_key)
             if cache is not None:
-                k, v, padding = cache.extend(k, v, padding)
-        if cache is not None:
-            cache.queries += q.size(1)
+                k, v, padding = cache.joined(k, v, padding)
+        held = None if cache is None else (k, v, padding, q.size(1))
         masks = read_masks(padding, attn_mask, q, k)
         if self.bias_k is not None or self.add_zero_attn:
             k, v, masks = self._with_extra_keys(k, v, masks, q.size(1), is_causal)
@@ -283,12 +298,11 @@ class KernelAttention(TokenProjections):
             groups = self.num_heads // self.num_kv_heads
             k, v = (x.repeat_interleave(groups, dim=-2) for x in (k, v))
         hidden, bias, present = masks
-        of_query = present if query is key and present is not None and present.size(1) == q.size(1) else None
-        context = Context(losses=losses, present=(of_query, present))
+        context = Context(losses=losses, present=(_present_queries(self, query, key, present), present))
         mask = None if hidden is None else ~hidden
         position = self.position
         if position is None:
-            return Pairs(self.kernel(q, k, context), v, mask, bias, is_causal, None)
+            return Pairs(self.kernel(q, k, context), v, mask, bias, is_causal, None, held)
         at_key = range(k.size(1))
         if at_key == at_query:
             at_query = at_key  # one object: it is lifted once
@@ -297,7 +311,7 @@ class KernelAttention(TokenProjections):
             gram = gram * of_places
         if (of_pairs := position.bias(q, at_query, at_key)) is not None:
             bias = of_pairs if bias is None else bias + of_pairs
-        return Pairs(gram, v, mask, bias, is_causal, position.value_bias(at_query, at_key))
+        return Pairs(gram, v, mask, bias, is_causal, position.value_bias(at_query, at_key), held)
 
     def _heads(
         self, query: Tensor, key: Tensor, value: Tensor, at_query: range, at_key: range
@@ -308,8 +322,9 @@ class KernelAttention(TokenProjections):
             return self.project(query, key, value)
         placed_query = position.add(query, at_query)
         placed_key = placed_query if key is query else position.add(key, at_key)
-        in_values = position.in_values and value is key
-        q, k, v = self.project(placed_query, placed_key, placed_key if in_values else value)
+        if position.in_values:  # values stand where their keys do
+            value = placed_key if value is key else position.add(value, at_key)
+        q, k, v = self.project(placed_query, placed_key, value)
         turned = position.rotate(q, at_query)
         if k is q and at_key == at_query:  # one tensor stays one: it is lifted once
             return turned, turned, v
@@ -324,19 +339,17 @@ class KernelAttention(TokenProjections):
         self, query: Tensor, key: Tensor, value: Tensor, padding: Tensor | None, **options: Any
     ) -> tuple[Tensor, Tensor | None]:
         # As padded tensors: what is padding is hidden, and left out again.
-        if padding is not None or options["attn_mask"] is not None:
-            raise ValueError(
-                "Expected no mask beside nested tensors (got one); their lengths say what is padding"
-            )
-        if not self.batch_first:
-            raise ValueError("Expected batch_first=True for nested tensors (got False)")
+        masks = {"key_padding_mask": padding, "attn_mask": options["attn_mask"]}
+        check_nested(masks, self.batch_first)
         of_query, of_key, of_value = (lengths_of(x) for x in (query, key, value))
         if of_key != of_value:
-            raise ValueError(f"Expected as many values as keys (got {of_value} and {of_key})")
+            raise ValueError(
+                f"Expected as many values as keys (got {of_value} and {of_key}); each key has one"
+            )
         if options["is_causal"] and of_query != of_key:
             raise ValueError(
                 f"Expected as many keys as queries of nested tensors with is_causal=True (got {of_key} and "
-                f"{of_query})"
+                f"{of_query}); pass such sequences one by one, or padded"
             )
         q = to_padded(query, self.embed_dim)
         k = q if key is query else to_padded(key, self.kdim)
@@ -360,16 +373,38 @@ class KernelAttention(TokenProjections):
         run. Arguments are those of :meth:`forward`."""
         key = query if key is None else key
         tokens = self._batched(query, key, key if value is None else value)
-        gram, v, mask, bias, causal, _ = self._pairs(*tokens, key_padding_mask, attn_mask, is_causal)
+        gram, v, mask, bias, causal, *_ = self._pairs(*tokens, key_padding_mask, attn_mask, is_causal)
         dropout = self.dropout if self.training else 0.0
         return functional.explain(gram, v, mask=mask, dropout=dropout, bias=bias, causal=causal)
 
     def extra_repr(self) -> str:
-        return f"{self.embed_dim}, num_heads={self.num_heads}" + changed(
+        return f"{self.embed_dim}, num_heads={self.num_heads}" + unusual_arguments(
             num_kv_heads=(self.num_kv_heads, self.num_heads),
             projections=(self.projections, "separate"),
             dropout=(self.dropout, 0.0),
         )
+
+
+def _reset(module: torch.nn.Module | None) -> None:
+    for part in () if module is None else module.modules():
+        if callable(reset := getattr(part, "reset_parameters", None)):
+            reset()
+
+
+def _present_queries(
+    attention: KernelAttention, query: Tensor, key: Tensor, present: Tensor | None
+) -> Tensor | None:
+    # Which queries are tokens is known of self-attention alone.
+    if present is None:
+        return None
+    if same_tokens(query, key):
+        return present[:, : query.size(1)]  # without keys that the layer adds
+    if attention.looks_ahead:
+        raise ValueError(
+            "Expected 'query' as 'key' itself beside a mask of padding (got another tensor), because the "
+            "kernel is computed from all queries, padding or not; build it with data_dependent=False"
+        )
+    return None
 
 
 def _places(query: Tensor, key: Tensor, is_causal: bool, cache: KeyValueCache | None) -> tuple[range, range]:
@@ -381,7 +416,7 @@ def _places(query: Tensor, key: Tensor, is_causal: bool, cache: KeyValueCache | 
 
 
 def _weighted(pairs: Pairs, dropout: float) -> tuple[Tensor, Tensor]:
-    gram, v, mask, bias, causal, value_bias = pairs
+    gram, v, mask, bias, causal, value_bias, _ = pairs
     mask = hide_unseen(mask, bias, causal, *gram.size[:2])
     weights = F.dropout(functional.dense_softmax(gram, mask, bias=bias, causal=causal), dropout)
     alpha = weights.to(v.dtype)  # [B, N, M, H]

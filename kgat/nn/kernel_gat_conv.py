@@ -1,6 +1,7 @@
 r"""The layer: graph attention with any kernel, a drop-in for PyG's GATConv."""
 
 import inspect
+from collections.abc import Iterable
 from typing import Any
 
 import torch
@@ -26,6 +27,7 @@ from kgat.nn.edges import (
 )
 from kgat.nn.linear import Linear
 from kgat.nn.messages import KernelMessages
+from kgat.nn.numbers import check_number, check_probability, check_whole, read_channels
 from kgat.nn.projections import EDGE_MODES, MAPS, NAMES, WEIGHT_MODES, NodeProjections
 from kgat.nn.stock_weights import StockWeights, rename_stock
 from kgat.ops.dropout import dropout
@@ -34,6 +36,9 @@ from kgat.ops.plain import is_plain
 from kgat.score.gram import Gram
 
 PROJECTIONS = tuple(MAPS)
+
+# What draws its own parameters.
+PARTS = (*NAMES, "lin_edge", "res", "lin_position", "kernel", "position_kernel")
 
 
 class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
@@ -167,9 +172,13 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
         **kwargs: Any,
     ) -> None:
         _check_names(type(self), kwargs)
+        check_whole(out_channels=out_channels, heads=heads)
+        check_whole(edge_dim=edge_dim, position_dim=position_dim, optional=True)
+        check_probability(dropout=dropout, value_dropout=value_dropout)
+        check_number(negative_slope=negative_slope)
         kwargs.setdefault("aggr", "add")
         super().__init__(node_dim=0, **kwargs)
-        self.in_channels = in_channels
+        self.in_channels = read_channels(in_channels)
         self.out_channels = out_channels
         self.heads = heads
         self.concat = concat
@@ -209,7 +218,9 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
 
         self.register_load_state_dict_pre_hook(rename_stock)
         self.register_load_state_dict_pre_hook(starting.load)
-        self.reset_parameters()
+        # A kernel that is passed in stays what it is: it may have been trained.
+        given = {"kernel": kernel, "position_kernel": position_kernel}
+        self._reset(name for name in PARTS if not isinstance(given.get(name), torch.nn.Module))
 
     @property
     def penalised(self) -> bool:
@@ -218,9 +229,12 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
         return self.kernel.penalised or of_position
 
     def reset_parameters(self) -> None:
-        r"""Draws all learnable parameters anew."""
+        r"""Draws all learnable parameters anew, those of kernels that were passed in, too."""
+        self._reset(PARTS)
+
+    def _reset(self, names: Iterable[str]) -> None:
         super().reset_parameters()
-        for name in (*NAMES, "lin_edge", "res", "lin_position", "kernel", "position_kernel"):
+        for name in names:
             if (part := getattr(self, name)) is not None:
                 part.reset_parameters()
         glorot(self.att_edge)
@@ -273,7 +287,7 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
         """
         edges = read_edges(edge_index, edge_attr, edge_weight, self.edge_dim)
         query, key, value = self.project(x, num_targets(edge_index, size, self.flow))
-        check_size(size, key.size(0), query.size(0))
+        check_size(edge_index, size, key.size(0), query.size(0))
         places = self._project_position(position, query.size(0), key.size(0))
         if self.training:
             value = dropout(value, self.value_dropout)
@@ -364,7 +378,8 @@ def _check_names(cls: type, kwargs: dict[str, Any]) -> None:
         if name not in inspect.signature(MessagePassing).parameters:
             own = list(inspect.signature(KernelGATConv).parameters)
             raise TypeError(
-                f"Expected arguments of {cls.__name__} or MessagePassing (got '{name}'){nearest(name, own)}"
+                f"Expected arguments of {cls.__name__} or MessagePassing (got '{name}')"
+                f"{nearest(name, own) or '; leave it out'}"
             )
 
 

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kgat.names import bare
+
 
 @dataclass
 class KeyValueCache:
@@ -51,25 +53,47 @@ class KeyValueCache:
         assert self.value is not None
         return self.key, self.value, self.padding
 
-    def extend(
+    def joined(
         self, key: Tensor, value: Tensor, padding: Tensor | None
     ) -> tuple[Tensor, Tensor, Tensor | None]:
-        r"""Appends keys and values, and which of them are padding; returns all that are :attr:`held` then."""
+        r"""Returns what is :attr:`held` with keys and values behind it, and which of all are padding. The
+        cache stays as it is until :meth:`hold` is called.
+
+        Raises:
+            ValueError: If padding is not bool, or keys are not of the sequences of earlier calls.
+        """
         if padding is not None and padding.dtype != torch.bool:
             raise ValueError(
-                f"Expected a bool 'key_padding_mask' beside a cache (got {padding.dtype}); True hides a key"
+                f"Expected a bool 'key_padding_mask' beside a cache (got {bare(padding.dtype)}); True hides "
+                f"a key"
             )
         if self.key is None or self.value is None:
-            self.key, self.value, self.padding = key, value, padding
-            return self.held
+            # The mask is the caller's, who may use its memory for the next call.
+            return key, value, None if padding is None else padding.clone()
+        self.check(key)
         if self.padding is not None or padding is not None:
             parts = ((self.padding, self.key), (padding, key))
-            self.padding = torch.cat(
+            padding = torch.cat(
                 [x.new_zeros(x.shape[:2], dtype=torch.bool) if p is None else p for p, x in parts], dim=1
             )
-        self.key = torch.cat([self.key, key], dim=1)
-        self.value = torch.cat([self.value, value], dim=1)
-        return self.held
+        return torch.cat([self.key, key], dim=1), torch.cat([self.value, value], dim=1), padding
+
+    def check(self, tokens: Tensor) -> None:
+        r"""Refuses tokens of other sequences than those whose keys are held.
+
+        Shapes:
+            - **tokens:** :math:`(B, ...)`
+        """
+        if self.key is not None and tokens.size(0) != self.key.size(0):
+            raise ValueError(
+                f"Expected {self.key.size(0)} sequences, as in earlier calls with this cache (got "
+                f"{tokens.size(0)}); begin others with an empty cache"
+            )
+
+    def hold(self, key: Tensor, value: Tensor, padding: Tensor | None, queries: int) -> None:
+        r"""Keeps what :meth:`joined` returned, after a call with so many queries."""
+        self.key, self.value, self.padding = key, value, padding
+        self.queries += queries
 
     def select(self, index: Tensor) -> None:
         r"""Keeps the sequences of the batch that :obj:`index` names, as a beam search does.

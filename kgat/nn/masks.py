@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kgat.names import bare
+
 
 class Masks(NamedTuple):
     r"""What masks say of pairs and of keys; each is :obj:`None` where they say nothing.
@@ -107,8 +109,8 @@ def _of_heads(attn_mask: Tensor, batch: int, heads: int, queries: int, keys: int
 
 def _is_bool(name: str, mask: Tensor) -> bool:
     if mask.dtype != torch.bool and not mask.is_floating_point():
-        dtype = str(mask.dtype).removeprefix("torch.")
         raise ValueError(
-            f"Expected a bool or floating '{name}' (got {dtype}); True hides, a number is added to the score"
+            f"Expected a bool or floating '{name}' (got {bare(mask.dtype)}); True hides, a number is added "
+            f"to the score"
         )
     return mask.dtype == torch.bool

@@ -65,7 +65,7 @@ class KernelMessages(MessagePassing):
     def _target(self) -> int:  # which row of edge_index holds the targets
         return 1 if self.flow == "source_to_target" else 0
 
-    def message(self, x_j: Tensor, alpha: Tensor, edge: OptTensor) -> Tensor:
+    def message(self, x_j: Tensor, alpha: Tensor, edge: OptTensor = None) -> Tensor:
         if edge is not None:
             x_j = x_j + edge
         return alpha.unsqueeze(-1) * x_j

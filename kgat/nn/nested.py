@@ -2,7 +2,7 @@ r"""Nested tensors as padded ones, and back."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
 from torch import Tensor
@@ -64,6 +64,33 @@ def padding_of(lengths: Sequence[int], device: torch.device) -> Tensor:
     return index >= torch.tensor(lengths, device=device, dtype=torch.long).unsqueeze(1)
 
 
+def check_nested(masks: Mapping[str, Tensor | None], batch_first: bool = True) -> None:
+    r"""Refuses what has no place beside nested tensors.
+
+    Args:
+        masks (dict): Masks, by the names of the arguments.
+        batch_first (bool, optional): Whether the module takes the batch before the tokens, as these tensors
+            have it. (default: :obj:`True`)
+
+    Raises:
+        ValueError: If there is a mask, or the tokens come first.
+
+    Example:
+        >>> from kgat.nn.nested import check_nested
+        >>> check_nested({"attn_mask": None})
+    """
+    for name, mask in masks.items():
+        if mask is not None:
+            raise ValueError(
+                f"Expected no '{name}' beside nested tensors (got one); their lengths say what is padding"
+            )
+    if not batch_first:
+        raise ValueError(
+            "Expected batch_first=True for nested tensors (got False); build the module with it, as they are "
+            "lists of sequences"
+        )
+
+
 def unnested(name: str, x: Tensor, mask: Tensor | None, *sizes: int) -> tuple[Tensor, Tensor]:
     r"""Returns a nested tensor as :func:`to_padded` has it, and where it is padded.
 
@@ -79,10 +106,7 @@ def unnested(name: str, x: Tensor, mask: Tensor | None, *sizes: int) -> tuple[Te
     Raises:
         ValueError: If there is a mask.
     """
-    if mask is not None:
-        raise ValueError(
-            f"Expected no '{name}' beside nested tensors (got one); their lengths say what is padding"
-        )
+    check_nested({name: mask})
     return to_padded(x, *sizes), padding_of(lengths_of(x), x.device)
 
 

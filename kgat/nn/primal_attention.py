@@ -11,12 +11,15 @@ from torch import Tensor
 from torch.nn import Linear, Parameter
 
 from kgat import functional, kernels
+from kgat.capture import without_autocast
 from kgat.kernels import Context, Kernel, KernelLike
-from kgat.names import changed, one_of
+from kgat.names import bare, one_of, unusual_arguments
 from kgat.nn.called_attention import CalledAttention
 from kgat.nn.dtypes import check_input
 from kgat.nn.feature_parts import Parts, evenly_spaced, joined, mapped, projected, running_mean
-from kgat.nn.nested import to_nested, unnested
+from kgat.nn.nested import check_nested, to_nested, unnested
+from kgat.nn.numbers import check_heads, check_number, check_whole
+from kgat.nn.same_tokens import same_tokens
 from kgat.nn.start import parts
 from kgat.score.gram import legible
 
@@ -126,21 +129,15 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         dtype: torch.dtype | None = None,
     ) -> None:
         super().__init__()
-        for name, value in (("rank", rank), ("rank_multi", rank_multi), ("max_len", max_len)):
-            if value is not None and value < 1:
-                raise ValueError(f"Expected a positive '{name}' (got {value})")
-        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads != 0:
-            raise ValueError(
-                f"Expected 'embed_dim' as a multiple of 'num_heads' (got {embed_dim} and {num_heads}); every "
-                f"head has as many channels"
-            )
+        check_whole(rank=rank, rank_multi=rank_multi)
+        check_whole(max_len=max_len, optional=True)
+        check_heads(embed_dim, num_heads)
+        check_number(0.0, ksvd_weight=ksvd_weight)
         if causal and data_dependent:
             raise ValueError(
                 "Expected data_dependent=False because causal=True (got True); the rows of the input that "
                 "weights depend on would show a token those after it"
             )
-        if ksvd_weight < 0.0:
-            raise ValueError(f"Expected a 'ksvd_weight' of at least 0 (got {ksvd_weight})")
         self.embed_dim = embed_dim
         self.num_heads = num_heads
         self.head_dim = embed_dim // num_heads
@@ -165,7 +162,8 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         self.bias_concat: Tensor | None
         self.register_parameter("bias_concat", Parameter(torch.empty(maps, self.head_dim)) if bias else None)
         self.lin_out = Linear(embed_dim, embed_dim, bias=bias)
-        self.reset_parameters()
+        # A kernel that is passed in stays what it is: it may have been trained.
+        self._reset(with_kernel=not isinstance(kernel, torch.nn.Module))
         self.to(device=device, dtype=dtype)
 
     # What torch's layers look at, of which this module has but the last.
@@ -182,9 +180,14 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         return self.ksvd_weight > 0.0 or self.kernel.penalised
 
     def reset_parameters(self) -> None:
-        r"""Draws all learnable parameters anew."""
-        for part in (self.lin_query, self.lin_key, self.lin_out, self.kernel):
+        r"""Draws all learnable parameters anew, those of a kernel that was passed in, too."""
+        self._reset(with_kernel=True)
+
+    def _reset(self, with_kernel: bool) -> None:
+        for part in (self.lin_query, self.lin_key, self.lin_out):
             part.reset_parameters()
+        if with_kernel:
+            self.kernel.reset_parameters()
         # Of the matrix [H, n s]: heads are orthonormal to each other, columns of one head are not.
         torch.nn.init.orthogonal_(self.weight_e)
         torch.nn.init.orthogonal_(self.weight_r)
@@ -239,7 +242,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         x, mask = self._tokens(query, key_padding_mask)
         phi_q, phi_k, rows = self._lift(x, mask, losses)
         dtype = phi_q[0][0].dtype
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             weight_e, weight_r = self.weight_e.to(dtype), self.weight_r.to(dtype)
             e, r = projected(phi_q, rows, weight_e), projected(phi_k, rows, weight_r)
             _check_range(self.kernel, [*phi_q, *phi_k], e, r)
@@ -257,8 +260,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         return out if self.batch_first else out.transpose(0, 1), None
 
     def _of_nested(self, query: Tensor, padding: Tensor | None, losses: list[Tensor] | None) -> Tensor:
-        if not self.batch_first:
-            raise ValueError("Expected batch_first=True for nested tensors (got False)")
+        check_nested({}, self.batch_first)
         x, padding = unnested("key_padding_mask", query, padding, self.embed_dim)
         return to_nested(self(x, key_padding_mask=padding, losses=losses)[0], query)
 
@@ -278,7 +280,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
             - **query:** as in :meth:`forward`, **output:** :math:`(B, N, N, H)`, or :math:`(N, N, H)`
         """
         left, right = self._factors(query, key_padding_mask)
-        with torch.autocast(left.device.type, enabled=False):
+        with without_autocast(left.device):
             gram = torch.einsum("bihp,bjhp->bijh", left, right)
         return gram.squeeze(0) if query.dim() == 2 else gram
 
@@ -302,7 +304,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
             torch.Size([4, 4])
         """
         left, right = self._factors(query, key_padding_mask)
-        with torch.autocast(left.device.type, enabled=False):
+        with without_autocast(left.device):
             left, right = (torch.linalg.qr(x.transpose(1, 2), mode="r").R for x in (left, right))
             values = torch.linalg.svdvals(left @ right.transpose(-1, -2))
         return values.squeeze(0) if query.dim() == 2 else values
@@ -314,7 +316,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         if row_parts is None:
             return phi_q, phi_k
         rows = joined(row_parts)
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device):
             square = torch.einsum("bnhp,bnho->bhpo", rows, rows)
             return torch.einsum("bnhp,bhpo->bnho", phi_q, square), phi_k
 
@@ -323,17 +325,16 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         if query.dim() not in (2, 3) or query.size(-1) != self.embed_dim:
             raise ValueError(
                 f"Expected 'query' of shape [B, N, embed_dim={self.embed_dim}], or [N, {self.embed_dim}] "
-                f"without batch (got {list(query.shape)})"
+                f"without batch (got {list(query.shape)}); build the layer with the channels of its tokens"
             )
         x = query if query.dim() == 2 or self.batch_first else query.transpose(0, 1)
         absent = key_padding_mask
         if absent is not None and absent.is_floating_point():
             absent = absent == -torch.inf  # as torch.nn.TransformerEncoder hands on a bool mask
         if absent is not None and (absent.dtype != torch.bool or absent.shape != x.shape[:-1]):
-            dtype = str(absent.dtype).removeprefix("torch.")
             raise ValueError(
-                f"Expected a bool 'key_padding_mask' of shape {list(x.shape[:-1])}, True where there is no "
-                f"token (got {dtype} {list(absent.shape)})"
+                f"Expected a bool 'key_padding_mask' of shape {list(x.shape[:-1])} (got "
+                f"{bare(absent.dtype)} {list(absent.shape)}); True says that there is no token"
             )
         if query.dim() == 2:
             x, absent = x.unsqueeze(0), None if absent is None else absent.unsqueeze(0)
@@ -348,7 +349,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
         check_input("'query'", x, self.lin_query)
         query, key = self.lin_query(x).unflatten(-1, heads), self.lin_key(x).unflatten(-1, heads)
         rows = evenly_spaced(x, mask, self.num_rows).unflatten(-1, heads) if self.data_dependent else None
-        with torch.autocast(x.device.type, enabled=False):
+        with without_autocast(x.device):
             if self.causal:
                 query, key = running_mean(query, mask), running_mean(key, mask)
             lifted = rows is not None and self.num_features != self.head_dim
@@ -379,7 +380,7 @@ class PrimalAttention(CalledAttention, torch.nn.Module):
 
     def extra_repr(self) -> str:
         rows = f", num_rows={self.num_rows}" if self.data_dependent else ""
-        others = changed(causal=(self.causal, False), concat=(self.concat, "shared"))
+        others = unusual_arguments(causal=(self.causal, False), concat=(self.concat, "shared"))
         return f"{self.embed_dim}, {self.num_heads}, rank={self.rank}{rows}{others}"
 
 
@@ -389,10 +390,9 @@ def _check_range(kernel: Kernel, features: Parts, *scores: Tensor) -> None:
         return
     logs = [float(log.detach().amax()) for _, log in features if log is not None and log.numel()]
     if logs and max(logs) > 0.5 * math.log(torch.finfo(scores[0].dtype).max):
-        dtype = str(scores[0].dtype).removeprefix("torch.")
         raise ValueError(
-            f"Expected features that {dtype} holds, since scores are not normalised (got one of "
-            f"exp({max(logs):.3g}) from {kernel!r}); normalise the tokens, or take a kernel of bounded "
+            f"Expected features that {bare(scores[0].dtype)} holds, since scores are not normalised (got one "
+            f"of exp({max(logs):.3g}) from {kernel!r}); normalise the tokens, or take a kernel of bounded "
             f"features, such as 'cosine' or 'spectral'"
         )
 
@@ -404,7 +404,7 @@ def _refuse(asked: dict[str, bool]) -> None:
 
 def _check_tokens(query: Tensor, **others: Tensor | None) -> None:
     for name, tokens in others.items():
-        if tokens is not None and tokens is not query:
+        if tokens is not None and not same_tokens(tokens, query):
             raise ValueError(
                 f"Expected '{name}' as 'query' itself or 'None' (got another tensor); PrimalAttention is "
                 f"self-attention, use KernelAttention across sequences"

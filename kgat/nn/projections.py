@@ -17,6 +17,7 @@ from kgat.nn.dtypes import check_dtype
 from kgat.nn.edges import Edges, EdgeTerms, log_weights
 from kgat.nn.linear import Linear
 from kgat.nn.masks import Masks
+from kgat.nn.numbers import check_heads, check_whole
 from kgat.ops.plain import is_plain
 
 # Which map makes queries, keys and values of nodes.
@@ -169,6 +170,11 @@ class NodeProjections(torch.nn.Module):
         if x_key is None:
             raise ValueError("Expected features of the sources (got 'None'); only targets may have none")
         for x, expected in zip((x_key, x_query), self._sides(), strict=True):
+            if x is not None and not isinstance(x, Tensor):
+                raise TypeError(
+                    f"Expected node features as a tensor (got {type(x).__name__}); make one with "
+                    f"torch.as_tensor(x)"
+                )
             if x is not None and (x.dim() != 2 or (expected != -1 and x.size(1) != expected)):
                 want = "in_channels" if expected == -1 else f"in_channels={expected}"
                 raise ValueError(
@@ -208,13 +214,10 @@ class TokenProjections(CalledAttention, torch.nn.Module):
         bias: bool,
         bias_kv: bool,
     ) -> None:
-        if embed_dim < 1 or num_heads < 1 or embed_dim % num_heads != 0:
-            raise ValueError(
-                f"Expected 'embed_dim' divisible by 'num_heads' (got embed_dim={embed_dim}, "
-                f"num_heads={num_heads}); every head takes an equal part of the channels"
-            )
+        check_heads(embed_dim, num_heads)
+        check_whole(num_kv_heads=num_kv_heads, kdim=kdim, vdim=vdim, optional=True)
         kv_heads = num_heads if num_kv_heads is None else num_kv_heads
-        if kv_heads < 1 or num_heads % kv_heads != 0:
+        if num_heads % kv_heads != 0:
             raise ValueError(
                 f"Expected 'num_heads={num_heads}' divisible by 'num_kv_heads' (got {num_kv_heads}); every "
                 f"head of keys serves an equal number of heads of queries"
@@ -355,11 +358,13 @@ class TokenProjections(CalledAttention, torch.nn.Module):
             if x.dim() not in (2, 3) or x.dim() != query.dim() or x.size(-1) != size:
                 raise ValueError(
                     f"Expected '{name}' of shape {layout} or [tokens, F] with F={size}, batched as 'query' "
-                    f"is (got {list(x.shape)} beside {list(query.shape)})"
+                    f"is (got {list(x.shape)} beside {list(query.shape)}); 'batch_first', 'kdim' and 'vdim' "
+                    f"tell the layer of other layouts and sizes"
                 )
         if key.shape[:-1] != value.shape[:-1]:
             raise ValueError(
-                f"Expected as many values as keys (got {list(value.shape)} and {list(key.shape)})"
+                f"Expected as many values as keys (got {list(value.shape)} and {list(key.shape)}); each key "
+                f"has one"
             )
 
         def batched(x: Tensor) -> Tensor:
@@ -371,7 +376,10 @@ class TokenProjections(CalledAttention, torch.nn.Module):
         k = q if key is query else batched(key)
         v = q if value is query else k if value is key else batched(value)
         if q.size(0) != k.size(0):
-            raise ValueError(f"Expected queries and keys of the same batch (got {q.size(0)} and {k.size(0)})")
+            raise ValueError(
+                f"Expected queries and keys of the same batch (got {q.size(0)} and {k.size(0)}); expand "
+                f"those that are the same for all"
+            )
         return q, k, v
 
     def _with_extra_keys(

@@ -7,6 +7,8 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kgat.nn.numbers import check_whole
+
 
 @dataclass
 class SegmentMemory:
@@ -30,7 +32,7 @@ class SegmentMemory:
         - **states:** :math:`(B, M, F)` with :math:`M \le m`, :obj:`None` before the first segment
 
     Raises:
-        ValueError: If :obj:`size` is negative.
+        ValueError: If :obj:`size` is negative or not whole.
 
     Example:
         >>> import torch
@@ -44,11 +46,11 @@ class SegmentMemory:
     states: Tensor | None = field(default=None, init=False)  # [B, up to m, F]
 
     def __post_init__(self) -> None:
-        if self.size < 0:
-            raise ValueError(f"Expected a memory of at least 0 states (got {self.size}); 0 keeps nothing")
+        check_whole(0, size=self.size)
 
-    def extend(self, x: Tensor) -> Tensor:
-        r"""Returns what is kept with the states of a segment behind it, and keeps the last of all.
+    def joined(self, x: Tensor) -> Tensor:
+        r"""Returns what is kept with the states of a segment behind it. The memory stays as it is until
+        :meth:`hold` is called.
 
         Shapes:
             - **x:** :math:`(B, N, F)`, **output:** :math:`(B, M + N, F)` with :math:`M \le m`
@@ -62,7 +64,21 @@ class SegmentMemory:
                     f"Expected segments of shape [B={self.states.size(0)}, N, F={self.states.size(2)}] after "
                     f"those before (got {list(x.shape)}); begin other texts with an empty memory"
                 )
-            x = torch.cat([self.states, x], dim=1)
+            return torch.cat([self.states, x], dim=1)
+        return x
+
+    def hold(self, x: Tensor) -> None:
+        r"""Keeps the last of what :meth:`joined` returned."""
         if self.size > 0:
-            self.states = x[:, -self.size :].detach()
+            # Not a view: the caller may write the next segment to the memory of this one.
+            self.states = x[:, -self.size :].detach().clone()
+
+    def extend(self, x: Tensor) -> Tensor:
+        r"""Returns what is kept with the states of a segment behind it, and keeps the last of all.
+
+        Shapes:
+            - **x:** :math:`(B, N, F)`, **output:** :math:`(B, M + N, F)` with :math:`M \le m`
+        """
+        x = self.joined(x)
+        self.hold(x)
         return x

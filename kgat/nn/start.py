@@ -10,8 +10,10 @@ from typing import Any, TypeGuard
 import torch
 from torch import Tensor
 
+from kgat.capture import is_captured
 from kgat.kernels import Context, Kernel, PerHead, Product, ScaledCosine, Sum
 from kgat.ops.graph.adjacency import check_indices
+from kgat.ops.precision import at_least_single
 
 __all__ = ["STARTS", "calibrate"]
 
@@ -107,8 +109,7 @@ def fit(
     """
     if not is_open(layer):
         return
-    captured = torch.compiler.is_compiling() or torch.jit.is_tracing() or getattr(layer, "_is_replica", False)
-    if captured or torch._C._functorch.peek_interpreter_stack() is not None:
+    if is_captured() or getattr(layer, "_is_replica", False):
         raise RuntimeError(
             f"Expected a layer whose scores have their start (got {layer!r} before its first forward pass); "
             "call kgat.nn.calibrate(model, x, edge_index) once before it is compiled, exported, traced, "
@@ -179,7 +180,7 @@ Operand = tuple[Kernel, Tensor, Tensor]
 
 
 def _single(x: Tensor) -> Tensor:
-    return x.detach().float() if x.dtype in (torch.half, torch.bfloat16) else x.detach()
+    return at_least_single(x.detach())
 
 
 def _sampled(edges: int, width: int) -> Tensor:

@@ -10,6 +10,7 @@ from torch.nn import Dropout, LayerNorm, Linear
 from torch_geometric.nn.resolver import activation_resolver
 
 from kgat.nn.dtypes import check_input
+from kgat.nn.numbers import check_number, check_probability, check_whole
 
 
 class TransformerLayer(torch.nn.Module):
@@ -19,6 +20,15 @@ class TransformerLayer(torch.nn.Module):
     norm1: LayerNorm
     norm2: LayerNorm
     norm3: LayerNorm
+
+    @staticmethod
+    def _check_sizes(
+        embed_dim: int, num_heads: int, feedforward_channels: int, dropout: float, layer_norm_eps: float
+    ) -> None:
+        # Ahead of the attention module, which may be anyone's.
+        check_whole(embed_dim=embed_dim, num_heads=num_heads, feedforward_channels=feedforward_channels)
+        check_probability(dropout=dropout)
+        check_number(0.0, layer_norm_eps=layer_norm_eps)
 
     def _build_branches(
         self,

@@ -12,14 +12,16 @@ import torch
 from torch import Tensor
 from torch_geometric import EdgeIndex
 
-from kgat.names import bare
+from kgat.names import bare, one_of
 from kgat.ops.call import Call
 from kgat.ops.graph.adjacency import check_edges
-from kgat.ops.require import require
+from kgat.ops.precision import HALF
+from kgat.ops.require import check_that
 from kgat.score.gram import ComposedGram, Gram, HeadsGram, LazyGram, LogitGram, SumGram
 from kgat.score.rules import Link, Pair, ScoreRule
 
-FLOATS = (torch.float32, torch.float64, torch.float16, torch.bfloat16)
+FLOWS = ("source_to_target", "target_to_source")
+FLOATS = (torch.float32, torch.float64, *HALF)
 _OF_PARTS = (SumGram, ComposedGram, HeadsGram)
 VARIADIC = 0x04 | 0x08  # of code objects: *args and **kwargs
 
@@ -39,7 +41,7 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
         return gram.size
     if isinstance(gram, _OF_PARTS):
         if not gram.parts:
-            raise ValueError("Expected a kernel of at least one part (got none)")
+            raise ValueError("Expected a kernel of at least one part (got none); give its parts")
         sizes = [check_gram(part, device) for part in gram.parts]
         if isinstance(gram, HeadsGram):
             of_heads = sum(heads for _, _, heads in sizes)
@@ -73,7 +75,8 @@ def check_gram(gram: Gram, device: torch.device) -> tuple[int, int, int]:
                 check_rule(rule, heads, query.size(-1), device)
             elif not callable(rule):
                 raise TypeError(
-                    f"Expected a rule as a 'ScoreRule' or a function of query and key (got {rule!r})"
+                    f"Expected a rule as a 'ScoreRule' or a function of query and key (got {rule!r}); "
+                    f"'ScoreRule()' is the inner product"
                 )
         for name, bias, rows in (
             ("query_bias", gram.query_bias, targets),
@@ -130,13 +133,18 @@ def check_rule(rule: ScoreRule, heads: int, features: int, device: torch.device)
                 f"R={features}] (got {list(weight.shape)}); give one number per head and lifted feature"
             )
     elif not isinstance(weight, float | int):
-        raise TypeError(f"Expected the 'weight' of a rule as a number or a tensor (got {weight!r})")
+        raise TypeError(
+            f"Expected the 'weight' of a rule as a number or a tensor (got {weight!r}); 1.0 changes nothing"
+        )
     for name, function, given, kind in (
         ("pair", rule.pair, rule.pair_args, Pair),
         ("link", rule.link, rule.link_args, Link),
     ):
         if type(function) is not kind and not isinstance(function, kind):
-            raise TypeError(f"Expected the {name} of a rule as a '{kind.__name__}' (got {function!r})")
+            raise TypeError(
+                f"Expected the {name} of a rule as a '{kind.__name__}' (got {function!r}); "
+                f"'kgat.score.rules' has them, and makes one of a function"
+            )
         if given or function.derivative is not None:
             _check_count(name, function, len(given), 2 if kind is Pair else 1)
         for arg in given:
@@ -148,7 +156,10 @@ def check_rule(rule: ScoreRule, heads: int, features: int, device: torch.device)
                         f"{list(arg.shape)}); a constant is the same for all nodes and features of a head"
                     )
             elif not isinstance(arg, float | int):
-                raise TypeError(f"Expected '{name}_args' of a rule as numbers or tensors (got {arg!r})")
+                raise TypeError(
+                    f"Expected '{name}_args' of a rule as numbers or tensors (got {arg!r}); give a tuple of "
+                    "them"
+                )
 
 
 def broadcasts(shape: torch.Size, to: tuple[int, ...]) -> bool:
@@ -201,7 +212,10 @@ def edge_call(
     if isinstance(edge_index, EdgeIndex):
         edge_index = edge_index.as_tensor()
     if not isinstance(edge_index, Tensor):
-        raise TypeError(f"Expected 'edge_index' as a tensor (got {type(edge_index).__name__})")
+        raise TypeError(
+            f"Expected 'edge_index' as a tensor (got {type(edge_index).__name__}); give integers of "
+            "shape [2, E]"
+        )
     check_edges(edge_index)
     if edge_index.device != device:
         _refuse_place("edge_index", edge_index, device)
@@ -225,10 +239,8 @@ def edge_call(
             )
     check_dropout(dropout)
     if edge_log_weight is not None:  # NaN is not below infinity either
-        require((edge_log_weight.detach() < torch.inf).all(), _LOG_WEIGHT)
-    if flow not in ("source_to_target", "target_to_source"):
-        raise ValueError(f"Expected 'flow' as 'source_to_target' or 'target_to_source' (got {flow!r})")
-    target = 1 if flow == "source_to_target" else 0
+        check_that((edge_log_weight.detach() < torch.inf).all(), _LOG_WEIGHT)
+    target = 1 if one_of("flow", flow, FLOWS) == FLOWS[0] else 0
     of_edges = edge_bias, edge_log_weight, edge_weight
     return Call(gram.up_to_query(), value, edge_index, targets, target, *of_edges, dropout, base)
 
@@ -242,7 +254,9 @@ _LOG_WEIGHT = (
 def check_dropout(dropout: float) -> None:
     r"""Raises a :class:`ValueError` unless :obj:`dropout` is a probability."""
     if not 0.0 <= dropout <= 1.0:
-        raise ValueError(f"Expected 'dropout' in [0, 1] (got {dropout})")
+        raise ValueError(
+            f"Expected 'dropout' in [0, 1] (got {dropout}); it is a probability, and 0 drops nothing"
+        )
 
 
 def check_unbatched(gram: Gram) -> None:
@@ -298,7 +312,9 @@ def check_tensor(name: str, x: Tensor, device: torch.device | None = None) -> No
         TypeError: If it is no tensor.
     """
     if not isinstance(x, Tensor):
-        raise TypeError(f"Expected '{name}' as a tensor (got {type(x).__name__})")
+        raise TypeError(
+            f"Expected '{name}' as a tensor (got {type(x).__name__}); make one with 'torch.as_tensor'"
+        )
     if x.dtype not in FLOATS:
         raise ValueError(
             f"Expected '{name}' of floating-point numbers (got {bare(x.dtype)}); float16, bfloat16, "

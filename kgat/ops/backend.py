@@ -221,4 +221,6 @@ def on(device: torch.device) -> Passes:
         if backend.device == device.type:
             return backend  # type: ignore[return-value]
     known = " or ".join(sorted(backend.device for backend in BACKENDS if backend.device is not None))
-    raise ValueError(f"Expected tensors on {known}, which have fused code (got {device})")
+    raise ValueError(
+        f"Expected tensors on {known}, which have fused code (got {device}); pass backend='eager'"
+    )

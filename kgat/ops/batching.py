@@ -8,6 +8,8 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kgat.capture import differentiates_forward, has_modes, is_captured, is_legacy_batched, is_transformed
+
 
 def is_mapped(*tensors: Tensor) -> bool:
     r"""Returns whether a call happens inside of ``vmap`` (or another transform of ``torch.func``), or of the
@@ -16,10 +18,7 @@ def is_mapped(*tensors: Tensor) -> bool:
     Args:
         *tensors (torch.Tensor): The arguments of the call.
     """
-    functorch = torch._C._functorch
-    return functorch.peek_interpreter_stack() is not None or any(
-        functorch.is_legacy_batchedtensor(x) for x in tensors
-    )
+    return is_transformed() or any(map(is_legacy_batched, tensors))
 
 
 def is_watched(*tensors: Tensor | None) -> bool:
@@ -29,20 +28,14 @@ def is_watched(*tensors: Tensor | None) -> bool:
     Args:
         *tensors (torch.Tensor, optional): Its arguments.
     """
-    if torch.compiler.is_compiling():  # which cannot ask a tensor what follows
-        return True
-    functorch = torch._C._functorch
     if (
-        torch._C._is_tracing()
-        or torch._C._len_torch_dispatch_stack() > 0
-        or torch.autograd.forward_ad._current_level >= 0
-        or functorch.peek_interpreter_stack() is not None
-    ):
+        is_captured() or has_modes() or differentiates_forward()
+    ):  # a compiler cannot ask a tensor what follows
         return True
     there = [t for t in tensors if t is not None]
     return (  # without a line of Python per tensor: it is asked at every step of every layer
         not _PLAIN.issuperset(map(type, there))
-        or any(map(functorch.is_legacy_batchedtensor, there))
+        or any(map(is_legacy_batched, there))
         or any(map(Tensor.is_neg, there))
         or any(map(Tensor._is_zerotensor, there))
     )

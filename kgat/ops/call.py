@@ -127,13 +127,3 @@ def check_scores(score: Tensor, edges: int, heads: int, rule: Callable[..., Tens
             f"reduces the last dimension of query and key, and keeps all others"
         )
     return score
-
-
-def score_dtype(*tensors: Tensor | None) -> torch.dtype:
-    r"""The type in which scores are normalised and sums kept: single precision for half inputs."""
-    types = [t.dtype for t in tensors if t is not None]
-    wide = types[0]
-    for dtype in types[1:]:
-        if dtype is not wide:
-            wide = torch.promote_types(wide, dtype)
-    return torch.float32 if wide in (torch.float16, torch.bfloat16) else wide

@@ -18,9 +18,11 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kgat import ops
-from kgat.names import nearest
-from kgat.ops.call import Call, score_dtype
+from kgat.capture import differentiates_forward, has_modes, is_transformed
+from kgat.names import one_of
+from kgat.ops.call import Call
 from kgat.ops.linear import feature_size, linear_attention
+from kgat.ops.precision import score_dtype
 from kgat.score.gram import ComposedGram, Expansion, Gram, HeadsGram, LazyGram, SumGram, legible
 from kgat.score.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
 
@@ -280,8 +282,7 @@ def _is_one(rule: object) -> bool:
 
 def _records(x: Tensor) -> bool:
     # Inside of vmap, a tensor does not tell.
-    mapped = not torch.compiler.is_compiling() and torch._C._functorch.peek_interpreter_stack() is not None
-    return torch.is_grad_enabled() and (x.requires_grad or mapped)
+    return torch.is_grad_enabled() and (x.requires_grad or is_transformed())
 
 
 def _joined(parts: list[Tensor], lead: torch.Size, width: int, dtype: torch.dtype) -> Tensor:
@@ -327,7 +328,7 @@ def _dense(call: DenseCall) -> Tensor:
     out = []
     for start in range(0, queries, size):
         block = _narrowed(call, start, min(size, queries - start))
-        if torch.is_grad_enabled():
+        if torch.is_grad_enabled() and not is_transformed():  # whose gradients know no checkpoints
             out.append(checkpoint(_weighted, block, use_reentrant=False))
         else:
             out.append(_weighted(block))
@@ -402,7 +403,9 @@ def _edge_call(call: DenseCall) -> Call:
     queries, keys, heads = call.gram.size
     lead = call.value.shape[:-3]
     gram, value = _flat(call)
-    edge_index = _all_pairs(math.prod(lead), queries, keys, call.causal, str(call.value.device))
+    # What a mode makes of tensors, such as fakes, is no pair for those who come later.
+    listed = _all_pairs.__wrapped__ if has_modes() else _all_pairs
+    edge_index = listed(math.prod(lead), queries, keys, call.causal, str(call.value.device))
     rows, row, col = math.prod(lead) * queries, edge_index[1], edge_index[0] % max(keys, 1)
     log_weight: Tensor | None = None
     if call.bias is not None:
@@ -474,6 +477,8 @@ ROUTES = (
     Route("dense", _dense_reasons, _dense_cost, _dense),
 )
 
+METHODS = ("auto", *(route.name for route in ROUTES))
+
 
 def choose(call: DenseCall, method: str = "auto") -> Route:
     r"""Returns the cheapest route that can run a call, or the named one.
@@ -482,24 +487,21 @@ def choose(call: DenseCall, method: str = "auto") -> Route:
         ValueError: If no route has that name.
         NotImplementedError: If the named route cannot run the call, or none can, with the reasons.
     """
-    if method == "auto":
+    if one_of("method", method, METHODS) == "auto":
         able = [route for route in ROUTES if not route.reasons(call)]
+        if is_transformed() or (not torch.compiler.is_compiling() and differentiates_forward()):
+            # Torch has few derivatives of its fused attention there.
+            able = [route for route in able if route.name != "sdpa"] or able
         if able:
             costs = [route.cost(call) for route in able]
             return able[costs.index(min(costs))]
         raise NotImplementedError(
             f"Expected a kernel that attention can normalise (got none). {explain(call)}"
         )
-    for route in ROUTES:
-        if route.name == method:
-            if why := route.reasons(call):
-                raise NotImplementedError(
-                    f"method={method!r} cannot run this: {', '.join(why)}. {explain(call)}"
-                )
-            return route
-    known = ", ".join(repr(route.name) for route in ROUTES)
-    close = nearest(method, ["auto", *(route.name for route in ROUTES)])
-    raise ValueError(f"Expected 'method' as 'auto' or one of {known} (got {method!r}){close}")
+    (route,) = (route for route in ROUTES if route.name == method)
+    if why := route.reasons(call):
+        raise NotImplementedError(f"method={method!r} cannot run this: {', '.join(why)}. {explain(call)}")
+    return route
 
 
 def explain(call: DenseCall) -> str:

@@ -6,6 +6,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kgat.capture import is_captured
+
 
 def dropout(x: Tensor, p: float) -> Tensor:
     r"""Zeroes each value with probability :math:`p` and scales the others by :math:`1 / (1 - p)`.
@@ -32,7 +34,7 @@ def dropout(x: Tensor, p: float) -> Tensor:
         return x
     drops = round(p * 2**16)
     plain = x.device.type == "cpu" and x.is_floating_point() and 0 < drops < 2**16
-    if not plain or torch.compiler.is_compiling() or torch._C._functorch.peek_interpreter_stack() is not None:
+    if not plain or is_captured():
         return F.dropout(x, p)
     words = torch.empty((x.numel() + 3) // 4, dtype=torch.int64, device=x.device).random_(-(2**63), None)
     keep = words.view(torch.int16)[: x.numel()].view(x.shape) >= drops - 2**15

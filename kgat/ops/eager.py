@@ -15,12 +15,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kgat.capture import differentiates_forward, is_captured
 from kgat.ops import sparse
 from kgat.ops.backend import Backend
-from kgat.ops.call import Call, score_dtype
+from kgat.ops.call import Call
 from kgat.ops.dropout import dropout as drop
 from kgat.ops.graph.structure import Structure
 from kgat.ops.operands import Operands
+from kgat.ops.precision import score_dtype
 from kgat.ops.recipe import Recipe
 from kgat.score.gram import ComposedGram, LazyGram, Term
 from kgat.score.rules import ADD, MUL, Argument, ScoreRule
@@ -97,13 +99,7 @@ def aggregate(alpha: Tensor, call: Call) -> Tensor:
 def sorts_edges(value: Tensor) -> bool:
     r"""Returns whether attention on :obj:`value` sorts the edges: on the CPU, outside of transforms that
     custom autograd functions do not take part in."""
-    return (
-        value.device.type == "cpu"
-        and not torch.compiler.is_compiling()
-        and not torch.jit.is_tracing()
-        and torch._C._functorch.peek_interpreter_stack() is None
-        and torch.autograd.forward_ad._current_level < 0
-    )
+    return value.device.type == "cpu" and not is_captured() and not differentiates_forward()
 
 
 def _sorted_attention(call: Call, weights: bool) -> tuple[Tensor, Tensor | None]:

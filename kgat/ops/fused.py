@@ -1,9 +1,9 @@
 r"""Fused edge attention: from a call to one pass, which holds nothing of the size of edges times channels.
 
-A call is turned into a :class:`~kgat.ops.recipe.Recipe` and its operands. Where the score is one rule, all of
-it runs in one pass. A product or sum of kernels, and a rule that is not written in scalars, first become one
-score per edge and head (:func:`edge_score`, or the kernel's own code on a piece of the edges at a time), and
-the pass takes that as its edge bias.
+A call becomes a :class:`~kgat.ops.recipe.Recipe` and its operands. A score that is one compiled rule runs in
+one pass. Products and sums of kernels, and rules that are not written in scalars, first become one score per
+edge and head, by :func:`edge_score` or by the kernel's own code on some of the edges at a time. The pass
+takes these scores as its edge bias.
 """
 
 from __future__ import annotations
@@ -15,19 +15,21 @@ import torch
 from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
+from kgat.capture import differentiates_forward, is_captured, is_exporting
 from kgat.ops import passes
 from kgat.ops.backend import Passes, named
 from kgat.ops.batching import is_watched
-from kgat.ops.call import Call, check_scores, score_dtype
+from kgat.ops.call import Call, check_scores
 from kgat.ops.eager import edge_softmax
 from kgat.ops.graph.device import recording
 from kgat.ops.operands import Operands
+from kgat.ops.precision import score_dtype
 from kgat.ops.recipe import Recipe
 from kgat.score.gram import ComposedGram, Gram, LazyGram, LogitGram, SumGram, Term
 from kgat.score.rules import ADD, DROPOUT, IDENTITY, Argument, Link, Pair, ScoreRule
 
-# Scores of a rule that is not compiled are computed for so many bytes of gathered features at a time; what
-# the rule makes of them on the way may be ten times as large.
+# A rule that is not compiled scores so many edges at a time that it gathers this many bytes of features. What
+# it makes of them on the way may be ten times as large.
 CHUNK_BYTES = 1 << 24
 
 
@@ -36,44 +38,43 @@ def reasons(call: Call) -> list[str]:
     why = []
     if call.gram.signed:
         why.append("the kernel can be negative")
-    # Before 2.12, is_exporting() says yes to all code that torch compiles.
-    if torch.compiler._is_exporting_flag:
+    if is_exporting():
         why.append("torch.export keeps to torch's own ops")
     elif not torch.compiler.is_compiling():
-        if torch.jit.is_tracing() or torch._C._functorch.peek_interpreter_stack() is not None:
+        if is_captured():
             why.append("inside of vmap, grad or jvp of torch.func, or of torch.jit.trace")
-        if torch.autograd.forward_ad._current_level >= 0:
+        if differentiates_forward():
             why.append("forward-mode differentiation")
     return why
 
 
 class FusedBackend(Passes):
-    r"""What makes a backend of passes one of calls: what a room inherits from."""
+    r"""A backend that turns each call into passes. The backend of a device inherits from it."""
 
     def reasons(self, call: Call) -> list[str]:
         if call.value.device.type != self.device:
             return [f"tensors are on {call.value.device.type}"]
-        missing = _missing(self.name)
+        missing = _absence(self.name)
         return reasons(call) + ([] if missing is None else [missing])
 
     def remarks(self, call: Call) -> list[str]:
-        return [f"but its score runs in ops of torch: {why}" for why in _not_in_scalars(call.gram)]
+        return [f"but its score runs in ops of torch: {why}" for why in _obstacles(call.gram)]
 
     def edge_attention(self, call: Call) -> Tensor:
-        return self._attend(call, _seed(call))
+        return self._attend(call, _drawn_seed(call))
 
     def edge_attention_with_weights(self, call: Call) -> tuple[Tensor, Tensor]:
-        seed = _seed(call)
+        seed = _drawn_seed(call)
         out = self._attend(call, seed)
-        score = _add(_scores(call.gram, call), call.edge_log_weight)
+        score = _sum(_scores(call.gram, call), call.edge_log_weight)
         alpha = edge_softmax(score, call.row, call.num_targets)
         if seed is not None:
             alpha = alpha * passes.dropout_mask(seed, *alpha.shape, call.dropout).to(alpha.dtype)
         return out, alpha
 
     def _attend(self, call: Call, seed: Tensor | None) -> Tensor:
-        gram = _of_nodes(call) if self.device == "cpu" else None
-        operands, recipe, rule = _one_pass(call) if gram is None else _but_logits(call, gram)
+        gram = _unmade_logits(call) if self.device == "cpu" else None
+        operands, recipe, rule = _pass_of(call) if gram is None else _pass_of_logits(call, gram)
         nodes = () if gram is None or gram.nodes is None else gram.nodes
         dtype = score_dtype(call.value, *nodes[:1], *operands.values())
         value, heads, base = call.value, call.value.size(1), call.base
@@ -89,7 +90,7 @@ class FusedBackend(Passes):
             value,
             of_pair,
             of_link,
-            # What has the type is not asked to take it: torch would look it up for a microsecond.
+            # An operand that has the type is left alone: to ask torch for the same type costs a microsecond.
             **{name: t if t.dtype is dtype else t.to(dtype) for name, t in operands.items()},
             seed=seed,
             scale=1.0 if isinstance(rule.weight, Tensor) or recipe.pair is None else float(rule.weight),
@@ -100,11 +101,11 @@ class FusedBackend(Passes):
 
 
 @torch.compiler.assume_constant_result
-def _missing(name: str) -> str | None:
+def _absence(name: str) -> str | None:
     return named(name).available()  # type: ignore[attr-defined, no-any-return]
 
 
-def _seed(call: Call) -> Tensor | None:
+def _drawn_seed(call: Call) -> Tensor | None:
     return torch.randint(2**62, (1,), device=call.value.device) if call.dropout > 0 else None
 
 
@@ -129,41 +130,41 @@ def edge_score(term: Term, call: Call) -> Tensor:
 # --- From a call to one pass ------------------------------------------------------------------------------
 
 
-def _one_pass(call: Call) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
-    # The operands, the recipe of the pass, and the rule whose constants it takes.
+def _pass_of(call: Call) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
+    # Returns the operands and the recipe of the pass, and the rule whose constants it takes.
     gram, heads = call.gram, call.value.size(1)
     weight = None if call.edge_log_weight is None else call.edge_log_weight.expand(-1, heads)
     operands: dict[str, Tensor | None] = {}
-    term = _only_term(gram)
-    one = None if term is None else _one_rule(call, term, weight)
+    term = _compiled_term(gram)
+    one = None if term is None else _pass_of_rule(call, term, weight)
     if term is None and not torch.compiler.is_compiling():
-        for why in _not_in_scalars(gram):
+        for why in _obstacles(gram):
             passes.fall_back("the score of fused attention", why)
-    recipe, rule = _OF_SCORES
+    recipe, rule = _PASS_OF_SCORES
     if one is not None:
         operands, recipe = one
         rule = term.rule  # type: ignore[assignment, union-attr]
     elif isinstance(gram, LazyGram):
-        # The query bias cancels in the softmax; the key bias goes by node, as it came.
+        # The query bias cancels in the softmax. The key bias stays one number per node.
         operands["edge_bias"] = weight
         if gram.terms or call.edge_bias is not None:
-            operands["edge_bias"] = _add(_scores(LazyGram(gram.terms), call), weight)
+            operands["edge_bias"] = _sum(_scores(LazyGram(gram.terms), call), weight)
         if gram.key_bias is not None:
             operands["key_bias"] = gram.key_bias
             operands["query_bias"] = gram.key_bias.new_zeros(call.num_targets, heads)
     else:
-        operands["edge_bias"] = _add(_scores(gram, call), weight)
+        operands["edge_bias"] = _sum(_scores(gram, call), weight)
     if call.edge_weight is not None:
         operands["edge_weight"] = call.edge_weight.expand(-1, heads)
     return {name: x for name, x in operands.items() if x is not None}, recipe, rule
 
 
-_OF_SCORES = Recipe(None, IDENTITY), ScoreRule()
+_PASS_OF_SCORES = Recipe(None, IDENTITY), ScoreRule()
 
 
-def _of_nodes(call: Call) -> LogitGram | None:
-    # The Gram matrix, if the pass may make its logits: in their own type, which no other operand widens, and
-    # unless they are there already.
+def _unmade_logits(call: Call) -> LogitGram | None:
+    # Returns the Gram matrix if the pass may make its logits. It makes them in the type of the nodes, so that
+    # no other operand may be wider. Logits that are there already are not made again.
     gram = call.gram
     if not isinstance(gram, LogitGram) or gram.nodes is None or "terms" in vars(gram):
         return None
@@ -173,7 +174,7 @@ def _of_nodes(call: Call) -> LogitGram | None:
     return gram if alike and call.edge_log_weight is None and score_dtype(x, *others) is x.dtype else None
 
 
-def _but_logits(call: Call, gram: LogitGram) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
+def _pass_of_logits(call: Call, gram: LogitGram) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
     rule, operands = gram.rule, {}
     if call.edge_bias is not None:
         operands["edge_bias"] = call.edge_bias
@@ -182,14 +183,15 @@ def _but_logits(call: Call, gram: LogitGram) -> tuple[dict[str, Tensor], Recipe,
     return operands, Recipe(None, rule.link), rule
 
 
-def _one_rule(
+def _pass_of_rule(
     call: Call, term: Term, weight: Tensor | None
 ) -> tuple[dict[str, Tensor | None], Recipe] | None:
-    # Of a kernel that is one compiled rule; None if an edge bias inside meets a weight outside.
+    # Returns the operands and the recipe of one compiled rule. A pass takes one edge bias: there is none for
+    # a bias inside of the link beside a weight outside of it.
     rule, key_bias = term.rule, call.gram.key_bias  # type: ignore[attr-defined]
     assert isinstance(rule, ScoreRule)
     inside = rule.edge_bias_inside and call.edge_bias is not None
-    outer = weight if inside or call.edge_bias is None else _add(call.edge_bias, weight)
+    outer = weight if inside or call.edge_bias is None else _sum(call.edge_bias, weight)
     edge_bias = call.edge_bias if inside else outer
     plain = not isinstance(rule.weight, Tensor) and rule.weight == 1.0
     by_bias = rule.pair is ADD and term.query.size(-1) == 1 and plain and key_bias is None
@@ -204,17 +206,17 @@ def _one_rule(
     return operands, Recipe(rule.pair, rule.link, "weight" in operands, inside)
 
 
-def _not_in_scalars(gram: Gram) -> list[str]:
-    # Of each function that was to be compiled, why it was not.
+def _obstacles(gram: Gram) -> list[str]:
+    # Returns why functions of the kernel that should have been compiled were not.
     if isinstance(gram, SumGram | ComposedGram):
-        return [why for part in gram.parts for why in _not_in_scalars(part)]
+        return [why for part in gram.parts for why in _obstacles(part)]
     rules = [term.rule for term in gram.terms] if isinstance(gram, LazyGram) else []
     functions = [f for rule in rules if isinstance(rule, ScoreRule) for f in (rule.pair, rule.link)]
     return [f.reason for f in functions if f.reason and f is not DROPOUT]
 
 
-def _only_term(gram: Gram) -> Term | None:
-    # The term of a kernel that is one compiled rule.
+def _compiled_term(gram: Gram) -> Term | None:
+    # Returns the term of a kernel that is one compiled rule.
     if not isinstance(gram, LazyGram) or len(gram.terms) != 1:
         return None
     term = gram.terms[0]
@@ -230,7 +232,7 @@ def _has_compiled_pair(term: Term) -> bool:
 
 
 def _is_compiled(function: Pair | Link, args: tuple[Argument, ...]) -> bool:
-    # It has scalars, and takes two constants at most, none of which is learned.
+    # A compiled function is written in scalars. It takes two constants at most, and learns none of them.
     return (
         function.derivative is not None
         and len(args) <= 2
@@ -239,15 +241,15 @@ def _is_compiled(function: Pair | Link, args: tuple[Argument, ...]) -> bool:
 
 
 def _pair_args(rule: ScoreRule) -> tuple[Argument, ...]:
-    return _with_defaults(rule.pair, rule.pair_args, 2)
+    return _all_constants(rule.pair, rule.pair_args, 2)
 
 
 def _link_args(rule: ScoreRule) -> tuple[Argument, ...]:
-    return _with_defaults(rule.link, rule.link_args, 1)
+    return _all_constants(rule.link, rule.link_args, 1)
 
 
-def _with_defaults(function: Pair | Link, args: tuple[Argument, ...], operands: int) -> tuple[Argument, ...]:
-    # Compiled code takes all constants: those that were left out are those of the function.
+def _all_constants(function: Pair | Link, args: tuple[Argument, ...], operands: int) -> tuple[Argument, ...]:
+    # Compiled code takes all constants. Those that the rule leaves out are the defaults of the function.
     if function.derivative is None:
         return args
     missing = function.in_scalars.__code__.co_argcount - operands - len(args)
@@ -263,16 +265,20 @@ def _constants(
     device: torch.device,
     watched: bool,
 ) -> list[Tensor]:
-    # Of each function two rows always, because compiled code takes two.
-    of_numbers = _rows if watched or recording(device) else _fixed
+    # Returns two rows of each function, because compiled code always takes two.
+    of_numbers = _constant_rows if watched or recording(device) else _kept_rows
     return [
-        (_rows if any(isinstance(arg, Tensor) for arg in args) else of_numbers)(args, heads, dtype, device)
+        (_constant_rows if any(isinstance(arg, Tensor) for arg in args) else of_numbers)(
+            args, heads, dtype, device
+        )
         for args in functions
     ]
 
 
-def _rows(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    # A number is filled in: a copy of it would wait for the device.
+def _constant_rows(
+    args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device
+) -> Tensor:
+    # The device fills a row with a number: to copy the number there would wait for the device.
     return torch.stack(
         [
             arg.to(device, dtype).expand(heads)
@@ -284,19 +290,19 @@ def _rows(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: to
 
 
 @functools.lru_cache(maxsize=256)
-def _fixed(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
-    with torch.inference_mode(False):  # it serves training, too
-        return _rows(args, heads, dtype, device)
+def _kept_rows(args: tuple[Argument, ...], heads: int, dtype: torch.dtype, device: torch.device) -> Tensor:
+    with torch.inference_mode(False):  # later calls may train with these rows
+        return _constant_rows(args, heads, dtype, device)
 
 
 def _scores(gram: Gram, call: Call) -> Tensor:
-    # One score per edge and head, of any kernel, with the edge bias.
+    # Returns one score per edge and head of any kernel, with the edge bias.
     if isinstance(gram, SumGram):
-        parts = torch.stack([_scores(part, _without_bias(call)) for part in gram.parts])
-        return _add(parts.logsumexp(dim=0), call.edge_bias)
+        parts = torch.stack([_scores(part, _unbiased_call(call)) for part in gram.parts])
+        return _sum(parts.logsumexp(dim=0), call.edge_bias)
     if isinstance(gram, ComposedGram):
-        scores = (_scores(part, _without_bias(call)) for part in gram.parts)
-        return _add(gram.function(*scores), call.edge_bias)
+        scores = (_scores(part, _unbiased_call(call)) for part in gram.parts)
+        return _sum(gram.function(*scores), call.edge_bias)
     if not isinstance(gram, LazyGram):
         return gram.at(call.row, call.col, call.edge_bias)
     nodes = []
@@ -309,15 +315,16 @@ def _scores(gram: Gram, call: Call) -> Tensor:
     def score(term: Term, inside: tuple[Tensor, ...]) -> Tensor:
         rule = term.rule
         if not _has_compiled_pair(term):
-            return _in_pieces(term, inside, call)
+            return _scores_in_pieces(term, inside, call)
         assert isinstance(rule, ScoreRule)
         return rule.finish(edge_score(term, call), *inside)
 
     return LazyGram(gram.terms).total(score, call.edge_bias, nodes)
 
 
-def _in_pieces(term: Term, inside: tuple[Tensor, ...], call: Call) -> Tensor:
-    # A rule of torch alone: on so few edges at a time that what it gathers is small, once more in backward.
+def _scores_in_pieces(term: Term, inside: tuple[Tensor, ...], call: Call) -> Tensor:
+    # A rule that only torch computes runs on few edges at a time, so that what it gathers is small. Backward
+    # gathers it again.
     row, col = call.row, call.col
     per_edge = 2 * term.query.size(-1) * term.query.size(-2) * term.query.element_size()
     size = max(1, CHUNK_BYTES // max(1, per_edge))
@@ -333,7 +340,12 @@ def _in_pieces(term: Term, inside: tuple[Tensor, ...], call: Call) -> Tensor:
         part = slice(start, start + size)
         pieces.append(
             checkpoint(
-                *(piece, term.query, term.key, row[part], col[part], *(c[part] for c in inside)),
+                piece,
+                term.query,
+                term.key,
+                row[part],
+                col[part],
+                *(c[part] for c in inside),
                 use_reentrant=False,
                 preserve_rng_state=False,
             )
@@ -341,9 +353,9 @@ def _in_pieces(term: Term, inside: tuple[Tensor, ...], call: Call) -> Tensor:
     return torch.cat(pieces)
 
 
-def _without_bias(call: Call) -> Call:
+def _unbiased_call(call: Call) -> Call:
     return Call(call.gram, call.value, call.edge_index, call.num_targets, call.target)
 
 
-def _add(x: Tensor, y: Tensor | None) -> Tensor:
+def _sum(x: Tensor, y: Tensor | None) -> Tensor:
     return x if y is None else x + y

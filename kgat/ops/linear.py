@@ -7,6 +7,7 @@ import functools
 import torch
 from torch import Tensor
 
+from kgat.ops.precision import score_dtype
 from kgat.score.gram import Gram
 
 CHUNK = 128  # tokens whose pairs the causal form looks at one by one
@@ -40,10 +41,7 @@ def linear_attention(gram: Gram, value: Tensor, mask: Tensor | None, causal: boo
         - **value:** :math:`(*, M, H, C)`, **mask:** :math:`(*, M)`, **output:** :math:`(*, N, H, C)`
     """
     parts = gram.up_to_query().feature_parts()
-    wide = value.dtype
-    for part in parts:
-        wide = torch.promote_types(wide, torch.promote_types(part.query.dtype, part.key.dtype))
-    wide = torch.float32 if wide in (torch.float16, torch.bfloat16) else wide
+    wide = score_dtype(value, *(x for part in parts for x in part[:2]))
     lead = torch.broadcast_shapes(value.shape[:-3], *(x.shape[:-3] for part in parts for x in part[:2]))
     tokens = gram.size[:2]
 

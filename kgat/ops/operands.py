@@ -14,9 +14,9 @@ import torch
 from torch import Tensor
 
 from kgat.names import bare
+from kgat.ops.precision import HALF
 from kgat.ops.recipe import Recipe
 
-HALF = (torch.float16, torch.bfloat16)
 # What a row may be of, by the type of scores.
 TYPES: dict[torch.dtype, dict[str, tuple[torch.dtype, ...]]] = {
     score: {
@@ -188,7 +188,9 @@ def check_pass(
     """
     known = _check(dict(zip(TABLE, x, strict=False)), edge_index, recipe, target, num_targets)  # type: ignore[arg-type]
     if not 0.0 <= x.dropout <= 1.0:
-        raise ValueError(f"Expected 'dropout' in [0, 1] (got {x.dropout})")
+        raise ValueError(
+            f"Expected 'dropout' in [0, 1] (got {x.dropout}); it is a probability, and 0 drops nothing"
+        )
     if x.dropout > 0.0 and x.seed is None:
         raise ValueError(f"Expected a 'seed' with dropout={x.dropout} (got None); give one int64 number, [1]")
     if results:
@@ -239,13 +241,15 @@ def _check(
         _refuse("pair_args", "of float32 or float64, the type of scores", scores)
     if target not in (0, 1):
         raise ValueError(
-            f"Expected 'target' as 0 or 1, the row of 'edge_index' with the targets (got {target})"
+            f"Expected 'target' as 0 or 1 (got {target}); give the row of 'edge_index' that holds the targets"
         )
     sizes = {"1": 1, "2": 2}
     _check_row("edge_index", _EDGES, edge_index, sizes, dtype, device)
     if num_targets is not None:
         if num_targets < 0:
-            raise ValueError(f"Expected 'num_targets' of at least 0 (got {num_targets})")
+            raise ValueError(
+                f"Expected 'num_targets' of at least 0 (got {num_targets}); give the number of target nodes"
+            )
         sizes["N"] = num_targets
     for name, x in operands.items():
         wanted = TABLE[name]

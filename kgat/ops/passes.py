@@ -1,13 +1,13 @@
 r"""Fused passes as ops of torch, so that ``torch.compile`` sees no break; anyone can call them.
 
-There are two, the whole pass and its sums of pairs alone, each with its backward pass. They take the edges,
-the operands in the order of their table, and the recipe as text. (Not as a list of tensors: for ops that take
-one, batched gradients make up no rule.) A derivative of their derivative goes through :mod:`kgat.ops.eager`.
+There are two ops, the whole pass and its sums of pairs alone, and each has a backward op. They take the
+edges, the operands in the order of their table, and the recipe as text. Each operand is an argument of its
+own: torch has no rule for batched gradients of ops that take a list of tensors. A second derivative goes
+through :mod:`kgat.ops.eager`.
 """
 
 from __future__ import annotations
 
-import logging
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
@@ -20,6 +20,7 @@ from kgat.ops.backend import on
 from kgat.ops.batching import is_watched, one_by_one
 from kgat.ops.eager import EAGER, call_of
 from kgat.ops.graph.adjacency import Adjacency
+from kgat.ops.notice import warn_once
 from kgat.ops.operands import (
     LEARNED,
     LEARNED_OF_SCORES,
@@ -33,44 +34,42 @@ from kgat.ops.operands import (
 from kgat.ops.recipe import BackendError, Recipe
 from kgat.score.gram import LogitGram
 
-logger = logging.getLogger("kgat")
-
 _PASS = f"Tensor edge_index, {schema(Operands._fields)}, str recipe, SymInt target, SymInt num_targets"
 _SCORE = f"Tensor edge_index, {schema(OF_SCORES)}, str recipe, SymInt target"
 
 
-def _op(name: str, arguments: str, results: int) -> Callable[[Callable[..., Any]], Any]:
+def _declared_op(name: str, arguments: str, results: int) -> Callable[[Callable[..., Any]], Any]:
     declared = f"({arguments}) -> ({', '.join(['Tensor'] * results)})"
     return torch.library.custom_op(f"kgat::{name}", mutates_args=(), schema=declared)
 
 
-def _read(inputs: Sequence[Any]) -> tuple[Operands, str, int, int]:
+def _operands_of(inputs: Sequence[Any]) -> tuple[Operands, str, int, int]:
     *operands, recipe, target, num_targets = inputs
     return Operands(*operands), recipe, target, num_targets
 
 
-def _read_scores(inputs: Sequence[Any]) -> tuple[Operands, str, int]:
+def _operands_of_scores(inputs: Sequence[Any]) -> tuple[Operands, str, int]:
     query, key, weight, pair_args, recipe, target = inputs
     value = key.new_empty(*key.shape[:2], 0)
     return Operands(value, pair_args, pair_args, query, key, weight), recipe, target
 
 
-def _without_gaps(names: Sequence[str], tensors: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, ...]:
-    # An empty tensor stands for the gradient of what is not there: ops return tensors.
+def _all_gradients(names: Sequence[str], tensors: Mapping[str, Tensor], like: Tensor) -> tuple[Tensor, ...]:
+    # Ops return tensors alone: an empty one stands for the gradient of an operand that is not there.
     return tuple([tensors[name] if name in tensors else like.new_empty(0) for name in names])
 
 
-def _like(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
+def _empty_gradients(tensors: Mapping[str, Tensor]) -> dict[str, Tensor]:
     layout = torch.contiguous_format
     return {name: torch.empty_like(x, memory_format=layout) for name, x in tensors.items()}
 
 
-# The number goes up with the shape of what is returned: compilers keep graphs on disk, by the names of ops.
-@_op("edge_attention_2", _PASS, 3)
+# The number in the name rises when an op returns other shapes: compilers keep graphs on disk by names of ops.
+@_declared_op("edge_attention_2", _PASS, 3)
 def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    r"""Returns the averages, the parts of the log-sum-exp of the scores (both in their type) and the
-    fingerprint of the edges."""
-    x, text, target, num_targets = _read(inputs)
+    r"""Returns the averages, the parts of the log-sum-exp of the scores, and the fingerprint of the edges.
+    The first two have the type of scores."""
+    x, text, target, num_targets = _operands_of(inputs)
     recipe = check_pass(x, edge_index, text, target, num_targets)
     adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
     out, lse = on(edge_index.device).attention(recipe, adjacency, x.contiguous())
@@ -79,24 +78,24 @@ def edge_attention(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Te
 
 @edge_attention.register_fake
 def _(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor, Tensor]:
-    x, _, _, num_targets = _read(inputs)
+    x, _, _, num_targets = _operands_of(inputs)
     out = x.link_args.new_empty(num_targets, x.value.size(1), x.value.size(2))
     lse = x.link_args.new_empty(num_targets, x.value.size(1), 2)
     return out, lse, edge_index.new_empty(2, dtype=torch.int64)
 
 
-@_op(
+@_declared_op(
     "edge_attention_2_backward", f"Tensor grad, Tensor out, Tensor lse, Tensor? graph, {_PASS}", len(LEARNED)
 )
 def edge_attention_backward(
     grad: Tensor, out: Tensor, lse: Tensor, graph: Tensor | None, edge_index: Tensor, *inputs: Any
 ) -> tuple[Tensor, ...]:
     r"""Returns the gradients of all operands that are learned."""
-    x, text, target, num_targets = _read(inputs)
+    x, text, target, num_targets = _operands_of(inputs)
     recipe = check_pass(x, edge_index, text, target, num_targets, grad, out, lse)
     x = x._replace(**{name: t.view_as(t) for name, t in x.learned.items()})  # type: ignore[arg-type]  # one gradient each
     found = _attention_backward(grad, out, lse, graph, edge_index, x, recipe, target, num_targets)
-    return _without_gaps(LEARNED, found, x.value)
+    return _all_gradients(LEARNED, found, x.value)
 
 
 def _attention_backward(
@@ -119,15 +118,15 @@ def _attention_backward(
 
 @edge_attention_backward.register_fake
 def _(grad: Tensor, out: Tensor, lse: Tensor, graph: Any, edge_index: Tensor, *inputs: Any) -> Any:
-    x = _read(inputs)[0]
-    return _without_gaps(LEARNED, _like(x.learned), x.value)
+    x = _operands_of(inputs)[0]
+    return _all_gradients(LEARNED, _empty_gradients(x.learned), x.value)
 
 
-@_op("edge_score", _SCORE, 2)
+@_declared_op("edge_score", _SCORE, 2)
 def edge_score(edge_index: Tensor, *inputs: Any) -> tuple[Tensor, Tensor]:
     r"""Returns the sums of pairs and the fingerprint of the edges."""
     recipe = check_score(dict(zip(OF_SCORES, inputs, strict=False)), edge_index, *inputs[-2:])
-    x, _, target = _read_scores(inputs)
+    x, _, target = _operands_of_scores(inputs)
     assert x.query is not None
     adjacency = Adjacency.of(edge_index, target, x.query.size(0), x.value.size(0))
     score = on(edge_index.device).score(recipe, adjacency, x.contiguous())
@@ -140,24 +139,24 @@ def _(edge_index: Tensor, query: Tensor, *_: Any) -> tuple[Tensor, Tensor]:
     return score, edge_index.new_empty(2, dtype=torch.int64)
 
 
-@_op("edge_score_backward", f"Tensor grad, Tensor? graph, {_SCORE}", len(LEARNED_OF_SCORES))
+@_declared_op("edge_score_backward", f"Tensor grad, Tensor? graph, {_SCORE}", len(LEARNED_OF_SCORES))
 def edge_score_backward(
     grad: Tensor, graph: Tensor | None, edge_index: Tensor, *inputs: Any
 ) -> tuple[Tensor, ...]:
     r"""Returns the gradients of query, key and weight."""
     recipe = check_score(dict(zip(OF_SCORES, inputs, strict=False)), edge_index, *inputs[-2:], grad)
-    x, _, target = _read_scores(inputs)
+    x, _, target = _operands_of_scores(inputs)
     assert x.query is not None
     adjacency = Adjacency.again(edge_index, target, x.query.size(0), x.value.size(0), graph)
     backend = on(edge_index.device)
     found = backend.score_backward(recipe, adjacency, x.contiguous(), grad.contiguous())
-    return _without_gaps(LEARNED_OF_SCORES, found, x.query)
+    return _all_gradients(LEARNED_OF_SCORES, found, x.query)
 
 
 @edge_score_backward.register_fake
 def _(grad: Tensor, graph: Any, edge_index: Tensor, *inputs: Any) -> Any:
-    x = _read_scores(inputs)[0]
-    return _without_gaps(LEARNED_OF_SCORES, _like(x.learned), grad)
+    x = _operands_of_scores(inputs)[0]
+    return _all_gradients(LEARNED_OF_SCORES, _empty_gradients(x.learned), grad)
 
 
 @torch.library.custom_op("kgat::dropout_mask", mutates_args=())
@@ -171,7 +170,7 @@ def _(seed: Tensor, edges: int, heads: int, p: float) -> Tensor:
     return seed.new_empty(edges, heads, dtype=torch.float64)
 
 
-# Batched gradients call the backward ops inside of vmap, compiled code all of them.
+# Batched gradients call the backward ops inside of vmap. Compiled code calls all ops there.
 for _each in (edge_attention, edge_attention_backward, edge_score, edge_score_backward, dropout_mask):
     _each.register_vmap(partial(one_by_one, _each))
 
@@ -187,20 +186,21 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _attention_gradients(ctx: Any, grad: Tensor, *_: Tensor) -> tuple[Any, ...]:
-    found = _gradients_of(grad, ctx.saved_tensors, ctx)
+    found = _found_gradients(grad, ctx.saved_tensors, ctx)
     return (None, *map(found.get, Operands._fields), None, None, None)
 
 
-def _gradients_of(grad: Tensor, saved: tuple[Tensor, ...], ctx: Any) -> Mapping[str, Tensor | None]:
-    # 'saved' is asked for once, and not of a context that a checkpoint fills: it would do all over again.
+def _found_gradients(grad: Tensor, saved: tuple[Tensor, ...], ctx: Any) -> Mapping[str, Tensor | None]:
+    # The caller unpacks 'saved' once and hands it on: where a checkpoint fills a context, every look at its
+    # tensors would compute them again.
     out, lse, graph, edge_index, *tensors = saved
-    x, text, target, num_targets = _read((*tensors, *ctx.rest))
+    x, text, target, num_targets = _operands_of((*tensors, *ctx.rest))
     x = x._replace(**dict.fromkeys(ctx.shared, x.value))  # type: ignore[arg-type]
     edges = (edge_index, target, num_targets)
     found: Mapping[str, Tensor | None]
     if _is_differentiated(grad, x):
         Adjacency.again(*edges, x.value.size(0), graph)
-        found = _through_eager(grad, x, text, edges)
+        found = _eager_gradients(grad, x, text, edges)
     else:
         results_of_forward = (grad, out, lse, graph, edge_index)
         try:
@@ -214,19 +214,19 @@ def _gradients_of(grad: Tensor, saved: tuple[Tensor, ...], ctx: Any) -> Mapping[
             fall_back("the backward of fused attention", error)
             leaves = {name: leaf.detach().requires_grad_() for name, leaf in x.learned.items()}
             with torch.enable_grad():
-                found = _through_eager(grad, x._replace(**leaves), text, edges)  # type: ignore[arg-type]
+                found = _eager_gradients(grad, x._replace(**leaves), text, edges)  # type: ignore[arg-type]
             found = {name: None if d is None else d.detach() for name, d in found.items()}
     return found
 
 
 def _score_gradients(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Any, ...]:
     graph, edge_index, *tensors = ctx.saved_tensors
-    x, text, target = _read_scores((*tensors, *ctx.rest))
+    x, text, target = _operands_of_scores((*tensors, *ctx.rest))
     assert x.query is not None
     if _is_differentiated(grad, x):
         edges = (edge_index, target, x.query.size(0))
         Adjacency.again(*edges, x.value.size(0), graph)
-        found = _through_eager(grad, x, text, edges, scores=True)
+        found = _eager_gradients(grad, x, text, edges, scores=True)
     else:
         results = edge_score_backward(grad, graph, edge_index, *tensors, *ctx.rest)
         found = dict(zip(LEARNED_OF_SCORES, results, strict=True))
@@ -251,12 +251,12 @@ def attend(
     watched: bool,
     gram: LogitGram | None = None,
 ) -> Tensor:
-    r"""Returns the averages of :func:`edge_attention`, of operands that are known to fit, plus the base, in
-    the type of values. Both biases may be the logits that a Gram matrix is made of.
+    r"""Returns the averages of :func:`edge_attention` plus the base, in the type of values. The operands are
+    known to fit. Where there is a Gram matrix of logits, these are both biases of nodes.
 
-    Where nobody looks at ops (:func:`~kgat.ops.batching.is_watched`), neither a compiler nor a mode, a
-    transform or a class of tensors of its own, it goes without one: to dispatch an op that is written in
-    Python, and its derivative, takes longer than attention on a small graph.
+    Where :func:`~kgat.ops.batching.is_watched` says that nobody looks at ops, none of this module is called.
+    To dispatch an op that is written in Python, and its derivative, takes longer than attention on a small
+    graph.
     """
     nodes = () if gram is None or gram.nodes is None else gram.nodes
     tensors: Sequence[Any] = (base, *nodes, *x[: len(TABLE)])
@@ -266,7 +266,7 @@ def attend(
         nodes, x = (), x._replace(query_bias=s, key_bias=t)
     inputs = (edge_index, *x, recipe.text, target, num_targets)
     if watched:
-        return _based(edge_attention(*inputs)[0], base, x.value.dtype)
+        return _sum_with_base(edge_attention(*inputs)[0], base, x.value.dtype)
     if learns:
         return EdgeAttention.apply(base, *(nodes or (None, None, None)), *inputs)  # type: ignore[no-any-return, no-untyped-call]
     adjacency = Adjacency.of(edge_index, target, num_targets, x.value.size(0))
@@ -276,9 +276,9 @@ def attend(
     )
 
 
-def _based(out: Tensor, base: Tensor | None, dtype: torch.dtype) -> Tensor:
-    # Rounded once, and apart from what backward reads: it takes differences that would be lost beside a large
-    # base, and what the caller gets may be changed in place, counted by autograd or not.
+def _sum_with_base(out: Tensor, base: Tensor | None, dtype: torch.dtype) -> Tensor:
+    # The sum is rounded once. Backward reads the averages without it: its differences would be lost beside a
+    # large base, and the caller may change the sum in place.
     if base is None:
         return out.clone() if out.dtype is dtype else out.to(dtype)
     return _rounded(out + base, dtype)
@@ -301,7 +301,7 @@ class EdgeAttention(torch.autograd.Function):
         edge_index: Tensor,
         *inputs: Any,
     ) -> Tensor:
-        x, text, target, num_targets = _read(inputs)
+        x, text, target, num_targets = _operands_of(inputs)
         if nodes is not None and first is not None and second is not None:
             s, t = logits.forward(nodes, first, second)
             x = x._replace(query_bias=s, key_bias=t)
@@ -322,12 +322,12 @@ class EdgeAttention(torch.autograd.Function):
         of_base = None if ctx.base_dim == 0 else grad.sum(dim=0) if ctx.base_dim == 2 else grad
         nodes, first, second, *saved = ctx.saved_tensors
         if nodes is None:
-            found = _gradients_of(grad, saved, ctx)
+            found = _found_gradients(grad, saved, ctx)
             return (of_base, None, None, None, None, *map(found.get, Operands._fields), None, None, None)
         at = 4 + Operands._fields.index("query_bias")
         if torch.is_grad_enabled():
             saved[at], saved[at + 1] = logits.logits(nodes, first, second)
-        found = dict(_gradients_of(grad, saved, ctx))
+        found = dict(_found_gradients(grad, saved, ctx))
         d_s, d_t = found.pop("query_bias", None), found.pop("key_bias", None)
         of_nodes: tuple[Tensor | None, ...] = (None, None, None)
         if d_s is not None and d_t is not None:
@@ -340,11 +340,11 @@ def _is_differentiated(grad: Tensor, x: Operands) -> bool:
     return torch.is_grad_enabled() and any(t.requires_grad for t in (grad, *x.learned.values()))
 
 
-def _through_eager(
+def _eager_gradients(
     grad: Tensor, x: Operands, recipe: str, edges: tuple[Tensor, int, int], scores: bool = False
 ) -> dict[str, Tensor | None]:
-    # The same call once more, in ops that can be differentiated again. A key bias may be made of the keys: as
-    # views, operands are no functions of each other.
+    # The same call runs once more, in ops that can be differentiated again. A key bias may be made of the
+    # keys: views of the operands are no functions of each other.
     learned = {name: t.view_as(t) for name, t in x.learned.items()}
     x = x._replace(**learned)  # type: ignore[arg-type]
     mask = None
@@ -361,12 +361,6 @@ def _through_eager(
     return dict(zip(wanted, found, strict=True))
 
 
-_said: set[str] = set()
-
-
 def fall_back(what: str, why: object) -> None:
     r"""Says, once, that the eager backend does what a fused one could not."""
-    line = f"{what} runs on the eager backend: {why}"
-    if line not in _said:
-        _said.add(line)
-        logger.warning(line)
+    warn_once(f"{what} runs on the eager backend: {why}")

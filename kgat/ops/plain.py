@@ -1,4 +1,4 @@
-r"""When a result may be computed from a module's parameters, past its call."""
+r"""When a caller may use the parameters of a module and not call it."""
 
 from __future__ import annotations
 
@@ -9,13 +9,15 @@ from torch.nn.modules import module as calls
 
 
 def is_plain(module: torch.nn.Module, *classes: type[torch.nn.Module]) -> bool:
-    r"""Returns whether calling :obj:`module` is what its class computes from its parameters and nothing else,
-    so that a caller may use these parameters in its place.
+    r"""Returns whether a call of :obj:`module` computes what its class says and nothing else. A caller may
+    then use its parameters and not call it.
 
-    It is not where the module has hooks (among them those of :mod:`torch.nn.utils.prune`, of the older
-    :func:`~torch.nn.utils.weight_norm` and :func:`~torch.nn.utils.spectral_norm`, and of lazy parameters), a
-    parametrisation or another class (LoRA, quantisation, sharding), or a :obj:`forward` of its own
-    (offloading).
+    A module is not plain if it has
+
+    - hooks: :mod:`torch.nn.utils.prune`, the older :func:`~torch.nn.utils.weight_norm` and
+      :func:`~torch.nn.utils.spectral_norm`, and lazy parameters use them;
+    - a parametrisation, or another class: LoRA, quantisation and sharding bring one;
+    - a :obj:`forward` of its own, as offloading does it.
 
     Args:
         module (torch.nn.Module): The module.
@@ -33,7 +35,7 @@ def is_plain(module: torch.nn.Module, *classes: type[torch.nn.Module]) -> bool:
     """
     if type(module) not in classes or "forward" in module.__dict__:
         return False
-    # Written out, because every layer asks at every call.
+    # The hooks are written out, because every layer asks at every call.
     return not (
         module._forward_hooks
         or module._forward_pre_hooks
@@ -46,9 +48,9 @@ def is_plain(module: torch.nn.Module, *classes: type[torch.nn.Module]) -> bool:
     )
 
 
-def project(lin: torch.nn.Linear, x: Tensor) -> Tensor:
-    r"""Returns ``lin(x)``, in the precision of :obj:`x` where the module is plain and its weights are of half
-    precision.
+def call_linear(lin: torch.nn.Linear, x: Tensor) -> Tensor:
+    r"""Returns ``lin(x)`` in the type of :obj:`x`. A plain module also computes in that type, a module of
+    another kind in the type of its parameters.
 
     Args:
         lin (torch.nn.Linear): The linear map.
@@ -59,4 +61,5 @@ def project(lin: torch.nn.Linear, x: Tensor) -> Tensor:
     """
     if is_plain(lin, torch.nn.Linear):
         return F.linear(x, lin.weight.to(x.dtype), None if lin.bias is None else lin.bias.to(x.dtype))
-    return lin(x.to(next(lin.parameters()).dtype)).to(x.dtype)  # type: ignore[no-any-return]
+    first = next(lin.parameters(), x)  # a quantised module has no parameters, and takes what comes
+    return lin(x.to(first.dtype)).to(x.dtype)  # type: ignore[no-any-return]

@@ -5,10 +5,11 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kgat.capture import unwrapped
 from kgat.ops.graph.device import assert_later
 
 
-def require(condition: Tensor, message: str) -> None:
+def check_that(condition: Tensor, message: str) -> None:
     r"""Raises unless :obj:`condition` holds.
 
     On the CPU it raises at once. On other devices, and in compiled and exported code, where looking at a
@@ -23,15 +24,13 @@ def require(condition: Tensor, message: str) -> None:
 
     Example:
         >>> import torch
-        >>> from kgat.ops.require import require
-        >>> require((torch.ones(3) > 0).all(), "Expected positive numbers")
+        >>> from kgat.ops.require import check_that
+        >>> check_that((torch.ones(3) > 0).all(), "Expected positive numbers")
     """
     if torch.compiler.is_compiling():
         assert_later(condition, message)
         return
-    while torch._C._functorch.is_functorch_wrapped_tensor(condition):  # vmap hides what it maps over
-        condition = torch._C._functorch.get_unwrapped(condition)
-    condition = condition.all()
+    condition = unwrapped(condition).all()  # vmap hides what it maps over
     if condition.device.type != "cpu" or type(condition) is not Tensor:
         assert_later(condition, message)
     elif not condition:

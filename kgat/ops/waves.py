@@ -11,14 +11,14 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from kgat.ops.batching import is_mapped
+from kgat.capture import differentiates_forward, is_captured, is_legacy_batched
 from kgat.ops.graph.device import available
 
 # A product of matrices is faster for more channels, unless they are projected to many angles.
 NARROW = 32
 
 
-def project(x: Tensor, omega: Tensor) -> Tensor:
+def components(x: Tensor, omega: Tensor) -> Tensor:
     r"""Multiplies each node's channels with its head's directions, in the wider of both dtypes.
 
     Shapes:
@@ -47,7 +47,7 @@ def circle(angle: Tensor, families: int = 1) -> Tensor:
 
 
 def waves(x: Tensor, omega: Tensor, families: int = 1) -> Tensor:
-    r"""Returns the :func:`circle` of what :func:`project` makes of nodes.
+    r"""Returns the :func:`circle` of the :func:`components` of nodes along directions.
 
     Args:
         x (torch.Tensor): The nodes.
@@ -60,15 +60,13 @@ def waves(x: Tensor, omega: Tensor, families: int = 1) -> Tensor:
     narrow = 0 < x.size(-1) <= max(NARROW, omega.size(-1) // 2)
     dtype = torch.promote_types(x.dtype, omega.dtype)
     if omega.dim() != 3 or not narrow or not _in_one_pass(x.to(dtype), omega.to(dtype)):
-        return circle(project(x, omega), families)
+        return circle(components(x, omega), families)
     out: Tensor = _Circle.apply(x.to(dtype), omega.to(dtype), families)  # type: ignore[no-untyped-call]
     return out
 
 
 def _in_one_pass(*tensors: Tensor) -> bool:
-    if torch.compiler.is_compiling() or torch.jit.is_tracing() or is_mapped(*tensors):
-        return False
-    if torch.autograd.forward_ad._current_level >= 0:
+    if is_captured() or differentiates_forward() or any(map(is_legacy_batched, tensors)):
         return False
     for x in tensors:
         if x.device.type != "cpu" or x.dtype != torch.float32 or type(x.detach()) is not Tensor:
@@ -103,7 +101,7 @@ class _Circle(torch.autograd.Function):
 
 def _gradients(x: Tensor, omega: Tensor | None, families: int, grad: Tensor) -> tuple[Tensor, Tensor | None]:
     # In ops of torch, of which there are derivatives.
-    angle = x if omega is None else project(x, omega)
+    angle = x if omega is None else components(x, omega)
     size = angle.size(-1) // families
     by_sin, by_cos = (torch.cat([part] * families, dim=-1) for part in grad.split(size, dim=-1))
     d_angle = (angle.cos() * by_sin - angle.sin() * by_cos) * (size**-0.5 / families)

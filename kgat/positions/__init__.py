@@ -111,7 +111,8 @@ def resolve(position: PositionLike, embed_dim: int, num_heads: int = 1, **kwargs
     if position is None or (isinstance(position, str) and normalized(position) == "none"):
         if kwargs:
             raise ValueError(
-                f"Expected no arguments where there is no position (got {', '.join(map(repr, kwargs))})"
+                f"Expected no arguments where there is no position (got {', '.join(map(repr, kwargs))}); "
+                f"name the position that takes them, or leave them out"
             )
         return None
     return CATALOGUE.resolve(position, embed_dim, num_heads, **kwargs)

@@ -64,6 +64,3 @@ class ALiBi(Position):
         offset = offsets(query_index, key_index, query.device).to(slopes.dtype).unsqueeze(-1)  # [N, M, 1]
         bias = -slopes * offset.abs()
         return bias if self.form == "symmetric" else bias.masked_fill(offset < 0, -torch.inf)
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, form={self.form!r}"

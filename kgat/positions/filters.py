@@ -83,7 +83,7 @@ def window(radius: int) -> Filter:
                 [0, 1, 1]], dtype=torch.int32)
     """
     if radius < 0:
-        raise ValueError(f"Expected 'radius' of at least 0 (got {radius})")
+        raise ValueError(f"Expected 'radius' of at least 0 (got {radius}); with 0 a token sees itself")
     return Filter(f"window({radius})", lambda offset: offset.abs() <= radius)
 
 
@@ -107,7 +107,8 @@ def strided(local: int, stride: int) -> Filter:
     """
     if local < 0 or stride < 1:
         raise ValueError(
-            f"Expected 'local' of at least 0 and a positive 'stride' (got local={local}, stride={stride})"
+            f"Expected 'local' of at least 0 and a positive 'stride' (got local={local}, stride={stride}); "
+            f"with stride=1 all of the past is seen"
         )
     return Filter(
         f"strided({local}, {stride})",
@@ -134,7 +135,7 @@ def memory(size: int) -> Filter:
                 [0, 1, 1, 1]], dtype=torch.int32)
     """
     if size < 0:
-        raise ValueError(f"Expected 'size' of at least 0 (got {size})")
+        raise ValueError(f"Expected 'size' of at least 0 (got {size}); 'causal' is the filter without memory")
     return Filter(f"memory({size})", lambda offset: offset >= 0, first=-size)
 
 

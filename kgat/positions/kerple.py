@@ -76,6 +76,3 @@ class Kerple(Position):
         r_1, r_2 = self.r_1, self.r_2
         distance = offsets(query_index, key_index, r_1.device).abs().to(r_1.dtype).unsqueeze(-1)  # [N, M, 1]
         return -r_1 * ((r_2 * distance).log1p() if self.form == "log" else distance.pow(r_2))
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, form={self.form!r}"

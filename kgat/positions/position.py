@@ -5,6 +5,8 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
+from kgat.arguments import KnowsArguments
+from kgat.names import bare
 from kgat.score.gram import Gram
 
 # Where tokens stand: integers of shape [N], or a range, which says without a look at the device that each
@@ -12,7 +14,7 @@ from kgat.score.gram import Gram
 Index = Tensor | range
 
 
-class Position(torch.nn.Module):
+class Position(KnowsArguments):
     r"""How the places of tokens enter kernel attention, as one of the integrations that `"Transformer
     Dissection" <https://arxiv.org/abs/1908.11775>`_ compares.
 
@@ -60,7 +62,8 @@ class Position(torch.nn.Module):
         super().__init__()
         if num_heads < 1 or embed_dim < 1 or embed_dim % num_heads != 0:
             raise ValueError(
-                f"Expected a positive 'embed_dim' divisible by 'num_heads={num_heads}' (got {embed_dim})"
+                f"Expected a positive 'embed_dim' divisible by 'num_heads={num_heads}' (got {embed_dim}); "
+                f"every head has an equal part of the channels"
             )
         self.embed_dim = embed_dim
         self.num_heads = num_heads
@@ -138,7 +141,7 @@ class Position(torch.nn.Module):
         return None
 
     def extra_repr(self) -> str:
-        return f"{self.embed_dim}, num_heads={self.num_heads}"
+        return self._shown("embed_dim", "num_heads")
 
     def _checked(self, query: Tensor, query_index: Index) -> Tensor:
         # Queries as a score is made of them: at least in single precision.
@@ -184,10 +187,9 @@ def places(index: Index, device: torch.device | str | None = None) -> Tensor:
     if not isinstance(index, Tensor):
         return index.start + index.step * torch.arange(len(index), device=device)
     if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
-        dtype = str(index.dtype).removeprefix("torch.")
         raise ValueError(
-            f"Expected places as a range or integers of shape [N] (got {dtype} {list(index.shape)}); all "
-            f"sequences of a batch share them"
+            f"Expected places as a range or integers of shape [N] (got {bare(index.dtype)} "
+            f"{list(index.shape)}); all sequences of a batch share them"
         )
     return index if device is None else index.to(device)
 

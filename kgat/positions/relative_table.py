@@ -6,6 +6,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
+from kgat.capture import without_autocast
 from kgat.names import one_of
 from kgat.positions.position import Index, Position, offsets
 
@@ -49,7 +50,9 @@ class RelativeTable(Position):
     def __init__(self, embed_dim: int, num_heads: int = 1, max_offset: int = 16, form: str = "table") -> None:
         super().__init__(embed_dim, num_heads)
         if max_offset < 0:
-            raise ValueError(f"Expected 'max_offset' of at least 0 (got {max_offset})")
+            raise ValueError(
+                f"Expected 'max_offset' of at least 0 (got {max_offset}); 0 takes all offsets for one"
+            )
         self.max_offset = max_offset
         self.form = one_of("form", form, FORMS)
         shape = (2 * max_offset + 1, num_heads, self.channels)
@@ -67,7 +70,7 @@ class RelativeTable(Position):
     def bias(self, query: Tensor, query_index: Index, key_index: Index) -> Tensor:
         query = self._checked(query, query_index)
         rows = self._rows(query_index, key_index, query.device)
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device):
             of_offset = torch.einsum("...nhd,phd->...hnp", query, self.a_key.to(query.dtype))
         if self.form == "table-S":
             of_offset = of_offset * self.channels**-0.5
@@ -83,6 +86,3 @@ class RelativeTable(Position):
     def _rows(self, query_index: Index, key_index: Index, device: torch.device) -> Tensor:
         limit = self.max_offset
         return offsets(query_index, key_index, device).clamp(-limit, limit).long() + limit  # [N, M]
-
-    def extra_repr(self) -> str:
-        return f"{super().extra_repr()}, max_offset={self.max_offset}, form={self.form!r}"

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-from kgat.names import changed, one_of
+from kgat.names import one_of
 from kgat.positions.position import Index, Position, places
 
 LAYOUTS = ("half", "interleaved")
@@ -72,7 +72,7 @@ class Rotary(Position):
                 f"of them turn together, the others stay as they are"
             )
         if not 0.0 < base < float("inf"):
-            raise ValueError(f"Expected a positive and finite 'base' (got {base})")
+            raise ValueError(f"Expected a positive and finite 'base' (got {base}); the paper's is 10000.0")
         self.base = base
         self.rotary_channels = turned
         self.layout = one_of("layout", layout, LAYOUTS)
@@ -93,10 +93,3 @@ class Rotary(Position):
             turned = torch.stack([a * cos - b * sin, b * cos + a * sin], dim=-1).flatten(-2)
         turned = turned.to(x.dtype)
         return turned if size == self.channels else torch.cat([turned, x[..., size:]], dim=-1)
-
-    def extra_repr(self) -> str:
-        return super().extra_repr() + changed(
-            base=(self.base, 10000.0),
-            channels=(self.rotary_channels, self.channels),
-            layout=(self.layout, "half"),
-        )

@@ -48,7 +48,9 @@ class Sum(Position):
     ) -> None:
         super().__init__(embed_dim, num_heads)
         if max_length is not None and max_length < 1:
-            raise ValueError(f"Expected 'max_length' as None or positive (got {max_length})")
+            raise ValueError(
+                f"Expected 'max_length' as None or positive (got {max_length}); None makes sinusoids"
+            )
         self.max_length = max_length
         self.in_values = in_values
         self.register_parameter("t", None)

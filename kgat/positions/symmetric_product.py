@@ -8,8 +8,9 @@ import torch
 from torch import Tensor
 
 from kgat import kernels
+from kgat.capture import without_autocast
 from kgat.kernels import Context, KernelLike
-from kgat.ops.plain import project
+from kgat.ops.plain import call_linear
 from kgat.positions.position import Index, Position, sinusoids
 from kgat.score.gram import Gram
 
@@ -60,6 +61,9 @@ class SymmetricProduct(Position):
     ) -> None:
         super().__init__(embed_dim, num_heads)
         self.kernel = kernels.resolve(kernel, self.channels, num_heads, **(kernel_kwargs or {}))
+        # The kernel shows itself; what it was built by may be a function, which no pickle takes.
+        for name in ("kernel", "kernel_kwargs"):
+            self._arguments.pop(name, None)
         self.lin_place = torch.nn.Linear(embed_dim, embed_dim, bias=False)  # W_T
         self.reset_parameters()
 
@@ -73,7 +77,8 @@ class SymmetricProduct(Position):
         return self.kernel(query, key, Context(losses=losses))
 
     def _lifted(self, index: Index) -> Tensor:
-        like = next(self.lin_place.parameters())
-        with torch.autocast(like.device.type, enabled=False):
+        # A quantised module has no parameters.
+        like = next(self.lin_place.parameters(), torch.empty(0))
+        with without_autocast(like.device):
             t = sinusoids(index, self.embed_dim, like)
-            return project(self.lin_place, t).view(-1, self.num_heads, self.channels)
+            return call_linear(self.lin_place, t).view(-1, self.num_heads, self.channels)

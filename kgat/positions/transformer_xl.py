@@ -6,7 +6,8 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.ops.plain import is_plain, project
+from kgat.capture import without_autocast
+from kgat.ops.plain import call_linear, is_plain
 from kgat.positions.position import Index, Position, offsets, sinusoids
 
 
@@ -71,14 +72,14 @@ class TransformerXL(Position):
 
     def bias(self, query: Tensor, query_index: Index, key_index: Index) -> Tensor:
         query = self._checked(query, query_index)
-        with torch.autocast(query.device.type, enabled=False):
+        with without_autocast(query.device):
             query = (query + self.v.to(query.dtype)) * self.channels**-0.5
             if _consecutive(query_index) and _consecutive(key_index) and query.size(-3) > 1:
                 return self._shifted(query, query_index, key_index)  # type: ignore[arg-type]
             if is_plain(self.lin_wave, torch.nn.Linear):
                 return self._turned(query, query_index, key_index)
             offset = offsets(query_index, key_index, query.device)
-            w_r = project(self.lin_wave, sinusoids(offset.flatten(), self.wave_dim, query))
+            w_r = call_linear(self.lin_wave, sinusoids(offset.flatten(), self.wave_dim, query))
             w_r = w_r.view(*offset.shape, self.num_heads, self.channels)
             return torch.einsum("...nhd,nmhd->...nmh", query, w_r)
 
@@ -86,7 +87,7 @@ class TransformerXL(Position):
         n, m = len(query_index), len(key_index)
         last = query_index.start + n - 1 - key_index.start
         r = sinusoids(range(last, last - (n + m - 1), -1), self.wave_dim, query)  # from far to near
-        w_r = project(self.lin_wave, r).view(-1, self.num_heads, self.channels)
+        w_r = call_linear(self.lin_wave, r).view(-1, self.num_heads, self.channels)
         of_offset = torch.einsum("...nhd,phd->...hnp", query, w_r)  # [..., H, N, N + M - 1]
         return shifted(of_offset, m).movedim(-3, -1)
 

@@ -78,7 +78,9 @@ class Tape:
         """
         x = [self._operand(operand, operation) for operand in operands]
         if operation == "where" and not _is_condition(x[0]):
-            raise TypeError("Expected a comparison as the condition of 'where' (got a number)")
+            raise TypeError(
+                "Expected a comparison as the condition of 'where' (got a number); write it as 'x > 0'"
+            )
         if not any(isinstance(operand, Symbol) for operand in x):
             fold = _FUNCTIONS.get(operation) or getattr(operator, operation)
             return float(fold(*x))
@@ -314,11 +316,14 @@ class Expression:
         try:
             parameters = list(inspect.signature(function).parameters.values())
         except ValueError as error:  # a function of another language
-            raise TypeError(f"Expected a function of Python (got {function!r})") from error
+            raise TypeError(
+                f"Expected a function of Python (got {function!r}); rules are written with arithmetic and "
+                f"the functions of kgat.score.scalar"
+            ) from error
         if len(parameters) < operands or any(p.kind > p.POSITIONAL_OR_KEYWORD for p in parameters):
             raise TypeError(
                 f"Expected {operands} arguments and then constants, by place (got "
-                f"{inspect.signature(function)})"
+                f"{inspect.signature(function)}); constants with defaults are the rule's own"
             )
         self._name = name
         self._operands = operands
@@ -328,7 +333,10 @@ class Expression:
         outputs = function(*self._inputs)
         self._outputs: Sequence[Value] = outputs if isinstance(outputs, tuple) else (outputs,)
         if len(self._outputs) != results:
-            raise TypeError(f"Expected {results} results of a function (got {len(self._outputs)})")
+            raise TypeError(
+                f"Expected {results} results of a function (got {len(self._outputs)}); a rule has one, its "
+                f"derivative one for each argument"
+            )
         self._outputs = [self._tape._operand(x, "return") for x in self._outputs]
 
     def derivative(self) -> Expression:

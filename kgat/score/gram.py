@@ -13,6 +13,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kgat.capture import is_captured, without_autocast
 from kgat.score.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
 
 
@@ -262,7 +263,7 @@ class LazyGram(Gram):
         parts = []
         for t in self.terms:
             # A score goes through an exponential: it keeps its digits under autocast too.
-            with torch.autocast(t.query.device.type, enabled=False):
+            with without_autocast(t.query.device):
                 parts.append(score(t, extra if inside and t is inside[0] else ()))
         outside = () if inside else extra
         parts += [b for b in (self.query_bias, self.key_bias, *biases, *outside) if b is not None]
@@ -454,7 +455,8 @@ class SumGram(_Parts):
         if not biases or len(parts) < len(_flat(self)):
             return self
         with torch.no_grad():
-            top = functools.reduce(torch.maximum, biases)
+            # Detached, because forward derivatives do not stop at 'no_grad'.
+            top = functools.reduce(torch.maximum, (bias.detach() for bias in biases))
             if len(biases) < len(parts):
                 top = top.clamp_min(0.0)
             top = torch.where(top.isfinite(), top, 0.0)
@@ -640,9 +642,7 @@ TAME = {torch.float32: 2.0**7, torch.float64: 2.0**22}
 def legible() -> bool:
     r"""Whether a decision may depend on numbers of operands: not where a compiler or tracer looks for what
     holds for all numbers, nor inside of transforms of :mod:`torch.func`."""
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
-        return False
-    return torch._C._functorch.peek_interpreter_stack() is None
+    return not is_captured()
 
 
 def _is_squared_difference(term: Term) -> bool:
@@ -715,8 +715,10 @@ def _parts_of(term: Term) -> list[FeaturePart]:
 
 def _times(x: FeaturePart, y: FeaturePart) -> FeaturePart:
     return FeaturePart(
-        *(_kronecker(x.query, y.query), _kronecker(x.key, y.key)),
-        *(_add(x.query_log, y.query_log), _add(x.key_log, y.key_log)),
+        query=_kronecker(x.query, y.query),
+        key=_kronecker(x.key, y.key),
+        query_log=_add(x.query_log, y.query_log),
+        key_log=_add(x.key_log, y.key_log),
     )
 
 

@@ -17,6 +17,7 @@ from kgat.testing.rule import check_derivatives
 Graph = tuple[int, int, list[tuple[int, int]]]
 GRAPHS: dict[str, Graph] = {
     "an empty graph": (3, 2, []),
+    "no targets": (0, 2, []),
     "a single node": (1, 1, [(0, 0)]),
     "a hub": (5, 30, [(j, 2) for j in range(30)] + [(0, 0)]),
     "duplicate edges": (2, 2, [(0, 1)] * 7 + [(1, 1), (1, 0)]),
@@ -35,8 +36,8 @@ def check_backend(
 ) -> None:
     r"""Checks that a backend computes, for one kernel, what the loops of the reference backend compute.
 
-    On an empty graph, a single node, a hub, duplicate edges and a bipartite graph with isolated targets,
-    with edge biases, edge weights before and after normalisation and a base:
+    On an empty graph, one without targets, a single node, a hub, duplicate edges and a bipartite graph with
+    isolated targets, with edge biases, edge weights before and after normalisation and a base:
 
     * **value**, **gradient**: outputs and the gradients of queries, keys, values, all edge operands, the
       base and the kernel's parameters agree, in float64 to :math:`10^{-9}` and in float32 to its rounding;

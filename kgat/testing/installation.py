@@ -10,6 +10,7 @@ from dataclasses import dataclass
 import torch
 
 from kgat import functional, kernels, ops
+from kgat.names import bare
 from kgat.testing.backend import FORMULA, Graph, attention_on
 from kgat.testing.backend import GRAPHS as SMALL
 from kgat.testing.law import relative_error
@@ -95,8 +96,8 @@ def _check_kernel(name: str, backend: str) -> Outcome:
                 error = relative_error(value, expected[law])
                 errors[dtype] = max(errors.get(dtype, 0.0), error)
                 if not error <= tolerance and not wrong:
-                    what, kind = "output" if law == "value" else law, str(dtype).removeprefix("torch.")
-                    wrong = f"{what}, {graph}, {kind}: {error:.1e} off"
+                    what = "output" if law == "value" else law
+                    wrong = f"{what}, {graph}, {bare(dtype)}: {error:.1e} off"
     return Outcome(name, backend, errors, wrong)
 
 

@@ -3,6 +3,7 @@ r"""The laws of a kernel."""
 from __future__ import annotations
 
 import copy
+import re
 from collections.abc import Callable
 
 import torch
@@ -12,6 +13,8 @@ from torch.autograd.gradcheck import gradcheck, gradgradcheck
 from kgat import ops
 from kgat.functional import dense_attention, edge_attention
 from kgat.kernels.kernel import Context, Kernel
+from kgat.names import bare
+from kgat.ops.precision import HALF
 from kgat.ops.recipe import BackendError
 from kgat.testing.backend import GRAPHS, attention_on
 from kgat.testing.law import Points, all_pairs, at_edges, equal, fail, made_by, perturb, relative_error
@@ -47,13 +50,17 @@ def check_kernel(
     * **signed**: a kernel that can be negative refuses scores and offers features;
     * **symmetric**, **positive definite**, **translation invariant**: what the class declares,
       holds;
+    * **masked by bias**: where it declares that, an edge bias of minus infinity is as good as no edge, in
+      values and all gradients, on every backend of this machine;
+    * **undecayed**: what it names there are its parameters;
     * **gradient**, **second gradient**: analytic ones equal numerical ones, for queries, keys and
       all parameters;
     * **precision**: float32 agrees with float64, and half-precision input, parameters and autocast
       give float32 scores;
     * **state**, **reset**, **eval**: the state dict restores every score bit by bit, drawing
-      parameters anew repeats under a seed, and evaluation is deterministic;
-    * **repr**: it names the class;
+      parameters anew repeats under a seed, drawing random buffers anew depends on the generator that is given
+      and on nothing else, and evaluation is deterministic;
+    * **repr**: it names the class, and all arguments whose value is not the default;
     * **backends**: attention on edges from more sources than targets is the same, with all gradients, on
       every backend of this machine;
     * **derivatives**: see :func:`check_backend`.
@@ -90,8 +97,9 @@ def check_kernel(
         torch.manual_seed(seed)
         kernel = made_by(factory, channels, heads)
         _check_repr(kernel)
+        _check_undecayed(kernel)
         _check_signed(kernel)
-        _check_reset(kernel, seed)
+        _check_reset(kernel, factory, seed)
         kernel.eval()  # in training, a kernel may sample
         _check_eval(kernel)
         for perturbed in (False, True):
@@ -107,6 +115,7 @@ def check_kernel(
             _check_claims(exact, points)
             with torch.random.fork_rng(devices=[]):
                 _check_independence(kernel)
+                _check_masked(kernel)
         _check_precision(kernel)
         with torch.random.fork_rng(devices=[]):
             _check_spread(kernel)
@@ -119,9 +128,26 @@ def check_kernel(
         check_derivatives(kernel, seed)
 
 
+def _own_kernels(kernel: Kernel) -> list[Kernel]:
+    return [part for part in kernel.modules() if isinstance(part, Kernel)]
+
+
 def _check_repr(kernel: Kernel) -> None:
-    if type(kernel).__name__ not in repr(kernel):
-        fail(kernel, "repr", f"expected the name '{type(kernel).__name__}' (got {kernel!r})")
+    for part in _own_kernels(kernel):
+        if type(part).__name__ not in repr(part):
+            fail(kernel, "repr", f"expected the name '{type(part).__name__}' (got {part!r})")
+        for name, value in part._changed_arguments("channels", "heads").items():
+            if not re.search(rf"\b{name}=", repr(part)):
+                fail(kernel, "repr", f"expected the argument '{name}={value!r}' (got {part!r})")
+
+
+def _check_undecayed(kernel: Kernel) -> None:
+    for part in _own_kernels(kernel):
+        own = list(part._parameters)  # those that are None, too: they are not learned for these arguments
+        for name in part.undecayed:
+            if name not in own:
+                what = f"expected names of parameters (got '{name}'); {type(part).__name__} has "
+                fail(kernel, "undecayed", what + (", ".join(map(repr, own)) or "none"))
 
 
 def _check_shapes(kernel: Kernel, points: Points) -> None:
@@ -300,6 +326,44 @@ def _check_claims(kernel: Kernel, points: Points) -> None:
         equal(kernel, "translation invariant", what, moved, all_pairs(kernel(q, k)), tolerance)
 
 
+def _check_masked(kernel: Kernel) -> None:
+    if not kernel.masked_by_bias:
+        return
+    for backend in ops.here():
+        for dtype, tolerance in ((torch.float64, 1e-9), (torch.float32, 1e-3)):
+            device = ops.named(backend).device or "cpu"
+            model, points = copy.deepcopy(kernel).to(device, dtype), Points(kernel, dtype)
+            q, k, v = (x.to(device) for x in (points.query, points.key, torch.randn_like(points.key)))
+            row, col = torch.cartesian_prod(torch.arange(q.size(0)), torch.arange(k.size(0))).T.to(device)
+            bias = torch.randn(row.numel(), kernel.heads).to(q)
+            kept = (row > 1) | ((row == 1) & (col > 1))  # none of the first query, some of the second
+            hidden = bias.masked_fill(~kept.unsqueeze(-1), -torch.inf)
+            try:
+                expected = _attention(model, q, k, v, bias[kept], torch.stack([col, row])[:, kept], backend)
+                found = _attention(model, q, k, v, hidden, torch.stack([col, row]), backend)
+            except (NotImplementedError, BackendError):
+                continue  # which the automatic choice passes over, too
+            wanted = torch.zeros_like(bias)
+            wanted[kept] = expected["gradient of edge_bias"]
+            expected["gradient of edge_bias"] = wanted
+            for what, value in found.items():
+                where = f"{what} beside biases of minus infinity, by {backend} in {bare(dtype)}"
+                equal(kernel, "masked by bias", where, value, expected[what], tolerance)
+
+
+def _attention(
+    kernel: Kernel, q: Tensor, k: Tensor, v: Tensor, bias: Tensor, edge_index: Tensor, backend: str
+) -> dict[str, Tensor]:
+    x = {"query": q, "key": k, "value": v, "edge_bias": bias}
+    x = {name: value.clone().requires_grad_() for name, value in x.items()}
+    gram = kernel(x["query"], x["key"])
+    out = edge_attention(gram, x["value"], edge_index, edge_bias=x["edge_bias"], backend=backend)
+    slope = torch.linspace(-1, 1, out.numel()).to(out).view_as(out)
+    x |= dict(kernel.named_parameters())
+    grads = torch.autograd.grad((out * slope).sum(), list(x.values()), materialize_grads=True)
+    return {"output": out.detach()} | {f"gradient of {n}": g for n, g in zip(x, grads, strict=True)}
+
+
 class _Dense(torch.nn.Module):
     r"""The scores as a function of tensors: rules may look at parameters when a pair is evaluated."""
 
@@ -353,7 +417,7 @@ def _check_precision(kernel: Kernel) -> None:
         # The products of features are the check's own, so they stay outside.
         value = gram.dense() if not gram.signed else expected
     equal(kernel, "precision", "scores under autocast", value, expected, 0.0)
-    for half in (torch.float16, torch.bfloat16):
+    for half in HALF:
         q, k = points.query.to(half), points.key.to(half)
         for what, model in (("input", single), ("input and parameters", copy.deepcopy(kernel).to(half))):
             value = all_pairs(model(q, k))
@@ -490,27 +554,41 @@ def _check_state(kernel: Kernel, factory: Callable[[int, int], Kernel], seed: in
         equal(kernel, "state", "scores after a state dict round trip", value, expected, 0.0)
 
 
-def _check_reset(kernel: Kernel, seed: int) -> None:
+def _check_reset(kernel: Kernel, factory: Callable[[int, int], Kernel], seed: int) -> None:
     other = copy.deepcopy(kernel)
+    built = []
+    for own in (seed, seed + 1):
+        torch.manual_seed(own)
+        built.append(dict(factory(kernel.channels, kernel.heads).named_buffers()))
+    drawn = [name for name, x in built[0].items() if not torch.equal(x, built[1][name])]
 
-    def snapshot(what: str) -> dict[str, Tensor]:
+    def snapshot(what: str, own: int, generator: int | None = None) -> dict[str, Tensor]:
         with torch.no_grad():
             for p in other.parameters():
                 p.add_(1.0)
-        torch.manual_seed(seed + 2)
-        getattr(other, what)(*((torch.Generator().manual_seed(seed),) if what == "resample" else ()))
+        buffers = dict(other.named_buffers())
+        for name in drawn:  # so that one that is not drawn anew is seen
+            buffers[name].fill_(torch.nan if buffers[name].is_floating_point() else 0)
+        torch.manual_seed(own)
+        getattr(other, what)(*(() if generator is None else (torch.Generator().manual_seed(generator),)))
         tensors = dict(other.named_parameters()) | dict(other.named_buffers())
+        for name in drawn:
+            if bool(tensors[name].isnan().any()):
+                fail(kernel, "reset", f"expected '{what}' to draw buffer '{name}' anew (got it as it was)")
         return {name: x.detach().clone() for name, x in tensors.items()}
 
-    first, second = snapshot("reset_parameters"), snapshot("reset_parameters")
+    first, second = (snapshot("reset_parameters", seed + 2) for _ in range(2))
     for name in first:
         what = f"'{name}' drawn twice under one seed"
         equal(kernel, "reset", what, second[name], first[name], 0.0)
-    buffers = [name for name, _ in other.named_buffers()]
-    first, second = snapshot("resample"), snapshot("resample")
-    for name in buffers:
+    # By the generator that is given and not by torch's own, whose seed is another each time.
+    third = snapshot("resample", seed + 4, seed + 1)
+    first, second = (snapshot("resample", own, seed) for own in (seed + 3, seed + 2))
+    for name, _ in other.named_buffers():
         what = f"buffer '{name}' resampled twice with one generator"
         equal(kernel, "reset", what, second[name], first[name], 0.0)
+        if name in drawn and torch.equal(third[name], first[name]):
+            fail(kernel, "reset", f"expected another generator to change buffer '{name}' (got the same)")
 
 
 def _check_eval(kernel: Kernel) -> None:

@@ -79,7 +79,7 @@ def made_by(factory: Callable[[int, int], Kernel], channels: int, heads: int) ->
         ) from None
     kernel = factory(channels, heads)
     if not isinstance(kernel, Kernel):
-        raise TypeError(f"Expected 'factory' to return a 'Kernel' (got {kernel!r})")
+        raise TypeError(f"Expected 'factory' to return a 'Kernel' (got {kernel!r}); subclass 'Kernel'")
     if (kernel.channels, kernel.heads) != (channels, heads):
         fail(kernel, "shape", f"built for channels={channels} and heads={heads}")
     return kernel

@@ -3,13 +3,14 @@ r"""Each law of check_kernel is seen to fail on a kernel that breaks it."""
 import contextlib
 import itertools
 import math
+from functools import partial
 
 import pytest
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.kernels import RBF, DotProduct, Kernel, Linear, Polynomial
+from kgat.kernels import RBF, Additive, DotProduct, Kernel, Linear, Polynomial
 from kgat.score.gram import FeaturePart, LazyGram
 from kgat.score.rules import ABS_DIFFERENCE, LOG, SIGNED, Link, Pair, ScoreRule
 from kgat.score.scalar import absolute, maximum, where
@@ -232,6 +233,40 @@ class DeafToGenerator(Unsaved):
 _TICKS = itertools.count()
 
 
+class GlobalGenerator(DeafToGenerator):
+    def resample(self, generator=None):
+        self.omega.normal_()
+
+
+class OneDraw(DeafToGenerator):
+    def resample(self, generator=None):
+        self.omega.normal_(generator=torch.Generator().manual_seed(7))
+
+
+class NeverResampled(DeafToGenerator):
+    def resample(self, generator=None):
+        pass
+
+
+class ResampledInPart(DeafToGenerator):
+    def resample(self, generator=None):
+        self.omega[1:].normal_(generator=generator)
+
+
+class NotMasked(Additive):  # of the bias, ReLU leaves 0
+    masked_by_bias = True
+
+    def __init__(self, channels, heads):
+        super().__init__(channels, heads, negative_slope=0.0)
+
+
+class Undecayed(Kernel):
+    undecayed = ("omega",)
+
+    def score(self, query, key):
+        return (query * key).sum(dim=-1)
+
+
 class RandomEval(Kernel):
     def lift(self, query, key):
         return LazyGram.of(query * (1.0 + 1e-6 * torch.rand(())), key)
@@ -356,6 +391,12 @@ PLANTED = [
     (Unsaved, "state"),
     (NoReset, "reset"),
     (DeafToGenerator, "reset"),
+    (GlobalGenerator, "reset"),
+    (OneDraw, "reset"),
+    (NeverResampled, "reset"),
+    (ResampledInPart, "reset"),
+    (NotMasked, "masked by bias"),
+    (Undecayed, "undecayed"),
     (RandomEval, "eval"),
     (Nameless, "repr"),
     (Careless, "shape"),
@@ -370,6 +411,24 @@ def test_a_planted_error_is_named(broken, law):
         check_kernel(broken)
     assert broken.__name__ in str(caught.value) or law == "repr"
     assert "\n" not in str(caught.value)
+
+
+class Wide(RBF):
+    def __init__(self, channels, heads=1, width=1.0, *, fast=False):
+        super().__init__(channels, heads)
+
+
+class Narrow(Wide):  # says one of its arguments
+    def extra_repr(self):
+        return f"{super().extra_repr().partition(', fast')[0]}, so_fast=True"
+
+
+def test_a_repr_names_arguments_that_are_not_the_usual_ones():
+    check_kernel(partial(Wide, fast=True))
+    check_kernel(Narrow)
+    for factory in (partial(Narrow, fast=True), lambda c, h: DotProduct(c, h) * Narrow(c, h, fast=True)):
+        with pytest.raises(AssertionError, match=r"^Law 'repr' .*argument 'fast=True' \(got Narrow\(5"):
+            check_kernel(factory)
 
 
 def test_a_factory_must_give_the_kernel_it_was_asked_for():

@@ -7,7 +7,7 @@ import torch
 import torch.nn.functional as F
 
 from kgat.kernels import RFA, DotProduct, EluPlusOne, FAVORPlus
-from kgat.ops.waves import circle, project, waves
+from kgat.ops.waves import circle, components, waves
 
 H, D = 3, 4
 
@@ -231,7 +231,7 @@ def test_waves_in_one_pass_are_those_of_double_precision(sizes, scale):
     x, omega, grad = of_waves(*sizes)
     x = (x.detach() * scale).requires_grad_()
     wide, wide_omega = (t.detach().double().requires_grad_() for t in (x, omega))
-    out, expected = waves(x, omega, sizes[-1]), circle(project(wide, wide_omega), sizes[-1])
+    out, expected = waves(x, omega, sizes[-1]), circle(components(wide, wide_omega), sizes[-1])
     out.backward(grad)
     expected.backward(grad.double())
     # An angle is as exact as its size allows.
@@ -293,6 +293,6 @@ def test_waves_read_what_is_negated_lazily():
 def test_waves_of_nothing(nodes, heads, channels):
     x, omega, grad = of_waves(nodes, heads, channels, 4, 2)
     out = waves(x, omega, 2)
-    torch.testing.assert_close(out, circle(project(x, omega), 2))
+    torch.testing.assert_close(out, circle(components(x, omega), 2))
     first = torch.autograd.grad(out, (x, omega), grad, create_graph=True)
     assert not any(t.count_nonzero() for t in first)

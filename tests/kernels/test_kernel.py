@@ -1,9 +1,11 @@
-r"""The contract of a kernel: one lift, with a context or without, and the hooks that speak of it."""
+r"""The contract of a kernel: one lift, with a context or without, hooks that speak of it, and its repr."""
+
+import inspect
 
 import pytest
 import torch
 
-from kgat import KernelGATConv
+from kgat import KernelGATConv, kernels
 from kgat.kernels import Additive, Context, ImplicitSpectral, Kernel, Magnitude
 from kgat.kernels.kernel import NOTHING
 from kgat.score.gram import LazyGram
@@ -67,6 +69,8 @@ def test_hooks_speak_of_one_lift():
         def lift(self, query, key):
             return super().lift(2.0 * query, 2.0 * key)
 
+    assert Named(3, 2).masked_by_bias
+    assert not Doubled(3, 2).masked_by_bias
     x, edges = torch.randn(4, 6), torch.tensor([[0, 1, 2, 3], [1, 2, 3, 0]])
     named = KernelGATConv(6, 3, 2, kernel=Named)
     doubled = KernelGATConv(6, 3, 2, kernel=Doubled)
@@ -119,3 +123,43 @@ def test_numbers_that_a_kernel_learns():
     assert (kernel.initial_offset, kernel.initial_scale) == (-2, 3.0)
     with pytest.raises(ValueError, match=r"positive 'scale' \(got 0.0\)"):
         kernel.learn_positive(scale=0.0)
+
+
+# Of arguments that do not take any number, a value that is not the default.
+OTHERS = {
+    **{"num_features": 6, "degree": 4, "power": 6, "num_layers": 3, "grid_size": 3, "spline_order": 2},
+    **{"draws": 2, "p": 1.5, "init": "official", "kind": "hyperbolic", "law": "cauchy", "per": "layer"},
+    **{"learn_p": "head", "evaluation": "sobol"},
+}
+
+
+@pytest.mark.parametrize("name", kernels.names())
+def test_a_repr_shows_what_is_not_as_usual(name):
+    cls = getattr(kernels, name)
+    usual = repr(cls(4, 2))
+    assert usual.replace("\n  ", "").startswith(f"{name}(4, heads=2")
+    for parameter in list(inspect.signature(cls).parameters.values())[2:]:
+        value = not parameter.default if isinstance(parameter.default, bool) else 0.5
+        value = OTHERS.get(parameter.name, value)
+        assert f", {parameter.name}={value!r}" in repr(cls(4, 2, **{parameter.name: value}))
+        assert parameter.name not in usual
+
+
+class Fitted(Kernel):
+    def __init__(self, channels, heads=1, points=None, net=None, **kwargs):
+        super().__init__(channels, heads)
+        self.net = net
+
+
+def test_a_repr_takes_any_argument():
+    assert repr(Fitted(4, points=torch.ones(2))) == "Fitted(4, heads=1, points=tensor([1., 1.]))"
+    assert repr(Fitted(4, points=None, law="own")) == "Fitted(4, heads=1, law='own')"
+    assert repr(Fitted(4, net=torch.nn.ReLU())).split() == [
+        "Fitted(",
+        "4,",
+        "heads=1",
+        "(net):",
+        "ReLU()",
+        ")",
+    ]
+    assert repr(Magnitude(4, p=2)) == "Magnitude(4, heads=1)"  # 2 is 2.0

@@ -46,6 +46,7 @@ def test_every_kernel_with_one_channel_in_single_precision(name):
 
 OPTIONS = [
     partial(Additive, negative_slope=0.0),
+    partial(Additive, negative_slope=1e-300),
     partial(CopulaSpectral, num_features=4, concat=True, draws=2),
     partial(FAVORPlus, kind="hyperbolic"),
     partial(FAVORPlus, num_features=3, orthogonal=False),
@@ -107,6 +108,35 @@ COMPOSITES = {
 @pytest.mark.parametrize("factory", COMPOSITES.values(), ids=COMPOSITES.keys())
 def test_products_and_sums(factory):
     check_kernel(factory)
+
+
+FACTORIES = {
+    **{name: getattr(kernels, name) for name in kernels.names()},
+    **{f"{f.func.__name__}-{f.keywords}": f for f in OPTIONS},
+    **COMPOSITES,
+}
+
+
+@pytest.mark.parametrize("factory", FACTORIES.values(), ids=FACTORIES.keys())
+def test_forward_and_backward_derivatives_are_the_same(factory):
+    generator = torch.Generator().manual_seed(0)
+    kernel = factory(4, 2).double().eval()
+    x = torch.randn(3, 2, 4, generator=generator).double()
+    parameters = {name: p.detach().clone() for name, p in kernel.named_parameters()}
+
+    def score(x, parameters):
+        gram = torch.func.functional_call(kernel, parameters, (x, x + 0.3))
+        if gram.signed:
+            f, g = gram.features()
+            return torch.einsum("nhr,mhr->nmh", f, g)
+        # Weights alone would not see a factor in all scores of a query.
+        return torch.cat(
+            [gram.dense().softmax(dim=1), gram.up_to_query().dense().softmax(dim=1), gram.dense()]
+        )
+
+    forward = torch.func.jacfwd(score, argnums=(0, 1))(x, parameters)
+    backward = torch.func.jacrev(score, argnums=(0, 1))(x, parameters)
+    torch.testing.assert_close(forward, backward, rtol=1e-9, atol=1e-9)
 
 
 NUMBERS = (math.nan, math.inf, -math.inf, 0, -1, 1e-310, 1e-18, 1e18, 1e39, 1e200, "a")

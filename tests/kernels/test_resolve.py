@@ -206,3 +206,19 @@ def test_what_is_no_kernel(thing):
 def test_a_factory_of_something_else():
     with pytest.raises(TypeError, match="to return a 'Kernel'"):
         resolve(lambda c, h: torch.nn.Linear(c, h), 4, 2)
+    with pytest.raises(
+        TypeError, match=r"called with \(channels, heads\) and returns a 'Kernel'.*a formula of"
+    ):
+        resolve(lambda query, key: (query * key).sum(-1), 4, 2)
+    for factory in (lambda channels: RBF(channels, 2), torch.nn.functional.cosine_similarity):
+        with pytest.raises(TypeError, match=r"a class or a factory called with \(channels, heads\)"):
+            resolve(factory, 4, 2)
+
+    class Forgetful(RBF):
+        def __init__(self, channels, heads=1):
+            pass
+
+    with pytest.raises(
+        TypeError, match=r"'Forgetful' to know its channels and heads.*super\(\).__init__\(ch"
+    ):
+        resolve(Forgetful, 4, 2)

@@ -1,3 +1,4 @@
+import copy
 import math
 
 import pytest
@@ -245,3 +246,33 @@ def test_bad_options():
         SincProduct(4, per="node")
     with pytest.raises(ValueError, match="positive 'inverse_bandwidth'"):
         SincProduct(4, inverse_bandwidth=0.0)
+
+
+def test_a_density_integrates_to_one_at_any_scale_of_the_input():
+    kernel = SincProduct(1, 2).double()
+    kernel.input_scale = torch.tensor([[2.0], [-0.5]])
+    grid = torch.linspace(-60.0, 60.0, 24001, dtype=torch.float64).view(-1, 1, 1).expand(-1, 2, 1)
+    density = kernel.log_density(grid, grid.new_zeros(1, 2, 1)).exp()
+    torch.testing.assert_close(density.sum(0) * 0.005, torch.ones(2).double(), rtol=1e-6, atol=1e-6)
+
+
+@pytest.mark.parametrize("power", [170, 200, 202, 1000, 2**31 - 2])
+def test_the_density_of_every_power_that_is_taken(power):
+    point = torch.zeros(1, 1, 1, dtype=torch.float64)
+    kernel = SincProduct(1, power=power, inverse_bandwidth=1.0).double()
+    # Laplace's method: an error of the order of 1 / power.
+    found = kernel.log_density(point, point).item() + 0.5 * math.log(6 * math.pi / power)
+    assert found == pytest.approx(0.15 / power, rel=0.01, abs=1e-12)
+
+
+def test_the_series_of_the_integral_goes_on_where_the_sum_ends(monkeypatch):
+    exact = [sinc_integral(power) for power in (160, 180, 200)]
+    monkeypatch.setattr("kgat.kernels.sinc.SUMMED", 150)
+    assert [sinc_integral(power) for power in (160, 180, 200)] == pytest.approx(exact, rel=3e-15)
+
+
+def test_the_density_of_a_module_in_half_precision():
+    x = torch.randn(6, 1, 32, generator=torch.Generator().manual_seed(0)).bfloat16()
+    kernel = SincProduct(32, inverse_bandwidth=0.3).bfloat16()
+    expected = copy.deepcopy(kernel).double().log_density(x.double(), x.double())
+    torch.testing.assert_close(kernel.log_density(x, x).double(), expected, rtol=1e-5, atol=1e-5)

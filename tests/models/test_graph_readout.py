@@ -2,14 +2,15 @@ import pytest
 import torch
 from torch_geometric.nn import GCN, global_add_pool, global_max_pool, global_mean_pool
 
-from kgat import KernelGAT
-from kgat.models import GraphReadout, StandardizedOutput
+from kgat import KernelGAT, PrimalAttention, models
+from kgat.models import GraphReadout, StandardizedOutput, penalty
 
 pytestmark = pytest.mark.quick
 
 X = torch.randn(5, 4, generator=torch.Generator().manual_seed(0))
 EDGES = torch.tensor([[0, 1, 2, 3, 4], [1, 0, 3, 4, 2]])
 BATCH = torch.tensor([0, 0, 1, 1, 1])
+TYPES = {"metadata": (["a"], [("a", "to", "a")])}
 
 
 @pytest.mark.parametrize(
@@ -64,3 +65,43 @@ def test_values_are_in_their_unit():
     torch.testing.assert_close(model.mean, torch.tensor([2e5, 0.0, 2.0, 0.0]))
     torch.testing.assert_close(model.std, torch.tensor([1e5, 1.0, 1.0, 1.0]))
     torch.testing.assert_close(model.standardized(model(X, EDGES)), X, rtol=1e-2, atol=1e-2)
+
+
+def test_all_models_ask_the_same_question_of_their_parts():
+    for name in models.__all__:
+        assert getattr(models, name).penalised is penalty.penalised, name
+    primal = KernelGAT(4, 8, 3, 8, heads=2, global_attention="primal")
+    for inner, kernel, there in (
+        (primal, "implicit_spectral", True),
+        (KernelGAT(4, 8, 2, 8), "rbf", False),
+    ):
+        wrapped = [
+            GraphReadout(inner, 8, 2),
+            models.LinkPredictor(inner, 8),
+            StandardizedOutput(GraphReadout(inner, 8, 2), 2),
+            models.TargetOutput(models.KernelHeteroGAT(4, 8, 2, kernel=kernel, **TYPES), "a", 8),
+        ]
+        assert [model.penalised for model in wrapped] == [there] * 4
+
+
+def test_a_model_that_takes_no_losses_has_no_penalties_to_collect():
+    class Own(torch.nn.Module):
+        def __init__(self):
+            super().__init__()
+            self.attention = PrimalAttention(4, 2, rank=3)
+
+        def forward(self, x, edge_index):
+            return self.attention(x)[0]
+
+    own = Own()
+    assert own.attention.penalised
+    for model in (GraphReadout(own, 4, 2), StandardizedOutput(own, 4), models.LinkPredictor(own, 4)):
+        assert not model.penalised
+    assert StandardizedOutput(own, 4)(torch.randn(5, 4), None).shape == (5, 4)
+
+
+def test_no_graphs_have_no_answers():
+    model = GraphReadout(GCN(4, 6, 2), 6, 3, "mean")
+    nobody = torch.empty(0, dtype=torch.long)
+    out = model(torch.empty(0, 4), nobody.expand(2, 0), batch=nobody)
+    assert out.shape == (0, 3)

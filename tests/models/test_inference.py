@@ -147,3 +147,13 @@ def test_what_is_refused():
         built(StockGAT).inference(x, edge_index, position=x)
     with pytest.raises(ValueError, match="in evaluation mode"):
         model.train().inference(x, edge_index)
+
+
+@pytest.mark.parametrize("bad", [6, -1, 3_000_000, -300_000])
+@pytest.mark.parametrize("row", [0, 1])
+def test_indices_of_no_node_are_refused_by_name(bad, row):
+    model = KernelGAT(4, 8, 2, 3, heads=2, kernel="rbf").eval()
+    edge_index = torch.tensor([[0, 1, 2], [1, 2, 3]])
+    edge_index[row, 1] = bad
+    with pytest.raises(IndexError, match=rf"in \[0, 5\] for 6 .* nodes \(got {bad}\)"):
+        model.inference(torch.randn(6, 4), edge_index)

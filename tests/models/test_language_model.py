@@ -164,7 +164,7 @@ def test_memory_is_asked_for():
         ValueError, match=r"KernelAttention in all layers with a memory \(got PrimalAttention\)"
     ):
         build("primal last", memory=3)
-    with pytest.raises(ValueError, match=r"memory of at least 0 states \(got -1\)"):
+    with pytest.raises(ValueError, match=r"whole 'memory' of at least 0 \(got -1\)"):
         build(memory=-1)
     model = build("fourier txl", memory=2)
     memory, tokens = model.empty_memory(), torch.randint(V, (B, N))
@@ -178,3 +178,11 @@ def test_memory_is_asked_for():
             model.transformer.encode(torch.randn(B, N, 12).double(), memory=model.empty_memory(), **given)
     with pytest.raises(ValueError, match="a cache"):
         model(tokens, cache=model.transformer.empty_cache(), memory=model.empty_memory())
+
+
+def test_no_temperature_is_too_small():
+    torch.manual_seed(0)
+    model, start = LanguageModel(20, 8, num_heads=2, num_layers=1), torch.zeros(1, 1, dtype=torch.long)
+    greedy = model.generate(start, 6, temperature=0.0)
+    for temperature in (1e-40, 1e-300):
+        assert torch.equal(model.generate(start, 6, temperature=temperature), greedy)

@@ -161,3 +161,8 @@ def test_nested_tensors_are_padded_ones(pooling, layout):
 def test_a_nested_tensor_of_no_sequence():
     for pooling in POOLINGS:
         assert build(pooling)(torch.nested.nested_tensor([], dtype=torch.float64)).shape == (0, 5)
+
+
+def test_a_class_token_that_sees_no_other_is_refused():
+    with pytest.raises(ValueError, match="Expected causal=False for pooling='cls'"):
+        SequenceClassifier(5, 3, pooling="cls", causal=True)

@@ -149,5 +149,5 @@ def test_sizes():
     assert len(model.translate(source()[:, :0], BOS, EOS, 3, beam=2)) == B
     with pytest.raises(ValueError, match="'decoder_layers' of at least 1"):
         Translator(S, V, decoder_layers=0)
-    with pytest.raises(ValueError, match=r"positive 'beam' and 'max_len' \(got 0 and 3\)"):
+    with pytest.raises(ValueError, match=r"whole 'beam' of at least 1 \(got 0\); give an int"):
         model.translate(source(), BOS, EOS, 3, beam=0)

@@ -126,3 +126,9 @@ def test_arguments_reach_each_attention():
     assert [type(part).__name__ for part in layer.multihead_attn.kernel.parts] == ["Laplace", "Magnitude"]
     assert layer.self_attn.position is not None
     assert layer.multihead_attn.position is None
+
+
+def test_cross_attention_that_would_tell_of_later_tokens_is_refused():
+    options = {"kernel": "implicit", "kernel_kwargs": {"data_dependent": True}}
+    with pytest.raises(ValueError, match="Expected a 'cross_attention' that sees one pair at a time"):
+        KernelDecoderLayer(12, 3, cross_attention_kwargs=options)

@@ -173,3 +173,25 @@ def test_edges_to_no_node_are_named_beside_features_of_loops(wrong, edge_mode):
     net = KernelGATConv(16, 5, edge_dim=3, edge_mode=edge_mode)
     with pytest.raises(IndexError, match=rf"target indices .* \(got {wrong}\)"):
         net(X, torch.tensor([[0, 1], [1, wrong]]), ATTR[:2])
+
+
+@pytest.mark.parametrize("size", [(3, 3), (8, 8), (6, 5), (5, 6)])
+@pytest.mark.parametrize("with_weights", [False, True])
+@pytest.mark.parametrize("add_self_loops", [False, True])
+@pytest.mark.parametrize("layout", [torch.sparse_coo, torch.sparse_csr, torch.sparse_csc])
+def test_a_matrix_of_other_nodes_is_refused(layout, add_self_loops, with_weights, size):
+    # Loops of all nodes would be written to a matrix of fewer, beyond its end.
+    adjacency = torch.eye(*size).to_sparse(layout=layout)
+    conv = KernelGATConv(16, 4, add_self_loops=add_self_loops)
+    with pytest.raises(ValueError, match=rf"shape \[6, 6\].*got \[{size[0]}, {size[1]}\]"):
+        conv(X, adjacency, return_attention_weights=with_weights or None)
+    with pytest.raises(ValueError, match=r"[Ss]ize|layout"):  # PyG takes no csc
+        GATConv(16, 4, add_self_loops=add_self_loops)(X, adjacency)
+
+
+@pytest.mark.parametrize("wrong", [None, [[0, 1], [1, 0]], EDGES.numpy()])
+def test_what_is_no_adjacency_is_refused_by_its_type(wrong):
+    with pytest.raises(TypeError, match=rf"'edge_index' as a tensor.*got {type(wrong).__name__}"):
+        KernelGATConv(16, 4)(X, wrong)
+    with pytest.raises(TypeError, match="node features as a tensor"):
+        KernelGATConv(16, 4)(X.tolist(), EDGES)

@@ -177,5 +177,5 @@ def test_channels_and_layout_have_to_fit():
 
 def test_every_node_has_a_graph():
     layer = GlobalAttention(KernelGATConv(12, 4, heads=3), PrimalAttention(12, 3, rank=2))
-    with pytest.raises(ValueError, match=r"'batch' of shape \[N=5\], .*\(got \[4\]\)"):
+    with pytest.raises(ValueError, match=r"'batch' of shape \[N=5\] \(got \[4\]\); give"):
         layer(torch.randn(5, 12), torch.tensor([[0], [1]]), batch=torch.zeros(4, dtype=torch.long))

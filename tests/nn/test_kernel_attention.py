@@ -7,7 +7,15 @@ import torch
 
 from kgat import kernels
 from kgat.functional import dense_softmax, edge_attention
-from kgat.nn import FourierAttention, KernelAttention, KeyValueCache, PrimalAttention
+from kgat.nn import (
+    FourierAttention,
+    KernelAttention,
+    KernelEncoderLayer,
+    KernelGATConv,
+    KeyValueCache,
+    PrimalAttention,
+    SegmentMemory,
+)
 from kgat.positions import SymmetricProduct
 
 EMBED, HEADS = 15, 3  # 5 channels per head
@@ -350,7 +358,7 @@ def test_nested_tensors_are_their_sequences():
                 assert weights[i, ..., size:, :].abs().sum() == weights[i, ..., size:].abs().sum() == 0.0
         assert attention(nested, need_weights=False)[1] is None
         (nested + out).unbind()  # a skip connection
-    with pytest.raises(ValueError, match="no mask beside nested"):
+    with pytest.raises(ValueError, match="no 'key_padding_mask' beside nested"):
         attention(nested, key_padding_mask=torch.zeros(3, 5, dtype=torch.bool), need_weights=False)
 
 
@@ -881,3 +889,144 @@ def test_nothing_and_nobody_are_finite_with_penalties_and_gradients(name, shape)
         leaves = [x, *attention.parameters()]
         found = torch.autograd.grad(out.sum() + sum(losses), leaves, allow_unused=True)
         assert all(g is None or g.isfinite().all() for g in found)
+
+
+# What asks whether query, key and value are one sequence.
+SAME = {
+    "values with places": {"position": "sum[in_values=true]"},
+    "data-dependent": {"kernel": "implicit", "kernel_kwargs": {"data_dependent": True}},
+    "shared": {"projections": "shared_qk", "kernel": "rbf"},
+}
+
+
+@pytest.mark.parametrize("kind", SAME)
+@pytest.mark.parametrize("hooked", [False, True])
+def test_one_sequence_is_known_whatever_passes_it_on(kind, hooked):
+    attention = layer(**SAME[kind]).eval()
+    x, hidden = tokens()[1], padding("bool")
+    expected = attention(x, key_padding_mask=hidden)[0]
+    (expected_grad,) = torch.autograd.grad(expected.square().sum(), x)
+    for ways in ((x, x, x), (x, x.view_as(x), x.view_as(x))):
+        if hooked:  # which makes other objects of what it hands on
+            attention.register_full_backward_hook(lambda *_: None)
+        out = attention(*ways, hidden)[0]
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(torch.autograd.grad(out.square().sum(), x)[0], expected_grad)
+    z = x.detach().requires_grad_()
+    out = torch.utils.checkpoint.checkpoint(
+        lambda q, k, v: attention(q, k, v, hidden)[0], z, z, z, use_reentrant=True
+    )
+    out.square().sum().backward()
+    torch.testing.assert_close(z.grad, expected_grad)
+
+
+@pytest.mark.parametrize("kind", SAME)
+def test_equal_tensors_have_equal_outputs_or_are_refused(kind):
+    attention = layer(**SAME[kind]).eval()
+    x = tokens()[1]
+    for mask in (None, padding("bool")):
+        call = (x, x.clone(), x.clone(), mask)
+        if kind == "data-dependent" and mask is not None:
+            with pytest.raises(ValueError, match="'query' as 'key' itself"):
+                attention(*call)
+        else:
+            torch.testing.assert_close(attention(*call)[0], attention(x, key_padding_mask=mask)[0])
+    if kind != "data-dependent":
+        together = torch.vmap(lambda q, k, v: attention(q, k, v)[0])(x, x, x)
+        torch.testing.assert_close(together, attention(x)[0])
+
+
+def test_padding_counts_for_no_kernel_that_is_computed_from_all_tokens_beside_added_keys():
+    attention = layer(**SAME["data-dependent"], add_bias_kv=True, add_zero_attn=True).eval()
+    x, hidden = tokens()[1], padding("bool")
+    out = attention(x, key_padding_mask=hidden)[0]
+    torch.testing.assert_close(out[0, :5], attention(x[:1, :5])[0][0])
+
+
+def test_a_kernel_that_is_exchanged_is_looked_at_anew():
+    attention = layer()
+    attention.kernel = kernels.resolve("implicit[data_dependent=true]", 5, HEADS).double()
+    with pytest.raises(ValueError, match="one pair at a time with is_causal=True"):
+        attention(tokens()[1], is_causal=True)
+
+
+def test_modules_that_are_passed_in_stay_what_they_are():
+    net, maps = torch.nn.Linear(5, 5), [torch.nn.Linear(5, 5) for _ in range(2)]
+    kernel = kernels.resolve("rbf", 5, HEADS)
+    primal = kernels.resolve("favor_plus[num_features=8]", 5, HEADS)
+    place = SymmetricProduct(EMBED, HEADS)
+    given = [net, *maps, kernel, primal, place]
+    before = [{name: x.clone() for name, x in module.state_dict().items()} for module in given]
+    torch.manual_seed(7)
+    KernelAttention(EMBED, HEADS, kernel=kernel, query_map=maps[0], key_map=maps[1], position=place)
+    KernelGATConv(4, 5, heads=HEADS, kernel=kernel, position_dim=4, position_kernel=kernel)
+    PrimalAttention(EMBED, HEADS, kernel=primal)
+    for module, state in zip(given, before, strict=True):
+        for name, x in module.state_dict().items():
+            assert torch.equal(x, state[name]), (type(module).__name__, name)
+    # Who asks for it draws them anew.
+    attention = KernelAttention(EMBED, HEADS, position=place)
+    attention.reset_parameters()
+    assert not torch.equal(place.lin_place.weight, before[-1]["lin_place.weight"])
+
+
+def test_a_call_that_fails_adds_nothing_to_what_is_held():
+    attention, cache = layer().eval(), KeyValueCache()
+    x = tokens()[1].detach()
+    attention(x[:, :4], is_causal=True, cache=cache)
+    for wrong in ({"attn_mask": torch.zeros(5, 5)}, {"key_padding_mask": torch.zeros(2, 9).bool()}):
+        with pytest.raises(ValueError, match="Expected"):
+            attention(x[:, 4:], is_causal=True, cache=cache, **wrong)
+        assert (len(cache), cache.queries) == (4, 4)
+    out = attention(x[:, 4:], is_causal=True, cache=cache)[0]
+    torch.testing.assert_close(out, attention(x, is_causal=True)[0][:, 4:])
+
+    encoder, memory = KernelEncoderLayer(EMBED, HEADS).double().eval(), SegmentMemory(4)
+    encoder(x, is_causal=True, memory=memory)
+    held = memory.states.clone()
+    with pytest.raises(ValueError, match="Expected"):
+        encoder(x, torch.zeros(5, 5), is_causal=True, memory=memory)
+    assert torch.equal(memory.states, held)
+
+
+def test_what_is_held_is_nobody_elses_memory():
+    x = tokens()[1].detach()
+    encoder, first, buffer = KernelEncoderLayer(EMBED, HEADS).double().eval(), SegmentMemory(4), x.clone()
+    second = SegmentMemory(4)
+    encoder(x, is_causal=True, memory=first)
+    encoder(buffer, is_causal=True, memory=second)
+    buffer.zero_()
+    assert torch.equal(first.states, second.states)
+
+    attention, cache, hidden = layer().eval(), KeyValueCache(), padding("bool")
+    attention(x, key_padding_mask=hidden, is_causal=True, cache=cache)
+    hidden.logical_not_()
+    assert torch.equal(cache.padding, padding("bool"))
+
+
+def test_a_fixed_cache_is_of_its_sequences():
+    attention, cache = layer().eval(), KeyValueCache(fixed=True)
+    x = tokens()[1]
+    attention(x, x, cache=cache)
+    with pytest.raises(ValueError, match=r"Expected 2 sequences.*got 1"):
+        attention(x[:1], x[:1], cache=cache)
+
+
+@pytest.mark.parametrize("position", [None, "kerple"])
+def test_derivatives_of_torch_func_without_weights(position):
+    attention = KernelAttention(12, 3, position=position).eval()
+    x = torch.randn(2, 5, 12, generator=torch.Generator().manual_seed(0))
+
+    def total(z):
+        return attention(z, need_weights=False)[0].square().sum()
+
+    leaf = x.clone().requires_grad_()
+    (expected,) = torch.autograd.grad(attention(leaf)[0].square().sum(), leaf)
+    torch.testing.assert_close(torch.func.grad(total)(x), expected)
+    slope = torch.func.jvp(total, (x,), (x,))[1]
+    torch.testing.assert_close(slope, (expected * x).sum(), rtol=1e-4, atol=1e-4)
+
+
+def test_a_method_that_is_none_is_refused_where_it_is_given():
+    with pytest.raises(ValueError, match="Expected 'method' as one of 'auto', 'sdpa'"):
+        KernelAttention(EMBED, HEADS, method="flash")

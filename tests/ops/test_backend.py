@@ -10,9 +10,10 @@ import torch
 import kgat
 from kgat.functional import edge_attention, edge_attention_with_weights, explain
 from kgat.kernels import RBF, Additive, AdditiveV2
-from kgat.ops import BACKENDS, backend, passes
+from kgat.ops import BACKENDS, backend
 from kgat.ops.eager import call_of
 from kgat.ops.fused import FusedBackend
+from kgat.ops.notice import warn_once
 from kgat.ops.operands import LEARNED_OF_SCORES
 from kgat.ops.reference import Reference
 from kgat.score.gram import LazyGram, SumGram
@@ -178,8 +179,8 @@ def test_only_backends_and_graphs_know_types_of_devices():
     assert names == {"device.py"}
 
 
-def test_a_score_that_is_not_compiled_says_why(caplog, monkeypatch):
-    monkeypatch.setattr(passes, "_said", set())
+def test_a_score_that_is_not_compiled_says_why(caplog):
+    warn_once.cache_clear()
     bent = Pair("bent", lambda x, y: absolute(x - y), derivative=lambda x, y: torch.sign(x - y))
     x, edges = torch.randn(3, 2, 4), torch.tensor([[0, 1, 2], [1, 1, 0]])
     dropped = LazyGram.of(x, x, ScoreRule(link=DROPOUT, link_args=(0.0,)))  # torch alone, on purpose

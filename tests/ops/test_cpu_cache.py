@@ -17,6 +17,7 @@ from kgat.ops.cpu.compiler import CompileError
 from kgat.ops.cpu.kept import CodeCache, kept_on_disk
 from kgat.ops.cpu.runtime import Loop, pointer
 from kgat.ops.graph import device
+from kgat.ops.notice import warn_once
 
 _i64 = np.int64(0)
 
@@ -55,7 +56,7 @@ def run():
 def folder(tmp_path, monkeypatch):
     monkeypatch.setenv("NUMBA_CACHE_DIR", str(tmp_path))
     monkeypatch.setattr(numba.core.config, "CACHE_DIR", str(tmp_path))
-    monkeypatch.setattr(cpu_cache, "_said", set())
+    warn_once.cache_clear()
     return tmp_path
 
 
@@ -223,18 +224,22 @@ def test_processes_that_start_at_once_compile_once(folder):
         "x = torch.rand(2, 1, 3, requires_grad=True)\n"
         "gram, edges = Laplace(3)(x, x), torch.tensor([[0], [1]])\n"
         "from kgat.ops.cpu.runtime import Loop\n"
+        "before = Loop.compiled\n"
         "print(flush=True); sys.stdin.readline()\n"
         "edge_attention(gram, x, edges, backend='cpu').sum().backward()\n"
-        "print(Loop.compiled)\n"
+        "print(Loop.compiled - before)\n"
     )
     processes = [warm_process.Process(code, NUMBA_CACHE_DIR=str(folder)) for _ in range(3)]
     for process in processes:
         process.stdout.readline()
+    known = set(
+        files(folder)
+    )  # the process that these are forks of may have compiled some, here or elsewhere
     for process in processes:
         process.stdin.write("go\n")
         process.stdin.flush()
     counts = [int(process.communicate()[0]) for process in processes]
-    assert sum(counts) == len(files(folder)) > 0
+    assert sum(counts) == len(set(files(folder)) - known) > 0
 
 
 def test_code_that_nobody_reads_is_removed(tmp_path):

@@ -4,6 +4,7 @@ import copy
 
 import pytest
 import torch
+from torch._subclasses.fake_tensor import FakeTensorMode
 
 from kgat import functional, kernels
 from kgat.functional import dense_attention, dense_softmax, edge_attention, linear_attention
@@ -124,7 +125,7 @@ def test_linear_attention_refuses_what_it_would_ignore():
         linear_attention(signed(query.float(), key.float()), value.float())
     with pytest.raises(NotImplementedError, match="Expected a kernel that attention can normalise"):
         dense_attention(signed(query.float(), key.float()), value.float())
-    with pytest.raises(ValueError, match=r"'method' as 'auto' or one of 'sdpa'.*got 'flash'"):
+    with pytest.raises(ValueError, match=r"'method' as one of 'auto', 'sdpa'.*got 'flash'"):
         dense_attention(gram, value, method="flash")
 
 
@@ -486,3 +487,15 @@ def test_compiled_attention_of_points_far_apart_is_right():
     wanted = dense_attention(exact, value.double(), method="dense")
     compiled = torch.compile(attend, fullgraph=True, backend="aot_eager")
     torch.testing.assert_close(compiled(query, key, value).double(), wanted, rtol=1e-4, atol=1e-4)
+
+
+def test_pairs_made_under_a_mode_are_not_kept():
+    dense._all_pairs.cache_clear()
+    with FakeTensorMode(allow_non_fake_inputs=True):
+        x = torch.empty(2, 5, 3, 4)
+        dense_attention(kernels.RBF(4, 3)(x, x), x, method="edges")
+    x = torch.randn(2, 5, 3, 4)
+    gram = kernels.RBF(4, 3)(x, x)
+    out = dense_attention(gram, x, method="edges")
+    assert type(out) is torch.Tensor
+    torch.testing.assert_close(out, dense_attention(gram, x, method="dense"))

@@ -2,7 +2,7 @@ import pytest
 import torch
 from torch.nn.modules import module as calls
 
-from kgat.ops.plain import is_plain, project
+from kgat.ops.plain import call_linear, is_plain
 
 Linear = torch.nn.Linear
 
@@ -60,8 +60,8 @@ def test_hooks_of_all_modules(register):
 def test_projection_keeps_the_precision_of_its_input():
     lin, x = Linear(3, 2).bfloat16(), torch.randn(4, 3)
     expected = x @ lin.weight.float().t() + lin.bias.float()
-    torch.testing.assert_close(project(lin, x), expected)
+    torch.testing.assert_close(call_linear(lin, x), expected)
     lin.register_forward_hook(lambda module, args, out: 2 * out)
-    out = project(lin, x)
+    out = call_linear(lin, x)
     assert out.dtype == torch.float32
     torch.testing.assert_close(out, 2 * expected, rtol=0.05, atol=0.05)

@@ -1,24 +1,24 @@
 import pytest
 import torch
 
-from kgat.ops.require import require
+from kgat.ops.require import check_that
 
 pytestmark = pytest.mark.quick
 
 
 def test_on_the_cpu_it_raises_at_once():
-    require(torch.tensor(True), "Expected this")
+    check_that(torch.tensor(True), "Expected this")
     with pytest.raises(ValueError, match="Expected this"):
-        require(torch.tensor(False), "Expected this")
+        check_that(torch.tensor(False), "Expected this")
 
 
 def test_what_holds_no_numbers_passes():
-    require(torch.zeros((), dtype=torch.bool, device="meta"), "Expected this")
+    check_that(torch.zeros((), dtype=torch.bool, device="meta"), "Expected this")
 
 
 def test_inside_of_vmap_and_compiled_code():
     def positive(x):
-        require((x > 0).all(), "Expected positive numbers")
+        check_that((x > 0).all(), "Expected positive numbers")
         return x + 1
 
     torch._dynamo.reset()

@@ -15,6 +15,7 @@ from kgat.functional import edge_attention
 from kgat.ops import GPU, eager, passes
 from kgat.ops.gpu import launch as gpu
 from kgat.ops.gpu import trial
+from kgat.ops.notice import warn_once
 from kgat.ops.recipe import BackendError, Recipe
 from kgat.score import rules
 from kgat.score.gram import LazyGram
@@ -35,7 +36,7 @@ def folder(monkeypatch, tmp_path):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "triton"))
     for name in ("_passed", "_failed"):
         monkeypatch.setattr(trial, name, type(getattr(trial, name))())
-    monkeypatch.setattr(passes, "_said", set())
+    warn_once.cache_clear()
     if INTERPRETED:
         monkeypatch.setattr(passes, "on", lambda device: GPU())
     monkeypatch.setattr(gpu, "HEAVY", 6)
@@ -283,6 +284,22 @@ def test_whatever_mode_the_caller_is_in(trials):
     )
     assert len(trials) == 4
     assert torch.equal(torch.get_rng_state(), state)
+
+
+def test_few_are_remembered(trials, monkeypatch, folder):
+    monkeypatch.setattr(trial, "PASSED", 2)
+    monkeypatch.setattr(trial, "FAILED", 1)
+    for dtype, dropout in ((torch.float32, 0.0), (torch.float32, 0.5), (torch.float64, 0.0)):
+        attend(ScoreRule(rules.MUL), dtype=dtype, dropout=dropout)
+    assert len(trial._passed) == 2
+    assert len(trials) == 3
+    attend(ScoreRule(rules.MUL))  # the oldest, of which the disk knows
+    assert len(trials) == 3
+    for wrong in (1.01, 1.02):
+        rule = Link("steep", function, derivative=lambda t, slope: where(t > 0.7, wrong, slope), scalar=steep)  # noqa: B023
+        attend(ScoreRule(link=rule, link_args=(0.3,)))
+    assert len(trial._failed) == 1
+    assert len(trials) == 5
 
 
 def test_threads_try_once(trials):

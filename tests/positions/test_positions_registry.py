@@ -1,9 +1,11 @@
 import functools
 import inspect
+import pickle
 
 import pytest
 import torch
 
+from kgat.kernels import RBF
 from kgat.positions import (
     ALiBi,
     Kerple,
@@ -94,3 +96,29 @@ def test_names_of_forms_and_arguments():
 def test_bad_input_is_a_sentence(given, kwargs, error, message):
     with pytest.raises(error, match=message):
         resolve(given, 15, 3, **kwargs)
+
+
+@pytest.mark.parametrize(
+    ("position", "shown"),
+    [
+        (Sum(8, 2, max_length=4, in_values=True), "Sum(8, num_heads=2, max_length=4, in_values=True)"),
+        (Kerple(8, 2, form="power"), "Kerple(8, num_heads=2, form='power')"),
+        (ALiBi(8, 2, form="causal"), "ALiBi(8, num_heads=2, form='causal')"),
+        (RelativeTable(8, 2, 4), "RelativeTable(8, num_heads=2, max_offset=4)"),
+        (Rotary(8, 2, channels=2), "Rotary(8, num_heads=2, channels=2)"),
+        *(
+            (cls(8, 2), f"{cls.__name__}(8, num_heads=2)")
+            for cls in (ALiBi, Kerple, RelativeTable, Rotary, Sum)
+        ),
+    ],
+    ids=repr,
+)
+def test_a_repr_shows_what_is_not_as_usual(position, shown):
+    assert repr(position) == shown
+
+
+def test_a_position_by_a_function_is_pickled_and_shows_the_kernel_that_it_made():
+    position = SymmetricProduct(8, 2, kernel=lambda channels, heads: RBF(channels, heads, lengthscale=3.0))
+    twin = pickle.loads(pickle.dumps(position))
+    assert repr(twin) == repr(position)
+    assert "(kernel): RBF(4, heads=2, lengthscale=3.0)" in repr(twin)

@@ -8,7 +8,6 @@ from __future__ import annotations
 
 import contextlib
 import hashlib
-import logging
 import os
 import sys
 import time
@@ -17,18 +16,16 @@ from pathlib import Path
 from typing import Any
 
 from kgat.atomic import write_atomically
+from kgat.ops.notice import warn_once
 
 try:
     import fcntl
 except ImportError:  # Windows, where each process compiles for itself
     fcntl = None  # type: ignore[assignment]
 
-logger = logging.getLogger("kgat")
-
 _HEAD = b"kgat code 2\n"
 DAY = 86_400.0
 UNREAD = 90 * DAY  # after which code is removed: that of an earlier version is read by nobody
-_said: set[str] = set()
 _swept: set[Path] = set()
 
 
@@ -74,11 +71,11 @@ class CodeFiles:
         except FileNotFoundError:
             return None
         except OSError as error:
-            say(f"kgat compiles again what it cannot read from {path}: {error}")
+            warn_once(f"kgat compiles again what it cannot read from {path}: {error}")
             return None
         head, digest, data = content[: len(_HEAD)], content[len(_HEAD) :][:32], content[len(_HEAD) + 32 :]
         if head != _HEAD or hashlib.sha256(data).digest() != digest:
-            say(f"kgat compiles again what was damaged in {path}")
+            warn_once(f"kgat compiles again what was damaged in {path}")
             return None
         with contextlib.suppress(OSError):
             if path.stat().st_mtime < time.time() - DAY:
@@ -92,7 +89,7 @@ class CodeFiles:
             self._sweep()
         except OSError as error:
             why = os.strerror(error.errno) if error.errno else error
-            say(f"kgat cannot keep compiled code in {self._folder}, so that it is compiled anew: {why}")
+            warn_once(f"kgat cannot keep compiled code in {self._folder}, so that it is compiled anew: {why}")
 
     @contextlib.contextmanager
     def claim(self, key: Any) -> Iterator[None]:
@@ -120,10 +117,3 @@ class CodeFiles:
         r"""Removes all code of this name."""
         for path in self._folder.glob(f"{self._name}-*.code"):
             path.unlink(missing_ok=True)
-
-
-def say(line: str) -> None:
-    r"""Logs a warning once."""
-    if line not in _said:
-        _said.add(line)
-        logger.warning(line)

@@ -10,6 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
+from kgat.names import bare
 from kgat.ops.cpu.math import plain
 from kgat.ops.cpu.runtime import Loop, pointer
 from kgat.ops.graph.mixing import FIRST, SECOND, STEP, THIRD
@@ -174,7 +175,7 @@ def _dealing(dtype: str) -> Loop:
 
 @functools.cache
 def scanning(dtype: torch.dtype) -> Loop:
-    name = str(dtype).removeprefix("torch.")
+    name = bare(dtype)
     number = np.dtype(name).type(0)
 
     def scan_words(begin, end, ctx):  # type: ignore[no-untyped-def]

@@ -14,7 +14,8 @@ import numba
 from numba.core.caching import FunctionCache
 from numba.core.serialize import dumps
 
-from kgat.ops.cpu.cache import CodeFiles, say
+from kgat.ops.cpu.cache import CodeFiles
+from kgat.ops.notice import warn_once
 
 
 class _Files(CodeFiles):
@@ -48,7 +49,9 @@ class CodeCache(FunctionCache):
         try:
             super()._save_overload(signature, data)
         except OSError as error:  # the folder itself is gone, or no longer ours
-            say(f"kgat cannot keep compiled code in {self._cache_path}, so that it is compiled anew: {error}")
+            warn_once(
+                f"kgat cannot keep compiled code in {self._cache_path}, so that it is compiled anew: {error}"
+            )
 
 
 def kept_on_disk(**options: Any) -> Callable[[Callable[..., Any]], Any]:

@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 import torch
 from torch import Tensor
 
+from kgat.names import bare
 from kgat.ops.cpu import pieces
 from kgat.ops.cpu.recycled import Recycled
 from kgat.ops.graph.adjacency import Adjacency
@@ -473,7 +474,7 @@ def _compiled(name: str, kind: torch.dtype, rule: str | None, features: int = 0,
     from kgat.ops.cpu import logits, loops, waves
     from kgat.ops.cpu.runtime import Loop
 
-    dtype = str(kind).removeprefix("torch.")
+    dtype = bare(kind)
     if rule is None:  # the same for all rules
         room = next(room for room in (waves, logits, loops) if hasattr(room, name))
         return Loop(getattr(room, name)(dtype), f"{name} in {dtype}", f"{name}|{dtype}")

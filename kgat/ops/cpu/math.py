@@ -207,7 +207,7 @@ def compile_rule(function: Callable[..., Any], dtype: str, operands: int) -> Rou
     if not 0 <= constants <= 2:
         raise TypeError(
             f"Expected '{function.__name__}' to take {operands} numbers and at most 2 constants (got "
-            f"{function.__code__.co_argcount} arguments)"
+            f"{function.__code__.co_argcount} arguments); compute other constants ahead of it"
         )
     number = np.dtype(dtype).type
     takes = operands + constants

@@ -24,6 +24,7 @@ import torch
 from torch import Tensor
 
 from kgat.atomic import write_atomically
+from kgat.names import bare
 from kgat.ops.eager import EAGER, call_of
 from kgat.ops.gpu import launch
 from kgat.ops.graph.adjacency import Adjacency
@@ -75,8 +76,18 @@ class Trial:
     def of(cls, recipe: Recipe, x: Operands, scores: bool = False) -> Trial:
         r"""Returns the trial that these operands need."""
         names = tuple(name for name in LEARNED if name != "value" and getattr(x, name) is not None)
-        kind = (recipe.text, scores, x.value.device, x.dtype, x.value.dtype)
-        return cls(*kind, x.heads, x.features, x.channels, names, x.dropout > 0.0)
+        return cls(
+            recipe=recipe.text,
+            scores=scores,
+            device=x.value.device,
+            dtype=x.dtype,
+            value_dtype=x.value.dtype,
+            heads=x.heads,
+            features=x.features,
+            channels=x.channels,
+            names=names,
+            dropout=x.dropout > 0.0,
+        )
 
     @property
     def text(self) -> str:
@@ -87,7 +98,10 @@ class Trial:
         return json.dumps([_circumstances(self.device), recipe.source, flags, rest])
 
 
-_passed: set[Trial] = set()
+# How many are remembered: a process that meets new shapes and rules all the time meets few of them again. Of
+# what passed, the record on disk says so once more; what failed is tried again.
+PASSED, FAILED = 4096, 256
+_passed: dict[Trial, None] = {}
 _failed: dict[tuple[str, torch.device], str] = {}
 _lock = threading.Lock()
 
@@ -124,14 +138,21 @@ def _run(trial: Trial, pair_args: list[list[float]], link_args: list[list[float]
         with ThreadPoolExecutor(1, "kgat-trial") as thread:
             failure = thread.submit(_failure, trial, pair_args, link_args).result()
         if failure is not None:
-            dtype, device = str(trial.dtype).removeprefix("torch."), _name(trial.device)
-            _failed[trial.recipe, trial.device] = (
+            dtype, device = bare(trial.dtype), _name(trial.device)
+            message = (
                 f"Expected Triton's code for {Recipe.read(trial.recipe)} in {dtype} on {device} to compute "
                 f"what the eager backend does (got {failure}); pass backend='eager', and please report it"
             )
+            _remember(_failed, (trial.recipe, trial.device), message, FAILED)
             return
         _record(text)
-    _passed.add(trial)
+    _remember(_passed, trial, None, PASSED)
+
+
+def _remember(memory: dict[Any, Any], key: Any, value: Any, most: int) -> None:
+    memory[key] = value
+    while len(memory) > most:
+        del memory[next(iter(memory))]
 
 
 def _constants(args: Tensor) -> list[list[float]]:

@@ -107,7 +107,7 @@ class Adjacency:
         if not alike or graph.device != edge_index.device:
             raise ValueError(
                 f"Expected 'graph' as forward returned it, of shape [2], int64, on {edge_index.device} (got "
-                f"{list(graph.shape)} {bare(graph.dtype)} on {graph.device})"
+                f"{list(graph.shape)} {bare(graph.dtype)} on {graph.device}); pass what it returned, or None"
             )
         try:
             adjacency = cls.of(edge_index, target, num_targets, num_sources)
@@ -207,6 +207,11 @@ def check_edges(edge_index: Tensor) -> None:
     Args:
         edge_index (torch.Tensor): The edges.
     """
+    if not isinstance(edge_index, Tensor):
+        raise TypeError(
+            f"Expected 'edge_index' as a tensor of shape [2, E] or a sparse adjacency (got "
+            f"{type(edge_index).__name__}); make one with torch.as_tensor(edge_index)"
+        )
     if edge_index.layout != torch.strided or edge_index.dim() != 2 or edge_index.size(0) != 2:
         raise ValueError(
             f"Expected integer 'edge_index' of shape [2, E] (got {bare(edge_index.dtype)} "

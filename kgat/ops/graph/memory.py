@@ -11,6 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
+from kgat.capture import is_captured, is_wrapped
 from kgat.ops.graph.device import assert_later, reads_at_once, recording
 from kgat.ops.graph.fingerprint import contents, fingerprint, on_device
 
@@ -182,10 +183,8 @@ def lasting(tensor: Tensor) -> bool:
     r"""Whether a tensor has memory of its own that can be read: not while torch traces or transforms a
     function, where it stands for others."""
     return not (
-        torch.compiler.is_compiling()
-        or torch.jit.is_tracing()
+        is_captured()
         or tensor.is_meta
         or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
-        or torch._C._functorch.peek_interpreter_stack() is not None
-        or torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+        or is_wrapped(tensor)
     )
