@@ -1,3 +1,4 @@
+import ast
 import errno
 import json
 import os
@@ -6,6 +7,7 @@ import signal
 import subprocess
 import sys
 import time
+import tomllib
 from pathlib import Path
 
 import made_graphs
@@ -15,9 +17,9 @@ import typer
 from warm_process import Process
 
 import kgat
-from kgat import cli
+from kgat import cli, extras
 from kgat.cli import options as cli_options
-from kgat.cli import program
+from kgat.cli import program, start
 from kgat.experiments import compare, ledger, pages, processes, training
 
 pytestmark = pytest.mark.versions
@@ -140,6 +142,23 @@ def test_who_has_no_packages_for_it_is_told_what_to_install(start, arguments):
 
 
 @pytest.mark.quick
+def test_places_that_name_the_packages_of_extras_agree():
+    root = Path(__file__).resolve().parents[1]
+    declared = tomllib.loads((root / "pyproject.toml").read_text(encoding="utf8"))["project"]
+    of_extras = {
+        extra: {re.match(r"[\w.-]+", line)[0] for line in lines}
+        for extra, lines in declared["optional-dependencies"].items()
+    }
+    for package, (distribution, extra) in extras._PACKAGES.items():
+        assert distribution in of_extras[extra], package
+    named = {name for name, (_, extra) in extras._PACKAGES.items() if extra == "experiments"}
+    assert {extras._PACKAGES[name][0] for name in named} == of_extras["experiments"]
+    assert set(start.NEEDED) == named
+    tried = (root / ".ci" / "try_wheel").read_text(encoding="utf8")
+    assert ast.literal_eval(re.search(r"^extras = (.*)$", tried, re.M)[1]) == named
+
+
+@pytest.mark.quick
 def test_a_command_is_one_file(capsys, tmp_path, monkeypatch):
     (tmp_path / "greet.py").write_text(
         "import typer\n"
@@ -230,7 +249,7 @@ def test_compare_tunes_by_trials(capsys, tmp_path):
 def test_table_writes_the_readme(capsys, tmp_path):
     run(capsys, *KARATE, "--seeds", "2", "--out", tmp_path / "runs/karate")
     readme = tmp_path / "README.md"
-    readme.write_text(f"# Title\n{pages.BEGIN}\n{pages.END}\nEnd.\n")
+    readme.write_text("# Title\n{}\n{}\nEnd.\n".format(*pages.markers("results")))
     code, out, _ = run(capsys, "table", tmp_path / "runs", "--readme", readme)
     assert (code, out) == (0, f"{readme}: results replaced\n")
     text = readme.read_text()
@@ -244,7 +263,7 @@ def test_table_writes_the_readme(capsys, tmp_path):
     code, out, _ = run(capsys, "table", tmp_path / "runs")
     assert re.search(r"karate *\n.* rbf +2 ", out, re.DOTALL)
 
-    readme.write_text("{}\nold\n{}\n".format(*pages.OVERVIEW))
+    readme.write_text("{}\nold\n{}\n".format(*pages.markers("overview")))
     run(capsys, "table", tmp_path / "runs", "--readme", readme)
     text = readme.read_text()
     assert "| model | karate |" in text
@@ -280,6 +299,14 @@ def test_train_saves_a_model(capsys, tmp_path):
     assert "karate, rbf*l2, seed 1, split random-1: accuracy train" in out
     config = json.loads((tmp_path / "model/config.json").read_text())["config"]
     assert (config["model"], config["seed"], config["heads"]) == ("rbf*l2", 1, 2)
+    assert training.restore(tmp_path / "model").convs[0].kernel.kernels[1].p == 2.0
+    # The same once more replaces it, another does not.
+    assert run(capsys, *arguments, "--set", "lr=0.02", "--out", tmp_path / "model")[0] == 0
+    arguments[arguments.index("rbf*l2")] = "rbf"
+    code, out, err = run(capsys, *arguments, "--out", tmp_path / "model")
+    assert (code, out) == (2, "")
+    assert "Expected no other model in" in err
+    assert "(got 'rbf*l2' of 'karate', which 'rbf' of 'karate' would replace); choose another --out" in err
     assert training.restore(tmp_path / "model").convs[0].kernel.kernels[1].p == 2.0
 
 

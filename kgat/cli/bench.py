@@ -81,9 +81,7 @@ def bench_epoch(
         what = f"{record['dataset']}  {record['model']}  {record['what']}  {record['features']} features"
         _print_ratio(what, record)
     if readme is not None:
-        replace_tables(
-            readme, report.epochs(records if out is None else read(out)), *report.markers("epochs")
-        )
+        replace_tables(readme, report.epochs(records if out is None else read(out)), "epochs")
 
 
 @bench.command("loader")
@@ -141,7 +139,7 @@ def bench_scale(
     resident, with the pages of files that were looked at and without. The table at the end is of all records
     in --out.
     """
-    from kgat.experiments.bench.scale import BEGIN, END, bench_scale, laid_out
+    from kgat.experiments.bench.scale import bench_scale, laid_out
     from kgat.experiments.ledger import read
 
     def done(record: dict[str, Any]) -> None:
@@ -159,7 +157,7 @@ def bench_scale(
         records = [record for record in read(out) if settings.items() <= record.items()]
     typer.echo(laid_out(records, *target))
     if readme is not None:
-        replace_tables(readme, laid_out(records, *target), BEGIN, END)
+        replace_tables(readme, laid_out(records, *target), "scale")
 
 
 def _read_size(text: str) -> tuple[int, int]:
@@ -370,7 +368,7 @@ def bench_table(
     if readme is None:
         typer.echo(text)
     else:
-        replace_tables(readme, text, *report.markers(name or kind))
+        replace_tables(readme, text, name or kind)
     if figure is not None:
         save(figure, ops(records))
         typer.echo(figure)

@@ -52,7 +52,7 @@ def claims(
     options.set_threads(threads)
     if readme is not None:
         for claim in chosen:
-            split_readme(readme, *experiments.markers(claim.name))  # better known now than after hours
+            split_readme(readme, claim.name)  # better known now than after hours
     for claim in chosen:
         if not draw:
             experiments.train(claim, out, root, options.listed(datasets), seeds, changes, shown=True)
@@ -61,5 +61,5 @@ def claims(
             save(out / name, figure)
         said = experiments.text(claim, records)
         if readme is not None:
-            update_readme(readme, said, *experiments.markers(claim.name))
+            update_readme(readme, said, claim.name)
         typer.echo(f"{claim.title}\n\n{said}\n")

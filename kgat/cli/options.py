@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING, Annotated, Any, get_type_hints
 
 import typer
 
+from kgat.experiments.pages import markers
+
 if TYPE_CHECKING:
     from kgat.datasets import Task
 
@@ -275,15 +277,16 @@ def takes_data(command: Callable[..., None]) -> Callable[..., None]:
     return called
 
 
+def between(name: str) -> str:
+    r"""Returns, for a help text, where on a page the tables of a name stand."""
+    return f"between {' and '.join(markers(name))}"
+
+
 def readme_option(name: str, overview: str | None = None) -> Any:
     r"""Returns the option that names a page with a table, or with the first of several tables alone."""
-    begin, end = f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-    text = f"A Markdown file: replace what stands between {begin} and {end}"
+    text = f"A Markdown file: replace what stands {between(name)}"
     if overview is not None:
-        text += (
-            f", or put the table of all data sets alone between <!-- {overview}:begin --> and "
-            f"<!-- {overview}:end -->"
-        )
+        text += f", or put the table of all data sets alone {between(overview)}"
     return typer.Option(help=f"{text}.")
 
 

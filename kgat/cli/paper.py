@@ -42,7 +42,7 @@ def paper(
         sequences.resolve_paper(name), options.listed(datasets), options.listed(variants)
     )
     if readme is not None:
-        split_readme(readme, *sequences.markers(name))  # a wrong page is better known now than after hours
+        split_readme(readme, name)  # a wrong page is better known now than after hours
     settings = {
         dataset: sequences.settings_of(dataset, scale).with_changes(changes) for dataset in chosen.datasets
     }
@@ -59,5 +59,5 @@ def paper(
     )
     text = sequences.table(records)
     if readme is not None:
-        update_readme(readme, text, *sequences.markers(name))
+        update_readme(readme, text, name)
     typer.echo(text)

@@ -6,7 +6,6 @@ from typing import Annotated
 import typer
 
 from kgat.cli import options
-from kgat.cli.table import expect_runs
 
 __all__ = ["plot"]
 
@@ -21,6 +20,7 @@ def plot(
     from kgat.experiments.compare import draw
     from kgat.experiments.ledger import read_results
     from kgat.experiments.records import RESULTS
+    from kgat.experiments.tables import expect_runs
 
     folder = folder.parent if folder.name == RESULTS else folder
     if not (folder / RESULTS).is_file():

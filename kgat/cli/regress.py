@@ -47,7 +47,7 @@ def regress(
         )
     setting = regression.Setting(epochs=epochs)
     if readme is not None:
-        split_readme(readme, regression.BEGIN, regression.END)  # a wrong page is better known before training
+        split_readme(readme, "regression")  # a wrong page is better known before training
     records = regression.of_setting(
         regression.compare(names, chosen, seeds, out / RESULTS, setting, shown=True), setting
     )
@@ -55,5 +55,5 @@ def regress(
         save(out / f"{name}-fits.png", fits(records, name))
     text = regression.table(records)
     if readme is not None:
-        update_readme(readme, text, regression.BEGIN, regression.END)
+        update_readme(readme, text, "regression")
     typer.echo(text)

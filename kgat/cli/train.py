@@ -1,8 +1,7 @@
 r"""``kgat train``: one model, one seed."""
 
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
@@ -51,12 +50,12 @@ def train(
     from kgat.experiments.checkpoint import Checkpoints, Interval
     from kgat.experiments.config import Config, on_task
     from kgat.experiments.logs import expect_log, logged
-    from kgat.experiments.registry import warn_of_unseen_edges
+    from kgat.experiments.registry import expect_taken, warn_of_unseen_edges
     from kgat.measures import measure_of
 
     settings = options.settings_of(overrides, batch_size=batch_size, neighbors=neighbors)
     settings = options.protocol_of(protocol, dataset) | settings
-    _expect_taken(model, settings)
+    expect_taken([model], settings)
     interval = Interval.read(checkpoint)
     expect_log(log)
     if log is not None and out is None:
@@ -71,6 +70,7 @@ def train(
         config = Config.of(task.name, model, seed, on_task(settings, task))
         if out is not None:
             make_folder(out)
+            training.expect_room(out, config)
         first = distributed.is_first()
         with logged(log if first else None, config, task.metric, out or Path()) as told:
             record, trained = training.train(
@@ -99,20 +99,3 @@ def train(
         typer.echo(f"{out / 'model.pt'}  {out / 'config.json'}")
     if submission is not None:
         typer.echo(submission)
-
-
-def _expect_taken(model: str, settings: Mapping[str, Any]) -> None:
-    from kgat.experiments.registry import STOCK, resolve_model
-
-    found = resolve_model(model)
-    for name in found.fixed:
-        if name in settings:
-            if name in STOCK:
-                raise ValueError(
-                    f"Expected a model that takes '{name}' because it is set (got '{found.name}'); "
-                    "leave it out"
-                )
-            raise ValueError(
-                f"Expected a kernel model that leaves '{name}' open because it is set (got '{found.name}'); "
-                "leave it out for stock layers, settings and projections in a name"
-            )

@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import ExitStack, contextmanager
+from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
@@ -28,9 +28,10 @@ from typing import Any, BinaryIO
 import numpy as np
 from numpy.typing import NDArray
 
-from kgat.atomic import replacing
+from kgat.atomic import make_folder, replacing
 
 CHUNK = 1 << 20
+ELSEWHERE = "pass another 'root', or set KGAT_DATA to a folder of yours"
 
 
 @dataclass(frozen=True)
@@ -139,17 +140,16 @@ def verify(path: Path, sha256: str, size: int) -> None:
 
 
 @contextmanager
-def atomic(path: Path) -> Iterator[BinaryIO]:
-    r"""Opens a file that appears at its path complete, or not at all."""
-    with ExitStack() as stack:
-        try:
-            path.parent.mkdir(parents=True, exist_ok=True)
-            file = stack.enter_context(replacing(path))
-        except OSError as error:
-            raise PermissionError(
-                f"Expected a writable folder '{path.parent}' to store '{path.name}' (got "
-                f"'{error.strerror or error}'); pass another 'root', or set KGAT_DATA to a folder of yours"
-            ) from error
+def atomic(path: Path, elsewhere: str = ELSEWHERE) -> Iterator[BinaryIO]:
+    r"""Opens a file that appears at its path complete, or not at all; folders that it needs are made.
+
+    Args:
+        path (Path): The file.
+        elsewhere (str, optional): How to have it written to another place.
+            (default: what chooses the folder of all data sets)
+    """
+    make_folder(path.parent, elsewhere)
+    with replacing(path, elsewhere) as file:
         yield file
 
 
@@ -251,6 +251,21 @@ BROKEN = (
     *(ValueError, LookupError, TypeError, AttributeError, ArithmeticError, NotImplementedError, EOFError),
     *(MemoryError, RecursionError, struct.error, zipfile.BadZipFile, zlib.error, pickle.UnpicklingError),
 )
+
+
+@contextmanager
+def naming(*paths: Path) -> Iterator[None]:
+    r"""Adds to what is said of the content of files which ones they are.
+
+    Args:
+        *paths (Path): The files, each of which could be read.
+    """
+    try:
+        yield
+    except BROKEN as error:
+        read = ", ".join(f"'{path}'" for path in paths)
+        kind = IndexError if isinstance(error, IndexError) else ValueError
+        raise kind(f"{str(error) or type(error).__name__}; read from {read}") from error
 
 
 @contextmanager

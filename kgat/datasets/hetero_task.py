@@ -67,9 +67,12 @@ class HeteroTask(Task):
     def visible(self, split: Split) -> Visible:
         r"""Returns the task without the labels that training must not see."""
         return Visible(
-            *(self.data.x_dict, self.data.edge_index_dict),
-            self.data.collect("edge_attr", allow_empty=True) or None,
-            *(self._visible_labels(split), split.train, split.val),
+            x=self.data.x_dict,
+            edge_index=self.data.edge_index_dict,
+            edge_attr=self.data.collect("edge_attr", allow_empty=True) or None,
+            y=self._visible_labels(split),
+            train=split.train,
+            val=split.val,
             num_classes=self.num_classes,
             metric=self.metric,
             kind=str(self.kind),

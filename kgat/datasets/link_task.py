@@ -151,8 +151,14 @@ class LinkTask:
         r"""Returns the task without anything about test edges."""
         positive = split.train.index[:, split.train.y > 0]
         return VisibleLinks(
-            *(self.data.x, split.edge_index, split.edge_attr, positive),
-            *(split.val.index, split.val.y, self.metric, self.undirected),
+            x=self.data.x,
+            edge_index=split.edge_index,
+            edge_attr=split.edge_attr,
+            train=positive,
+            val=split.val.index,
+            val_y=split.val.y,
+            metric=self.metric,
+            undirected=self.undirected,
         )
 
     def score(self, output: Tensor, split: LinkSplit, part: str) -> float:
@@ -209,10 +215,14 @@ def link_task(
     name = f"{task.name}-links"
     splits = RandomLinkSplits(name, task.data, val=val, test=test, num_splits=num_splits)
     return LinkTask(
-        *(name, task.data, splits, metric, task.source),
-        f"{task.preprocessing}; {val:.0%} of the edges are for validation, {test:.0%} for testing, "
-        "against as many pairs without one",
-        splits.undirected,
+        name=name,
+        data=task.data,
+        splits=splits,
+        metric=metric,
+        source=task.source,
+        preprocessing=f"{task.preprocessing}; {val:.0%} of the edges are for validation, {test:.0%} for "
+        "testing, against as many pairs without one",
+        undirected=splits.undirected,
     )
 
 
@@ -266,7 +276,9 @@ class RandomLinkSplits(Sequence[LinkSplit]):
         if isinstance(index, slice):
             return [self[k] for k in range(*index.indices(len(self)))]
         if not -len(self) <= index < len(self):
-            raise IndexError(f"Expected the number of a split below {len(self)} (got {index})")
+            raise IndexError(
+                f"Expected the number of a split below {len(self)} (got {index}); 'num_splits' asks for more"
+            )
         return self._drawn(index % len(self))
 
     def _drawn(self, index: int) -> LinkSplit:

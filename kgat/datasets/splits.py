@@ -150,11 +150,10 @@ def words(text: str, count: int) -> Array:
 def seeded(name: str, y: Array, rule: Rule, root: Path) -> tuple[Split, ...]:
     r"""Reads the seeded splits of a data set, or draws them and writes them down.
 
-    They lie at ``splits/NAME.npz`` below the root; next to a root that is read-only, below the
-    user's cache.
+    They lie at ``splits/NAME.npz`` below the root; where that is read-only or full, below the user's cache.
 
     Raises:
-        PermissionError: If they are not there and can be written to neither place.
+        OSError: If they are not there and can be written to neither place: what kept them from the first.
         ValueError: If the file that is there belongs to other nodes or is corrupt.
     """
     refusals, is_known = [], False
@@ -169,7 +168,7 @@ def seeded(name: str, y: Array, rule: Rule, root: Path) -> tuple[Split, ...]:
         try:
             with atomic(place) as file:
                 np.savez_compressed(file, parts=drawn())
-        except PermissionError as error:
+        except OSError as error:
             refusals.append(error)
         else:
             return _masks(drawn())

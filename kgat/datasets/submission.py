@@ -59,5 +59,5 @@ def save_submission(path: str | os.PathLike[str], task: Any, split: Any, output:
     Raises:
         PermissionError: If it cannot be written.
     """
-    with atomic(Path(path)) as file:
+    with atomic(Path(path), "choose another 'path'") as file:
         np.savez_compressed(file, **submission(task, split, output))

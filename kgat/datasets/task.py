@@ -172,7 +172,12 @@ class Task:
             edge_index, edge_attr = subgraph(nodes, edge_index, edge_attr, relabel_nodes=True)
             x, y, batch, train, val = (each[nodes] for each in (x, y, batch, train, val))
         return Visible(
-            *(x, edge_index, edge_attr, y, train, val),
+            x=x,
+            edge_index=edge_index,
+            edge_attr=edge_attr,
+            y=y,
+            train=train,
+            val=val,
             num_classes=self.num_classes,
             metric=self.metric,
             kind=str(self.kind),

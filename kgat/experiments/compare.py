@@ -25,10 +25,10 @@ from kgat.experiments.logs import expect_log, logged
 from kgat.experiments.pruner import Pruner
 from kgat.experiments.records import BASELINE, RESULTS
 from kgat.experiments.registry import (
-    STOCK,
     Model,
     argument_named,
     expect_picklable,
+    expect_taken,
     given,
     resolve_model,
     warn_of_unseen_edges,
@@ -156,7 +156,7 @@ def compare(
     budget = _budget(entrants, overrides, tune, tune_seeds, trials, prune, search, space)
     with given(own):
         names = [member for family in entrants for member in family.members]
-        _expect_taken(names, overrides)
+        expect_taken(names, overrides)
         task = load(dataset, root, metric=metric) if isinstance(dataset, str) else dataset
         warn_of_unseen_edges(names, task)
         overrides = on_task(overrides, task)
@@ -515,6 +515,7 @@ def _described(records: Sequence[Record]) -> Iterator[str]:
 
 
 def _expect_formats(formats: Sequence[str]) -> None:
+    # Not at the top: without figures a comparison does without matplotlib and networkx.
     from kgat.experiments import plots
 
     plots.expect_formats(formats)
@@ -532,8 +533,7 @@ def draw(records: Sequence[Record], folder: Path, formats: Sequence[str] = ("png
     Returns:
         list of Path: The files.
     """
-    # Not at the top: the report is made of the tables of this file.
-    from kgat.experiments import plots, report
+    from kgat.experiments import plots, report  # as in _expect_formats
 
     try:
         paths = plots.save_all(records, folder, formats)
@@ -562,20 +562,6 @@ def _drawable(record: Record) -> bool:
 
 
 # --- What a folder may hold ------------------------------------------------------------------------------
-
-
-def _expect_taken(names: Sequence[str], overrides: Mapping[str, Any]) -> None:
-    for setting in overrides:
-        if all(setting in resolve_model(name).fixed for name in names):
-            if setting in STOCK:
-                raise ValueError(
-                    f"Expected a model that takes '{setting}' because it is set (got {', '.join(names)}); "
-                    "leave it out for these"
-                )
-            raise ValueError(
-                f"Expected a kernel model that leaves '{setting}' open because it is set (got "
-                f"{', '.join(names)}); stock layers, settings and projections in a name leave no choice"
-            )
 
 
 def _expect_same_metric(records: Sequence[Record], task: Any, path: Path) -> None:

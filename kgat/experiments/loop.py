@@ -154,7 +154,7 @@ def fit(
         if checkpoint is not None and checkpoint.due(number):
             checkpoint.save(parts)
     if course.best is None:
-        raise Diverged("validation loss", course.history[-1].val_loss)
+        raise Diverged("validation loss", course.history[-1].val_loss, hint="lower the learning rate")
     model.load_state_dict(course.state)
     return Fitted(course.state, course.history, course.best, course.seconds)
 

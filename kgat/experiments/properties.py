@@ -60,7 +60,10 @@ def properties(task: Task) -> dict[str, Any]:
         (178, 3, True)
     """
     if task.level != "node" or getattr(task, "target", None) is not None:
-        raise ValueError(f"Expected a task of nodes of one type (got '{task.name}', of {task.level}s)")
+        raise ValueError(
+            f"Expected a task of nodes of one type (got '{task.name}', of {task.level}s); choose another "
+            "data set"
+        )
     data, y = task.data, task.data.y
     y = y.squeeze(1) if y.dim() == 2 and y.size(1) == 1 else y
     row, col = data.edge_index[:, data.edge_index[0] != data.edge_index[1]]

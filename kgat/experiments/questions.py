@@ -8,12 +8,11 @@ from dataclasses import dataclass
 from typing import Any
 
 from kgat.experiments.config import Config
-from kgat.experiments.pairs import AVERAGED, Pair, latest
-from kgat.experiments.statistics import holm
-from kgat.experiments.summary import Summary, summarise
-from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
+from kgat.experiments.pairs import Pair, latest
+from kgat.experiments.statistics import LEVEL, direction, holm
+from kgat.experiments.summary import TESTED, Summary, summarise
+from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread, unit_of
 from kgat.experiments.tables import expect_one_kind
-from kgat.experiments.verdict import LEVEL
 from kgat.measures import Measure, measure_of
 from kgat.names import shown
 from kgat.nn import KernelGATConv
@@ -31,6 +30,7 @@ QUESTIONS = {
     "projections": "Does it help to project what is scored and what is averaged apart (`shared_qk`)?",
 }
 PARTS = ("val", "test")
+OUTCOMES = {1: "helped", 0: "neither", -1: "hurt", None: "open"}
 
 
 @dataclass(frozen=True)
@@ -60,11 +60,7 @@ class Answer:
         r"""Returns :obj:`"helped"`, :obj:`"hurt"` or :obj:`"neither"`; :obj:`"open"` with too few seeds for a
         test."""
         p_value, difference = self.p_values[part], self.summaries[part][self.model].difference
-        if p_value is None:
-            return "open"
-        if p_value > LEVEL or not difference:
-            return "neither"
-        return "helped" if self.measure.sign * difference > 0 else "hurt"
+        return OUTCOMES[direction(p_value, None if difference is None else self.measure.sign * difference)]
 
 
 def answers(records: Iterable[Record]) -> list[Answer]:
@@ -122,9 +118,17 @@ def answers(records: Iterable[Record]) -> list[Answer]:
         }
         for dataset, model, default in of_setting:
             which = dataset, model
-            p_values = {part: adjusted[part][which] for part in PARTS}
-            names = (setting, model, default)
-            answered.append(Answer(dataset, measures[dataset], *names, summaries[which], p_values))
+            answered.append(
+                Answer(
+                    dataset=dataset,
+                    measure=measures[dataset],
+                    setting=setting,
+                    model=model,
+                    default=default,
+                    summaries=summaries[which],
+                    p_values={part: adjusted[part][which] for part in PARTS},
+                )
+            )
     return answered
 
 
@@ -149,9 +153,8 @@ HEAD = ["graph", "model", "seeds", "default, test", "test", "difference on valid
 HEAD += ["difference on test [95 %]", "p"]
 NOTE = (
     "Metric in % where it is one, mean ± unbiased standard deviation over seeds; difference to the default, "
-    f"paired by seed ({AVERAGED}), with a 95 % t-interval; p: Wilcoxon "
-    "signed-rank test, adjusted after Holm over the rows of a question, of validation and test nodes apart. "
-    "A change helped or hurt at p ≤ 0.05. A default changes where validation nodes say so on every graph."
+    f"{TESTED} over the rows of a question, of validation and test nodes apart. "
+    f"A change helped or hurt at p ≤ {LEVEL}. A default changes where validation nodes say so on every graph."
 )
 
 
@@ -192,10 +195,9 @@ def _decision(of_setting: Sequence[Answer]) -> str:
 def _row(answer: Answer) -> list[Cell | str]:
     measure = answer.measure
     form, signed, scale = measure.form(), measure.form(signed=True), measure.scale
-    unit = "" if measure.percent else f" ({', '.join(filter(None, (measure.label, measure.direction)))})"
     tests = answer.summaries["test"]
     row: list[Cell | str] = [
-        answer.dataset + unit,
+        answer.dataset + unit_of(measure),
         code(answer.model),
         number(tests[answer.model].n, "{}"),
     ]

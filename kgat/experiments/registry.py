@@ -7,8 +7,9 @@ import functools
 import inspect
 import pickle
 import re
+import sys
 import warnings
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Hashable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from contextvars import ContextVar
 from dataclasses import dataclass
@@ -30,6 +31,8 @@ __all__ = [
     "MODELS",
     "Model",
     "argument_named",
+    "expect_picklable",
+    "expect_taken",
     "given",
     "named",
     "open_arguments",
@@ -38,20 +41,19 @@ __all__ = [
     "with_arguments",
 ]
 
-SIMPLE = ("hidden_channels", "num_layers", "dropout", "input_dropout")
-FRAME = (*SIMPLE, "act", "norm", "residual", "pre_linear", "jk", "position_dim")
-LOOPS = "add_self_loops"
-STOCK = (
-    *FRAME,
+SIMPLE_SETTINGS = ("hidden_channels", "num_layers", "dropout", "input_dropout")
+FRAME_SETTINGS = (*SIMPLE_SETTINGS, "act", "norm", "residual", "pre_linear", "jk", "position_dim")
+STOCK_SETTINGS = (
+    *FRAME_SETTINGS,
     "global_attention",
     "heads",
     "out_heads",
     "attention_dropout",
-    LOOPS,
+    "add_self_loops",
     "value_dropout",
     "kernel_lr",
 )
-KERNEL = (*STOCK, "projections", "decay_kernels", "start")
+KERNEL_SETTINGS = (*STOCK_SETTINGS, "projections", "decay_kernels", "start")
 # What decides how a model is trained, not how it is built.
 OF_TRAINING = ("decay_kernels", "kernel_lr")
 # What stands for a setting that a model does not take.
@@ -86,7 +88,7 @@ class Model:
     name: str
     cls: Callable[..., torch.nn.Module]
     kwargs: Mapping[str, Any] = dataclasses.field(default_factory=dict)
-    takes: tuple[str, ...] = KERNEL
+    takes: tuple[str, ...] = KERNEL_SETTINGS
     instead: Mapping[str, Any] = dataclasses.field(default_factory=dict)
     code: str | None = None
     types: str = "any"
@@ -279,14 +281,15 @@ def _own_model(name: str, path: str, thing: Any, brackets: str | None = None) ->
         )
     arguments = {} if brackets is None else names.arguments_of(thing, brackets, name)
     parameters = inspect.signature(thing).parameters
-    takes = tuple(setting for setting in STOCK if setting in parameters and setting not in arguments)
+    known = [setting for setting in STOCK_SETTINGS if setting not in OF_TRAINING]
+    takes = tuple(setting for setting in known if setting in parameters and setting not in arguments)
     for parameter in parameters.values():
         required = parameter.default is parameter.empty and parameter.kind in (
             *(parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY),
         )
         if required and parameter.name not in (*takes, *SIZES, *arguments):
             raise ValueError(
-                f"Expected '{name}' to be built with arguments among {', '.join((*SIZES, *STOCK))} (got "
+                f"Expected '{name}' to be built with arguments among {', '.join((*SIZES, *known))} (got "
                 f"'{parameter.name}' without a default); give it one, or a value in brackets, "
                 f"{path}[{parameter.name}=VALUE]"
             )
@@ -351,7 +354,10 @@ def _canonical(label: str) -> str | None:
 
 def _given_model(label: str | None, thing: Any) -> Model:
     if not callable(thing) and not isinstance(thing, torch.nn.Module):
-        raise TypeError(f"Expected a model: a name, a class or a factory (got {thing!r})")
+        raise TypeError(
+            f"Expected a model: a name, a class or a factory (got {thing!r}); pass a class of modules or a "
+            "function that builds one"
+        )
     title = getattr(thing, "__qualname__", type(thing).__name__)
     path = f"{getattr(thing, '__module__', '__main__')}:{title}"
     name = label or path
@@ -372,6 +378,29 @@ def expect_picklable(own: Mapping[str, Model]) -> None:
                 f"Expected a factory that several jobs can import (got '{name}': {error}); "
                 "define it at the top of a module, or pass jobs=1"
             ) from None
+
+
+def expect_taken(models: Sequence[str], overrides: Mapping[str, Any]) -> None:
+    r"""Checks that what is set is left open by one of several models at least.
+
+    Args:
+        models (list of str): Their names.
+        overrides (dict): Settings that are given for all of them.
+
+    Raises:
+        ValueError: If a setting is one that none of them takes.
+    """
+    for setting in overrides:
+        if all(setting in resolve_model(name).fixed for name in models):
+            if setting in STOCK_SETTINGS:
+                raise ValueError(
+                    f"Expected a model that takes '{setting}' because it is set (got {', '.join(models)}); "
+                    "leave it out for these"
+                )
+            raise ValueError(
+                f"Expected a kernel model that leaves '{setting}' open because it is set (got "
+                f"{', '.join(models)}); leave it out for stock layers, settings and projections in a name"
+            )
 
 
 def warn_of_unseen_edges(models: Iterable[str], task: Any) -> None:
@@ -539,23 +568,23 @@ def with_arguments(name: str, values: Mapping[str, Any]) -> str:
 _RELU = {"act": "relu"}
 _HEADS = ("heads", "out_heads", "attention_dropout")
 _SKIP = {"residual": True}  # they have a linear map of their input in any case
-_NO_SKIP = tuple(name for name in FRAME if name != "residual")
+_NO_SKIP = tuple(name for name in FRAME_SETTINGS if name != "residual")
 _STOCK = {
     model.name: model
     for model in (
-        Model("gat", stock.StockGAT, takes=STOCK),
-        Model("gatv2", stock.StockGATv2, takes=STOCK),
-        Model("mlp", stock.StockMLP, takes=FRAME),
-        Model("gcn", stock.StockGCN, takes=(*FRAME, LOOPS)),
+        Model("gat", stock.StockGAT, takes=STOCK_SETTINGS),
+        Model("gatv2", stock.StockGATv2, takes=STOCK_SETTINGS),
+        Model("mlp", stock.StockMLP, takes=FRAME_SETTINGS),
+        Model("gcn", stock.StockGCN, takes=(*FRAME_SETTINGS, "add_self_loops")),
         Model("sage", stock.StockSAGE, takes=_NO_SKIP, instead=_SKIP),
-        Model("gin", stock.StockGIN, takes=FRAME),
-        Model("pna", stock.StockPNA, takes=FRAME),
-        Model("appnp", stock.StockAPPNP, takes=FRAME),
-        Model("gcn2", stock.StockGCN2, takes=SIMPLE, instead=_RELU),
-        Model("supergat", stock.StockSuperGAT, takes=(*FRAME, *_HEADS, LOOPS)),
+        Model("gin", stock.StockGIN, takes=FRAME_SETTINGS),
+        Model("pna", stock.StockPNA, takes=FRAME_SETTINGS),
+        Model("appnp", stock.StockAPPNP, takes=FRAME_SETTINGS),
+        Model("gcn2", stock.StockGCN2, takes=SIMPLE_SETTINGS, instead=_RELU),
+        Model("supergat", stock.StockSuperGAT, takes=(*FRAME_SETTINGS, *_HEADS, "add_self_loops")),
         Model("transformer", stock.StockTransformer, takes=(*_NO_SKIP, *_HEADS), instead=_SKIP),
-        Model("sgformer", stock.StockSGFormer, takes=SIMPLE[:3], instead=_RELU),
-        Model("polynormer", stock.StockPolynormer, takes=SIMPLE, instead=_RELU),
+        Model("sgformer", stock.StockSGFormer, takes=SIMPLE_SETTINGS[:3], instead=_RELU),
+        Model("polynormer", stock.StockPolynormer, takes=SIMPLE_SETTINGS, instead=_RELU),
     )
 }
 for _name in ("mlp", "gcn", "gin", "pna", "appnp", "gcn2", "supergat", "sgformer", "polynormer"):
@@ -564,7 +593,7 @@ _NAMED = _STOCK | {
     model.name: model
     for model in (
         Model("rgcn", stock.StockRGCN, _SKIP, takes=_NO_SKIP, instead=_SKIP, types="several"),
-        Model("hgt", stock.StockHGT, takes=(*SIMPLE, "heads"), instead=_RELU, types="several"),
+        Model("hgt", stock.StockHGT, takes=(*SIMPLE_SETTINGS, "heads"), instead=_RELU, types="several"),
     )
 }
 _FACTORS = [names.Factor(kernels.CATALOGUE.classes[title], {}) for title in kernels.names()]
@@ -601,11 +630,25 @@ def resolve_model(name: str) -> Model:
         >>> resolve_model("IKAN[num_features=4] * L2 @ separate").name
         'implicit[num_features=4]*l2@separate'
     """
-    return _GIVEN.get().get(name) or _resolved(name)
+    return _GIVEN.get().get(name) or _resolved(name, _at_paths(name))
 
 
-@functools.cache
-def _resolved(name: str) -> Model:
+KEPT_NAMES = 512  # more than a comparison asks for in turns; trials suggest ever new ones
+
+
+def _at_paths(name: str) -> tuple[Any, ...]:
+    r"""What stands at the paths in a name by now: after a reload it is another class, with other code."""
+    found = []
+    for module, path in re.findall(r"([\w.]+)\s*:\s*([\w.]+)", name):
+        thing: Any = sys.modules.get(module)
+        for part in path.split("."):
+            thing = getattr(thing, part, None)
+        found.append(thing if callable(thing) and isinstance(thing, Hashable) else None)
+    return tuple(found)
+
+
+@functools.lru_cache(maxsize=KEPT_NAMES)
+def _resolved(name: str, _: tuple[Any, ...]) -> Model:
     text, *ends = (part.strip() for part in name.split("@"))
     if all("=" in end for end in ends):  # projections have a shorter name
         ends = [re.sub(r"(?i)^projections\s*=\s*", "", end) for end in ends]
@@ -680,7 +723,7 @@ def _stock_with_arguments(text: str) -> Model | None:
     if match is None or model is None or model.name in _KERNELS_OF_STOCK:
         return None
     arguments = names.arguments_of(model.cls, match[2], text)
-    arguments = {name: value for name, value in arguments.items() if name not in (*STOCK, *SIZES)}
+    arguments = {name: value for name, value in arguments.items() if name not in (*STOCK_SETTINGS, *SIZES)}
     if not arguments:
         raise ValueError(f"Expected arguments of '{model.name}' (got '{text}'); change settings with --set")
     said = names.Factor(model.cls, arguments).text(model.name)  # type: ignore[arg-type]

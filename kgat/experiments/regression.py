@@ -40,7 +40,6 @@ if TYPE_CHECKING:
     import pandas as pd
 
 BASELINE = "dot"
-BEGIN, END = "<!-- regression:begin -->", "<!-- regression:end -->"
 GAUSSIAN_PROCESSES = ("gp-rbf", "gp-sm")
 DEFAULT_MODELS = ("dot", "rbf*l2", "spectral*l2", "implicit*l2", "copula*l2", *GAUSSIAN_PROCESSES)
 PROCESS_EPOCHS = 200  # of a Gaussian process at most
@@ -183,7 +182,9 @@ class Regressor(torch.nn.Module):
         super().__init__()
         width, heads = setting.width, setting.heads
         if width % heads != 0:
-            raise ValueError(f"Expected 'width' divisible by 'heads={heads}' (got {width})")
+            raise ValueError(
+                f"Expected 'width' divisible by 'heads={heads}' (got {width}); choose a multiple of it"
+            )
         self.lin_in = torch.nn.Linear(in_channels, width)
         self.attention = KernelGATConv(
             *(width, width // heads, heads),

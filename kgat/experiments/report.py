@@ -13,6 +13,7 @@ from kgat.experiments.pairs import AVERAGED
 from kgat.experiments.records import BASELINE
 from kgat.experiments.table import Cell, Table, html_table, shown
 from kgat.experiments.tables import (
+    MODELS_TESTED,
     allocator_line,
     contended_line,
     laid_out,
@@ -121,7 +122,7 @@ def _protocol(runs: Sequence[Record]) -> str:
         f"Training sees no label of a test {level}; the epoch is chosen on the validation {level}s, and "
         f"the test {level}s are scored once, at that epoch.</p>",
     ]
-    parts += _paragraphs(outdated_line(runs).replace("*", ""), tuning_line(runs))
+    parts += _paragraphs(outdated_line(runs), tuning_line(runs))
     configs: dict[str, list[Record]] = {}
     for run in runs:
         configs.setdefault(run["model"], []).append(run.get("config") or {})
@@ -156,9 +157,8 @@ def _results(records: Sequence[Record], looks: Mapping[str, plots.Style]) -> str
     return (
         html_table(laid_out(rows, name, colors=colors))
         + f'\n<p class="soft">Mean ± unbiased standard deviation over seeds{units[0]}{better}. Difference: '
-        f"paired by seed ({AVERAGED}){units[1]}. p: Wilcoxon signed-rank test of the paired "
-        "differences, Holm-corrected over the models, from five pairs on. Epoch time and memory: ratios to "
-        f"{escape(BASELINE)}.</p>"
+        f"paired by seed ({AVERAGED}){units[1]}. {MODELS_TESTED}, from five pairs on. Epoch time "
+        f"and memory: ratios to {escape(BASELINE)}.</p>"
     )
 
 

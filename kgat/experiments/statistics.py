@@ -9,6 +9,8 @@ import numpy as np
 
 T = TypeVar("T", bound=Hashable)
 
+LEVEL = 0.05  # a p-value up to which a difference counts, everywhere
+
 # With this many pairs or fewer, the exact distribution is enumerated; above, it is a normal one. The same
 # number as scipy's, whose name for the normal one depends on its version.
 EXACT_PAIRS = 50
@@ -70,6 +72,25 @@ def holm(p_values: Mapping[T, float | None]) -> dict[T, float | None]:
         largest = max(largest, min(1.0, (len(known) - rank) * p))
         adjusted[name] = largest
     return adjusted
+
+
+def direction(p_value: float | None, gain: float | None) -> int | None:
+    r"""Returns which way a gain goes that is significant: 1 or -1; 0 if it is not, and :obj:`None` where too
+    few pairs left it untested.
+
+    Args:
+        p_value (float, optional): Of the test of the gain.
+        gain (float, optional): The mean difference, of which more is better.
+
+    Example:
+        >>> direction(0.03, -0.5), direction(0.06, 0.5), direction(None, 0.5)
+        (-1, 0, None)
+    """
+    if p_value is None:
+        return None
+    if p_value > LEVEL or not gain:
+        return 0
+    return 1 if gain > 0 else -1
 
 
 def interval(values: np.ndarray) -> tuple[float | None, float | None]:

@@ -285,7 +285,22 @@ class StockTransformer(AttentionGNN):
         return super().init_conv(in_channels, out_channels, **kwargs)
 
 
-class StockGCN2(torch.nn.Module):
+class _WithoutEdgeAttr:
+    # Of a whole model: it is called with edge features as all are, and does not look at them.
+    takes_edge_attr: ClassVar[bool] = False
+
+
+class _Logits(_WithoutEdgeAttr):
+    # Before a model of PyG that takes dense features and a batch, and returns log-probabilities.
+    def forward(
+        self, x: Tensor, edge_index: Any, batch: Tensor | None = None, *, edge_attr: Any = None
+    ) -> Tensor:
+        batch = torch.zeros(x.size(0), dtype=torch.long, device=x.device) if batch is None else batch
+        log_probabilities: Tensor = super().forward(_dense(x), edge_index, batch)  # type: ignore[misc]
+        return log_probabilities[:, :-1] - log_probabilities[:, -1:]
+
+
+class StockGCN2(_WithoutEdgeAttr, torch.nn.Module):
     r"""PyG's :class:`GCN2Conv` between two linear layers.
 
     Args:
@@ -302,8 +317,6 @@ class StockGCN2(torch.nn.Module):
         - **input:** node features :math:`(N, F_{in})`, edges :math:`(2, E)`
         - **output:** :math:`(N, F_{out})`
     """
-
-    takes_edge_attr: ClassVar[bool] = False  # it is called with them as all are
 
     def __init__(
         self,
@@ -337,7 +350,7 @@ class StockGCN2(torch.nn.Module):
         return out
 
 
-class StockHGT(torch.nn.Module):
+class StockHGT(_WithoutEdgeAttr, torch.nn.Module):
     r"""PyG's :class:`HGTConv` between two linear layers, as its example has it.
 
     Args:
@@ -355,8 +368,6 @@ class StockHGT(torch.nn.Module):
         - **input:** node features :math:`(N_t, F_t)` and edges :math:`(2, E_r)`, by type
         - **output:** :math:`(N, F_{out})` of the target type
     """
-
-    takes_edge_attr: ClassVar[bool] = False  # it is called with them as all are
 
     def __init__(
         self,
@@ -398,7 +409,7 @@ class StockHGT(torch.nn.Module):
         return out
 
 
-class StockSGFormer(SGFormer):
+class StockSGFormer(_Logits, SGFormer):
     r"""PyG's :class:`SGFormer`, which returns logits.
 
     Args:
@@ -416,8 +427,6 @@ class StockSGFormer(SGFormer):
         - **output:** :math:`(N, F_{out})`
     """
 
-    takes_edge_attr: ClassVar[bool] = False  # it is called with them as all are
-
     def __init__(
         self,
         in_channels: int,
@@ -431,18 +440,20 @@ class StockSGFormer(SGFormer):
         graph_weight: float = 0.5,
     ) -> None:
         super().__init__(
-            *(in_channels, hidden_channels, out_channels, trans_num_layers, trans_num_heads, dropout),
-            *(num_layers, dropout, graph_weight),
+            in_channels,
+            hidden_channels,
+            out_channels,
+            trans_num_layers=trans_num_layers,
+            trans_num_heads=trans_num_heads,
+            trans_dropout=dropout,
+            gnn_num_layers=num_layers,
+            gnn_dropout=dropout,
+            graph_weight=graph_weight,
         )
         self.fc.__class__ = _WithZero
 
-    def forward(
-        self, x: Tensor, edge_index: Any, batch: Tensor | None = None, *, edge_attr: Any = None
-    ) -> Tensor:
-        return _logits(super().forward(_dense(x), edge_index, _one_graph(x) if batch is None else batch))
 
-
-class StockPolynormer(Polynormer):
+class StockPolynormer(_Logits, Polynormer):
     r"""PyG's :class:`Polynormer`, which returns logits; local and global attention are trained at once.
     It has one head: with more, its global attention does not fit its local layers.
 
@@ -461,8 +472,6 @@ class StockPolynormer(Polynormer):
         - **output:** :math:`(N, F_{out})`
     """
 
-    takes_edge_attr: ClassVar[bool] = False  # it is called with them as all are
-
     def __init__(
         self,
         in_channels: int,
@@ -476,16 +485,17 @@ class StockPolynormer(Polynormer):
         local_only: bool = False,
     ) -> None:
         super().__init__(
-            *(in_channels, hidden_channels, out_channels, num_layers, global_layers),
-            *(input_dropout, dropout, dropout),
+            in_channels,
+            hidden_channels,
+            out_channels,
+            local_layers=num_layers,
+            global_layers=global_layers,
+            in_dropout=input_dropout,
+            dropout=dropout,
+            global_dropout=dropout,
         )
         self._global = not local_only
         self.pred_global.__class__ = self.pred_local.__class__ = _WithZero
-
-    def forward(
-        self, x: Tensor, edge_index: Any, batch: Tensor | None = None, *, edge_attr: Any = None
-    ) -> Tensor:
-        return _logits(super().forward(_dense(x), edge_index, _one_graph(x) if batch is None else batch))
 
 
 class _WithZero(torch.nn.Linear):
@@ -493,11 +503,3 @@ class _WithZero(torch.nn.Linear):
     # a task other than one of classes needs.
     def forward(self, x: Tensor) -> Tensor:
         return F.pad(super().forward(x), (0, 1))
-
-
-def _logits(log_probabilities: Tensor) -> Tensor:
-    return log_probabilities[:, :-1] - log_probabilities[:, -1:]
-
-
-def _one_graph(x: Tensor) -> Tensor:
-    return torch.zeros(x.size(0), dtype=torch.long, device=x.device)

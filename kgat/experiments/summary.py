@@ -8,10 +8,15 @@ from typing import Any
 
 import numpy as np
 
-from kgat.experiments.pairs import Pair, differences
+from kgat.experiments.pairs import AVERAGED, Pair, differences
 from kgat.experiments.statistics import holm, interval, wilcoxon
 
-__all__ = ["Summary", "least_seeds", "summarise", "summarise_runs"]
+__all__ = ["TESTED", "Summary", "least_seeds", "summarise", "summarise_runs"]
+
+# How the differences of a page were found; over what p-values are adjusted, the page goes on to say.
+TESTED = (
+    f"paired by seed ({AVERAGED}), with a 95 % t-interval; p: Wilcoxon signed-rank test, adjusted after Holm"
+)
 
 
 @dataclass(frozen=True)

@@ -5,10 +5,10 @@ from __future__ import annotations
 from collections.abc import Hashable, Iterable, Mapping
 from typing import Any
 
-from kgat.experiments.pairs import AVERAGED, Pair, latest
+from kgat.experiments.pairs import Pair, latest
 from kgat.experiments.records import BASELINE
-from kgat.experiments.summary import Summary, summarise
-from kgat.experiments.table import Cell, Table, code, interval, number, spread
+from kgat.experiments.summary import TESTED, Summary, summarise
+from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
 from kgat.measures import Measure, measure_of
 from kgat.names import change_of
 
@@ -37,32 +37,41 @@ def sweeps(records: Iterable[Record], baseline: str = BASELINE) -> Sweeps:
 
     Returns:
         dict: By graph and change.
+
+    Raises:
+        ValueError: If what is compared is not of one kind (:func:`~kgat.experiments.tables.expect_one_kind`).
     """
-    runs: dict[tuple[str, str], dict[int, dict[str, dict[Hashable, float | None]]]] = {}
-    measures: dict[str, Measure] = {}
-    plain: dict[str, dict[str, dict[Hashable, float | None]]] = {}
-    for record in latest(records):
-        if record.get("kind") != "run":
-            continue
-        name, amount, change = change_of(record["dataset"]) or (record["dataset"], 0, "")
-        measures[name] = measure_of(record["metric"])
-        of_models = (
-            runs.setdefault((name, change), {}).setdefault(amount, {})
-            if change
-            else plain.setdefault(name, {})
-        )
-        of_models.setdefault(record["model"], {})[Pair.of(record)] = record["test"]
+    # Not at the top: figures are imported with this file and do without torch, which tables need.
+    from kgat.experiments.tables import expect_one_kind
+
+    of_graphs: dict[tuple[str, str], dict[int, list[Record]]] = {}
+    for run in (record for record in latest(records) if record.get("kind") == "run"):
+        name, amount, change = change_of(run["dataset"]) or (run["dataset"], 0, "")
+        of_graphs.setdefault((name, change), {}).setdefault(amount, []).append(run)
     found: Sweeps = {}
-    for (name, change), of_amounts in runs.items():
-        if change != "labels" and name in plain:
-            of_amounts[0] = plain[name]
+    for (name, change), of_amounts in of_graphs.items():
+        if not change:
+            continue
+        if change != "labels":
+            of_amounts = of_amounts | of_graphs.get((name, ""), {})
         of_amounts = {
-            amount: of_models for amount, of_models in sorted(of_amounts.items()) if baseline in of_models
+            amount: runs
+            for amount, runs in sorted(of_amounts.items())
+            if any(run["model"] == baseline for run in runs)
         }
         if of_amounts:
-            said = {amount: summarise(of_models, baseline) for amount, of_models in of_amounts.items()}
-            found[name, change] = measures[name], said
+            compared = [run for runs in of_amounts.values() for run in runs]
+            expect_one_kind(compared)
+            said = {amount: summarise(_tests(runs), baseline) for amount, runs in of_amounts.items()}
+            found[name, change] = measure_of(compared[0]["metric"]), said
     return found
+
+
+def _tests(runs: Iterable[Record]) -> dict[str, dict[Hashable, float | None]]:
+    of_models: dict[str, dict[Hashable, float | None]] = {}
+    for run in runs:
+        of_models.setdefault(run["model"], {})[Pair.of(run)] = run["test"]
+    return of_models
 
 
 def blocks(found: Sweeps, baseline: str = BASELINE) -> list[str | Table]:
@@ -94,7 +103,7 @@ def blocks(found: Sweeps, baseline: str = BASELINE) -> list[str | Table]:
                             measure.form(signed=True),
                             scale,
                         ),
-                        number(summary.p_value, "{:.3f}"),
+                        probability(summary.p_value),
                     ]
                 )
     head = ["graph", "change", "model", "seeds", f"`{baseline}`", "test", "difference [95 %]", "p"]
@@ -102,9 +111,8 @@ def blocks(found: Sweeps, baseline: str = BASELINE) -> list[str | Table]:
 
 
 NOTE = (
-    "Test metric, in % where it is one, mean ± unbiased standard deviation over seeds; difference paired by "
-    f"seed ({AVERAGED}), with a 95 % t-interval; p: Wilcoxon "
-    "signed-rank test, adjusted after Holm where an amount has several models. Settings are those of the "
+    "Test metric, in % where it is one, mean ± unbiased standard deviation over seeds; difference "
+    f"{TESTED} where an amount has several models. Settings are those of the "
     "protocol, the same for all amounts. Rows of 0 % are the same runs. Labels are drawn from splits of "
     "their own, which test the same nodes for all amounts."
 )

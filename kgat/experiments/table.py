@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from html import escape
 from typing import TYPE_CHECKING
 
+from kgat.measures import Measure
 from kgat.names import unknown
 
 if TYPE_CHECKING:
@@ -31,6 +32,7 @@ __all__ = [
     "render",
     "spread",
     "terminal",
+    "unit_of",
 ]
 
 NONE = "–"
@@ -89,6 +91,18 @@ def shown(value: float | None, form: str, scale: float = 1) -> str:
 
 def _scaled(value: float | None, scale: float) -> float | None:
     return value if value is None or scale == 1 else float(f"{scale * value:.12g}")
+
+
+def unit_of(measure: Measure) -> str:
+    r"""Returns what stands behind the name of a data set whose scores are no percentages.
+
+    Example:
+        >>> from kgat.measures import measure_of
+        >>> unit_of(measure_of("rmse")), unit_of(measure_of("accuracy"))
+        (' (RMSE, less is better)', '')
+    """
+    said = ", ".join(filter(None, (measure.label, measure.direction)))
+    return "" if measure.percent else f" ({said})"
 
 
 def code(name: str, color: str | None = None) -> Cell:

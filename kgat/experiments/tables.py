@@ -15,8 +15,8 @@ from kgat.experiments.ledger import read_results
 from kgat.experiments.pairs import AVERAGED, Pair, latest
 from kgat.experiments.records import BASELINE, CONTENDED, RESULTS
 from kgat.experiments.summary import Summary, summarise
-from kgat.experiments.table import Table, code, interval, number, pivot, probability, render, spread
-from kgat.measures import Measure, measure_of
+from kgat.experiments.table import Table, code, interval, number, pivot, probability, render, spread, unit_of
+from kgat.measures import measure_of
 from kgat.names import shown
 
 Record = Mapping[str, Any]
@@ -98,41 +98,46 @@ def _chosen_model(run: Record) -> str | None:
 
 
 def expect_one_kind(runs: Sequence[Record]) -> None:
-    r"""Checks that runs on a data set may stand in one table.
+    r"""Checks that runs on a data set, or on several that are set side by side, may stand in one table.
 
     Args:
         runs (list of dict): The runs.
 
     Raises:
         ValueError: If they are scored by several metrics, if some were tuned and others not, or with another
-            budget, if they kept weights by several rules, or if a model has runs of several settings.
+            budget, if they kept weights by several rules, or if a model has runs of several settings on a
+            data set.
     """
-    first: dict[str, Record] = {}
+    first: dict[tuple[str, str], Record] = {}
     for run in runs:
         if run["metric"] != runs[0]["metric"]:
             raise ValueError(
-                f"Expected runs on '{run['dataset']}' with one metric (got '{runs[0]['model']}' with "
+                f"Expected runs on {_places(runs[0], run)} with one metric (got '{runs[0]['model']}' with "
                 f"{runs[0]['metric']} and '{run['model']}' with {run['metric']}); show them in tables apart"
             )
         kept, other_kept = (stored(record.get("config") or {}, "keep") for record in (runs[0], run))
         if kept != other_kept:
             raise ValueError(
-                f"Expected runs on '{run['dataset']}' that keep weights by one rule (got "
+                f"Expected runs on {_places(runs[0], run)} that keep weights by one rule (got "
                 f"'{runs[0]['model']}' with keep={kept} and '{run['model']}' with keep={other_kept}); show "
                 "them in tables apart"
             )
         if run.get("tuned") != runs[0].get("tuned"):
             one, two = (f"'{r['model']}' {tuning.said(r.get('tuned'))}" for r in (runs[0], run))
             raise ValueError(
-                f"Expected runs on '{run['dataset']}' that are equally tuned (got {one} and {two}); show "
-                "them in tables apart"
+                f"Expected runs on {_places(runs[0], run)} that are equally tuned (got {one} and "
+                f"{two}); show them in tables apart"
             )
-        other = first.setdefault(run["model"], run)
+        other = first.setdefault((run["dataset"], run["model"]), run)
         for name, one, two in differing(other.get("config") or {}, run.get("config") or {}):
             raise ValueError(
                 f"Expected runs of '{run['model']}' on '{run['dataset']}' with equal settings (got "
                 f"{name}={one} and {name}={two}); show them in tables apart"
             )
+
+
+def _places(*runs: Record) -> str:
+    return " and ".join(dict.fromkeys(f"'{run['dataset']}'" for run in runs))
 
 
 def tables(records: Sequence[Record]) -> dict[str, list[Record]]:
@@ -196,6 +201,13 @@ def laid_out(
     return Table(head, lines, title=title)
 
 
+# Below tables and on the page of a comparison alike.
+MODELS_TESTED = (
+    "p: Wilcoxon signed-rank test of the paired differences, "
+    "adjusted over the models of a data set after Holm"
+)
+
+
 def readme_tables(
     *sources: str | os.PathLike[str], baseline: str = BASELINE, form: str = "markdown", overview: bool = False
 ) -> str:
@@ -215,16 +227,13 @@ def readme_tables(
     """
     records = [record for path in result_files(sources) for record in read_results(path)]
     by_title = tables(records)
-    if not by_title:
-        raise FileNotFoundError(
-            f"Expected runs in {', '.join(map(str, sources))} (got none); run: kgat compare"
-        )
+    expect_runs(records, sources)
     summaries = {title: table(of_table, baseline) for title, of_table in by_title.items()}
     runs_of = {title: runs_in(of_table) for title, of_table in by_title.items()}
     marks = {title: outdated_line(runs) for title, runs in runs_of.items()}
     measures = {title: measure_of(runs[0]["metric"]) for title, runs in runs_of.items()}
     columns = {
-        title + _overview_unit(measures[title]) + " \\*" * bool(marks[title]): {
+        title + unit_of(measures[title]) + " \\*" * bool(marks[title]): {
             row.model: spread(row.mean, row.std, measures[title].form(), measures[title].scale)
             for row in rows
         }
@@ -245,7 +254,7 @@ def readme_tables(
         runs = runs_of[title]
         blocks += [
             f"**{title}.** {_protocol_line(runs)}",
-            marks[title],
+            marks[title].replace(ANEW, f"**{ANEW}**"),
             laid_out(rows, runs[0]["metric"], title, baseline),
             tuning_line(runs),
             allocator_line(by_title[title]),
@@ -253,19 +262,11 @@ def readme_tables(
         ]
     points = ", in percentage points" if unit == "in %" else ", in the unit of the metric"
     blocks.append(
-        f"Difference: paired by seed ({AVERAGED}){points}, with a 95 % t-interval. p: Wilcoxon "
-        f"signed-rank test of the paired differences, adjusted over the models of a data set after "
-        f"Holm; with n pairs it cannot fall below 2^(1 − n). Epoch time and peak memory: one "
-        f"training epoch, measured in turns with `{baseline}`, as ratios to it."
+        f"Difference: paired by seed ({AVERAGED}){points}, with a 95 % t-interval. {MODELS_TESTED}; with "
+        "n pairs it cannot fall below 2^(1 − n). Epoch time and peak memory: one training epoch, "
+        f"measured in turns with `{baseline}`, as ratios to it."
     )
     return render(filter(None, blocks), form)
-
-
-def _overview_unit(measure: Measure) -> str:
-    r"""What stands behind a data set where its scores are no percentages."""
-    if measure.percent:
-        return ""
-    return f" ({', '.join(filter(None, (measure.label, measure.direction)))})"
 
 
 def level_of(runs: Sequence[Record]) -> str:
@@ -297,6 +298,22 @@ def result_files(sources: Sequence[str | os.PathLike[str]]) -> list[Path]:
             )
         files |= {path.resolve(): path for path in paths}
     return list(files.values())
+
+
+def expect_runs(records: Sequence[Record], sources: Sequence[str | os.PathLike[str]]) -> None:
+    r"""Checks that there is a run among records.
+
+    Args:
+        records (list of dict): The records.
+        sources (list of str or Path): Where they come from.
+
+    Raises:
+        FileNotFoundError: If there is none.
+    """
+    if not tables(records):
+        raise FileNotFoundError(
+            f"Expected runs in {', '.join(map(str, sources))} (got none); run: kgat compare --out FOLDER"
+        )
 
 
 def contended_line(records: Sequence[Record]) -> str:
@@ -332,6 +349,7 @@ def runs_in(records: Iterable[Record]) -> list[Record]:
 
 
 OUTDATED = "\\* To be made anew, for the reason that stands above the table of each."
+ANEW = "To be made anew."  # bold where a page has bold
 EARLY = 10  # epochs, after which a model is hardly trained
 
 
@@ -348,7 +366,7 @@ def outdated_line(runs: Sequence[Record]) -> str:
     early = sum(run.get("best_epoch", math.inf) <= EARLY for run in runs)
     frozen = f": {early} of {len(runs)} runs kept one of their first {EARLY}" if early else ""
     return (
-        f"**To be made anew.** These runs kept the last epoch that had the lowest loss and the best {metric} "
+        f"{ANEW} These runs kept the last epoch that had the lowest loss and the best {metric} "
         f"so far at once on validation nodes, so that an early epoch with a lucky {metric} could end up as "
         f"the result{frozen}. The protocol now keeps the epoch of the best {metric}."
     )

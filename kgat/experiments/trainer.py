@@ -225,11 +225,14 @@ class Trainer:
         if math.isfinite(value):
             return value
         config = self.config
+        stepped = bool(self.optimizer.state)
         raise Diverged(
             f"{part} loss of '{config.model}' on '{config.dataset}', seed {config.seed}",
             value,
             seen=self._first_non_finite(),
-            hint=f"lower the learning rate with --set lr={config.lr / 10:g}",
+            hint=f"lower the learning rate with --set lr={config.lr / 10:g}"
+            if stepped
+            else "no step was taken yet: look at the model and its features",
         )
 
     @torch.no_grad()

@@ -32,10 +32,23 @@ from kgat.experiments.registry import resolve_model
 from kgat.experiments.trainer import Trainer, inputs_of
 from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput, TargetOutput
 
-__all__ = ["Diverged", "Fitted", "Trainer", "evaluate", "fit", "outputs", "restore", "run", "save", "train"]
+__all__ = [
+    "Diverged",
+    "Fitted",
+    "Trainer",
+    "evaluate",
+    "expect_room",
+    "fit",
+    "outputs",
+    "restore",
+    "run",
+    "save",
+    "train",
+]
 
 CONFIG, WEIGHTS = "config.json", "model.pt"
 CURVE_POINTS = 60  # of a stored learning curve
+PACKAGE = Path(__file__).parents[1]  # the folder of kgat
 OnEpoch = Callable[[int, float, float, float], None]
 
 
@@ -228,9 +241,10 @@ def _own_code(config: Config) -> Iterator[None]:
     try:
         yield
     except (ArithmeticError, AssertionError, AttributeError, LookupError, RuntimeError, TypeError) as error:
-        if config.code is None or str(error).startswith("Expected "):
-            raise
         frames = traceback.extract_tb(error.__traceback__)
+        # With too little memory nothing is wrong in the code, which a smaller batch would run.
+        if config.code is None or isinstance(error, torch.OutOfMemoryError) or _is_ours(error, frames):
+            raise
         file = config.code.partition(":")[0].rpartition(".")[2] + ".py"
         places = [frame for frame in frames if Path(frame.filename).name == file]
         where = f" in {places[-1].filename}, line {places[-1].lineno}" if places else ""
@@ -238,6 +252,12 @@ def _own_code(config: Config) -> Iterator[None]:
             f"Expected '{config.model}' to be trained (got {type(error).__name__}: {error}{where}); correct "
             "it, --debug shows the traceback"
         ) from error
+
+
+def _is_ours(error: Exception, frames: traceback.StackSummary) -> bool:
+    r"""Whether kgat itself says what it expected: torch begins some of its messages so, too."""
+    raised = Path(frames[-1].filename)
+    return raised.is_relative_to(PACKAGE) and str(error).startswith("Expected ")
 
 
 def _signed(epoch: Epoch, sign: int) -> Epoch:
@@ -388,6 +408,26 @@ def save(
         description["data"] = known  # so that another graph becomes numbers in the same way
     write_atomically(folder / WEIGHTS, buffer.getvalue())
     write_atomically(folder / CONFIG, f"{json.dumps(description, indent=2)}\n".encode())
+
+
+def expect_room(folder: str | os.PathLike[str], config: Config) -> None:
+    r"""Refuses a folder that holds a model of other data or of another name, which :func:`save` would
+    replace. The same once more, with other settings or newer data, replaces it.
+
+    Args:
+        folder (str or Path): Where to write.
+        config (Config): The settings of the run.
+
+    Raises:
+        ValueError: If there is another model.
+    """
+    path = Path(folder) / CONFIG
+    held = json.loads(path.read_text(encoding="utf8"))["config"] if path.is_file() else config.as_dict()
+    if (held["dataset"], held["model"]) != (config.dataset, config.model):
+        raise ValueError(
+            f"Expected no other model in '{folder}' (got '{held['model']}' of '{held['dataset']}', which "
+            f"'{config.model}' of '{config.dataset}' would replace); choose another --out, or remove it"
+        )
 
 
 def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from kgat.experiments.pairs import AVERAGED, Pair, differences, latest
-from kgat.experiments.statistics import holm, wilcoxon
+from kgat.experiments.statistics import LEVEL, direction, holm, wilcoxon
 from kgat.experiments.summary import Summary, summarise
-from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread
+from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread, unit_of
 from kgat.measures import Measure, measure_of
 
 __all__ = ["Ranks", "Verdict", "blocks", "difference_cells", "ranks", "score_cell", "verdicts"]
@@ -22,7 +22,7 @@ Record = Mapping[str, Any]
 
 STOCK = ("gat", "gatv2")
 FAMILY = "kernel"
-LEVEL = 0.05
+OUTCOMES = {1: "win", 0: "tie", -1: "loss", None: "open"}
 
 
 @dataclass(frozen=True)
@@ -73,11 +73,8 @@ class Verdict:
     @property
     def outcome(self) -> str:
         r"""Whether the family wins, ties or loses; :obj:`"open"` with too few pairs for a test."""
-        if self.p_value is None:
-            return "open"
-        if self.p_value > LEVEL or not self.contest.difference:
-            return "tie"
-        return "win" if self.measure.sign * self.contest.difference > 0 else "loss"
+        gain = self.contest.difference
+        return OUTCOMES[direction(self.p_value, None if gain is None else self.measure.sign * gain)]
 
 
 @dataclass(frozen=True)
@@ -88,7 +85,7 @@ class Ranks:
         means (dict): The mean rank of each, of which 1 is the best.
         graphs (int): Number of graphs.
         p_value (float, optional): Of the Friedman test that all ranks are alike.
-        distance (float): What two mean ranks must differ by, of the Nemenyi test at 5 %.
+        distance (float): What two mean ranks must differ by, of the Nemenyi test at the level of all tests.
     """
 
     means: Mapping[str, float]
@@ -120,7 +117,7 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
         >>> [(v.dataset, v.stock, v.outcome, v.p_value) for v in verdicts(runs)]
         [('wine', 'gat', 'win', 0.001953125)]
     """
-    # Figures of verdicts are drawn without torch, which tables need for their settings.
+    # Not at the top: figures are imported with this file and do without torch, which tables need.
     from kgat.experiments.tables import expect_one_kind
 
     of_graphs: dict[str, dict[str, dict[Pair, Record]]] = {}
@@ -159,7 +156,14 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
             if pair.split not in tried.get(dataset, ())
         }
         judged[dataset] = Verdict(
-            *(dataset, measure, summaries, best, chosen, None, paired, family),
+            dataset=dataset,
+            measure=measure,
+            summaries=summaries,
+            stock=best,
+            chosen=chosen,
+            p_value=None,
+            differences=paired,
+            family=family,
             untried=tuple(differences(fresh, tests[best]).tolist())
             if len(splits) > 1 and dataset in tried
             else (),
@@ -254,7 +258,7 @@ TRIALS = (
 NOTE = (
     "Test metric, mean ± unbiased standard deviation over seeds. Difference: to {} mean *validation* score "
     f"(†), paired by seed ({AVERAGED}), with a 95 % t-interval. p: Wilcoxon "
-    "signed-rank test, adjusted over graphs after Holm; an outcome is a win or a loss at p ≤ 0.05."
+    f"signed-rank test, adjusted over graphs after Holm; an outcome is a win or a loss at p ≤ {LEVEL}."
 )
 
 
@@ -294,7 +298,7 @@ def _rank_sentence(ranked: Ranks | None) -> list[str]:
     )
     return [
         f"Mean ranks over {ranked.graphs} graphs: {means}. Friedman test: p = {ranked.p_value:.2g}; by the "
-        f"Nemenyi test at 5 % mean ranks differ that are {ranked.distance:.2f} apart."
+        f"Nemenyi test at {100 * LEVEL:g} % mean ranks differ that are {ranked.distance:.2f} apart."
     ]
 
 
@@ -369,14 +373,13 @@ def difference_cells(verdict: Verdict) -> list[Cell | str]:
 
 def _row(verdict: Verdict, names: Sequence[str], tuned: bool) -> list[Cell | str]:
     measure = verdict.measure
-    unit = "" if measure.percent else f" ({', '.join(filter(None, (measure.label, measure.direction)))})"
     scores: list[Cell | str] = []
     for name in names:
         summary = verdict.summaries.get(name)
         cell = score_cell(summary, measure)
         scores.append(Cell(f"{cell.text} †", cell.values) if name == verdict.stock else cell)
     return [
-        verdict.dataset + unit,
+        verdict.dataset + unit_of(measure),
         *[number(verdict.trials, "{}")] * tuned,
         number(verdict.seeds, "{}"),
         *scores,

@@ -1,6 +1,8 @@
+import errno
 import functools
 import hashlib
 import io
+import os
 import pickle
 import ssl
 import threading
@@ -13,7 +15,7 @@ import pytest
 import scipy.sparse
 
 from kgat.datasets import files
-from kgat.datasets.files import RawFile, download, fetch, resolve_root, unpickle, verify
+from kgat.datasets.files import RawFile, download, fetch, naming, resolve_root, unpickle, verify
 
 CONTENT = b"some raw data"
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -141,8 +143,40 @@ def test_unwritable_folder(origin, tmp_path):
     # A file where a folder should be: unwritable for everyone, the superuser included.
     root = tmp_path / "root"
     root.write_bytes(b"")
-    with pytest.raises(PermissionError, match=r"writable folder '.*root/A' .*KGAT_DATA"):
+    with pytest.raises(PermissionError, match=r"folder that can be written \(got '.*root/A': .*KGAT_DATA"):
         fetch(root, [RawFile("A/raw.bin", origin.as_uri())], "A")
+
+
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EROFS])
+@pytest.mark.parametrize("name", ["open", "mkdir"])
+def test_a_full_disk_is_no_refusal(origin, tmp_path, monkeypatch, name, number):
+    call, root = getattr(os, name), tmp_path / "root"
+
+    def refuse(path, *args, **kwargs):
+        if root in Path(path).parents:
+            raise OSError(number, os.strerror(number), str(path))
+        return call(path, *args, **kwargs)
+
+    root.mkdir()
+    monkeypatch.setattr(os, name, refuse)
+    with pytest.raises(OSError, match=os.strerror(number)) as error:
+        fetch(root, [RawFile("A/raw.bin", origin.as_uri())], "A")
+    is_full = number == errno.ENOSPC
+    assert str(error.value).startswith("Expected room on the disk") is is_full
+    assert ("KGAT_DATA" in str(error.value)) is not is_full
+    assert isinstance(error.value, PermissionError) is (name == "mkdir" and not is_full)
+
+
+def test_what_is_said_of_content_names_the_files(tmp_path):
+    paths = [tmp_path / "a", tmp_path / "b"]
+    for error, kind in ((KeyError("rows"), ValueError), (IndexError("7 of 5"), IndexError)):
+        with pytest.raises(kind, match=f"; read from '{paths[0]}', '{paths[1]}'$") as raised, naming(*paths):
+            raise error
+        assert type(raised.value) is kind
+    with pytest.raises(ValueError, match=r"^EOFError; read from"), naming(paths[0]):
+        raise EOFError
+    with pytest.raises(PermissionError, match=r"^of the system$"), naming(paths[0]):
+        raise PermissionError("of the system")
 
 
 def test_fetch_takes_what_is_there_wherever_it_may_lie(origin, tmp_path):

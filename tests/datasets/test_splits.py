@@ -1,4 +1,7 @@
+import errno
 import hashlib
+import os
+import tempfile
 
 import numpy as np
 import pytest
@@ -121,5 +124,24 @@ def test_nowhere_to_write(tmp_path, monkeypatch):
     root = tmp_path / "root"
     root.write_bytes(b"")
     monkeypatch.setenv("XDG_CACHE_HOME", str(root))
-    with pytest.raises(PermissionError, match=r"writable folder '.*root/splits'.*KGAT_DATA"):
+    with pytest.raises(PermissionError, match=r"folder that can be written \(got '.*root/splits'.*KGAT_DATA"):
         load("karate", root)
+
+
+def test_a_full_disk(tmp_path, monkeypatch):
+    monkeypatch.setenv("XDG_CACHE_HOME", str(tmp_path / "cache"))
+    make, full = tempfile.mkstemp, [tmp_path / "root"]
+
+    def mkstemp(**where):
+        if any(folder in where["dir"].parents for folder in full):
+            raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), str(where["dir"]))
+        return make(**where)
+
+    monkeypatch.setattr(tempfile, "mkstemp", mkstemp)
+    load("karate", tmp_path / "root")
+    place = tmp_path / "cache" / "kgat" / "splits" / "karate.npz"
+    assert place.is_file()
+    place.unlink()
+    full.append(tmp_path / "cache")
+    with pytest.raises(OSError, match=r"Expected room on the disk to write '.*root/splits/karate.npz'"):
+        load("karate", tmp_path / "root")

@@ -3,7 +3,7 @@ import pytest
 import torch
 from made_tasks import make_graph_task, make_task
 
-from kgat.datasets import Pairs, link_task, save_submission, submission
+from kgat.datasets import Pairs, link_task, load, save_submission, submission
 
 pytestmark = pytest.mark.quick
 
@@ -44,3 +44,10 @@ def test_links_are_apart_from_pairs_that_are_none():
     found = submission(task, split, torch.arange(12.0).view(3, 4))
     assert found["y_pred_pos"].tolist() == [0, 4, 8]
     assert found["y_pred_neg"].shape == (3, 3)
+
+
+def test_a_place_that_cannot_be_written(tmp_path):
+    task = load("karate")
+    (tmp_path / "file").write_text("")
+    with pytest.raises(PermissionError, match=r"folder that can be written .*choose another 'path'"):
+        save_submission(tmp_path / "file" / "test.npz", task, task.split(0), torch.zeros(34, 2))

@@ -615,7 +615,7 @@ def test_command_line(capsys, monkeypatch, tmp_path, made):
 
     path.write_text("".join(json.dumps(record) + "\n" for record in made))
     readme, picture = tmp_path / "README.md", tmp_path / "ops.png"
-    readme.write_text(f"# Title\n{report.BEGIN}\n{report.END}\nEnd.\n")
+    readme.write_text("# Title\n<!-- ops:begin -->\n<!-- ops:end -->\nEnd.\n")
     assert cli.main(["bench", "table", str(path), "--readme", str(readme), "--figure", str(picture)]) == 0
     assert capsys.readouterr().out == f"{readme}: results replaced\n{picture}\n"
     text = readme.read_text()

@@ -36,7 +36,7 @@ def test_each_phase_has_a_record(warm_workers, tmp_path, capsys, monkeypatch):
     arguments = ["bench", "scale", "--sizes", "0.001x0.01", "--channels", "4", "--processes", "2"]
     arguments += ["--batch-size", "64", "--neighbors", "3,3"]
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{scale.BEGIN}\n{scale.END}\n")
+    page.write_text("before\n<!-- scale:begin -->\n<!-- scale:end -->\n")
     arguments += ["--folder", str(tmp_path / "g"), "--out", str(out), "--readme", str(page)]
     assert cli.main(arguments) == 0
     records = [json.loads(line) for line in out.read_text().splitlines()]

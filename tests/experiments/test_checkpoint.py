@@ -3,26 +3,26 @@ import multiprocessing
 import os
 import random
 import signal
-import time
 
 import numpy as np
 import pytest
 import torch
 from made_tasks import make_config, make_task
 
+from kgat.atomic import replacing
 from kgat.experiments import checkpoint as checkpoints
 from kgat.experiments import compare as comparing
 from kgat.experiments import training
 from kgat.experiments.checkpoint import MAGIC, Checkpoint, Interval, fingerprint
 from kgat.experiments.compare import compare
 
-SETTINGS = {"max_epochs": 120, "patience": 120, "norm": "batch_norm"}
 
-
-def train(folder, stop=None, task=None, **settings):
+def train(folder, stop=None, task=None, at_epoch=None, **settings):
     def on_epoch(epoch, *_):
         if epoch == stop:
             raise KeyboardInterrupt
+        if at_epoch is not None:
+            at_epoch(epoch)
 
     config = make_config("rbf*lp", **{"max_epochs": 12, **settings})
     checkpoint = Checkpoint(folder, Interval(epochs=1))
@@ -36,37 +36,51 @@ def same(one, other):
     return one[0] == other[0] and all(torch.equal(one[1][name], other[1][name]) for name in other[1])
 
 
-def train_in_process(folder, out):
+def train_in_process(folder, out, killed_at, while_it_writes, parent):
+    def wait():
+        parent.send("here")
+        parent.recv()  # which never comes
+
+    def write_half(path, content):
+        with replacing(path) as file:
+            file.write(content[: len(content) // 2])
+            file.flush()
+            wait()
+
+    def at_epoch(epoch):
+        if epoch == killed_at and while_it_writes:
+            checkpoints.write_atomically = write_half
+        elif epoch == killed_at:
+            wait()
+
     torch.set_num_threads(1)
-    torch.save(train(folder, **SETTINGS), out)
+    torch.save(train(folder, at_epoch=at_epoch, norm="batch_norm"), out)
 
 
-def test_killed_at_ten_random_moments_it_ends_with_the_same_bits(tmp_path):
+def test_killed_ten_times_it_ends_with_the_same_bits(tmp_path):
     context = multiprocessing.get_context("forkserver")
     context.set_forkserver_preload(["kgat.experiments.training"])
 
-    def start(name):
-        process = context.Process(target=train_in_process, args=(tmp_path / name, tmp_path / f"{name}.pt"))
+    def start(name, killed_at=None, while_it_writes=False):
+        here, there = context.Pipe()
+        files = tmp_path / name, tmp_path / f"{name}.pt"
+        process = context.Process(target=train_in_process, args=(*files, killed_at, while_it_writes, there))
         process.start()
-        return process
+        there.close()  # so that the end of the process is the end of what it has to say
+        return process, here
 
-    start("whole").join()
-    kills, state = 0, tmp_path / "killed" / "state.pt"
-    draw = random.Random(0)
-    while kills < 10:
-        before = state.stat().st_mtime_ns if state.exists() else None
-        process = start("killed")
-        while process.is_alive() and (not state.exists() or state.stat().st_mtime_ns == before):
-            time.sleep(0.001)
-        time.sleep(0.01 * draw.random())
-        if not process.is_alive():
-            break
-        os.kill(process.pid, signal.SIGKILL)
-        process.join()
-        kills += 1
-    start("killed").join()
+    start("whole")[0].join()
+    state = tmp_path / "killed" / "state.pt"
+    for epoch in (1, 2, 5, 9, 12):
+        for while_it_writes in (True, False):
+            process, said = start("killed", epoch, while_it_writes)
+            assert said.recv() == "here"
+            os.kill(process.pid, signal.SIGKILL)
+            process.join()
+            assert state.exists() is (epoch > 1)
+            assert len(list(state.parent.glob(".*"))) == while_it_writes  # what is half written
+    start("killed")[0].join()
     whole, killed = (torch.load(tmp_path / f"{name}.pt", weights_only=False) for name in ("whole", "killed"))
-    assert kills > 3
     assert same(whole, killed)
     assert [path.name for path in state.parent.iterdir()] == ["state.pt"]  # nothing half written stays
 

@@ -1,6 +1,8 @@
 r"""Models and kernels of one's own, by path and as factories, and those of PyG."""
 
 import functools
+import importlib
+import sys
 
 import pytest
 import torch
@@ -9,7 +11,7 @@ from made_tasks import make_task
 from kgat.experiments import ledger, tuning
 from kgat.experiments.compare import compare
 from kgat.experiments.config import Config
-from kgat.experiments.registry import named, resolve_model
+from kgat.experiments.registry import KEPT_NAMES, _resolved, named, resolve_model
 from kgat.experiments.source_digest import digest
 from kgat.experiments.training import restore, save, train
 from kgat.kernels import RBF
@@ -17,7 +19,7 @@ from kgat.kernels import RBF
 FAST = {"max_epochs": 2, "hidden_channels": 8, "heads": 2}
 NETS = """
 import torch
-from kgat.kernels import RBF
+from kgat.kernels import RBF, resolve
 
 SCALE = 1.0
 
@@ -68,6 +70,22 @@ class Needs(Net):
 class Needy(Net):
     def __init__(self, in_channels, out_channels, width: int):
         super().__init__(in_channels, out_channels)
+
+class Slow(Net):
+    def __init__(self, in_channels, out_channels, kernel_lr):
+        super().__init__(in_channels, out_channels)
+
+class Large(Net):
+    def forward(self, x, edge_index):
+        raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB")
+
+class Elsewhere(Net):
+    def forward(self, x, edge_index):
+        raise RuntimeError("Expected all tensors to be on the same device, but found at least two")
+
+class Asks(Net):
+    def forward(self, x, edge_index):
+        return resolve(torch.nn.Linear, x.size(1))
 
 class Near(RBF):
     pass
@@ -122,6 +140,8 @@ def test_a_kernel_by_path(nets, tmp_path):
         ("{}:", ValueError, "package.module:Class"),
         ("{}:Needs", ValueError, "'width' without a default.*in brackets"),
         ("{}:Needy", ValueError, "'width' without a default.*in brackets"),
+        # Of training, not of a constructor.
+        ("{}:Slow", ValueError, "among .*, value_dropout .got 'kernel_lr' without a default"),
         ("{}:Net[deep=3]", ValueError, r"got 'deep=3'.*Net takes .*did you mean 'depth'\?"),
         ("{}:Net@separate", ValueError, "a kernel before '@'"),
         ("rbf*{}:Net", ValueError, "a concrete subclass of 'Kernel'"),
@@ -142,11 +162,47 @@ def test_paths_that_name_no_model(nets, name, error, message):
         ("Raises", "to be built with .*KeyError"),
         ("Breaks", "to be trained .got RuntimeError: .* in .*py, line [0-9]+.; correct it"),
         ("Detached", "to be trained .got RuntimeError: .*; correct it"),
+        # Torch, too, begins so.
+        ("Elsewhere", "to be trained .got RuntimeError: Expected all tensors .* line [0-9]+.; correct it"),
     ],
 )
 def test_models_that_cannot_be_trained(nets, name, message):
     with pytest.raises(ValueError, match=f"Expected .*{message}"):
         train(make_task(), Config.of("made", f"{nets}:{name}", overrides=FAST))
+
+
+@pytest.mark.parametrize(
+    ("name", "error", "message"),
+    [
+        ("Large", torch.OutOfMemoryError, "^CUDA out of memory"),
+        ("Asks", TypeError, "^Expected a concrete subclass of 'Kernel'"),
+    ],
+)
+def test_what_is_not_to_be_corrected_in_a_model(nets, name, error, message):
+    with pytest.raises(error, match=message):
+        train(make_task(), Config.of("made", f"{nets}:{name}", overrides=FAST))
+
+
+@pytest.mark.parametrize("name", ["Net", "Near", "Net[depth=2]", "Near*l2@separate"])
+def test_a_class_that_is_loaded_again_is_another(nets, tmp_path, name):
+    name = f"{nets}:{name}"
+    resolve_model(name)  # which imports it
+    assert (before := resolve_model(name)) is resolve_model(name)
+    path = tmp_path / f"{nets}.py"
+    path.write_text(NETS.replace("SCALE = 1.0", "SCALE = 10.0").replace("    pass", "    wider = True"))
+    importlib.invalidate_caches()
+    importlib.reload(sys.modules[nets])
+    after = resolve_model(name)
+    assert (after.name, after.takes) == (before.name, before.takes)
+    assert after.code != before.code
+    if not after.has_kernel:
+        assert after.cls is sys.modules[nets].Net
+
+
+def test_not_all_names_that_trials_suggest_are_kept():
+    for number in range(KEPT_NAMES + 2):
+        resolve_model(f"appnp[K={number + 1}]")
+    assert _resolved.cache_info().currsize == KEPT_NAMES
 
 
 def test_a_digest_follows_the_code(tmp_path):

@@ -41,6 +41,39 @@ def test_a_sweep_without_the_baseline_is_none():
     assert figure_of([]) is None
 
 
+def test_runs_of_two_kinds_are_not_set_side_by_side():
+    runs = make_runs()
+    of_amount = [run for run in runs if run["dataset"] == "made-25-edges"]
+    others = [run for run in runs if run["dataset"] != "made-25-edges"]
+    rbf = [run for run in of_amount if run["model"] == "rbf"]
+    gat = [run for run in of_amount if run["model"] == "gat"]
+    mark = {"tuned": {"settings": 4, "seeds": 2, "space": {"lr": [0.01]}}}
+    one = [*gat, *rbf]
+    assert sweeps([*others, *one])
+    with pytest.raises(ValueError, match="on 'made-25-edges' with one metric"):
+        sweeps([*gat, *({**run, "metric": "rmse"} for run in rbf)])
+    with pytest.raises(ValueError, match="on 'made-25-edges' that are equally tuned"):
+        sweeps([*gat, *({**run, **mark} for run in rbf)])
+    with pytest.raises(ValueError, match="'gat' on 'made-25-edges' with equal settings"):
+        sweeps([*one, make_run("gat", 0, 0.9, dataset="made-25-edges", lr=0.5)])
+    # Amounts stand beside each other, the graph as it is among them.
+    with pytest.raises(ValueError, match="on 'made' and 'made-25-edges' with one metric"):
+        sweeps([*others, *({**run, "metric": "rmse"} for run in one)])
+    with pytest.raises(ValueError, match="on 'made-5-labels' and 'made-20-labels' that are equally tuned"):
+        sweeps([{**run, **mark} if run["dataset"] == "made-20-labels" else run for run in others])
+    # What no sweep has is nobody's concern.
+    assert sweeps([*others, *({**run, "dataset": "else", "metric": "rmse"} for run in one)])
+
+
+def test_a_small_p_value_is_no_zero():
+    runs = [
+        make_run(m, s, t + s / 100, dataset="made-5-labels")
+        for m, t in (("gat", 0.5), ("rbf", 0.6))
+        for s in range(12)
+    ]
+    assert "| < 0.001 |" in render(blocks(sweeps(runs)))
+
+
 def test_the_table():
     text = render(blocks(sweeps(make_runs())))
     assert "| made | 25 % edges | `rbf` | 6 | 52.5 ± 1.9 | 54.5 ± 1.9 | +2.0 [+2.0, +2.0] | 0.031 |" in text

@@ -3,10 +3,13 @@ from dataclasses import replace
 
 import numpy as np
 import pytest
+import typer
 from made_runs import make_run
 from scipy import stats
 
 from kgat import cli
+from kgat.experiments import verdict
+from kgat.experiments.judgements import JUDGEMENTS, judgement
 from kgat.experiments.plots.verdict import verdict as figure_of
 from kgat.experiments.table import render
 from kgat.experiments.verdict import blocks, ranks, verdicts
@@ -173,6 +176,21 @@ def test_any_model_is_judged_against_any_others(tmp_path, capsys):
     assert "is significantly better than `gat` on 1" in blocks(verdicts(records, "rbf", ["gat"]))[0]
 
 
+@pytest.mark.parametrize("option", ["family", "against"])
+def test_who_is_judged_is_said_with_the_verdict_alone(tmp_path, capsys, option):
+    (tmp_path / "results.jsonl").write_text("".join(json.dumps(r) + "\n" for r in runs("made", THREE)))
+    for others in ([], ["--sweep"], ["--markdown"]):
+        assert cli.main(["table", str(tmp_path), f"--{option}", "gat", *others]) == 2
+        said = capsys.readouterr()
+        assert f"Expected --verdict beside --{option} (got none); add it, or leave" in said.err
+        assert said.out == ""
+    assert cli.main(["table", str(tmp_path), "--verdict", f"--{option}", ""]) == 2
+    assert "(got none); name some, or leave the option out" in capsys.readouterr().err
+    (usual,) = [p for p in typer.main.get_command(cli.app).commands["table"].params if p.name == option]
+    names = {"family": [verdict.FAMILY], "against": verdict.STOCK}[option]
+    assert usual.help.endswith(f"Default: {','.join(names)}.")
+
+
 def test_the_figure_has_graphs_in_order_and_no_errors_of_regression():
     records = runs("lost", {**THREE, "kernel": 0.1}) + runs("won", THREE) + runs("rmse", THREE, metric="rmse")
     axes = figure_of(records).axes[0]
@@ -190,6 +208,11 @@ def test_the_command_writes_page_and_figure(tmp_path, capsys):
     assert (tmp_path / "verdict.png").stat().st_size > 1000
     assert cli.main(["table", str(tmp_path), "--figure", str(tmp_path / "verdict.png")])
     assert "Expected --verdict or --sweep with --figure" in capsys.readouterr().err
+
+
+def test_judgements_have_names():
+    with pytest.raises(ValueError, match=f"Expected 'judgement' as one of '{JUDGEMENTS[0]}'.*got 'verdicts'"):
+        judgement("verdicts", runs("made", THREE))
 
 
 def test_a_page_keeps_its_tables_where_there_is_nothing_to_judge(tmp_path, capsys):

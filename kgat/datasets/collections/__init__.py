@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from kgat.datasets import splits
-from kgat.datasets.files import BROKEN, expect, fetch, reading, resolve_root
+from kgat.datasets.files import expect, fetch, naming, reading, resolve_root
 from kgat.datasets.graph_task import Graphs, GraphTask
 from kgat.datasets.source import Collection, CollectionSource, discover, resolve
 from kgat.datasets.task import Split
@@ -56,12 +56,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None) -> GraphTask:
     with reading(*paths):
         collection = source.read(paths)
         graphs = _graphs(collection)
-    try:
+    with naming(*paths):
         return _task(source, collection, graphs)
-    except BROKEN as error:
-        read = ", ".join(f"'{path}'" for path in paths)
-        kind = IndexError if isinstance(error, IndexError) else ValueError
-        raise kind(f"{error or type(error).__name__}; read from {read}") from error
 
 
 def _task(source: CollectionSource, collection: Collection, graphs: Graphs) -> GraphTask:

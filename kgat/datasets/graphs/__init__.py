@@ -20,7 +20,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from kgat.datasets import splits
-from kgat.datasets.files import BROKEN, fetch, reading, resolve_root
+from kgat.datasets.files import fetch, naming, reading, resolve_root
 from kgat.datasets.graph import DAMAGED, Graph, feature_tensor, sorted_edges
 from kgat.datasets.source import GraphSource, discover, resolve
 from kgat.datasets.task import Split, Task
@@ -85,18 +85,16 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
     """
     source = resolve(SOURCES, name, "a data set")
     if sparse not in ("auto", True, False):
-        raise ValueError(f"Expected 'sparse' to be 'auto', True or False (got '{sparse}')")
+        raise ValueError(
+            f"Expected 'sparse' to be 'auto', True or False (got '{sparse}'); 'auto' goes by the zeros"
+        )
     require(f"to read '{source.name}'", *source.needs)
     folder = resolve_root(root)
     paths = fetch(folder, source.files, source.name, source.instead)
     with reading(*paths):
         graph = source.read(paths)
-    try:
+    with naming(*paths):
         return _task(source, graph, folder, sparse)
-    except BROKEN as error:
-        read = ", ".join(f"'{path}'" for path in paths)
-        kind = IndexError if isinstance(error, IndexError) else ValueError
-        raise kind(f"{error or type(error).__name__}; read from {read}") from error
 
 
 def _task(source: GraphSource, graph: Graph, folder: Path, sparse: bool | str) -> Task:

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from kgat.datasets.files import BROKEN, fetch, reading, resolve_root
+from kgat.datasets.files import fetch, naming, reading, resolve_root
 from kgat.datasets.graph import Array, feature_tensor, sorted_edges
 from kgat.datasets.link_task import LinkSplit, LinkTask, Pairs
 from kgat.datasets.source import Links, LinkSource, discover, resolve
@@ -51,12 +51,8 @@ def load(name: str, root: str | os.PathLike[str] | None = None, *, sparse: bool 
     paths = fetch(resolve_root(root), source.files, source.name)
     with reading(*paths):
         links = source.read(paths)
-    try:
+    with naming(*paths):
         return _task(source, links, sparse)
-    except BROKEN as error:
-        read = ", ".join(f"'{path}'" for path in paths)
-        kind = IndexError if isinstance(error, IndexError) else ValueError
-        raise kind(f"{error or type(error).__name__}; read from {read}") from error
 
 
 def _task(source: LinkSource, links: Links, sparse: bool | str) -> LinkTask:
@@ -68,10 +64,14 @@ def _task(source: LinkSource, links: Links, sparse: bool | str) -> LinkTask:
     pairs = {part: _pairs(links.edges[part], others[part]) for part in PARTS}
     split = LinkSplit("public", edge_index, None, **pairs, public=True)
     return LinkTask(
-        *(source.name, Data(x=x, edge_index=edge_index), (split,), source.metric, source.citation),
-        f"{source.features}, {layout}; messages along edges for training in both directions, no self-loops, "
-        "no duplicate edges, sorted by target",
-        source.undirected,
+        name=source.name,
+        data=Data(x=x, edge_index=edge_index),
+        splits=(split,),
+        metric=source.metric,
+        source=source.citation,
+        preprocessing=f"{source.features}, {layout}; messages along edges for training in both directions, "
+        "no self-loops, no duplicate edges, sorted by target",
+        undirected=source.undirected,
     )
 
 
@@ -82,6 +82,5 @@ def _pairs(edges: Array, others: Array) -> Pairs:
         index = np.concatenate([edges[:, None], others], axis=1)
         y = np.zeros(index.shape[:2], dtype=bool)
         y[:, 0] = True
-    return Pairs(
-        *(torch.from_numpy(np.ascontiguousarray(a, dtype=np.int64)) for a in (np.moveaxis(index, -1, 0), y))
-    )
+    ends = np.ascontiguousarray(np.moveaxis(index, -1, 0), dtype=np.int64)
+    return Pairs(index=torch.from_numpy(ends), y=torch.from_numpy(y.astype(np.int64)))

@@ -13,7 +13,7 @@ from kgat.datasets.own.data import from_data
 from kgat.datasets.own.edges import nearest_neighbours
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.numpy_files import read_archive, read_folder
-from kgat.datasets.own.raw import EDGE_FEATURES, Array, RawGraph, absent, no_column, shown
+from kgat.datasets.own.raw import EDGE_FEATURES, Array, RawGraph, absent, listed, no_column
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 from kgat.datasets.whole_numbers import signed
@@ -241,8 +241,8 @@ def read_arrays(path: Path, *, knn: int | None = None, standardize: bool = True,
     is_graph = edge_index is not None or adjacency is not None
     if is_graph != (knn is None):
         raise ValueError(
-            f"Expected either edges ({shown([*EDGES[:1], *ADJACENCY[:2]])}) in '{path}' or a number of "
-            f"nearest neighbours (got {'both' if is_graph else f'neither among {shown(sorted(arrays))}'}); "
+            f"Expected either edges ({listed([*EDGES[:1], *ADJACENCY[:2]])}) in '{path}' or a number of "
+            f"nearest neighbours (got {'both' if is_graph else f'neither among {listed(sorted(arrays))}'}); "
             "for points alone pass knn=10 (--knn 10)"
         )
     masks = {name: arrays[name] for name in (f"{part}_mask" for part in PARTS) if name in arrays}

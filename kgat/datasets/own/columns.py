@@ -2,13 +2,14 @@ r"""Columns of a table as features: numbers, truth values and categories, with t
 
 from __future__ import annotations
 
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from kgat.datasets.own.raw import TAKEN, Array, none_of, shown
+from kgat.datasets.own.raw import TAKEN, WRITTEN, Array, listed, none_of
+from kgat.datasets.own.written import days_of, expect_words
 
 __all__ = ["Column", "encode", "kind_of"]
 
@@ -22,7 +23,8 @@ class Column:
 
     Args:
         name (str): Its name.
-        kind (str): :obj:`"number"`, :obj:`"flag"` (true or false) or :obj:`"category"` (one column each).
+        kind (str): :obj:`"number"`, :obj:`"date"` (a number of days), :obj:`"flag"` (true or false) or
+            :obj:`"category"` (one column each).
         mean, deviation (float, optional): What numbers are standardised by. (default: :obj:`0.0`,
             :obj:`1.0`)
         categories (list of str, optional): The categories. (default: :obj:`()`)
@@ -51,6 +53,7 @@ def encode(
     standardize: bool = True,
     columns: Sequence[Column] | None = None,
     fit: Array | None = None,
+    source: str = "",
 ) -> tuple[Array, list[Column]]:
     r"""Makes features of the columns of a table.
 
@@ -65,6 +68,7 @@ def encode(
             fit. (default: :obj:`None`)
         fit (numpy.ndarray, optional): Which rows decide about categories, means and deviations; all if
             :obj:`None`. (default: :obj:`None`)
+        source (str, optional): What errors call the table. (default: nothing)
 
     Returns:
         tuple: The features, and the encoding.
@@ -80,26 +84,26 @@ def encode(
         >>> x.tolist()
         [[-1.0, 0.0, 1.0], [1.0, 1.0, 0.0]]
     """
-    import pandas as pd
-
     if fit is not None and columns is None:
         rows = np.flatnonzero(fit)
         _, columns = encode(
-            *(table.iloc[rows], lambda row, name: where(int(rows[row]), name)),
+            table.iloc[rows],
+            lambda row, name: where(int(rows[row]), name),
             categories=categories,
             fill=fill,
             standardize=standardize,
         )
     if columns is not None:
+        source = f" in {source}" if source else ""
         lacking = [column.name for column in columns if column.name not in table.columns]
         known = {column.name for column in columns}
         more = [name for name in map(str, table.columns) if name not in known]
         if lacking or more:
             raise ValueError(
-                f"Expected the columns {shown([column.name for column in columns])} (got none of the name "
-                f"{shown(lacking)}); give all that were encoded first" if lacking else
-                f"Expected no columns but {shown([column.name for column in columns]) or 'ids'} (got "
-                f"{shown(more)}); drop what was not encoded first (--drop)"
+                f"Expected the columns {listed([column.name for column in columns])}{source} (got none of "
+                f"the name {listed(lacking)}); give all that were encoded first" if lacking else
+                f"Expected no columns but {listed([column.name for column in columns]) or 'ids'}{source} "
+                f"(got {listed(more)}); drop what was not encoded first (--drop)"
             )  # fmt: skip
     parts, made, taken = [], [], table.attrs.get(TAKEN, {})
     wanted: list[tuple[str, Column | None]] = (
@@ -122,9 +126,13 @@ def encode(
         else:
             kind = column.kind
         if kind == "category":
+            if column is None and name not in categories:
+                expect_words(values, missing, str(name), where)
             part, column = _categories(values, missing, str(name), where, column, name in categories)
         else:
-            numbers = _numbers(values, missing, str(name), where, pd)
+            numbers = _numbers(
+                values, missing, str(name), where, kind, table.attrs.get(WRITTEN, {}).get(name, {})
+            )
             part, column = _scaled(numbers, missing, str(name), kind, column, standardize)
         parts.append(part)
         made.append(column)
@@ -133,38 +141,54 @@ def encode(
 
 
 def kind_of(values: Any) -> str:
-    r"""Returns what a column without its missing values holds: :obj:`"number"`, :obj:`"flag"` or
-    :obj:`"category"`.
+    r"""Returns what a column without its missing values holds: :obj:`"number"`, :obj:`"date"`,
+    :obj:`"flag"` or :obj:`"category"`.
 
     Args:
         values (pandas.Series): The values.
 
     Example:
         >>> import pandas as pd
-        >>> kind_of(pd.Series(["1", "2", "three"])), kind_of(pd.Series(["a", "2"]))
-        ('number', 'category')
+        >>> texts = (["1", "2", "three"], ["a", "2"], ["2026-11-29", "2026-11-30"])
+        >>> [kind_of(pd.Series(each)) for each in texts]
+        ['number', 'category', 'date']
     """
     import pandas as pd
 
     types = pd.api.types
+    if types.is_datetime64_any_dtype(values):
+        return "date"
+    if types.is_timedelta64_dtype(values):
+        return "number"
     texts = None if types.is_numeric_dtype(values) else values.astype(str).str.strip().str.lower()
     if types.is_bool_dtype(values) or (
         texts is not None and len(texts) and texts.isin(["true", "false"]).all()
     ):
         return "flag"
-    if texts is None or types.is_datetime64_any_dtype(values):
+    if texts is None:
         return "number"
-    are_numbers = pd.to_numeric(texts, errors="coerce").notna()
     # Most of them: the others are mistakes, which have to be told.
-    return "number" if len(texts) and are_numbers.mean() > 0.5 else "category"
+    if len(texts) and pd.to_numeric(texts, errors="coerce").notna().mean() > 0.5:
+        return "number"
+    return "date" if len(texts) and (~np.isnan(days_of(texts))).mean() > 0.5 else "category"
 
 
-def _numbers(values: Any, missing: Array, name: str, where: Where, pd: Any) -> Array:
+def _numbers(
+    values: Any, missing: Array, name: str, where: Where, kind: str, written: Mapping[int, str]
+) -> Array:
+    import pandas as pd
+
     types = pd.api.types
-    if types.is_datetime64_any_dtype(values):
-        moments = np.asarray(values.to_numpy(), dtype="datetime64[ns]").astype(np.int64)
-        return np.where(missing, np.nan, moments / 86_400e9)  # in days
-    if types.is_numeric_dtype(values):
+    if types.is_complex_dtype(values):
+        raise ValueError(
+            f"Expected real numbers in column '{name}' (got {values.dtype}); make a column each of their "
+            f"real and imaginary parts, or drop it (--drop {name})"
+        )
+    if kind == "date" or types.is_datetime64_any_dtype(values):
+        numbers = days_of(values)
+    elif types.is_timedelta64_dtype(values):
+        numbers = values.to_numpy().astype("timedelta64[us]").astype(np.int64) / 86_400e6
+    elif types.is_numeric_dtype(values):
         numbers = values.to_numpy(dtype=np.float64, na_value=np.nan)
     else:
         texts = values.astype(str).str.strip().str.lower().replace({"true": "1", "false": "0"})
@@ -172,9 +196,11 @@ def _numbers(values: Any, missing: Array, name: str, where: Where, pd: Any) -> A
     wrong = (~np.isfinite(numbers)) & ~missing
     if wrong.any():
         row = int(wrong.argmax())
+        got = written.get(values.index[row], values.iloc[row])
+        wanted = "date as 2026-11-29" if kind == "date" else "number"
         raise ValueError(
-            f"Expected a number in {where(row, name)} (got '{values.iloc[row]}'; {int(wrong.sum())} in all); "
-            "correct it, or say that the column holds names (--categories)"
+            f"Expected a {wanted} in {where(row, name)} (got '{got}'; {int(wrong.sum())} in all); correct "
+            "it, or say that the column holds names (--categories)"
         )
     return np.where(missing, np.nan, numbers)
 
@@ -186,7 +212,7 @@ def _scaled(
         known = numbers[~missing]
         mean = float(known.mean()) if len(known) else 0.0
         deviation = float(known.std()) if len(known) else 0.0
-        if kind == "number" and standardize:
+        if kind in ("number", "date") and standardize:
             # A column of one value says nothing, whatever rounding makes of its deviation.
             column = Column(name, kind, mean, deviation if len(np.unique(known)) > 1 else 1.0, fill=mean)
         else:
@@ -216,7 +242,7 @@ def _categories(
     if strange.any():
         row = int(strange.argmax())
         raise ValueError(
-            f"Expected one of {shown(column.categories)} in {where(row, name)} (got '{texts[row]}'); the "
+            f"Expected one of {listed(column.categories)} in {where(row, name)} (got '{texts[row]}'); the "
             "encoding of these features knows no other"
         )
     part[np.flatnonzero(~missing), place[~missing]] = 1.0

@@ -97,7 +97,10 @@ def convert_arrays(
     attr_file = next((file for file in (source / f"{n}.npy" for n in EDGE_FEATURES) if file.is_file()), None)
     attr = None if attr_file is None else _edge_features(attr_file)
     if x.ndim != 2 or x.dtype.kind not in "fiu" or x.shape[1] == 0:
-        raise ValueError(f"Expected numbers of shape [N, F] in '{source / 'x.npy'}' (got {_shown(x)})")
+        raise ValueError(
+            f"Expected numbers of shape [N, F] in '{source / 'x.npy'}' (got {_form(x)}); write a row of at "
+            "least one feature for each node"
+        )
     target = _target(source / "y.npy", y, len(x), None if kind is None else one_of("kind", kind, KINDS))
     kind_name = target.kind
     name = name or source.resolve().name
@@ -136,7 +139,10 @@ def _target(path: Path, y: Array, nodes: int, kind: str | None) -> _Target:
     if y.ndim == 2 and y.shape[1] == 1:
         y = y[:, 0]
     if y.ndim not in (1, 2) or y.shape[0] != nodes or y.dtype.kind not in "fiu":
-        raise ValueError(f"Expected a number for each of {nodes} nodes in '{path}' (got {_shown(y)})")
+        raise ValueError(
+            f"Expected a number for each of {nodes} nodes in '{path}' (got {_form(y)}); write one for each "
+            "row of features"
+        )
     y = signed(np.asarray(y), "y", f"'{path}'")
     numbers = ~np.isnan(y) if y.dtype.kind == "f" else np.ones(y.shape, bool)
     known = numbers
@@ -148,7 +154,7 @@ def _target(path: Path, y: Array, nodes: int, kind: str | None) -> _Target:
     if kind in CLASSES:
         if y.ndim == 2 or (values % 1 != 0).any() or values.min(initial=0) < 0:
             raise ValueError(
-                f"Expected classes from 0, and -1 where unknown, in '{path}' (got {_shown(y)} from "
+                f"Expected classes from 0, and -1 where unknown, in '{path}' (got {_form(y)} from "
                 f"{values.min(initial=0)} on); write them so, or say --kind regression"
             )
         y = np.where(known, y, -1).astype(np.int64)
@@ -195,7 +201,10 @@ def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
         if ids.dtype == bool and ids.shape == part.shape:
             ids = np.flatnonzero(ids)
         if ids.ndim != 1 or ids.dtype.kind not in "iu":
-            raise ValueError(f"Expected ids of nodes, or a mask of all, in '{path}' (got {_shown(ids)})")
+            raise ValueError(
+                f"Expected ids of nodes, or a mask of all, in '{path}' (got {_form(ids)}); write whole "
+                f"numbers from 0, or {len(part)} bools"
+            )
         _check_range(ids, len(part), path, 0)
         for wrong, what in ((part[ids] > 0, "is in another part, too"), (~target.known[ids], "has no label")):
             if wrong.any():
@@ -210,7 +219,7 @@ def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
 def _edge_features(path: Path) -> Array:
     attr = _array(path)
     if attr.ndim not in (1, 2) or attr.dtype.kind not in "biuf":
-        raise ValueError(f"Expected a row of numbers per edge in '{path}' (got {_shown(attr)}); convert them")
+        raise ValueError(f"Expected a row of numbers per edge in '{path}' (got {_form(attr)}); convert them")
     return attr
 
 
@@ -368,7 +377,10 @@ def _arrays(path: Path) -> Iterator[Array]:
     if path.suffix == ".npy":
         edges = _array(path)
         if edges.ndim != 2 or 2 not in edges.shape:
-            raise ValueError(f"Expected ends of edges of shape [2, E] in '{path}' (got {_shown(edges)})")
+            raise ValueError(
+                f"Expected ends of edges of shape [2, E] in '{path}' (got {_form(edges)}); write sources as "
+                "the first row, targets as the second"
+            )
         edges = edges if edges.shape[0] == 2 else edges.T
         for begin in range(0, edges.shape[1], PIECE):
             yield edges[:, begin : begin + PIECE]
@@ -391,7 +403,10 @@ def _arrays(path: Path) -> Iterator[Array]:
             yield table[names].to_numpy().T
     except (ValueError, KeyError) as error:
         cause = " ".join(str(error).split())
-        raise ValueError(f"Expected columns 'source' and 'target' in '{path}' (got: {cause})") from None
+        raise ValueError(
+            f"Expected columns 'source' and 'target' in '{path}' (got: {cause}); name them so, with a node's "
+            "number in each row"
+        ) from None
 
 
 def _check_range(nodes: Array, number: int, path: Path, first: int) -> None:
@@ -414,5 +429,5 @@ def _array(path: Path) -> Array:
         raise ValueError(f"Expected an array in '{path}' (got: {cause}); write it with numpy.save") from None
 
 
-def _shown(x: Array) -> str:
+def _form(x: Array) -> str:
     return f"{x.dtype} {list(x.shape)}"

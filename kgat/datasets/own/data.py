@@ -13,15 +13,24 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.data.separate import separate
+from torch_geometric.utils import is_sparse, to_edge_index
 
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.hetero import float_features, make_hetero_task, target_in
-from kgat.datasets.own.raw import Array, RawGraph, absent, edge_features_in, no_column, several
+from kgat.datasets.own.raw import (
+    EDGE_FEATURES,
+    Array,
+    RawGraph,
+    absent,
+    edge_features_in,
+    no_column,
+    several,
+)
 from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 from kgat.datasets.whole_numbers import signed_data
 
-__all__ = ["SeveralGraphs", "from_data", "names_of", "read_data", "read_several"]
+__all__ = ["SeveralGraphs", "from_data", "names_of", "read_data", "read_several", "with_edge_index"]
 
 
 def from_data(
@@ -44,7 +53,8 @@ def from_data(
 
     Args:
         data (torch_geometric.data.Data, torch_geometric.data.HeteroData or dict): Holds :obj:`edge_index`,
-            what is to be predicted, and optionally :obj:`x`, :obj:`edge_attr`, and masks :obj:`train_mask`,
+            or :obj:`adj_t` as :class:`~torch_geometric.transforms.ToSparseTensor` makes it, what is to be
+            predicted, and optionally :obj:`x`, :obj:`edge_attr`, and masks :obj:`train_mask`,
             :obj:`val_mask` and :obj:`test_mask` with one column per split. Without :obj:`edge_attr`,
             :obj:`edge_weight` is the feature of edges; beside it, it is left out. A type of nodes of a
             heterogeneous graph that has no :obj:`x` gets :func:`averaged_features`.
@@ -95,7 +105,7 @@ def from_data(
             "edge_index=edge_index, y=y)"
         )
     source = source or f"the given {type(data).__name__}"
-    data = signed_data(data, source)
+    data = signed_data(with_edge_index(data), source)
     if like is not None and isinstance(data, HeteroData):
         raise NotImplementedError(
             f"Expected a graph with one type of nodes to predict on (got {source}, a HeteroData); call the "
@@ -123,6 +133,31 @@ def from_data(
 def _from_dict(content: Mapping[Any, Any]) -> Data | HeteroData:
     several = any(isinstance(value, Mapping) for value in content.values())
     return (HeteroData if several else Data).from_dict(dict(content))
+
+
+def with_edge_index(data: Any) -> Any:
+    r"""Returns a graph whose edges are in :obj:`edge_index`, if they are in a transposed adjacency matrix
+    alone, whose rows are targets; its values, unless all are one, are the features of edges.
+
+    Example:
+        >>> adj_t = torch.tensor([[0.0, 0.5], [0.0, 0.0]]).to_sparse_csr()
+        >>> data = with_edge_index(Data(adj_t=adj_t))
+        >>> data.edge_index.tolist(), data.edge_weight.tolist()
+        ([[1], [0]], [0.5])
+    """
+    if not isinstance(data, Data) or data.edge_index is not None or not is_sparse(data.get("adj_t")):
+        return data
+    data = data.clone()
+    adjacency = data.adj_t
+    if isinstance(adjacency, Tensor) and adjacency.layout == torch.sparse_coo:
+        adjacency = adjacency.coalesce()
+    ends, values = to_edge_index(adjacency)
+    data.edge_index = ends.flip(0)
+    del data.adj_t
+    # PyG writes ones where edges have no weights.
+    if all(data.get(name) is None for name in EDGE_FEATURES) and bool((values != 1).any()):
+        data["edge_weight" if values.dim() == 1 else "edge_attr"] = values
+    return data
 
 
 def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: str | None = None) -> RawGraph:

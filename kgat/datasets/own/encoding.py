@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from kgat.datasets.own.columns import Column
-from kgat.datasets.own.raw import MISSING, Array, shown
+from kgat.datasets.own.raw import MISSING, Array, listed
 
 __all__ = ["Encoding"]
 
@@ -83,8 +83,8 @@ class Encoding:
                 f"{source}); give a Data or arrays with 'x'"
             )
         raise ValueError(
-            f"Expected a table with the columns {shown([c.name for c in self.columns or ()])} as in training "
-            f"(got {source}, which holds numbers without names); give the table"
+            f"Expected a table with the columns {listed([c.name for c in self.columns or ()])} as in "
+            f"training (got {source}, which holds numbers without names); give the table"
         )
 
     def expect_sizes(self, source: str, features: int, edge_features: int) -> None:
@@ -101,9 +101,16 @@ class Encoding:
                 )
 
     def names(self) -> list[str]:
-        r"""Returns the columns, of nodes and edges, in which a text such as "NA" is a name."""
+        r"""Returns the columns, of nodes and edges, in which a text such as "NA" or "007" is a name."""
         columns = [*(self.columns or ()), *self.edge_columns]
-        return [column.name for column in columns if {*column.categories} & {*MISSING}]
+        others = {column.name for column in columns if column.kind != "category"}
+        return [
+            column.name
+            for column in columns
+            if column.kind == "category"
+            # A number of edges may be called as a category of nodes is.
+            and (column.name not in others or {*column.categories} & {*MISSING})
+        ]
 
     def scaled(self, x: Array) -> Array:
         r"""Returns points in the units that those of training had."""

@@ -11,7 +11,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from kgat.datasets.own.data import read_several
-from kgat.datasets.own.tables import ends_of, read_table
+from kgat.datasets.own.table_files import read_table
+from kgat.datasets.own.tables import ends_of
 
 __all__ = ["read_graphs", "read_pairs"]
 

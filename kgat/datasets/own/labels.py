@@ -9,7 +9,7 @@ import torch
 from torch import Tensor
 
 from kgat.datasets.metrics import KINDS
-from kgat.datasets.own.raw import Array, RawGraph, none_of, shown
+from kgat.datasets.own.raw import Array, RawGraph, listed, none_of
 from kgat.names import one_of
 
 __all__ = ["METRIC_OF", "Target", "target_of"]
@@ -99,7 +99,7 @@ def _classes(raw: RawGraph, labels: Array, missing: Array, distinct: Array, kind
     if kind == "binary" and len(distinct) != 2:
         raise ValueError(
             f"Expected two classes in '{raw.label}' for kind='binary' (got {len(distinct)}: "
-            f"{shown(distinct.tolist())}); leave 'kind' out"
+            f"{listed(distinct.tolist())}); leave 'kind' out"
         )
     known = labels[~missing].astype(str) if labels.dtype.kind == "O" else labels[~missing]
     y = np.full(raw.num_nodes, -1, dtype=np.int64)

@@ -59,7 +59,8 @@ def from_networkx(graph: Any, nodes: Any = None, *, source: str = "", id: str = 
         options["directed"] = graph.is_directed()
     options.setdefault("row", _row_of(nodes, names))
     task = from_pandas(
-        *(nodes, edges),
+        nodes,
+        edges,
         **options,
         source=source,
         id=id,

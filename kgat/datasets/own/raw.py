@@ -11,18 +11,22 @@ import torch
 from numpy.typing import NDArray
 
 __all__ = [
+    "CODES",
     "EDGE_FEATURES",
     "MISSING",
     "TAKEN",
+    "WRITTEN",
     "Array",
     "RawGraph",
     "absent",
     "counted",
     "edge_features_in",
+    "expect_no_twins",
+    "listed",
+    "names_in",
     "no_column",
     "none_of",
     "several",
-    "shown",
 ]
 
 Array = NDArray[Any]
@@ -30,7 +34,10 @@ EDGE_FEATURES = ("edge_attr", "edge_weight")  # what features of edges are calle
 # Texts that mean that there is no value among numbers, truth values and dates. Among texts NA is a name like
 # any other (of Namibia, of North America), and only an empty cell has no value; so it is among ids.
 MISSING = ("", "NA", "N/A", "#N/A", "NaN", "nan", "null", "NULL", "None", "<NA>")
-TAKEN = "texts taken for missing"  # by column, in 'attrs' of a table that was read
+# In 'attrs' of a table that was read, by column:
+TAKEN = "texts taken for missing"
+WRITTEN = "texts of infinite numbers"  # by row, as 1e400 is one in a file alone
+CODES = "number with zeros before it"  # the first
 SHOWN = 20  # names in a message: more are no help
 
 
@@ -150,14 +157,43 @@ def none_of(taken: Mapping[str, Sequence[str]], *names: str) -> str:
 
 def no_column(what: str, name: str, there: Sequence[str], where: str, advice: str) -> NoReturn:
     r"""Raises the error of a column that is not there, with those that are."""
-    raise ValueError(f"Expected {what} '{name}' in {where} (got {shown(there) or 'no columns'}); {advice}")
+    raise ValueError(f"Expected {what} '{name}' in {where} (got {listed(there) or 'no columns'}); {advice}")
 
 
-def shown(names: Sequence[Any]) -> str:
+def expect_no_twins(names: Sequence[Any], where: str) -> None:
+    r"""Refuses columns of one name, of which nobody could say which is meant.
+
+    Example:
+        >>> expect_no_twins(["a", "b", "a"], "'nodes.csv'")
+        Traceback (most recent call last):
+        ValueError: Expected columns of different names in 'nodes.csv' (got 'a' twice); rename one of them
+    """
+    seen: set[str] = set()
+    for name in map(str, names):
+        if name in seen:
+            raise ValueError(
+                f"Expected columns of different names in {where} (got '{name}' twice); rename one of them"
+            )
+        seen.add(name)
+
+
+def names_in(given: str | Sequence[str] | None) -> list[str]:
+    r"""Returns names that are given as a list, or as one text with commas.
+
+    Example:
+        >>> names_in("a, b"), names_in(["a,b"]), names_in(None)
+        (['a', 'b'], ['a,b'], [])
+    """
+    if isinstance(given, str):
+        return [name.strip() for name in given.split(",") if name.strip()]
+    return list(given or ())
+
+
+def listed(names: Sequence[Any]) -> str:
     r"""Returns names, separated by commas, not more than a reader takes in.
 
     Example:
-        >>> shown(["a", "b"]), shown(range(25))[-8:]
+        >>> listed(["a", "b"]), listed(range(25))[-8:]
         ('a, b', ', 5 more')
     """
     text = ", ".join(map(str, list(names)[:SHOWN]))

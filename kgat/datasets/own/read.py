@@ -16,8 +16,10 @@ from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.hetero import expect_types, prepared
 from kgat.datasets.own.mapped import is_mapped, load_mapped
 from kgat.datasets.own.networks import NETWORKS, from_networkx, read_network
+from kgat.datasets.own.raw import names_in
 from kgat.datasets.own.several import from_several, graphs_at
-from kgat.datasets.own.tables import TABLES, from_pandas, read_table, table_in
+from kgat.datasets.own.table_files import TABLES, ending_of, read_table, table_in
+from kgat.datasets.own.tables import from_pandas
 from kgat.datasets.task import Task, check_features
 
 __all__ = ["read_graph", "read_unlabelled", "read_unlabelled_types"]
@@ -46,7 +48,8 @@ def read_graph(
     a folder with ``nodes`` and ``edges``   tables: :func:`from_pandas`
     a folder that ``kgat convert`` wrote    as it is: :func:`~kgat.datasets.load_mapped`
     a folder of ``.npy`` and ``.npz``       arrays: :func:`from_scipy`, :func:`from_points`
-    ``.csv``, ``.tsv``, ``.parquet``        points, with ``knn``: :func:`from_pandas`
+    ``.csv``, ``.tsv``, ``.parquet``        points, with ``knn``: :func:`from_pandas`; as all tables also
+                                            ``.csv.gz`` and ``.tsv.gz``
     ``.pt``, ``.pth``                       a :obj:`Data` or :obj:`HeteroData` of PyG: :func:`from_data`
     ``.graphml``, ``.gexf``, ``.gml``       networkx: :func:`from_networkx`
     ``.edgelist``, ``.edges``               a list of edges, with ``nodes``: :func:`from_networkx`
@@ -76,8 +79,10 @@ def read_graph(
     path = Path(path)
     if not path.exists():
         raise FileNotFoundError(f"Expected a graph at '{path}' (got no file or folder); check the path")
-    ending = path.suffix.lower()
-    options["name"] = name or path.resolve().name.removesuffix(path.suffix if path.is_file() else "")
+    ending = ending_of(path)
+    title = path.resolve().name
+    is_named_by = bool(ending) and path.is_file() and title.lower().endswith(ending)
+    options["name"] = name or (title[: -len(ending)] if is_named_by else title)
     labelled: dict[str, Any] = {} if label is None else {"label": label}
     is_other = (
         is_mapped(path) or (path.is_dir() and _has_arrays(path)) or nodes is not None or edges is not None
@@ -228,7 +233,7 @@ def _has_arrays(path: Path) -> bool:
 
 def _names(options: Mapping[str, Any]) -> list[str]:
     like: Encoding | None = options.get("like")
-    return [] if like is None else like.names()
+    return names_in(options.get("categories")) if like is None else like.names()
 
 
 def _place(folder: Path, given: str | None, name: str) -> Path | None:
@@ -251,9 +256,11 @@ def _tables(
         )
     of_edges = _place(path, edges, "edges")
     if of_edges is None and knn is None:
+        # A model that was trained on edges has no use for others.
+        otherwise = "" if options.get("like") is not None else ", or pass --knn 10 for points without edges"
         raise FileNotFoundError(
             f"Expected a table of edges in '{path}': edges.csv, edges.tsv or edges.parquet (got none); name "
-            "it with --edges, or pass --knn 10 for points without edges"
+            f"it with --edges{otherwise}"
         )
     node_table, node_row = read_table(place, [options.get("id", "id")], _names(options))
     rows = {"nodes": node_row, "points": node_row}
@@ -264,7 +271,12 @@ def _tables(
     else:
         _refuse(path, options, OF_EDGE_TABLES)
     return from_pandas(
-        *(node_table, edge_table), knn=knn, source=f"'{path}'", row=lambda table, i: rows[table](i), **options
+        node_table,
+        edge_table,
+        knn=knn,
+        source=f"'{path}'",
+        row=lambda table, i: rows[table](i),
+        **options,
     )
 
 
@@ -282,7 +294,8 @@ def _network(
         return from_networkx(graph, source=f"'{path}'", **options)
     table, where = read_table(place, [options.get("id", "id")], _names(options))
     return from_networkx(
-        *(graph, table),
+        graph,
+        table,
         source=f"'{path}'",
         row=lambda of, i: f"edge {i} of '{path.name}'" if of == "edges" else where(i),
         **options,

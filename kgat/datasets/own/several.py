@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from kgat.datasets.own.data import from_data, read_several
+from kgat.datasets.own.data import from_data, read_several, with_edge_index
 from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.networks import NETWORKS, read_network, tables_of
-from kgat.datasets.own.raw import EDGE_FEATURES, TAKEN, edge_features_in, shown
-from kgat.datasets.own.tables import are_names, from_pandas, read_table, table_in
+from kgat.datasets.own.raw import CODES, EDGE_FEATURES, TAKEN, WRITTEN, edge_features_in, listed, names_in
+from kgat.datasets.own.table_files import are_names, read_table, table_in
+from kgat.datasets.own.tables import from_pandas
 from kgat.datasets.task import PARTS, Task, check_edge_features
 from kgat.datasets.whole_numbers import signed_data
 
@@ -108,7 +109,7 @@ def from_several(
     *,
     source: str,
     label: str | None = None,
-    structure: Sequence[str] = (),
+    structure: str | Sequence[str] = (),
     **options: Any,
 ) -> Task:
     r"""Makes a task of the nodes of several graphs: by their parts, or seeded splits of whole graphs.
@@ -125,7 +126,7 @@ def from_several(
     Raises:
         ValueError: If graphs do not fit together, or an option is not for several.
     """
-    structure = [structure] if isinstance(structure, str) else list(structure)
+    structure = names_in(structure)
     for name in ("split", "time", "group", "knn"):
         if options.pop(name, None) is not None:
             raise ValueError(
@@ -182,7 +183,7 @@ def _expect_others(task: Task, options: dict[str, Any]) -> Task:
 
 def _of_data(members: Sequence[Member], target: str, options: dict[str, Any]) -> Task:
     graphs: list[Any] = [
-        signed_data(member.content, f"graph '{member.name}' of {options['source']}")  # type: ignore[arg-type]
+        signed_data(with_edge_index(member.content), f"graph '{member.name}' of {options['source']}")
         for member in members
     ]
     joined: dict[str, Any] = {}
@@ -259,7 +260,7 @@ def _of_tables(members: Sequence[Member], label: str, options: dict[str, Any]) -
         differing = sorted({*map(str, first.columns)} ^ {*map(str, table.columns)})
         if differing and not new:
             raise ValueError(
-                f"Expected the same columns in all graphs of {options['source']} (got {shown(differing)} in "
+                f"Expected the same columns in all graphs of {options['source']} (got {listed(differing)} in "
                 f"'{members[0].name}' or '{member.name}' alone); correct the tables"
             )
     nodes, edges = (_joined(of) for of in tables.values())
@@ -282,7 +283,7 @@ def _contents(
     members: Sequence[Member], id: str, ends: Sequence[str], options: dict[str, Any]
 ) -> list[Content]:
     like = options.get("like")
-    names: list[str] = [] if like is None else like.names()
+    names: list[str] = names_in(options.get("categories")) if like is None else like.names()
     places: list[Any] = [member.content for member in members]
     contents = [_read(place, id, ends, names) for place in places]
     tables = [table for _, of_member in contents for _, table, _ in of_member]
@@ -298,10 +299,15 @@ def _joined(tables: Sequence[Any]) -> Any:
     import pandas as pd
 
     joined, taken = pd.concat(tables, ignore_index=True), dict[str, list[str]]()
+    written, codes, start = dict[str, dict[int, str]](), dict[str, str](), 0
     for table in tables:
+        for name, rows in table.attrs.get(WRITTEN, {}).items():
+            written.setdefault(name, {}).update({start + row: text for row, text in rows.items()})
+        codes = {**table.attrs.get(CODES, {}), **codes}
+        start += len(table)
         for name, texts in table.attrs.get(TAKEN, {}).items():
             taken[name] = sorted({*taken.get(name, ()), *texts})
-    joined.attrs[TAKEN] = taken
+    joined.attrs |= {TAKEN: taken, WRITTEN: written, CODES: codes}
     return joined
 
 

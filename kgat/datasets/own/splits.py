@@ -30,7 +30,7 @@ def splits_of(
     split: str | None = None,
     time: str | None = None,
     group: str | None = None,
-    shares: Sequence[float] = SHARES,
+    shares: str | Sequence[float] = SHARES,
 ) -> tuple[tuple[Split, ...], str]:
     r"""Returns the splits of a graph, and what they are in words.
 
@@ -87,15 +87,15 @@ def splits_of(
     return _seeded(raw, target, groups, kind, train, val, str(group))
 
 
-def _checked(shares: Sequence[float]) -> tuple[float, float]:
+def _checked(shares: str | Sequence[float]) -> tuple[float, float]:
     try:
-        train, val = (float(share) for share in shares)
+        train, val = (float(share) for share in (shares.split(",") if isinstance(shares, str) else shares))
     except (TypeError, ValueError):
         train = val = 0.0
     if not (train > 0 and val > 0 and train + val < 1):
         raise ValueError(
             f"Expected 'shares' as two numbers above 0 of a sum below 1, for training and validation (got "
-            f"{tuple(shares)}); the rest is for testing, e.g. 0.6,0.2"
+            f"{shares if isinstance(shares, str) else tuple(shares)}); the rest is for testing, e.g. 0.6,0.2"
         )
     return train, val
 

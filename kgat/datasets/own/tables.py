@@ -6,22 +6,33 @@ import warnings
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import asdict
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from kgat.datasets.own.columns import Column, encode, kind_of
+from kgat.datasets.own.columns import Column, encode
 from kgat.datasets.own.edges import nearest_neighbours
 from kgat.datasets.own.encoding import Encoding
-from kgat.datasets.own.raw import MISSING, TAKEN, Array, RawGraph, absent, no_column, several, shown
+from kgat.datasets.own.raw import (
+    CODES,
+    MISSING,
+    TAKEN,
+    Array,
+    RawGraph,
+    absent,
+    expect_no_twins,
+    listed,
+    names_in,
+    no_column,
+    several,
+)
 from kgat.datasets.own.task import make_task
+from kgat.datasets.own.written import code_in
 from kgat.datasets.task import Task
 from kgat.extras import require
 
-__all__ = ["TABLES", "are_names", "ends_of", "from_pandas", "read_table", "table_in"]
+__all__ = ["ends_of", "from_pandas"]
 
-TABLES = (".csv", ".tsv", ".parquet")
 SPLIT = "split"  # a column of this name is a split, if nothing else is said
 
 
@@ -34,8 +45,8 @@ def from_pandas(
     edge_source: str = "source",
     edge_target: str = "target",
     knn: int | None = None,
-    drop: Sequence[str] = (),
-    categories: Sequence[str] = (),
+    drop: str | Sequence[str] = (),
+    categories: str | Sequence[str] = (),
     fill: bool = False,
     standardize: bool = True,
     source: str = "",
@@ -48,8 +59,8 @@ def from_pandas(
     r"""Makes a task of a table of nodes and a table of edges.
 
     Every column of the nodes is a feature but the ids, the labels, and what decides about splits. Numbers are
-    standardised, truth values are zeros and ones, texts are categories. All columns of the edges but both
-    ends are edge features in the same way.
+    standardised, truth values are zeros and ones, texts are categories; dates, also as ISO texts, and lengths
+    of time are numbers of days. All columns of the edges but both ends are edge features in the same way.
 
     Args:
         nodes (pandas.DataFrame): The nodes, a row each.
@@ -64,8 +75,10 @@ def from_pandas(
             :obj:`"source"`, :obj:`"target"`)
         knn (int, optional): Instead of edges: how many nearest neighbours each node gets, by its features.
             (default: :obj:`None`)
-        drop (list of str, optional): Columns that are no features. (default: :obj:`()`)
-        categories (list of str, optional): Columns whose numbers are names. (default: :obj:`()`)
+        drop (list of str, optional): Columns that are no features; also as one text with commas.
+            (default: :obj:`()`)
+        categories (list of str, optional): Columns whose numbers or dates are names; also as one text with
+            commas. (default: :obj:`()`)
         fill (bool, optional): Whether missing numbers become the mean of their column and missing texts none
             of the categories; else they are refused. (default: :obj:`False`)
         standardize (bool, optional): Whether numbers get mean 0 and deviation 1 over all nodes.
@@ -83,7 +96,7 @@ def from_pandas(
 
     Raises:
         ValueError: If a value is missing, a text where numbers are, an id there twice, an edge without its
-            nodes, or a column not there: each with row and column.
+            nodes, or a column not there or there twice: each with row and column.
 
     Example:
         >>> import pandas as pd
@@ -97,30 +110,32 @@ def from_pandas(
     source = source or "the given tables"
     row = row or (lambda table, number: f"row {number} of '{table}'")
     of_nodes = "nodes" if edges is not None else "points"
-    labels = [name.strip() for name in label.split(",")] if isinstance(label, str) else list(label)
-    _expect_edges_or_knn(edges, knn)
+    labels, drop, categories = names_in(label) or [""], names_in(drop), names_in(categories)
+    _expect_edges_or_knn(edges, knn, like)
     taken = {**nodes.attrs.get(TAKEN, {})}
-    nodes = _expanded(nodes)
+    nodes = _expanded(nodes, f"the {of_nodes} of {source}")
     names = list(nodes.columns)
-    _expect_columns(nodes, edges, labels if like is None else (), [*drop, *categories], source)
+    _expect_columns(nodes, edges, labels, [*drop, *categories], source, like)
     ids = _ids_of_nodes(nodes, id, edges is not None, source, of_nodes, row)
     features, ignored = _features_of(names, id, labels, drop, graphs, like, options)
     encoding: dict[str, Any] = {"categories": categories, "fill": fill, "standardize": standardize}
-    if like is not None:
-        like.expect_table(source, True)
     known = None if like is None else like.columns
     x, columns = encode(nodes[features], partial(_in_cell, row, of_nodes), **encoding, columns=known, fit=fit)
-    edge_columns: Sequence[Column] = ()
-    steps: tuple[str, ...]
-    if edges is None:
-        edge_index, edge_attr = nearest_neighbours(x, int(knn or 0)), None
-        steps = (f"edges from the {knn} nearest nodes",)
-    else:
-        edge_index, edge_attr, edge_columns, steps = _edges(
-            *(edges, ids, edge_source, edge_target, source, row, set(drop), encoding, fit, like)
-        )
-    values = np.full(len(nodes), np.nan) if like is not None else _label_values(nodes, labels)
-    _warn_of_copies(nodes, features, values, labels)
+    edge_index, edge_attr, edge_columns, steps = _edges_or_nearest(
+        edges,
+        knn,
+        x,
+        ids=ids,
+        edge_source=edge_source,
+        edge_target=edge_target,
+        source=source,
+        row=row,
+        drop=set(drop),
+        encoding=encoding,
+        fit=fit,
+        like=like,
+    )
+    values = np.full(len(nodes), np.nan) if like is not None else _told_values(nodes, labels, columns)
     ends = {"edge_source": edge_source, "edge_target": edge_target}
     raw = RawGraph(
         x=x if x.shape[1] else None,
@@ -152,12 +167,14 @@ def from_pandas(
     return make_task(raw, like=like, **options)
 
 
-def _expect_edges_or_knn(edges: Any, knn: int | None) -> None:
+def _expect_edges_or_knn(edges: Any, knn: int | None, like: Encoding | None) -> None:
     if (edges is None) == (knn is None):
         got = "neither" if knn is None else "both"
+        # A model that was trained on edges has no use for others.
+        otherwise = "" if like is not None else ", or points alone and knn=10 (--knn 10)"
         raise ValueError(
-            f"Expected either edges or a number of nearest neighbours (got {got}); give a table of edges, or "
-            "points alone and knn=10 (--knn 10)"
+            f"Expected either edges or a number of nearest neighbours (got {got}); give a table of edges "
+            f"beside that of nodes{otherwise}"
         )
 
 
@@ -193,27 +210,36 @@ def _column(nodes: Any, source: str, name: str) -> Array:
 
 
 def _expect_columns(
-    nodes: Any, edges: Any, labels: Sequence[str], others: Sequence[str], source: str
+    nodes: Any,
+    edges: Any,
+    labels: Sequence[str],
+    others: Sequence[str],
+    source: str,
+    like: Encoding | None,
 ) -> None:
     if len(nodes) == 0:
         raise ValueError(f"Expected nodes in {source} (got a table without rows); fill it in")
     names = list(nodes.columns)
     advice = "it is what is to be predicted: name the right one with 'label' (--label)"
-    for name in labels:
+    for name in labels if like is None else ():
         if name not in names:
             no_column("a column", name, names, source, advice)
     for name in others:
         if name not in names and (edges is None or name not in edges.columns):
             no_column("a column", name, names, source, "name one of them")
+    if like is not None:
+        like.expect_table(source, True)
 
 
 def _said(columns: Sequence[Any], standardize: bool) -> tuple[str, ...]:
     if not columns:
         return ()
     standardised = (
-        ", numbers standardised" if standardize and any(c.kind == "number" for c in columns) else ""
+        ", numbers standardised" if standardize and any(c.kind in ("number", "date") for c in columns) else ""
     )
-    return (f"of the columns {shown([column.name for column in columns])}{standardised}",)
+    dates = [column.name for column in columns if column.kind == "date"]
+    days = f", {listed(dates)} in days" if dates else ""
+    return (f"of the columns {listed([column.name for column in columns])}{standardised}{days}",)
 
 
 def _said_of_missing(nodes: Any, names: Sequence[str], taken: Mapping[str, Sequence[str]]) -> Iterator[str]:
@@ -221,11 +247,19 @@ def _said_of_missing(nodes: Any, names: Sequence[str], taken: Mapping[str, Seque
     for name in dict.fromkeys(names):
         values = nodes[name]
         if name in taken:
-            yield f"{shown(taken[name])} in {name} taken for missing"
+            yield f"{listed(taken[name])} in {name} taken for missing"
         elif values.dtype.kind not in "biufmMc":
             texts = [text for text in MISSING if text and bool((values == text).any())]
             if texts:
-                yield f"{shown(texts)} in {name} taken for a name, as only an empty cell is missing there"
+                yield f"{listed(texts)} in {name} taken for a name, as only an empty cell is missing there"
+
+
+def _told_values(nodes: Any, labels: Sequence[str], columns: Sequence[Column]) -> Array:
+    # What is to be predicted, with warnings of features that are something else than they seem.
+    values = _label_values(nodes, labels)
+    _warn_of_codes(nodes, columns)
+    _warn_of_copies(nodes, [column.name for column in columns], values, labels)
+    return values
 
 
 def _label_values(nodes: Any, labels: Sequence[str]) -> Array:
@@ -258,14 +292,28 @@ def _warn_of_copies(nodes: Any, features: Sequence[str], values: Array, labels: 
             warnings.warn(
                 f"column '{name}' tells the label '{labels[0]}' exactly; if it says the same in other words, "
                 f"drop it (--drop {name})",
-                stacklevel=3,
+                stacklevel=4,
             )
 
 
-def _expanded(table: Any) -> Any:
+def _warn_of_codes(table: Any, columns: Sequence[Column]) -> None:
+    codes = table.attrs.get(CODES, {})
+    for name in (column.name for column in columns if column.kind == "number"):
+        # Files have become numbers by now, texts in memory have not.
+        code = codes.get(name) if table[name].dtype.kind in "iufmM" else code_in(table[name])
+        if code is not None:
+            warnings.warn(
+                f"column '{name}' is taken for numbers, but has '{code}', which looks like a code; if it is "
+                f"one, say so (--categories {name})",
+                stacklevel=4,
+            )
+
+
+def _expanded(table: Any, source: str) -> Any:
     r"""A copy in which a column of lists of numbers is a column for each of them."""
     import pandas as pd
 
+    expect_no_twins(table.columns, source)
     table = table.copy(deep=False)
     for name in list(table.columns):
         values = table[name]
@@ -279,11 +327,12 @@ def _expanded(table: Any) -> Any:
         if len(lengths) > 1:
             raise ValueError(
                 f"Expected lists of one length in column '{name}' (got lengths "
-                f"{shown(sorted(map(str, lengths)))}); correct it"
+                f"{listed(sorted(map(str, lengths)))}); correct it"
             )
         wide = pd.DataFrame(np.array(values.tolist()), index=table.index)
         wide.columns = [f"{name}[{place}]" for place in range(wide.shape[1])]
         table = pd.concat([table.drop(columns=[name]), wide], axis=1)
+    expect_no_twins(table.columns, source)
     table.columns = list(map(str, table.columns))
     return table.reset_index(drop=True)
 
@@ -325,9 +374,19 @@ def _ids(values: Any, where: Callable[[int], str]) -> list[str]:
     return [str(value).strip() for value in values.tolist()]
 
 
+Edges = tuple[Array, Array | None, Sequence[Column], tuple[str, ...]]
+
+
+def _edges_or_nearest(edges: Any, knn: int | None, x: Array, **form: Any) -> Edges:
+    if edges is None:
+        return nearest_neighbours(x, int(knn or 0)), None, (), (f"edges from the {knn} nearest nodes",)
+    return _edges(edges, **form)
+
+
 def _edges(
     edges: Any,
     ids: Sequence[str],
+    *,
     edge_source: str,
     edge_target: str,
     source: str,
@@ -336,9 +395,10 @@ def _edges(
     encoding: dict[str, Any],
     fit: Array | None,
     like: Encoding | None,
-) -> tuple[Array, Array | None, Sequence[Column], tuple[str, ...]]:
+) -> Edges:
     taken = edges.attrs.get(TAKEN, {})
     edges = edges.reset_index(drop=True)
+    expect_no_twins(edges.columns, f"the edges of {source}")
     edges.columns = list(map(str, edges.columns))
     ends = ends_of(edges, ids, edge_source, edge_target, f"the edges of {source}", partial(row, "edges"))
     known = None if like is None else like.edge_columns
@@ -353,8 +413,11 @@ def _edges(
         **encoding,
         columns=known,
         fit=None if fit is None else fit[ends[0]],
+        source=f"the edges of {source}",
     )
-    said = f"edge features {shown([column.name for column in columns])}"
+    if known is None:
+        _warn_of_codes(edges, columns)
+    said = f"edge features {listed([column.name for column in columns])}"
     return np.stack(ends), attr, columns, (said, *_said_of_missing(edges, features, taken))
 
 
@@ -398,113 +461,3 @@ def ends_of(
             )
         ends.append(numbers)
     return ends
-
-
-# --- Files ------------------------------------------------------------------------------------------------
-
-
-def table_in(folder: Path, name: str) -> Path | None:
-    r"""Returns the table of a name in a folder, if there is one."""
-    return next((folder / f"{name}{end}" for end in TABLES if (folder / f"{name}{end}").is_file()), None)
-
-
-def read_table(
-    path: Path, ids: Sequence[str] = (), texts: Sequence[str] = ()
-) -> tuple[Any, Callable[[int], str]]:
-    r"""Reads a table, and returns what says where a row of it stands.
-
-    Among numbers, truth values and dates "NA", "NaN" and the like mean that there is no value; among texts
-    only an empty cell does.
-
-    Args:
-        path (Path): A file of comma, semicolon or tab separated values with a header, or a Parquet file.
-        ids (list of str, optional): Columns of texts in any case, whose "NA" or "007" are names.
-            (default: :obj:`()`)
-        texts (list of str, optional): Columns in which "NA" is a name, were there no other text.
-            (default: :obj:`()`)
-
-    Raises:
-        FileNotFoundError: If there is no such file.
-        ValueError: If it is not a table.
-    """
-    require(f"to read '{path}'", "pandas")
-    import pandas as pd
-
-    if not path.is_file():
-        raise FileNotFoundError(f"Expected a table at '{path}' (got no file); check the path")
-    if path.suffix == ".parquet":
-        require(f"to read '{path}'", "pyarrow")
-        try:
-            table = pd.read_parquet(path)
-        except Exception as error:  # pyarrow has errors of its own
-            raise _unreadable(path, error) from error
-        return table, lambda number: f"row {number} of '{path.name}', counted from 0"
-    try:
-        with path.open(encoding="utf-8-sig") as file:
-            header = file.readline()
-        separator = max(",;\t", key=header.count)
-        with warnings.catch_warnings():
-            # Of a row that is longer than the header pandas drops the rest, with a warning.
-            warnings.simplefilter("error", pd.errors.ParserWarning)
-            common = {
-                "sep": separator,
-                "encoding": "utf-8-sig",
-                "index_col": False,
-                "skip_blank_lines": False,
-            }
-            names = pd.read_csv(path, nrows=0, **common).columns
-            table = pd.read_csv(
-                path,
-                **common,
-                low_memory=False,
-                skipinitialspace=True,
-                keep_default_na=False,
-                na_values={name: list(MISSING) for name in names if name not in ids},
-                dtype={name: str for name in ids if name in names},
-            )
-            lacking = [name for name in names if name not in ids and bool(table[name].isna().any())]
-            if lacking:
-                written = pd.read_csv(
-                    path,
-                    **common,
-                    usecols=lambda name: name in lacking,
-                    skipinitialspace=True,
-                    keep_default_na=False,
-                    na_values={name: [""] for name in lacking},
-                    dtype=str,
-                )
-                table = _with_names(table, written, texts)
-    except (ValueError, pd.errors.ParserWarning, OverflowError) as error:  # a ParserError is a ValueError
-        raise _unreadable(path, error) from error
-    # Blank lines are kept where they are, so that rows are named by their lines, and dropped at the end.
-    blank = (table.isna() | (table == "")).all(axis=1).to_numpy()
-    while len(table) and blank[len(table) - 1]:
-        table = table.iloc[:-1]
-    return table, lambda number: f"line {number + 2} of '{path.name}'"
-
-
-def _with_names(table: Any, written: Any, texts: Sequence[str]) -> Any:
-    # Columns of texts as they are written, and of others the texts that were taken for missing.
-    taken = {}
-    for name in written.columns:
-        if name in texts or are_names(table[name]):
-            table[name] = written[name]
-        elif here := sorted(set(written[name][table[name].isna()].dropna())):
-            taken[name] = here
-    table.attrs[TAKEN] = taken
-    return table
-
-
-def are_names(values: Any) -> bool:
-    r"""Whether a column holds texts: neither numbers, nor truth values, nor dates."""
-    import pandas as pd
-
-    known = values.dropna()
-    if not len(known) or kind_of(known) != "category":
-        return False
-    return not bool(pd.to_datetime(known, errors="coerce", format="ISO8601", utc=True).notna().mean() > 0.5)
-
-
-def _unreadable(path: Path, error: Exception | Warning) -> ValueError:
-    why = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(f"Expected a table with a header in '{path}' (got: {why}); correct the file")

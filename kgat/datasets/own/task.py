@@ -17,7 +17,7 @@ from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.edges import Edges, cleaned
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.labels import METRIC_OF, target_of
-from kgat.datasets.own.raw import Array, RawGraph, counted
+from kgat.datasets.own.raw import Array, RawGraph, counted, names_in
 from kgat.datasets.own.splits import SHARES, splits_of
 from kgat.datasets.own.structure import degree_moments, structural_features
 from kgat.datasets.own.unlabelled import Unlabelled
@@ -36,9 +36,9 @@ def make_task(
     split: str | None = None,
     time: str | None = None,
     group: str | None = None,
-    shares: Sequence[float] = SHARES,
+    shares: str | Sequence[float] = SHARES,
     directed: bool | None = None,
-    structure: Sequence[str] = (),
+    structure: str | Sequence[str] = (),
     like: Encoding | None = None,
 ) -> Task:
     r"""Makes a task of a graph; the arguments are those of :func:`from_data`, which says what they are.
@@ -60,7 +60,7 @@ def make_task(
         directed = not is_undirected(torch.from_numpy(raw.edge_index), attr, raw.num_nodes)
     edges, edge_index, edge_attr = _cleaned(raw, directed)
     x, layout = _features(raw)
-    structure = [structure] if isinstance(structure, str) else list(structure)
+    structure = names_in(structure)
     metric = METRIC_OF[target.kind] if metric is None else metric
     masks = [mask for of in splits for mask in (of.train, of.val, of.test)]
     # Of what was given: eigenvectors are not the same to the last bit on every machine.
@@ -75,7 +75,7 @@ def make_task(
     if structure:
         if "degree" in structure:
             encoding["degrees"] = degree_moments(
-                *(edge_index, raw.num_nodes), None if raw.fit is None else torch.from_numpy(raw.fit)
+                edge_index, raw.num_nodes, None if raw.fit is None else torch.from_numpy(raw.fit)
             )
         x = _with_structure(x, edge_index, raw.num_nodes, Encoding(**encoding))
         layout = f"{layout}, beside {', '.join(structure)} of the graph" if layout else ", ".join(structure)

@@ -33,8 +33,14 @@ def _read(source: SequenceSource, paths: list[Path], *, seed: int = 0, patch: in
         )
 
     return SequenceTask(
-        *(source.name, "classification", part(1), part(2), part(3), source.citation),
-        f"{side**2} patches of {patch} x {patch} pixels from 0 to 1; 60/20/20 % of each class, seed {seed}",
+        name=source.name,
+        kind="classification",
+        train=part(1),
+        val=part(2),
+        test=part(3),
+        source=source.citation,
+        preprocessing=f"{side**2} patches of {patch} x {patch} pixels from 0 to 1; 60/20/20 % of each "
+        f"class, seed {seed}",
         num_classes=10,
     )
 

@@ -146,8 +146,14 @@ def _read(
 
     train, val, test = (part(sum(sizes[:i]), sizes[i]) for i in range(3))
     return SequenceTask(
-        *(source.name, "classification", train, val, test, source.citation),
-        f"{lengths[0]} to {lengths[1]} tokens, {sizes[0]}/{sizes[1]}/{sizes[2]} expressions, seed {seed}",
+        name=source.name,
+        kind="classification",
+        train=train,
+        val=val,
+        test=test,
+        source=source.citation,
+        preprocessing=f"{lengths[0]} to {lengths[1]} tokens, {sizes[0]}/{sizes[1]}/{sizes[2]} expressions, "
+        f"seed {seed}",
         num_classes=10,
         vocabulary=words,
     )

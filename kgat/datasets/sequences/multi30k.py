@@ -42,8 +42,14 @@ def _read(
     train, val, test = (pairs(sources, targets) for _, sources, targets in sides)
     which = "one vocabulary for both languages" if shared else "one vocabulary per language"
     return SequenceTask(
-        *(source.name, "translation", train, val, test, source.citation),
-        f"lower-cased and tokenised as published; byte pairs of the training part, {which} of {vocab_size}",
+        name=source.name,
+        kind="translation",
+        train=train,
+        val=val,
+        test=test,
+        source=source.citation,
+        preprocessing=f"lower-cased and tokenised as published; byte pairs of the training part, "
+        f"{which} of {vocab_size}",
         vocabulary=vocabulary,
         target_vocabulary=target_vocabulary,
     )

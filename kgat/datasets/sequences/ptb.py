@@ -18,8 +18,14 @@ def _read(source: SequenceSource, paths: list[Path]) -> SequenceTask:
     words = Words.of(texts[:1], specials=())
     train, val, test = (Stream(torch.tensor(words.encode(text))) for text in texts)
     return SequenceTask(
-        *(source.name, "language_model", train, val, test, source.citation),
-        f"words as published, {EOS} after each line; vocabulary of the training part, {len(words)} words",
+        name=source.name,
+        kind="language_model",
+        train=train,
+        val=val,
+        test=test,
+        source=source.citation,
+        preprocessing=f"words as published, {EOS} after each line; vocabulary of the training part, "
+        f"{len(words)} words",
         vocabulary=words,
     )
 

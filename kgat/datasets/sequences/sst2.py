@@ -41,8 +41,14 @@ def _read(source: SequenceSource, paths: list[Path], *, min_count: int = 2) -> S
         for rows in parts
     )
     return SequenceTask(
-        *(source.name, "classification", train, val, test, source.citation),
-        f"{len(words)} words, those that occur {min_count} times or more in the training part; others: {UNK}",
+        name=source.name,
+        kind="classification",
+        train=train,
+        val=val,
+        test=test,
+        source=source.citation,
+        preprocessing=f"{len(words)} words, those that occur {min_count} times or more in the training "
+        f"part; others: {UNK}",
         num_classes=2,
         vocabulary=words,
     )

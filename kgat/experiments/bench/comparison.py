@@ -118,7 +118,10 @@ def _run(folder: Path, arguments: Sequence[str]) -> tuple[dict[str, float], dict
         )
         if done.returncode:
             last = "".join(done.stderr.strip().splitlines()[-1:])
-            raise ChildProcessError(f"Expected that 'kgat compare' of '{folder}' ends well (got {last})")
+            raise ChildProcessError(
+                f"Expected that 'kgat compare' of '{folder}' ends well (got {last}); correct what "
+                "follows '--', or name another folder with --against"
+            )
         results = [record for file in Path(place).rglob("*.jsonl") for record in read(file)]
         runs = [record for record in results if record["kind"] == "run"]
     return json.loads(done.stdout), {"runs": len(runs), "epochs": sum(record["epochs"] for record in runs)}

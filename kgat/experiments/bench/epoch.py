@@ -20,6 +20,7 @@ from kgat.experiments.circumstances import circumstances
 from kgat.experiments.config import Config
 from kgat.experiments.ledger import append
 from kgat.experiments.training import Trainer, build
+from kgat.names import bare
 
 PEER = "stock GAT, dense features"
 MODELS = ("additive", "rbf", "spectral")
@@ -68,7 +69,7 @@ def bench_epoch(
     ours: dict[tuple[str, str], Trainer] = {}
     for number, model in enumerate(models):
         for features in (x, dense) if number == 0 and x is not dense else (x,):
-            layout = "dense" if features is dense else str(features.layout).removeprefix("torch.")
+            layout = "dense" if features is dense else bare(features.layout)
             ours[model, layout] = trainer = _trainer(task, _config(dataset, model), features)
             if model == "additive":
                 _check_equal(trainer, peer)

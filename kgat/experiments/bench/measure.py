@@ -302,7 +302,7 @@ def kilobytes(path: str, name: str) -> int:
     for line in Path(path).read_text().splitlines():
         if line.startswith(f"{name}:"):
             return int(line.split()[1])
-    raise OSError(f"Expected '{name}' in {path} (got none)")
+    raise OSError(f"Expected '{name}' in {path} (got none); measure on Linux")
 
 
 def error_of(found: Tensor, expected: Tensor) -> float:
@@ -363,7 +363,10 @@ def expect_equal(out: Tensor, expected: Tensor, what: str) -> None:
     """
     if not torch.allclose(out, expected, rtol=1e-3, atol=1e-4):
         error = (out - expected).abs().max().item()
-        raise ValueError(f"Expected equal outputs of {what} before timing (got {error:.2g} apart)")
+        raise ValueError(
+            f"Expected equal outputs of {what} before timing (got {error:.2g} apart); leave out what "
+            "computes something else, or correct it"
+        )
 
 
 def run_once(candidate: Candidate, grad: Tensor) -> list[Tensor]:

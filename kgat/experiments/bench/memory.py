@@ -76,7 +76,9 @@ def bench_memory(
     """
     for nodes, edges in sizes:
         if nodes < 1 or edges < 1:
-            raise ValueError(f"Expected at least a node and an edge (got {nodes} and {edges})")
+            raise ValueError(
+                f"Expected at least a node and an edge (got {nodes} and {edges}); pass --sizes 0.03x1"
+            )
     records: list[Record] = []
     questions = [Question(kernel, *size, **options) for size in sizes for kernel in kernels]
     with progress("bench memory", len(questions), shown=shown) as bar:

@@ -11,19 +11,6 @@ from typing import Any
 import kgat
 from kgat.experiments.table import Table, render
 
-
-def markers(name: str) -> tuple[str, str]:
-    r"""Returns the lines between which a page has the tables of a name.
-
-    Example:
-        >>> markers("ops")
-        ('<!-- ops:begin -->', '<!-- ops:end -->')
-    """
-    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-
-
-BEGIN, END = markers("ops")
-
 OURS = "ours"
 WHATS = ("forward", "forward+backward")
 PEAKS = ("forward_bytes", "both_bytes")

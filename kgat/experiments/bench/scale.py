@@ -29,7 +29,6 @@ from kgat.experiments.ledger import append
 __all__ = ["bench_scale", "laid_out", "slopes"]
 
 FAR = 100  # times: the memory of small graphs is that of libraries, whose slopes are noise
-BEGIN, END = "<!-- scale:begin -->", "<!-- scale:end -->"
 PHASES = ("convert", "train", "inference")
 CLASSES = 40
 TRAINED = 0.1  # of the nodes; half as many validate, and as many test
@@ -121,7 +120,9 @@ def bench_scale(
     """
     for nodes, edges in sizes:
         if nodes < 100 or edges < 1:
-            raise ValueError(f"Expected at least 100 nodes and an edge (got {nodes} and {edges})")
+            raise ValueError(
+                f"Expected at least 100 nodes and an edge (got {nodes} and {edges}); pass --sizes 2.4x60"
+            )
     folder.mkdir(parents=True, exist_ok=True)
     records: list[Record] = []
 

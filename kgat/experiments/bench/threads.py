@@ -75,7 +75,7 @@ def bench_threads(
         ValueError: If a name is unknown, or there are fewer than two threads.
     """
     if threads < 2:
-        raise ValueError(f"Expected at least 2 threads to time against one (got {threads})")
+        raise ValueError(f"Expected at least 2 threads to time against one (got {threads}); pass --threads 2")
     records: list[Record] = []
     graphs, parts = named(scenarios, SCENARIOS, "scenarios", some=True), named(subjects, SUBJECTS, "subjects")
     jobs = [(graph.name, part.name, regime) for graph in graphs for part in parts for regime in REGIMES]

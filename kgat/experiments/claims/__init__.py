@@ -7,6 +7,6 @@ r"""What five papers claim, each judged by records that one command makes and an
 """
 
 from kgat.experiments.claims.claim import CLAIMS, Claim, lines, resolve_claim, train
-from kgat.experiments.claims.page import figures, markers, text
+from kgat.experiments.claims.page import figures, text
 
-__all__ = ["CLAIMS", "Claim", "figures", "lines", "markers", "resolve_claim", "text", "train"]
+__all__ = ["CLAIMS", "Claim", "figures", "lines", "resolve_claim", "text", "train"]

@@ -22,11 +22,6 @@ Means = dict[str, dict[str, float]]  # of data sets and variants
 NONE = "none of them"
 
 
-def markers(name: str) -> tuple[str, str]:
-    r"""Returns the lines of a page between which a claim stands."""
-    return f"<!-- {name}:begin -->", f"<!-- {name}:end -->"
-
-
 def figures(claim: Claim, records: Sequence[Record]) -> dict[str, Figure]:
     r"""Returns the figures of a claim by the names of their files.
 

@@ -22,7 +22,7 @@ from kgat.experiments.sequences.papers import (
     settings_of,
 )
 from kgat.experiments.sequences.runs import check, compare, finished, load, run
-from kgat.experiments.sequences.tables import markers, table
+from kgat.experiments.sequences.tables import table
 
 __all__ = ["PAPERS", "Paper", "Setting", "arguments", "build", "check", "choose", "compare", "evaluate"]
 __all__ += [
@@ -30,7 +30,6 @@ __all__ += [
     "fit",
     "layers_record",
     "load",
-    "markers",
     "resolve_paper",
     "run",
     "settings_of",

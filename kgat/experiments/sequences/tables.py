@@ -14,11 +14,6 @@ UNITS = {"accuracy": "accuracy in %", "perplexity": "perplexity", "bleu": "BLEU"
 OPTIMIZERS = {"adam": "Adam", "adamw": "AdamW", "radam": "RAdam"}
 
 
-def markers(paper: str) -> tuple[str, str]:
-    r"""Returns the lines of a page between which the table of a paper stands."""
-    return f"<!-- {paper}:begin -->", f"<!-- {paper}:end -->"
-
-
 def table(records: Sequence[Mapping[str, Any]]) -> str:
     r"""Returns the test scores as Markdown: mean ± unbiased standard deviation over seeds, and Holm-corrected
     p-values of Wilcoxon's paired test against softmax attention, where there are five seeds or more.
