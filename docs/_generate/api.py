@@ -9,8 +9,8 @@ from types import ModuleType
 import kgat
 from _generate import drop_others, save
 
-# How backends compute, names are read and commands are run: no part of the API.
-INSIDE = {"arguments", "atomic", "cli", "extras", "moved", "names", "ops", "__main__"}
+# How backends compute is no part of the API.
+INSIDE = {"ops"}
 
 INTRODUCTION = """
 Made from the docstrings: each public name of each room of the package, with links to its source.
@@ -21,8 +21,10 @@ be imported from ``kgat`` itself.
 
 
 def rooms() -> list[str]:
-    r"""The rooms of the package that have an API, those of the core first."""
-    names = [module.name for module in pkgutil.iter_modules(kgat.__path__) if module.name not in INSIDE]
+    r"""The rooms of the package that have an API, those of the core first: of ``kgat.__all__``, which
+    names no room that the others only lean on."""
+    found = {module.name for module in pkgutil.iter_modules(kgat.__path__)}
+    names = [name for name in kgat.__all__ if name in found - INSIDE]
     first = [
         "nn",
         "models",
