@@ -38,8 +38,13 @@ class SegmentMemory:
         >>> import torch
         >>> from kgat.nn import SegmentMemory
         >>> memory = SegmentMemory(3)
-        >>> [memory.extend(torch.randn(2, 2, 8)).size(1) for _ in range(3)]
-        [2, 4, 5]
+        >>> for segment in torch.randn(3, 2, 2, 8):
+        ...     seen = memory.joined(segment)
+        ...     memory.hold(seen)
+        ...     print(seen.size(1), memory.states.size(1))
+        2 2
+        4 3
+        5 3
     """
 
     size: int
@@ -72,13 +77,3 @@ class SegmentMemory:
         if self.size > 0:
             # Not a view: the caller may write the next segment to the memory of this one.
             self.states = x[:, -self.size :].detach().clone()
-
-    def extend(self, x: Tensor) -> Tensor:
-        r"""Returns what is kept with the states of a segment behind it, and keeps the last of all.
-
-        Shapes:
-            - **x:** :math:`(B, N, F)`, **output:** :math:`(B, M + N, F)` with :math:`M \le m`
-        """
-        x = self.joined(x)
-        self.hold(x)
-        return x

@@ -9,6 +9,7 @@ import threading
 import numpy as np
 import pytest
 import torch
+from torch._subclasses.fake_tensor import DynamicOutputShapeException, FakeTensorMode
 from torch_geometric import EdgeIndex
 
 from kgat import KernelGATConv
@@ -395,6 +396,22 @@ def test_forgotten_with_its_tensor():
     del e
     gc.collect()
     assert key not in memory._MEMORY
+
+
+@pytest.mark.parametrize("self_loops", [False, True])
+def test_nothing_is_remembered_of_a_mode_that_makes_fakes(self_loops):
+    e, x = torch.tensor(BEFORE), torch.ones(4, 3)
+    conv = KernelGATConv(3, 2, add_self_loops=self_loops)
+    expected = conv(x, e.clone())
+    with FakeTensorMode(allow_non_fake_inputs=True) as mode:
+        fake = mode.from_tensor(x)
+        if self_loops:  # how many edges are none is not to be known there
+            with pytest.raises(DynamicOutputShapeException):
+                conv(fake, e)
+        else:
+            assert conv(fake, e).shape == (4, 2)
+    assert id(e) not in memory._MEMORY
+    torch.testing.assert_close(conv(x, e), expected, rtol=0, atol=0)
 
 
 def test_of_one_tensor_no_more_is_kept_than_is_in_use():

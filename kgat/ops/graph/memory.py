@@ -11,7 +11,7 @@ from typing import Any, NamedTuple, TypeVar
 import torch
 from torch import Tensor
 
-from kgat.capture import is_captured, is_wrapped
+from kgat.capture import has_modes, is_captured, is_wrapped
 from kgat.ops.graph.device import assert_later, reads_at_once, recording
 from kgat.ops.graph.fingerprint import contents, fingerprint, on_device
 
@@ -181,9 +181,10 @@ def _copy(tensor: Tensor) -> Tensor:
 
 def lasting(tensor: Tensor) -> bool:
     r"""Whether a tensor has memory of its own that can be read: not while torch traces or transforms a
-    function, where it stands for others."""
+    function, where it stands for others, nor under a mode, which may make copies without numbers of it."""
     return not (
         is_captured()
+        or has_modes()
         or tensor.is_meta
         or type(tensor).__torch_dispatch__ is not Tensor.__torch_dispatch__
         or is_wrapped(tensor)
