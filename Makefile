@@ -72,6 +72,7 @@ readme: $(VENV)/.kgat
 	$(BIN)/kgat table evidence/families evidence/floors evidence/graphs.jsonl --verdict --readme evidence/README.md --figure evidence/verdict.png
 	$(BIN)/kgat table evidence/sweep --sweep --readme evidence/README.md --figure evidence/sweep.png
 	$(BIN)/kgat table evidence/questions --questions --readme evidence/README.md
+	$(BIN)/kgat table evidence/families evidence/floors evidence/graphs.jsonl --settings --readme evidence/settings.md
 	$(BIN)/kgat table evidence/mixtures --verdict --family 'additive|rbf,constant*additive+constant*rbf' --against gat,rbf \
 		--readme evidence/mixtures/README.md
 	$(BIN)/kgat table $(ABLATED:%=results/%) ablation --readme ablation/README.md

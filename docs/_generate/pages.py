@@ -11,6 +11,8 @@ ROOT = Path(__file__).parents[2]
 # Page of the repository -> page of the site.
 PAGES = {
     "evidence/README.md": "results/where.md",
+    "evidence/settings.md": "results/settings.md",
+    "evidence/mixtures/README.md": "results/mixtures.md",
     "results/README.md": "results/graphs.md",
     "ablation/README.md": "results/ablation.md",
     "ablation/start/README.md": "results/start.md",

@@ -20,6 +20,14 @@ Questions = Annotated[
         f"--readme {options.between('questions')}.",
     ),
 ]
+Settings = Annotated[
+    bool,
+    typer.Option(
+        "--settings",
+        help="What trials chose, graph by graph, as Markdown; with --readme "
+        f"{options.between('settings')}.",
+    ),
+]
 Sweep = Annotated[
     bool,
     typer.Option(
@@ -66,6 +74,7 @@ def table(
     ],
     readme: Annotated[Path | None, options.readme_option("results", "overview")] = None,
     questions: Questions = False,
+    settings: Settings = False,
     sweep: Sweep = False,
     figure: Annotated[
         Path | None,
@@ -91,7 +100,13 @@ def table(
                 raise ValueError(
                     f"Expected --verdict beside --{option} (got none); add it, or leave --{option} out"
                 )
-    chosen = {"published": published, "verdict": verdict, "sweep": sweep, "questions": questions}
+    chosen = {
+        "published": published,
+        "verdict": verdict,
+        "sweep": sweep,
+        "questions": questions,
+        "settings": settings,
+    }
     if names := [name for name, is_chosen in chosen.items() if is_chosen]:
         if form not in (None, "markdown"):
             raise ValueError(

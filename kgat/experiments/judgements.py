@@ -6,7 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from kgat.experiments import controls, properties, questions, sweep, verdict
+from kgat.experiments import chosen, controls, properties, questions, sweep, verdict
 from kgat.experiments.published import agreement
 from kgat.experiments.table import Table, render
 from kgat.names import one_of
@@ -18,7 +18,7 @@ __all__ = ["JUDGEMENTS", "expect_drawn", "figure_of", "judgement"]
 
 Record = Mapping[str, Any]
 
-JUDGEMENTS = ("published", "verdict", "sweep", "questions")
+JUDGEMENTS = ("published", "verdict", "sweep", "questions", "settings")
 DRAWN = ("verdict", "sweep")  # those with a figure
 
 
@@ -49,6 +49,8 @@ def judgement(
         return agreement(records)
     if name == "questions":
         return render(_questions(records))
+    if name == "settings":
+        return render(_settings(records))
     if name == "sweep":
         return render(_sweep(records))
     return render(block for family in families for block in _verdict(records, family, against))
@@ -72,6 +74,16 @@ def _sweep(records: Sequence[Record]) -> list[str | Table]:
             f"{_named(records, 'dataset')}); run: kgat compare --dataset Cora-5-labels --models gat,rbf"
         )
     return sweep.blocks(found)
+
+
+def _settings(records: Sequence[Record]) -> list[str | Table]:
+    laid_out = chosen.blocks(records)
+    if not laid_out:
+        raise ValueError(
+            f"Expected runs whose settings trials chose (got {_named(records, 'model')} without); run: kgat "
+            "compare --trials 12"
+        )
+    return laid_out
 
 
 def _verdict(records: Sequence[Record], family: str, against: Sequence[str]) -> list[str | Table]:

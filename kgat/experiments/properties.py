@@ -42,7 +42,8 @@ def properties(task: Task) -> dict[str, Any]:
     homophily, :math:`(h - \sum_k p_k^2) / (1 - \sum_k p_k^2)` with the share :math:`p_k` of the ends of
     edges in class :math:`k`, is 0 where edges ignore classes (Platonov et al., NeurIPS 2023). Similarity is
     the correlation, along edges, between the cosine of raw features and whether labels agree (minus the
-    distance of values, in regression). Whether edges join nearest points is what the data set says of itself.
+    distance of values, in regression). Numbers of nodes for training, validation and testing, and labels per
+    class, are those of the first split. Whether edges join nearest points is what the data set says of itself.
 
     Args:
         task (Task): A task of nodes.
@@ -68,7 +69,10 @@ def properties(task: Task) -> dict[str, Any]:
     y = y.squeeze(1) if y.dim() == 2 and y.size(1) == 1 else y
     row, col = data.edge_index[:, data.edge_index[0] != data.edge_index[1]]
     split = task.split(0)
-    train = int(split.train.sum()) if split.train.dtype == torch.bool else split.train.numel()
+    of_split = [
+        int(part.sum()) if part.dtype == torch.bool else part.numel()
+        for part in (split.train, split.val, split.test)
+    ]
     is_class = task.kind in ("multiclass", "binary")
     found: dict[str, Any] = {
         "kind": "graph",
@@ -78,7 +82,8 @@ def properties(task: Task) -> dict[str, Any]:
         "features": data.num_features,
         "classes": task.num_classes if is_class else None,
         "degree": row.numel() / max(data.num_nodes, 1),
-        "labels": train / task.num_classes if is_class else None,
+        "labels": of_split[0] / task.num_classes if is_class else None,
+        "nodes_of_split": of_split,
         "nearest": bool(NEAREST.search(task.preprocessing)),
         **dict.fromkeys(("homophily", "adjusted_homophily", "similarity")),
     }

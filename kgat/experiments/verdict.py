@@ -36,6 +36,7 @@ class Verdict:
         stock (str): The stock layer with the better mean validation score, whatever its test score.
         chosen (str, optional): The kernel that trials chose, of a family.
         p_value (float, optional): Of the family against :obj:`stock`, adjusted over graphs after Holm.
+        unadjusted (float, optional): The same of this graph alone.
         differences (tuple of float): Test scores of the family minus those of :obj:`stock`
             (:func:`~kgat.experiments.pairs.differences`).
         family (str): The family.
@@ -53,6 +54,7 @@ class Verdict:
     stock: str
     chosen: str | None
     p_value: float | None
+    unadjusted: float | None
     differences: tuple[float, ...]
     family: str
     untried: tuple[float, ...]
@@ -162,6 +164,7 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
             stock=best,
             chosen=chosen,
             p_value=None,
+            unadjusted=wilcoxon(np.array(paired)),
             differences=paired,
             family=family,
             untried=tuple(differences(fresh, tests[best]).tolist())
@@ -176,7 +179,7 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
             ),
             entropies=entropies.get(dataset, {}),
         )
-    adjusted = holm({dataset: wilcoxon(np.array(of.differences)) for dataset, of in judged.items()})
+    adjusted = holm({dataset: of.unadjusted for dataset, of in judged.items()})
     return [replace(of, p_value=adjusted[dataset]) for dataset, of in judged.items()]
 
 
@@ -351,6 +354,7 @@ def _head(names: Sequence[str], tuned: bool) -> list[str]:
         *["chosen kernel"] * tuned,
         "difference [95 %]",
         "better : worse",
+        "p, unadjusted",
         "p",
         "outcome",
     ]
@@ -385,6 +389,7 @@ def _row(verdict: Verdict, names: Sequence[str], tuned: bool) -> list[Cell | str
         *scores,
         *[code(verdict.chosen) if verdict.chosen else "–"] * tuned,
         *difference_cells(verdict),
+        probability(verdict.unadjusted),
         probability(verdict.p_value),
         verdict.outcome,
     ]

@@ -222,7 +222,8 @@ class KernelAttention(TokenProjections):
             - **weights:** :math:`(B, N, M)` or :math:`(B, H, N, M)`; of nested tensors they are padded with 0
 
         Raises:
-            ValueError: If shapes do not fit.
+            ValueError: If shapes do not fit, or if a token must not see all of a sequence that the kernel is
+                computed from (:attr:`looks_ahead`).
             NotImplementedError: If the kernel can be negative or :attr:`method` cannot run the call.
         """
         key = query if key is None else key
@@ -270,11 +271,12 @@ class KernelAttention(TokenProjections):
         losses: list[Tensor] | None = None,
         cache: KeyValueCache | None = None,
     ) -> Pairs:
-        if (is_causal or cache is not None) and self.looks_ahead:
-            beside = "is_causal=True" if is_causal else "a cache"
+        if (is_causal or cache is not None or attn_mask is not None) and self.looks_ahead:
+            beside = "is_causal=True" if is_causal else "attn_mask" if cache is None else "a cache"
             raise ValueError(
                 f"Expected a kernel that sees one pair at a time with {beside} (got one that depends on the "
-                f"whole sequence); build it with data_dependent=False"
+                f"whole sequence, of which it would tell tokens what they must not see); build it with "
+                "data_dependent=False"
             )
         padding = key_padding_mask
         if padding is not None and padding.dim() == 1:

@@ -1,6 +1,7 @@
 r"""``kgat bench ops --against``: another copy of the package as a rival."""
 
 import shutil
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -31,7 +32,8 @@ class Here:
     def answers(self):
         for answer in self.working:
             if self.path is not None and "versions" in answer:
-                torch.save([x * self.factor for x in torch.load(self.path)], self.path)
+                told = torch.load(self.path)
+                torch.save({**told, "values": [x * self.factor for x in told["values"]]}, self.path)
             yield answer
 
     def __enter__(self):
@@ -69,6 +71,25 @@ def test_two_copies_take_turns(other, tmp_path):
             assert (record["clock"], record["starts"], record["rounds"]) == ("CPU", starts, 3 * starts)
             assert ("ratio" in record) == (record["candidate"] != OURS)
     assert run(plan, tmp_path / "ops.jsonl") == []
+
+
+@pytest.mark.parametrize("subject", ["spectral layer", "implicit spectral layer", "random fourier core"])
+def test_a_copy_takes_the_weights_of_ours(tmp_path, subject):
+    question = Question("tiny", subject, [OURS], [FORWARD], "R1", "cpu", 1, 0)
+
+    def told(name, weights=None):
+        path = str(tmp_path / name)
+        next(a for a in contest.answers(replace(question, told=path, weights=weights)) if "versions" in a)
+        return torch.load(path)
+
+    ours = told("ours")
+    others = [1.5 * weight for weight in ours["weights"]]
+    torch.save({**ours, "weights": others}, tmp_path / "others")
+    taken = told("taken", str(tmp_path / "others"))
+    assert all(map(torch.equal, taken["weights"], others))
+    assert not torch.allclose(taken["values"][0], ours["values"][0])
+    torch.save({**ours, "weights": others[1:]}, tmp_path / "fewer")  # of a copy that has others
+    assert all(map(torch.equal, told("kept", str(tmp_path / "fewer"))["weights"], ours["weights"]))
 
 
 def test_copies_that_differ_are_not_timed(other, tmp_path, monkeypatch):

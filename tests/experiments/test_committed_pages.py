@@ -55,6 +55,11 @@ JUDGED = {
     ),
     "sweep": ("evidence/README.md", ["evidence/sweep"], FAMILIES),
     "questions": ("evidence/README.md", ["evidence/questions"], FAMILIES),
+    "settings": (
+        "evidence/settings.md",
+        ["evidence/families", "evidence/floors", "evidence/graphs.jsonl"],
+        FAMILIES,
+    ),
     "published": (
         "evidence/README.md",
         ["evidence/published", *(f"results/{name}" for name in ("Cora", "CiteSeer", "PubMed"))],

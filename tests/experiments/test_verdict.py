@@ -148,10 +148,10 @@ def test_the_table_marks_the_stock_layer_and_the_kernel():
             record |= {"family": ["rbf", "dot"], "config": {**record["config"], "model": "dot"}}
     text = render(blocks(verdicts(records)))
     assert "54.5 ± 3.0 †" in text
-    assert "| `dot` | +10.0 [+10.0, +10.0] | 10 : 0 | 0.002 | win |" in text
+    assert "| `dot` | +10.0 [+10.0, +10.0] | 10 : 0 | 0.002 | 0.002 | win |" in text
     records = runs("made", THREE, metric="rmse")
     assert "| made (RMSE, less is better) | 10 |" in render(blocks(verdicts(records)))
-    assert "| 0 : 10 | 0.002 | loss |" in render(blocks(verdicts(records)))
+    assert "| 0 : 10 | 0.002 | 0.002 | loss |" in render(blocks(verdicts(records)))
 
 
 def test_any_model_is_judged_against_any_others(tmp_path, capsys):

@@ -67,19 +67,21 @@ def answers(question: contest.Question, environment: Mapping[str, str]) -> Answe
             return
         paths = {name: f"{folder}/{number}.pt" for number, name in enumerate(question.candidates)}
         starts = STARTS.get(question.regime, 1)
-        about: Mapping[str, Any] = {}
+        about: dict[str, Any] = {}
         seconds: dict[str, dict[str, list[float]]] = {
             what: {name: [] for name in paths} for what in question.whats
         }
         for start in range(starts):
             yield {"say": f"start {start + 1} of {starts}"}
             with ExitStack() as both:
-                sides: dict[str, Callable[..., dict[str, Any]]] = {
-                    name: partial(_talk, both.enter_context(process(name, replace(alone, told=path))))
-                    for name, path in paths.items()
-                }
-                about = {name: side() for name, side in sides.items()}
-                ours, other = (torch.load(path) for path in paths.values())
+                sides: dict[str, Callable[..., dict[str, Any]]] = {}
+                about = {}
+                for name, path in paths.items():
+                    weights = None if name == OURS else paths[OURS]
+                    asked = replace(alone, told=path, weights=weights)
+                    sides[name] = partial(_talk, both.enter_context(process(name, asked)))
+                    about[name] = sides[name]()
+                ours, other = (torch.load(path)["values"] for path in paths.values())
                 if unequal := measure.check_equal(other, ours, partial(contest.exact, alone)):
                     yield from _refused(question, unequal)
                     return

@@ -48,8 +48,10 @@ class Question:
         root (str, optional): Folder of the data sets. (default: :obj:`None`)
         other (str, optional): Folder of another copy of the package, which is the second candidate.
             (default: :obj:`None`)
-        told (str, optional): Ours alone runs, when it is told to; this file takes what it computes.
-            (default: :obj:`None`)
+        told (str, optional): Ours alone runs, when it is told to; this file takes what it computes, and its
+            weights. (default: :obj:`None`)
+        weights (str, optional): Such a file, whose weights it takes: copies of a package may draw others from
+            one seed. (default: :obj:`None`)
     """
 
     scenario: str
@@ -63,6 +65,7 @@ class Question:
     root: str | None = None
     other: str | None = None
     told: str | None = None
+    weights: str | None = None
 
     def key(self, candidate: str, what: str) -> dict[str, Any]:
         r"""Returns the fields that tell a record from all others."""
@@ -182,7 +185,10 @@ class _Contest:
     def obey(self, path: str) -> Answers:
         r"""Runs ours when it is told to. Its first answer is what records say of it."""
         candidate = self.build(OURS)
-        torch.save(measure.run_once(candidate, self.grad), path)
+        if self.question.weights is not None:
+            candidate.take(torch.load(self.question.weights)["weights"])
+        values = measure.run_once(candidate, self.grad)
+        torch.save({"values": values, "weights": candidate.weights}, path)
         candidate.forward()
         steps: dict[str, measure.Step] = {
             FORWARD: candidate.forward,

@@ -44,12 +44,19 @@ class Candidate:
         inputs (tuple of torch.Tensor): What it is differentiated by; all candidates share them.
         parameters (tuple of torch.nn.Parameter): Its weights.
         note (str, optional): What to say about it beside its figures. (default: :obj:`None`)
+        buffers (tuple of torch.Tensor, optional): What else it was drawn with. (default: :obj:`()`)
     """
 
     function: Callable[..., Tensor]
     inputs: tuple[Tensor, ...]
     parameters: tuple[torch.nn.Parameter, ...]
     note: str | None = None
+    buffers: tuple[Tensor, ...] = ()
+
+    @property
+    def weights(self) -> list[Tensor]:
+        r"""All that it was drawn with: its parameters, then its buffers."""
+        return [x.detach() for x in (*self.parameters, *self.buffers)]
 
     def forward(self) -> Tensor:
         r"""Runs it without a graph for backward."""
@@ -61,6 +68,12 @@ class Candidate:
         out = self.function(*self.inputs)
         out.backward(grad)
         return out.detach()
+
+    def take(self, weights: Sequence[Tensor]) -> None:
+        r"""Takes the weights of another one; its own stay where those have other shapes."""
+        if [x.shape for x in weights] == [x.shape for x in self.weights]:
+            for own, weight in zip(self.weights, weights, strict=True):
+                own.copy_(weight)
 
     def clear(self) -> None:
         r"""Forgets all gradients."""

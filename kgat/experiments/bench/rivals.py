@@ -210,7 +210,8 @@ def _layer(subject: Subject, scenario: Scenario, graph: Graph) -> Makers:
     def of(layer: torch.nn.Module, edges: Any = edge_index, call: torch.nn.Module | None = None) -> Candidate:
         layer = layer.to(device)
         run = layer if call is None else call
-        return Candidate(lambda x: run(x, edges), (x,), tuple(layer.parameters()))
+        weights = tuple(layer.parameters())
+        return Candidate(lambda x: run(x, edges), (x,), weights, buffers=tuple(layer.buffers()))
 
     def styled(attend: Attend, compiled: bool = False) -> Candidate:
         layer = ours.to(device)
@@ -293,7 +294,7 @@ def _core(subject: Subject, scenario: Scenario, graph: Graph) -> Makers:
             return attend(kernel(query, key), value).flatten(1)
 
         run = torch.compile(function, dynamic=False) if compiled else function
-        return Candidate(run, inputs, tuple(kernel.parameters()), note)
+        return Candidate(run, inputs, tuple(kernel.parameters()), note, tuple(kernel.buffers()))
 
     def exact() -> Candidate:
         one = core(
