@@ -140,6 +140,39 @@ def one_of(argument: str, value: T, choices: Iterable[Any]) -> T:
     return value
 
 
+def resolved(argument: str, resolver: Callable[..., T], value: Any, *args: Any, **kwargs: Any) -> T:
+    r"""Returns what PyG makes of the value of an argument: of a name that it knows, a module.
+
+    Args:
+        argument (str): Its name.
+        resolver (Callable): One of PyG's resolvers.
+        value (object): Its value.
+        *args, **kwargs (optional): What the module is built with.
+
+    Raises:
+        UnknownName: If PyG has no such name, with those it has and the nearest of them.
+
+    Example:
+        >>> from torch_geometric.nn.resolver import normalization_resolver
+        >>> resolved("norm", normalization_resolver, "batch_norms", 8)
+        Traceback (most recent call last):
+            ...
+        kgat.names.UnknownName: Expected 'norm' as ... (got 'batch_norms'); choose from: BatchNorm, ...
+    """
+    try:
+        return resolver(value, *args, **kwargs)
+    except ValueError as error:
+        _, among, listed = str(error).partition(" among choices ")
+        if not among:
+            raise
+        choices = set(re.findall(r"'(\w+)'", listed)) - NO_ACTIVATIONS
+    unknown(f"'{argument}' as a name that PyG resolves", str(value), sorted(choices))
+
+
+# What its resolver takes for names of activations, as they lie in the same module of torch.
+NO_ACTIVATIONS = {"Module", "MultiheadAttention", "NonDynamicallyQuantizableLinear"}
+
+
 def converted(name: str, kind: Any, value: Any, where: str = "--set {}=VALUE") -> Any:
     r"""Returns the value of a setting or an argument, which may be given as text.
 

@@ -24,8 +24,7 @@ Settings = Annotated[
     bool,
     typer.Option(
         "--settings",
-        help="What trials chose, graph by graph, as Markdown; with --readme "
-        f"{options.between('settings')}.",
+        help=f"What trials chose, graph by graph, as Markdown; with --readme {options.between('settings')}.",
     ),
 ]
 Sweep = Annotated[

@@ -43,7 +43,8 @@ def properties(task: Task) -> dict[str, Any]:
     edges in class :math:`k`, is 0 where edges ignore classes (Platonov et al., NeurIPS 2023). Similarity is
     the correlation, along edges, between the cosine of raw features and whether labels agree (minus the
     distance of values, in regression). Numbers of nodes for training, validation and testing, and labels per
-    class, are those of the first split. Whether edges join nearest points is what the data set says of itself.
+    class, are those of the first split. Whether edges join nearest points is what the data set says of
+    itself.
 
     Args:
         task (Task): A task of nodes.

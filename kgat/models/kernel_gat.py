@@ -10,7 +10,7 @@ from torch import Tensor
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear as PyGLinear
 from torch_geometric.nn.models.basic_gnn import BasicGNN
-from torch_geometric.nn.resolver import normalization_resolver
+from torch_geometric.nn.resolver import activation_resolver, normalization_resolver
 from torch_geometric.typing import Adj, OptTensor
 from torch_geometric.utils._trim_to_layer import trim_feat
 
@@ -19,7 +19,7 @@ from kgat.models.inference import EDGES, ROWS, by_slices, check_bounds, needs_al
 from kgat.models.penalty import penalised
 from kgat.models.pretrained import Pretrained
 from kgat.moved import old_names
-from kgat.names import arguments_of
+from kgat.names import arguments_of, resolved
 from kgat.nn import GlobalAttention, KernelAttention, KernelGATConv, PrimalAttention
 from kgat.nn.edges import read_edges
 from kgat.nn.linear import Linear, drop_features
@@ -107,8 +107,9 @@ class AttentionGNN(BasicGNN):
         self.pre_linear = pre_linear
         self.global_attention = global_attention
         if isinstance(norm, str):
-            norm, said = _norm(norm, hidden_channels)
-            norm_kwargs = {**(norm_kwargs or {}), **said} or None
+            norm, norm_kwargs = _norm(norm, hidden_channels, norm_kwargs or {})
+        if isinstance(act := kwargs.get("act"), str):
+            resolved("act", activation_resolver, act, **(kwargs.get("act_kwargs") or {}))
         if pre_linear and not isinstance(in_channels, int):
             raise ValueError(
                 f"Expected one size of all nodes because 'pre_linear' is set (got "
@@ -440,11 +441,12 @@ def _drop_propagated(p: float, conv: MessagePassing, inputs: tuple[Any, ...]) ->
     return edge_index, size, {**kwargs, "x": (dropout(source, p), target)}
 
 
-def _norm(name: str, channels: int) -> tuple[str, dict[str, Any]]:
+def _norm(name: str, channels: int, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
     match = re.fullmatch(r"([^][]*)\[([^][]*)\]", name.strip())
-    if match is None:
-        return name, {}
-    return match[1], arguments_of(type(normalization_resolver(match[1], channels)), match[2], name, given=1)
+    short, brackets = (name, None) if match is None else match.groups()
+    norm = resolved("norm", normalization_resolver, short, channels, **kwargs)
+    said = {} if brackets is None else arguments_of(type(norm), brackets, name, given=1)
+    return short, {**kwargs, **said} or None
 
 
 class _Dropout(torch.nn.Dropout):

@@ -14,7 +14,7 @@ from torch_geometric.nn.resolver import activation_resolver
 from kgat.models.kernel_transformer import KernelTransformer
 from kgat.models.pretrained import Pretrained
 from kgat.models.token_embedding import TokenEmbedding
-from kgat.names import one_of
+from kgat.names import one_of, resolved
 from kgat.nn.dtypes import check_input
 from kgat.nn.nested import unnested
 from kgat.nn.numbers import check_number, check_whole
@@ -130,7 +130,7 @@ class SequenceClassifier(Pretrained):
         self.transformer = KernelTransformer(
             *(embed_dim, num_heads, num_layers, 0, feedforward_channels, dropout, act, norm_first), **kwargs
         )
-        self.act = activation_resolver(act)
+        self.act = resolved("act", activation_resolver, act)
         self.dropout = torch.nn.Dropout(dropout)
         tokens = max_len if pooling == "flatten" and max_len is not None else 1
         self.out = Linear(tokens * embed_dim, num_classes)

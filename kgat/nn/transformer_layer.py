@@ -9,6 +9,7 @@ from torch import Tensor
 from torch.nn import Dropout, LayerNorm, Linear
 from torch_geometric.nn.resolver import activation_resolver
 
+from kgat.names import resolved
 from kgat.nn.dtypes import check_input
 from kgat.nn.numbers import check_number, check_probability, check_whole
 
@@ -45,7 +46,7 @@ class TransformerLayer(torch.nn.Module):
         for number in range(1, norms + 1):
             setattr(self, f"norm{number}", LayerNorm(embed_dim, eps=layer_norm_eps, bias=bias))
         self.dropout = Dropout(dropout)
-        self.act = activation_resolver(act)
+        self.act = resolved("act", activation_resolver, act)
 
     def _added(self, x: Tensor, norm: torch.nn.Module, branch: Callable[[Tensor], Tensor]) -> Tensor:
         if self.norm_first:

@@ -10,7 +10,8 @@ from torch_geometric.utils import k_hop_subgraph
 from kgat import KernelGAT, KernelGATConv
 from kgat.experiments.stock import StockGAT, StockGATv2
 from kgat.loader import NeighborLoader
-from kgat.nn import GlobalAttention
+from kgat.models import SequenceClassifier
+from kgat.nn import GlobalAttention, KernelDecoderLayer, KernelEncoderLayer
 
 pytestmark = pytest.mark.quick
 
@@ -261,6 +262,25 @@ def test_arguments_of_the_stack_that_do_not_fit():
         KernelGAT((6, 7), 8, 2, 3, pre_linear=True)
     with pytest.raises(ValueError, match=r"'layer_norm\[mood=node\]'.*did you mean 'mode'"):
         KernelGAT(6, 8, 2, 3, norm="layer_norm[mood=node]")
+
+
+@pytest.mark.parametrize(
+    ("argument", "value", "meant"), [("norm", "batch_nrm", "BatchNorm"), ("act", "relo", "ReLU")]
+)
+@pytest.mark.parametrize("model", [KernelGAT, StockGAT])
+def test_names_that_nobody_resolves_are_told_from_those_that_are(model, argument, value, meant):
+    expected = rf"Expected '{argument}' as a name .*\(got '{value}'\); .*did you mean '{meant}'"
+    with pytest.raises(ValueError, match=expected):
+        model(6, 8, 2, 3, **{argument: value})
+    model(6, 8, 2, 3, heads=2, **{argument: meant})
+
+
+def test_activations_of_sequences_are_told_likewise():
+    for make in (KernelEncoderLayer, KernelDecoderLayer):
+        with pytest.raises(ValueError, match=r"Expected 'act' as a name .*did you mean 'GELU'"):
+            make(8, 2, act="gelo")
+    with pytest.raises(ValueError, match=r"Expected 'act' as a name .*did you mean 'GELU'"):
+        SequenceClassifier(3, in_channels=4, act="gelo")
 
 
 # --- Attention over all nodes -----------------------------------------------------------------------------
