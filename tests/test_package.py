@@ -258,8 +258,7 @@ CONTRACTS = (kernels.Kernel, positions.Position)
 def public_classes():
     yield from (*KERNELS, *POSITIONS, positions.Position)
     yield from (item for name in nn.__all__ if isinstance(item := getattr(nn, name), type))
-    yield from (models.KernelGAT, models.KernelTransformer)
-    yield from (models.SequenceClassifier, models.LanguageModel, models.Translator)
+    yield from (item for name in models.__all__ if isinstance(item := getattr(models, name), type))
 
 
 def public_functions():
