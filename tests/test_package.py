@@ -15,7 +15,18 @@ from kgat import datasets, diagnostics, functional, kernels, loader, models, nn,
 PACKAGE = Path(kgat.__file__).parent
 # A module may import from its own room and from those above it. The core ends with 'diagnostics'. DESIGN.md
 # says in a table what each is for.
-SMALL = ("arguments", "atomic", "capture", "extras", "hidden", "indices", "measures", "moved", "names")
+SMALL = (
+    "arguments",
+    "atomic",
+    "brief",
+    "capture",
+    "extras",
+    "hidden",
+    "indices",
+    "measures",
+    "moved",
+    "names",
+)
 ROOMS = (
     *SMALL,
     "score",

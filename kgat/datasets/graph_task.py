@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from kgat.brief import Brief
 from kgat.datasets.evaluator import official
 from kgat.datasets.task import (
     Split,
@@ -30,8 +31,8 @@ __all__ = ["GraphTask", "Graphs", "VisibleGraphs"]
 SHOWN = 64  # graphs that figures look into
 
 
-@dataclass(frozen=True, eq=False)
-class Graphs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Graphs(Brief):
     r"""Many graphs in a few tensors, one after the other.
 
     Args:
@@ -158,8 +159,8 @@ def _ranges(pointer: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     return rows, place
 
 
-@dataclass(frozen=True, eq=False)
-class VisibleGraphs:
+@dataclass(frozen=True, eq=False, repr=False)
+class VisibleGraphs(Brief):
     r"""What training may see of a :class:`GraphTask`: its graphs for training and validation alone."""
 
     x: Tensor
@@ -187,8 +188,8 @@ class VisibleGraphs:
         return Graphs(self.x, self.edge_index, self.edge_attr, self.node_ptr, self.edge_ptr)
 
 
-@dataclass(frozen=True, eq=False)
-class GraphTask:
+@dataclass(frozen=True, eq=False, repr=False)
+class GraphTask(Brief):
     r"""Classification or regression of whole graphs.
 
     Args:

@@ -12,7 +12,7 @@ from kgat.names import unknown
 __all__ = ["HeteroTask", "check_edges_of_type"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeteroTask(Task):
     r"""Classification or regression of the nodes of one type of a heterogeneous graph.
 

@@ -11,6 +11,7 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data
 
+from kgat.brief import Brief
 from kgat.datasets.evaluator import official
 from kgat.datasets.metrics import LINK, METRICS
 from kgat.datasets.splits import words
@@ -22,8 +23,8 @@ __all__ = ["LinkSplit", "LinkTask", "Pairs", "RandomLinkSplits", "VisibleLinks",
 NUM_SPLITS = 10
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pairs(Brief):
     r"""Pairs of nodes, and which of them are edges.
 
     Args:
@@ -39,8 +40,8 @@ class Pairs:
     y: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class LinkSplit:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinkSplit(Brief):
     r"""What messages pass along, and the pairs that are trained on, choose the model and score it.
 
     Args:
@@ -64,8 +65,8 @@ class LinkSplit:
     public: bool = False
 
 
-@dataclass(frozen=True, eq=False)
-class VisibleLinks:
+@dataclass(frozen=True, eq=False, repr=False)
+class VisibleLinks(Brief):
     r"""What training may see of a :class:`LinkTask`: no edge for testing, as a message or a pair."""
 
     x: Tensor
@@ -82,8 +83,8 @@ class VisibleLinks:
     out_channels: ClassVar[int] = 1
 
 
-@dataclass(frozen=True, eq=False)
-class LinkTask:
+@dataclass(frozen=True, eq=False, repr=False)
+class LinkTask(Brief):
     r"""Prediction of links in one graph.
 
     Args:

@@ -9,14 +9,15 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kgat.brief import Brief
 from kgat.datasets.task import first
 from kgat.datasets.vocabulary import Vocabulary
 
 METRICS = {"classification": "accuracy", "language_model": "perplexity", "translation": "bleu"}
 
 
-@dataclass(frozen=True, eq=False)
-class Padded:
+@dataclass(frozen=True, eq=False, repr=False)
+class Padded(Brief):
     r"""Sequences of several lengths in one tensor, zero beyond the end of each.
 
     Args:
@@ -62,8 +63,8 @@ class Padded:
         return Padded(self.x.to(device), self.lengths.to(device))
 
 
-@dataclass(frozen=True, eq=False)
-class Labelled:
+@dataclass(frozen=True, eq=False, repr=False)
+class Labelled(Brief):
     r"""Sequences and their classes.
 
     Shapes:
@@ -81,8 +82,8 @@ class Labelled:
         return Labelled(self.inputs.take(index), self.y[index])
 
 
-@dataclass(frozen=True, eq=False)
-class Stream:
+@dataclass(frozen=True, eq=False, repr=False)
+class Stream(Brief):
     r"""One text as token ids, to be predicted token by token.
 
     Shapes:
@@ -99,8 +100,8 @@ class Stream:
         return Stream(self.tokens[index])
 
 
-@dataclass(frozen=True, eq=False)
-class Pairs:
+@dataclass(frozen=True, eq=False, repr=False)
+class Pairs(Brief):
     r"""Sentences and their translations.
 
     Args:
@@ -125,8 +126,8 @@ class Pairs:
 Part = Labelled | Stream | Pairs
 
 
-@dataclass(frozen=True, eq=False)
-class SequenceTask:
+@dataclass(frozen=True, eq=False, repr=False)
+class SequenceTask(Brief):
     r"""Classification of sequences, language modelling or translation.
 
     The task owns its three parts and its metric. A function that trains takes :obj:`train` and :obj:`val`

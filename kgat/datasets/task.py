@@ -9,6 +9,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import subgraph
 
+from kgat.brief import Brief
 from kgat.datasets.evaluator import official
 from kgat.datasets.metrics import KINDS, METRICS, known_labels, roc_auc
 from kgat.names import unknown
@@ -19,8 +20,8 @@ PARTS = ("train", "val", "test")
 PIECE = 1 << 16  # rows of features that are looked at together: they may lie on disk
 
 
-@dataclass(frozen=True, eq=False)
-class Split:
+@dataclass(frozen=True, eq=False, repr=False)
+class Split(Brief):
     r"""Which nodes are trained on, which choose the model and which score it.
 
     Args:
@@ -39,8 +40,8 @@ class Split:
     test: Tensor
 
 
-@dataclass(frozen=True, eq=False)
-class Visible:
+@dataclass(frozen=True, eq=False, repr=False)
+class Visible(Brief):
     r"""What training may see of a :class:`Task`: everything but the test nodes' labels and mask.
 
     Labels outside the training and validation nodes are :obj:`-1` (:obj:`nan` for the float
@@ -68,8 +69,8 @@ class Visible:
         return self.num_classes
 
 
-@dataclass(frozen=True, eq=False)
-class Task:
+@dataclass(frozen=True, eq=False, repr=False)
+class Task(Brief):
     r"""Classification or regression of the nodes of one graph.
 
     The task owns the metric and the splits, so that two models can only be compared on the same

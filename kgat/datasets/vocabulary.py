@@ -50,6 +50,9 @@ class Words:
         kept = [word for word, count in counts.items() if count >= min_count and word not in specials]
         return cls([*specials, *sorted(kept, key=lambda word: (-counts[word], word))])
 
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {len(self)}"
+
     def __len__(self) -> int:
         return len(self.words)
 
@@ -104,6 +107,9 @@ class BytePairs:
         self.tokenizer.decoder = decoders.Metaspace()
         trainer = trainers.BpeTrainer(vocab_size=size, special_tokens=list(SPECIALS), show_progress=False)
         self.tokenizer.train_from_iterator(texts, trainer)
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__} of {len(self)}"
 
     def __len__(self) -> int:
         return int(self.tokenizer.get_vocab_size())

@@ -27,6 +27,7 @@ from torch_geometric.sampler.neighbor_sampler import edge_sample, node_sample
 from torch_geometric.sampler.utils import to_csc
 from torch_geometric.typing import EdgeType, NodeType
 
+from kgat.brief import Brief
 from kgat.loader import loops
 from kgat.names import one_of, unknown
 from kgat.ops.graph.adjacency import check_edges, check_indices
@@ -44,8 +45,8 @@ _NONE = np.empty(0, np.int64)
 _drawing = threading.Lock()
 
 
-@dataclass(frozen=True, eq=False)
-class _Edges:
+@dataclass(frozen=True, eq=False, repr=False)
+class _Edges(Brief):
     r"""The edges of one type, sorted by target and then by time."""
 
     colptr: Tensor

@@ -11,6 +11,7 @@ from torch_geometric.typing import Adj, Size, SparseTensor
 from torch_geometric.utils import add_self_loops, is_torch_sparse_tensor, to_edge_index
 from torch_geometric.utils.loop import compute_loop_attr
 
+from kgat.brief import Brief
 from kgat.indices import as_long
 from kgat.ops.graph.adjacency import check_edges
 from kgat.ops.graph.memory import remember
@@ -19,8 +20,8 @@ from kgat.ops.require import check_that
 FillValue = float | Tensor | str
 
 
-@dataclass(frozen=True, eq=False)
-class Edges:
+@dataclass(frozen=True, eq=False, repr=False)
+class Edges(Brief):
     r"""A list of edges with what belongs to each of them, in the order that users see.
 
     Args:

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kgat.brief import Brief
 from kgat.names import bare
 
 
-@dataclass
-class KeyValueCache:
+@dataclass(repr=False)
+class KeyValueCache(Brief):
     r"""Projected keys and values of earlier calls, for decoding one token after the other.
 
     The caller makes one per layer and hands it over with every call. The keys of a call join those that are

@@ -7,11 +7,12 @@ from dataclasses import dataclass, field
 import torch
 from torch import Tensor
 
+from kgat.brief import Brief
 from kgat.nn.numbers import check_whole
 
 
-@dataclass
-class SegmentMemory:
+@dataclass(repr=False)
+class SegmentMemory(Brief):
     r"""What a layer of `"Transformer-XL" <https://arxiv.org/abs/1901.02860>`_ keeps of a text that comes
     segment by segment: its last inputs, without their gradients.
 

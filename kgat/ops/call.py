@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from kgat.brief import Brief
 from kgat.names import bare
 from kgat.score.gram import ComposedGram, Gram, HeadsGram, LazyGram, SumGram
 
 
-@dataclass(frozen=True, eq=False)
-class Call:
+@dataclass(frozen=True, eq=False, repr=False)
+class Call(Brief):
     r"""The arguments of one edge attention, already validated.
 
     Args:

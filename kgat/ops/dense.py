@@ -18,6 +18,7 @@ from torch import Tensor
 from torch.utils.checkpoint import checkpoint
 
 from kgat import ops
+from kgat.brief import Brief
 from kgat.capture import differentiates_forward, has_modes, is_transformed
 from kgat.names import one_of
 from kgat.ops.call import Call
@@ -30,8 +31,8 @@ from kgat.score.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
 BLOCK = 2**24
 
 
-@dataclass(frozen=True, eq=False)
-class DenseCall:
+@dataclass(frozen=True, eq=False, repr=False)
+class DenseCall(Brief):
     r"""The arguments of one attention over all pairs, already validated.
 
     Args:

@@ -13,11 +13,12 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from kgat.brief import Brief
 from kgat.capture import is_captured, without_autocast
 from kgat.score.rules import IDENTITY, MUL, SQUARED_DIFFERENCE, ScoreRule
 
 
-class Gram(ABC):
+class Gram(Brief, ABC):
     r"""Scores :math:`\log k(\mathbf{q}_i, \mathbf{k}_j)` of all pairs, evaluated on demand.
 
     A kernel lifts queries and keys once, on nodes; what a pair then costs is the combination alone.
@@ -158,7 +159,7 @@ class Term(NamedTuple):
     rule: ScoreRule | Callable[[Tensor, Tensor], Tensor]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class LazyGram(Gram):
     r"""A sum of score rules on lifted operands, plus one bias per query and one per key.
 
@@ -435,7 +436,7 @@ class _Parts(Gram):
         return replace(self, parts=tuple(part.map(query, key) for part in self.parts))  # type: ignore[type-var]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class SumGram(_Parts):
     r"""The Gram matrix of a sum of kernels: :math:`s_{ij} = \log \sum_m \exp(s^{(m)}_{ij})`.
 
@@ -480,7 +481,7 @@ class SumGram(_Parts):
         return SumGram(tuple(p * other for p in self.parts))
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class ComposedGram(_Parts):
     r"""Scores that are a function of several scores of the same pair: :math:`s_{ij} = f(s^{(1)}_{ij}, \dots,
     s^{(n)}_{ij})`.
@@ -516,7 +517,7 @@ class ComposedGram(_Parts):
         return ComposedGram((*self.parts, other), lambda *scores: function(*scores[:count]) + scores[count])
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class HeadsGram(_Parts):
     r"""The Gram matrix of a kernel that is another one from head to head: those of some heads beside those of
     the next. Attention runs each part by itself.
@@ -610,8 +611,8 @@ def _weights(term: Term) -> Tensor:
     return weight.expand(query.shape[-2:])
 
 
-@dataclass(frozen=True, eq=False)
-class Expansion:
+@dataclass(frozen=True, eq=False, repr=False)
+class Expansion(Brief):
     r"""Squared differences as inner products, and whether they keep their digits.
 
     Args:

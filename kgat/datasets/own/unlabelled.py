@@ -9,7 +9,7 @@ from kgat.datasets.task import Task, check_edges, check_features
 __all__ = ["Unlabelled"]
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, repr=False)
 class Unlabelled(Task):
     r"""A graph without labels, splits and metric, encoded as that of a task.
 

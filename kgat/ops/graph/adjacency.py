@@ -10,6 +10,7 @@ from typing import Any, TypeVar
 import torch
 from torch import Tensor
 
+from kgat.brief import Brief
 from kgat.names import bare
 from kgat.ops.graph.device import assert_later, blocks, compiled, reads_at_once, recording
 from kgat.ops.graph.fingerprint import fingerprint, on_device
@@ -21,8 +22,8 @@ T = TypeVar("T")
 LARGEST = 2**31 - 2**10
 
 
-@dataclass(frozen=True, eq=False)
-class Adjacency:
+@dataclass(frozen=True, eq=False, repr=False)
+class Adjacency(Brief):
     r"""The edges sorted by target (CSR) and by source (CSC), each time in the caller's order among equals.
 
     Args:

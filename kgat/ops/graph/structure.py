@@ -7,11 +7,12 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
+from kgat.brief import Brief
 from kgat.ops.graph.adjacency import Adjacency, first_of_each
 
 
-@dataclass(frozen=True, eq=False)
-class Structure:
+@dataclass(frozen=True, eq=False, repr=False)
+class Structure(Brief):
     r"""The edges of all heads as one sparse matrix, sorted by target (CSR) and by source (CSC).
 
     Head :math:`h` of node :math:`i` is row :math:`i H + h`, so that node tensors :math:`(N, H, C)` are dense
@@ -102,8 +103,8 @@ def _per_head(pointer: Tensor, heads: int) -> tuple[Tensor, Tensor, Tensor]:
     return segment, entry_pointer, edge
 
 
-@dataclass(frozen=True, eq=False)
-class Transpose:
+@dataclass(frozen=True, eq=False, repr=False)
+class Transpose(Brief):
     r"""How the entries of a CSR matrix stand in its transpose.
 
     Args:
