@@ -13,12 +13,11 @@ import torch
 from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 from torch_geometric.data.separate import separate
-from torch_geometric.utils import is_sparse, to_edge_index
 
+from kgat.datasets.own.edges import with_edge_index
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.hetero import float_features, make_hetero_task, target_in
 from kgat.datasets.own.raw import (
-    EDGE_FEATURES,
     Array,
     RawGraph,
     absent,
@@ -30,7 +29,7 @@ from kgat.datasets.own.task import make_task
 from kgat.datasets.task import PARTS, Task
 from kgat.datasets.whole_numbers import signed_data
 
-__all__ = ["SeveralGraphs", "from_data", "names_of", "read_data", "read_several", "with_edge_index"]
+__all__ = ["SeveralGraphs", "from_data", "names_of", "read_data", "read_several"]
 
 
 def from_data(
@@ -133,31 +132,6 @@ def from_data(
 def _from_dict(content: Mapping[Any, Any]) -> Data | HeteroData:
     several = any(isinstance(value, Mapping) for value in content.values())
     return (HeteroData if several else Data).from_dict(dict(content))
-
-
-def with_edge_index(data: Any) -> Any:
-    r"""Returns a graph whose edges are in :obj:`edge_index`, if they are in a transposed adjacency matrix
-    alone, whose rows are targets; its values, unless all are one, are the features of edges.
-
-    Example:
-        >>> adj_t = torch.tensor([[0.0, 0.5], [0.0, 0.0]]).to_sparse_csr()
-        >>> data = with_edge_index(Data(adj_t=adj_t))
-        >>> data.edge_index.tolist(), data.edge_weight.tolist()
-        ([[1], [0]], [0.5])
-    """
-    if not isinstance(data, Data) or data.edge_index is not None or not is_sparse(data.get("adj_t")):
-        return data
-    data = data.clone()
-    adjacency = data.adj_t
-    if isinstance(adjacency, Tensor) and adjacency.layout == torch.sparse_coo:
-        adjacency = adjacency.coalesce()
-    ends, values = to_edge_index(adjacency)
-    data.edge_index = ends.flip(0)
-    del data.adj_t
-    # PyG writes ones where edges have no weights.
-    if all(data.get(name) is None for name in EDGE_FEATURES) and bool((values != 1).any()):
-        data["edge_weight" if values.dim() == 1 else "edge_attr"] = values
-    return data
 
 
 def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: str | None = None) -> RawGraph:

@@ -2,14 +2,18 @@ r"""Edges as layers want them, and edges of points that have none."""
 
 from __future__ import annotations
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
+import torch
+from torch import Tensor
+from torch_geometric.data import Data, HeteroData
+from torch_geometric.utils import is_sparse, to_edge_index
 
 from kgat.datasets.nearest import nearest
-from kgat.datasets.own.raw import Array
+from kgat.datasets.own.raw import EDGE_FEATURES, Array
 
-__all__ = ["Edges", "cleaned", "first_of_each", "nearest_neighbours"]
+__all__ = ["Edges", "cleaned", "first_of_each", "nearest_neighbours", "with_edge_index"]
 
 
 class Edges(NamedTuple):
@@ -94,3 +98,33 @@ def nearest_neighbours(x: Array, k: int) -> Array:
     if x.shape[1] == 0:
         raise ValueError("Expected features to find neighbours by (got none); give points columns of numbers")
     return np.stack([nearest(x, k).ravel(), np.arange(points).repeat(k)]).astype(np.int64)
+
+
+def with_edge_index(data: Any) -> Any:
+    r"""Returns a graph whose edges are in :obj:`edge_index`, if they are in a transposed adjacency matrix
+    alone, whose rows are targets; its values, unless all are one, are the features of edges. Of a
+    heterogeneous graph, each type of edges by itself.
+
+    Example:
+        >>> adj_t = torch.tensor([[0.0, 0.5], [0.0, 0.0]]).to_sparse_csr()
+        >>> data = with_edge_index(Data(adj_t=adj_t))
+        >>> data.edge_index.tolist(), data.edge_weight.tolist()
+        ([[1], [0]], [0.5])
+    """
+    if not isinstance(data, Data | HeteroData) or not any(map(_is_transposed, data.edge_stores)):
+        return data
+    data = data.clone()
+    for store in filter(_is_transposed, data.edge_stores):
+        adjacency = store.pop("adj_t")
+        if isinstance(adjacency, Tensor) and adjacency.layout == torch.sparse_coo:
+            adjacency = adjacency.coalesce()
+        ends, values = to_edge_index(adjacency)
+        store["edge_index"] = ends.flip(0)
+        # PyG writes ones where edges have no weights.
+        if all(store.get(name) is None for name in EDGE_FEATURES) and bool((values != 1).any()):
+            store["edge_weight" if values.dim() == 1 else "edge_attr"] = values
+    return data
+
+
+def _is_transposed(store: Any) -> bool:
+    return store.get("edge_index") is None and is_sparse(store.get("adj_t"))

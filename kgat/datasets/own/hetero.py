@@ -13,7 +13,7 @@ from torch_geometric.transforms import ToUndirected
 from kgat.datasets.hetero_task import HeteroTask, check_edges_of_type
 from kgat.datasets.own.averaged_features import averaged_features
 from kgat.datasets.own.digest import digest_of
-from kgat.datasets.own.edges import first_of_each
+from kgat.datasets.own.edges import first_of_each, with_edge_index
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.labels import METRIC_OF, target_of
 from kgat.datasets.own.raw import RawGraph, counted, edge_features_in
@@ -158,7 +158,7 @@ def prepared(data: HeteroData, source: str, directed: bool | None) -> tuple[Hete
 
 def _cleaned(data: HeteroData, source: str) -> tuple[HeteroData, list[str]]:
     # Features in floats, edges once each and by target.
-    data = signed_data(data, source)  # a copy
+    data = signed_data(with_edge_index(data), source)  # a copy
     graph, duplicates, steps = HeteroData(), 0, list[str]()
     for name in data.node_types:
         x = data[name].get("x")

@@ -12,8 +12,9 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
-from kgat.datasets.own.data import from_data, read_several, with_edge_index
+from kgat.datasets.own.data import from_data, read_several
 from kgat.datasets.own.digest import digest_of
+from kgat.datasets.own.edges import with_edge_index
 from kgat.datasets.own.networks import NETWORKS, read_network, tables_of
 from kgat.datasets.own.raw import CODES, EDGE_FEATURES, TAKEN, WRITTEN, edge_features_in, listed, names_in
 from kgat.datasets.own.table_files import are_names, read_table, table_in

@@ -2,6 +2,7 @@ import pytest
 import torch
 from torch_geometric.data import HeteroData
 from torch_geometric.data.collate import collate
+from torch_geometric.transforms import RemoveDuplicatedEdges, ToSparseTensor
 
 from kgat.datasets import HeteroTask, describe, from_data, read_graph
 
@@ -215,3 +216,12 @@ def test_unsigned_numbers(dtype):
         data[edge].edge_index = data[edge].edge_index.to(dtype)
     assert from_data(data).digest == expected.digest
     assert data["paper"].y.dtype == data[CITES].edge_index.dtype == dtype  # what was given stays
+
+
+def test_edges_in_transposed_adjacency_matrices():
+    data = RemoveDuplicatedEdges()(graph())
+    data[WRITES].edge_weight = torch.arange(1.0, N - 1)
+    given = ToSparseTensor(attr="edge_weight", layout=torch.sparse_csr)(data.clone())
+    assert all("edge_index" not in given[edge] for edge in given.edge_types)
+    assert from_data(given).digest == from_data(data).digest
+    assert all("adj_t" in given[edge] for edge in given.edge_types)
