@@ -18,6 +18,7 @@ from kgat.nn.attention import AttentionLike, accepts, is_primal
 from kgat.nn.nested import to_nested, unnested
 from kgat.nn.numbers import check_probability, check_whole
 from kgat.positions import Position, PositionLike
+from kgat.positions.position import consecutive
 
 DEFAULTS = {
     "kernel": "dot_product",
@@ -328,7 +329,7 @@ class KernelTransformer(Pretrained):
 
     def _enter(self, x: Tensor, start: int) -> Tensor:
         if self.position is not None:
-            x = self.position.add(x, range(start, start + x.size(-2)))
+            x = self.position.add(x, consecutive(start, x.size(-2)))
         return self.dropout(x)
 
 

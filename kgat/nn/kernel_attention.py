@@ -21,7 +21,8 @@ from kgat.nn.numbers import check_probability
 from kgat.nn.projections import TokenProjections
 from kgat.nn.same_tokens import same_tokens
 from kgat.ops.dense import METHODS
-from kgat.positions import PositionLike
+from kgat.positions import Index, PositionLike
+from kgat.positions.position import are_same, consecutive
 from kgat.score.gram import Gram
 
 
@@ -281,7 +282,8 @@ class KernelAttention(TokenProjections):
         padding = key_padding_mask
         if padding is not None and padding.dim() == 1:
             padding = padding.unsqueeze(0)
-        at_query = at_key = range(0)
+        at_query: Index = consecutive(0, 0)
+        at_key = at_query
         if self.position is not None:
             at_query, at_key = _places(query, key, is_causal, cache)
         if cache is not None and cache.complete:
@@ -305,8 +307,8 @@ class KernelAttention(TokenProjections):
         position = self.position
         if position is None:
             return Pairs(self.kernel(q, k, context), v, mask, bias, is_causal, None, held)
-        at_key = range(k.size(1))
-        if at_key == at_query:
+        at_key = consecutive(0, k.size(1))
+        if are_same(at_key, at_query):
             at_query = at_key  # one object: it is lifted once
         gram = self.kernel(position.shift(q), k, context)
         if (of_places := position.gram(at_query, at_key, losses)) is not None:
@@ -316,7 +318,7 @@ class KernelAttention(TokenProjections):
         return Pairs(gram, v, mask, bias, is_causal, position.value_bias(at_query, at_key), held)
 
     def _heads(
-        self, query: Tensor, key: Tensor, value: Tensor, at_query: range, at_key: range
+        self, query: Tensor, key: Tensor, value: Tensor, at_query: Index, at_key: Index
     ) -> tuple[Tensor, Tensor, Tensor]:
         # Queries, keys and values as they look from their places.
         position = self.position
@@ -328,11 +330,11 @@ class KernelAttention(TokenProjections):
             value = placed_key if value is key else position.add(value, at_key)
         q, k, v = self.project(placed_query, placed_key, value)
         turned = position.rotate(q, at_query)
-        if k is q and at_key == at_query:  # one tensor stays one: it is lifted once
+        if k is q and are_same(at_key, at_query):  # one tensor stays one: it is lifted once
             return turned, turned, v
         return turned, position.rotate(k, at_key), v
 
-    def _query_heads(self, query: Tensor, at_query: range) -> Tensor:
+    def _query_heads(self, query: Tensor, at_query: Index) -> Tensor:
         if self.position is None:
             return self._project_query(query)
         return self.position.rotate(self._project_query(self.position.add(query, at_query)), at_query)
@@ -409,12 +411,12 @@ def _present_queries(
     return None
 
 
-def _places(query: Tensor, key: Tensor, is_causal: bool, cache: KeyValueCache | None) -> tuple[range, range]:
+def _places(query: Tensor, key: Tensor, is_causal: bool, cache: KeyValueCache | None) -> tuple[Index, Index]:
     # Where tokens stand: in causal order the last query stands at the place of the last key.
     before, held = key.size(1) - query.size(1) if is_causal else 0, 0
     if cache is not None:
         before, held = cache.queries, 0 if cache.fixed else len(cache)
-    return range(before, before + query.size(1)), range(held, held + key.size(1))
+    return consecutive(before, query.size(1)), consecutive(held, key.size(1))
 
 
 def _weighted(pairs: Pairs, dropout: float) -> tuple[Tensor, Tensor]:

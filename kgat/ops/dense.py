@@ -19,7 +19,7 @@ from torch.utils.checkpoint import checkpoint
 
 from kgat import ops
 from kgat.brief import Brief
-from kgat.capture import differentiates_forward, has_modes, is_transformed
+from kgat.capture import differentiates_forward, has_modes, is_exporting, is_transformed
 from kgat.names import one_of
 from kgat.ops.call import Call
 from kgat.ops.linear import feature_size, linear_attention
@@ -321,6 +321,8 @@ def _dense(call: DenseCall) -> Tensor:
     else:
         gram = replace(cleared.gram, settled=True)  # type: ignore[type-var]
     call = replace(cleared, gram=gram)
+    if is_exporting():  # blocks would hold a program to lengths that fit in one
+        return _weighted(call)
     queries = call.gram.size[0]
     per_query = max(1, call.pairs // max(1, queries)) * (1 if _by_matmul(call.gram) else _width(call.gram))
     size = max(1, min(queries, BLOCK // per_query))

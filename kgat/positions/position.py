@@ -9,9 +9,24 @@ from kgat.arguments import KnowsArguments
 from kgat.names import bare
 from kgat.score.gram import Gram
 
+
+class Span:
+    r"""A :class:`range` as torch compiles it: of a range, it makes the size a constant, and compiles anew for
+    each.
+
+    Args:
+        start (int): The first place.
+        size (int): The number of places.
+        step (int, optional): From one to the next. (default: :obj:`1`)
+    """
+
+    def __init__(self, start: int, size: int, step: int = 1) -> None:
+        self.start, self.size, self.step = start, size, step
+
+
 # Where tokens stand: integers of shape [N], or a range, which says without a look at the device that each
 # token stands one behind the other.
-Index = Tensor | range
+Index = Tensor | range | Span
 
 
 class Position(KnowsArguments):
@@ -154,6 +169,40 @@ class Position(KnowsArguments):
         return query.to(torch.promote_types(query.dtype, torch.float32))
 
 
+def consecutive(start: int, size: int, step: int = 1) -> range | Span:
+    r"""Returns places one behind the other.
+
+    Args:
+        start (int): The first place.
+        size (int): The number of places.
+        step (int, optional): From one to the next. (default: :obj:`1`)
+
+    Example:
+        >>> consecutive(2, 3), consecutive(2, 3, -1)
+        (range(2, 5), range(2, -1, -1))
+    """
+    if torch.compiler.is_compiling():
+        return Span(start, size, step)
+    return range(start, start + step * size, step)
+
+
+def are_same(index: Index, other: Index) -> bool:
+    r"""Returns whether two are the same places, without a look at the device.
+
+    Args:
+        index (torch.Tensor or range): Places.
+        other (torch.Tensor or range): Others.
+
+    Example:
+        >>> are_same(range(2), range(2)), are_same(range(2), range(1, 3)), are_same(range(2), torch.arange(2))
+        (True, False, False)
+    """
+    if isinstance(index, Tensor) or isinstance(other, Tensor):
+        return index is other
+    ends = (index.start, index.step, length(index)), (other.start, other.step, length(other))
+    return ends[0] == ends[1]
+
+
 def length(index: Index) -> int:
     r"""Returns how many places there are.
 
@@ -162,7 +211,9 @@ def length(index: Index) -> int:
         >>> length(range(2, 5))
         3
     """
-    return index.numel() if isinstance(index, Tensor) else len(index)
+    if isinstance(index, Tensor):
+        return index.numel()
+    return index.size if isinstance(index, Span) else len(index)
 
 
 def places(index: Index, device: torch.device | str | None = None) -> Tensor:
@@ -185,7 +236,7 @@ def places(index: Index, device: torch.device | str | None = None) -> Tensor:
         tensor([-2, -1,  0])
     """
     if not isinstance(index, Tensor):
-        return index.start + index.step * torch.arange(len(index), device=device)
+        return index.start + index.step * torch.arange(length(index), device=device)
     if index.dim() != 1 or index.is_floating_point() or index.dtype == torch.bool:
         raise ValueError(
             f"Expected places as a range or integers of shape [N] (got {bare(index.dtype)} "

@@ -6,9 +6,9 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from kgat.capture import without_autocast
+from kgat.capture import is_exporting, without_autocast
 from kgat.ops.plain import call_linear, is_plain
-from kgat.positions.position import Index, Position, offsets, sinusoids
+from kgat.positions.position import Index, Position, Span, consecutive, length, offsets, sinusoids
 
 
 class TransformerXL(Position):
@@ -74,7 +74,8 @@ class TransformerXL(Position):
         query = self._checked(query, query_index)
         with without_autocast(query.device):
             query = (query + self.v.to(query.dtype)) * self.channels**-0.5
-            if _consecutive(query_index) and _consecutive(key_index) and query.size(-3) > 1:
+            shifts = _consecutive(query_index) and _consecutive(key_index) and query.size(-3) > 1
+            if shifts and not is_exporting():  # its shapes would leave out a length
                 return self._shifted(query, query_index, key_index)  # type: ignore[arg-type]
             if is_plain(self.lin_wave, torch.nn.Linear):
                 return self._turned(query, query_index, key_index)
@@ -83,10 +84,10 @@ class TransformerXL(Position):
             w_r = w_r.view(*offset.shape, self.num_heads, self.channels)
             return torch.einsum("...nhd,nmhd->...nmh", query, w_r)
 
-    def _shifted(self, query: Tensor, query_index: range, key_index: range) -> Tensor:
-        n, m = len(query_index), len(key_index)
+    def _shifted(self, query: Tensor, query_index: range | Span, key_index: range | Span) -> Tensor:
+        n, m = length(query_index), length(key_index)
         last = query_index.start + n - 1 - key_index.start
-        r = sinusoids(range(last, last - (n + m - 1), -1), self.wave_dim, query)  # from far to near
+        r = sinusoids(consecutive(last, n + m - 1, -1), self.wave_dim, query)  # from far to near
         w_r = call_linear(self.lin_wave, r).view(-1, self.num_heads, self.channels)
         of_offset = torch.einsum("...nhd,phd->...hnp", query, w_r)  # [..., H, N, N + M - 1]
         return shifted(of_offset, m).movedim(-3, -1)
@@ -100,7 +101,7 @@ class TransformerXL(Position):
 
 
 def _consecutive(index: Index) -> bool:
-    return isinstance(index, range) and index.step == 1
+    return not isinstance(index, Tensor) and index.step == 1
 
 
 def shifted(x: Tensor, width: int) -> Tensor:

@@ -5,7 +5,7 @@ import itertools
 import pytest
 import torch
 
-from kgat import kernels
+from kgat import kernels, positions
 from kgat.functional import dense_softmax, edge_attention
 from kgat.nn import (
     FourierAttention,
@@ -540,6 +540,23 @@ def test_compiled_attention_is_bound_to_no_tensor_and_no_length(kernel, masks):
             given["key_padding_mask"] = torch.rand(2, tokens_) < 0.3
         torch.testing.assert_close(compiled(x, **given)[0], attention(x, **given)[0], rtol=1e-4, atol=1e-5)
     assert graphs.count == 2  # one of the first length, one of any
+
+
+@pytest.mark.parametrize("causal", [False, True])
+@pytest.mark.parametrize("position", [name for name in positions.names() if name != "none"])
+def test_positions_bind_no_length(position, causal):
+    torch._dynamo.reset()
+    attention, graphs = KernelAttention(16, 2, kernel="rbf", position=position).eval(), Graphs()
+    compiled = torch.compile(attention, backend=graphs, fullgraph=True, dynamic=True)
+    given = {"need_weights": False, "is_causal": causal}
+    for length in (5, 6, 7, 8):
+        x = torch.randn(2, length, 16)
+        torch.testing.assert_close(compiled(x, **given)[0], attention(x, **given)[0], rtol=1e-4, atol=1e-5)
+    assert graphs.count == 1
+    shapes = {"query": {1: torch.export.Dim("length", min=2, max=8192)}, "need_weights": None}
+    shapes["is_causal"] = None
+    program = torch.export.export(attention, (torch.randn(2, 7, 16),), given, dynamic_shapes=shapes).module()
+    torch.testing.assert_close(program(x, **given)[0], attention(x, **given)[0], rtol=1e-4, atol=1e-5)
 
 
 @pytest.mark.parametrize("causal", [False, True])
