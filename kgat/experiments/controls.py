@@ -6,6 +6,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from kgat.experiments.properties import by_edges
+from kgat.experiments.statistics import holm
 from kgat.experiments.table import NONE, Table, number, probability
 from kgat.experiments.verdict import STOCK, Verdict, difference_cells, score_cell, verdicts
 
@@ -47,11 +48,13 @@ def blocks(records: Iterable[Record], judged: Sequence[Verdict]) -> list[str | T
         if name != MEAN
         for verdict in verdicts(records, name, [MEAN])
     }
+    rivals = {name: rival for name, of in of_stock.items() if (rival := stock.get((name, of)))}
+    adjusted = holm({name: rival.unadjusted for name, rival in rivals.items()})
     names = [MEAN, *(name for name in CONTROLS if any(name == found for _, found in beside))]
     said = "; ".join(f"`{name}`: {CONTROLS[name]}" for name in names)
     rows = []
     for verdict in against:
-        rival = stock.get((verdict.dataset, of_stock.get(verdict.dataset, "")))
+        rival = rivals.get(verdict.dataset)
         rows.append(
             [
                 verdict.dataset,
@@ -61,6 +64,7 @@ def blocks(records: Iterable[Record], judged: Sequence[Verdict]) -> list[str | T
                 *difference_cells(verdict),
                 probability(verdict.p_value),
                 *(difference_cells(rival) if rival else [NONE, NONE]),
+                probability(adjusted.get(verdict.dataset)),
             ]
         )
     better = ["better : worse"]
@@ -71,7 +75,7 @@ def blocks(records: Iterable[Record], judged: Sequence[Verdict]) -> list[str | T
         Table(
             [
                 *("graph", "seeds", *(f"`{name}`" for name in (family, *names))),
-                *(f"`{family}` − `{MEAN}` [95 %]", *better, "p", f"stock − `{MEAN}` [95 %]", *better),
+                *(f"`{family}` − `{MEAN}` [95 %]", *better, "p", f"stock − `{MEAN}` [95 %]", *better, "p"),
             ],
             rows,
         ),

@@ -33,6 +33,7 @@ EDGES = 200_000  # of which similarities are taken
 PIECE = 4096  # of them at a time
 NEAREST = re.compile(r"\bedges (?:to|from) the \d+ nearest\b")  # what data sets say of edges that nobody gave
 GRAPHS = 8  # with fewer, a half says nothing
+HELPFUL = 0.9  # of the error without a rule, below which one is of use
 
 
 def properties(task: Task) -> dict[str, Any]:
@@ -149,7 +150,7 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
             number(gains[name], "{:+.1f}"),
             number(of_graphs[name]["nodes"], "{:,}"),
             number(of_graphs[name]["classes"], "{}"),
-            *(number(of_graphs[name][entry], "{:.3g}") for entry in PROPERTIES),
+            *(_property(of_graphs[name][entry]) for entry in PROPERTIES),
             *_entropies(of_verdicts[name]) * looked_at,
             *[cell(equal[name], of_verdicts[name].measure)] * tried,
         ]
@@ -169,10 +170,14 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
 SAME = (
     "Entropies are those of seed 0, where 1 is a plain mean over neighbours. Same settings: trials of the "
     "family that had the settings of a trial of the stock layer, so that they differ in attention and in "
-    "what stock attention has not (`projections`, `start`, `decay_kernels`): the median difference on "
+    "what stock attention does not have (`projections`, `start`, `decay_kernels`): the median difference on "
     "validation nodes, and in how many trials the family, each time with a kernel drawn anew, was better : "
     "worse. Over all graphs it was better in {} and worse in {}."
 )
+
+
+def _property(value: float | None) -> Cell:
+    return number(value, "{:.3g}" if value is None or abs(value) < 1000 else "{:,.0f}")
 
 
 def _trials(of_graphs: Iterable[Sequence[float]]) -> tuple[int, int]:
@@ -234,7 +239,7 @@ def by_edges(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str]:
         if p_value is not None:
             text += (
                 f"; on the {values.size} whose metric is a percentage its gain is {values.mean():+.1f} "
-                f"points on average, {np.median(values):+.1f} in the middle (p = {p_value:.2g} over graphs)"
+                f"points on average, the median {np.median(values):+.1f} (p = {p_value:.2g} over graphs)"
             )
         if (again := wilcoxon(fresh[edges])) is not None:
             text += (
@@ -308,7 +313,9 @@ def rule_of_thumb(measured: Mapping[str, Mapping[str, float | None]], gains: Map
     truth = np.array([gains[name] for name in unseen])
     plain = np.mean([gains[name] for name in seen])
     error, usual = np.abs(truth - told).mean(), np.abs(truth - plain).mean()
-    verdict = "it holds there" if error < usual else "it does not hold there"
+    verdict = "it does not hold there"
+    if error < usual:
+        verdict = "it holds there" if error < HELPFUL * usual else "it is hardly better there than that mean"
     return (
         f"Rule found on {len(seen)} graphs: {PROPERTIES.get(entry, entry)} above {threshold:.3g}: gain "
         f"{above:+.1f} points, else {below:+.1f}. On the {len(unseen)} others it is off by {error:.1f} "

@@ -22,6 +22,7 @@ Record = Mapping[str, Any]
 
 STOCK = ("gat", "gatv2")
 FAMILY = "kernel"
+RANKED = 5  # graphs, below which ranks over them say nothing
 OUTCOMES = {1: "win", 0: "tie", -1: "loss", None: "open"}
 
 
@@ -208,7 +209,7 @@ def ranks(judged: Sequence[Verdict]) -> Ranks | None:
         judged (list of Verdict): What :func:`verdicts` returned.
 
     Returns:
-        Ranks or None: Nothing with fewer than three competitors or two graphs.
+        Ranks or None: Nothing with fewer than three competitors or :data:`RANKED` graphs.
     """
     names = list(dict.fromkeys(name for verdict in judged for name in verdict.summaries))
     scores = [
@@ -220,7 +221,7 @@ def ranks(judged: Sequence[Verdict]) -> Ranks | None:
         for verdict in judged
     ]
     scores = [of_graph for of_graph in scores if len(of_graph) == len(names)]
-    if len(names) < 3 or len(scores) < 2:
+    if len(names) < 3 or len(scores) < RANKED:
         return None
     from scipy import stats  # slow to import
 
@@ -248,21 +249,24 @@ def blocks(judged: Sequence[Verdict]) -> list[str | Table]:
         _sentence(judged, names),
         *_rank_sentence(ranks(judged)),
         Table(_head(names, tuned), [_row(v, names, tuned) for v in judged]),
-        TRIALS * tuned + NOTE.format(other),
+        TRIALS * tuned + NOTE.format(other) + LESS * any(v.measure.sign < 0 for v in judged),
         *_protocol_sentence(judged, names),
         *_power_sentence(judged),
     ]
 
 
 TRIALS = (
-    "Every family had so many trials on validation nodes, in which settings and, of `kernel`, the kernel "
-    "were chosen. "
+    "Trials: how many each family had on validation nodes, to choose its settings and, of `kernel`, the "
+    "kernel. "
 )
 NOTE = (
     "Test metric, mean ± unbiased standard deviation over seeds. Difference: to {} mean *validation* score "
     f"(†), paired by seed ({AVERAGED}), with a 95 % t-interval. p: Wilcoxon "
     f"signed-rank test, adjusted over graphs after Holm; an outcome is a win or a loss at p ≤ {LEVEL}."
 )
+
+
+LESS = " Where less is better, so is a negative difference."
 
 
 def _others(names: Sequence[str]) -> str:
@@ -301,7 +305,7 @@ def _rank_sentence(ranked: Ranks | None) -> list[str]:
     )
     return [
         f"Mean ranks over {ranked.graphs} graphs: {means}. Friedman test: p = {ranked.p_value:.2g}; by the "
-        f"Nemenyi test at {100 * LEVEL:g} % mean ranks differ that are {ranked.distance:.2f} apart."
+        f"Nemenyi test, mean ranks differ at p ≤ {LEVEL} if they are {ranked.distance:.2f} apart."
     ]
 
 
@@ -311,8 +315,8 @@ def _protocol_sentence(judged: Sequence[Verdict], names: Sequence[str]) -> list[
         return []
     each = ", ".join(f"`{name}` on {count}" for name, count in counts.items())
     return [
-        "The first trial has the settings of the protocol, and so do the runs where no other was better: "
-        f"of {each} of {len(judged)} graphs."
+        "The first trial has the settings of the protocol; where no other was better, so do the runs: "
+        f"{each} of {len(judged)} graphs."
     ]
 
 
@@ -339,9 +343,9 @@ def _power_sentence(judged: Sequence[Verdict]) -> list[str]:
             "fewer pairs differ than a significant outcome takes after Holm's adjustment."
         )
     if any(apart.values()):
-        sides = (("for", apart[1]), ("against", apart[-1]))
-        who = [f"{side} it on {', '.join(names)}" for side, names in sides if names]
-        said.append(f"Of ties, intervals, which are not adjusted, leave out zero {' and '.join(who)}.")
+        sides = (("in favour of the family", apart[1]), ("against it", apart[-1]))
+        who = [f"{side} on {', '.join(names)}" for side, names in sides if names]
+        said.append(f"Among the ties, unadjusted intervals exclude zero {' and '.join(who)}.")
     return [" ".join(said)] if said else []
 
 

@@ -36,7 +36,7 @@ def test_a_family_is_set_against_the_plain_mean():
         next(line for line in text.splitlines() if line.startswith(f"| {name} ")) for name in ("up", "down")
     )
     assert "| 60.5 ± 0.3 | 55.5 ± 0.3 | 70.4 ± 0.3 | 10.5 ± 0.3 | +5.0 [+5.0, +5.0] | 10 : 0 | 0.004 |" in up
-    assert up.endswith("| −5.0 [−5.0, −5.0] | 0 : 10 |")
+    assert up.endswith("| −5.0 [−5.0, −5.0] | 0 : 10 | 0.004 |")
     assert "| 65.5 ± 0.3 | – | – | −5.0 [−5.0, −5.0] | 0 : 10 | 0.004 |" in down
 
 

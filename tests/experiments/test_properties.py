@@ -113,7 +113,7 @@ def test_the_gain_is_correlated_with_what_graphs_are_like():
     p_value = wilcoxon(np.arange(-1.0, 5.0))
     assert (
         "Where edges join nearest points, on 6 graphs, the family wins on 0, ties on 6 and loses on 0; on "
-        "the 6 whose metric is a percentage its gain is +1.5 points on average, +1.5 in the middle (p = "
+        "the 6 whose metric is a percentage its gain is +1.5 points on average, the median +1.5 (p = "
         f"{p_value:.2g} over graphs)." in text
     )
     tested = verdicts(make_runs(names))

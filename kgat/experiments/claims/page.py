@@ -280,7 +280,7 @@ def _spectra(records: Sequence[Record]) -> Iterator[str]:
         ups, _ = _compared(last, name, without)
         yield f"The effective rank of the last layer of {name} is below that of softmax attention on {lower}"
         yield f"of {len(last)} sets with the KSVD loss and on {also} without it; the loss makes it lower on"
-        yield f"{downs} and higher on {ups} ({numbers}, without and with)."
+        yield f"{downs} and higher on {ups} ({numbers}, without and with), however little."
     runs = [record for record in records if record.get("ksvd")]
     for name in dict.fromkeys(run["variant"] for run in runs):
         ends = [(run["ksvd"][0], run["ksvd"][-1]) for run in runs if run["variant"] == name]

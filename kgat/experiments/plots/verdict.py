@@ -45,7 +45,10 @@ def verdict(found: tuple[Sequence[Verdict], set[str]], looks: Looks, dataset: st
         return f"{mean:+.1f}{ends}".replace("-", "−")
 
     figure, axes = figure_of_scores(differences, of_graphs, "mean [95 %]", text, reference=0)
-    key = ["one dot: a split or seed", "green, orange: significant"]
+    colors = {"win": "green: significantly better", "loss": "orange: significantly worse"}
+    seen = {v.outcome for v in ordered}
+    key = ["one dot: a split or seed"]
+    key += [f"{said}, after Holm" for outcome, said in colors.items() if outcome in seen]
     key += ["diamonds: edges join nearest points"] * bool(nearest & set(differences))
     left = [v.dataset for v in judged if not v.measure.percent]
     key += [f"left out, no percentage: {', '.join(left)}"] * bool(left)
