@@ -50,15 +50,18 @@ def blocks(records: Iterable[Record]) -> list[str | Table]:
             number(runs[0]["tuned"]["settings"], "{}"),
             number(statistics.median(run["parameters"] for run in runs), "{:,.0f}"),
             number(statistics.median(run["best_epoch"] for run in runs), "{:g}"),
+            f"{sum(run['epochs'] >= run['config']['max_epochs'] for run in runs)} of {len(runs)}",
         ]
         for (dataset, model), runs in sorted(runs_of.items(), key=lambda item: item[0][0])
     ]
-    head = ["graph", "nodes of a split", "model", "kernel", "settings", "trials", "parameters", "kept epoch"]
+    head = ["graph", "nodes of a split", "model", "kernel", "settings", "trials", "parameters"]
+    head += ["kept epoch", "at the last epoch"]
     return [Table(head, rows, names=5), NOTE]
 
 
 NOTE = (
-    "Nodes for training / validation / testing, of the first split. Kept epoch: the median over seeds. "
+    "Nodes for training / validation / testing, of the first split. Kept epoch: the median over seeds. At "
+    "the last epoch: how many runs ended there, and not by patience. "
     "Settings: those that differ from the first trial, the protocol, as `kgat train --dataset … --model … "
     "--set …` takes them; `max_epochs` and `patience` are those of all trials."
 )
