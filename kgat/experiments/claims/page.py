@@ -338,8 +338,8 @@ def _orders(records: Sequence[Record]) -> Iterator[str]:
             apart.append(dataset)
     if not complete:  # with one seed there is no deviation
         return
-    yield "The best and the worst p are farther apart than twice the larger of their deviations over seeds on"
-    yield f"{len(apart)} of {len(complete)} sets ({', '.join(apart) or NONE})."
+    yield "The best and the worst p are farther apart than twice the larger of their deviations over seeds (a rule"
+    yield f"of thumb, no test) on {len(apart)} of {len(complete)} sets ({', '.join(apart) or NONE})."
 
 
 def _translation(records: Sequence[Record]) -> Iterator[str]:
