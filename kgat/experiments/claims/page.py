@@ -2,6 +2,7 @@ r"""What the records of a claim show: figures, and sentences that follow from th
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from functools import partial
 from itertools import product
@@ -338,8 +339,8 @@ def _orders(records: Sequence[Record]) -> Iterator[str]:
             apart.append(dataset)
     if not complete:  # with one seed there is no deviation
         return
-    yield "The best and the worst p are farther apart than twice the larger of their deviations over seeds (a rule"
-    yield f"of thumb, no test) on {len(apart)} of {len(complete)} sets ({', '.join(apart) or NONE})."
+    yield "The best and the worst p are farther apart than twice the larger of their deviations over seeds (a"
+    yield f"rule of thumb, no test) on {len(apart)} of {len(complete)} sets ({', '.join(apart) or NONE})."
 
 
 def _translation(records: Sequence[Record]) -> Iterator[str]:
@@ -363,6 +364,13 @@ def _degrees(records: Sequence[Record]) -> Iterator[str]:
         said = ", ".join(f"{name} {value:+.1f}" for name, value in finite.items()).replace("-", "−")
         deviation = f"; over seeds it deviates by {np.std(exponential, ddof=1):.1f}" * (len(exponential) > 1)
         yield f"Of finite dimension, BLEU against the exponential: {said}{deviation}."
+        settings = (run.get("setting") for run in records if run["dataset"] == dataset)
+        setting = next(filter(None, settings), None)
+        if setting is not None:
+            channels = setting["embed_dim"] // setting["num_heads"]
+            features = math.comb(channels + 2, 2)
+            yield f"Of the {channels} channels of a head degree 2 has {features} features already, so that the"
+            yield "figure tells nothing of dimensions below the number of tokens."
 
 
 def _ranked(records: Sequence[Record], base: str = "softmax") -> Iterator[str]:
