@@ -369,8 +369,8 @@ def _degrees(records: Sequence[Record]) -> Iterator[str]:
         if setting is not None:
             channels = setting["embed_dim"] // setting["num_heads"]
             features = math.comb(channels + 2, 2)
-            yield f"Of the {channels} channels of a head degree 2 has {features} features already, so that the"
-            yield "figure tells nothing of dimensions below the number of tokens."
+            yield f"Of the {channels} channels of a head degree 2 has {features} features already, so that"
+            yield "the figure tells nothing of dimensions below the number of tokens."
 
 
 def _ranked(records: Sequence[Record], base: str = "softmax") -> Iterator[str]:
