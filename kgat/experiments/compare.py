@@ -289,18 +289,29 @@ def _run_all(engine: Engine, plan: Plan, seeds: int, figures: bool) -> dict[str,
     r"""Trials, then runs with what they chose."""
     task, _, mark, *_ = engine.shared
     path, tuned = Path(engine.path), mark.get("tuned")
-    _expect_same_metric(engine.records, task, path)
-    _expect_same_data(engine.records, task, path)
-    _expect_same_families(engine.records, task.name, plan.entrants, path)
-    _expect_same_budget(engine.records, task.name, tuned, path)
-    _expect_same_studies(engine.records, plan.studies, path)
+
+    def expect(records: Sequence[Record]) -> None:
+        _expect_same_metric(records, task, path)
+        _expect_same_data(records, task, path)
+        _expect_same_families(records, task.name, plan.entrants, path)
+        _expect_same_budget(records, task.name, tuned, path)
+        _expect_same_studies(records, plan.studies, path)
+
+    def expect_chosen(records: Sequence[Record]) -> None:
+        expect(records)
+        _expect_same_settings(records, {name: [config] for name, config in chosen.items()}, path)
+
+    # Also of what other processes append meanwhile.
+    engine.expect = expect
+    expect(engine.records)
     by_name = {
         family.name: [config for config in plan.protocols if config.model in family.members]
         for family in plan.entrants
     }
     _expect_same_settings(engine.records, by_name, path, but=(*tuned["space"], "model") if tuned else ())
     chosen = plan.choose(engine)
-    _expect_same_settings(engine.records, {name: [config] for name, config in chosen.items()}, path)
+    engine.expect = expect_chosen
+    expect_chosen(engine.records)
     # What is drawn of attention is that of a graph of one type.
     figures = figures and getattr(task, "target", None) is None
     runs = [
@@ -565,8 +576,10 @@ def _drawable(record: Record) -> bool:
 
 
 def _expect_same_metric(records: Sequence[Record], task: Any, path: Path) -> None:
-    for run in runs_in(records):
-        if run["dataset"] == task.name and run["metric"] != task.metric:
+    for run in records:  # and trials, which choose settings by it
+        if run.get("kind") not in ("run", "tune") or run["dataset"] != task.name:
+            continue
+        if run["metric"] != task.metric:
             raise ValueError(
                 f"Expected runs that are scored by {task.metric} in '{path}' (got one of '{run['model']}' "
                 f"scored by {run['metric']}); choose another --out, or delete that file"

@@ -12,11 +12,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-import torch
 from torch_geometric.resolver import normalize_string
 
 from kgat.experiments.registry import resolve_model
-from kgat.experiments.schedulers import build_scheduler
+from kgat.experiments.schedulers import expect_steps
 from kgat.experiments.settings import SETTINGS, Settings
 from kgat.models.link_predictor import DECODERS
 from kgat.names import change_of, converted, unknown
@@ -157,7 +156,7 @@ class Config(Settings):
             for name in names:
                 self._expect(name, fits(getattr(self, name)), what)
         if self.scheduler is not None:
-            build_scheduler(self.scheduler, torch.optim.Adam([torch.zeros(1)], self.lr), self.max_epochs)
+            expect_steps(self.scheduler, self.lr, self.max_epochs)
         self._check_neighbors()
         divisible = self.hidden_channels % self.heads == 0
         self._expect("hidden_channels", divisible, f"divisible by 'heads={self.heads}'")

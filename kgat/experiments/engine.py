@@ -76,6 +76,8 @@ class Engine:
         everywhere (bool, optional): Whether they stay on a terminal, too. (default: :obj:`False`)
         on_finished (callable, optional): Called with each job whose records are in the file.
             (default: :obj:`None`)
+        expect (callable, optional): Called with what came to the file since the job before; raises where that
+            does not belong to these jobs. (default: :obj:`None`)
 
     Example:
         >>> import tempfile
@@ -103,6 +105,7 @@ class Engine:
     describe: Callable[[Sequence[Record]], Iterable[str]] | None = None
     everywhere: bool = False
     on_finished: Callable[[Job], object] | None = None
+    expect: Callable[[Sequence[Record]], None] | None = None
 
     def __post_init__(self) -> None:
         self.ledger = Ledger(self.path, self.kinds)
@@ -110,6 +113,7 @@ class Engine:
         self.new: list[Record] = []  # what this process appended
         self._jobs: dict[Hashable, Job] = {}  # all that were ever given to 'run'
         self._counted: set[Hashable] = set()
+        self._seen = 0  # up to which record 'expect' has looked
         self._begun = self._indexed = 0  # from which record on they count, and up to which 'keys' has them
         self._keys: set[Hashable] = set()
         self._executor: processes.Processes | None = None
@@ -159,11 +163,18 @@ class Engine:
         left = [job for job in jobs if not self.finished(job)]
         if self.workers == 1 or len(left) < 2:
             for job in self.ledger.claim(left, KEY, self.finished, self.waiting):
+                self._look()
                 self.progress.note(job.label)
                 self._keep(job, job.work(*self.shared, *job.arguments, note=partial(self._note, job)))
         else:
             self._run_at_once(left)
         self._count(jobs)
+
+    def _look(self) -> None:
+        new = self.records[self._seen :]
+        self._seen = len(self.records)
+        if self.expect is not None and new:
+            self.expect(new)
 
     def keep(self, record: Record) -> None:
         r"""Appends a record of this process."""
@@ -222,6 +233,7 @@ class Engine:
 
         try:
             for job in self.ledger.claim(left, KEY, self.finished, self.waiting, keep_all):
+                self._look()
                 with processes.without_interrupts():
                     under_way.append((job, executor.submit(_work, job)))
                 while under_way and (busy() >= self.workers or under_way[0][1].done()):

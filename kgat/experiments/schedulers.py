@@ -2,14 +2,16 @@ r"""Learning rates that change while a model trains, by the names that PyG and t
 
 import ast
 import re
+from functools import cache
 from typing import Any
 
 import torch
 from torch_geometric.nn.resolver import lr_scheduler_resolver
 from torch_geometric.resolver import normalize_string
 
-__all__ = ["build_scheduler"]
+__all__ = ["build_scheduler", "expect_steps"]
 
+MOST = 5000  # steps that are tried
 SHORT = {"cosine": "CosineAnnealingLR", "plateau": "ReduceLROnPlateau"}
 
 
@@ -47,14 +49,46 @@ def build_scheduler(name: str, optimizer: torch.optim.Optimizer, epochs: int) ->
         chosen = {str(keyword.arg): ast.literal_eval(keyword.value) for keyword in call.keywords}
         spread = {
             "cosineannealinglr": {"T_max": epochs},
-            "onecyclelr": {"max_lr": optimizer.param_groups[0]["lr"], "total_steps": epochs},
+            "onecyclelr": {"max_lr": optimizer.defaults["lr"], "total_steps": epochs},
         }
         title = normalize_string(spelled)
         kwargs = spread.get(title, spread.get(f"{title}lr", {})) | chosen
+        for argument in ("max_lr", "base_lr"):  # of cycles: one number would be the rate of all groups
+            if isinstance(kwargs.get(argument), int | float):
+                factor = kwargs[argument] / optimizer.defaults["lr"]
+                kwargs[argument] = [factor * group["lr"] for group in optimizer.param_groups]
         return lr_scheduler_resolver(spelled, optimizer, num_training_steps=epochs, **kwargs)
     except (ValueError, TypeError, SyntaxError, AttributeError, NotImplementedError) as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
-        raise ValueError(
-            f"Expected 'scheduler' as cosine, plateau, linear_with_warmup, step[step_size=50] or another of "
-            f"PyG or torch with its arguments (got '{name}': {reason}); change it with --set scheduler=VALUE"
-        ) from None
+        raise _fault(name, error) from None
+
+
+@cache
+def expect_steps(name: str, lr: float, epochs: int) -> None:
+    r"""Checks that a scheduler can be built and takes all steps of a run, before anything is trained.
+
+    Args:
+        name (str): As of :func:`build_scheduler`.
+        lr (float): The learning rate.
+        epochs (int): Epochs at most.
+
+    Raises:
+        ValueError: If it does not.
+    """
+    optimizer = torch.optim.Adam([torch.zeros(1)], lr)
+    scheduler = build_scheduler(name, optimizer, epochs)
+    if isinstance(scheduler, torch.optim.lr_scheduler.ReduceLROnPlateau):  # its steps are those of a metric
+        return
+    optimizer.step()
+    try:
+        for _ in range(min(epochs, MOST)):
+            scheduler.step()
+    except (ValueError, ArithmeticError) as error:
+        raise _fault(name, error) from None
+
+
+def _fault(name: str, error: Exception) -> ValueError:
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(
+        f"Expected 'scheduler' as cosine, plateau, linear_with_warmup, step[step_size=50] or another of "
+        f"PyG or torch with its arguments (got '{name}': {reason}); change it with --set scheduler=VALUE"
+    )

@@ -16,11 +16,12 @@ from torch_geometric import seed_everything
 from torch_geometric.utils import degree
 
 from kgat.atomic import make_folder, write_atomically
+from kgat.datasets.metrics import KINDS
 from kgat.experiments import distributed, loop
 from kgat.experiments.batch_trainer import BatchTrainer
 from kgat.experiments.checkpoint import Checkpoint, fingerprint
 from kgat.experiments.circumstances import circumstances
-from kgat.experiments.config import Config
+from kgat.experiments.config import ADDED, Config
 from kgat.experiments.distributed_checkpoint import DistributedCheckpoint
 from kgat.experiments.distributed_trainer import DistributedTrainer
 from kgat.experiments.graph_trainer import GraphTrainer
@@ -31,6 +32,7 @@ from kgat.experiments.loop import Diverged, Epoch, Fitted
 from kgat.experiments.registry import resolve_model
 from kgat.experiments.trainer import Trainer, inputs_of
 from kgat.models import GraphReadout, LinkPredictor, StandardizedOutput, TargetOutput
+from kgat.names import one_of
 
 __all__ = [
     "Diverged",
@@ -52,6 +54,7 @@ PACKAGE = Path(__file__).parents[1]  # the folder of kgat
 OnEpoch = Callable[[int, float, float, float], None]
 
 
+OF_LEVELS = {"pooling": "graph", "decoder": "link"}  # settings that only tasks on these have
 # How a model is trained and scored, by the level of its task.
 TRAINERS: dict[str, type[Trainer]] = {
     trainer.level: trainer for trainer in (Trainer, GraphTrainer, LinkTrainer)
@@ -86,15 +89,31 @@ def _trainer_class(task: Any, config: Config | None) -> type[Trainer]:
 
 
 def build(task: Any, config: Config) -> torch.nn.Module:
-    r"""Builds the model of a configuration for a task."""
+    r"""Builds the model of a configuration for a task.
+
+    Args:
+        task (Task): The task, or what training may see of it.
+        config (Config): The settings.
+
+    Raises:
+        ValueError: If a setting is one of tasks on something else.
+    """
+    for name, level in OF_LEVELS.items():
+        value, default = getattr(config, name), ADDED[name]
+        if task.level != level and value != default:
+            raise ValueError(
+                f"Expected no '{name}' of a task on {task.level}s (got {value}); leave it out: tasks on "
+                f"{level}s have it"
+            )
     return build_model(config, **_sizes(task), **_asked(task, config))
 
 
 def _asked(task: Any, config: Config) -> dict[str, Any]:
     if "deg" not in resolve_model(config.model).asks or getattr(task, "target", None) is not None:
         return {}
-    graph = getattr(task, "data", task)
-    return {"deg": degree(graph.edge_index[1], graph.x.size(0), torch.long).bincount(minlength=2)}
+    # What is held out tells no degrees: edges that are asked for, graphs for testing.
+    seen = task.visible(task.split(config.seed)) if hasattr(task, "visible") else task
+    return {"deg": degree(seen.edge_index[1], seen.x.size(0), torch.long).bincount(minlength=2)}
 
 
 def _sizes(task: Any) -> dict[str, Any]:
@@ -454,14 +473,15 @@ def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
         sizes = {name: description[name] for name in names if name in description}
         if "deg" in sizes:
             sizes["deg"] = torch.tensor(sizes["deg"])
-        stored = dict(description["config"])
+        config = Config.from_dict(dict(description["config"]))
+        one_of("kind", sizes.get("kind", KINDS[0]), KINDS)
         path = folder / WEIGHTS
         weights = torch.load(path, map_location="cpu", weights_only=True)
     except (ValueError, LookupError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"Expected '{path}' as kgat train writes it (got {type(error).__name__}: {error}); train again"
         ) from error
-    model = build_model(Config.from_dict(stored), **sizes)
+    model = build_model(config, **sizes)
     try:
         model.load_state_dict(weights)
     except RuntimeError as error:

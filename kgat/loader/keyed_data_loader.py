@@ -35,16 +35,25 @@ class _Inputs:
 
 
 class _Batches:
-    def __init__(self, batches: Any, key: int, stream: int) -> None:
-        self.batches, self.key, self.first = batches, key, stream << 32
+    # Iterators that keep their workers keep this object, too, for all epochs.
+    def __init__(self, batches: Any, loader: KeyedDataLoader) -> None:
+        self.batches, self.loader = batches, loader
 
     def __len__(self) -> int:
         return len(self.batches)
 
     def __iter__(self) -> Iterator[KeyedIndices]:
+        # The key is read now, and not with the first batch: another iterator may begin before that.
+        return self._keyed(self.loader._key, self.loader.stream << 32)
+
+    def _keyed(self, key: int, first: int) -> Iterator[KeyedIndices]:
+        if self.loader.seed is not None:
+            # Torch draws a seed for workers first, but not for those that it keeps.
+            generator = self.loader.generator.manual_seed(key)
+            torch.empty((), dtype=torch.int64).random_(generator=generator)
         for number, batch in enumerate(self.batches):
             indices = KeyedIndices(batch)
-            indices.key = ((self.key + (self.first + number) * FIRST) * SECOND) & _BITS
+            indices.key = ((key + (first + number) * FIRST) * SECOND) & _BITS
             yield indices
 
 
@@ -94,7 +103,7 @@ class KeyedDataLoader(DataLoader[Any]):
     @property
     def _index_sampler(self) -> Iterable[Any]:
         batches: Any = super()._index_sampler  # type: ignore[misc]
-        return _Batches(batches, self._key, self.stream) if self._auto_collation else batches  # type: ignore[attr-defined]
+        return _Batches(batches, self) if self._auto_collation else batches  # type: ignore[attr-defined]
 
     def __iter__(self) -> Any:
         if self.seed is None:

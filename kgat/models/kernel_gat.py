@@ -7,6 +7,7 @@ from typing import Any, ClassVar, Final
 
 import torch
 from torch import Tensor
+from torch_geometric.nn import norm as norms
 from torch_geometric.nn.conv import MessagePassing
 from torch_geometric.nn.dense.linear import Linear as PyGLinear
 from torch_geometric.nn.models.basic_gnn import BasicGNN
@@ -19,7 +20,7 @@ from kgat.models.inference import EDGES, ROWS, by_slices, check_bounds, needs_al
 from kgat.models.penalty import penalised
 from kgat.models.pretrained import Pretrained
 from kgat.moved import old_names
-from kgat.names import arguments_of, resolved
+from kgat.names import arguments_of, normalized, resolved
 from kgat.nn import GlobalAttention, KernelAttention, KernelGATConv, PrimalAttention
 from kgat.nn.edges import read_edges
 from kgat.nn.linear import Linear, drop_features
@@ -444,9 +445,24 @@ def _drop_propagated(p: float, conv: MessagePassing, inputs: tuple[Any, ...]) ->
 def _norm(name: str, channels: int, kwargs: dict[str, Any]) -> tuple[str, dict[str, Any] | None]:
     match = re.fullmatch(r"([^][]*)\[([^][]*)\]", name.strip())
     short, brackets = (name, None) if match is None else match.groups()
-    norm = resolved("norm", normalization_resolver, short, channels, **kwargs)
-    said = {} if brackets is None else arguments_of(type(norm), brackets, name, given=1)
-    return short, {**kwargs, **said} or None
+    if brackets is not None:
+        kwargs = {**kwargs, **arguments_of(_class_of(short), brackets, name, given=1)}
+    try:
+        resolved("norm", normalization_resolver, short, channels, **kwargs)
+    except TypeError as error:
+        raise ValueError(
+            f"Expected 'norm' as a norm of PyG that takes channels, with its other arguments (got '{name}': "
+            f"{error}); e.g. diff_group_norm[groups=4]"
+        ) from None
+    return short, kwargs or None
+
+
+def _class_of(name: str) -> Callable[..., Any]:
+    # Of a norm that PyG knows by this name, which may need more than channels.
+    for title in norms.__all__:
+        if normalized(name) in (title.lower(), title.lower().removesuffix("norm")):
+            return getattr(norms, title)  # type: ignore[no-any-return]
+    return type(resolved("norm", normalization_resolver, name))
 
 
 class _Dropout(torch.nn.Dropout):

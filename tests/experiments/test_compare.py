@@ -535,3 +535,20 @@ def test_what_python_passes_is_checked_with_a_sentence(tmp_path):
 def test_the_least_error_is_chosen():
     trials = [{**trial, "metric": "rmse"} for trial in make_trials("gat", 9.0, 9.0, 3.0, 4.0, 5.0, 5.0)]
     assert tuning.choose(trials, "made", "gat", BUDGET) == BUDGET.drawn("made")[1]
+
+
+def test_trials_by_one_metric_choose_nothing_for_another(tmp_path):
+    options = {
+        "models": "gat",
+        "seeds": 1,
+        "rounds": 0,
+        "tune": 2,
+        "tune_seeds": 1,
+        "overrides": {"max_epochs": 2},
+    }
+    compare("karate", out=tmp_path / "all", **options)
+    tried = [r for r in ledger.read(tmp_path / "all" / "results.jsonl") if r["kind"] == "tune"]
+    (tmp_path / "cut").mkdir()
+    (tmp_path / "cut" / "results.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in tried))
+    with pytest.raises(ValueError, match=r"scored by f1_macro in .*scored by accuracy"):
+        compare("karate", out=tmp_path / "cut", metric="f1_macro", **options)

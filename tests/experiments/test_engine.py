@@ -47,6 +47,24 @@ def test_what_is_there_is_not_done_again(path):
     assert [file.name for file in path.parent.iterdir()] == [path.name]
 
 
+def test_what_others_append_is_looked_at_before_the_next_job(path):
+    seen = []
+
+    def expect(records):
+        seen.extend(record["key"] for record in records)
+        if "stranger" in seen:
+            raise ValueError("another comparison's")
+
+    def square_beside_another(number, note=None):
+        if number == 2:
+            ledger.append(path, {"key": "stranger"})
+        yield from square(number, note)
+
+    with pytest.raises(ValueError, match="another"), Engine(path, 4, expect=expect) as engine:
+        engine.run(jobs(1, 2, 3, 4, work=square_beside_another))
+    assert done == [1, 2]
+
+
 def test_fresh_does_all_again(path):
     for fresh, count in ((False, 1), (True, 2), (False, 2)):
         with Engine(path, 1, fresh=fresh) as engine:

@@ -358,7 +358,12 @@ def test_folders_that_hold_no_model(tmp_path):
         config.write_text(broken)
         with pytest.raises(ValueError, match=r"Expected '.*config.json' as kgat train writes it"):
             Trained.load(tmp_path)
-    config.write_text(json.dumps(json.loads(text) | {"data": {"encoding": {"colour": 1}}}))
+    content_of = json.loads(text)
+    for change in ({"config": content_of["config"] | {"colour": 1}}, {"kind": "colours"}):
+        config.write_text(json.dumps(content_of | change))
+        with pytest.raises(ValueError, match=r"as kgat train writes it .*colour"):
+            Trained.load(tmp_path)
+    config.write_text(json.dumps(content_of | {"data": {"encoding": {"colour": 1}}}))
     with pytest.raises(ValueError, match=r"as kgat train writes it .*colour"):
         Trained.load(tmp_path)
     config.write_text(text)

@@ -112,6 +112,21 @@ def test_plateau_follows_the_validation_loss():
     assert rates == pytest.approx([0.1, 0.1, 0.1, 0.01, 0.01])
 
 
+@pytest.mark.parametrize("name", ["onecycle", "onecycle[max_lr=0.5]", "cyclic[base_lr=0.01, max_lr=0.2]"])
+def test_cycles_leave_kernels_their_own_rate(name):
+    config = make_config("rbf", kernel_lr=0.0, scheduler=name, lr=0.1, max_epochs=5)
+    visible = make_task().visible(make_task().split(0))
+    trainer = training.trainer_of(training.build(visible, config), visible, config)
+    groups = trainer.optimizer.param_groups
+    of_kernels, others = ([g["lr"] for g in groups if (g["lr"] == 0.0) is still] for still in (True, False))
+    assert of_kernels
+    assert others
+    for _ in range(4):
+        trainer.step()
+        trainer.schedule(1.0)
+    assert sum(g["lr"] == 0.0 for g in groups) == len(of_kernels)
+
+
 @pytest.mark.parametrize(
     ("name", "reason"),
     [
@@ -122,6 +137,10 @@ def test_plateau_follows_the_validation_loss():
         ("cosine[T_max=x]", "malformed"),
         ("step[step_size", "not of the form"),
         ("lambda", "lr_lambda"),
+        ("step[step_size=0]", "modulo"),
+        ("cosine[T_max=0]", "zero"),
+        ("constant[factor=0]", "factor"),
+        ("onecycle[total_steps=3]", "Tried to step 4 times"),
     ],
 )
 def test_schedulers_that_are_none(name, reason):

@@ -6,12 +6,14 @@ from types import SimpleNamespace
 
 import pytest
 import torch
-from made_tasks import make_config, make_task
+from made_tasks import make_config, make_graph_task, make_task
+from torch_geometric.utils import degree
 
 from kgat import kernels
-from kgat.datasets import METRICS, Task
+from kgat.datasets import METRICS, Task, load
 from kgat.datasets.own.structure import structural_features
 from kgat.experiments import training, tuning
+from kgat.experiments.config import Config
 from kgat.experiments.loop import Epoch
 from kgat.experiments.registry import MODELS
 from kgat.experiments.training import Trainer, evaluate, fit, run
@@ -451,3 +453,28 @@ def test_build_passes_the_settings():
     assert [conv.dropout for conv in model.convs] == [0.25] * 3
     assert model.input_dropout == 0.125
     assert model.convs[0].kernel.kernels[1].p == 2.0
+
+
+def degrees(edge_index, nodes):
+    return degree(edge_index[1], nodes, torch.long).bincount(minlength=2)
+
+
+def test_models_that_ask_for_degrees_see_none_of_what_is_held_out():
+    links = load("karate-links")
+    config = Config.of("karate-links", "pna", overrides={"hidden_channels": 8, "max_epochs": 1})
+    asked = training._asked(links, config)["deg"]
+    assert asked.equal(degrees(links.split(0).edge_index, 34))
+    assert not asked.equal(degrees(links.data.edge_index, 34))
+    graphs = make_graph_task()
+    visible = graphs.visible(graphs.split(0))
+    asked = training._asked(graphs, make_config("pna"))["deg"]
+    assert asked.equal(degrees(visible.edge_index, visible.x.size(0)))
+    task = make_task()
+    assert training._asked(task, make_config("pna"))["deg"].equal(degrees(task.data.edge_index, 60))
+
+
+def test_settings_of_other_tasks_are_refused():
+    for name, value, level in (("pooling", "max", "graph"), ("decoder", "mlp", "link")):
+        expected = f"Expected no '{name}' of a task on nodes .*tasks on {level}s have it"
+        with pytest.raises(ValueError, match=expected):
+            training.build(make_task(), make_config(**{name: value}))

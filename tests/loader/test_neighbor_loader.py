@@ -56,6 +56,14 @@ def test_batches_depend_on_seed_and_epoch_and_not_on_workers(make):
     in_workers.set_epoch(1)
     assert drawn(in_workers) == second
     assert drawn(make(DATA, [2, 2], seed=4, **options)) != first
+    lasting = make(DATA, [2, 2], seed=3, num_workers=2, persistent_workers=True, **options)
+    assert [drawn(lasting), drawn(lasting)] == [first, second]
+    lasting.set_epoch(0)
+    assert drawn(lasting) == first
+    loader.set_epoch(0)
+    early, late = iter(loader), iter(loader)  # each has the key of its own epoch, whichever draws first
+    assert [(b.n_id.tolist(), b.e_id.tolist()) for b in late] == second
+    assert [(b.n_id.tolist(), b.e_id.tolist()) for b in early] == first
     torch.manual_seed(5)
     free = drawn(make(DATA, [2, 2], **options))
     torch.manual_seed(5)
@@ -86,6 +94,14 @@ def test_input_nodes_and_positional_arguments():
     assert "10 inputs" in repr(loader)
     with pytest.raises(ValueError, match="Expected 'seed'"):
         NeighborLoader(DATA, [2], seed=-3)
+    for wrong in ("x", torch.tensor([1.5]), torch.ones(29, dtype=torch.bool), torch.zeros(2, 2).long()):
+        with pytest.raises(ValueError, match="Expected 'input_nodes' as"):
+            NeighborLoader(DATA, [2], input_nodes=wrong)
+    typed = HeteroData({"paper": {"num_nodes": 3}})
+    typed["paper", "cites", "paper"].edge_index = torch.tensor([[0, 1], [1, 2]])
+    for wrong in (None, torch.arange(2), "papers", ("paper", torch.ones(4, dtype=torch.bool))):
+        with pytest.raises(ValueError, match="'input_nodes'"):
+            NeighborLoader(typed, [2], input_nodes=wrong)
 
 
 def test_a_batch_of_too_few_hops_is_refused_where_it_is_trimmed():

@@ -264,6 +264,15 @@ def test_arguments_of_the_stack_that_do_not_fit():
         KernelGAT(6, 8, 2, 3, norm="layer_norm[mood=node]")
 
 
+def test_norms_that_take_more_than_channels():
+    assert KernelGAT(6, 8, 2, 3, heads=2, norm="diff_group_norm[groups=4]").norms[0].groups == 4
+    for norm in ("diff_group_norm", "graph_size_norm", "mean_subtraction_norm"):
+        with pytest.raises(
+            ValueError, match=r"Expected 'norm' as a norm of PyG that takes channels.*groups=4"
+        ):
+            KernelGAT(6, 8, 2, 3, heads=2, norm=norm)
+
+
 @pytest.mark.parametrize(
     ("argument", "value", "meant"), [("norm", "batch_nrm", "BatchNorm"), ("act", "relo", "ReLU")]
 )
