@@ -160,6 +160,11 @@ class Trained:
                 "train again"
             ) from error
         classes = data.get("classes") or list(map(str, range(description["out_channels"])))
+        if not isinstance(classes, list) or len(classes) != description["out_channels"]:
+            raise ValueError(
+                f"Expected '{path}' as kgat train writes it, with {description['out_channels']} classes (got "
+                f"{classes}); train again"
+            )
         level, kind = description.get("level", "node"), description.get("kind", "multiclass")
         return cls(model, Config.from_dict(description["config"]), level, kind, encoding, classes, types)
 

@@ -1,6 +1,7 @@
 r"""Trains one model on one task: fit, evaluation, and the record of it all."""
 
 import dataclasses
+import hashlib
 import json
 import os
 import pickle
@@ -425,6 +426,8 @@ def save(
     data = task.data if target is None else task.data[target]
     if known := {name: data[name] for name in ("encoding", "classes", "target") if name in data}:
         description["data"] = known  # so that another graph becomes numbers in the same way
+    # Should it be stopped between the two files, they are told to belong to different models.
+    description["weights"] = hashlib.sha256(buffer.getvalue()).hexdigest()
     write_atomically(folder / WEIGHTS, buffer.getvalue())
     write_atomically(folder / CONFIG, f"{json.dumps(description, indent=2)}\n".encode())
 
@@ -476,11 +479,17 @@ def restore(folder: str | os.PathLike[str]) -> torch.nn.Module:
         config = Config.from_dict(dict(description["config"]))
         one_of("kind", sizes.get("kind", KINDS[0]), KINDS)
         path = folder / WEIGHTS
-        weights = torch.load(path, map_location="cpu", weights_only=True)
+        content = path.read_bytes()
+        weights = torch.load(BytesIO(content), map_location="cpu", weights_only=True)
     except (ValueError, LookupError, TypeError, EOFError, RuntimeError, pickle.UnpicklingError) as error:
         raise ValueError(
             f"Expected '{path}' as kgat train writes it (got {type(error).__name__}: {error}); train again"
         ) from error
+    if description.get("weights", digest := hashlib.sha256(content).hexdigest()) != digest:
+        raise ValueError(
+            f"Expected the weights in '{path}' that '{folder / CONFIG}' was written with (got others); train "
+            "again, or take 'weights' out of that file if you changed them"
+        )
     model = build_model(config, **sizes)
     try:
         model.load_state_dict(weights)

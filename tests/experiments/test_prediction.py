@@ -1,5 +1,6 @@
 import csv
 import json
+from io import BytesIO
 
 import numpy as np
 import pandas as pd
@@ -366,7 +367,15 @@ def test_folders_that_hold_no_model(tmp_path):
     config.write_text(json.dumps(content_of | {"data": {"encoding": {"colour": 1}}}))
     with pytest.raises(ValueError, match=r"as kgat train writes it .*colour"):
         Trained.load(tmp_path)
+    config.write_text(json.dumps(content_of | {"data": {"classes": ["one"]}}))
+    with pytest.raises(ValueError, match=r"as kgat train writes it, with 2 classes \(got \['one'\]\)"):
+        Trained.load(tmp_path)
+    buffer = BytesIO()
+    torch.save({name: x + 1.0 for name, x in torch.load(weights).items()}, buffer)
     config.write_text(text)
+    weights.write_bytes(buffer.getvalue())
+    with pytest.raises(ValueError, match=r"Expected the weights in .* \(got others\)"):
+        restore(tmp_path)
     weights.write_bytes(content[:100])
     with pytest.raises(ValueError, match=r"Expected '.*model.pt' as kgat train writes it"):
         Trained.load(tmp_path)
