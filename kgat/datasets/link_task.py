@@ -21,6 +21,7 @@ from kgat.datasets.whole_numbers import UNSIGNED
 __all__ = ["LinkSplit", "LinkTask", "Pairs", "RandomLinkSplits", "VisibleLinks", "link_task", "negatives"]
 
 NUM_SPLITS = 10
+FROM_EDGES = {"ogbn-arxiv-structure", "ogbn-proteins"}  # sets whose features are made of their edges
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -211,8 +212,16 @@ def link_task(
         num_splits (int, optional): Number of splits. (default: :obj:`10`)
 
     Raises:
-        ValueError: If shares leave no edges for a part.
+        ValueError: If shares leave no edges for a part, or if features are made of the edges.
     """
+    made = (task.data.get("encoding") or {}).get("structure") or task.name in FROM_EDGES
+    if made:
+        said = f"structure={','.join(made)}" if isinstance(made, Sequence) else "degrees or means over edges"
+        raise ValueError(
+            f"Expected features of '{task.name}' that are not made of the edges which are asked for (got "
+            f"{said}: they tell those that are held out); leave 'structure' out, or set position_dim, "
+            "which sees the edges of training alone"
+        )
     name = f"{task.name}-links"
     splits = RandomLinkSplits(name, task.data, val=val, test=test, num_splits=num_splits)
     return LinkTask(

@@ -5,7 +5,7 @@ import torch
 from made_tasks import make_task
 from torch_geometric.data import Data
 
-from kgat.datasets import LinkSplit, LinkTask, Pairs, RandomLinkSplits, link_task, load
+from kgat.datasets import LinkSplit, LinkTask, Pairs, RandomLinkSplits, from_data, link_task, load
 from kgat.datasets.link_task import negatives
 
 pytestmark = pytest.mark.quick
@@ -180,3 +180,13 @@ def test_pairs_of_unsigned_types_are_refused(dtype):
     wrong = dataclasses.replace(split, val=Pairs(split.val.index.to(dtype), split.val.y))
     with pytest.raises(ValueError, match=rf"torch.int64 as 'val' of .*got {dtype} and torch.int64"):
         dataclasses.replace(task, splits=[wrong])
+
+
+def test_features_that_tell_held_out_edges_are_refused():
+    data = load("karate").data
+    given = Data(x=data.x, edge_index=data.edge_index, y=data.y)
+    with pytest.raises(
+        ValueError, match=r"not made of the edges .*got structure=degree,walk:4.*position_dim"
+    ):
+        link_task(from_data(given, structure=["degree", "walk:4"]))
+    assert link_task(from_data(given)).level == "link"
