@@ -19,7 +19,7 @@ Record = Mapping[str, Any]
 AXES = {
     "labels": "training nodes of each class",
     "edges": "edges added at random, %",
-    "noise": "noise of features, % of their deviation",
+    "noise": "noise, % of features' deviation",
 }
 # By graph and change: the metric, and by amount what is said of each model.
 Sweeps = dict[tuple[str, str], tuple[Measure, dict[int, dict[str, Summary]]]]

@@ -1,6 +1,7 @@
 r"""The committed pages are what the committed records give, byte for byte."""
 
 import itertools
+import re
 from pathlib import Path
 from statistics import median
 
@@ -13,6 +14,7 @@ from kgat.experiments.judgements import judgement
 from kgat.experiments.ledger import read_results
 from kgat.experiments.pages import split_readme
 from kgat.experiments.statistics import LEVEL, holm, wilcoxon
+from kgat.experiments.sweep import sweeps
 from kgat.experiments.tables import readme_tables, result_files
 from kgat.experiments.verdict import FAMILY, STOCK, verdicts
 
@@ -191,6 +193,55 @@ def test_what_the_page_of_the_evidence_says_of_series_and_entropies():
     percent = [of for name, of in both.items() if judged[name].measure.percent]
     assert (sum(kernel > stock for stock, kernel in percent), len(percent)) == (5, 11)
     assert "the kernel's is nearer on five of eleven graphs" in text
+
+
+def test_what_the_page_of_the_evidence_says_of_labels_and_edges():
+    found = sweeps(records_below("evidence/sweep"))
+    text = " ".join((ROOT / "evidence" / "README.md").read_text(encoding="utf8").split())
+    labels = {name: {n: of["rbf"] for n, of in found[name, "labels"][1].items()} for name, _ in found}
+    assert {name: list(of) for name, of in labels.items()} == {name: [5, 10, 20, 50, 100] for name in labels}
+    assert all(of.difference > 0 for name in ("digits", "breast_cancer") for of in labels[name].values())
+    gains = [of.difference for of in labels["digits"].values()]
+    assert gains == sorted(gains, reverse=True)
+    told = {
+        (name, n): of.difference > 0
+        for name in ("Cora", "CiteSeer")
+        for n, of in labels[name].items()
+        if of.p_value <= LEVEL
+    }
+    assert told == {("CiteSeer", 20): False}
+    for name, said in (("digits", "from 95.5 to 94.6 on digits"), ("breast_cancer", "from 94.2 to 93.7 on")):
+        amounts = found[name, "edges"][1]
+        before, after = (100 * amounts[n]["gat"].mean for n in (0, 50))
+        assert f"from {before:.1f} to {after:.1f} on" in said
+        assert said in text
+    rbf = [100 * found[name, "edges"][1][50]["rbf"].mean for name in ("digits", "breast_cancer")]
+    assert f"{rbf[0]:.1f} and {rbf[1]:.1f}" in text
+    start = [100 * found[name, "edges"][1][0]["rbf"].mean for name in ("digits", "breast_cancer")]
+    assert all(after > before for before, after in zip(start, rbf, strict=True))
+
+
+def test_what_the_page_of_the_evidence_says_of_settings_of_kernels():
+    # By question and change: where it helped or hurt, on validation nodes.
+    text = between("evidence/README.md", "questions")
+    assert "hurt 2 (CiteSeer, Cora)" in text
+    assert not re.search(r"on validation nodes helped [1-9]", text)
+
+
+def test_what_the_page_of_mixtures_says():
+    records = records_below("evidence/mixtures")
+    for mixture in MIXTURES[0]:
+        judged = {v.dataset: v for v in verdicts(records, mixture, MIXTURES[1])}
+        assert {name: v.outcome for name, v in judged.items() if v.outcome != "tie"} == {"digits": "loss"}
+        assert len(judged) == 5
+    apart = {v.dataset: v for v in verdicts(records, "rbf", ["gat"]) if v.outcome != "tie"}
+    assert {name: v.outcome for name, v in apart.items()} == {"digits": "win"}
+    gat, rbf = (apart["digits"].summaries[name].mean for name in ("gat", "rbf"))
+    heads, summed = (
+        v.contest.mean for m in MIXTURES[0] for v in verdicts(records, m, ["gat"]) if v.dataset == "digits"
+    )
+    assert gat < heads < rbf
+    assert abs(summed - gat) < 0.003
 
 
 def test_start_of_scores():

@@ -348,7 +348,7 @@ def test_what_is_given_is_not_searched(tmp_path, scripted):
         ({"search": {"heads": "0,1"}}, r"'heads' of at least 1 .got 0.; change it with --search heads"),
         (
             {"search": {"norm": "none,batch_nrm"}},
-            r"values that a model can be built with .got norm=batch_nrm: ",
+            r"'norm' as a name that PyG resolves .got 'batch_nrm'.*did you mean 'BatchNorm'",
         ),
         ({"search": {"heads": "1,3"}}, r"'hidden_channels' divisible by 'heads=3'"),
         ({"search": {"keep": "loss,both"}}, r"settings that the runs of a table may differ in .got 'keep'"),

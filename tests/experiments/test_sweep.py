@@ -83,8 +83,8 @@ def test_the_table():
 def test_the_figure_has_a_panel_of_each():
     axes = [axes for axes in figure_of(make_runs()).axes if axes.lines]
     assert [[label.get_text() for label in panel.get_xticklabels()] for panel in axes] == [
-        ["0", "25"],
         ["5", "20"],
+        ["0", "25"],
     ]
 
 

@@ -1,5 +1,7 @@
 r"""How the gain of models goes with labels, edges at random or noise."""
 
+from itertools import product
+
 from matplotlib.figure import Figure
 
 from kgat.experiments.plots.look import figure_of_grid, shortened
@@ -14,9 +16,15 @@ def sweep(of_graphs: Sweeps, looks: Looks, dataset: str) -> Figure:
 
     Mean over seeds, paired, with its 95 % interval.
     """
-    columns = min(2, len(of_graphs))
-    figure, grid = figure_of_grid(len(of_graphs), columns, 2.3, more=0.8)
-    for axes, ((name, change), (measure, of_amounts)) in zip(grid, of_graphs.items(), strict=True):
+    # A row for each graph, a column for each change.
+    names = list(dict.fromkeys(name for name, _ in of_graphs))
+    changes = [change for change in AXES if any(change == of for _, of in of_graphs)]
+    figure, grid = figure_of_grid(len(names) * len(changes), len(changes), 2.1, more=0.8, sharey="row")
+    panels = dict(zip(product(names, changes), grid, strict=True))
+    for which in panels.keys() - of_graphs.keys():
+        panels[which].set_visible(False)
+    for (name, change), (measure, of_amounts) in of_graphs.items():
+        axes = panels[name, change]
         models = dict.fromkeys(model for of_models in of_amounts.values() for model in of_models)
         places = {amount: place for place, amount in enumerate(of_amounts)}
         for number, model in enumerate(name for name in models if name != BASELINE):
@@ -39,7 +47,9 @@ def sweep(of_graphs: Sweeps, looks: Looks, dataset: str) -> Figure:
         axes.set_xticks(list(places.values()), list(map(str, places)))
         axes.set_xlabel(AXES[change])
         unit = "points" if measure.percent else measure.label
-        axes.set_title(f"{shortened(name)}: difference to {BASELINE}, {unit}", loc="left", fontsize=9.5)
+        axes.set_title(shortened(name), loc="left", fontsize=9.5)
+        if change == next(of for of in changes if (name, of) in of_graphs):
+            axes.set_ylabel(f"difference to {BASELINE}, {unit}")
         axes.grid(True)
     lines = {
         label: line for axes in grid for line, label in zip(*axes.get_legend_handles_labels(), strict=True)
