@@ -68,6 +68,14 @@ def blocks(records: Iterable[Record], judged: Sequence[Verdict]) -> list[str | T
             ]
         )
     better = ["better : worse"]
+    of_others = []
+    for name in names[1:]:
+        judged_of = verdicts(records, family, [name])
+        of_others.append(
+            f"Against `{name}` ({CONTROLS[name]}), of {len(judged_of)} graph{'s' * (len(judged_of) != 1)}, "
+            f"the family is significantly better on {_named(judged_of, 'win')} and worse on "
+            f"{_named(judged_of, 'loss')}."
+        )
     return [
         f"Against the plain mean in the same layer (`{MEAN}`, as many trials), of {len(against)} graphs, the "
         f"family is significantly better on {_named(against, 'win')} and worse on {_named(against, 'loss')}.",
@@ -80,6 +88,7 @@ def blocks(records: Iterable[Record], judged: Sequence[Verdict]) -> list[str | T
             rows,
         ),
         f"{said}. Stock: the layer that validation prefers. Paired and adjusted as above.",
+        *([" ".join(of_others)] if of_others else []),
     ]
 
 

@@ -37,6 +37,13 @@ def test_a_family_is_set_against_the_plain_mean():
     )
     assert "| 60.5 ± 0.3 | 55.5 ± 0.3 | 70.4 ± 0.3 | 10.5 ± 0.3 | +5.0 [+5.0, +5.0] | 10 : 0 | 0.004 |" in up
     assert up.endswith("| −5.0 [−5.0, −5.0] | 0 : 10 | 0.004 |")
+    assert (
+        "Against `gcn` (a mean that degrees weigh), of 1 graph, the family is significantly better on 0"
+        in text
+    )
+    assert (
+        "Against `mlp` (no edges), of 1 graph, the family is significantly better on 1 (up) and worse" in text
+    )
     assert "| 65.5 ± 0.3 | – | – | −5.0 [−5.0, −5.0] | 0 : 10 | 0.004 |" in down
 
 
