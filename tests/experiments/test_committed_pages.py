@@ -227,6 +227,10 @@ def test_what_the_page_of_the_evidence_says_of_labels_and_edges():
     assert f"{rbf[0]:.1f} and {rbf[1]:.1f}" in text
     start = [100 * found[name, "edges"][1][0]["rbf"].mean for name in ("digits", "breast_cancer")]
     assert all(after > before for before, after in zip(start, rbf, strict=True))
+    on_cora = found["Cora", "edges"][1]
+    assert {round(100 * on_cora[0][model].mean) for model in ("gat", "rbf")} == {83}
+    assert {round(100 * on_cora[50][model].mean) for model in ("gat", "rbf")} == {74}
+    assert all(of["rbf"].p_value > LEVEL for of in on_cora.values())
 
 
 def test_what_the_page_of_the_evidence_says_of_settings_of_kernels():
