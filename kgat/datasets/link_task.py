@@ -212,8 +212,14 @@ def link_task(
         num_splits (int, optional): Number of splits. (default: :obj:`10`)
 
     Raises:
-        ValueError: If shares leave no edges for a part, or if features are made of the edges.
+        ValueError: If shares leave no edges for a part, if features are made of the edges, or if nodes have
+            several types.
     """
+    if getattr(task, "target", None) is not None:
+        raise ValueError(
+            f"Expected a graph with one type of nodes (got '{task.name}', with several); links are asked "
+            "for between nodes of one type: make a graph of it"
+        )
     made = (task.data.get("encoding") or {}).get("structure") or task.name in FROM_EDGES
     if made:
         said = f"structure={','.join(made)}" if isinstance(made, Sequence) else "degrees or means over edges"

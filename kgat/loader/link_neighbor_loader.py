@@ -2,13 +2,17 @@ r"""Mini-batches of the neighbourhoods of links."""
 
 from __future__ import annotations
 
+import inspect
 from typing import Any
 
+from torch import Tensor
+from torch_geometric.data import Data, HeteroData
 from torch_geometric.loader import LinkNeighborLoader as StockLinkNeighborLoader
 
 from kgat.loader.keyed_data_loader import KeyedDataLoader
 from kgat.loader.neighbor_sampler import NeighborSampler
 from kgat.loader.sampled_loader import SampledLoader
+from kgat.names import bare
 
 
 class LinkNeighborLoader(SampledLoader, StockLinkNeighborLoader, KeyedDataLoader):  # type: ignore[misc]
@@ -47,6 +51,19 @@ class LinkNeighborLoader(SampledLoader, StockLinkNeighborLoader, KeyedDataLoader
     """
 
     stock = StockLinkNeighborLoader
+
+    def __init__(self, data: Data | HeteroData, num_neighbors: Any, *args: Any, **kwargs: Any) -> None:
+        bound = inspect.signature(StockLinkNeighborLoader).bind(data, num_neighbors, *args, **kwargs)
+        links = bound.arguments.get("edge_label_index")
+        if isinstance(data, Data) and links is not None:
+            said = f"{bare(links.dtype)} {list(links.shape)}" if isinstance(links, Tensor) else repr(links)
+            is_whole = isinstance(links, Tensor) and not (links.is_floating_point() or links.is_complex())
+            if not is_whole or links.dim() != 2 or links.size(0) != 2:
+                raise ValueError(
+                    f"Expected 'edge_label_index' as whole numbers of shape [2, I] (got {said}); row 0 has "
+                    "the sources, row 1 the targets"
+                )
+        super().__init__(data, num_neighbors, *args, **kwargs)
 
     def collate_fn(self, index: Any) -> Any:
         r"""Samples a subgraph from a batch of inputs."""

@@ -23,6 +23,9 @@ class Span:
     def __init__(self, start: int, size: int, step: int = 1) -> None:
         self.start, self.size, self.step = start, size, step
 
+    def __len__(self) -> int:
+        return self.size
+
 
 # Where tokens stand: integers of shape [N], or a range, which says without a look at the device that each
 # token stands one behind the other.
@@ -213,7 +216,7 @@ def length(index: Index) -> int:
     """
     if isinstance(index, Tensor):
         return index.numel()
-    return index.size if isinstance(index, Span) else len(index)
+    return index.size if isinstance(index, Span) else len(index)  # 'len' has no size that varies
 
 
 def places(index: Index, device: torch.device | str | None = None) -> Tensor:

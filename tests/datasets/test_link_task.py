@@ -3,7 +3,7 @@ import dataclasses
 import pytest
 import torch
 from made_tasks import make_task
-from torch_geometric.data import Data
+from torch_geometric.data import Data, HeteroData
 
 from kgat.datasets import LinkSplit, LinkTask, Pairs, RandomLinkSplits, from_data, link_task, load
 from kgat.datasets.link_task import negatives
@@ -190,3 +190,13 @@ def test_features_that_tell_held_out_edges_are_refused():
     ):
         link_task(from_data(given, structure=["degree", "walk:4"]))
     assert link_task(from_data(given)).level == "link"
+
+
+def test_links_between_nodes_of_several_types_are_refused():
+    data = HeteroData()
+    data["paper"].x, data["paper"].y = torch.randn(30, 4), torch.arange(30) % 3
+    data["paper", "cites", "paper"].edge_index = torch.stack([torch.arange(29), torch.arange(1, 30)])
+    with pytest.raises(
+        ValueError, match=r"Expected a graph with one type of nodes \(got 'graph', with several"
+    ):
+        link_task(from_data(data))

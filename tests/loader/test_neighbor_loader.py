@@ -70,6 +70,14 @@ def test_batches_depend_on_seed_and_epoch_and_not_on_workers(make):
     assert drawn(make(DATA, [2, 2], **options)) == free
 
 
+def test_links_that_are_none():
+    for wrong in (torch.tensor([[0.5], [1.0]]), torch.arange(4), "x"):
+        with pytest.raises(
+            ValueError, match=r"Expected 'edge_label_index' as whole numbers of shape \[2, I\]"
+        ):
+            LinkNeighborLoader(DATA, [2], edge_label_index=wrong)
+
+
 def test_links_and_negatives():
     loader = LinkNeighborLoader(DATA, [3], neg_sampling="binary", batch_size=9, seed=0)
     for number, batch in enumerate(loader):

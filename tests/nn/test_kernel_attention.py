@@ -559,6 +559,20 @@ def test_positions_bind_no_length(position, causal):
     torch.testing.assert_close(program(x, **given)[0], attention(x, **given)[0], rtol=1e-4, atol=1e-5)
 
 
+def test_a_position_of_ones_own_may_ask_for_the_number_of_places():
+    class Shrinking(positions.Position):
+        def bias(self, query, query_index, key_index):
+            shares = torch.ones(len(query_index), len(key_index), self.num_heads) / len(key_index)
+            return shares * query_index.start
+
+    torch._dynamo.reset()
+    attention = KernelAttention(16, 2, kernel="rbf", position=Shrinking(16, 2)).eval()
+    compiled = torch.compile(attention, backend="eager", fullgraph=True)
+    for size in (5, 6, 7):
+        x = torch.randn(2, size, 16)
+        torch.testing.assert_close(compiled(x, need_weights=False)[0], attention(x, need_weights=False)[0])
+
+
 @pytest.mark.parametrize("causal", [False, True])
 def test_exported_attention_takes_any_batch_and_length(causal):
     attention = KernelAttention(16, 2, kernel="rbf").eval()
