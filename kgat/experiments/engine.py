@@ -13,6 +13,7 @@ from contextlib import ExitStack
 from dataclasses import KW_ONLY, dataclass
 from functools import partial
 from operator import attrgetter
+from types import TracebackType
 from typing import Any, NamedTuple, Self
 
 from kgat.experiments import ledger, processes
@@ -129,10 +130,10 @@ class Engine:
             self._begun = self._indexed = len(self.records)
         return self
 
-    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
-        if self._executor is not None:
-            self._executor.shutdown(wait=kind is None, cancel_futures=True)
-        self._stack.close()
+    def __exit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._stack.__exit__(kind, error, trace)
         if kind is not None and issubclass(kind, KeyboardInterrupt):
             # Asked of the file: the interrupt may have come between writing a line and counting it.
             keys = {self.key_of(record) for record in ledger.read(self.ledger.path)[self._begun :]}
@@ -214,7 +215,8 @@ class Engine:
         self.progress.note(f"{self.workers} runs at once")
         if self._executor is None:  # its processes serve all calls of 'run'
             threads = torch.get_num_threads()
-            self._executor = processes.started(self.workers, threads, _share, self.shared)
+            executor = processes.started(self.workers, threads, _share, self.shared)
+            self._executor = self._stack.enter_context(executor)
         executor = self._executor
         # Results are kept in the order of the jobs.
         under_way: deque[tuple[Job, Future[list[Record]]]] = deque()
@@ -241,9 +243,6 @@ class Engine:
             keep_all()
         except BrokenProcessPool as error:
             raise OSError(executor.why_broken("with fewer --jobs on less memory")) from error
-        except BaseException:
-            processes.kill_all()
-            raise
 
 
 _shared: tuple[Any, ...]  # by all jobs of a worker process

@@ -20,7 +20,7 @@ from typing import Any, TypeVar
 
 from kgat.experiments import allocator
 
-__all__ = ["Processes", "alone", "expect_main", "kill_all", "start_server", "started", "without_interrupts"]
+__all__ = ["Processes", "alone", "expect_main", "start_server", "started", "without_interrupts"]
 
 T = TypeVar("T")
 FORKS = sys.platform == "linux"
@@ -48,7 +48,8 @@ def expect_main() -> None:
 
 
 class Processes(ProcessPoolExecutor):
-    r"""An executor that can say why its processes ended.
+    r"""An executor that can say why its processes ended, and as a context ends them where an error leaves it:
+    they, and the thread that looks after them, are gone behind the block.
 
     Args:
         workers (int): How many there are.
@@ -57,9 +58,20 @@ class Processes(ProcessPoolExecutor):
     """
 
     def __init__(self, workers: int, context: BaseContext, *arguments: Any) -> None:
+        self._before = multiprocessing.active_children()
         self._began = context.Event()
         super().__init__(workers, context, initializer=_start, initargs=(self._began, *arguments))
         self._expected = f"{workers} processes that live" if workers > 1 else "a process that lives"
+
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if kind is not None:
+            # What they are at is of no use any more. Asked of Python, not of the executor, which an interrupt
+            # may have kept from noting one down; those that were there before are the caller's.
+            for process in multiprocessing.active_children():
+                if process not in self._before:
+                    process.kill()
+        # Waits for that thread, too: one that is left would take down queues while the interpreter does.
+        self.shutdown(wait=True, cancel_futures=kind is not None)
 
     def submit(self, function: Callable[..., T], /, *arguments: Any, **named: Any) -> Future[T]:
         r"""Lets a process call a function, whose errors arrive in words where they cannot be sent."""
@@ -108,15 +120,6 @@ def alone(function: Callable[..., T], *arguments: Any, threads: int) -> T:
             return answer.result()
         except BrokenProcessPool as error:
             raise BrokenProcessPool(executor.why_broken("with more memory free")) from error
-        except KeyboardInterrupt:
-            kill_all()
-            raise
-
-
-def kill_all() -> None:
-    r"""Ends all processes that were started here."""
-    for process in multiprocessing.active_children():
-        process.kill()
 
 
 @contextmanager

@@ -2,7 +2,9 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
+from multiprocessing import active_children, get_context
 from pathlib import Path
 
 import pytest
@@ -143,6 +145,41 @@ def test_a_killed_worker_is_an_error_with_advice(path):
     message = r"Expected 2 processes that live .*fewer --jobs"
     with pytest.raises(OSError, match=message), Engine(path, 2, workers=2) as engine:
         engine.run(jobs(1, 2, work=killed))
+
+
+def raising(number, note=None):
+    raise ValueError("why it failed")
+
+
+def held(path, number, note=None):
+    yield {"key": number}
+    while number > 1 and path.exists():
+        time.sleep(0.01)
+
+
+@pytest.mark.parametrize("stop", ["error of a job", "error of ours", "interrupt", "end of a process"])
+def test_nothing_is_left_of_workers_behind_a_stop(path, stop):
+    # A thread of theirs that lives on would meet queues that the interpreter has taken down. The processes of
+    # whoever calls are none of ours.
+    (sibling := get_context("spawn").Process(target=time.sleep, args=(100,))).start()
+    threads, children = set(threading.enumerate()), set(active_children())
+    error = {"error of a job": ValueError, "error of ours": KeyError, "interrupt": KeyboardInterrupt}
+    work = {"error of a job": raising, "end of a process": killed}.get(stop)
+
+    def on_finished(job):
+        raise error[stop]
+
+    try:
+        with (
+            pytest.raises(error.get(stop, OSError)),
+            Engine(path, 3, workers=2, shared=() if work else (path,), on_finished=on_finished) as engine,
+        ):
+            engine.run(jobs(1, 2, 3, work=work or held))
+        assert set(threading.enumerate()) == threads
+        assert set(active_children()) == children == {sibling}
+    finally:
+        sibling.kill()
+        sibling.join()
 
 
 UNGUARDED = """
