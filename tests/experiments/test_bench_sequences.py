@@ -89,8 +89,10 @@ def test_table_and_figure(tmp_path, cost):
         "| softmax | 1,000, –, – | 4,000, 2×, 0 |",
         "| primal | 1,000, 2×, 0 | 2,000, 2×, 0 |",
     ]
-    time, memory = figure(found).axes
+    time, speed, memory = figure(found).axes
     assert [list(line.get_ydata()) for line in time.lines] == [[1000.0, 4000.0], [1000.0, 2000.0]]
+    assert [list(line.get_xdata()) for line in speed.lines[:2]] == [[32], [16, 32]]
+    assert speed.get_title(loc="left") == f"speed, {sequences.BASELINE} = 1"
     assert [list(line.get_xdata()) for line in memory.lines] == [[32], [16, 32]]
 
 

@@ -359,6 +359,20 @@ def spectra_record(model, layers, dataset="drawn"):
     return {"kind": "spectra", "dataset": dataset, "model": model, "seed": 0, "layers": layers}
 
 
+@pytest.mark.parametrize(
+    ("draws", "inside"), [("uniform", 1.0), ("standard_normal", 1.0), ("standard_cauchy", 0.9)]
+)
+def test_frequencies_are_in_the_frame(draws, inside):
+    frequencies = getattr(np.random.default_rng(0), draws)(size=(4, 64, 2))
+    record = attention_record("spectral")
+    record["law"] = {"frequencies": frequencies.tolist(), "share": 0.7}
+    main = plots.law([record]).axes[0]
+    shown = (np.abs(frequencies) < main.get_xlim()[1]).all(axis=-1).mean()
+    assert main.get_xlim() == main.get_ylim()
+    assert inside <= shown  # a law with heavy tails does not make the others one point
+    assert main.get_xlim()[1] < 200
+
+
 def test_spectra_have_a_line_per_layer():
     curves = [(1 - np.exp(-np.arange(1, 40) / scale)).tolist() for scale in (9, 5, 1)]
     records = [spectra_record("transformer", curves), spectra_record("primal+", [*curves[:2], [1.0]])]

@@ -32,7 +32,9 @@ def law(chosen: Chosen, looks: Looks, dataset: str) -> Figure | None:
         top = figure.add_subplot(inner[0, 0], sharex=main)
         right = figure.add_subplot(inner[1, 1], sharey=main)
         heads = np.array(one["frequencies"], dtype=float)  # [H, n, 2]
-        limit = float(np.quantile(np.abs(heads), 0.995)) or 1.0
+        # All of them are in the frame, unless a law with heavy tails throws some far out.
+        distances = np.abs(heads)
+        limit = 1.05 * min(float(distances.max()), 2.0 * float(np.quantile(distances, 0.99))) or 1.0
         edges = np.linspace(-limit, limit, 14)
         middles = 0.5 * (edges[1:] + edges[:-1])
         for head, shade in zip(heads, shaded(looks[model].color, len(heads)), strict=True):

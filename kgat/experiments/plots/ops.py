@@ -41,8 +41,12 @@ def _measured(records: Sequence[Record], _: str | None) -> list[Record]:
 
 @plot(_measured)
 def ops(records: Sequence[Record], looks: Looks, dataset: str) -> Figure:
-    r"""Draws time and peak memory of forward and backward against the number of edges, both on log scales."""
-    subjects = list(dict.fromkeys(record["subject"] for record in records))
+    r"""Draws time and peak memory of forward and backward against the number of edges, both on log scales, of
+    the subjects that were measured on several graphs; of all, if none was."""
+    sizes: dict[str, set[int]] = {}
+    for record in records:
+        sizes.setdefault(record["subject"], set()).add(record["edges"])
+    subjects = [subject for subject, edges in sizes.items() if len(edges) > 1] or list(sizes)
     blocks = math.ceil(len(subjects) / PANELS)
     figure = Figure(figsize=(WIDTH, 0.6 + 3.2 * blocks), layout="constrained")
     grid = figure.subplots(2 * blocks, min(PANELS, len(subjects)), squeeze=False, sharex=True)
