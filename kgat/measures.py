@@ -1,6 +1,7 @@
 r"""How metrics are called and shown, which takes no torch: what computes them is
 :mod:`kgat.datasets.metrics`."""
 
+import math
 from dataclasses import dataclass
 
 __all__ = ["MEASURES", "Measure", "measure_of"]
@@ -40,6 +41,16 @@ class Measure:
             ('+1.2', '1.235')
         """
         return f"{{:{'+' * signed}{f'.{digits}f' if self.percent else '.4g'}}}"
+
+    @property
+    def bounds(self) -> tuple[float, float]:
+        r"""The least and the largest score there is.
+
+        Example:
+            >>> MEASURES["accuracy"].bounds, MEASURES["rmse"].bounds
+            ((0.0, 1.0), (0.0, inf))
+        """
+        return (-math.inf if self.greater and not self.percent else 0.0), (1.0 if self.greater else math.inf)
 
     @property
     def unit(self) -> str:

@@ -10,6 +10,7 @@ __all__ = ["BASELINE", "COMPARISON", "CONTENDED", "METRICS", "RESULTS", "fault"]
 RESULTS = "results.jsonl"
 METRICS = {name: measure.label for name, measure in MEASURES.items()}  # as tables and figures call them
 BASELINE = "gat"  # the model that others are compared with
+ROUNDING = 1e-6  # of a score, beyond its bounds
 CONTENDED = 1.6  # largest over smallest ratio of a round above which a timing is not to be trusted
 COMPARISON = ("run", "tune", "cost", "attention")  # kinds of records of a comparison
 
@@ -59,7 +60,19 @@ def fault(record: Mapping[str, Any]) -> tuple[str, str, Any] | None:
         >>> fault({"kind": "attention", "dataset": "Cora", "model": 3})
         ('model', 'a text', 3)
     """
-    return _fault(record, FORMS.get(record.get("kind", ""), {}))
+    return _fault(record, FORMS.get(record.get("kind", ""), {})) or _score_fault(record)
+
+
+def _score_fault(record: Mapping[str, Any]) -> tuple[str, str, Any] | None:
+    measure = MEASURES.get(record.get("metric", ""))
+    if measure is None or record.get("kind") not in ("run", "tune"):
+        return None
+    low, high = measure.bounds
+    for name in ("train", "val", "test"):
+        score = record.get(name)
+        if score is not None and not low - ROUNDING <= score <= high + ROUNDING:
+            return name, f"{measure.label} from {low:g} to {high:g}", score
+    return None
 
 
 def _fault(value: Any, form: Form, within: str = "") -> tuple[str, str, Any] | None:

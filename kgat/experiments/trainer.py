@@ -283,7 +283,8 @@ def _of_part(visible: Visible, mask: Tensor, device: torch.device) -> tuple[Inpu
 
 
 def _groups(model: torch.nn.Module, config: Config) -> Any:
-    r"""The parameters, in groups where some of kernels are trained in another way than all others."""
+    r"""The parameters, in groups where some of kernels are trained in another way than all others; none of
+    kernels where their rate is zero, as schedulers have floors."""
     kernels = [kernel for kernel in model.modules() if isinstance(kernel, Kernel)]
     own = {id(parameter) for kernel in kernels for parameter in kernel.parameters()}
     own |= {id(p) for name, p in model.named_parameters() if re.fullmatch(r"att(_\w+)?", name.split(".")[-1])}
@@ -291,6 +292,8 @@ def _groups(model: torch.nn.Module, config: Config) -> Any:
     slowed = config.kernel_lr != 1.0
     groups: dict[tuple[bool, bool], list[Tensor]] = {}
     for parameter in model.parameters():
+        if config.kernel_lr == 0.0 and id(parameter) in own:
+            continue
         ways = (slowed and id(parameter) in own, not config.decay_kernels and id(parameter) in spared)
         groups.setdefault(ways, []).append(parameter)
     changes = ({"lr": config.lr * config.kernel_lr}, {"weight_decay": 0.0})

@@ -26,7 +26,8 @@ NAMES = {
     "CS-60-20-20", "Physics-60-20-20", "wine", "breast_cancer", "diabetes", "PenDigits-nearest",
     "JapaneseVowels-nearest", "SST2-nearest", "ERing-nearest", "RacketSports-nearest", "Libras-nearest",
     "UWaveGestureLibrary-nearest", "OSULeaf-nearest", "Handwriting-nearest",
-    "ItalyPowerDemand-nearest", "ogbn-arxiv-structure", "Texas", "Cornell", "Wisconsin",
+    "ItalyPowerDemand-nearest", "Epilepsy-nearest", "ArrowHead-nearest", "GunPoint-nearest", "ACSF1-nearest",
+    "ogbn-arxiv-structure", "Texas", "Cornell", "Wisconsin",
     "chameleon", "squirrel", "chameleon_filtered", "squirrel_filtered", "Actor", "roman_empire",
     "amazon_ratings", "minesweeper", "tolokers", "questions", "cornell5", "johnshopkins55",
     "amherst41", "reed98", "penn94", "genius", "FacebookPagePage", "WikiCS", "Flickr", "Reddit",
@@ -194,6 +195,10 @@ def test_tables_as_graphs_of_their_nearest_points():
         ("OSULeaf", 442, 427, 6, 0.46),
         ("Handwriting", 1000, 456, 26, 0.25),
         ("ItalyPowerDemand", 1096, 24, 2, 0.95),
+        ("Epilepsy", 275, 618, 4, 0.44),
+        ("ArrowHead", 211, 251, 3, 0.81),
+        ("GunPoint", 200, 150, 2, 0.82),
+        ("ACSF1", 200, 1460, 10, 0.45),
     ],
 )
 def test_series_as_graphs_of_their_nearest_points(name, points, features, classes, homophily, data_root):

@@ -269,7 +269,7 @@ def test_a_pruned_trial_counts_and_is_not_chosen(tmp_path, scripted, monkeypatch
     def trial(task, config, *, pruner, **kwargs):
         record = unpruned(task, config, **kwargs)
         if pruner(16, 0.0, 0.0, record["val"]):
-            return record | {"val": 2.0, **pruner.record([])}  # as if it were the best
+            return record | {"val": 1.0, **pruner.record([])}  # as if it were the best
         return record | {"by_epoch": [record["val"]] * len(STEPS)}
 
     monkeypatch.setattr(tuning, "trial", trial)
@@ -295,7 +295,7 @@ def test_a_pruned_trial_counts_and_is_not_chosen(tmp_path, scripted, monkeypatch
         seeds.setdefault((record["model"], record["trial"]), []).append("pruned" in record)
     assert set(map(tuple, seeds.values())) == {(True,), (False, False)}
     assert {number for _, number in seeds} == set(range(9))
-    assert all(record["val"] < 2.0 for record in records if record["kind"] == "run")
+    assert all(record["val"] < 1.0 for record in records if record["kind"] == "run")
     assert {record["tuned"]["prune"] for record in records if record["kind"] == "run"} == {True}
     assert "below the median of the earlier ones was ended" in tables.readme_tables(tmp_path)
     # A kill changes nothing, and leaves nothing: not of a trial that was just ended, either.

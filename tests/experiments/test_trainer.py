@@ -114,17 +114,31 @@ def test_plateau_follows_the_validation_loss():
 
 @pytest.mark.parametrize("name", ["onecycle", "onecycle[max_lr=0.5]", "cyclic[base_lr=0.01, max_lr=0.2]"])
 def test_cycles_leave_kernels_their_own_rate(name):
-    config = make_config("rbf", kernel_lr=0.0, scheduler=name, lr=0.1, max_epochs=5)
+    config = make_config("rbf", kernel_lr=0.25, scheduler=name, lr=0.1, max_epochs=5)
     visible = make_task().visible(make_task().split(0))
     trainer = training.trainer_of(training.build(visible, config), visible, config)
-    groups = trainer.optimizer.param_groups
-    of_kernels, others = ([g["lr"] for g in groups if (g["lr"] == 0.0) is still] for still in (True, False))
-    assert of_kernels
-    assert others
+    for _ in range(5):
+        slower, others = sorted(group["lr"] for group in trainer.optimizer.param_groups)
+        assert slower == pytest.approx(0.25 * others)
+        trainer.step()
+        trainer.schedule(1.0)
+
+
+@pytest.mark.parametrize(
+    "name", ["cosine[eta_min=0.05]", "onecycle", "plateau[patience=0, min_lr=0.01]", None]
+)
+def test_kernels_without_a_rate_stay_as_they_are(name):
+    # Whatever floor a scheduler has.
+    config = make_config("rbf", kernel_lr=0.0, scheduler=name, lr=0.1, max_epochs=5)
+    visible = make_task().visible(make_task().split(0))
+    trainer = training.trainer_of(model := training.build(visible, config), visible, config)
+    before = {key: value.clone() for key, value in model.state_dict().items()}
     for _ in range(4):
         trainer.step()
         trainer.schedule(1.0)
-    assert sum(g["lr"] == 0.0 for g in groups) == len(of_kernels)
+    changed = {key for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert [key for key in before if key.endswith("log_lengthscale")]
+    assert changed == {key for key in before if not key.endswith("log_lengthscale")}
 
 
 @pytest.mark.parametrize(

@@ -113,6 +113,10 @@ SOURCES = [
             ("OSULeaf", "427 distances of an outline", 10, 110),
             ("Handwriting", "3 accelerations at 152 times", 10, 250),
             ("ItalyPowerDemand", "power at 24 hours", 10, 250),
+            ("Epilepsy", "3 accelerations at 206 times", 10, 70),
+            ("ArrowHead", "251 distances of an outline", 10, 50),
+            ("GunPoint", "place of a hand at 150 times", 10, 50),
+            ("ACSF1", "power at 1460 times", 10, 50),
         )
     ),
     GraphSource(
