@@ -1,10 +1,13 @@
 import gc
 import os
+import random
 import subprocess
 from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
 import pytest
+import torch
 
 # Inductor would start compilers of its own beside the test processes, each of which imports torch.
 os.environ.setdefault("TORCHINDUCTOR_COMPILE_THREADS", "1")
@@ -26,6 +29,14 @@ def own_root(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("KGAT_DATA", str(tmp_path_factory.mktemp("kgat_data")))
         yield
+
+
+@pytest.fixture(autouse=True)
+def same_draws():
+    r"""Has each test draw the same numbers, whichever ran before it in its process."""
+    random.seed(0)
+    np.random.seed(0)  # noqa: NPY002  # what PyG draws with
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session")

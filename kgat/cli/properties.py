@@ -46,6 +46,7 @@ def properties(
         task = load(name, root)
         if task.name in there:
             continue
+        there.add(task.name)
         record = measured(task)
         if out is None:
             typer.echo(json.dumps(record))

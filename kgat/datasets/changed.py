@@ -25,8 +25,9 @@ def changed(task: Task, amount: int, change: str) -> Task:
     - :obj:`"labels"`: so many training nodes of each class, as :obj:`"Cora-5-labels"`. Twenty splits are
       drawn; of each class 30 nodes are for validating (a third, if there are fewer), 100 may be for training
       (a third) and the others are for testing, which are the same for any amount up to 100.
-    - :obj:`"edges"`: so many per cent more edges, each between two nodes drawn uniformly, as
-      :obj:`"Cora-25-edges"`; in both directions where all edges of the graph are.
+    - :obj:`"edges"`: so many per cent more edges are drawn, each between two nodes, uniformly, as
+      :obj:`"Cora-25-edges"`; in both directions where all edges of the graph are. A draw that is there
+      already, or leads from a node to itself, adds none.
     - :obj:`"noise"`: Gaussian noise on features, with so many per cent of the standard deviation of all of
       them, as :obj:`"Cora-50-noise"`. Sparse features become dense.
 
@@ -71,11 +72,10 @@ def _with_labels(task: Task, amount: int, name: str) -> Task:
     ]
     masks = enumerate(map(torch.from_numpy, drawn))
     of_amount = tuple(Split(f"random-{i}", train=m == 1, val=m == 2, test=m == 3) for i, m in masks)
-    return dataclasses.replace(
-        task,
-        splits=of_amount,
-        preprocessing=f"{task.preprocessing}; {amount} training nodes of each class",
-    )
+    least = min(int(np.unique(y[part == 1], return_counts=True)[1].min()) for part in drawn)
+    fewer = f", {least} or more of those with less than {3 * amount}" if least < amount else ""
+    said = f"{task.preprocessing}; {amount} training nodes of each class{fewer}"
+    return dataclasses.replace(task, splits=of_amount, preprocessing=said)
 
 
 def _labels(order: np.ndarray, y: np.ndarray, *, amount: int) -> np.ndarray:
@@ -99,9 +99,11 @@ def _with_edges(task: Task, amount: int, name: str) -> Task:
     count = edge_index.size(1) * amount // (100 * (1 + both))
     drawn = splits.words(f"{task.name}/edges", 2 * count) % max(num_nodes, 1)
     more = torch.from_numpy(drawn.astype(np.int64)).view(2, count)
+    more = more[:, more[0] != more[1]]
     pieces = [edge_index, more, more.flip(0)] if both else [edge_index, more]
-    data.edge_index = coalesce(torch.cat(pieces, dim=1), num_nodes=num_nodes)
-    said = f"{task.preprocessing}; {amount} % more edges, between nodes drawn at random"
+    data.edge_index = coalesce(torch.cat(pieces, dim=1), num_nodes=num_nodes, sort_by_row=False)
+    added = (data.edge_index.size(1) - edge_index.size(1)) // (1 + both)
+    said = f"{task.preprocessing}; {added} more edges, of {amount} % drawn between nodes at random"
     return dataclasses.replace(task, data=data, preprocessing=said)
 
 
@@ -114,7 +116,8 @@ def _with_noise(task: Task, amount: int, name: str) -> Task:
     data = task.data.clone()
     x = data.x if data.x.layout == torch.strided else data.x.to_dense()
     seed = int(splits.words(f"{task.name}/noise", 1)[0] >> np.uint64(1))
-    noise = torch.randn(x.shape, generator=torch.Generator().manual_seed(seed), dtype=x.dtype)
+    generator = torch.Generator("cpu").manual_seed(seed)
+    noise = torch.randn(x.shape, generator=generator, dtype=x.dtype, device="cpu")
     data.x = x + amount / 100 * x.std() * noise
     said = f"{task.preprocessing}; noise of {amount} % of the features' standard deviation"
     return dataclasses.replace(task, data=data, preprocessing=said)

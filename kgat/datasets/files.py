@@ -18,7 +18,7 @@ import zipfile
 import zlib
 from collections import defaultdict
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from functools import cache
 from http.client import HTTPException
@@ -179,12 +179,14 @@ def download(
 
     what = wanted or f"'{path.name}' at '{path}'"
     digest, received = hashlib.sha256(), 0
-    with atomic(path) as file:
+    with ExitStack() as stack:
         # An explicit context: certificates are checked whatever the process-wide default is.
         context = ssl.create_default_context()
         request = urllib.request.Request(url, headers={"User-Agent": "kgat"})
         try:
             with urllib.request.urlopen(request, timeout=60, context=context) as response:
+                # Only now: who has no network is left no empty folders.
+                file = stack.enter_context(atomic(path))
                 announced = response.headers.get("Content-Length")
                 expected = size if size is not None else int(announced) if announced else None
                 _check_room(path, expected or 0)

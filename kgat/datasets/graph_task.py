@@ -11,6 +11,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from kgat.brief import Brief
+from kgat.datasets.digest import CONTENT, digest_of
 from kgat.datasets.evaluator import official
 from kgat.datasets.task import (
     Split,
@@ -23,6 +24,7 @@ from kgat.datasets.task import (
     kind_of,
     labelled,
     mask_of,
+    masks_of,
     score_rows,
 )
 
@@ -204,7 +206,7 @@ class GraphTask(Brief):
         kind (str, optional): As of :class:`Task`. (default: :obj:`None`)
         y (torch.Tensor, optional): A class per graph, or a row of labels or values; that of each graph, if
             :obj:`None`. (default: :obj:`None`)
-        digest (str, optional): As of :class:`Task`. (default: :obj:`None`)
+        digest (str, optional): As of :class:`Task`. (default: :obj:`"content"`)
 
     Shapes:
         - **y:** :math:`(G)` or :math:`(G, T)`
@@ -232,7 +234,7 @@ class GraphTask(Brief):
     preprocessing: str
     kind: str | None = None
     y: Any = field(default=None)
-    digest: str | None = None
+    digest: str | None = CONTENT
 
     level: ClassVar[str] = "graph"
 
@@ -249,6 +251,9 @@ class GraphTask(Brief):
         check_labels(self.name, kind, y, len(self.graphs), self.num_classes, "graph")
         check_kind(self.name, kind, self.metric, y, self.num_classes)
         check_splits(self.name, self.splits, labelled(y), "graph")
+        if self.digest == CONTENT:
+            content = [*vars(self.graphs).values(), y, *masks_of(self.splits), self.metric, kind]
+            object.__setattr__(self, "digest", digest_of(content))
 
     @property
     def out_channels(self) -> int:

@@ -1,5 +1,6 @@
 r"""Tasks on the nodes of one type of a heterogeneous graph."""
 
+from collections.abc import Iterator
 from dataclasses import dataclass
 
 import torch
@@ -54,6 +55,13 @@ class HeteroTask(Task):
             check_features(f"{self.name}, type '{name}'", self.data[name].get("x"))
         for edge in self.data.edge_types:
             check_edges_of_type(self.name, self.data, edge)
+
+    def _content(self) -> Iterator[Tensor | str | None]:
+        for name in self.data.node_types:
+            yield from (name, self.data[name].x)
+        for edge in self.data.edge_types:
+            yield from ("|".join(edge), self.data[edge].edge_index, self.data[edge].get("edge_attr"))
+        yield self.target
 
     @property
     def y(self) -> Tensor:

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch_geometric.data import Data
 
 from kgat.brief import Brief
+from kgat.datasets.digest import CONTENT, digest_of
 from kgat.datasets.evaluator import official
 from kgat.datasets.metrics import LINK, METRICS
 from kgat.datasets.splits import words
@@ -20,8 +21,8 @@ from kgat.datasets.whole_numbers import UNSIGNED
 
 __all__ = ["LinkSplit", "LinkTask", "Pairs", "RandomLinkSplits", "VisibleLinks", "link_task", "negatives"]
 
-NUM_SPLITS = 10
-FROM_EDGES = {"ogbn-arxiv-structure", "ogbn-proteins"}  # sets whose features are made of their edges
+VAL, TEST, NUM_SPLITS = 0.05, 0.1, 10
+FROM_EDGES = ("ogbn-arxiv-structure", "ogbn-proteins")  # sets whose features are made of their edges
 
 
 @dataclass(frozen=True, eq=False, repr=False)
@@ -97,7 +98,7 @@ class LinkTask(Brief):
         source (str): Where the data come from, in one line.
         preprocessing (str): What was done to them, in one line.
         undirected (bool, optional): Whether a pair is the same in both orders. (default: :obj:`True`)
-        digest (str, optional): As of :class:`Task`. (default: :obj:`None`)
+        digest (str, optional): As of :class:`Task`. (default: :obj:`"content"`)
 
     Raises:
         ValueError: If features are not finite, the metric is not one of links, or a split leaks: messages
@@ -119,7 +120,7 @@ class LinkTask(Brief):
     source: str
     preprocessing: str
     undirected: bool = True
-    digest: str | None = None
+    digest: str | None = CONTENT
 
     level: ClassVar[str] = "link"
     kind: ClassVar[str] = "binary"
@@ -144,6 +145,9 @@ class LinkTask(Brief):
                 messages = Data(edge_index=split.edge_index, edge_attr=split.edge_attr)
                 check_edges(where, messages, self.data.x.size(0))
                 _check_split(self.name, split, self.data.x.size(0), self.undirected)
+        if self.digest == CONTENT:
+            content = [self.data.x, self.data.edge_index, self.data.edge_attr, *_content(self.splits)]
+            object.__setattr__(self, "digest", digest_of([*content, self.metric, f"{self.undirected}"]))
 
     def split(self, seed: int) -> LinkSplit:
         r"""Returns the split that belongs to a seed: they take turns."""
@@ -195,8 +199,18 @@ class LinkTask(Brief):
         return official(self, split, part, output, score)
 
 
+def _content(splits: Sequence[LinkSplit]) -> Iterator[Tensor | str | None]:
+    if isinstance(splits, RandomLinkSplits):  # follow from these
+        yield f"{splits.name} {splits.counts} {len(splits)}"
+        return
+    for split in splits:
+        yield from (split.edge_index, split.edge_attr)
+        for pairs in (split.train, split.val, split.test):
+            yield from (pairs.index, pairs.y)
+
+
 def link_task(
-    task: Any, metric: str = "roc_auc", *, val: float = 0.05, test: float = 0.1, num_splits: int = NUM_SPLITS
+    task: Any, metric: str = "roc_auc", *, val: float = VAL, test: float = TEST, num_splits: int = NUM_SPLITS
 ) -> LinkTask:
     r"""Asks for the links of a graph instead of its labels: seeded random splits, as in `"Variational Graph
     Auto-Encoders" <https://arxiv.org/abs/1611.07308>`_.
@@ -220,7 +234,10 @@ def link_task(
             f"Expected a graph with one type of nodes (got '{task.name}', with several); links are asked "
             "for between nodes of one type: make a graph of it"
         )
-    made = (task.data.get("encoding") or {}).get("structure") or task.name in FROM_EDGES
+    published = task.digest is None
+    changed = tuple(f"{name}-" for name in FROM_EDGES)  # features with noise are still made of edges
+    of_edges = published and (task.name in FROM_EDGES or task.name.startswith(changed))
+    made = (task.data.get("encoding") or {}).get("structure") or of_edges
     if made:
         said = f"structure={','.join(made)}" if isinstance(made, Sequence) else "degrees or means over edges"
         raise ValueError(
@@ -239,6 +256,8 @@ def link_task(
         preprocessing=f"{task.preprocessing}; {val:.0%} of the edges are for validation, {test:.0%} for "
         "testing, against as many pairs without one",
         undirected=splits.undirected,
+        # A name tells the splits of these shares alone.
+        digest=None if published and (val, test, num_splits) == (VAL, TEST, NUM_SPLITS) else CONTENT,
     )
 
 
@@ -257,7 +276,7 @@ class RandomLinkSplits(Sequence[LinkSplit]):
     """
 
     def __init__(
-        self, name: str, data: Data, *, val: float = 0.05, test: float = 0.1, num_splits: int = NUM_SPLITS
+        self, name: str, data: Data, *, val: float = VAL, test: float = TEST, num_splits: int = NUM_SPLITS
     ) -> None:
         self.name, self.data, self.num_splits = name, data, num_splits
         num_nodes = data.x.size(0)

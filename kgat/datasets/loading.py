@@ -68,7 +68,13 @@ def _load(name: str, root: str | os.PathLike[str] | None, sparse: bool | str) ->
         plain, amount, kind = change
         return changed(_load(plain, root, sparse), amount, kind)
     if normalized(name).endswith(LINKS):
-        return link_task(graphs.load(re.sub(r"[-_\s]*links$", "", name, flags=re.I), root, sparse=sparse))
+        plain = re.sub(r"[-_\s]*links$", "", name, flags=re.I)
+        if change_of(plain) is not None:
+            raise ValueError(
+                f"Expected the links of a graph as it is (got '{name}'); ask for links or for a change, or "
+                "pass a task of your own to kgat.datasets.link_task"
+            )
+        return link_task(graphs.load(plain, root, sparse=sparse))
     if normalized(name) in map(normalized, collections.names()):
         return collections.load(name, root)
     if normalized(name) in map(normalized, links.names()):

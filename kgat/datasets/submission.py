@@ -58,6 +58,14 @@ def save_submission(path: str | os.PathLike[str], task: Any, split: Any, output:
 
     Raises:
         PermissionError: If it cannot be written.
+
+    Example:
+        >>> import tempfile, torch
+        >>> from kgat.datasets import load
+        >>> task, path = load("karate"), Path(tempfile.mkdtemp()) / "answers.npz"
+        >>> save_submission(path, task, task.split(0), torch.eye(34, 2))
+        >>> np.load(path).files
+        ['y_pred']
     """
     with atomic(Path(path), "choose another 'path'") as file:
         np.savez_compressed(file, **submission(task, split, output))

@@ -1,5 +1,6 @@
 r"""What a model is asked to do: a graph, its splits and the metric that scores an answer."""
 
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from itertools import combinations
 from typing import Any, ClassVar
@@ -10,6 +11,7 @@ from torch_geometric.data import Data
 from torch_geometric.utils import subgraph
 
 from kgat.brief import Brief
+from kgat.datasets.digest import CONTENT, digest_of
 from kgat.datasets.evaluator import official
 from kgat.datasets.metrics import KINDS, METRICS, known_labels, roc_auc
 from kgat.names import unknown
@@ -92,8 +94,10 @@ class Task(Brief):
         preprocessing (str): What was done to them, in one line.
         kind (str, optional): :obj:`"multiclass"`, :obj:`"binary"` (two classes), :obj:`"multilabel"` or
             :obj:`"regression"`; what labels and metric say if :obj:`None`. (default: :obj:`None`)
-        digest (str, optional): Tells this content from any other, of data without a name that all know: runs
-            on one are not continued on another. (default: :obj:`None`)
+        digest (str or None, optional): Tells this content from any other: runs on one are not continued on
+            another. :obj:`"content"` has it taken of features, edges, labels, splits and metric; :obj:`None`
+            is for content that a name tells, which all know. Who replaces a part of such a task
+            (:func:`dataclasses.replace`) says :obj:`digest="content"`. (default: :obj:`"content"`)
 
     Shapes:
         - **x:** :math:`(N, F)`, **edge_index:** :math:`(2, E)`, **y:** :math:`(N)` or
@@ -125,7 +129,7 @@ class Task(Brief):
     source: str
     preprocessing: str
     kind: str | None = None
-    digest: str | None = None
+    digest: str | None = CONTENT
 
     level: ClassVar[str] = "node"
 
@@ -137,6 +141,12 @@ class Task(Brief):
         check_labels(self.name, kind, self.y, self._num_rows, self.num_classes)
         check_kind(self.name, kind, self.metric, self.y, self.num_classes)
         check_splits(self.name, self.splits, labelled(self.y))
+        if self.digest == CONTENT:
+            content = [*self._content(), self.y, *masks_of(self.splits), self.metric, str(kind)]
+            object.__setattr__(self, "digest", digest_of(content))
+
+    def _content(self) -> Iterator[Tensor | str | None]:
+        yield from (self.data.x, self.data.edge_index, self.data.edge_attr, self.data.batch)
 
     def _check_graph(self) -> None:
         check_features(self.name, self.data.x)
@@ -219,6 +229,12 @@ class Task(Brief):
             )
         score = score_rows(self.name, self.metric, output, self.y, mask, part)
         return official(self, split, part, output, score)
+
+
+def masks_of(splits: Iterable[Split]) -> Iterator[Tensor]:
+    r"""Yields the masks of splits, part by part."""
+    for split in splits:
+        yield from (split.train, split.val, split.test)
 
 
 def mask_of(split: Split, part: str) -> Tensor:

@@ -6,10 +6,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 from torch_geometric.typing import Adj, SparseTensor
-from torch_geometric.utils import degree, is_torch_sparse_tensor, scatter, to_edge_index
+from torch_geometric.utils import degree, is_torch_sparse_tensor, scatter
 
 from kgat.indices import as_long
-from kgat.nn.edges import read_edges
+from kgat.nn.edges import matrix_entries, read_edges
 
 
 class _Call(NamedTuple):
@@ -209,7 +209,8 @@ def _edge_list(attached: Any) -> tuple[Tensor, Tensor]:
         return torch.stack([col, row]), alpha
     index, alpha = attached
     if is_torch_sparse_tensor(index):
-        return to_edge_index(index)[0].flip(0), alpha
+        row, col, _ = matrix_entries(index)
+        return torch.stack([col, row]), alpha
     # `as_subclass` drops what an EdgeIndex knows and leaves its numbers.
     return index.as_subclass(Tensor), alpha
 

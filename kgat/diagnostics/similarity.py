@@ -80,7 +80,7 @@ def kernel_profile(
 
     generator = torch.Generator().manual_seed(seed)
     start = query[sample(query.size(0), references, seed)]  # [P, H, D]
-    unit = torch.randn(start.size(0), directions, *start.shape[1:], generator=generator)
+    unit = torch.randn(start.size(0), directions, *start.shape[1:], generator=generator, device="cpu")
     unit = (unit / torch.linalg.vector_norm(unit, dim=-1, keepdim=True)).to(start)  # [P, U, H, D]
     distance = torch.linspace(0, max_distance, points).to(start)  # [T]
     steps = distance.view(-1, 1, 1) * unit.unsqueeze(2)  # [P, U, T, H, D]

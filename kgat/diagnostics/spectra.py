@@ -446,6 +446,6 @@ def _expect_square(gram: Tensor) -> None:
 def sample(size: int, most: int, seed: int) -> Tensor:
     r"""Returns the numbers of all nodes, or of a seeded sample if they are too many, increasing."""
     if size <= most:
-        return torch.arange(size)
+        return torch.arange(size, device="cpu")
     generator = torch.Generator().manual_seed(seed)
-    return torch.randperm(size, generator=generator)[:most].sort().values
+    return torch.randperm(size, generator=generator, device="cpu")[:most].sort().values

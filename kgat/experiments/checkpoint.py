@@ -21,7 +21,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from kgat.atomic import make_folder, write_atomically
-from kgat.datasets.own.digest import digest_of
+from kgat.datasets.digest import digest_of
 from kgat.ops.graph.fingerprint import contents
 
 __all__ = ["Checkpoint", "Checkpoints", "Interval", "fingerprint"]

@@ -16,6 +16,7 @@ from kgat.experiments.equal_settings import at_equal_settings, cell
 from kgat.experiments.statistics import holm, wilcoxon
 from kgat.experiments.table import Cell, Table, number
 from kgat.experiments.verdict import Verdict
+from kgat.names import change_of
 
 __all__ = ["PROPERTIES", "blocks", "by_edges", "properties", "rule_of_thumb"]
 
@@ -29,6 +30,7 @@ PROPERTIES = {
     "adjusted_homophily": "adjusted homophily",
     "similarity": "similarity of features and labels",
 }
+GAUGED = {"classes": "number of classes", **PROPERTIES}  # which may go with the gain
 EDGES = 200_000  # of which similarities are taken
 PIECE = 4096  # of them at a time
 NEAREST = re.compile(r"\bedges (?:to|from) the \d+ nearest\b")  # what data sets say of edges that nobody gave
@@ -76,6 +78,7 @@ def properties(task: Task) -> dict[str, Any]:
         for part in (split.train, split.val, split.test)
     ]
     is_class = task.kind in ("multiclass", "binary")
+    change = change_of(task.name)  # edges at random join no nearest points
     found: dict[str, Any] = {
         "kind": "graph",
         "dataset": task.name,
@@ -86,7 +89,7 @@ def properties(task: Task) -> dict[str, Any]:
         "degree": row.numel() / max(data.num_nodes, 1),
         "labels": of_split[0] / task.num_classes if is_class else None,
         "nodes_of_split": of_split,
-        "nearest": bool(NEAREST.search(task.preprocessing)),
+        "nearest": bool(NEAREST.search(task.preprocessing)) and not (change and change[2] == "edges"),
         **dict.fromkeys(("homophily", "adjusted_homophily", "similarity")),
     }
     if y.dim() > 1:
@@ -156,7 +159,7 @@ def blocks(graphs: Iterable[Record], judged: Sequence[Verdict]) -> list[str | Ta
         ]
         for name in names
     ]
-    measured = {name: {entry: of_graphs[name][entry] for entry in PROPERTIES} for name in names}
+    measured = {name: {entry: of_graphs[name][entry] for entry in GAUGED} for name in names}
     return [
         *by_edges(records, judged),
         Table(head, rows),
@@ -261,7 +264,7 @@ def _correlations(measured: Mapping[str, Mapping[str, float | None]], gains: Map
     from scipy import stats  # slow to import
 
     said, p_values = {}, {}
-    for entry, label in PROPERTIES.items():
+    for entry, label in GAUGED.items():
         pairs = [(of[entry], gains[name]) for name, of in measured.items() if of[entry] is not None]
         if len(pairs) < GRAPHS or len({value for value, _ in pairs}) < 3:
             continue
@@ -317,7 +320,7 @@ def rule_of_thumb(measured: Mapping[str, Mapping[str, float | None]], gains: Map
     if error < usual:
         verdict = "it holds there" if error < HELPFUL * usual else "it is hardly better there than that mean"
     return (
-        f"Rule found on {len(seen)} graphs: {PROPERTIES.get(entry, entry)} above {threshold:.3g}: gain "
+        f"Rule found on {len(seen)} graphs: {GAUGED.get(entry, entry)} above {threshold:.3g}: gain "
         f"{above:+.1f} points, else {below:+.1f}. On the {len(unseen)} others it is off by {error:.1f} "
         f"points on average, the mean gain of the first half by {usual:.1f}: {verdict}."
     ).replace("-", "−")

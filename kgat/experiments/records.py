@@ -5,11 +5,12 @@ from typing import Any, NamedTuple
 
 from kgat.measures import MEASURES
 
-__all__ = ["BASELINE", "COMPARISON", "CONTENDED", "METRICS", "RESULTS", "fault"]
+__all__ = ["BASELINE", "COMPARISON", "CONTENDED", "METRICS", "RESULTS", "SEQUENCE_BASELINE", "fault"]
 
 RESULTS = "results.jsonl"
 METRICS = {name: measure.label for name, measure in MEASURES.items()}  # as tables and figures call them
 BASELINE = "gat"  # the model that others are compared with
+SEQUENCE_BASELINE = "torch softmax"  # the attention whose time others take turns with
 ROUNDING = 1e-6  # of a score, beyond its bounds
 CONTENDED = 1.6  # largest over smallest ratio of a round above which a timing is not to be trusted
 COMPARISON = ("run", "tune", "cost", "attention")  # kinds of records of a comparison

@@ -13,7 +13,7 @@ import numpy as np
 from kgat.experiments.pairs import AVERAGED, Pair, differences, latest
 from kgat.experiments.statistics import LEVEL, direction, holm, wilcoxon
 from kgat.experiments.summary import Summary, summarise
-from kgat.experiments.table import Cell, Table, code, interval, number, probability, spread, unit_of
+from kgat.experiments.table import Cell, Table, code, interval, number, probability, shown, spread, unit_of
 from kgat.measures import Measure, measure_of
 
 __all__ = ["Ranks", "Verdict", "blocks", "difference_cells", "ranks", "score_cell", "verdicts"]
@@ -47,6 +47,8 @@ class Verdict:
         at_protocol (tuple of str): Competitors that trials left with the settings of the protocol.
         entropies (dict): Of models whose attention was looked at: the mean over layers and heads of its
             entropy, where 1 is a plain mean over neighbours.
+        preferred (bool): Whether the mean validation score of the family is better than that of
+            :obj:`stock`.
     """
 
     dataset: str
@@ -62,6 +64,7 @@ class Verdict:
     trials: int | None
     at_protocol: tuple[str, ...]
     entropies: Mapping[str, float]
+    preferred: bool
 
     @property
     def contest(self) -> Summary:
@@ -145,7 +148,8 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
         expect_one_kind([run for model in (*stocks, family) for run in runs_of[model].values()])
         some = next(iter(runs_of[family].values()))
         measure = measure_of(some["metric"])
-        best = max(stocks, key=lambda model: measure.sign * _validation(runs_of[model].values(), measure))
+        valid = {m: measure.sign * _validation(runs_of[m].values(), measure) for m in (*stocks, family)}
+        best = max(stocks, key=lambda model: valid[model])
         tests: dict[str, dict[Hashable, float | None]] = {
             model: {pair: run["test"] for pair, run in runs.items()} for model, runs in runs_of.items()
         }
@@ -179,6 +183,7 @@ def verdicts(records: Iterable[Record], family: str = FAMILY, stock: Sequence[st
                 and first == _settings(next(iter(runs_of[model].values())))
             ),
             entropies=entropies.get(dataset, {}),
+            preferred=valid[family] > valid[best],
         )
     adjusted = holm({dataset: of.unadjusted for dataset, of in judged.items()})
     return [replace(of, p_value=adjusted[dataset]) for dataset, of in judged.items()]
@@ -252,6 +257,7 @@ def blocks(judged: Sequence[Verdict]) -> list[str | Table]:
         TRIALS * tuned + NOTE.format(other) + LESS * any(v.measure.sign < 0 for v in judged),
         *_protocol_sentence(judged, names),
         *_power_sentence(judged),
+        *_validation_sentence(judged),
     ]
 
 
@@ -317,6 +323,28 @@ def _protocol_sentence(judged: Sequence[Verdict], names: Sequence[str]) -> list[
     return [
         "The first trial has the settings of the protocol; where no other was better, so do the runs: "
         f"{each} of {len(judged)} graphs."
+    ]
+
+
+def _validation_sentence(judged: Sequence[Verdict]) -> list[str]:
+    r"""Whether who lets validation choose between the family and the stock layer chooses well."""
+    sides = [[v for v in judged if v.preferred is side] for side in (True, False)]
+    gains = [
+        [100 * v.contest.difference for v in of if v.measure.percent and v.contest.difference is not None]
+        for of in sides
+    ]
+    if len(judged) <= RANKED or not all(gains):
+        return []
+    better, worse = (shown(statistics.fmean(of), "{:+.1f}") for of in gains)
+    (wins, of_wins), (losses, of_losses) = (
+        (sum(v.outcome == outcome for v in side), sum(v.outcome == outcome for v in judged))
+        for side, outcome in zip(sides, ("win", "loss"), strict=True)
+    )
+    among = "is among" if wins == 1 else "are among"
+    return [
+        f"Mean validation scores prefer the family on {len(sides[0])} of {len(judged)} graphs: there its "
+        f"gain is {better} points on average, where they do not {worse}. Of its {of_wins} wins {wins} "
+        f"{among} the former, of its {of_losses} losses {losses} among the latter."
     ]
 
 

@@ -10,6 +10,7 @@ from torch.nn import Parameter
 from torch_geometric.nn.inits import glorot
 
 from kgat.kernels.kernel import Kernel, positive
+from kgat.ops.precision import at_least_single
 from kgat.score.gram import LazyGram
 from kgat.score.rules import ABS_DIFFERENCE, HALF_LOG, RATIONAL_QUADRATIC, RELU, SQUARED_DIFFERENCE, ScoreRule
 
@@ -99,8 +100,9 @@ class RationalQuadratic(Kernel):
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         # 1 / (2 alpha l^2): a weight, not a factor of both sides, since products round far from the origin.
-        weight = (-2.0 * self.log_lengthscale - self.log_alpha - math.log(2.0)).exp()
-        alpha = self.log_alpha.exp().squeeze(-1)
+        log_alpha = at_least_single(self.log_alpha)
+        weight = (-2.0 * at_least_single(self.log_lengthscale) - log_alpha - math.log(2.0)).exp()
+        alpha = log_alpha.exp().squeeze(-1)
         weight = weight.expand(self.heads, self.channels)
         rule = ScoreRule(SQUARED_DIFFERENCE, RATIONAL_QUADRATIC, weight=weight, link_args=(alpha,))
         return LazyGram.of(query, key, rule)

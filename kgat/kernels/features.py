@@ -10,6 +10,7 @@ from torch import Tensor
 from kgat.kernels.cosine import unit
 from kgat.kernels.kernel import Kernel, positive, whole
 from kgat.names import one_of
+from kgat.ops.precision import at_least_single
 from kgat.ops.waves import components, waves
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG, SIGNED, ScoreRule
@@ -200,7 +201,7 @@ class RFA(Kernel):
         self.omega.copy_(normal(self.omega, generator))
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        sigma = self.initial_sigma if self.log_sigma is None else self.log_sigma.exp()
+        sigma = self.initial_sigma if self.log_sigma is None else at_least_single(self.log_sigma).exp()
         f, g = (waves(unit(x) / sigma, self.omega) for x in (query, key))
         return LazyGram.of(f, g, ScoreRule(link=SIGNED))
 

@@ -24,7 +24,8 @@ from kgat.kernels.kernel import (
 )
 from kgat.kernels.spectral import INITS, concatenated, dot_std, points
 from kgat.names import one_of
-from kgat.ops.precision import at_least_single
+from kgat.ops.plain import call_linear
+from kgat.ops.precision import HALF, at_least_single, score_dtype
 from kgat.ops.waves import circle
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_SQUARE, ScoreRule
@@ -239,7 +240,7 @@ class ImplicitSpectral(Kernel):
             ValueError: If it depends on data and there are none, or :obj:`batch` does not fit them.
         """
         if not self.data_dependent:
-            return self._law(self.law_parameters)
+            return self._law(at_least_single(self.law_parameters))
         if context.whole is not None:
             query, key, context = context.whole
         if query is None or key is None:
@@ -250,7 +251,7 @@ class ImplicitSpectral(Kernel):
         pooled = _pooled(at_least_single(query), at_least_single(key), context)
         weight = getattr(self.encoder.hidden, "weight", None)  # a quantised or wrapped one has none
         if isinstance(weight, Tensor):
-            pooled = pooled.to(weight.dtype)
+            pooled = pooled.to(score_dtype(weight))
         return self._law(self._tamed(self.encoder(pooled)))
 
     def _tamed(self, outputs: Tensor) -> Tensor:
@@ -310,10 +311,10 @@ class ImplicitSpectral(Kernel):
     def _draw(self, law: Law) -> tuple[Tensor, ...]:
         # [..., H, S, D] -> [..., H, D, S]
         if self.training:
-            noise = torch.randn_like(self.noise[0])
+            noise = torch.randn_like(self.noise[0], dtype=law.mu.dtype)
         else:
-            noise = self.noise.transpose(0, 1).flatten(1, 2)
-        noise = self.tied(noise.to(law.mu.dtype), law)
+            noise = self.noise.transpose(0, 1).flatten(1, 2).to(law.mu.dtype)
+        noise = self.tied(noise, law)
         sign = noise.new_ones(self.num_features)
         sign[self.num_features // 2 :] = -1.0
         sign = sign.repeat(noise.size(-2) // self.num_features).unsqueeze(-1)
@@ -460,6 +461,14 @@ def _reset_linear(lins: Iterable[torch.nn.Module]) -> None:
         torch.nn.init.zeros_(lin.bias)  # type: ignore[arg-type]
 
 
+def _mapped(lin: torch.nn.Module, x: Tensor) -> Tensor:
+    # Half weights map numbers of single precision in that; no others are looked at any closer, as that takes
+    # longer than a call. A quantised module has no weight.
+    if getattr(getattr(lin, "weight", None), "dtype", None) in HALF:
+        return call_linear(lin, x)  # type: ignore[arg-type]
+    return lin(x)  # type: ignore[no-any-return]
+
+
 class _Generator(torch.nn.Module):
     r"""An odd map of noise, :math:`\mathrm{sign}(\mathbf{z}) \, g(|\mathbf{z}|) + c \, \mathbf{z}`, with a
     network :math:`g` of three layers."""
@@ -479,7 +488,8 @@ class _Generator(torch.nn.Module):
     def forward(self, z: Tensor) -> Tensor:
         first, second, third = self.lins
         size = z.abs()
-        g = third(F.leaky_relu(second(F.leaky_relu(first(size), 0.2)), 0.2))
+        hidden = F.leaky_relu(_mapped(second, F.leaky_relu(_mapped(first, size), 0.2)), 0.2)
+        g = _mapped(third, hidden)
         return z.sign() * g + self.skip.to(z.dtype) * z
 
 
@@ -496,8 +506,8 @@ class _Encoder(torch.nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         # [..., H, 2D] -> [outputs, ..., H, D]
-        hidden = F.leaky_relu(self.hidden(x), 0.2)
-        return torch.stack([lin(hidden) for lin in self.outputs])
+        hidden = F.leaky_relu(_mapped(self.hidden, x), 0.2)
+        return torch.stack([_mapped(lin, hidden) for lin in self.outputs])
 
 
 def _bounded(x: Tensor, straight: float) -> Tensor:

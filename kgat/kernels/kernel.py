@@ -7,7 +7,7 @@ import inspect
 import math
 import operator
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any, ClassVar, NamedTuple
 
 import torch
@@ -63,6 +63,10 @@ class Context(NamedTuple):
 
 
 NOTHING = Context()
+
+# The methods that a kernel is written as, and what is said of the one that it is.
+WAYS = {"forward", "lift", "lift_within", "score"}
+HOOKS = ("of_features", "stock", "masked_by_bias")
 
 
 class Kernel(KnowsArguments):
@@ -147,19 +151,42 @@ class Kernel(KnowsArguments):
 
     _lift_takes_context: ClassVar[bool] = False
 
+    # Of a class whose score took the place of one.
+    _replaced_lift: ClassVar[Callable[..., Gram] | None] = None
+
     def __init_subclass__(cls, **kwargs: Any) -> None:
         super().__init_subclass__(**kwargs)
-        own = vars(cls)
-        if "lift_within" in own:
+        if "lift_within" in vars(cls):
             warnings.warn(
                 f"'{cls.__name__}.lift_within' is an old name: override 'lift(query, key, context=NOTHING)'",
                 FutureWarning,
                 stacklevel=2,
             )
-        if own.keys() & {"forward", "lift", "lift_within"}:  # what was said of another lift
-            for hook in {"of_features", "stock", "masked_by_bias"} - own.keys():
+        # Of classes that say how a pair is scored the nearest one counts, also one that is mixed in.
+        depth, ways = next((i, w) for i, base in enumerate(cls.__mro__) if (w := vars(base).keys() & WAYS))
+        above = [base for base in cls.__mro__[depth + 1 :] if base is not Kernel]
+        # A lift beside a score asks for the score, whose it is; any other would be run in its place.
+        if ways == {"score"} and not any("score" in vars(base) for base in above):
+            cls._replace_lift()
+        for hook in HOOKS:
+            if all(
+                hook not in vars(base) for base in cls.__mro__[: depth + 1]
+            ):  # it was said of another lift
                 setattr(cls, hook, vars(Kernel)[hook])
-        cls._lift_takes_context = "context" in inspect.signature(cls.lift).parameters
+        cls._lift_takes_context = _takes_context(cls.lift)
+
+    @classmethod
+    def _replace_lift(cls) -> None:
+        for route in ("forward", "lift_within"):
+            if getattr(cls, route) is not getattr(Kernel, route):
+                raise TypeError(
+                    f"Expected no 'score' in '{cls.__name__}' (got one below a class with its own '{route}', "
+                    f"which may not ask for it); override '{route}', or derive from Kernel"
+                )
+        if cls.lift is not Kernel.lift:
+            cls._replaced_lift = cls.lift
+            cls.lift = Kernel.lift  # type: ignore[method-assign]
+            cls.penalised = False  # a score has no losses to add to
 
     def __init__(self, channels: int, heads: int = 1) -> None:
         super().__init__()
@@ -296,8 +323,25 @@ class Kernel(KnowsArguments):
         Shapes:
             - **query, key:** :math:`(*, H, D)`, broadcast against each other
             - **score:** :math:`(*, H)`
+
+        Raises:
+            NotImplementedError: If a score of a subclass asks for this one, where it depends on more than the
+                pair.
         """
-        return self(query, key).paired()
+        lift = self._replaced_lift
+        if lift is None:
+            return self(query, key).paired()
+        # Of operands that are scaled, and some of all: one after another, and once more in backward.
+        for part in self.modules():
+            if isinstance(part, Kernel) and not isinstance(part, _OfParts):
+                replaced = part._replaced_lift
+                if part._lift_takes_context or (replaced and _takes_context(replaced)):
+                    raise NotImplementedError(
+                        f"Expected a 'score' that does not ask for that of the class above (got "
+                        f"'{type(self).__name__}'), which depends on more than the pair; override "
+                        f"'lift(query, key, context=NOTHING)' and change what 'super().lift' returns"
+                    )
+        return lift(query, key).paired()
 
     def __mul__(self, other: Kernel) -> Product:
         return Product(self, other) if isinstance(other, Kernel) else NotImplemented
@@ -307,6 +351,10 @@ class Kernel(KnowsArguments):
 
     def extra_repr(self) -> str:
         return self._shown("channels", "heads")
+
+
+def _takes_context(lift: Callable[..., Gram]) -> bool:
+    return "context" in inspect.signature(lift).parameters
 
 
 def _of_all(claim: str) -> property:

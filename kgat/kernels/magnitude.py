@@ -11,6 +11,7 @@ from torch.nn import Parameter
 
 from kgat.kernels.kernel import Kernel, Product, number
 from kgat.names import one_of
+from kgat.ops.precision import at_least_single
 from kgat.score.gram import LazyGram
 from kgat.score.rules import ADD, DROPOUT, ScoreRule
 
@@ -95,7 +96,7 @@ class Magnitude(Kernel):
     def p(self) -> float | Tensor:
         r"""The order of the norm: a number, or :math:`(1, 1)` or :math:`(H, 1)` where it is
         learned."""
-        return self.initial_p if self.rho is None else 1.0 + F.softplus(self.rho)
+        return self.initial_p if self.rho is None else 1.0 + F.softplus(at_least_single(self.rho))
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         a = self.half_norm(query)

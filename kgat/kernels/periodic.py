@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from kgat.kernels.kernel import Kernel
+from kgat.ops.precision import at_least_single
 from kgat.score.gram import LazyGram
 
 
@@ -51,8 +52,9 @@ class Periodic(Kernel):
         self.learn_positive(period=period, lengthscale=lengthscale)
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
-        period = self.log_period.exp().to(torch.promote_types(query.dtype, self.log_period.dtype))
-        scale = (-self.log_lengthscale).exp()
+        period = at_least_single(self.log_period).exp()
+        period = period.to(torch.promote_types(query.dtype, period.dtype))
+        scale = (-at_least_single(self.log_lengthscale)).exp()
         constant = -self.channels * scale.square().squeeze(-1)  # [H]
         q = _circle(query, period) * scale
         k = q if key is query else _circle(key, period) * scale

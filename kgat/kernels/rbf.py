@@ -5,6 +5,7 @@ from __future__ import annotations
 from torch import Tensor
 
 from kgat.kernels.kernel import Kernel
+from kgat.ops.precision import at_least_single
 from kgat.score.gram import LazyGram
 from kgat.score.rules import SQUARED_DIFFERENCE, ScoreRule
 
@@ -52,5 +53,7 @@ class RBF(Kernel):
 
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         # The lengthscale is a weight, not a factor of both sides: products round, far from the origin.
-        weight = (-0.5 * (-2.0 * self.log_lengthscale).exp()).expand(self.heads, self.channels)
+        weight = (-0.5 * (-2.0 * at_least_single(self.log_lengthscale)).exp()).expand(
+            self.heads, self.channels
+        )
         return LazyGram.of(query, key, ScoreRule(SQUARED_DIFFERENCE, weight=weight))

@@ -12,6 +12,7 @@ from torch_geometric.nn.inits import glorot
 from kgat.kernels.features import normal, symmetric_uniform
 from kgat.kernels.kernel import Kernel, positive, whole
 from kgat.names import one_of
+from kgat.ops.precision import at_least_single
 from kgat.ops.waves import components, waves
 from kgat.score.gram import LazyGram
 from kgat.score.rules import LOG_SQUARE, SIGNED, ScoreRule
@@ -270,7 +271,7 @@ class SpectralConcat(_LearnedFrequencies):
     def lift(self, query: Tensor, key: Tensor) -> LazyGram:
         omega = torch.cat(self.frequencies(), dim=-1)
         return concatenated(
-            components(self.att, 2.0 * math.pi * omega),
+            components(self.att, 2.0 * math.pi * at_least_single(omega)),
             points(query, omega[:, : self.channels]),
             points(key, omega[:, self.channels :]),
             size=self.num_features,
@@ -305,7 +306,7 @@ def concatenated(prototype: Tensor, by_query: Tensor, by_key: Tensor, size: int,
 
 def points(x: Tensor, omega: Tensor, families: int = 1) -> Tensor:
     r"""Returns the :func:`~kgat.ops.waves.waves` of nodes at frequencies, in turns."""
-    return waves(x, 2.0 * math.pi * omega, families)
+    return waves(x, 2.0 * math.pi * at_least_single(omega), families)
 
 
 def dot_std(channels: int) -> float:

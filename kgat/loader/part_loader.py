@@ -44,7 +44,8 @@ def breadth_first_parts(edge_index: Tensor, num_nodes: int, num_parts: int, seed
     check_parts(num_parts, num_nodes)
     adjacency = Adjacency.of(edge_index.cpu(), 1, num_nodes, num_nodes)
     sides = (adjacency.rowptr, adjacency.col, adjacency.colptr, adjacency.row)
-    order = torch.randperm(num_nodes, generator=torch.Generator().manual_seed(seed))
+    generator = torch.Generator("cpu").manual_seed(seed)
+    order = torch.randperm(num_nodes, generator=generator, device="cpu")
     return torch.from_numpy(loops.grow_parts(*(side.numpy() for side in (*sides, order)), num_parts))
 
 
@@ -69,7 +70,7 @@ class _PartBatches:
     def __iter__(self) -> Iterator[list[int]]:
         order = torch.arange(len(self.nodes))
         if self.shuffle:
-            order = torch.randperm(len(self.nodes), generator=self.generator)
+            order = torch.randperm(len(self.nodes), generator=self.generator, device="cpu")
         for parts in order.split(self.size):
             yield torch.cat([self.nodes[part] for part in parts]).tolist()
 

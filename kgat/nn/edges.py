@@ -152,10 +152,7 @@ def read_edges(
         row, col, value = adjacency.coo()
         index, attr = torch.stack([col, row]), value if missing else attr
     elif is_torch_sparse_tensor(adjacency):
-        if adjacency.layout == torch.sparse_coo and adjacency.is_coalesced():
-            value = adjacency.values()  # which have gradients, unlike PyG's
-        else:
-            _, value = to_edge_index(adjacency)
+        value = matrix_entries(adjacency)[2]
         index, attr = remember(adjacency, "edges", _places), value if missing and value.dim() > 1 else attr
     elif isinstance(adjacency, EdgeIndex):
         index = adjacency.as_tensor()
@@ -230,7 +227,9 @@ def _sparse(index: Tensor, value: Tensor, like: Tensor) -> Tensor:
     if like.layout == torch.sparse_csc:
         return torch.sparse_csc_tensor(index2ptr(col, cols), row, value, size, device=value.device)
     places = torch.stack([row, col])
-    return torch.sparse_coo_tensor(places, value, size, device=value.device, is_coalesced=True)
+    # Loops were put where they belong, so that entries which were in order still are.
+    ordered = like.is_coalesced()
+    return torch.sparse_coo_tensor(places, value, size, device=value.device, is_coalesced=ordered)
 
 
 def with_self_loops_beside(edges: Edges, num_nodes: int, fill_value: FillValue) -> Edges:
@@ -248,12 +247,15 @@ def with_self_loops_beside(edges: Edges, num_nodes: int, fill_value: FillValue) 
     node = torch.arange(num_nodes, dtype=given.dtype, device=given.device)
     index = torch.cat([given, node.expand(2, -1)], dim=1)
     attr = weight = None
+    # What is on the loops that were there is not looked at: it may be no number.
     if edges.attr is not None:
-        # The loops that were there count for no mean of a node's features.
+        attr = torch.where(loop.view(-1, *[1] * (edges.attr.dim() - 1)), 0, edges.attr)
+        # They count for no mean of a node's features.
         elsewhere = torch.where(loop, num_nodes, given[1])
-        attr = torch.cat([edges.attr, _of_loops(elsewhere, edges.attr, num_nodes, fill_value)])
+        attr = torch.cat([attr, _of_loops(elsewhere, attr, num_nodes, fill_value)])
     if edges.weight is not None:
-        weight = torch.cat([edges.weight, edges.weight.new_ones(num_nodes)])
+        weight = torch.where(loop, 1, edges.weight)
+        weight = torch.cat([weight, weight.new_ones(num_nodes)])
     hidden = torch.zeros(index.size(1), device=given.device)
     hidden = torch.where(torch.cat([loop, loop.new_zeros(num_nodes)]), -torch.inf, hidden)
     return Edges(index, attr, weight, index, hidden)
@@ -269,8 +271,19 @@ def _of_loops(target: Tensor, x: Tensor, num_nodes: int, fill_value: FillValue) 
 
 
 def _places(adjacency: Tensor) -> Tensor:
-    (row, col), _ = to_edge_index(adjacency)
+    row, col, _ = matrix_entries(adjacency)
     return torch.stack([col, row])
+
+
+def matrix_entries(adjacency: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+    r"""Returns rows, columns and values of the entries of a sparse matrix, as they stand there: one that is
+    not coalesced stays as it is, which PyG's function would call coalesced from then on."""
+    if adjacency.layout == torch.sparse_coo:
+        row, col = adjacency._indices()
+        # Those of a coalesced one have gradients.
+        return row, col, adjacency.values() if adjacency.is_coalesced() else adjacency._values()
+    (row, col), values = to_edge_index(adjacency)
+    return row, col, values
 
 
 def _kept(edge_index: Tensor) -> Tensor:

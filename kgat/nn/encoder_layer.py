@@ -146,13 +146,15 @@ class KernelEncoderLayer(TransformerLayer):
                 f"Expected is_causal=True and no cache beside a memory (got is_causal={is_causal} and "
                 f"{'no' if cache is None else 'a'} cache); a memory holds what came before a segment"
             )
-        seen = None if memory is None else memory.joined(src)
+        first = getattr(self.self_attn, "batch_first", True)  # a memory is
+        seen = None if memory is None else memory.joined(src if first else src.transpose(0, 1))
 
         def attention(x: Tensor) -> Tensor:
             mask, padding = src_mask, src_key_padding_mask
             key = x
             if seen is not None:
-                key = self.norm1(seen) if self.norm_first else seen
+                key = seen if first else seen.transpose(0, 1)
+                key = self.norm1(key) if self.norm_first else key
             return attend(self.self_attn, x, key, mask, padding, is_causal, losses, cache)
 
         x = self._added(src, self.norm1, attention)

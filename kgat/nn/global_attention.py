@@ -20,7 +20,8 @@ class GlobalAttention(torch.nn.Module):
         \mathrm{attention}(\mathbf{X}_{\mathcal{G}(i)})_i
 
     where :math:`\mathcal{G}(i)` are the nodes of the graph of :math:`i`. Edges tell what is near; attention
-    reaches the rest. With :class:`~kgat.nn.PrimalAttention` the cost stays linear in the number of nodes.
+    reaches the rest. With :class:`~kgat.nn.PrimalAttention` the cost stays linear in the number of nodes, but
+    the output depends on their order, to which some of its weights are tied.
 
     Args:
         local (torch.nn.Module): A layer called as ``local(x, edge_index)``, such as

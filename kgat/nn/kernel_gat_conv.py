@@ -112,7 +112,8 @@ class KernelGATConv(StockWeights, NodeProjections, KernelMessages):
             maximum. With :obj:`"median"` the median score over the edges is :math:`-1/2` instead, for each
             factor that is translation-invariant: the median heuristic, by which the median distance is the
             lengthscale of :class:`~kgat.kernels.RBF`. Scales are buffers, no parameters, and part of the
-            state dict; :func:`kgat.nn.calibrate` sets them by hand. Additive kernels and
+            state dict; :func:`kgat.nn.calibrate` sets them by hand. A copy that is to average weights is made
+            after the first pass, or it finds scales of its own. Additive kernels and
             :class:`~kgat.kernels.KANScore` keep the start of their papers, and
             :class:`~kgat.kernels.LeakyCosine`, :class:`~kgat.kernels.L2Distance` and
             :class:`~kgat.kernels.Constant` have no scale to set.

@@ -19,6 +19,9 @@ from kgat.ops.plain import is_plain
 
 Places = tuple[Tensor, Tensor]
 
+OVERRIDABLE = ("message", "aggregate", "update", "message_and_aggregate")
+NO_EDGE_UPDATE = "scores are not made of numbers of nodes alone here"
+
 
 class _Inspector(Inspector):
     @functools.cached_property
@@ -47,6 +50,21 @@ class KernelMessages(MessagePassing):
     propagate_type: ClassVar[dict[str, Any]] = {"x": OptPairTensor, "alpha": Tensor, "edge": OptTensor}
 
     _inspector: ClassVar[Inspector]
+    _own_propagate: ClassVar[bool] = False
+
+    def __init_subclass__(cls, **kwargs: Any) -> None:
+        super().__init_subclass__(**kwargs)
+        # Asked before PyG puts what it compiles in the place of 'propagate'.
+        above = cls.__mro__[: cls.__mro__.index(KernelMessages)]
+        mixed_in = [base for base in above if base is cls or not issubclass(base, KernelMessages)]
+        if any("edge_update" in vars(base) for base in mixed_in):
+            raise TypeError(
+                f"Expected no 'edge_update' in '{cls.__name__}' (got one); {NO_EDGE_UPDATE}: write a kernel "
+                "with another score, or a 'message'"
+            )
+        cls._own_propagate |= any("propagate" in vars(base) for base in mixed_in)
+        if cls._own_propagate and "propagate" not in vars(cls):
+            cls.propagate = cls.propagate  # type: ignore[method-assign]  # else PyG compiles its own over it
 
     # PyG makes an inspector for every layer that is built, which walks the modules of all base classes for
     # each argument of each method. Layers of a class have one, which remembers them.
@@ -77,6 +95,8 @@ class KernelMessages(MessagePassing):
             or own.aggregate is not KernelMessages.aggregate
             or own.update is not KernelMessages.update
             or own.message_and_aggregate is not KernelMessages.message_and_aggregate
+            or own._own_propagate
+            or any(name in self.__dict__ for name in OVERRIDABLE)  # of this layer alone
             or self.explain
             or self._propagate_forward_pre_hooks
             or self._propagate_forward_hooks
@@ -146,8 +166,8 @@ class KernelMessages(MessagePassing):
 
     def register_edge_update_forward_pre_hook(self, hook: Any) -> NoReturn:
         raise NotImplementedError(
-            "Expected no hook of 'edge_update' (got one); scores are not made of numbers of nodes alone "
-            "here: hook 'message', whose input 'alpha' holds the weights"
+            f"Expected no hook of 'edge_update' (got one); {NO_EDGE_UPDATE}: hook 'message', whose input "
+            "'alpha' holds the weights"
         )
 
     register_edge_update_forward_hook = register_edge_update_forward_pre_hook

@@ -18,6 +18,7 @@ from kgat.nn.edges import Edges, EdgeTerms, log_weights
 from kgat.nn.linear import Linear
 from kgat.nn.masks import Masks
 from kgat.nn.numbers import check_heads, check_whole
+from kgat.nn.overridden import expect_own
 from kgat.ops.plain import is_plain
 
 # Which map makes queries, keys and values of nodes.
@@ -256,11 +257,16 @@ class TokenProjections(CalledAttention, torch.nn.Module):
 
     @classmethod
     def from_torch(cls, attention: torch.nn.MultiheadAttention, **kwargs: Any) -> Self:
-        r"""Builds a layer with the sizes, projections and layout of one of torch.
+        r"""Builds a layer with the sizes, projections and layout of one of torch, and those parameters frozen
+        that it has frozen. Hooks stay where they are.
 
         Args:
             attention (torch.nn.MultiheadAttention): The layer.
             **kwargs (optional): Further arguments of :class:`KernelAttention`, such as :obj:`kernel`.
+
+        Raises:
+            TypeError: If it is another layer, or one of a subclass that computes something else.
+            ValueError: If the arguments leave no place for its projections.
 
         Example:
             >>> import torch
@@ -269,6 +275,11 @@ class TokenProjections(CalledAttention, torch.nn.Module):
             >>> KernelAttention.from_torch(stock, kernel="rbf").kernel
             RBF(4, heads=4)
         """
+        expect_own(
+            attention,
+            torch.nn.MultiheadAttention,
+            "build KernelAttention(...), load what weights it shares and override there what a subclass does",
+        )
         layer = cls(
             attention.embed_dim,
             attention.num_heads,
@@ -290,6 +301,8 @@ class TokenProjections(CalledAttention, torch.nn.Module):
                 f"{', '.join(sorted(missing))}); leave 'projections' and 'num_kv_heads' as they are"
             )
         layer.load_state_dict(attention.state_dict(), strict=False)
+        for name, parameter in attention.named_parameters():
+            layer.get_parameter(name).requires_grad_(parameter.requires_grad)
         return layer.train(attention.training)
 
     def _reset_projections(self) -> None:

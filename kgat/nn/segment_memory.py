@@ -62,16 +62,18 @@ class SegmentMemory(Brief):
             - **x:** :math:`(B, N, F)`, **output:** :math:`(B, M + N, F)` with :math:`M \le m`
 
         Raises:
-            ValueError: If the segment is not of the rows of those before.
+            ValueError: If the segment has no batch, or is not of the rows of those before.
         """
-        if self.states is not None:
-            if x.dim() != 3 or x.shape[::2] != self.states.shape[::2]:
-                raise ValueError(
-                    f"Expected segments of shape [B={self.states.size(0)}, N, F={self.states.size(2)}] after "
-                    f"those before (got {list(x.shape)}); begin other texts with an empty memory"
-                )
-            return torch.cat([self.states, x], dim=1)
-        return x
+        if x.dim() != 3:
+            raise ValueError(f"Expected segments of shape [B, N, F] (got {list(x.shape)}); give them a batch")
+        if self.states is None:
+            return x
+        if x.shape[::2] != self.states.shape[::2]:
+            raise ValueError(
+                f"Expected segments of shape [B={self.states.size(0)}, N, F={self.states.size(2)}] after "
+                f"those before (got {list(x.shape)}); begin other texts with an empty memory"
+            )
+        return torch.cat([self.states, x], dim=1)
 
     def hold(self, x: Tensor) -> None:
         r"""Keeps the last of what :meth:`joined` returned."""

@@ -185,9 +185,11 @@ def _single(x: Tensor) -> Tensor:
 
 def _sampled(edges: int, width: int) -> Tensor:
     count = min(max(ELEMENTS // width, 1024), 65536)
+    # On the CPU, whatever the default is, where the generator draws the same for all devices.
     if edges <= count:
-        return torch.arange(edges)
-    return torch.randint(edges, (count,), generator=torch.Generator().manual_seed(0))
+        return torch.arange(edges, device="cpu")
+    generator = torch.Generator("cpu").manual_seed(0)
+    return torch.randint(edges, (count,), generator=generator, device="cpu")
 
 
 def _finite(operands: list[Operand], context: Context) -> tuple[list[Operand], Context]:

@@ -1,42 +1,43 @@
 r"""Weights in the names of PyG's layers: checkpoints of GATConv and GATv2Conv, read and written."""
 
+import copy
 from typing import Any, Self
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
+from torch_geometric.nn.aggr import SumAggregation
 from torch_geometric.nn.conv import GATConv, GATv2Conv
 
 from kgat import kernels
 from kgat.kernels import Kernel
+from kgat.nn.overridden import expect_own
 from kgat.nn.projections import MAPS
 
-# The arguments that a KernelGATConv has in common with GATConv and GATv2Conv, beside a slope and a bias.
+# The arguments that a KernelGATConv has in common with GATConv and GATv2Conv, beside a slope, a bias and an
+# aggregation.
 SHARED = (
     *("in_channels", "out_channels", "heads", "concat", "dropout", "add_self_loops", "edge_dim"),
-    *("fill_value", "residual", "aggr", "flow"),
+    *("fill_value", "residual", "flow"),
 )
 
-# What GATv2Conv and TransformerConv call their maps. GATConv's are called as ours, since PyG 2.5.
-RENAMED = {
-    "lin_skip.weight": "res.weight",
-    "lin_skip.bias": "bias",
-    "lin_l.weight": "lin_key.weight",
-    "lin_l.bias": "lin_key.bias",
-    "lin_r.weight": "lin_query.weight",
-    "lin_r.bias": "lin_query.bias",
-}
+# What GATv2Conv and TransformerConv call a skip connection and its bias.
+SKIP = {"lin_skip.weight": "res.weight", "lin_skip.bias": "bias"}
 
 
-def _stock_vector(name: str, side: str) -> property:
+def _stock_vector(name: str, side: str, parameter: str) -> property:
     def vector(layer: Any) -> Tensor:
         own = _own_name(layer.kernel, name)
         if own is None:
             raise AttributeError(f"{type(layer).__name__} has no attention vectors with {layer.kernel!r}")
         return getattr(layer.kernel, own).unsqueeze(0)  # type: ignore[no-any-return]
 
-    doc = f"GATConv's attention vector of {side} :math:`(1, H, D)`, as its parameter of this name, of an "
-    return property(vector, doc=f"{doc}additive kernel.")
+    doc = f"""GATConv's attention vector of {side} :math:`(1, H, D)`, of an additive kernel.
+
+        A view of the parameter ``kernel.{parameter}``, to be read, changed in place and set: its gradient is
+        ``kernel.{parameter}.grad``. What takes a parameter, such as an optimizer, ``requires_grad_``, pruning
+        or a parametrisation, takes that one, a module and its name as ``conv.kernel, "{parameter}"``."""
+    return property(vector, doc=doc)
 
 
 class StockWeights(torch.nn.Module):
@@ -54,21 +55,30 @@ class StockWeights(torch.nn.Module):
     value_dropout: float
     position_dim: int | None
 
-    att_src = _stock_vector("att_src", "sources")
-    att_dst = _stock_vector("att_dst", "targets")
+    att_src = _stock_vector("att_src", "sources", "att_key")
+    att_dst = _stock_vector("att_dst", "targets", "att_query")
 
     def __setattr__(self, name: str, value: Any) -> None:
         # A parameter under one of GATConv's names is that of the kernel.
         own = _own_name(self.kernel, name) if name in ("att_src", "att_dst") else None
         if own is None:
             super().__setattr__(name, value)
-        else:
-            value = value.detach().reshape(self.heads, self.out_channels)
-            setattr(self.kernel, own, Parameter(value, getattr(self.kernel, own).requires_grad))
+            return
+        shape = (self.heads, self.out_channels)
+        if not isinstance(value, Tensor) or value.shape not in (shape, (1, *shape)):
+            got = list(value.shape) if isinstance(value, Tensor) else type(value).__name__
+            raise ValueError(
+                f"Expected '{name}' as a tensor of shape [1, heads={shape[0]}, out_channels={shape[1]}] (got "
+                f"{got}); it is the parameter 'kernel.{own}'"
+            )
+        # A tensor says nothing of whether it is learned.
+        learned = (value if isinstance(value, Parameter) else getattr(self.kernel, own)).requires_grad
+        setattr(self.kernel, own, Parameter(value.detach().reshape(shape), learned))
 
     @classmethod
     def from_gat(cls, conv: GATConv, **kwargs: Any) -> Self:
-        r"""Makes the layer that computes what a :class:`GATConv` computes, with its weights.
+        r"""Makes the layer that computes what a :class:`GATConv` computes, with its weights, a copy of its
+        aggregation, and those parameters frozen that it has frozen. Hooks stay where they are.
 
         Args:
             conv (GATConv): An initialised GATConv.
@@ -76,7 +86,7 @@ class StockWeights(torch.nn.Module):
                 initial weights.
 
         Raises:
-            TypeError: If it is another layer.
+            TypeError: If it is another layer, or one of a subclass that computes something else.
             ValueError: If another kernel than GAT's is asked for.
 
         Example:
@@ -85,30 +95,36 @@ class StockWeights(torch.nn.Module):
             >>> KernelGATConv.from_gat(GATConv(16, 8, heads=4))
             KernelGATConv(16, 8, heads=4)
         """
-        if not isinstance(conv, GATConv):
-            raise TypeError(
-                f"Expected a GATConv (got {type(conv).__name__}); build another layer with its own arguments "
-                f"and load what weights it shares"
-            )
+        expect_own(
+            conv,
+            GATConv,
+            "build KernelGATConv(...), load what weights it shares and override there what a subclass does",
+        )
         if kernels.resolve(kwargs.get("kernel", "additive"), 1, 1).stock[0] != "GATConv":
             raise ValueError(
                 f"Expected kernel='additive' for the weights of a GATConv (got {kwargs['kernel']!r}); build "
                 f"KernelGATConv(kernel=...) where another kernel is to learn its own"
             )
-        new = cls(**_arguments(conv, conv.negative_slope), **kwargs)
+        new = _built(cls, conv, conv.negative_slope, **kwargs)
         state = conv.state_dict()
         for name, value in new.state_dict().items():
             if name.startswith(("lin_position.", "position_kernel.")):
                 state[name] = value
-        return _loaded(new, state, conv)
+        new.load_state_dict(state)
+        names = own_names(new)
+        for name, parameter in conv.named_parameters():
+            new.get_parameter(names.get(name, name)).requires_grad_(parameter.requires_grad)
+        return new  # type: ignore[no-any-return]
 
     def to_gat(self) -> GATConv:
         r"""Makes the :class:`GATConv` that computes what this layer computes, with its weights.
 
-        Its state dict is in GATConv's names; ``KernelGATConv.from_gat`` is the way back.
+        Its state dict is in GATConv's names, and what is frozen here is frozen there;
+        ``KernelGATConv.from_gat`` is the way back.
 
         Raises:
             ValueError: If the layer has what GATConv has not, such as another kernel.
+            TypeError: If a subclass of KernelGATConv computes something else.
 
         Example:
             >>> from kgat import KernelGATConv
@@ -127,14 +143,17 @@ class StockWeights(torch.nn.Module):
         )
 
     def to_gatv2(self) -> GATv2Conv:
-        r"""Makes the :class:`GATv2Conv` that computes what this layer computes, with its weights.
+        r"""Makes the :class:`GATv2Conv` that computes what this layer computes, with its weights, which are
+        frozen there if they are here.
 
         The layer is one of ``kernel="additive_v2"``, ``projections="shared_kv"`` (or ``"shared"``, which is
         GATv2Conv's ``share_weights``), ``projection_bias`` as ``bias`` and ``edge_mode="key"``;
-        :meth:`load_state_dict` reads what a GATv2Conv saves.
+        :meth:`load_state_dict` reads what a GATv2Conv saves, with ``projections="shared"`` that of one with
+        ``share_weights=True``.
 
         Raises:
             ValueError: If the layer has what GATv2Conv has not.
+            TypeError: If a subclass of KernelGATConv computes something else.
 
         Example:
             >>> from kgat import KernelGATConv
@@ -146,7 +165,7 @@ class StockWeights(torch.nn.Module):
         shared = self._maps == MAPS["shared"]
         conditions = {
             "kernel='additive_v2'": _is_stock(self.kernel, "GATv2Conv"),
-            "projections='shared_kv'": shared or self.projections == "shared_kv",
+            "projections='shared_kv'": self.projections in ("shared", "shared_kv"),
             f"projection_bias={self.bias is not None}": (getattr(self, self._maps[1]).bias is None)
             == (self.bias is None),
             "edge_mode='key'": self.edge_dim is None or self.edge_mode == "key",
@@ -162,26 +181,35 @@ class StockWeights(torch.nn.Module):
                 f"Expected a layer that {cls.__name__} can compute (got {self!r}); it needs "
                 f"{', '.join(missing)}"
             )
-        names = {own: stock for stock, own in RENAMED.items()} if cls is GATv2Conv else {}
-        vectors = {f"kernel.{own}": stock for own, stock in self.kernel.stock[1].items()}
+        own_class = next(base for base in type(self).__mro__ if StockWeights in base.__bases__)
+        expect_own(
+            self, own_class, f"override in a subclass of {cls.__name__} what it overrides", StockWeights
+        )
+        new = _built(cls, self, self.kernel.negative_slope, **kwargs)
+        taken = new.state_dict().keys()
+        stock: dict[str, list[str]] = {}
+        for old, own in own_names(self).items():
+            if old in taken:  # both of GATv2Conv's maps may be one here
+                stock.setdefault(own, []).append(old)
         state = {}
-        for name, value in self.state_dict().items():
-            if name in vectors:
-                state[vectors[name]] = value.unsqueeze(0)
-            elif kwargs.get("share_weights") and name.startswith("lin."):
-                state[name.replace("lin.", "lin_l.")] = state[name.replace("lin.", "lin_r.")] = value
-            else:
-                state[names.get(name, name) if name.startswith("lin_") else name] = value
-        return _loaded(cls(**_arguments(self, self.kernel.negative_slope), **kwargs), state, self)
+        for own, value in self.state_dict().items():
+            for old in stock.get(own, [own]):
+                state[old] = value.unsqueeze(0) if own.startswith("kernel.") else value
+        new.load_state_dict(state)
+        for own, parameter in self.named_parameters():
+            for old in stock.get(own, [own]):
+                new.get_parameter(old).requires_grad_(parameter.requires_grad)
+        return new
 
 
-def _arguments(conv: Any, negative_slope: Any) -> dict[str, Any]:
-    arguments = {name: getattr(conv, name) for name in SHARED}
-    return arguments | {"negative_slope": negative_slope, "bias": conv.bias is not None}
-
-
-def _loaded(new: Any, state: dict[str, Tensor], like: Any) -> Any:
-    new.load_state_dict(state)
+def _built(cls: Any, like: Any, negative_slope: Any, **kwargs: Any) -> Any:
+    # A layer of the options, type, device and mode of another, before its weights are there.
+    arguments = {name: getattr(like, name) for name in SHARED}
+    # The name of an aggregation says nothing of its arguments, and that of a module is none.
+    is_sum = type(like.aggr_module) is SumAggregation
+    arguments["aggr"] = "add" if is_sum else copy.deepcopy(like.aggr_module)
+    new = cls(**arguments, negative_slope=negative_slope, bias=like.bias is not None, **kwargs)
+    new.aggr = like.aggr
     reference = next(like.parameters())
     return new.to(reference.device, reference.dtype).train(like.training)
 
@@ -195,18 +223,60 @@ def _is_stock(kernel: Kernel, layer: str) -> bool:
     return name == layer and parameters.keys() == {own for own, _ in kernel.named_parameters()}
 
 
-def rename_stock(conv: Any, state: dict[str, Any], prefix: str, *_: Any) -> None:
-    r"""Lets a layer load what GATConv, GATv2Conv and TransformerConv saved, and GATConv before PyG 2.5."""
-    names = dict(RENAMED)
-    if conv.lin is not None:
-        names["lin_src.weight"] = "lin.weight"
-    vectors = {
+def _own_vectors(conv: Any) -> dict[str, str]:
+    return {
         stock: f"{path}.{own}"
         for path, part in conv.kernel.named_modules(prefix="kernel")
         if isinstance(part, Kernel)
         for own, stock in part.stock[1].items()
     }
-    for old, new in (names | vectors).items():
-        if prefix + old in state and prefix + new not in state:
+
+
+def own_names(conv: Any) -> dict[str, str]:
+    r"""Returns the names in a KernelGATConv of what GATConv, GATv2Conv and TransformerConv call otherwise.
+
+    Args:
+        conv (KernelGATConv): The layer.
+    """
+    of_query, of_key, _ = conv._maps
+    maps = {"lin_l": of_key, "lin_r": of_query}
+    if conv.lin is not None:  # GATConv before PyG 2.5 had one map under two names
+        maps |= {"lin_src": "lin", "lin_dst": "lin"}
+    both = {f"{old}.{leaf}": f"{own}.{leaf}" for old, own in maps.items() for leaf in ("weight", "bias")}
+    return SKIP | both | _own_vectors(conv)
+
+
+def rename_stock(
+    conv: Any,
+    state: dict[str, Any],
+    prefix: str,
+    metadata: Any,
+    strict: bool,
+    missing: list[str],
+    unexpected: list[str],
+    errors: list[str],
+) -> None:
+    r"""Lets a layer load what GATConv, GATv2Conv and TransformerConv saved, and GATConv before PyG 2.5."""
+    vectors = _own_vectors(conv)
+    taken: dict[str, str] = {}  # from which name
+    for old, own in own_names(conv).items():
+        if prefix + old not in state:
+            continue
+        if prefix + own not in state:
             value = state.pop(prefix + old)
-            state[prefix + new] = value.squeeze(0) if old in vectors else value
+            state[prefix + own] = value.squeeze(0) if old in vectors else value
+            taken[own] = old
+        elif own in taken:
+            value, other = state.pop(prefix + old), state[prefix + own]
+            if value is not other and not _are_equal(value, other):
+                errors.append(
+                    f"Expected equal '{prefix}{taken[own]}' and '{prefix}{old}', which are one "
+                    f"'{prefix}{own}' here (got two); build the layer with projections='shared_kv' for a "
+                    f"GATv2Conv, with a pair as 'in_channels' for a GATConv"
+                )
+
+
+def _are_equal(x: Tensor, y: Tensor) -> bool:
+    if x.is_meta or y.is_meta:  # there are no numbers to compare
+        return x.shape == y.shape
+    return torch.equal(x, y.to(x.device))

@@ -65,16 +65,24 @@ class FusedBackend(Passes):
 
     def edge_attention_with_weights(self, call: Call) -> tuple[Tensor, Tensor]:
         seed = _drawn_seed(call)
-        out = self._attend(call, seed)
-        score = _sum(_scores(call.gram, call), call.edge_log_weight)
+        if _unmade_logits(call) is None and _compiled_term(call.gram) is None:
+            # The same scores for both: a rule that torch computes may draw some of them.
+            score = _sum(_scores(call.gram, call), call.edge_log_weight)
+            out = self._attend(call, seed, score)
+        else:
+            out = self._attend(call, seed)
+            score = _sum(_scores(call.gram, call), call.edge_log_weight)
         alpha = edge_softmax(score, call.row, call.num_targets)
         if seed is not None:
             alpha = alpha * passes.dropout_mask(seed, *alpha.shape, call.dropout).to(alpha.dtype)
         return out, alpha
 
-    def _attend(self, call: Call, seed: Tensor | None) -> Tensor:
-        gram = _unmade_logits(call) if self.device == "cpu" else None
-        operands, recipe, rule = _pass_of(call) if gram is None else _pass_of_logits(call, gram)
+    def _attend(self, call: Call, seed: Tensor | None, score: Tensor | None = None) -> Tensor:
+        gram = _unmade_logits(call) if self.device == "cpu" and score is None else None
+        if score is not None:
+            operands, recipe, rule = _pass_of_scores(call, score)
+        else:
+            operands, recipe, rule = _pass_of(call) if gram is None else _pass_of_logits(call, gram)
         nodes = () if gram is None or gram.nodes is None else gram.nodes
         dtype = score_dtype(call.value, *nodes[:1], *operands.values())
         value, heads, base = call.value, call.value.size(1), call.base
@@ -160,6 +168,13 @@ def _pass_of(call: Call) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
 
 
 _PASS_OF_SCORES = Recipe(None, IDENTITY), ScoreRule()
+
+
+def _pass_of_scores(call: Call, score: Tensor) -> tuple[dict[str, Tensor], Recipe, ScoreRule]:
+    operands = {"edge_bias": score}
+    if call.edge_weight is not None:
+        operands["edge_weight"] = call.edge_weight.expand(-1, score.size(1))
+    return operands, *_PASS_OF_SCORES
 
 
 def _unmade_logits(call: Call) -> LogitGram | None:
@@ -324,7 +339,7 @@ def _scores(gram: Gram, call: Call) -> Tensor:
 
 def _scores_in_pieces(term: Term, inside: tuple[Tensor, ...], call: Call) -> Tensor:
     # A rule that only torch computes runs on few edges at a time, so that what it gathers is small. Backward
-    # gathers it again.
+    # gathers it again, and draws the same numbers if it draws some.
     row, col = call.row, call.col
     per_edge = 2 * term.query.size(-1) * term.query.size(-2) * term.query.element_size()
     size = max(1, CHUNK_BYTES // max(1, per_edge))
@@ -347,7 +362,6 @@ def _scores_in_pieces(term: Term, inside: tuple[Tensor, ...], call: Call) -> Ten
                 col[part],
                 *(c[part] for c in inside),
                 use_reentrant=False,
-                preserve_rng_state=False,
             )
         )
     return torch.cat(pieces)

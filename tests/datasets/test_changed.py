@@ -41,7 +41,7 @@ def test_labels_are_nested_and_the_test_nodes_stay(digits):
         assert torch.equal(few.val, more.val)
         assert torch.bincount(y[few.val]).tolist() == [30] * 10
     assert len({tuple(split.train.tolist()) for split in five.splits}) == 20
-    assert "5 training nodes" in five.preprocessing
+    assert five.preprocessing.endswith("; 5 training nodes of each class")
     # What is drawn follows from names alone.
     for one, other in zip(masks(five), masks(load("digits-5-labels")), strict=True):
         assert torch.equal(one, other)
@@ -52,7 +52,11 @@ def test_a_small_class_gives_a_third():
     mask = torch.arange(303) % 3
     parts = {f"{name}_mask": mask == place for place, name in enumerate(("train", "val", "test"))}
     data = Data(x=torch.eye(303), edge_index=torch.tensor([[0], [1]]), y=y, **parts)
-    split = changed(from_data(data, name="made"), 100, "labels").split(0)
+    task = changed(from_data(data, name="made"), 100, "labels")
+    split = task.split(0)
+    assert task.preprocessing.endswith(
+        "100 training nodes of each class, 1 or more of those with less than 300"
+    )
     assert torch.bincount(y[split.train]).tolist() == [1, 100]
     assert torch.bincount(y[split.val]).tolist() == [1, 30]
     assert torch.bincount(y[split.test]).tolist() == [1, 170]
@@ -66,6 +70,13 @@ def test_edges_are_added_and_none_is_lost(digits):
     assert set((before[0] * n + before[1]).tolist()) <= set((after[0] * n + after[1]).tolist())
     share = after.size(1) / before.size(1) - 1
     assert 0.23 < share <= 0.25  # some are drawn twice
+    added = (after.size(1) - before.size(1)) // 2
+    assert noisy.preprocessing.endswith(f"; {added} more edges, of 25 % drawn between nodes at random")
+    # As it is said of the graph without.
+    many = load("digits-1000-edges").data.edge_index
+    assert not contains_self_loops(many)
+    assert (many[1].diff() >= 0).all()
+    assert ((many[0].diff() > 0) | (many[1].diff() > 0)).all()
     assert torch.equal(noisy.data.x, digits.data.x)
     directed = dataclasses.replace(digits, data=digits.data.clone())
     directed.data.edge_index = before[:, before[0] < before[1]]
@@ -92,6 +103,7 @@ def test_noise_has_the_deviation_that_it_says(digits):
         ("digits-101-labels", "at most 100"),
         ("diabetes-5-labels", "Expected classes"),
         ("digits-links-5-labels", "nodes of one graph"),
+        ("digits-5-edges-links", "links of a graph as it is .*got 'digits-5-edges-links'"),
     ],
 )
 def test_errors(name, said):

@@ -102,3 +102,26 @@ def test_features_of_edges_are_finite():
     message = r"of edges in 'graph 1 of 'toy'' \(got nan at edge 1, from node 1 to 0\)"
     with pytest.raises(ValueError, match=message):
         make(graphs)
+
+
+def test_the_digest_is_that_of_the_content():
+    def task(**change):
+        edge_index = torch.tensor([[0, 1], [1, 0]])
+        values = {"x": 0.0, "y": 0, "edge_index": edge_index, "metric": "accuracy"} | change
+        graphs = [
+            Data(torch.full((2, 4), k + values["x"]), values["edge_index"], y=(k + values["y"]) % 2)
+            for k in range(6)
+        ]
+        part = torch.arange(6) // 2
+        split = Split("thirds", part == 0, part == 1, part == 2)
+        return GraphTask("mine", graphs, (split,), values["metric"], 2, "made here", "none")
+
+    tasks = [
+        task(),
+        task(x=1.0),
+        task(y=1),
+        task(edge_index=torch.tensor([[0], [1]])),
+        task(metric="f1_macro"),
+    ]
+    assert len({one.digest for one in tasks} - {None}) == len(tasks)
+    assert task().digest == tasks[0].digest

@@ -192,6 +192,34 @@ def test_features_that_tell_held_out_edges_are_refused():
     assert link_task(from_data(given)).level == "link"
 
 
+@pytest.mark.parametrize(
+    "name", ["ogbn-arxiv-structure", "ogbn-arxiv-structure-10-noise", "ogbn-proteins-5-labels"]
+)
+def test_features_of_edges_are_no_secret_with_noise(name):
+    task = dataclasses.replace(load("karate"), name=name)
+    with pytest.raises(ValueError, match=r"not made of the edges .*got degrees or means over edges"):
+        link_task(task)
+    assert link_task(dataclasses.replace(task, digest="content")).name == f"{name}-links"  # one of one's own
+
+
+def test_the_digest_is_that_of_the_content():
+    karate = load("karate")
+    flipped = Data(karate.data.x.flip(1), karate.data.edge_index, y=karate.data.y)
+    own = [
+        dataclasses.replace(karate, name="mine", digest="content", data=data)
+        for data in (karate.data, flipped)
+    ]
+    tasks = [*map(link_task, own), link_task(own[0], val=0.2), link_task(own[0], metric="average_precision")]
+    tasks.append(dataclasses.replace(tasks[0], splits=list(tasks[0].splits), digest="content"))
+    digests = {task.digest for task in tasks}
+    assert len(digests) == len(tasks)
+    assert None not in digests
+    assert link_task(own[0]).digest == tasks[0].digest
+    # A name that all know tells the shares that are usual, and no others.
+    assert link_task(karate).digest is load("karate-links").digest is None
+    assert link_task(karate, test=0.2).digest is not None
+
+
 def test_links_between_nodes_of_several_types_are_refused():
     data = HeteroData()
     data["paper"].x, data["paper"].y = torch.randn(30, 4), torch.arange(30) % 3

@@ -155,6 +155,7 @@ def test_ogb_scores_where_it_is_installed(task, name, monkeypatch):
     output = torch.randn(rows, task.out_channels, generator=torch.Generator().manual_seed(0))
     ours = {part: task.score(output, split, part) for part in ("train", "val", "test")}
     object.__setattr__(task, "name", name)
+    object.__setattr__(task, "digest", None)  # as of what 'load' returns
     theirs = evaluator.evaluator_of(name)
     eval_of = theirs.eval
     monkeypatch.setattr(theirs, "eval", lambda answer: calls.append(1) or eval_of(answer))
@@ -163,6 +164,18 @@ def test_ogb_scores_where_it_is_installed(task, name, monkeypatch):
     object.__setattr__(task, "digest", "mine")
     task.score(output, split, "test")
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("name", ["ogbn-arxiv-structure", "ogbn-arxiv-5-labels", "ogbn-arxiv-10-edges"])
+def test_sets_that_are_made_of_ones_of_ogb_are_scored_by_us(name):
+    pytest.importorskip("ogb", reason="compares with the package 'ogb'")
+    task = make_task(classes=40)
+    split = task.split(0)
+    output = torch.randn(task.data.num_nodes, 40, generator=torch.Generator().manual_seed(0))
+    ours = task.score(output, split, "test")
+    for attribute, value in {"name": name, "digest": None}.items():
+        object.__setattr__(task, attribute, value)
+    assert task.score(output, split, "test") == ours
 
 
 @pytest.mark.parametrize("name", ["citation2", "ddi"])

@@ -1,8 +1,10 @@
+import dataclasses
+
 import pytest
 import torch
 from torch_geometric.data import Data
 
-from kgat.datasets import Split, Task
+from kgat.datasets import Split, Task, load
 from kgat.datasets import task as task_module
 
 pytestmark = pytest.mark.quick
@@ -31,6 +33,26 @@ def make(**change):
     if parts["edge_attr"] is not None:
         data.edge_attr = parts["edge_attr"]
     return Task("toy", data, parts["splits"], parts["metric"], parts["num_classes"], "here", "nothing")
+
+
+def test_the_digest_is_that_of_the_content():
+    changes = [
+        {},
+        {"x": torch.ones(N, 2)},
+        {"edge_index": torch.tensor([[1, 0, 3], [0, 1, 4]])},
+        {"y": torch.tensor([0, 1, 0, 1, 1, 1])},
+        {"edge_attr": torch.ones(3, 1)},
+        {"splits": (Split("one", mask(0, 1), mask(2), mask(4, 5)),)},
+        {"metric": "f1_macro"},
+    ]
+    digests = [make(**change).digest for change in changes]
+    assert len(set(digests)) == len(digests)
+    assert None not in digests
+    assert make().digest == digests[0]
+    # What a name tells has none, and keeps it; whoever replaces a part can say so.
+    known = load("karate")
+    assert known.digest is dataclasses.replace(known, metric="f1_macro").digest is None
+    assert dataclasses.replace(known, metric="f1_macro", digest="content").digest is not None
 
 
 def sparse(x):

@@ -552,3 +552,12 @@ def test_trials_by_one_metric_choose_nothing_for_another(tmp_path):
     (tmp_path / "cut" / "results.jsonl").write_text("".join(f"{json.dumps(r)}\n" for r in tried))
     with pytest.raises(ValueError, match=r"scored by f1_macro in .*scored by accuracy"):
         compare("karate", out=tmp_path / "cut", metric="f1_macro", **options)
+
+
+@pytest.mark.parametrize("task_of", [lambda task: task, datasets.link_task], ids=["nodes", "links"])
+def test_data_of_one_name_are_not_taken_for_each_other(task_of, tmp_path):
+    # Also where nobody gave them a digest.
+    one, other = make_task(), make_task(nodes=61)
+    compare(task_of(one), ["rbf"], seeds=1, out=tmp_path, overrides=FAST, figures=False)
+    with pytest.raises(ValueError, match=r"Expected runs on the same data .*choose another --out"):
+        compare(task_of(other), ["rbf"], seeds=1, out=tmp_path, overrides=FAST, figures=False)

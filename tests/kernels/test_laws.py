@@ -1,3 +1,4 @@
+import copy
 import inspect
 import math
 from functools import partial
@@ -157,3 +158,52 @@ def test_numbers_that_serve_no_one_are_refused_in_a_sentence(name):
                 assert str(error).startswith("Expected ")  # noqa: PT017
             else:
                 assert gram.signed or gram.dense().isfinite().all(), (parameter.name, value)
+
+
+# The logarithm of a square near 0 magnifies the rounding of single precision.
+OF_SQUARES = ("Spectral", "spectral", "squared")
+DATA_DEPENDENT = {
+    f"{cls.__name__}-{options}": partial(cls, num_features=4, data_dependent=True, **options)
+    for cls in (ImplicitSpectral, CopulaSpectral)
+    for options in ({}, {"concat": True})
+}
+
+
+def of_pairs(kernel, query, key):
+    gram = kernel(query, key)
+    if gram.signed:
+        f, g = gram.features()
+        return torch.einsum("nhr,mhr->nmh", f, g)
+    row, col = torch.arange(5).repeat(2), torch.arange(10)
+    return torch.cat([gram.dense().flatten(0, 1), gram.at(row, col)])
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16], ids=str)
+@pytest.mark.parametrize("name", {**FACTORIES, **DATA_DEPENDENT})
+def test_modules_in_half_precision_compute_in_single_precision(name, dtype):
+    generator = torch.Generator().manual_seed(0)
+    kernel = {**FACTORIES, **DATA_DEPENDENT}[name](16, 2).eval()
+    with torch.no_grad():
+        for p in kernel.parameters():
+            p.add_(0.3 * torch.randn(p.shape, generator=generator))
+    half = kernel.to(dtype)
+    x, y = (torch.randn(n, 2, 16, generator=generator).to(dtype) for n in (5, 10))
+    single, double = copy.deepcopy(half).float(), copy.deepcopy(half).double()  # of the same, rounded numbers
+    found = of_pairs(half, x, y)
+    wanted = of_pairs(single, x.float(), y.float())
+    assert found.dtype == torch.float32
+    assert torch.equal(found, wanted)
+    tolerance = 3e-4 if any(part in name for part in OF_SQUARES) else 2e-5
+    torch.testing.assert_close(
+        found.double(), of_pairs(double, x.double(), y.double()), rtol=tolerance, atol=tolerance
+    )
+    slope = torch.linspace(-1, 1, found.numel()).view_as(found)
+    for scores in (found, wanted):
+        if scores.requires_grad:
+            (scores * slope).sum().backward()
+    for (own, p), q in zip(half.named_parameters(), single.parameters(), strict=True):
+        if q.grad is not None:  # rounded once for each time that a kernel takes the parameter
+            assert p.grad.dtype == dtype
+            eps = 4 * torch.finfo(dtype).eps
+            scale = eps * max(1e-3, float(q.grad.abs().max()))
+            torch.testing.assert_close(p.grad.float(), q.grad, rtol=eps, atol=scale, msg=own)

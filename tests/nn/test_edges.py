@@ -6,6 +6,7 @@ from torch_geometric.nn import GATConv
 from torch_geometric.typing import SparseTensor
 
 from kgat import KernelGATConv
+from kgat.diagnostics import attention_weights
 from kgat.nn import edges as formats
 
 pytestmark = pytest.mark.quick
@@ -195,3 +196,49 @@ def test_what_is_no_adjacency_is_refused_by_its_type(wrong):
         KernelGATConv(16, 4)(X, wrong)
     with pytest.raises(TypeError, match="node features as a tensor"):
         KernelGATConv(16, 4)(X.tolist(), EDGES)
+
+
+@pytest.mark.parametrize("loops", [True, False])
+def test_a_matrix_that_is_not_coalesced_stays_as_it_is(loops):
+    # PyG's 'to_edge_index' calls it coalesced from then on, and torch computes wrong numbers of it.
+    index = torch.tensor([[2, 0, 2, 1, 2], [1, 3, 1, 0, 2]])
+    adjacency = torch.sparse_coo_tensor(index, torch.arange(1.0, 6.0), (4, 4), is_coalesced=False)
+    dense = adjacency.to_dense()
+    conv = KernelGATConv(16, 4, heads=2, add_self_loops=loops)
+    expected = conv(X[:4], index.flip(0))
+    out, (same, alpha) = conv(X[:4], adjacency, return_attention_weights=True)
+    torch.testing.assert_close(out, expected)
+    torch.testing.assert_close(conv(X[:4], adjacency), expected)
+    assert not adjacency.is_coalesced()
+    assert torch.equal(adjacency.to_sparse_csr().to_dense(), dense)
+    assert torch.equal((adjacency * adjacency).to_dense(), dense * dense)
+    # Nor is what comes back called what it is not.
+    assert not same.is_coalesced()
+    of_nodes = same.to_sparse_csr().to_dense().sum(dim=(1, 2))
+    torch.testing.assert_close(of_nodes, same.to_dense().sum(dim=(1, 2)))
+    assert attention_weights(conv, X[:4], adjacency)[0][1].size(0) == alpha.size(0)
+    assert not adjacency.is_coalesced()
+
+
+@pytest.mark.parametrize("bad", [float("nan"), float("inf")])
+@pytest.mark.parametrize(
+    "options", [{"edge_dim": 3}, {"edge_dim": 3, "edge_mode": "key"}, {"weight_mode": "alpha"}, {}]
+)
+def test_what_is_on_removed_loops_is_not_looked_at(options, bad):
+    # As of directions of edges, which have length zero on loops. Both ways of adding loops, forward and back.
+    conv = KernelGATConv(16, 4, heads=2, kernel="rbf", **options).double()
+    loop = EDGES[0] == EDGES[1]
+    x = X.double()
+    attr, weight = ATTR.double().clone(), torch.rand(6, dtype=torch.double)
+    attr[loop], weight[loop] = bad, bad
+    given = {"edge_attr": attr} if "edge_dim" in options else {"edge_weight": weight}
+    rest = {name: value[~loop] for name, value in given.items()}
+    expected = conv(x, EDGES[:, ~loop], **rest)
+    gradients = torch.autograd.grad(expected.square().sum(), list(conv.parameters()))
+    compiled = torch.compile(conv, backend="eager")
+    for call in (conv, compiled):
+        out = call(x, EDGES, **given)
+        torch.testing.assert_close(out, expected)
+        torch.testing.assert_close(
+            torch.autograd.grad(out.square().sum(), list(conv.parameters())), gradients
+        )

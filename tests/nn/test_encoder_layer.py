@@ -414,6 +414,22 @@ def test_device_and_type_of_every_layer():
         assert {(p.device.type, p.dtype) for p in layer.parameters()} == {("cpu", torch.float32)}
 
 
+@pytest.mark.parametrize("norm_first", [True, False])
+def test_a_memory_of_tokens_that_come_first(norm_first):
+    options = {"norm_first": norm_first, "dropout": 0.0}
+    first = KernelEncoderLayer(12, 3, 16, batch_first=True, **options).double()
+    second = KernelEncoderLayer(12, 3, 16, batch_first=False, **options).double()
+    second.load_state_dict(first.state_dict())
+    one, other = SegmentMemory(3), SegmentMemory(3)
+    for segment in torch.randn(3, 2, 4, 12).double():
+        expected = first(segment, is_causal=True, memory=one)
+        out = second(segment.transpose(0, 1), is_causal=True, memory=other)
+        torch.testing.assert_close(out.transpose(0, 1), expected)
+        torch.testing.assert_close(other.states, one.states)
+    with pytest.raises(ValueError, match=r"shape \[B, N, F\] \(got \[4, 12\]\); give them a batch"):
+        first(torch.randn(4, 12).double(), is_causal=True, memory=SegmentMemory(3))
+
+
 @pytest.mark.parametrize("norm_first", [False, True])
 def test_memory_is_the_set_filter_of_transformer_xl(norm_first):
     torch.manual_seed(0)

@@ -4,6 +4,7 @@ import copy
 import functools
 import io
 import warnings
+from types import MethodType
 
 import pytest
 import torch
@@ -481,10 +482,10 @@ def test_compile_fullgraph(kernel, loops):
 @pytest.mark.parametrize("edge_dim", [None, 3])
 def test_gat_takes_its_one_pass_in_compiled_code_too(edge_dim, slope, monkeypatch):
     r"""Self-loops that are there are hidden inside of the LeakyReLU, as long as that keeps infinity."""
-    layer = KernelGATConv(16, 5, heads=3, edge_dim=edge_dim, negative_slope=slope)
+    layer = KernelGATConv(16, 5, heads=3, edge_dim=edge_dim, negative_slope=slope).double()
     edges = torch.cat([EDGES, torch.tensor([[1, 2], [1, 2]])], dim=1)
-    attr = None if edge_dim is None else torch.randn(edges.size(1), edge_dim)
-    expected = layer(X, edges, attr)
+    attr = None if edge_dim is None else torch.randn(edges.size(1), edge_dim).double()
+    expected = layer(X.double(), edges, attr)
     wanted = torch.autograd.grad(expected.square().sum(), tuple(layer.parameters()))
     recipes: list[str] = []
     attend = fused.passes.edge_attention
@@ -492,7 +493,7 @@ def test_gat_takes_its_one_pass_in_compiled_code_too(edge_dim, slope, monkeypatc
         fused.passes, "edge_attention", lambda *args: recipes.append(args[-3]) or attend(*args)
     )
     monkeypatch.setattr(torch.compiler, "is_compiling", lambda: True)
-    out = layer(X, edges, attr)
+    out = layer(X.double(), edges, attr)
     torch.testing.assert_close(out, expected)
     torch.testing.assert_close(torch.autograd.grad(out.square().sum(), tuple(layer.parameters())), wanted)
     assert (recipes == ["|leaky_relu|0|0"]) == (slope > 0)
@@ -1044,6 +1045,55 @@ def test_a_message_of_gat_conv_and_hooks_on_what_is_propagated():
     torch.testing.assert_close(plain(X, EDGES), expected)
     with pytest.raises(NotImplementedError, match="hook 'message'"):
         plain.register_edge_update_forward_hook(twice)
+
+
+class Doubled:
+    def propagate(self, edge_index, size=None, **kwargs):
+        return 2 * super().propagate(edge_index, size=size, **kwargs)
+
+
+@pytest.mark.parametrize("how", ["class", "mixed in", "inherited", "layer"])
+@pytest.mark.parametrize("method", ["message", "aggregate", "update", "propagate"])
+def test_what_is_overridden_is_called(method, how):
+    def message(self, x_j, alpha, edge=None):
+        return 2 * alpha.unsqueeze(-1) * x_j
+
+    def aggregate(self, inputs, index, ptr=None, dim_size=None):
+        return 2 * self.aggr_module(inputs, index, ptr=ptr, dim_size=dim_size, dim=self.node_dim)
+
+    def update(self, inputs):
+        return 2 * inputs
+
+    plain = KernelGATConv(16, 5, heads=3, bias=False)
+    expected = 2 * plain(X, EDGES)
+    own = Doubled.propagate if method == "propagate" else locals()[method]
+    if how == "layer":
+        if method == "propagate":
+            pytest.skip("PyG itself sets it on a layer")
+        setattr(plain, method, MethodType(own, plain))
+        torch.testing.assert_close(plain(X, EDGES), expected)
+        torch.testing.assert_close(copy.deepcopy(plain)(X, EDGES), expected)
+        return
+    mixin = Doubled if method == "propagate" else type("Mixin", (), {method: own})
+    if how == "class" and method != "propagate":
+        cls = type("Own", (KernelGATConv,), {method: own})
+    else:
+        cls = type("Own", (mixin, KernelGATConv), {})
+    if how == "inherited":
+        cls = type("Of", (cls,), {})
+    for _ in range(2):  # PyG compiles 'propagate' of a class when the first of its layers is built
+        net = cls(16, 5, heads=3, bias=False)
+        net.load_state_dict(plain.state_dict())
+        torch.testing.assert_close(net(X, EDGES), expected)
+    torch.testing.assert_close(plain(X, EDGES), expected / 2)
+
+
+def test_another_edge_update_is_refused():
+    # It is where GATConv computes its scores.
+    with pytest.raises(TypeError, match=r"Expected no 'edge_update' in 'Own' .*write a kernel"):
+        type("Own", (KernelGATConv,), {"edge_update": lambda self, alpha_j: alpha_j})
+    with pytest.raises(TypeError, match=r"Expected no 'edge_update' in 'Own'"):
+        type("Own", (type("Mixin", (), {"edge_update": None}), KernelGATConv), {})
 
 
 def test_hooks_of_the_aggregation_fire():

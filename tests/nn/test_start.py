@@ -546,3 +546,17 @@ def test_names_are_those_of_the_state_dict():
     conv = made("rbf*magnitude", position_dim=4)
     assert list(named_scaled(conv)) == ["kernel.kernels.0", "kernel.kernels.1", "position_kernel"]
     assert set(scales(conv)) == {f"{name}.input_scale" for name in named_scaled(conv)}
+
+
+@pytest.mark.parametrize("edges", [100, 20_000], ids=["all", "sampled"])
+def test_edges_are_looked_at_whatever_the_default_device_is(edges):
+    generator = torch.Generator().manual_seed(0)
+    x, edge_index = (
+        torch.randn(300, 5, generator=generator),
+        torch.randint(300, (2, edges), generator=generator),
+    )
+    conv = KernelGATConv(5, 64, heads=8, kernel="rbf", start="unit")
+    other = copy.deepcopy(conv)
+    expected = conv(x, edge_index)
+    with torch.device("meta"):
+        torch.testing.assert_close(other(x, edge_index), expected)

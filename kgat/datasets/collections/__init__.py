@@ -76,6 +76,7 @@ def _task(source: CollectionSource, collection: Collection, graphs: Graphs) -> G
         source=source.citation,
         preprocessing=f"{source.features}; no self-loops, no duplicate edges, sorted by target",
         y=y,
+        digest=None,
     )
 
 

@@ -66,13 +66,13 @@ SOURCES = [
     ),
     _source(
         "ENZYMES",
-        "18 attributes of secondary structure elements, each standardised, and their one-hot type",
+        "18 attributes of secondary structure elements, standardised over all graphs, and their one-hot type",
         "Borgwardt et al., Protein function prediction via graph kernels (2005)",
         *("node_attributes", "node_labels"),
     ),
     _source(
         "PROTEINS",
-        "length of secondary structure elements, standardised, and their one-hot type",
+        "length of secondary structure elements, standardised over all graphs, and their one-hot type",
         "Dobson and Doig, Distinguishing enzyme structures from non-enzymes (2003)",
         *("node_attributes", "node_labels"),
     ),

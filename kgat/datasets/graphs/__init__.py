@@ -111,6 +111,7 @@ def _task(source: GraphSource, graph: Graph, folder: Path, sparse: bool | str) -
         source=source.citation,
         preprocessing=f"{source.features}, {layout}; {directions}, no self-loops, no duplicate "
         f"edges, sorted by target",
+        digest=None,
     )
 
 

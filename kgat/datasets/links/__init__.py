@@ -72,6 +72,7 @@ def _task(source: LinkSource, links: Links, sparse: bool | str) -> LinkTask:
         preprocessing=f"{source.features}, {layout}; messages along edges for training in both directions, "
         "no self-loops, no duplicate edges, sorted by target",
         undirected=source.undirected,
+        digest=None,
     )
 
 

@@ -2,20 +2,21 @@ r"""Graphs as arrays: an adjacency matrix or a list of edges beside features and
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from types import MappingProxyType
 from typing import Any
 
 import numpy as np
 
-from kgat.datasets.own.data import from_data
+from kgat.datasets.own.data import from_data, names_of
 from kgat.datasets.own.edges import nearest_neighbours
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.numpy_files import read_archive, read_folder
-from kgat.datasets.own.raw import EDGE_FEATURES, Array, RawGraph, absent, listed, no_column
+from kgat.datasets.own.parts import given_split, with_masks
+from kgat.datasets.own.raw import EDGE_FEATURES, Array, RawGraph, listed, no_column
 from kgat.datasets.own.task import make_task
-from kgat.datasets.task import PARTS, Task
+from kgat.datasets.task import Task
 from kgat.datasets.whole_numbers import signed
 from kgat.extras import require
 
@@ -28,7 +29,15 @@ FEATURES = ("x", "features", "attr", "attr_matrix", "X", "points")
 LABELS = ("y", "labels", "label")
 
 
-def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: Any) -> Task:
+def from_scipy(
+    adjacency: Any,
+    x: Any,
+    y: Any,
+    *,
+    columns: Mapping[str, Any] | None = None,
+    source: str = "",
+    **options: Any,
+) -> Task:
     r"""Makes a task of an adjacency matrix.
 
     The entry in row i and column j is an edge from i to j. If entries are not all one, they are edge
@@ -38,6 +47,9 @@ def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: A
         adjacency (scipy.sparse matrix or numpy.ndarray): The matrix.
         x (numpy.ndarray or scipy.sparse matrix or None): Features, with a row per node.
         y (numpy.ndarray): What is to be predicted: a value per node, or a row.
+        columns (dict, optional): More arrays of the nodes by their names: what :obj:`time`, :obj:`group` and
+            :obj:`split` name, ``train_mask``, ``val_mask`` and ``test_mask``, ``node_id``.
+            (default: :obj:`None`)
         source (str, optional): Where the graph comes from. (default: what it is)
         **options (optional): As :func:`from_data` has them.
 
@@ -70,6 +82,7 @@ def from_scipy(adjacency: Any, x: Any, y: Any, *, source: str = "", **options: A
         edge_index,
         source,
         options,
+        columns=columns,
         edge_attr=weights,
         steps=() if weights is None else ("edge features weight",),
     )
@@ -94,7 +107,14 @@ def _entries(adjacency: Any, source: str) -> tuple[Array, Array | None]:
 
 
 def from_points(
-    x: Any, y: Any, *, knn: int = 10, standardize: bool = True, source: str = "", **options: Any
+    x: Any,
+    y: Any,
+    *,
+    knn: int = 10,
+    standardize: bool = True,
+    columns: Mapping[str, Any] | None = None,
+    source: str = "",
+    **options: Any,
 ) -> Task:
     r"""Makes a task of points without edges: each is joined to its nearest neighbours.
 
@@ -104,6 +124,7 @@ def from_points(
         knn (int, optional): Number of neighbours. (default: :obj:`10`)
         standardize (bool, optional): Whether each column gets mean 0 and deviation 1 first, which decides
             what is near; a sparse matrix is left as it is. (default: :obj:`True`)
+        columns (dict, optional): As :func:`from_scipy` has it. (default: :obj:`None`)
         source (str, optional): Where the points come from. (default: what they are)
         **options (optional): As :func:`from_data` has them.
 
@@ -134,7 +155,13 @@ def from_points(
         x = Encoding(**encoding).scaled(x)
         steps.insert(0, "numbers standardised")
     edges = nearest_neighbours(x, knn)
-    return _task(x, y, edges, source, options, directed=False, steps=tuple(steps), encoding=encoding)
+    return _task(
+        *(x, y, edges, source, options),
+        columns=columns,
+        directed=False,
+        steps=tuple(steps),
+        encoding=encoding,
+    )
 
 
 def _task(
@@ -143,13 +170,14 @@ def _task(
     edge_index: Array,
     source: str,
     options: dict[str, Any],
+    columns: Mapping[str, Any] | None,
     edge_attr: Array | None = None,
     directed: bool | None = None,
     steps: tuple[str, ...] = (),
     encoding: Mapping[str, Any] = MappingProxyType({}),
 ) -> Task:
     label = options.pop("label", "y")
-    columns = {name: np.asarray(values) for name, values in options.pop("columns", {}).items()}
+    arrays = {name: np.asarray(values) for name, values in (columns or {}).items()}
     labels = signed(np.asarray(y), label, source)
     nodes = len(labels) if labels.ndim else 0
     expected = x.shape[0] if x is not None else nodes
@@ -160,25 +188,23 @@ def _task(
         )
 
     def column(name: str) -> Array:
-        if name not in columns:
-            no_column("an array", name, sorted(columns), source, "name one of them")
-        return columns[name]
+        if name not in arrays:
+            no_column("an array", name, sorted(arrays), source, "name one of them")
+        return arrays[name]
 
-    missing = absent(labels)
-    if labels.dtype.kind == "i" and labels.ndim == 1 and labels.min(initial=0) == -1 and labels.max() > 1:
-        missing = labels < 0
     raw = RawGraph(
         x=None if x is None else _checked_features(x, source),
         edge_index=edge_index,
         edge_attr=edge_attr,
         labels=labels,
-        missing=missing,
         label=label,
         column=column,
         row=lambda node: f"node {node}",
         source=source,
         directed=directed,
+        masks=given_split(arrays, source, nodes, options),
         steps=steps,
+        extra={"node_id": names_of(arrays["node_id"], nodes, source)} if "node_id" in arrays else {},
         encoding=encoding,
     )
     return make_task(raw, **options)
@@ -216,58 +242,69 @@ def read_arrays(path: Path, *, knn: int | None = None, standardize: bool = True,
 
     Args:
         path (Path): The file or the folder. Names in it are ``edge_index``, ``adjacency`` or ``adj``; ``x``,
-            ``features`` or ``attr``; ``y`` or ``labels``; ``edge_attr``, ``train_mask``, ``val_mask``,
-            ``test_mask``. A sparse matrix is a file by :func:`scipy.sparse.save_npz`, or its arrays with
-            ``NAME_`` before theirs.
+            ``features`` or ``attr``; ``y`` or ``labels``; ``edge_attr`` beside ``edge_index``;
+            ``train_mask``, ``val_mask``, ``test_mask``, or ``train``, ``val``, ``test`` with numbers of
+            nodes, or ``split`` with names of parts; ``node_id``. A sparse matrix is a file by
+            :func:`scipy.sparse.save_npz`, or its arrays with ``NAME_`` before theirs.
         knn (int, optional): Instead of edges: how many nearest neighbours. (default: :obj:`None`)
         standardize (bool, optional): As :func:`from_points` has it. (default: :obj:`True`)
         **options (optional): As :func:`from_data` has them.
 
     Raises:
-        ValueError: If there are no labels, or neither edges nor :obj:`knn`.
+        ValueError: If there are no labels, or neither edges nor :obj:`knn`; if edges or features are there
+            twice, as ``edge_index`` and ``adj``.
     """
     arrays = read_folder(path) if path.is_dir() else read_archive(path)
+    source = f"'{path}'"
     label = options.pop("label", None)
     label = label or next((name for name in LABELS if name in arrays), "y")
-    x = next((arrays[name] for name in FEATURES if name in arrays and name != label), None)
-    adjacency = next((arrays[name] for name in ADJACENCY if name in arrays), None)
+    x = _only(arrays, [name for name in FEATURES if name != label], "features", source)
+    edge_index = _only(arrays, EDGES, "edges", source, beside=ADJACENCY)
+    adjacency = _only(arrays, ADJACENCY, "edges", source)
     if options.get("like") is not None:  # labels do not count
         first = next((values for values in (x, adjacency) if values is not None), np.zeros(0))
         arrays[label] = np.full(first.shape[0], np.nan)
     if label not in arrays:
-        no_column("an array", label, sorted(arrays), f"'{path}'", "it is what is to be predicted (--label)")
-    edge_index = next((arrays[name] for name in EDGES if name in arrays), None)
-    source = f"'{path}'"
+        no_column("an array", label, sorted(arrays), source, "it is what is to be predicted (--label)")
+    arrays = with_masks(arrays, len(np.atleast_1d(arrays[label])), source)
     is_graph = edge_index is not None or adjacency is not None
     if is_graph != (knn is None):
         raise ValueError(
-            f"Expected either edges ({listed([*EDGES[:1], *ADJACENCY[:2]])}) in '{path}' or a number of "
+            f"Expected either edges ({listed([*EDGES[:1], *ADJACENCY[:2]])}) in {source} or a number of "
             f"nearest neighbours (got {'both' if is_graph else f'neither among {listed(sorted(arrays))}'}); "
             "for points alone pass knn=10 (--knn 10)"
         )
-    masks = {name: arrays[name] for name in (f"{part}_mask" for part in PARTS) if name in arrays}
-    if edge_index is None or masks:
-        if masks and adjacency is not None:
-            edge_index, weights = _entries(adjacency, source)
-            if weights is not None:
-                arrays.setdefault(EDGE_FEATURES[0], weights)
-        elif adjacency is not None:
-            return from_scipy(
-                adjacency, x, arrays[label], source=source, label=label, columns=_columns(arrays), **options
+    if edge_index is not None:
+        return _from_edges(edge_index, x, arrays, label, source, options)
+    for name in EDGE_FEATURES:
+        if name in arrays:
+            raise ValueError(
+                f"Expected '{name}' beside 'edge_index' in {source} (got it without), whose order it has; "
+                "write edges as 'edge_index', or weights as the entries of the matrix"
             )
-        elif knn is not None:
-            if x is None:
-                no_column("an array", "x", sorted(arrays), f"'{path}'", "it holds the points")
-            return from_points(
-                x,
-                arrays[label],
-                knn=knn,
-                standardize=standardize,
-                source=source,
-                label=label,
-                columns=_columns(arrays),
-                **options,
-            )
+    named: dict[str, Any] = {"source": source, "label": label, "columns": _columns(arrays), **options}
+    if adjacency is not None:
+        return from_scipy(adjacency, x, arrays[label], **named)
+    if x is None:
+        no_column("an array", "x", sorted(arrays), source, "it holds the points")
+    return from_points(x, arrays[label], knn=int(knn or 0), standardize=standardize, **named)
+
+
+def _only(
+    arrays: Mapping[str, Any], names: Sequence[str], what: str, source: str, beside: Sequence[str] = ()
+) -> Any:
+    # The array of one of these names, if there is one.
+    present = [name for name in (*names, *beside) if name in arrays]
+    if len(present) > 1:
+        raise ValueError(
+            f"Expected {what} once in {source} (got {listed(present)}); leave out what is not to be used"
+        )
+    return next((arrays[name] for name in names if name in arrays), None)
+
+
+def _from_edges(
+    edge_index: Any, x: Any, arrays: dict[str, Any], label: str, source: str, options: dict[str, Any]
+) -> Task:
     import torch
 
     content: dict[str, Any] = {**_columns(arrays), label: arrays[label]}

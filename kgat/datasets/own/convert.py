@@ -7,7 +7,7 @@ import os
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -16,9 +16,9 @@ from tqdm import tqdm
 
 from kgat.datasets import splits as rules
 from kgat.datasets.metrics import KINDS
-from kgat.datasets.own.labels import METRIC_OF, MOST_CLASSES
+from kgat.datasets.own.labels import METRIC_OF, MOST_CLASSES, Target, target_of
 from kgat.datasets.own.mapped import create, new_folder, write_meta
-from kgat.datasets.own.raw import EDGE_FEATURES
+from kgat.datasets.own.raw import EDGE_FEATURES, RawGraph
 from kgat.datasets.task import (
     PARTS,
     Split,
@@ -64,7 +64,8 @@ def convert_arrays(
     or ``edges.csv``, ``.tsv``      columns ``source`` and ``target``
     or ``edges.txt``                two numbers a line
     ``x.npy``                       features :math:`(N, F)`
-    ``y.npy``                       classes, -1 where unknown, or numbers, NaN where unknown
+    ``y.npy``                       labels, which mean what they mean to :func:`from_data`: classes, -1
+                                    or NaN where unknown, or numbers, NaN where unknown
     ``edge_attr.npy``, optional     edge features, in the order of the edges; ``edge_weight.npy`` in its place
     ``train.npy`` and so on         nodes of the split ``train``, ``val``, ``test``, as ids or as a mask;
                                     without them, 60, 20 and 20 % of the labelled nodes
@@ -90,6 +91,18 @@ def convert_arrays(
         ValueError: If files do not fit together, with the place of what is wrong.
         IndexError: If an edge names a node that is not there.
         FileExistsError: If :obj:`folder` is there.
+
+    Example:
+        >>> import tempfile
+        >>> from kgat.datasets import load_mapped
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> np.save(folder / "edges.npy", [[0, 1, 2, 3], [1, 2, 3, 4]])
+        >>> np.save(folder / "x.npy", np.eye(6))
+        >>> np.save(folder / "y.npy", [0, 1, 0, 1, 0, 1])
+        >>> convert_arrays(folder, folder / "mapped", undirected=True)
+        >>> task = load_mapped(folder / "mapped")
+        >>> task.kind, task.data.edge_index.shape
+        ('binary', torch.Size([2, 8]))
     """
     source = Path(source)
     x, y = (_array(source / f"{part}.npy") for part in ("x", "y"))
@@ -112,7 +125,7 @@ def convert_arrays(
         bar = partial(tqdm, disable=not progress_bar, leave=False)
         _write_features(x, source / "x.npy", place / "x.npy", digest, bar)
         edges_there = _write_edges(edges, attr, place, len(x), undirected, digest, bar)
-        for file, array in (("y", target.y), ("splits", part[None])):
+        for file, array in (("y", target.y.numpy()), ("splits", part[None])):
             np.save(place / f"{file}.npy", array)
             digest.update(array.tobytes())
         direction = "undirected" if undirected else "directed as they are listed"
@@ -120,81 +133,51 @@ def convert_arrays(
             "name": name,
             "metric": metric,
             "kind": kind_name,
-            "num_classes": target.columns,
+            "num_classes": target.num_columns,
             "source": f"'{source}'",
             "preprocessing": f"{edges_there:,} edges, {direction}; {split}",
             "digest": digest.hexdigest()[:16],
         }
-        write_meta(place, meta, [split], undirected=undirected)
+        named = {"target": "y", "classes": list(target.classes)}
+        write_meta(place, meta, [split], undirected=undirected, **named)
 
 
-class _Target(NamedTuple):
-    y: Array
-    known: Array
-    kind: str
-    columns: int
-
-
-def _target(path: Path, y: Array, nodes: int, kind: str | None) -> _Target:
-    if y.ndim == 2 and y.shape[1] == 1:
-        y = y[:, 0]
-    if y.ndim not in (1, 2) or y.shape[0] != nodes or y.dtype.kind not in "fiu":
+def _target(path: Path, y: Array, nodes: int, kind: str | None) -> Target:
+    if y.ndim not in (1, 2) or y.shape[0] != nodes or y.dtype.kind not in "biufUS":
         raise ValueError(
-            f"Expected a number for each of {nodes} nodes in '{path}' (got {_form(y)}); write one for each "
+            f"Expected a label for each of {nodes} nodes in '{path}' (got {_form(y)}); write one for each "
             "row of features"
         )
-    y = signed(np.asarray(y), "y", f"'{path}'")
-    numbers = ~np.isnan(y) if y.dtype.kind == "f" else np.ones(y.shape, bool)
-    known = numbers
-    if y.ndim == 1 and (kind in CLASSES or (kind is None and y.dtype.kind in "iu")):
-        known = np.asarray(numbers & (y != -1))
-    values = np.unique(y[known])
-    if kind is None:
-        kind = _recognised(path, y, values)
-    if kind in CLASSES:
-        if y.ndim == 2 or (values % 1 != 0).any() or values.min(initial=0) < 0:
+    raw = RawGraph(
+        x=None,
+        edge_index=np.empty((2, 0), np.int64),
+        labels=signed(np.asarray(y), "y", f"'{path}'"),
+        label="y",
+        column=lambda name: np.empty(0),  # splits have files of their own
+        row=lambda node: f"node {node}",
+        source=f"'{path}'",
+    )
+    target = target_of(raw, kind)
+    values = target.y.numpy()
+    if kind is None and target.kind == "regression" and values.ndim == 1:
+        # Of large graphs these are classes more often than amounts, and hours of work would tell.
+        distinct = np.unique(values[target.labelled])
+        if distinct[0] >= 0 and (distinct % 1 == 0).all():
             raise ValueError(
-                f"Expected classes from 0, and -1 where unknown, in '{path}' (got {_form(y)} from "
-                f"{values.min(initial=0)} on); write them so, or say --kind regression"
+                f"Expected at most {MOST_CLASSES} different whole numbers in '{path}' (got "
+                f"{len(distinct)}); say --kind multiclass if they are classes, --kind regression if they "
+                "are amounts"
             )
-        y = np.where(known, y, -1).astype(np.int64)
-        columns = max(2, int(y.max(initial=0)) + 1)
-    else:
-        known, y = numbers, y.astype(np.float32)
-        columns = 1 if y.ndim == 1 else y.shape[1]
-    known = np.asarray(known if y.ndim == 1 else known.any(axis=1))
-    if not known.any():
-        raise ValueError(f"Expected labels in '{path}' (got none that is known); check the file")
-    if len(values) < 2:
-        raise ValueError(
-            f"Expected at least two values in '{path}' (got {values[0]} for all nodes that have one); choose "
-            "another label"
-        )
-    return _Target(y, known, kind, columns)
+    return target
 
 
-def _recognised(path: Path, y: Array, values: Array) -> str:
-    r"""Returns the kind of task, as labels in memory have it."""
-    if y.ndim == 2:
-        return "multilabel" if np.isin(values, (0, 1)).all() else "regression"
-    with np.errstate(invalid="ignore"):  # what is infinite is no whole number
-        if (values % 1 != 0).any() or values.min(initial=0) < 0:
-            return "regression"
-    if len(values) > MOST_CLASSES:
-        raise ValueError(
-            f"Expected at most {MOST_CLASSES} different whole numbers in '{path}' (got {len(values)}); say "
-            "--kind multiclass if they are classes, --kind regression if they are amounts"
-        )
-    return "binary" if values.max(initial=0) == 1 else "multiclass"
-
-
-def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
+def _split(source: Path, target: Target, name: str) -> tuple[Array, str]:
     part = np.zeros(len(target.y), np.uint8)
     paths = [source / f"{title}.npy" for title in PARTS]
     if not any(path.is_file() for path in paths):
         classes = target.kind in CLASSES
         rule = rules.class_shares if classes else rules.shares
-        y = target.y if classes else np.where(target.known, 0, -1)
+        y = target.y.numpy() if classes else np.where(target.labelled, 0, -1)
         return rules.draw(name, 0, y, partial(rule, train=SHARES[0], val=SHARES[1])), "random-0"
     for number, path in enumerate(paths, 1):
         ids = _array(path)
@@ -206,7 +189,10 @@ def _split(source: Path, target: _Target, name: str) -> tuple[Array, str]:
                 f"numbers from 0, or {len(part)} bools"
             )
         _check_range(ids, len(part), path, 0)
-        for wrong, what in ((part[ids] > 0, "is in another part, too"), (~target.known[ids], "has no label")):
+        for wrong, what in (
+            (part[ids] > 0, "is in another part, too"),
+            (~target.labelled[ids], "has no label"),
+        ):
             if wrong.any():
                 raise ValueError(
                     f"Expected labelled nodes, each in one part, in '{path}' (got node {ids[wrong][0]}, "
@@ -223,13 +209,13 @@ def _edge_features(path: Path) -> Array:
     return attr
 
 
-def _check(name: str, target: _Target, metric: str, part: Array, split: str) -> None:
+def _check(name: str, target: Target, metric: str, part: Array, split: str) -> None:
     # What a task would refuse, before hours of work.
     check_metric(name, metric)
-    check_labels(name, target.kind, torch.from_numpy(target.y), len(target.y), target.columns)
-    check_kind(name, target.kind, metric, torch.from_numpy(target.y), target.columns)
+    check_labels(name, target.kind, target.y, len(target.y), target.num_columns)
+    check_kind(name, target.kind, metric, target.y, target.num_columns)
     masks = (torch.from_numpy(part == number) for number in range(1, 1 + len(PARTS)))
-    check_splits(name, (Split(split, *masks),), torch.from_numpy(target.known))
+    check_splits(name, (Split(split, *masks),), torch.from_numpy(target.labelled))
 
 
 def _write_features(x: Array, origin: Path, path: Path, digest: Any, bar: Any) -> None:

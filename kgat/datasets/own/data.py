@@ -17,16 +17,10 @@ from torch_geometric.data.separate import separate
 from kgat.datasets.own.edges import with_edge_index
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.hetero import float_features, make_hetero_task, target_in
-from kgat.datasets.own.raw import (
-    Array,
-    RawGraph,
-    absent,
-    edge_features_in,
-    no_column,
-    several,
-)
+from kgat.datasets.own.parts import given_split, numpy_of
+from kgat.datasets.own.raw import Array, RawGraph, edge_features_in, no_column, several
 from kgat.datasets.own.task import make_task
-from kgat.datasets.task import PARTS, Task
+from kgat.datasets.task import Task
 from kgat.datasets.whole_numbers import signed_data
 
 __all__ = ["SeveralGraphs", "from_data", "names_of", "read_data", "read_several"]
@@ -43,12 +37,15 @@ def from_data(
 ) -> Task:
     r"""Makes a task of a graph, for :func:`kgat.experiments.compare.compare` and training.
 
-    What is to be predicted is recognised: whole numbers of at most 100 different values, text and truth
-    values are classes (of a tensor, :obj:`-1` is unknown), other numbers a regression (:obj:`nan` is unknown)
-    and several columns of zeros and ones labels. Edges are made unique, without self-loops, sorted by target;
-    :func:`describe` says in one line what was understood. What is said of options from :obj:`name` on holds
-    for :func:`from_pandas`, :func:`from_networkx`, :func:`from_scipy`, :func:`from_points` and
-    :func:`read_graph`, too.
+    What is to be predicted is recognised by its values, whatever their type: whole numbers of at most 100
+    different values, text and truth values are classes, other numbers a regression and several columns of
+    zeros and ones labels. Unknown is :obj:`nan`, and of classes and labels also :obj:`-1`, but in a table,
+    where an empty cell is unknown and :obj:`-1` a class. Other negative whole numbers are no classes: if they
+    are few, they need ``kind="regression"``, in which each number is a value.
+
+    Edges are made unique, without self-loops, sorted by target; :func:`describe` says in one line what was
+    understood. What is said of labels, and of options from :obj:`name` on, holds for :func:`from_pandas`,
+    :func:`from_networkx`, :func:`from_scipy`, :func:`from_points` and :func:`read_graph`, too.
 
     Args:
         data (torch_geometric.data.Data, torch_geometric.data.HeteroData or dict): Holds :obj:`edge_index`,
@@ -71,9 +68,9 @@ def from_data(
             ROC-AUC of two or of labels, the root mean squared error of numbers. (default: :obj:`None`)
         split (str, optional): :obj:`"stratified"` or :obj:`"random"` draws twenty splits, ``column:NAME``
             reads a column of train, val and test, ``files:FOLDER`` reads ``train.txt``, ``val.txt`` and
-            ``test.txt`` there, an id a line. If :obj:`None`, the split that the graph brings, else one by
-            :obj:`time` or :obj:`group`, else drawn, stratified where there are classes.
-            (default: :obj:`None`)
+            ``test.txt`` there, an id a line. If :obj:`None`, the split that the graph brings (masks, or names
+            of parts in ``split``), else one by :obj:`time` or :obj:`group`, else drawn, stratified where
+            there are classes. (default: :obj:`None`)
         time (str, optional): A column by which training comes before validation, and that before testing.
             A given split that does not keep to it is refused. (default: :obj:`None`)
         group (str, optional): A column whose equal values stay in one part. A given split that does not
@@ -126,7 +123,8 @@ def from_data(
     if like is not None:
         target, data = "y", data.clone()
         data.y = np.full(data.num_nodes or 0, np.nan)
-    return make_task(_raw(data, target, source, options, graphs), like=like, **options)
+    raw = _raw(data, target, source, options if like is None else {"like": like}, graphs)
+    return make_task(raw, like=like, **options)
 
 
 def _from_dict(content: Mapping[Any, Any]) -> Data | HeteroData:
@@ -139,7 +137,7 @@ def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: s
     def column(name: str) -> Array:
         if name not in data:
             no_column("an attribute", name, sorted(data.keys()), source, "name one of them")
-        return _array(data[name])
+        return numpy_of(data[name])
 
     labels = column(target)
     if labels.ndim not in (1, 2):
@@ -154,23 +152,17 @@ def _raw(data: Any, target: str, source: str, options: dict[str, Any], graphs: s
             f"Expected '{target}' for the {nodes} nodes of {source} (got {list(labels.shape)}); pass one row "
             "per node"
         )
-    missing = absent(labels)
-    if labels.dtype.kind == "i":
-        missing = labels < 0
-    elif _is_amount(labels, missing) and options.get("kind") is None:
-        options["kind"] = "regression"  # who has floats means numbers, were they whole
     edge_index, (edge_attr, said) = data.get("edge_index"), edge_features_in(data)
     return RawGraph(
         x=float_features(x, source),
-        edge_index=np.empty((2, 0), np.int64) if edge_index is None else _array(edge_index),
-        edge_attr=None if edge_attr is None else _array(edge_attr),
+        edge_index=np.empty((2, 0), np.int64) if edge_index is None else numpy_of(edge_index),
+        edge_attr=None if edge_attr is None else numpy_of(edge_attr),
         labels=labels,
-        missing=missing,
         label=target,
         column=column,
         row=lambda node: f"node {node}",
         source=source,
-        masks=_masks(data, source, nodes),
+        masks=given_split(data, source, nodes, options),
         steps=said,
         extra={
             **({"node_id": names_of(data["node_id"], nodes, source)} if "node_id" in data else {}),
@@ -187,58 +179,6 @@ def names_of(ids: Any, nodes: int, source: str) -> list[Any]:
             f"Expected 'node_id' for the {nodes} nodes of {source} (got {len(names)}); pass one per node"
         )
     return names
-
-
-def _is_amount(labels: Array, missing: Array) -> bool:
-    return labels.dtype.kind == "f" and labels.ndim == 1 and len(np.unique(labels[~missing])) > 2
-
-
-def _array(value: Any) -> Array:
-    if isinstance(value, Tensor):
-        value = value.detach().cpu()
-        return np.asarray(value.float() if value.dtype == torch.bfloat16 else value)  # NumPy has none
-    return np.asarray(value)
-
-
-def _truth(mask: Array) -> Array:
-    # Zeros and ones in an unsigned type are how masks were written before there were truth values.
-    is_truth = mask.dtype.kind == "u" and mask.max(initial=0) <= 1
-    return mask.astype(np.bool_) if is_truth else mask
-
-
-def _masks(data: Any, source: str, nodes: int) -> list[tuple[str, Array, Array, Array]]:
-    names = [f"{part}_mask" for part in PARTS]
-    present = [name for name in names if name in data]
-    if not present:
-        return []
-    if len(present) < 3:
-        lacking = next(name for name in names if name not in data)
-        raise ValueError(
-            f"Expected 'train_mask', 'val_mask' and 'test_mask' in {source} (got no '{lacking}'); add it, or "
-            "remove the others and let splits be drawn"
-        )
-    masks = [_truth(_array(data[name])) for name in names]
-    for name, mask in zip(names, masks, strict=True):
-        if mask.dtype != np.bool_ or mask.ndim not in (1, 2):
-            raise ValueError(
-                f"Expected a boolean '{name}' with one column per split in {source} (got {list(mask.shape)} "
-                f"{mask.dtype}); convert it"
-            )
-        if len(mask) != nodes:
-            raise ValueError(
-                f"Expected '{name}' for the {nodes} nodes of {source} (got {list(mask.shape)}); pass one row "
-                "per node"
-            )
-    masks = [mask.reshape(len(mask), -1) for mask in masks]
-    count = max(mask.shape[1] for mask in masks)
-    # Of a benchmark with several training masks and one test mask, that one belongs to each.
-    masks = [np.repeat(mask, count, axis=1) if mask.shape[1] == 1 else mask for mask in masks]
-    if len({mask.shape for mask in masks}) > 1:
-        shapes = ", ".join(str(list(mask.shape)) for mask in masks)
-        raise ValueError(f"Expected masks of one shape in {source} (got {shapes}); correct them")
-    train, val, test = masks
-    names = [f"given-{i}" for i in range(count)] if count > 1 else ["given"]
-    return [(name, train[:, i], val[:, i], test[:, i]) for i, name in enumerate(names)]
 
 
 class SeveralGraphs(ValueError):

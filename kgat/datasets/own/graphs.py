@@ -27,6 +27,16 @@ def read_graphs(path: Path) -> tuple[list[str], list[Data]]:
     Raises:
         FileNotFoundError: If there is nothing.
         ValueError: If there is something else.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> ring = Data(x=torch.ones(3, 1), edge_index=torch.tensor([[0, 1, 2], [1, 2, 0]]))
+        >>> torch.save(ring.to_dict(), folder / "ring.pt")
+        >>> torch.save([ring.to_dict(), ring.to_dict()], folder / "two.pt")
+        >>> names, graphs = read_graphs(folder)
+        >>> names, graphs[0].num_edges
+        (['ring', 'two/0', 'two/1'], 3)
     """
     if not path.exists():
         raise FileNotFoundError(f"Expected graphs at '{path}' (got no file or folder); check the path")
@@ -63,6 +73,14 @@ def read_pairs(path: Path, ids: Sequence[str], read: Mapping[str, Any]) -> Tenso
         FileNotFoundError: If there is no table.
         ValueError: If it lacks a column.
         IndexError: If it names a node that is not there.
+
+    Example:
+        >>> import tempfile
+        >>> path = Path(tempfile.mkdtemp()) / "pairs.csv"
+        >>> _ = path.write_text("source,target\nann,bob\nbob,cleo")
+        >>> read_pairs(path, ["ann", "bob", "cleo"], {})
+        tensor([[0, 1],
+                [1, 2]])
     """
     source, target = read.get("edge_source", "source"), read.get("edge_target", "target")
     table, where = read_table(path, [source, target])

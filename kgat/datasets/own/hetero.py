@@ -10,9 +10,9 @@ from torch import Tensor
 from torch_geometric.data import HeteroData
 from torch_geometric.transforms import ToUndirected
 
+from kgat.datasets.digest import digest_of
 from kgat.datasets.hetero_task import HeteroTask, check_edges_of_type
 from kgat.datasets.own.averaged_features import averaged_features
-from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.edges import first_of_each, with_edge_index
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.labels import METRIC_OF, target_of

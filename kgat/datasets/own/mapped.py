@@ -21,7 +21,7 @@ from torch import Tensor
 from torch_geometric.data import Data, HeteroData
 
 from kgat.atomic import write_atomically, writing
-from kgat.datasets.own.digest import digest_of
+from kgat.datasets.digest import digest_of
 from kgat.datasets.task import PARTS, Split, Task
 from kgat.nn.linear import select_rows
 from kgat.ops.graph.adjacency import first_of_each
@@ -207,12 +207,13 @@ def new_folder(folder: str | os.PathLike[str]) -> Iterator[Path]:
     if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
         raise FileExistsError(f"Expected a new folder (got '{folder}', which is there); choose another name")
     folder.parent.mkdir(parents=True, exist_ok=True)
-    for left in folder.parent.glob(f".{folder.name}.*.partial"):  # of a process that was killed
-        if not _alive(int(left.name.split(".")[-2])):
+    host = platform.node().replace(".", "-") or "host"  # whose processes it is that numbers are of
+    for left in folder.parent.glob(f".{folder.name}.*.partial"):
+        *_, of_host, process, _ = left.name.split(".")
+        if of_host == host and process.isdecimal() and not _alive(int(process)):  # it was killed
             shutil.rmtree(left, ignore_errors=True)
-    place = Path(
-        tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=f".{os.getpid()}.partial", dir=folder.parent)
-    )
+    suffix = f".{host}.{os.getpid()}.partial"
+    place = Path(tempfile.mkdtemp(prefix=f".{folder.name}.", suffix=suffix, dir=folder.parent))
     try:
         with writing(folder):
             yield place

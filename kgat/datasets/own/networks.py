@@ -7,19 +7,19 @@ from pathlib import Path
 from typing import Any
 from xml.etree.ElementTree import iterparse
 
+from kgat.datasets.own.edge_lists import EDGE_SOURCE, EDGE_TARGET
+from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.tables import from_pandas
 from kgat.datasets.task import Task
 from kgat.extras import require
 
-__all__ = ["NETWORKS", "from_networkx", "read_network", "tables_of"]
+__all__ = ["NETWORKS", "from_networkx", "read_network", "tables_of", "without_names_of_ends"]
 
 # What reads a file with this ending.
 NETWORKS: dict[str, str] = {
     ".graphml": "read_graphml",
     ".gexf": "read_gexf",
     ".gml": "read_gml",
-    ".edgelist": "read_edgelist",
-    ".edges": "read_edgelist",
 }
 
 
@@ -36,7 +36,7 @@ def from_networkx(graph: Any, nodes: Any = None, *, source: str = "", id: str = 
         **options (optional): As :func:`from_pandas` and :func:`from_data` have them.
 
     Raises:
-        ValueError: As :func:`from_pandas`.
+        ValueError: As :func:`from_pandas`; if a graph without directions is to be directed.
 
     Example:
         >>> import networkx as nx
@@ -54,6 +54,8 @@ def from_networkx(graph: Any, nodes: Any = None, *, source: str = "", id: str = 
         )
     names = list(graph.nodes)
     source = source or f"the given {type(graph).__name__}"
+    like: Encoding | None = options.get("like")
+    _expect_directions(graph, options.get("directed") if like is None else like.directed, source)
     nodes, edges = tables_of(graph, nodes, id)
     if "directed" not in options or options["directed"] is None:
         options["directed"] = graph.is_directed()
@@ -64,10 +66,16 @@ def from_networkx(graph: Any, nodes: Any = None, *, source: str = "", id: str = 
         **options,
         source=source,
         id=id,
-        edge_source="edge source",
-        edge_target="edge target",
+        edge_source=EDGE_SOURCE,
+        edge_target=EDGE_TARGET,
     )
-    if "encoding" in task.data:  # the names of these columns are ours, not those of a file
+    return without_names_of_ends(task)
+
+
+def without_names_of_ends(task: Task) -> Task:
+    r"""Returns a task whose encoding does not say how its columns of ends are called: the names are ours, not
+    those of a file."""
+    if "encoding" in task.data:
         read = {key: value for key, value in task.data.encoding["read"].items() if key == "id"}
         task.data.encoding = {**task.data.encoding, "read": read}
     return task
@@ -89,7 +97,7 @@ def tables_of(graph: Any, nodes: Any, id: str) -> tuple[Any, Any]:
         nodes = pd.DataFrame({id: range(len(names))}) if nodes.empty else nodes
         nodes[id] = [str(name) for name in names]
     ends = pd.DataFrame(
-        [(str(one), str(other)) for one, other in graph.edges()], columns=["edge source", "edge target"]
+        [(str(one), str(other)) for one, other in graph.edges()], columns=[EDGE_SOURCE, EDGE_TARGET]
     )
     attributes = pd.DataFrame([dict(values) for *_, values in graph.edges(data=True)]).drop(
         # What GEXF numbers edges by.
@@ -100,6 +108,16 @@ def tables_of(graph: Any, nodes: Any, id: str) -> tuple[Any, Any]:
     return nodes, edges
 
 
+def _expect_directions(graph: Any, directed: bool | None, source: str) -> None:
+    # The order of the ends of an edge without directions says nothing.
+    if directed and not graph.is_directed():
+        raise ValueError(
+            f"Expected edges with directions in {source}, as they are to be directed (got a "
+            f"{type(graph).__name__}, whose edges have none); give a networkx.DiGraph, or a list or a table "
+            "of edges, or leave out 'directed' (--directed)"
+        )
+
+
 def _row_of(nodes: Any, names: list[Any]) -> Callable[[str, int], str]:
     return lambda table, number: f"edge {number}" if table == "edges" else f"node {number}"
 
@@ -108,7 +126,7 @@ def read_network(path: Path) -> Any:
     r"""Reads a file of a graph by networkx.
 
     Args:
-        path (Path): A file in GraphML, GEXF, GML, or a list of edges.
+        path (Path): A file in GraphML, GEXF or GML.
 
     Raises:
         ValueError: If it is no such file.
@@ -121,7 +139,7 @@ def read_network(path: Path) -> Any:
         graph = getattr(nx, name)(path)
     except OSError:
         raise
-    except Exception as error:  # XML, GEXF and lists have errors of their own
+    except Exception as error:  # XML and GEXF have errors of their own
         why = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
             f"Expected a graph that networkx.{name} reads in '{path}' (got {type(error).__name__}: {why}); "

@@ -2,7 +2,7 @@ r"""A graph as its owner gives it, before anything is decided about it."""
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, NoReturn
 
@@ -22,6 +22,7 @@ __all__ = [
     "counted",
     "edge_features_in",
     "expect_no_twins",
+    "is_na",
     "listed",
     "names_in",
     "no_column",
@@ -49,11 +50,12 @@ class RawGraph:
         x (numpy.ndarray, scipy.sparse matrix, torch.Tensor or None): Features.
         edge_index (numpy.ndarray): Sources and targets, as places in the list of nodes.
         labels (numpy.ndarray): What is to be predicted: one value per node, or one column per label.
-        missing (numpy.ndarray): Where a label is not known, of the shape of :obj:`labels`.
         label (str): What :obj:`labels` are called.
         column (callable): Returns a column of the nodes by its name.
         row (callable): Says where a node stands, as in "row 7 of 'nodes.csv'".
         source (str): Where all of it comes from.
+        of_table (bool, optional): Whether :obj:`labels` are columns of a table, whose cells are empty where a
+            label is not known; else :obj:`-1` among classes says so. (default: :obj:`False`)
         edge_attr (numpy.ndarray, optional): Features of edges. (default: :obj:`None`)
         masks (list of tuple, optional): Splits that are there: their names and three masks.
             (default: :obj:`()`)
@@ -70,11 +72,11 @@ class RawGraph:
     x: Any
     edge_index: Array
     labels: Array
-    missing: Array
     label: str
     column: Callable[[str], Array]
     row: Callable[[int], str]
     source: str
+    of_table: bool = False
     edge_attr: Array | None = None
     masks: Sequence[tuple[str, Array, Array, Array]] = ()
     directed: bool | None = None
@@ -133,11 +135,17 @@ def absent(values: Array) -> Array:
     if values.dtype.kind not in "OUS":
         return np.zeros(values.shape, dtype=bool)
     # What is not equal to itself is not a number, nor a date; pandas' NA has no truth value at all.
-    flat = [value is None or _is_na(value) or str(value).strip() == "" for value in values.ravel().tolist()]
+    flat = [value is None or is_na(value) or str(value).strip() == "" for value in values.ravel().tolist()]
     return np.array(flat, dtype=bool).reshape(values.shape)
 
 
-def _is_na(value: Any) -> bool:
+def is_na(value: Any) -> bool:
+    r"""Whether a value is not a number, or what pandas has in its place.
+
+    Example:
+        >>> is_na(float("nan")), is_na("nan")
+        (True, False)
+    """
     return type(value).__name__ in ("NAType", "NaTType") or (isinstance(value, float) and value != value)
 
 
@@ -177,16 +185,19 @@ def expect_no_twins(names: Sequence[Any], where: str) -> None:
         seen.add(name)
 
 
-def names_in(given: str | Sequence[str] | None) -> list[str]:
-    r"""Returns names that are given as a list, or as one text with commas.
+def names_in(given: Any) -> list[str]:
+    r"""Returns names that are given as a list, or as one text with commas. A number is a name, too, as
+    columns may be called by numbers.
 
     Example:
-        >>> names_in("a, b"), names_in(["a,b"]), names_in(None)
-        (['a', 'b'], ['a,b'], [])
+        >>> names_in("a, b"), names_in(["a,b"]), names_in(0), names_in(None)
+        (['a', 'b'], ['a,b'], ['0'], [])
     """
     if isinstance(given, str):
         return [name.strip() for name in given.split(",") if name.strip()]
-    return list(given or ())
+    if given is None:
+        return []
+    return list(map(str, given)) if isinstance(given, Iterable) else [str(given)]
 
 
 def listed(names: Sequence[Any]) -> str:

@@ -12,10 +12,11 @@ from torch_geometric.data import HeteroData
 
 from kgat.datasets.own.arrays import read_arrays
 from kgat.datasets.own.data import SeveralGraphs, from_data, names_of, read_data
+from kgat.datasets.own.edge_lists import EDGE_LISTS, EDGE_SOURCE, EDGE_TARGET, read_edge_list
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.hetero import expect_types, prepared
 from kgat.datasets.own.mapped import is_mapped, load_mapped
-from kgat.datasets.own.networks import NETWORKS, from_networkx, read_network
+from kgat.datasets.own.networks import NETWORKS, from_networkx, read_network, without_names_of_ends
 from kgat.datasets.own.raw import names_in
 from kgat.datasets.own.several import from_several, graphs_at
 from kgat.datasets.own.table_files import TABLES, ending_of, read_table, table_in
@@ -27,7 +28,7 @@ __all__ = ["read_graph", "read_unlabelled", "read_unlabelled_types"]
 # Which options belong to which files; all others belong to all.
 OF_TABLES = ("drop", "categories", "fill", "id")
 OF_EDGE_TABLES = ("edge_source", "edge_target")
-ENDINGS = (".pt", ".pth", ".npz", *NETWORKS, *TABLES)
+ENDINGS = (".pt", ".pth", ".npz", *NETWORKS, *EDGE_LISTS, *TABLES)
 
 
 def read_graph(
@@ -52,7 +53,7 @@ def read_graph(
                                             ``.csv.gz`` and ``.tsv.gz``
     ``.pt``, ``.pth``                       a :obj:`Data` or :obj:`HeteroData` of PyG: :func:`from_data`
     ``.graphml``, ``.gexf``, ``.gml``       networkx: :func:`from_networkx`
-    ``.edgelist``, ``.edges``               a list of edges, with ``nodes``: :func:`from_networkx`
+    ``.edgelist``, ``.edges``               a list of edges, with ``nodes``: :func:`from_pandas`
     ``.npz``                                arrays: :func:`from_scipy`, :func:`from_points`
     a folder with ``train``, ``val`` and    several graphs, those of testing unseen by training: folders or
     ``test``                                ``.pt`` files of graphs
@@ -75,6 +76,16 @@ def read_graph(
     Raises:
         FileNotFoundError: If there is nothing.
         ValueError: If it is nothing that is read here, or an option is not for it.
+
+    Example:
+        >>> import tempfile
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> rows = [f"{name},{i},{'xy'[i % 2]}" for i, name in enumerate("abcdef")]
+        >>> _ = (folder / "nodes.csv").write_text("\n".join(["id,age,label", *rows]))
+        >>> _ = (folder / "edges.csv").write_text("source,target\na,b\nb,c\nc,d\nd,e\ne,f")
+        >>> task = read_graph(folder, name="letters")
+        >>> task.data.classes, task.data.num_edges
+        (['x', 'y'], 10)
     """
     path = Path(path)
     if not path.exists():
@@ -113,8 +124,9 @@ def read_graph(
         return from_pandas(
             table, None, knn=knn, source=f"'{path}'", row=lambda _, i: where(i), **labelled, **options
         )
-    if ending in NETWORKS:
-        return _network(path, nodes, edges, knn, labelled | options)
+    if ending in (*NETWORKS, *EDGE_LISTS):
+        _refuse(path, {**options, "edges": edges, "knn": knn}, ("edges", "knn", *OF_EDGE_TABLES))
+        return (_network if ending in NETWORKS else _edge_list)(path, nodes, labelled | options)
     if ending in (".pt", ".pth", ".npz"):
         _refuse(
             path, {**options, "nodes": nodes, "edges": edges}, ("nodes", "edges", *OF_TABLES, *OF_EDGE_TABLES)
@@ -145,6 +157,19 @@ def read_unlabelled(path: str | os.PathLike[str], like: Encoding, **options: Any
     Raises:
         ValueError: If features are not those of training, with the name or number of those that differ; as
             :func:`read_graph` otherwise.
+
+    Example:
+        >>> import tempfile
+        >>> import pandas as pd
+        >>> from kgat.datasets import from_pandas
+        >>> nodes = pd.DataFrame({"id": list("abcdef"), "age": range(6), "label": ["x", "y"] * 3})
+        >>> edges = pd.DataFrame({"source": list("abcde"), "target": list("bcdef")})
+        >>> trained = from_pandas(nodes, edges, standardize=False)
+        >>> folder = Path(tempfile.mkdtemp())
+        >>> _ = (folder / "nodes.csv").write_text("id,age\ng,40\nh,41")
+        >>> _ = (folder / "edges.csv").write_text("source,target\ng,h")
+        >>> read_unlabelled(folder, Encoding.of(trained.data.encoding)).data.x.tolist()
+        [[40.0], [41.0]]
     """
     path = Path(path)
     if is_mapped(path):
@@ -159,7 +184,7 @@ def read_unlabelled(path: str | os.PathLike[str], like: Encoding, **options: Any
         return task
     kind = path.suffix.lower()
     known = tuple(like.read)  # but for what such files do not have
-    if kind in NETWORKS:
+    if kind in (*NETWORKS, *EDGE_LISTS):
         known = ("id",)
     elif kind in (".pt", ".pth"):
         known = ()
@@ -188,6 +213,19 @@ def read_unlabelled_types(
     Raises:
         ValueError: If types or features are not those of training; if a feature is not finite, or nodes have
             more or fewer ids.
+
+    Example:
+        >>> import tempfile
+        >>> import torch
+        >>> data = HeteroData()
+        >>> data["author"].x, data["author"].node_id = torch.ones(2, 3), ["ann", "bob"]
+        >>> data["paper"].x = torch.ones(1, 4)
+        >>> data["author", "wrote", "paper"].edge_index = torch.tensor([[0, 1], [0, 0]])
+        >>> path = Path(tempfile.mkdtemp()) / "new.pt"
+        >>> torch.save(data.to_dict(), path)
+        >>> features, edge_features = {"author": 3, "paper": 4}, {("author", "wrote", "paper"): 0}
+        >>> read_unlabelled_types(path, features, edge_features)[1]
+        {'author': ['ann', 'bob']}
     """
     source = f"'{path}'"
     data = read_data(path)
@@ -280,15 +318,31 @@ def _tables(
     )
 
 
-def _network(
-    path: Path, nodes: str | None, edges: str | None, knn: int | None, options: dict[str, Any]
-) -> Task:
-    _refuse(path, {**options, "edges": edges, "knn": knn}, ("edges", "knn", *OF_EDGE_TABLES))
-    place = None if nodes is None else _place(path.parent, nodes, "nodes")
-    if place is None and NETWORKS[path.suffix.lower()] == "read_edgelist":
+def _edge_list(path: Path, nodes: str | None, options: dict[str, Any]) -> Task:
+    place = _place(path.parent, nodes, "nodes") if nodes is not None else None
+    if place is None:
         raise ValueError(
             f"Expected a table of nodes beside the list of edges '{path}' (got none); name it with --nodes"
         )
+    id = options.get("id", "id")
+    table, node_row = read_table(place, [id], _names(options))
+    ids = set(table[id].dropna().astype(str).str.strip()) if id in table.columns else set[str]()
+    edges, edge_row = read_edge_list(path, ids)
+    rows = {"nodes": node_row, "edges": edge_row}
+    task = from_pandas(
+        table,
+        edges,
+        source=f"'{path}'",
+        row=lambda of, i: rows[of](i),
+        edge_source=EDGE_SOURCE,
+        edge_target=EDGE_TARGET,
+        **options,
+    )
+    return without_names_of_ends(task)
+
+
+def _network(path: Path, nodes: str | None, options: dict[str, Any]) -> Task:
+    place = None if nodes is None else _place(path.parent, nodes, "nodes")
     graph = read_network(path)
     if place is None:
         return from_networkx(graph, source=f"'{path}'", **options)

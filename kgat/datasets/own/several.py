@@ -12,11 +12,12 @@ import numpy as np
 import torch
 from torch_geometric.data import Data
 
+from kgat.datasets.digest import digest_of
 from kgat.datasets.own.data import from_data, read_several
-from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.edges import with_edge_index
 from kgat.datasets.own.networks import NETWORKS, read_network, tables_of
 from kgat.datasets.own.raw import CODES, EDGE_FEATURES, TAKEN, WRITTEN, edge_features_in, listed, names_in
+from kgat.datasets.own.row_numbers import without_row_numbers
 from kgat.datasets.own.table_files import are_names, read_table, table_in
 from kgat.datasets.own.tables import from_pandas
 from kgat.datasets.task import PARTS, Task, check_edge_features
@@ -87,8 +88,7 @@ def _is_graph(path: Path, some: bool = False) -> bool:
     # With some, also a folder of graphs.
     if path.is_dir():
         return some or table_in(path, "nodes") is not None
-    ending = path.suffix.lower()
-    return ending in TENSORS or NETWORKS.get(ending, "read_edgelist") != "read_edgelist"
+    return path.suffix.lower() in (*TENSORS, *NETWORKS)
 
 
 def _below(path: Path, part: str | None) -> Iterator[Member]:
@@ -243,10 +243,13 @@ def _of_tables(members: Sequence[Member], label: str, options: dict[str, Any]) -
     id, read = options.get("id", "id"), {"nodes": _Rows(), "edges": _Rows()}
     ends = [options.get("edge_source", "source"), options.get("edge_target", "target")]
     tables: dict[str, list[Any]] = {"nodes": [], "edges": []}
-    for member, (directed, of_member) in zip(members, _contents(members, id, ends, options), strict=True):
-        if directed and options.get("directed") is None:
-            options["directed"] = True
+    contents = _contents(members, id, ends, options)
+    options["directed"] = _directed(members, [directed for directed, _ in contents], options)
+    used = _asked(label, id, ends, options)
+    for member, (_, of_member) in zip(members, contents, strict=True):
         for kind, table, where in of_member:
+            # Of one table, as those of several begin again.
+            table = without_row_numbers(table, used, f"the {kind} of '{member.name}'")
             read[kind].add(f"{member.name}: ", len(table), where)
             added = {GRAPH: member.name, **({} if new or member.part is None else {PART: member.part})}
             table = table.assign(**added if kind == "nodes" else {})
@@ -277,7 +280,37 @@ def _of_tables(members: Sequence[Member], label: str, options: dict[str, Any]) -
     )
 
 
-Content = tuple[bool, list[tuple[str, Any, Any]]]
+def _asked(label: str, id: str, ends: Sequence[str], options: dict[str, Any]) -> set[str]:
+    r"""Returns the columns that somebody asked for, or a model was trained on."""
+    like = options.get("like")
+    known = [] if like is None else [column.name for column in (*(like.columns or ()), *like.edge_columns)]
+    asked = [name for option in ("drop", "categories") for name in names_in(options.get(option))]
+    return {id, *ends, *names_in(label), *asked, *known}
+
+
+# Whether edges have directions, if that is said, and the tables.
+Content = tuple[bool | None, list[tuple[str, Any, Any]]]
+
+
+def _directed(members: Sequence[Member], said: Sequence[bool | None], options: dict[str, Any]) -> bool | None:
+    r"""Returns whether edges count in their direction alone, which is one answer for all graphs."""
+    like, source = options.get("like"), options["source"]
+    directed: bool | None = options.get("directed") if like is None else like.directed
+    if directed and False in said:
+        raise ValueError(
+            f"Expected edges with directions in the graphs of {source}, as they are to be directed (got "
+            f"'{members[said.index(False)].name}', whose edges have none); leave out 'directed' "
+            "(--directed), or write them with directions"
+        )
+    if directed is not None or True not in said:
+        return directed
+    if other := next((m.name for m, is_directed in zip(members, said, strict=True) if not is_directed), None):
+        raise ValueError(
+            f"Expected directions in all graphs of {source}, or in none (got "
+            f"'{members[said.index(True)].name}', which is directed, and '{other}', which is not); pass "
+            "directed=False (--undirected) to count all edges both ways"
+        )
+    return True
 
 
 def _contents(
@@ -313,7 +346,8 @@ def _joined(tables: Sequence[Any]) -> Any:
 
 
 def _read(place: Path, id: str, ends: Sequence[str], names: Sequence[str]) -> Content:
-    r"""Returns whether edges have directions, and both tables with what says where a row is."""
+    r"""Returns whether edges have directions, if that is said, and both tables with what says where a row
+    is."""
     if place.is_file():
         graph = read_network(place)
         nodes, edges = tables_of(graph, None, id)
@@ -330,7 +364,7 @@ def _read(place: Path, id: str, ends: Sequence[str], names: Sequence[str]) -> Co
                 f"Expected a table of {kind} in '{place}': {kind}.csv, .tsv or .parquet (got none); add it"
             )
         tables.append((kind, *read_table(file, texts, names)))
-    return False, tables
+    return None, tables
 
 
 class _Rows:

@@ -12,14 +12,13 @@ import torch
 from kgat.datasets import splits as rules
 from kgat.datasets.own.labels import Target
 from kgat.datasets.own.numpy_files import read_array
+from kgat.datasets.own.parts import SPELLINGS
 from kgat.datasets.own.raw import MISSING, Array, RawGraph, absent, none_of
 from kgat.datasets.task import PARTS, Split
 
 __all__ = ["SHARES", "splits_of"]
 
 SHARES = (0.6, 0.2)
-# How people call the parts.
-SPELLINGS = {"train": 1, "training": 1, "val": 2, "valid": 2, "validation": 2, "dev": 2, "test": 3}
 Parts = tuple[str, Array]  # a name, and of each node 1, 2, 3 (train, val, test) or 0
 
 
@@ -127,8 +126,12 @@ def _of_column(raw: RawGraph, name: str) -> Array:
 
 
 def _of_files(raw: RawGraph, folder: Path) -> Array:
-    ids = raw.extra.get("node_id") or [str(node) for node in range(raw.num_nodes)]
-    place = {node_id: node for node, node_id in enumerate(ids)}
+    ids = map(_as_text, raw.extra.get("node_id") or range(raw.num_nodes))
+    place: dict[str, int] = {}
+    twice: set[str] = set()  # ids of tensors need not be unlike
+    for node, node_id in enumerate(ids):
+        if place.setdefault(node_id, node) != node:
+            twice.add(node_id)
     part = np.zeros(raw.num_nodes, dtype=np.uint8)
     for number, title in enumerate(PARTS, start=1):
         path = _file_of(folder, title)
@@ -137,6 +140,11 @@ def _of_files(raw: RawGraph, folder: Path) -> Array:
                 raise ValueError(
                     f"Expected ids of nodes in '{path}' (got '{node_id}' in line {line}, which is none); "
                     "correct it"
+                )
+            if node_id in twice:
+                raise ValueError(
+                    f"Expected ids of one node each in '{path}' (got '{node_id}' in line {line}, which "
+                    f"several nodes of {raw.source} are called); give them different names in 'node_id'"
                 )
             node = place[node_id]
             if part[node] not in (0, number):
@@ -161,10 +169,16 @@ def _file_of(folder: Path, part: str) -> Path:
 
 def _ids_in(path: Path) -> list[tuple[int, str]]:
     if path.suffix == ".npy":
-        return [(line, str(value)) for line, value in enumerate(read_array(path).ravel().tolist(), start=1)]
+        return [(line, _as_text(i)) for line, i in enumerate(read_array(path).ravel().tolist(), start=1)]
     lines = path.read_text(encoding="utf8").splitlines()
     ids = [(number, line.strip().strip('"')) for number, line in enumerate(lines, start=1) if line.strip()]
     return ids[1:] if path.suffix == ".csv" and ids and ids[0][1] == "id" else ids
+
+
+def _as_text(node_id: object) -> str:
+    # As a file of texts has it: a whole number without digits behind the point.
+    whole = isinstance(node_id, float) and node_id.is_integer()
+    return str(int(node_id) if whole else node_id).strip()  # type: ignore[call-overload]
 
 
 def _of_masks(raw: RawGraph, title: str, *masks: Array) -> Parts:

@@ -133,8 +133,16 @@ def _header(path: Path, encoding: str) -> tuple[list[str], str]:
         names = next(csv.reader(file, delimiter=separator, skipinitialspace=True), [])
     if not names:
         raise ValueError("No columns to parse from file")
-    # A column without a name is called as pandas calls it.
-    return [name.strip() or f"Unnamed: {place}" for place, name in enumerate(names)], separator
+    names = [name.strip() for name in names]
+    for place, name in enumerate(names):
+        if not name:  # it is called as pandas calls it
+            names[place] = _unlike(f"Unnamed: {place}", names)
+    return names, separator
+
+
+def _unlike(name: str, names: Sequence[str]) -> str:
+    # An index that was written twice has been called so before.
+    return _unlike(f"{name}.1", names) if name in names else name
 
 
 def _read(

@@ -13,6 +13,8 @@ import numpy as np
 from kgat.datasets.own.columns import Column, encode
 from kgat.datasets.own.edges import nearest_neighbours
 from kgat.datasets.own.encoding import Encoding
+from kgat.datasets.own.labels import plain
+from kgat.datasets.own.parts import SPLIT, Masks, expect_one_split, is_mask, masks_in, tells_parts
 from kgat.datasets.own.raw import (
     CODES,
     MISSING,
@@ -26,6 +28,7 @@ from kgat.datasets.own.raw import (
     no_column,
     several,
 )
+from kgat.datasets.own.row_numbers import without_row_numbers
 from kgat.datasets.own.task import make_task
 from kgat.datasets.own.written import code_in
 from kgat.datasets.task import Task
@@ -33,26 +36,28 @@ from kgat.extras import require
 
 __all__ = ["ends_of", "from_pandas"]
 
-SPLIT = "split"  # a column of this name is a split, if nothing else is said
+DECIDE = ("split", "time", "group")  # options that name columns
+Names = str | int | Sequence[str | int]
+TRUTH = {"true": True, "1": True, "1.0": True, "false": False, "0": False, "0.0": False}
 
 
 def from_pandas(
     nodes: Any,
     edges: Any = None,
     *,
-    label: str | Sequence[str] = "label",
-    id: str = "id",
-    edge_source: str = "source",
-    edge_target: str = "target",
+    label: Names = "label",
+    id: str | int = "id",
+    edge_source: str | int = "source",
+    edge_target: str | int = "target",
     knn: int | None = None,
-    drop: str | Sequence[str] = (),
-    categories: str | Sequence[str] = (),
+    drop: Names = (),
+    categories: Names = (),
     fill: bool = False,
     standardize: bool = True,
     source: str = "",
     row: Callable[[str, int], str] | None = None,
     like: Encoding | None = None,
-    graphs: str | None = None,
+    graphs: str | int | None = None,
     fit: Array | None = None,
     **options: Any,
 ) -> Task:
@@ -62,13 +67,18 @@ def from_pandas(
     standardised, truth values are zeros and ones, texts are categories; dates, also as ISO texts, and lengths
     of time are numbers of days. All columns of the edges but both ends are edge features in the same way.
 
+    Columns ``train_mask``, ``val_mask`` and ``test_mask``, or ``split``, are the split, if no other is asked
+    for. They are never features, and neither is another column of nothing but names of parts, nor one
+    without a name that numbers the rows; these are left out with a warning.
+
     Args:
         nodes (pandas.DataFrame): The nodes, a row each.
         edges (pandas.DataFrame, optional): The edges, a row each. (default: :obj:`None`)
         label (str or list of str, optional): What is to be predicted; several, also as one text with commas,
-            for several labels. A missing value or an empty text is unknown; "NA" among texts is a class, but
-            :func:`pandas.read_csv` makes a missing value of it unless it is told ``keep_default_na=False,
-            na_values=[""]``. (default: :obj:`"label"`)
+            for several labels. A missing value or an empty text is unknown, and -1 is a value; "NA" among
+            texts is a class, but :func:`pandas.read_csv` makes a missing value of it unless it is told
+            ``keep_default_na=False, na_values=[""]``. A column may be called by a number.
+            (default: :obj:`"label"`)
         id (str, optional): The column of the ids of nodes; points without edges need none.
             (default: :obj:`"id"`)
         edge_source, edge_target (str, optional): The columns of the ends of edges. (default:
@@ -111,43 +121,40 @@ def from_pandas(
     row = row or (lambda table, number: f"row {number} of '{table}'")
     of_nodes = "nodes" if edges is not None else "points"
     labels, drop, categories = names_in(label) or [""], names_in(drop), names_in(categories)
+    # Columns may be called by numbers, which are texts from here on.
+    id, edge_source, edge_target = map(str, (id, edge_source, edge_target))
+    graphs, *decides = (None if name is None else str(name) for name in (graphs, *map(options.get, DECIDE)))
+    options |= dict(zip(DECIDE, decides, strict=True))
     _expect_edges_or_knn(edges, knn, like)
     taken = {**nodes.attrs.get(TAKEN, {})}
     nodes = _expanded(nodes, f"the {of_nodes} of {source}")
-    names = list(nodes.columns)
+    asked = [id, *labels, *drop, *categories, *_deciding(options, graphs), *_known(like)]
+    nodes = without_row_numbers(nodes, asked, f"the {of_nodes} of {source}")
     _expect_columns(nodes, edges, labels, [*drop, *categories], source, like)
     ids = _ids_of_nodes(nodes, id, edges is not None, source, of_nodes, row)
-    features, ignored = _features_of(names, id, labels, drop, graphs, like, options)
+    masks = [] if like is not None else _given_split(nodes, labels, options, source, partial(row, of_nodes))
+    features, ignored = _features_of(nodes, id, labels, drop, graphs, like, options, masks)
     encoding: dict[str, Any] = {"categories": categories, "fill": fill, "standardize": standardize}
     known = None if like is None else like.columns
     x, columns = encode(nodes[features], partial(_in_cell, row, of_nodes), **encoding, columns=known, fit=fit)
+    ends = {"edge_source": edge_source, "edge_target": edge_target}
+    form: dict[str, Any] = {"source": source, "row": row, "drop": set(drop), "encoding": encoding, **ends}
     edge_index, edge_attr, edge_columns, steps = _edges_or_nearest(
-        edges,
-        knn,
-        x,
-        ids=ids,
-        edge_source=edge_source,
-        edge_target=edge_target,
-        source=source,
-        row=row,
-        drop=set(drop),
-        encoding=encoding,
-        fit=fit,
-        like=like,
+        edges, knn, x, ids=ids, fit=fit, like=like, **form
     )
     values = np.full(len(nodes), np.nan) if like is not None else _told_values(nodes, labels, columns)
-    ends = {"edge_source": edge_source, "edge_target": edge_target}
     raw = RawGraph(
         x=x if x.shape[1] else None,
         edge_index=edge_index,
         edge_attr=edge_attr,
         labels=values,
-        missing=absent(values),
+        of_table=True,
         label=",".join(labels),
         column=partial(_column, nodes, source),
         row=lambda number: row(of_nodes, number),
         source=source,
         directed=False,
+        masks=masks,
         steps=(
             *_said(columns, standardize),
             *steps,
@@ -178,25 +185,75 @@ def _expect_edges_or_knn(edges: Any, knn: int | None, like: Encoding | None) -> 
         )
 
 
+def _given_split(
+    nodes: Any, labels: Sequence[str], options: dict[str, Any], source: str, row: Callable[[int], str]
+) -> Masks:
+    r"""Returns the masks among the columns, unless another split is asked for. A column ``split``, in small
+    letters or others, becomes the option instead."""
+    if options.get("split"):
+        return []
+    names = [name for name in nodes.columns if name not in labels]
+    columns: dict[str, list[Array]] = {}
+    for name in filter(is_mask, names):  # a list of masks is a column for each
+        of_part = columns.setdefault(name.lower().partition("[")[0], [])
+        of_part.append(_truth(nodes[name], partial(_in_column, row, name)))
+    masks = masks_in({name: np.stack(of, axis=1) for name, of in columns.items()}, source, len(nodes))
+    if column := next((name for name in (SPLIT, *names) if name in names and name.lower() == SPLIT), None):
+        expect_one_split(column, masks, source)
+        options["split"] = f"column:{column}"
+    return masks
+
+
+def _truth(values: Any, where: Callable[[int], str]) -> Array:
+    truth = values.astype(str).str.strip().str.lower().map(TRUTH)
+    wrong = truth.isna().to_numpy()
+    if wrong.any():
+        row = int(wrong.argmax())
+        raise ValueError(
+            f"Expected true or false in {where(row)} (got '{values.iloc[row]}'), as it is a mask of a split; "
+            "correct it, or draw a split (--split random)"
+        )
+    return truth.to_numpy(dtype=np.bool_)
+
+
+def _deciding(options: Mapping[str, Any], graphs: str | None) -> list[str]:
+    split = (options.get("split") or "").partition("column:")[2]
+    return [name for name in (options.get("time"), options.get("group"), split, graphs) if name]
+
+
+def _known(like: Encoding | None, of_edges: bool = False) -> list[str]:
+    # Columns that a model was trained on, whatever they are called.
+    return [] if like is None else [c.name for c in (like.edge_columns if of_edges else like.columns or ())]
+
+
 def _features_of(
-    names: Sequence[str],
+    nodes: Any,
     id: str,
     labels: Sequence[str],
     drop: Sequence[str],
     graphs: str | None,
     like: Encoding | None,
-    options: dict[str, Any],
+    options: Mapping[str, Any],
+    masks: Masks,
 ) -> tuple[list[str], list[str]]:
-    r"""Returns the columns that are features, and those that are none; a split that is there is an option."""
-    if options.get("split") is None and SPLIT in names and SPLIT not in labels:
-        options["split"] = f"column:{SPLIT}"
-    decides = [
-        options.get("time"),
-        options.get("group"),
-        (options.get("split") or "").partition("column:")[2],
-    ]
-    ignored = [*labels, *drop, *filter(None, [*decides, graphs]), *(() if like is None else like.ignored)]
-    return [name for name in names if name not in {id, *ignored}], ignored
+    r"""Returns the columns that are features, and those that are none."""
+    ignored = [*labels, *drop, *_deciding(options, graphs), *(() if like is None else like.ignored)]
+    ignored += filter(is_mask, nodes.columns) if masks else ()
+    names = [name for name in nodes.columns if name not in {id, *ignored}]
+    parts = _of_parts(nodes, names, like, _known(like))
+    return [name for name in names if name not in parts], [*ignored, *parts]
+
+
+def _of_parts(table: Any, names: Sequence[str], like: Encoding | None, known: Sequence[str]) -> list[str]:
+    # Columns that tell the parts of a split, with warnings that they are no features.
+    parts = [name for name in names if name not in known and tells_parts(name, table[name])]
+    for name in parts if like is None else ():
+        use = "" if is_mask(name) else f"use it as the split (--split column:{name}), or "
+        warnings.warn(
+            f"column '{name}' tells the parts of a split, so it is no feature; {use}drop it (--drop {name})",
+            stacklevel=4,
+        )
+    return parts
 
 
 def _in_cell(row: Callable[[str, int], str], table: str, number: int, name: str) -> str:
@@ -263,19 +320,11 @@ def _told_values(nodes: Any, labels: Sequence[str], columns: Sequence[Column]) -
 
 
 def _label_values(nodes: Any, labels: Sequence[str]) -> Array:
-    if len(labels) == 1:
-        values = nodes[labels[0]]
-        if values.dtype.kind in "biuf":
-            return np.asarray(values.to_numpy())
-        # Nullable types and texts; what are numbers but for missing ones are read as floats before.
-        as_objects = np.asarray(values.astype(object), dtype=object)
-        known = as_objects[~absent(as_objects)]
-        if len(known) and all(
-            isinstance(value, int | float) and not isinstance(value, bool) for value in known
-        ):
-            return np.asarray(values.astype(float))
-        return np.array([v.strip() if isinstance(v, str) else v for v in as_objects], dtype=object)
-    return np.stack([np.asarray(nodes[name].astype(object), dtype=object) for name in labels], axis=1)
+    if len(labels) == 1 and nodes[labels[0]].dtype.kind in "biuf":
+        return plain(np.asarray(nodes[labels[0]].to_numpy()))
+    # Nullable types and texts; what are numbers but for missing ones are read as floats before.
+    columns = [np.asarray(nodes[name].astype(object), dtype=object) for name in labels]
+    return plain(columns[0] if len(labels) == 1 else np.stack(columns, axis=1))
 
 
 def _warn_of_copies(nodes: Any, features: Sequence[str], values: Array, labels: Sequence[str]) -> None:
@@ -400,11 +449,15 @@ def _edges(
     edges = edges.reset_index(drop=True)
     expect_no_twins(edges.columns, f"the edges of {source}")
     edges.columns = list(map(str, edges.columns))
+    used = [edge_source, edge_target, *drop, *encoding["categories"], *_known(like, of_edges=True)]
+    edges = without_row_numbers(edges, used, f"the edges of {source}")
     ends = ends_of(edges, ids, edge_source, edge_target, f"the edges of {source}", partial(row, "edges"))
     known = None if like is None else like.edge_columns
     if like is not None:  # what was no feature of a node may be one of an edge
         drop = {*drop, *like.ignored} - {column.name for column in like.edge_columns}
     features = [name for name in edges.columns if name not in {edge_source, edge_target, *drop}]
+    parts = _of_parts(edges, features, like, _known(like, of_edges=True))
+    features = [name for name in features if name not in parts]
     if (not features or not len(edges)) and not known:
         return np.stack(ends), None, (), ()
     attr, columns = encode(

@@ -12,8 +12,8 @@ from torch import Tensor
 from torch_geometric.data import Data
 from torch_geometric.utils import is_undirected
 
+from kgat.datasets.digest import digest_of
 from kgat.datasets.graph import feature_tensor
-from kgat.datasets.own.digest import digest_of
 from kgat.datasets.own.edges import Edges, cleaned
 from kgat.datasets.own.encoding import Encoding
 from kgat.datasets.own.labels import METRIC_OF, target_of

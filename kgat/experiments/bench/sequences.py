@@ -21,10 +21,11 @@ from kgat.experiments.bench.measure import peak_bytes, ratios, seconds_of, sprea
 from kgat.experiments.bench.scenarios import named
 from kgat.experiments.circumstances import circumstances
 from kgat.experiments.engine import Engine, Job
+from kgat.experiments.records import SEQUENCE_BASELINE
 from kgat.nn import KernelAttention, PrimalAttention
 
 ROUNDS = 5
-BASELINE = "torch softmax"
+BASELINE = SEQUENCE_BASELINE
 WEIGHTS = "softmax with all weights"  # what dense attention is without a fused kernel
 
 Record = dict[str, Any]

@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullFormatter
 
-from kgat.experiments.bench.sequences import BASELINE
 from kgat.experiments.plots.look import PALETTE, WIDTH
 from kgat.experiments.plots.plot import Looks, plot
 from kgat.experiments.plots.selection import Record
+from kgat.experiments.records import SEQUENCE_BASELINE
 
 
 @plot(lambda records, _: [record for record in records if record.get("kind") == "sequence cost"])
@@ -36,7 +36,7 @@ def sequence_costs(records: Sequence[Record], looks: Looks, dataset: str) -> Fig
             )
     # Lines that lie upon each other in the first panel do not in the second.
     panels[1].axhline(1.0, color="#666666", linewidth=1.0, linestyle="--", zorder=1)
-    titles = ("time, ms", f"speed, {BASELINE} = 1", "peak memory, MB")
+    titles = ("time, ms", f"speed, {SEQUENCE_BASELINE} = 1", "peak memory, MB")
     for axes, title in zip(panels, titles, strict=True):
         axes.set(xscale="log", yscale="log", xlabel="tokens")
         axes.set_title(title, loc="left")

@@ -169,3 +169,73 @@ def test_weights_of_a_matrix_beside_masks(tmp_path, arrays):
     assert task.data.edge_attr.tolist() == [[0.5], [2.0]]
     np.savez(tmp_path / "g.npz", x=x, y=y, adjacency=weights > 0, **masks)
     assert read_graph(tmp_path / "g.npz").data.edge_attr is None
+
+
+MASKS = {f"{part}_mask": np.arange(N) % 3 == i for i, part in enumerate(("train", "val", "test"))}
+
+
+def edges_of(arrays):
+    adjacency, x, y = arrays
+    edge_index = np.stack(adjacency.nonzero())
+    return x, y, {"edge_index": {"edge_index": edge_index}, "adj": {"adj": adjacency.toarray()}, "knn": {}}
+
+
+@pytest.mark.parametrize("form", ["edge_index", "adj", "knn"])
+def test_splits_come_with_arrays_of_every_form(tmp_path, arrays, form):
+    x, y, edges = edges_of(arrays)
+    options = {"knn": 3} if form == "knn" else {}
+
+    def read(**more):
+        np.savez(tmp_path / "g.npz", x=x, y=y, **edges[form], **more)
+        return read_graph(tmp_path / "g.npz", **options)
+
+    names = np.array(["train", "val", "test"])[np.arange(N) % 3]
+    ids = {part: np.flatnonzero(MASKS[f"{part}_mask"]) for part in ("train", "val", "test")}
+    for more, title in ((MASKS, "given"), ({"split": names}, "split"), (ids, "given")):
+        task = read(**more)
+        assert [split.name for split in task.splits] == [title]
+        for part in ("train", "val", "test"):
+            assert torch.equal(getattr(task.splits[0], part), torch.from_numpy(MASKS[f"{part}_mask"]))
+        assert len(read_graph(tmp_path / "g.npz", split="random", **options).splits) == 20
+    several = {name: np.stack([mask, np.roll(mask, 1)], axis=1) for name, mask in MASKS.items()}
+    assert [split.name for split in read(**several).splits] == ["given-0", "given-1"]
+    assert len(read(split=y, train=y).splits) == 20  # neither names parts
+    for more, message in [
+        ({"train_mask": MASKS["train_mask"], "val_mask": MASKS["val_mask"]}, r"got no 'test_mask'.*or let"),
+        ({**MASKS, "test_mask": MASKS["val_mask"]}, r"disjoint masks in split 'given' of '.*g.npz'"),
+        ({**MASKS, "test_mask": np.ones(3, bool)}, r"'test_mask' for the 30 nodes of .*got \[3\]"),
+        ({**MASKS, "split": names}, r"one split in '.*g.npz' \(got masks and 'split'\)"),
+        ({**ids, "test": np.array([N])}, r"nodes from 0 to 29 in 'test' of '.*g.npz' \(got 30\)"),
+    ]:
+        with pytest.raises((ValueError, IndexError), match=message):
+            read(**more)
+
+
+def test_masks_beside_arrays_in_memory(arrays):
+    adjacency, x, y = arrays
+    columns = {**MASKS, "node_id": np.arange(100, 100 + N), "year": np.arange(N)}
+    for task in (from_points(x, y, knn=3, columns=columns), from_scipy(adjacency, x, y, columns=columns)):
+        assert torch.equal(task.splits[0].test, torch.from_numpy(MASKS["test_mask"]))
+        assert task.data.node_id[:2] == [100, 101]
+    del columns["test_mask"]
+    with pytest.raises(ValueError, match=r"got no 'test_mask'"):
+        from_points(x, y, knn=3, columns=columns)
+    assert from_points(x, y, knn=3, columns={"year": columns["year"]}, time="year").splits[0].name == "time"
+
+
+@pytest.mark.parametrize("masks", [{}, MASKS])
+def test_edges_are_there_once(tmp_path, arrays, masks):
+    x, y, edges = edges_of(arrays)
+    np.savez(tmp_path / "g.npz", x=x, y=y, **edges["edge_index"], **edges["adj"], **masks)
+    for options in ({}, {"knn": 3}):
+        with pytest.raises(ValueError, match=r"edges once in '.*g.npz' \(got edge_index, adj\); leave out"):
+            read_graph(tmp_path / "g.npz", **options)
+    np.savez(tmp_path / "g.npz", x=x, features=x, y=y, **edges["adj"], **masks)
+    with pytest.raises(ValueError, match=r"features once in '.*g.npz' \(got x, features\)"):
+        read_graph(tmp_path / "g.npz")
+    assert read_graph(tmp_path / "g.npz", label="features", kind="regression").data.x.size(1) == 4
+    # Nobody could say which entry of a matrix a row of them belongs to.
+    for form, options in (("adj", {}), ("knn", {"knn": 3})):
+        np.savez(tmp_path / "g.npz", x=x, y=y, **edges[form], edge_attr=np.ones((9, 2)), **masks)
+        with pytest.raises(ValueError, match=r"'edge_attr' beside 'edge_index' in '.*g.npz' .got it without"):
+            read_graph(tmp_path / "g.npz", **options)

@@ -53,7 +53,7 @@ def test_edges_are_cleaned_as_pyg_cleans_them():
         (torch.arange(N) % 2, "binary", "roc_auc", 2),
         (torch.arange(N) % 2 == 0, "binary", "roc_auc", 2),
         ((torch.arange(N) % 2).float(), "binary", "roc_auc", 2),
-        ((torch.arange(N) % 4).float(), "regression", "rmse", 1),
+        ((torch.arange(N) % 4).float(), "multiclass", "accuracy", 4),
         (torch.linspace(0, 1, N), "regression", "rmse", 1),
         (torch.linspace(0, 1, N).view(-1, 1), "regression", "rmse", 1),
         (torch.linspace(0, 1, 2 * N).view(-1, 2), "regression", "rmse", 2),

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import torch
 
-from kgat.datasets import from_networkx, from_pandas, read_graph
+from kgat.datasets import Encoding, from_networkx, from_pandas, read_graph
+from kgat.datasets.own.read import read_unlabelled
 
 
 def network(cls=nx.Graph):
@@ -72,7 +73,7 @@ def test_a_list_of_edges_beside_a_table(tmp_path):
     expected = from_pandas(nodes, edges)
     assert task.digest == expected.digest
     path.write_text("p0 p1\np0 p99\n")
-    with pytest.raises(IndexError, match=r"in edge 1 of 'known.edgelist'.*got 'p99', which is none of 60"):
+    with pytest.raises(IndexError, match=r"in line 2 of 'known.edgelist'.*got 'p99', which is none of 60"):
         read_graph(path, nodes="nodes.csv")
     with pytest.raises(ValueError, match=r"got 'knn', which is for tables or points"):
         read_graph(path, nodes="nodes.csv", knn=3)
@@ -94,6 +95,20 @@ def test_what_does_not_fit_is_named(tmp_path):
     with pytest.raises(ValueError, match=r"networkx.read_graphml reads in '.*' .got") as caught:
         read_graph(path)
     assert "\n" not in str(caught.value)
+
+
+def test_edges_without_directions_are_not_made_directed(tmp_path):
+    message = r"edges with directions in .* \(got a Graph, whose edges have none\); give a networkx.DiGraph"
+    with pytest.raises(ValueError, match=message):
+        from_networkx(network(), directed=True)
+    from_networkx(network(nx.DiGraph), directed=True)
+    nx.write_graphml(network(), tmp_path / "g.graphml")
+    with pytest.raises(ValueError, match=message):
+        read_graph(tmp_path / "g.graphml", directed=True)
+    # What answers was trained on edges that count one way.
+    encoding = Encoding.of(from_networkx(network(nx.DiGraph)).data.encoding)
+    with pytest.raises(ValueError, match=message):
+        read_unlabelled(tmp_path / "g.graphml", encoding)
 
 
 @pytest.mark.parametrize("suffix", ["graphml", "gexf"])

@@ -5,7 +5,8 @@ import torch
 from made_graphs import tables, write
 from torch_geometric.data import Data
 
-from kgat.datasets import describe, read_graph
+from kgat.datasets import Encoding, describe, read_graph
+from kgat.datasets.own.read import read_unlabelled
 from kgat.experiments.config import Config, on_data
 from kgat.experiments.prediction import Trained
 from kgat.experiments.training import outputs, save, train
@@ -281,3 +282,50 @@ def test_a_name_is_one_in_all_graphs(tmp_path):
     assert bool((task.y >= 0).all())
     assert "NA, NaN in age taken for missing; " in task.preprocessing
     assert "NA in region taken for a name, as only an empty cell is missing there" in task.preprocessing
+
+
+def networks(folder, kinds):
+    for (part, seeds), kind in zip(PARTS.items(), kinds, strict=True):
+        (folder / part).mkdir(parents=True)
+        for seed in seeds:
+            graph = nx.gnp_random_graph(20, 0.2, seed=seed, directed=kind == "directed")
+            nx.set_node_attributes(graph, {i: {"age": float(i), "label": "ab"[i % 2]} for i in graph})
+            if kind == "tables":
+                place = folder / part / f"{seed}"
+                nodes = pd.DataFrame({"id": list(graph), "age": list(graph), "label": list("ab" * 10)})
+                write(place, nodes, nx.to_pandas_edgelist(graph))
+            else:
+                nx.write_graphml(graph, folder / part / f"{seed}.graphml")
+    return folder
+
+
+def test_edges_of_all_graphs_have_directions_or_none(tmp_path):
+    task = read_graph(networks(tmp_path / "none", ["", "", ""]))
+    assert task.data.is_undirected()
+    with pytest.raises(ValueError, match=r"as they are to be directed .got 'train/0', whose edges have none"):
+        read_graph(tmp_path / "none", directed=True)
+    for other in ("", "tables"):
+        folder = networks(tmp_path / f"mixed{other}", ["directed", other, "directed"])
+        with pytest.raises(ValueError, match=r"got 'train/0', which is directed, and 'val/2', which is not"):
+            read_graph(folder)
+        assert read_graph(folder, directed=False).data.is_undirected()
+    assert not read_graph(tmp_path / "mixedtables", directed=True).data.is_undirected()
+    all_directed = read_graph(networks(tmp_path / "all", ["directed"] * 3))
+    with pytest.raises(ValueError, match=r"as they are to be directed .got 'train/0'"):
+        read_unlabelled(tmp_path / "none", Encoding.of(all_directed.data.encoding))
+
+
+def test_what_is_no_feature_of_one_graph_is_none_of_several(tmp_path):
+    expected = read_graph(people(tmp_path / "people"))
+    folder = people(tmp_path / "more")
+    for path in sorted(folder.glob("*/*/*.csv")):
+        table = pd.read_csv(path)
+        if path.name == "nodes.csv":
+            table["split"], table["train_mask"] = "train", True
+        table.to_csv(path)
+    with pytest.warns(UserWarning, match="tells the parts of a split|numbers the rows") as told:
+        task = read_graph(folder)
+    assert task.digest == expected.digest
+    assert {"split", "train_mask", "Unnamed: 0"} == {str(each.message).split("'")[1] for each in told}
+    again = read_unlabelled(folder / "train" / "town 0", Encoding.of(task.data.encoding))
+    assert again.data.x.shape == (60, task.data.x.size(1))

@@ -1,9 +1,13 @@
+import warnings
+
 import made_graphs
+import networkx as nx
 import numpy as np
 import pytest
 import torch
+from torch_geometric.data import Data
 
-from kgat.datasets import from_pandas
+from kgat.datasets import Encoding, from_data, from_networkx, from_pandas
 from kgat.datasets.splits import class_shares, whole_groups
 
 
@@ -111,7 +115,9 @@ def test_a_column_says_the_split(nodes, edges):
         (split,) = task.splits
         assert part_of(split).tolist() == [1, 2, 3, 0] * 15
         assert task.data.x.size(1) == 5
-    assert len(from_pandas(nodes.assign(split=said), edges, split="stratified").splits) == 20
+    with pytest.warns(UserWarning, match=r"column 'split' tells the parts of a split.*--split column:split"):
+        task = from_pandas(nodes.assign(split=said), edges, split="stratified")
+    assert (len(task.splits), task.data.x.size(1)) == (20, 5)
     said = said.astype(object)
     said[5] = "traim"
     with pytest.raises(
@@ -136,6 +142,26 @@ def test_files_say_the_split(tmp_path, nodes, edges):
     (tmp_path / "val.csv").write_text("id\np2\np99\n")
     with pytest.raises(ValueError, match=r"ids of nodes in '.*val.csv' .got 'p99' in line 3"):
         from_pandas(nodes, edges, split=f"files:{tmp_path}")
+
+
+@pytest.mark.parametrize("dtype", [torch.long, torch.float64])
+@pytest.mark.parametrize("suffix", ["txt", "csv", "npy"])
+def test_files_name_nodes_by_numbers(tmp_path, suffix, dtype):
+    ids = np.arange(1000, 1030)
+    edge_index, y = torch.tensor([[0, 1], [1, 2]]), torch.arange(30) % 2
+    data = Data(x=torch.rand(30, 2), edge_index=edge_index, y=y, node_id=torch.from_numpy(ids).to(dtype))
+    for number, part in enumerate(("train", "val", "test")):
+        if suffix == "npy":
+            np.save(tmp_path / f"{part}.npy", ids[number::3])
+        else:
+            (tmp_path / f"{part}.{suffix}").write_text("\n".join(map(str, ids[number::3])))
+    (split,) = from_data(data, split=f"files:{tmp_path}").splits
+    assert part_of(split).tolist() == [1, 2, 3] * 10
+    data.node_id[3] = 1000
+    with pytest.raises(
+        ValueError, match=r"ids of one node each in '.*train.*' .got '1000' in line 1, which sev"
+    ):
+        from_data(data, split=f"files:{tmp_path}")
 
 
 def test_given_splits_may_not_leak(nodes, edges):
@@ -182,3 +208,96 @@ def test_few_groups_have_few_splits_and_none_twice(nodes, edges):
         distinct = {(*split.train.tolist(), *split.val.tolist()) for split in task.splits}
         assert len(distinct) == len(task.splits) <= most
         assert [split.name for split in task.splits] == [f"random-{i}" for i in range(len(distinct))]
+
+
+def names_of(task):
+    return [column["name"] for column in task.data.columns]
+
+
+SAID = np.array(["train", "Valid ", "test", ""])[np.arange(60) % 4]
+
+
+@pytest.mark.parametrize("name", ["split", "Split", "SPLIT"])
+def test_a_column_of_parts_is_the_split_in_any_letters(nodes, edges, name):
+    (split,) = from_pandas(nodes.assign(**{name: SAID}), edges).splits
+    assert part_of(split).tolist() == [1, 2, 3, 0] * 15
+    with pytest.raises(ValueError, match=rf"train, val, test or nothing in column '{name}' .got '4'"):
+        from_pandas(nodes.assign(**{name: 4}), edges)
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        dropped = from_pandas(nodes.assign(**{name: SAID}), edges, split="random", drop=[name])
+    assert names_of(dropped) == ["age", "job", "member"]
+
+
+@pytest.mark.parametrize("name", ["split", "SPLIT", "fold"])
+def test_parts_are_no_features(nodes, edges, name):
+    nodes = nodes.assign(**{name: SAID}, year=range(60), part=SAID)
+    for options in ({"split": "random"}, {"split": "column:part"}, {"split": "column:part", "group": "id"}):
+        with pytest.warns(
+            UserWarning, match=f"column '{name}' tells the parts of a split, so it is no feature"
+        ):
+            task = from_pandas(nodes, edges, **options, drop=["part", "year"])
+        assert names_of(task) == ["age", "job", "member"]
+        encoding = Encoding.of(task.data.encoding)
+        for table in (nodes, nodes.drop(columns=[name])):  # a model that answers has no use for it
+            assert from_pandas(table, edges, like=encoding).data.x.shape == task.data.x.shape
+    with pytest.warns(UserWarning, match="column 'way' tells the parts of a split"):
+        task = from_pandas(
+            nodes[["id", "age", "label"]], edges.assign(way=np.resize(SAID, len(edges)), w=1.0)
+        )
+    assert task.data.edge_attr.size(1) == 1
+    # What holds other words, too, may be a feature.
+    ways = nodes[["id", "label"]].assign(way=np.array(["train", "bus"])[np.arange(60) % 2])
+    assert names_of(from_pandas(ways, edges)) == ["way"]
+
+
+FORMS = {
+    "truth values": lambda mask: mask,
+    "zeros and ones": lambda mask: mask.astype(int),
+    "floats": lambda mask: mask.astype(float),
+    "texts": lambda mask: np.where(mask, "TRUE", "false "),
+    "lists": lambda mask: [[value] for value in mask],
+}
+
+
+@pytest.mark.parametrize("form", FORMS)
+@pytest.mark.parametrize("name", ["{}_mask", "{}_MASK"])
+def test_masks_are_the_split_of_a_table(nodes, edges, form, name):
+    masks = {
+        name.format(part): FORMS[form](np.arange(60) % 4 == number)
+        for number, part in enumerate(("train", "val", "test"))
+    }
+    table = nodes.assign(**masks)
+    task = from_pandas(table, edges)
+    assert [part_of(split).tolist() for split in task.splits] == [[1, 2, 3, 0] * 15]
+    assert names_of(task) == ["age", "job", "member"]
+    encoding = Encoding.of(task.data.encoding)
+    assert from_pandas(table, edges, like=encoding).data.x.shape == task.data.x.shape
+    with pytest.warns(
+        UserWarning, match=r"column '.*' tells the parts of a split, so it is no feature; drop"
+    ):
+        drawn = from_pandas(table, edges, split="random")
+    assert (len(drawn.splits), names_of(drawn)) == (20, ["age", "job", "member"])
+    graph = nx.Graph(zip(edges["source"], edges["target"], strict=True))
+    assert from_networkx(graph, table).splits[0].name == "given"
+    with pytest.raises(ValueError, match=r"one split in .* .got masks and 'split'"):
+        from_pandas(table.assign(split=SAID), edges)
+    last = name.format("test")
+    with pytest.raises(ValueError, match=r"got no 'test_mask'.; add it, or let splits be drawn"):
+        from_pandas(table.drop(columns=last), edges)
+
+
+def test_several_masks_and_wrong_ones(nodes, edges):
+    masks = {
+        f"{part}_mask": [[i % 4 == number, (i + 1) % 4 == number] for i in range(60)]
+        for number, part in enumerate(("train", "val", "test"))
+    }
+    task = from_pandas(nodes.assign(**masks), edges)
+    assert [part_of(split).tolist() for split in task.splits] == [[1, 2, 3, 0] * 15, [2, 3, 0, 1] * 15]
+    assert names_of(task) == ["age", "job", "member"]
+    wrong = nodes.assign(**dict.fromkeys(masks, 0))
+    wrong.loc[7, "val_mask"] = 3
+    with pytest.raises(ValueError, match=r"true or false in row 7 of 'nodes', column 'val_mask' .got '3'"):
+        from_pandas(wrong, edges)
+    with pytest.warns(UserWarning, match="column 'dev_mask' tells the parts"):
+        assert names_of(from_pandas(nodes.assign(dev_mask=True), edges)) == ["age", "job", "member"]

@@ -380,3 +380,60 @@ def test_a_name_stays_one_where_a_model_answers(tmp_path, nodes, edges):
     folder = made_graphs.write(tmp_path / "new", few, here)
     new = read_unlabelled(folder, Encoding.of(task.data.encoding))
     assert torch.equal(new.data.x, task.data.x[::4])
+
+
+@pytest.mark.parametrize("rows", [slice(None), slice(None, None, -1), slice(0, None, 2)])
+@pytest.mark.parametrize("suffix", ["csv", "tsv"])
+def test_numbers_of_rows_are_no_features(tmp_path, nodes, edges, suffix, rows):
+    # As to_csv writes an index, and once more where a table was read and written again.
+    folder = made_graphs.write(tmp_path / "g", nodes, edges)
+    separator = "," if suffix == "csv" else "\t"
+    for name, table in (("nodes", nodes), ("edges", edges)):
+        (folder / f"{name}.csv").unlink()
+        chosen = table.iloc[rows] if name == "edges" else table
+        chosen.to_csv(folder / f"{name}.{suffix}", sep=separator)
+        again = pd.read_csv(folder / f"{name}.{suffix}", sep=separator)
+        assert again.columns[0] == "Unnamed: 0"
+        again.to_csv(folder / f"{name}.{suffix}", sep=separator)
+    expected = from_pandas(nodes, edges.iloc[rows])
+    with pytest.warns(
+        UserWarning, match=r"of the (nodes|edges) of .* has no name and numbers the rows"
+    ) as told:
+        task = read_graph(folder)
+    assert [str(each.message).split("'")[1] for each in told] == ["Unnamed: 0.1", "Unnamed: 0"] * 2
+    assert task.digest == expected.digest
+    # Unless they are asked for.
+    nameless = ["Unnamed: 0", "Unnamed: 0.1"]
+    with warnings.catch_warnings():
+        warnings.simplefilter("error")
+        read_graph(folder, drop=nameless)
+        assert read_graph(folder, categories=nameless).data.x.size(1) == 5 + 2 * 60
+        points = read_graph(folder / f"nodes.{suffix}", knn=3, id=nameless[0], drop=["id", nameless[1]])
+    assert points.data.node_id == [str(row) for row in range(60)]
+
+
+def test_nameless_columns_that_number_nothing_stay(nodes, edges):
+    for values in ([7, 8] * 30, [i / 2 for i in range(60)], ["a", "b"] * 30, [True, False] * 30):
+        with warnings.catch_warnings():
+            warnings.simplefilter("error")
+            task = from_pandas(nodes.assign(**{"Unnamed: 4": values}), edges)
+        assert task.data.columns[-1]["name"] == "Unnamed: 4"
+    with pytest.warns(UserWarning, match="column '' of the points of the given tables has no name"):
+        task = from_pandas(nodes.assign(**{"": range(60)}), knn=3)
+    assert [column["name"] for column in task.data.columns] == ["age", "job", "member"]
+
+
+def test_columns_may_be_called_by_numbers(nodes, edges):
+    named = ["id", "age", "job", "member", "label"]
+    expected = from_pandas(nodes, edges)
+    by_number = {name: number for number, name in enumerate(named)}
+    numbered, ends = nodes.rename(columns=by_number), edges.rename(columns={"source": 0, "target": 1})
+    form = {"id": 0, "edge_source": 0, "edge_target": 1}
+    assert from_pandas(numbered, ends, label=4, **form).digest == expected.digest
+    assert from_pandas(numbered, ends, label=[4], drop=2, **form).data.x.size(1) == 2
+    assert from_pandas(numbered, ends, label=4, categories=1, **form).data.x.size(1) > 5
+    task = from_pandas(numbered, ends, label=2, group=4, drop=[], **form)
+    assert (task.kind, len(task.splits)) == ("multiclass", 6)
+    assert from_pandas(numbered, ends, label=2, time=1, **form).splits[0].name == "time"
+    with pytest.raises(ValueError, match=r"a column '7' in the given tables .got 0, 1, 2, 3, 4"):
+        from_pandas(numbered, ends, label=7, **form)

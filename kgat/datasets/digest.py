@@ -8,7 +8,9 @@ from torch import Tensor
 
 from kgat.ops.graph.fingerprint import contents
 
-__all__ = ["digest_of"]
+__all__ = ["CONTENT", "digest_of"]
+
+CONTENT = "content"  # a digest that is to be taken of it
 
 
 def digest_of(parts: Iterable[Tensor | str | None]) -> str:
