@@ -170,10 +170,15 @@ def _fit(entries: list[Entry], context: Context, row: Tensor, col: Tensor, is_me
         return
     for kernel, own in zip(scaled, exponents, strict=True):
         scale = query.new_tensor([[2.0 ** (n / STEPS)] for n in own])
-        if isinstance(kernel, ScaledCosine):  # the length of its inputs cancels
+        if _has_beta(kernel):  # the length of its inputs cancels
             kernel.beta.copy_(kernel.beta * scale)
             scale = torch.ones_like(scale)
         kernel.input_scale = scale
+
+
+def _has_beta(kernel: Kernel) -> TypeGuard[ScaledCosine]:
+    # Not of a subclass with another score, which beta is no factor of.
+    return isinstance(kernel, ScaledCosine) and type(kernel).lift is ScaledCosine.lift
 
 
 Operand = tuple[Kernel, Tensor, Tensor]
@@ -224,7 +229,7 @@ def _fitted(
         query, key = inputs[part]
         scale = query.new_tensor([2.0 ** (n / STEPS) for n in exponents])
         # Not called as a module: its hooks would count passes that no user asked for.
-        if isinstance(part, ScaledCosine):
+        if _has_beta(part):
             return part.forward(query, key, context).paired() * scale
         scale = scale.unsqueeze(-1)
         by_query = query * scale

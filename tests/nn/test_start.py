@@ -560,3 +560,17 @@ def test_edges_are_looked_at_whatever_the_default_device_is(edges):
     expected = conv(x, edge_index)
     with torch.device("meta"):
         torch.testing.assert_close(other(x, edge_index), expected)
+
+
+class OfDistances(kernels.ScaledCosine):
+    def score(self, query, key):
+        return -(query - key).abs().sum(dim=-1)
+
+
+def test_another_score_of_a_class_with_a_scale_of_its_own_is_scaled():
+    x, edge_index = torch.randn(50, 5), torch.randint(50, (2, 400))
+    conv = KernelGATConv(5, 8, heads=2, kernel=OfDistances, start="unit", add_self_loops=False)
+    conv(x, edge_index)
+    query, key, _ = conv.project(x)
+    score = conv.kernel(query, key).at(edge_index[1], edge_index[0])
+    torch.testing.assert_close(score.std(dim=0), torch.ones(2), atol=0.1, rtol=0.0)
