@@ -44,8 +44,9 @@ def cells(page):
 
 
 @pytest.mark.parametrize("page", [p for p in PAGES if blocks(p, "python")], ids=name_of)
-def test_code_runs(page):
-    r"""The blocks of a page, one after the other, as a reader runs them."""
+def test_code_runs(page, tmp_path, monkeypatch):
+    r"""The blocks of a page, one after the other, as a reader runs them, in a folder of its own."""
+    monkeypatch.chdir(tmp_path)
     names = {}
     for block in blocks(page, "python"):
         exec(compile(block, str(page), "exec"), names)

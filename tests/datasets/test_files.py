@@ -72,7 +72,8 @@ def test_download_over_http(origin, tmp_path, serve):
     download(f"{url}/raw.bin", tmp_path / "raw.bin")
     assert (tmp_path / "raw.bin").read_bytes() == CONTENT
     with pytest.raises(FileNotFoundError, match=r"no download from .*other.bin: .*not found"):
-        download(f"{url}/other.bin", tmp_path / "other.bin")
+        download(f"{url}/other.bin", tmp_path / "new" / "folder" / "other.bin")
+    assert not (tmp_path / "new").exists()
 
 
 @pytest.mark.parametrize(

@@ -110,6 +110,41 @@ def test_what_pages_say_of_the_evidence(page):
     )
 
 
+def test_what_pages_say_of_wins_losses_and_the_plain_mean():
+    records = records_below("evidence/families", "evidence/graphs.jsonl")
+    judged = verdicts(records)
+    graphs = {r["dataset"]: r for r in records if r["kind"] == "graph"}
+    text = {
+        page: " ".join((ROOT / page).read_text(encoding="utf8").split())
+        for page in ("README.md", "docs/why.md", "docs/faq.md", "docs/how-to/choose-a-kernel.md")
+    }
+    outside_ties = [v for v in judged if v.outcome != "tie"]
+    assert all(graphs[v.dataset]["nearest"] for v in outside_ties)
+    assert sum(graphs[v.dataset]["nearest"] for v in judged) == 17
+    assert "win on three graphs and lose on two of seventeen" in text["docs/faq.md"]
+    wins, losses = (
+        [graphs[v.dataset]["classes"] for v in sorted(outside_ties, key=lambda v: -abs(v.contest.difference))
+         if v.outcome == outcome]
+        for outcome in ("win", "loss")
+    )  # fmt: skip
+    assert (wins, losses) == ([26, 15, 10], [4, 2])
+    assert "26, 15 and 10 classes), and lose on two" in text["docs/why.md"]
+    assert "series of that kind with 4 and 2)" in text["docs/why.md"]
+    block = between("evidence/README.md", "verdict")
+    gained, lost = re.search(
+        r"its gain is \+([\d.]+) points on average, where they do not −([\d.]+)\.", block
+    ).groups()
+    said = f"it gained {gained} points on average, where it did not it lost {lost}"
+    assert said in text["docs/how-to/choose-a-kernel.md"]
+    # Over all graphs there is no gain over the stock layers, and none over the plain mean.
+    for stock in (STOCK, ["constant"]):
+        gains = [100 * v.contest.difference for v in verdicts(records, "kernel", stock) if v.measure.percent]
+        assert wilcoxon(np.array(gains)) > LEVEL
+        assert abs(np.mean(gains)) < 0.5
+    assert "Over all there is no gain" in text["README.md"]
+    assert "is as good on average" in text["README.md"]
+
+
 def test_what_the_page_of_the_evidence_says_of_the_plain_mean():
     records = records_below("evidence/families", "evidence/graphs.jsonl")
     text = " ".join((ROOT / "evidence" / "README.md").read_text(encoding="utf8").split())

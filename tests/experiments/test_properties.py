@@ -131,7 +131,7 @@ def test_the_gain_is_correlated_with_what_graphs_are_like():
 def test_the_command_adds_what_a_file_lacks(tmp_path, capsys):
     path = tmp_path / "graphs.jsonl"
     for _ in range(2):
-        assert not cli.main(["properties", "wine,breast_cancer", "--out", str(path)])
+        assert not cli.main(["properties", "wine,breast_cancer,Wine", "--out", str(path)])
     records = [json.loads(line) for line in path.read_text().splitlines()]
     assert [record["dataset"] for record in records] == ["wine", "breast_cancer"]
     assert not cli.main(["properties", "wine"])
@@ -178,7 +178,11 @@ def test_no_names_and_no_file_are_said(tmp_path, capsys):
 
 
 @pytest.mark.parametrize(
-    ("name", "is_nearest"), [("digits", True), ("wine", True), ("diabetes", True), ("karate", False)]
+    ("name", "is_nearest"),
+    [
+        *(("digits", True), ("wine", True), ("diabetes", True), ("karate", False)),
+        *(("wine-10-noise", True), ("wine-10-edges", False)),  # edges at random join no nearest points
+    ],
 )
 def test_edges_that_nobody_gave_are_known(name, is_nearest):
     assert properties(load(name))["nearest"] is is_nearest

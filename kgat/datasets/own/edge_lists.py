@@ -9,6 +9,7 @@ from collections.abc import Callable, Collection, Iterator
 from pathlib import Path
 from typing import Any
 
+from kgat.datasets.own.written import is_plain_number
 from kgat.extras import require
 
 __all__ = ["EDGE_LISTS", "EDGE_SOURCE", "EDGE_TARGET", "read_edge_list"]
@@ -126,17 +127,9 @@ def _wrong(path: Path, number: int, text: str) -> ValueError:
 
 def _is_header(lines: list[Line], ids: set[str]) -> bool:
     words, others = lines[0][1], lines[1:]
-    if {*words[:2]} & ids or any(map(_is_number, words)):
+    if {*words[:2]} & ids or any(map(is_plain_number, words)):
         return False
     ends = tuple(word.lower().replace("_", "").replace(" ", "") for word in words[:2])
     # Above numbers a word is the name of a column, whatever the ends are called.
-    above_numbers = len(words) > 2 and bool(others) and all(_is_number(other[1][-1]) for other in others)
+    above_numbers = len(words) > 2 and bool(others) and all(is_plain_number(other[1][-1]) for other in others)
     return ends in HEADS or above_numbers
-
-
-def _is_number(word: str) -> bool:
-    try:
-        float(word)
-    except ValueError:
-        return False
-    return True

@@ -10,7 +10,7 @@ import numpy as np
 
 from kgat.datasets.own.raw import MISSING, Array
 
-__all__ = ["code_in", "days_of", "expect_words", "with_decimal_commas"]
+__all__ = ["code_in", "days_of", "expect_words", "is_plain_number", "with_decimal_commas"]
 
 DATE = r"\d{4}-\d\d(?:-\d\d(?:[T ]\d\d(?::?\d\d(?::?\d\d(?:\.\d+)?)?)?(?:Z|[+-]\d\d(?::?\d\d)?)?)?)?"
 DECIMAL_COMMA = r"[+-]?(?:\d+(?:,\d*)?|,\d+)(?:[eE][+-]?\d+)?"
@@ -95,7 +95,7 @@ def expect_words(values: Any, missing: Array, name: str, where: Callable[[int, s
     if not distinct or len(numbers) < NEARLY_ALL * len(distinct):
         return
     # As an example one that is not written so.
-    row = next(i for i, text in enumerate(texts) if text in numbers and not _is_plain(text))
+    row = next(i for i, text in enumerate(texts) if text in numbers and not is_plain_number(text))
     raise ValueError(
         f"Expected numbers as 49.4 in {where(row, name)} (got '{texts.iloc[row]}'; "
         f"{len(numbers)} of {len(distinct)} different texts of the column look like numbers); write them "
@@ -103,7 +103,13 @@ def expect_words(values: Any, missing: Array, name: str, where: Callable[[int, s
     )
 
 
-def _is_plain(text: str) -> bool:
+def is_plain_number(text: str) -> bool:
+    r"""Returns whether a text is a number as Python writes it.
+
+    Example:
+        >>> is_plain_number("49.4"), is_plain_number("49.4%")
+        (True, False)
+    """
     try:
         float(text)
     except ValueError:
